@@ -1,0 +1,212 @@
+"""Output rules: pure functions on stacked log-probabilities [M, ..., C] that give log-probabilities [..., C].
+
+Every rule is a frozen dataclass of numbers and tensors: it can be saved, applied to cached predictions, and applied
+to a live batch with the same result. All of them mix from log-probabilities with ``logsumexp``, in float32 or better.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+RULES: dict[str, type[Rule]] = {}
+
+
+class Rule(ABC):
+    """How to combine; subclasses are frozen dataclasses and register themselves by name for loading."""
+
+    def __init_subclass__(cls) -> None:
+        RULES[cls.__name__] = cls
+
+    @abstractmethod
+    def __call__(self, stacked: Tensor) -> Tensor:
+        """Normalised log-probabilities [..., C] from [M, ..., C]."""
+
+    def describe(self, tensors: dict[str, Tensor], prefix: str = "") -> dict[str, Any]:
+        """The rule as JSON; its tensors are put into ``tensors`` under dotted names."""
+        values: dict[str, Any] = {"rule": type(self).__name__}
+        for field in fields(self):  # type: ignore[arg-type]
+            value = getattr(self, field.name)
+            if isinstance(value, Tensor):
+                tensors[prefix + field.name] = value.contiguous()
+            else:
+                nested = isinstance(value, Rule)
+                values[field.name] = value.describe(tensors, f"{prefix}{field.name}.") if nested else value
+        return values
+
+    @staticmethod
+    def restore(values: Mapping[str, Any], tensors: Mapping[str, Tensor], prefix: str = "") -> Rule:
+        """The rule that ``describe`` wrote down."""
+        kind = RULES[values["rule"]]
+        arguments = {}
+        for field in fields(kind):  # type: ignore[arg-type]
+            value = values.get(field.name, tensors.get(prefix + field.name))
+            nested = isinstance(value, Mapping)
+            arguments[field.name] = Rule.restore(value, tensors, f"{prefix}{field.name}.") if nested else value
+        return kind(**arguments)
+
+    def save(self, folder: Path) -> None:
+        """Write the rule as JSON and safetensors."""
+        tensors: dict[str, Tensor] = {}
+        (folder / "rule.json").write_text(json.dumps(self.describe(tensors)))
+        save_file(tensors, folder / "rule.safetensors")
+
+    @staticmethod
+    def load(folder: Path) -> Rule:
+        """The rule saved in a folder."""
+        return Rule.restore(json.loads((folder / "rule.json").read_text()), load_file(folder / "rule.safetensors"))
+
+
+def _column(weights: Tensor, stacked: Tensor) -> Tensor:
+    """Weights [M] (or per example [M, ...]) shaped to multiply [M, ..., C]."""
+    return weights.to(stacked.dtype).reshape(*weights.shape, *[1] * (stacked.dim() - weights.dim()))
+
+
+def mix_linear(stacked: Tensor, weights: Tensor) -> Tensor:
+    """``log sum_k w_k p_k`` for weights [M] or [M, ...] on the simplex.
+
+    A member with weight 0 is left out, and one with weight 1 is returned bit for bit.
+    """
+    return torch.logsumexp(stacked + _column(weights, stacked).log(), dim=0)
+
+
+def mix_log_linear(stacked: Tensor, weights: Tensor) -> Tensor:
+    """``log softmax(sum_k w_k log p_k)`` for any real weights [M] or [M, ...].
+
+    A label with probability 0 under a member of positive weight gets 0; under a member of weight 0 it does not count
+    (``0 * -inf`` is 0 here), and under one of negative weight the zero is no evidence: it is read as the smallest
+    positive float. Where every label would get 0 the members contradict each other, and the result is uniform.
+    """
+    column = _column(weights, stacked)
+    tiny = math.log(torch.finfo(stacked.dtype).tiny)
+    finite = torch.where(column < 0, stacked.clamp(min=tiny), stacked)
+    total = torch.where(column == 0, torch.zeros_like(stacked), column * finite).sum(dim=0)
+    contradiction = torch.isneginf(total).all(dim=-1, keepdim=True)
+    return torch.log_softmax(torch.where(contradiction, torch.zeros_like(total), total), dim=-1)
+
+
+@dataclass(frozen=True)
+class Linear(Rule):
+    """Linear interpolation with constant weights [M]."""
+
+    weights: Tensor
+
+    def __call__(self, stacked: Tensor) -> Tensor:
+        used = self.weights.nonzero().flatten()
+        if len(used) == 1:
+            return stacked[used[0]]
+        return mix_linear(stacked, self.weights)
+
+
+@dataclass(frozen=True)
+class LogLinear(Rule):
+    """Log-linear interpolation with constant weights [M], which may be negative."""
+
+    weights: Tensor
+
+    def __call__(self, stacked: Tensor) -> Tensor:
+        used = self.weights.nonzero().flatten()
+        if len(used) == 1 and self.weights[used[0]] == 1:
+            return stacked[used[0]]
+        return mix_log_linear(stacked, self.weights)
+
+
+@dataclass(frozen=True)
+class Vote(Rule):
+    """Majority vote; the mean probability counts as one more vote, so it breaks ties and leaves no label at zero.
+
+    One pseudo-vote spread over the labels can never overturn a majority of whole votes.
+    """
+
+    def __call__(self, stacked: Tensor) -> Tensor:
+        votes = torch.nn.functional.one_hot(stacked.argmax(dim=-1), stacked.shape[-1]).sum(dim=0)
+        mean = stacked.exp().mean(dim=0)
+        return ((votes + mean) / (stacked.shape[0] + mean.sum(dim=-1, keepdim=True))).log()
+
+
+@dataclass(frozen=True)
+class Tempered(Rule):
+    """Another rule's result, sharpened or flattened by one temperature."""
+
+    rule: Rule
+    temperature: float
+
+    def __call__(self, stacked: Tensor) -> Tensor:
+        return temper(self.rule(stacked), self.temperature)
+
+
+def temper(log_probs: Tensor, temperature: float) -> Tensor:
+    """``log softmax(log p / T)``: the same order of the labels, another confidence."""
+    return torch.log_softmax(log_probs / temperature, dim=-1)
+
+
+@dataclass(frozen=True)
+class Contrast(Rule):
+    """``log softmax(z_base + a (z_expert - z_anti))`` on members stacked as (base, expert, anti).
+
+    ``mask`` says which labels may be raised at all: all of them ("none"), those the expert gives at least
+    ``threshold`` times its best ("contrastive", Li et al. 2022, 0.1), or the base's smallest set of labels with at
+    least ``threshold`` of the probability ("dexperts", Liu et al. 2021, 0.9).
+    """
+
+    a: float
+    mask: str
+    threshold: float
+
+    def __call__(self, stacked: Tensor) -> Tensor:
+        base, expert, anti = stacked
+        tiny = math.log(torch.finfo(stacked.dtype).tiny)
+        moved = base + self.a * (expert.clamp(min=tiny) - anti.clamp(min=tiny))
+        return torch.log_softmax(torch.where(self._allowed(base, expert), moved, -torch.inf), dim=-1)
+
+    def _allowed(self, base: Tensor, expert: Tensor) -> Tensor:
+        if self.a == 0 or self.mask == "none":
+            return torch.ones_like(base, dtype=torch.bool)
+        if self.mask == "contrastive":
+            return expert >= math.log(self.threshold) + expert.max(dim=-1, keepdim=True).values
+        probabilities, order = base.exp().sort(dim=-1, descending=True, stable=True)
+        before = probabilities.cumsum(dim=-1) - probabilities
+        return torch.zeros_like(base, dtype=torch.bool).scatter(-1, order, before < self.threshold)
+
+
+@dataclass(frozen=True)
+class Gated(Rule):
+    """Context-dependent weights: a gate reads each member's confidence on the example at hand.
+
+    The score of member k is ``bias_k + slopes . features_k`` and the weights are the softmax of the scores over the
+    members; see ``confidence_features``. The slopes are shared, so that members are told apart by what they say here.
+    """
+
+    bias: Tensor
+    slopes: Tensor
+    rule: str
+
+    def weights(self, stacked: Tensor) -> Tensor:
+        """Weights [M, ...] on the simplex for every example."""
+        scores = confidence_features(stacked) @ self.slopes.to(stacked.dtype)
+        return torch.softmax(scores + _column(self.bias, scores), dim=0)
+
+    def __call__(self, stacked: Tensor) -> Tensor:
+        mix = mix_linear if self.rule == "linear" else mix_log_linear
+        return mix(stacked, self.weights(stacked))
+
+
+def confidence_features(stacked: Tensor) -> Tensor:
+    """What a gate sees of each member, [M, ..., 3]: log of its top probability, its entropy, its support.
+
+    The support is the log of the mean probability that all members give to this member's top label.
+    """
+    top, label = stacked.max(dim=-1, keepdim=True)
+    entropy = -(stacked.exp() * stacked.clamp(min=-1e4)).sum(dim=-1, keepdim=True)
+    mean = mix_linear(stacked, torch.full((len(stacked),), 1 / len(stacked), device=stacked.device))
+    support = mean.expand_as(stacked).gather(-1, label)
+    return torch.cat([top, entropy, support], dim=-1)

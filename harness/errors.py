@@ -1,0 +1,47 @@
+"""The one error a user causes and can mend: a problem, its place, the known choices and a hint, on one line."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class BadInput(Exception):
+    """Bad input from a user; the command line prints it on one line and exits with code 2.
+
+    Args:
+        problem: what is wrong, in a few words ("unknown method 'linaer'").
+        place: where, as ``file:line`` or a key path; printed first.
+        given: the word that was not understood; the nearest of ``choices`` is then suggested.
+        choices: the known words.
+        hint: what to do about it.
+    """
+
+    def __init__(
+        self,
+        problem: str,
+        *,
+        place: str | None = None,
+        given: str | None = None,
+        choices: Iterable[str] = (),
+        hint: str | None = None,
+    ) -> None:
+        self.problem, self.place, self.given, self.hint = problem, place, given, hint
+        self.choices = sorted(choices)
+        super().__init__(str(self))
+
+    def at(self, place: str) -> BadInput:
+        """The same error with its place filled in, if it had none."""
+        return BadInput(
+            self.problem, place=self.place or place, given=self.given, choices=self.choices, hint=self.hint
+        )
+
+    def __str__(self) -> str:
+        text = f"{self.place}: {self.problem}" if self.place else self.problem
+        if self.given is not None and (close := difflib.get_close_matches(self.given, self.choices, n=1, cutoff=0.5)):
+            text += f"; did you mean '{close[0]}'?"
+        if self.choices:
+            text += f" (known: {', '.join(self.choices)})"
+        if self.hint:
+            text += f"; {self.hint}"
+        return " ".join(text.split())

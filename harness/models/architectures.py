@@ -1,0 +1,112 @@
+"""The zoo: small image classifiers that train in seconds; ``build`` turns an ``Architecture`` into a module."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from harness.errors import BadInput
+from harness.moe.layer import MixtureOfExperts
+from harness.types import Architecture
+
+
+class SmallCNN(nn.Module):
+    """Two convolutions and two linear layers with dropout; logits [B, classes] for images [B, 1, side, side].
+
+    ``norm`` puts a BatchNorm after each convolution; ``experts`` makes the hidden layer a sparse mixture of experts.
+    """
+
+    def __init__(
+        self,
+        *,
+        side: int,
+        classes: int,
+        width: int = 16,
+        hidden: int = 64,
+        dropout: float = 0.25,
+        norm: bool = False,
+        experts: int = 0,
+        active: int = 2,
+        routing: str = "sparse",
+        balance: float = 0.1,
+    ) -> None:
+        super().__init__()
+
+        def stage(channels_in: int, channels_out: int) -> list[nn.Module]:
+            layers: list[nn.Module] = [nn.Conv2d(channels_in, channels_out, 3, padding=1, bias=not norm)]
+            if norm:
+                layers.append(nn.BatchNorm2d(channels_out))
+            return [*layers, nn.ReLU(), nn.MaxPool2d(2)]
+
+        features = 2 * width * (side // 4) ** 2
+        self.trunk = nn.Sequential(*stage(1, width), *stage(width, 2 * width), nn.Flatten(), nn.Dropout(dropout))
+        self.hidden: nn.Module = nn.Linear(features, hidden)
+        if experts:
+            self.hidden = MixtureOfExperts(
+                features,
+                hidden,
+                hidden,
+                experts=experts,
+                k=active,
+                routing=routing,
+                balance_weight=balance,
+            )
+        self.head = nn.Sequential(nn.ReLU(), nn.Dropout(dropout), nn.Linear(hidden, classes))
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.head(self.hidden(self.trunk(images)))
+
+
+class MLP(nn.Module):
+    """Two hidden linear layers with dropout; logits [B, classes] for images [B, 1, side, side]."""
+
+    def __init__(self, *, side: int, classes: int, hidden: int = 128, dropout: float = 0.25) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Flatten(),
+            nn.Linear(side * side, hidden),
+            nn.ReLU(),
+            nn.Dropout(dropout),
+            nn.Linear(hidden, hidden),
+            nn.ReLU(),
+            nn.Dropout(dropout),
+            nn.Linear(hidden, classes),
+        )
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.layers(images)
+
+
+def _small_cnn_bn(**options: Any) -> nn.Module:
+    return SmallCNN(norm=True, **options)
+
+
+ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {
+    "small_cnn": SmallCNN,
+    "small_cnn_bn": _small_cnn_bn,
+    "mlp": MLP,
+}
+
+
+def build(architecture: Architecture) -> nn.Module:
+    """A module with fresh weights from torch's global generator; ``BadInput`` on an unknown name or option.
+
+    Convolutions are laid out channels-last: on a CPU that halves the time of a forward pass of these networks.
+    """
+    if architecture.name not in ARCHITECTURES:
+        raise BadInput(
+            f"unknown architecture '{architecture.name}'", given=architecture.name, choices=ARCHITECTURES
+        )
+    try:
+        module = ARCHITECTURES[architecture.name](**dict(architecture.options))
+    except TypeError as error:
+        raise BadInput(f"architecture '{architecture.name}': {str(error).split('() ')[-1]}") from None
+    return module.to(memory_format=torch.channels_last)
+
+
+def with_options(architecture: Architecture, **options: Any) -> Architecture:
+    """The same family with some options changed."""
+    return Architecture(architecture.name, tuple(sorted({**dict(architecture.options), **options}.items())))

@@ -1,0 +1,84 @@
+"""Supervised training of one small model on one split: AdamW, a linear decay, a seed for all that is random."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from harness.types import Split
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+"""Mean loss from logits [B, C] and the rows [B] of the split that they belong to."""
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How long and how hard to train; ``augment`` is the standard deviation of the Gaussian noise on the inputs."""
+
+    epochs: int
+    lr: float = 1e-3
+    augment: float = 0.0
+    batch_size: int = 64
+    weight_decay: float = 0.01
+
+
+@dataclass(frozen=True)
+class TrainingLog:
+    """What a training run cost."""
+
+    seconds: float
+    examples: int
+
+
+def train(
+    module: nn.Module,
+    split: Split,
+    schedule: Schedule,
+    *,
+    seed: int,
+    rows: Sequence[int] | None = None,
+    loss: Loss | None = None,
+    after_epoch: Callable[[int], None] | None = None,
+) -> TrainingLog:
+    """Train the module in place and leave it in eval mode.
+
+    Args:
+        module: the network; its device is where it is trained.
+        split: the training examples.
+        schedule: epochs, rate, noise, batch size.
+        seed: seeds the order, the noise and the dropout; the global generator is left as it was.
+        rows: the rows to train on, with repeats (a bootstrap resample); all of them by default.
+        loss: instead of the cross-entropy with the split's labels. A module's ``aux_loss`` is added to either.
+        after_epoch: called with the number of finished epochs, the module in eval mode.
+    """
+    device = next(module.parameters()).device
+    inputs, labels = split.inputs.to(device), split.labels.to(device)
+    chosen = torch.arange(len(split)) if rows is None else torch.as_tensor(rows)
+    loss = loss or (lambda logits, batch: functional.cross_entropy(logits, labels[batch]))
+    batches = -(-len(chosen) // schedule.batch_size)
+    optimiser = torch.optim.AdamW(module.parameters(), lr=schedule.lr, weight_decay=schedule.weight_decay)
+    decay = torch.optim.lr_scheduler.LinearLR(optimiser, 1.0, 0.05, total_iters=schedule.epochs * batches)
+    auxiliary = [layer for layer in module.modules() if hasattr(layer, "aux_loss")]
+    begin = time.perf_counter()
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        for epoch in range(schedule.epochs):
+            module.train()
+            for batch in chosen[torch.randperm(len(chosen))].to(device).split(schedule.batch_size):
+                images = inputs[batch]
+                if schedule.augment:
+                    images = images + schedule.augment * torch.randn_like(images)
+                optimiser.zero_grad(set_to_none=True)
+                objective = loss(module(images), batch) + sum(layer.aux_loss for layer in auxiliary)
+                objective.backward()
+                optimiser.step()
+                decay.step()
+            module.eval()
+            if after_epoch:
+                after_epoch(epoch + 1)
+    return TrainingLog(time.perf_counter() - begin, schedule.epochs * len(chosen))

@@ -1,0 +1,51 @@
+"""Weights on disk: safetensors files written contiguous, read one tensor at a time and only when touched."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from harness.models.architectures import build
+from harness.types import Architecture, Member
+
+
+class LazyWeights(Mapping[str, Tensor]):
+    """The tensors of a safetensors file; each is read when it is asked for, and none is kept."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        with safe_open(path, framework="pt") as file:
+            self._names = list(file.keys())
+
+    def __getitem__(self, name: str) -> Tensor:
+        if name not in self._names:
+            raise KeyError(name)
+        with safe_open(self.path, framework="pt") as file:
+            return file.get_tensor(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+
+def save_weights(weights: Mapping[str, Tensor], path: Path) -> None:
+    """Write a state dict; views and layouts are made plain first, as the format asks."""
+    save_file({name: tensor.detach().cpu().contiguous().clone() for name, tensor in weights.items()}, path)
+
+
+def module_with(architecture: Architecture, weights: Mapping[str, Tensor]) -> nn.Module:
+    """A module in eval mode that holds these weights."""
+    module = build(architecture)
+    module.load_state_dict(dict(weights))
+    return module.eval()
+
+
+def load_module(member: Member) -> nn.Module:
+    """A member's network in eval mode."""
+    return module_with(member.architecture, member.weights)

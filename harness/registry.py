@@ -1,0 +1,161 @@
+"""Every method declares itself here; discovery imports the files under harness/methods in a fixed order."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import pkgutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, get_args, get_type_hints
+
+import pydantic
+
+from harness.errors import BadInput
+from harness.types import Combination, Family, Ingredients, Need
+
+
+@dataclass(frozen=True)
+class Method:
+    """One registered method: what it is called, what it needs, and what laws it claims to obey."""
+
+    name: str
+    family: Family
+    summary: str
+    paper: str
+    needs: frozenset[str]
+    build: Callable[..., Combination]
+    parameters: type[pydantic.BaseModel]
+    pool: str
+    """The kind of pool the method is about: "any", "bootstrap" or "checkpoints" (see ``types.Pool``)."""
+    order_sensitive: bool
+    """True where the result depends on the order of the members (a position is a parameter, or time matters)."""
+    identical_members_unchanged: bool
+    """True where a pool of copies of one member must give that member's probabilities."""
+    small: tuple[Mapping[str, Any], ...]
+    """Parameter sets that the contract tests run; together they reach every branch, and are quick."""
+    module: str
+
+    def validate(self, given: Mapping[str, Any], place: str | None = None) -> dict[str, Any]:
+        """The full set of parameters, defaults filled in; ``BadInput`` names the parameter that is wrong."""
+        known = list(self.parameters.model_fields)
+        for key in given:
+            if key not in known:
+                problem = f"method '{self.name}' has no parameter '{key}'"
+                raise BadInput(problem, place=place, given=str(key), choices=known)
+        try:
+            return self.parameters.model_validate(dict(given)).model_dump()
+        except pydantic.ValidationError as error:
+            first = error.errors()[0]
+            name = str(first["loc"][0]) if first["loc"] else "?"
+            expects = describe_type(self.parameters.model_fields[name]) if name in known else ""
+            problem = f"method '{self.name}': bad value {first['input']!r} for '{name}'"
+            if first["type"] == "missing":
+                problem = f"method '{self.name}' needs the parameter '{name}'"
+            raise BadInput(problem, place=place, hint=f"it takes {expects}") from None
+
+    def variant_parameters(self, parameters: Mapping[str, Any]) -> dict[str, Any]:
+        """Only the parameters that differ from the default (or have none): the ones that name a variant."""
+        fields = self.parameters.model_fields
+        return {k: v for k, v in sorted(parameters.items()) if fields[k].is_required() or fields[k].default != v}
+
+
+def describe_type(field: pydantic.fields.FieldInfo) -> str:
+    """One parameter's type in words, for messages and tables: "uniform | learned | list[float]"."""
+
+    def words(kind: Any) -> str:
+        if kind is type(None):
+            return "null"
+        args = get_args(kind)
+        if not args:
+            return getattr(kind, "__name__", str(kind))
+        if getattr(kind, "__origin__", None) is list:
+            return f"list[{words(args[0])}]"
+        if hasattr(kind, "__metadata__"):
+            return words(args[0])
+        return " | ".join(words(a) if isinstance(a, type) or get_args(a) else str(a) for a in args)
+
+    bounds = [str(m).replace("(", " ").rstrip(")") for m in field.metadata]
+    return ", ".join([words(field.annotation), *bounds]).lower()
+
+
+_METHODS: dict[str, Method] = {}
+
+
+def method(
+    name: str,
+    *,
+    family: Family,
+    summary: str,
+    paper: str,
+    needs: set[Need],
+    pool: str = "any",
+    order_sensitive: bool = False,
+    identical_members_unchanged: bool = False,
+    small: tuple[Mapping[str, Any], ...] = ({},),
+) -> Callable[[Callable[..., Combination]], Callable[..., Combination]]:
+    """Register ``function(ingredients, **parameters) -> Combination``; its signature holds parameters and defaults.
+
+    Parameters are keyword-only, annotated (``Literal`` for words, ``Annotated[float, Field(gt=0)]`` for ranges);
+    unknown or ill-typed ones are refused before anything runs.
+    """
+
+    def register(function: Callable[..., Combination]) -> Callable[..., Combination]:
+        if name in _METHODS and _METHODS[name].module != function.__module__:
+            raise ValueError(f"method '{name}' is registered by {_METHODS[name].module} and {function.__module__}")
+        _METHODS[name] = Method(
+            name=name,
+            family=family,
+            summary=summary,
+            paper=paper,
+            needs=frozenset(needs),
+            build=function,
+            parameters=_parameter_model(name, function),
+            pool=pool,
+            order_sensitive=order_sensitive,
+            identical_members_unchanged=identical_members_unchanged,
+            small=small,
+            module=function.__module__,
+        )
+        return function
+
+    return register
+
+
+def _parameter_model(name: str, function: Callable[..., Combination]) -> type[pydantic.BaseModel]:
+    hints = get_type_hints(function, include_extras=True)
+    fields: dict[str, Any] = {}
+    for parameter in list(inspect.signature(function).parameters.values())[1:]:
+        if parameter.kind is not inspect.Parameter.KEYWORD_ONLY:
+            raise TypeError(f"method '{name}': parameter '{parameter.name}' must be keyword-only")
+        default = ... if parameter.default is inspect.Parameter.empty else parameter.default
+        fields[parameter.name] = (hints[parameter.name], default)
+    config = pydantic.ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+    return pydantic.create_model(f"{name}_parameters", __config__=config, **fields)
+
+
+@cache
+def _discover() -> None:
+    package = importlib.import_module("harness.methods")
+    for info in sorted(pkgutil.walk_packages(package.__path__, "harness.methods."), key=lambda i: i.name):
+        importlib.import_module(info.name)
+
+
+def methods() -> dict[str, Method]:
+    """Every registered method by name, sorted."""
+    _discover()
+    return dict(sorted(_METHODS.items()))
+
+
+def get(name: str, place: str | None = None) -> Method:
+    """One method by name; ``BadInput`` with the nearest known name otherwise."""
+    known = methods()
+    if name not in known:
+        raise BadInput(f"unknown method '{name}'", place=place, given=str(name), choices=known)
+    return known[name]
+
+
+def build(method: Method, ingredients: Ingredients, parameters: Mapping[str, Any]) -> Combination:
+    """Run a method on ingredients with validated parameters."""
+    return method.build(ingredients, **parameters)

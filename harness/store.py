@@ -1,0 +1,162 @@
+"""A content-addressed store: an artefact's name is the digest of all that went into it, so a hit is never stale.
+
+Artefacts are folders of JSON and safetensors files, written under a temporary name, fsynced and renamed.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import importlib.util
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+MANIFEST = "manifest.json"
+
+
+def digest(value: Any) -> str:
+    """sha256 of a JSON value in canonical form (sorted keys, no spaces); NaN and unknown types are refused."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def file_digest(path: Path) -> str:
+    """sha256 of a file's bytes."""
+    with open(path, "rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+@cache
+def code_version(module: str) -> str:
+    """Digest of a module's source and of every harness module that it imports, directly or not.
+
+    So a change to one method's file makes that method's artefacts anew and leaves all others alone.
+    """
+    sources: dict[str, str] = {}
+    waiting = [module]
+    while waiting:
+        name = waiting.pop()
+        if name in sources or (path := _source(name)) is None:
+            continue
+        text = path.read_text(encoding="utf-8")
+        sources[name] = hashlib.sha256(text.encode()).hexdigest()
+        waiting.extend(_imports(ast.parse(text)))
+    return digest(sources)
+
+
+def _source(name: str) -> Path | None:
+    try:
+        spec = importlib.util.find_spec(name)
+    except ModuleNotFoundError:  # "from harness.store import Key": Key is not a module
+        return None
+    return Path(spec.origin) if spec and spec.origin else None
+
+
+def _imports(tree: ast.Module) -> Iterator[str]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("harness"):
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+        elif isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names if alias.name.startswith("harness"))
+
+
+@dataclass(frozen=True)
+class Key:
+    """What an artefact is made of; two keys are the same artefact exactly if their digests are equal."""
+
+    kind: str
+    inputs: str
+
+    @classmethod
+    def of(cls, kind: str, *, code: str, **inputs: Any) -> Key:
+        """The key of an artefact of this kind made by module ``code`` from these JSON inputs."""
+        return cls(kind, json.dumps({"code": code_version(code), **inputs}, sort_keys=True, allow_nan=False))
+
+    @property
+    def digest(self) -> str:
+        return digest([self.kind, self.inputs])
+
+
+class Store:
+    """Artefacts below one folder, shared by runs and processes."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = Path(root)
+
+    def path(self, key: Key) -> Path:
+        """Where the artefact is, or would be."""
+        return self.root / key.kind / key.digest[:2] / key.digest[2:40]
+
+    def has(self, key: Key) -> bool:
+        return (self.path(key) / MANIFEST).is_file()
+
+    @contextmanager
+    def write(self, key: Key) -> Iterator[Path]:
+        """A temporary folder to fill; it becomes the artefact when the block ends without an error."""
+        final = self.path(key)
+        final.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=".writing-", dir=final.parent))
+        try:
+            yield temporary
+            files = sorted(path for path in temporary.rglob("*") if path.is_file())
+            manifest = {
+                "kind": key.kind,
+                "inputs": json.loads(key.inputs),
+                "files": {str(f.relative_to(temporary)): file_digest(f) for f in files},
+            }
+            write_json(temporary / MANIFEST, manifest)
+            for path in [*files, temporary / MANIFEST]:
+                _fsync(path)
+            try:
+                os.rename(temporary, final)
+            except OSError:
+                if not self.has(key):  # a half-deleted folder, not another process that was first
+                    shutil.rmtree(final, ignore_errors=True)
+                    os.rename(temporary, final)
+            _fsync(final.parent)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+    def artefacts(self) -> Iterator[tuple[Path, Mapping[str, Any]]]:
+        """Every artefact's folder and manifest, in a fixed order."""
+        for manifest in sorted(self.root.glob(f"*/*/*/{MANIFEST}")):
+            yield manifest.parent, read_json(manifest)
+
+    def damaged(self) -> list[str]:
+        """One line for each file whose bytes are not those that were written."""
+        lines = []
+        for folder, manifest in self.artefacts():
+            for name, expected in manifest["files"].items():
+                path = folder / name
+                if not path.is_file():
+                    lines.append(f"{path}: missing")
+                elif file_digest(path) != expected:
+                    lines.append(f"{path}: its sha256 is not the recorded one")
+        return lines
+
+
+def read_json(path: Path) -> Any:
+    """The JSON value in a file."""
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a JSON value, readable and with sorted keys; NaN is refused."""
+    path.write_text(json.dumps(value, indent=1, sort_keys=True, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def _fsync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

