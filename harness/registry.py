@@ -15,6 +15,9 @@ import pydantic
 from harness.errors import BadInput
 from harness.types import Combination, Family, Ingredients, Need
 
+Law = Callable[[Mapping[str, Any]], bool]
+"""Whether a law holds for these (full) parameters."""
+
 
 @dataclass(frozen=True)
 class Method:
@@ -29,10 +32,10 @@ class Method:
     parameters: type[pydantic.BaseModel]
     pool: str
     """The kind of pool the method is about: "any", "bootstrap" or "checkpoints" (see ``types.Pool``)."""
-    order_sensitive: bool
-    """True where the result depends on the order of the members (a position is a parameter, or time matters)."""
-    identical_members_unchanged: bool
-    """True where a pool of copies of one member must give that member's probabilities."""
+    order_sensitive: Law
+    """Whether the result depends on the order of the members (a position is a parameter, or time matters)."""
+    identical_members_unchanged: Law
+    """Whether a pool of copies of one member must give that member's probabilities."""
     small: tuple[Mapping[str, Any], ...]
     """Parameter sets that the contract tests run; together they reach every branch, and are quick."""
     module: str
@@ -91,8 +94,8 @@ def method(
     paper: str,
     needs: set[Need],
     pool: str = "any",
-    order_sensitive: bool = False,
-    identical_members_unchanged: bool = False,
+    order_sensitive: bool | Law = False,
+    identical_members_unchanged: bool | Law = False,
     small: tuple[Mapping[str, Any], ...] = ({},),
 ) -> Callable[[Callable[..., Combination]], Callable[..., Combination]]:
     """Register ``function(ingredients, **parameters) -> Combination``; its signature holds parameters and defaults.
@@ -113,14 +116,18 @@ def method(
             build=function,
             parameters=_parameter_model(name, function),
             pool=pool,
-            order_sensitive=order_sensitive,
-            identical_members_unchanged=identical_members_unchanged,
+            order_sensitive=_law(order_sensitive),
+            identical_members_unchanged=_law(identical_members_unchanged),
             small=small,
             module=function.__module__,
         )
         return function
 
     return register
+
+
+def _law(declared: bool | Law) -> Law:
+    return declared if callable(declared) else lambda parameters: declared
 
 
 def _parameter_model(name: str, function: Callable[..., Combination]) -> type[pydantic.BaseModel]:

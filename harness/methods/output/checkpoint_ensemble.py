@@ -1,0 +1,43 @@
+"""Checkpoint ensemble: the last checkpoints of one training run, combined in output space."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from harness.combinations import MemberPart, OutputCombination
+from harness.combining import Linear, LogLinear
+from harness.fitting import uniform
+from harness.registry import method
+from harness.types import Ingredients, Member, NotApplicable
+
+
+@method(
+    "checkpoint_ensemble",
+    family="output",
+    summary="The last n checkpoints of one run as an ensemble: free of further training.",
+    paper="Huang et al. 2017 (snapshot ensembles), arXiv:1704.00109; Sennrich et al. 2016, arXiv:1606.02891",
+    needs={"members"},
+    pool="checkpoints",
+    order_sensitive=True,
+    identical_members_unchanged=True,
+    small=({"n": 2}, {"n": 2, "rule": "log_linear"}),
+)
+def checkpoint_ensemble(
+    ingredients: Ingredients, *, n: Annotated[int, Field(ge=1)] = 5, rule: Literal["linear", "log_linear"] = "linear"
+) -> OutputCombination:
+    checkpoints = last_checkpoints(ingredients, n)
+    parts = [MemberPart(member, ingredients.device) for member in checkpoints]
+    weights = uniform(len(parts))
+    details = {"checkpoints": [f"epoch {member.provenance['epochs']}" for member in checkpoints]}
+    return OutputCombination(parts, Linear(weights) if rule == "linear" else LogLinear(weights), details)
+
+
+def last_checkpoints(ingredients: Ingredients, n: int) -> tuple[Member, ...]:
+    """The last n checkpoints of the run that the pool holds, in time order."""
+    if ingredients.pool.kind != "checkpoints":
+        raise NotApplicable(f"pool '{ingredients.pool.name}' holds {ingredients.pool.kind}, not one run's checkpoints")
+    if n > len(ingredients.members):
+        raise NotApplicable(f"the run kept {len(ingredients.members)} checkpoints, not {n}")
+    return ingredients.members[-n:]

@@ -1,0 +1,64 @@
+"""Negative evidence: what an expert knows beyond an anti-expert is added to a base's logits."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from harness.combinations import MemberPart, OutputCombination
+from harness.combining import Contrast
+from harness.evaluate.heldout import ranking
+from harness.fitting import nll
+from harness.registry import method
+from harness.types import Ingredients, NotApplicable
+
+Position = Annotated[int, Field(ge=0)]
+GRID = [step / 10 for step in range(0, 21)]
+
+
+@method(
+    "expert_anti_expert",
+    family="output",
+    summary="z_base + a (z_expert - z_anti): DExperts, and contrastive decoding with base = expert.",
+    paper="Liu et al. 2021, arXiv:2105.03023; Li et al. 2022, arXiv:2210.15097",
+    needs={"members", "base", "heldout"},
+    order_sensitive=lambda parameters: any(isinstance(parameters[k], int) for k in ("on", "expert", "anti")),
+    small=(
+        {"a": "heldout"},
+        {"a": 0.5, "mask": "contrastive"},
+        {"a": 0.5, "mask": "dexperts", "anti": "worst"},
+        {"a": 0.5, "on": 0, "expert": 1, "anti": 2},
+    ),
+)
+def expert_anti_expert(
+    ingredients: Ingredients,
+    *,
+    a: Literal["heldout"] | float = "heldout",
+    on: Literal["best", "base"] | Position = "best",
+    expert: Literal["best"] | Position = "best",
+    anti: Literal["base", "worst"] | Position = "base",
+    mask: Literal["none", "contrastive", "dexperts"] = "none",
+) -> OutputCombination:
+    members = ingredients.members
+    stacked = ingredients.stacked([MemberPart(m, ingredients.device) for m in members], ingredients.heldout)
+    labels = ingredients.heldout.labels
+    order = ranking(members, stacked, labels)
+
+    def part(which: str | int) -> MemberPart:
+        if which == "base":
+            return MemberPart(ingredients.base, ingredients.device)
+        index = {"best": order[0], "worst": order[-1]}[which] if isinstance(which, str) else which
+        if index >= len(members):
+            raise NotApplicable(f"there is no member {index}: the pool has {len(members)}")
+        return MemberPart(members[index], ingredients.device)
+
+    parts = [part(on), part(expert), part(anti)]
+    threshold = 0.1 if mask == "contrastive" else 0.9
+    roles = ingredients.stacked(parts, ingredients.heldout)
+    details = {"roles": dict(zip(("on", "expert", "anti"), (p.name for p in parts), strict=True))}
+    if a == "heldout":
+        losses = [nll(Contrast(value, mask, threshold)(roles).clamp(min=-1e4), labels) for value in GRID]
+        a = GRID[losses.index(min(losses))]
+        details["curve"] = [{"a": value, "nll": loss} for value, loss in zip(GRID, losses, strict=True)]
+    return OutputCombination(parts, Contrast(float(a), mask, threshold), {**details, "a": a})

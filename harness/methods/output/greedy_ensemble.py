@@ -1,0 +1,44 @@
+"""Greedy ensemble selection with replacement on held-out."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import torch
+from pydantic import Field
+
+from harness.combinations import OutputCombination, member_parts
+from harness.combining import Linear
+from harness.fitting import accuracy, nll, select_greedily
+from harness.registry import method
+from harness.types import Ingredients
+
+
+@method(
+    "greedy_ensemble",
+    family="output",
+    summary="Add, with replacement, the member that most improves held-out; the counts are linear weights.",
+    paper="Caruana et al. 2004, doi:10.1145/1015330.1015432",
+    needs={"members", "heldout"},
+    identical_members_unchanged=True,
+    small=({"rounds": 4}, {"rounds": 4, "metric": "accuracy"}),
+)
+def greedy_ensemble(
+    ingredients: Ingredients,
+    *,
+    rounds: Annotated[int, Field(ge=1)] = 20,
+    metric: Literal["nll", "accuracy"] = "nll",
+) -> OutputCombination:
+    parts = member_parts(ingredients)
+    by_name = sorted(range(len(parts)), key=lambda k: parts[k].name)  # equal gains: the first name, in any pool order
+    parts = [parts[k] for k in by_name]
+    stacked, labels = ingredients.stacked(parts, ingredients.heldout), ingredients.heldout.labels
+    score = accuracy if metric == "accuracy" else lambda log_probs, true: -nll(log_probs, true)
+    counts, scores = select_greedily(stacked, labels, rounds=rounds, score=score)
+    chosen = [k for k, count in enumerate(counts) if count]
+    weights = torch.tensor([counts[k] for k in chosen], dtype=torch.float64) / sum(counts)
+    details = {
+        "counts": {parts[k].name: counts[k] for k in chosen},
+        "curve": [{"round": i + 1, "heldout_score": s} for i, s in enumerate(scores)],
+    }
+    return OutputCombination([parts[k] for k in chosen], Linear(weights), details)

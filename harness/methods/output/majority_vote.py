@@ -1,0 +1,19 @@
+"""Majority vote over the members' most probable labels."""
+
+from __future__ import annotations
+
+from harness.combinations import OutputCombination, member_parts
+from harness.combining import Vote
+from harness.registry import method
+from harness.types import Ingredients
+
+
+@method(
+    "majority_vote",
+    family="output",
+    summary="Each member votes for one label; the mean probability breaks ties and keeps every label possible.",
+    paper="Hansen and Salamon 1990",
+    needs={"members"},
+)
+def majority_vote(ingredients: Ingredients) -> OutputCombination:
+    return OutputCombination(member_parts(ingredients), Vote())

@@ -1,0 +1,48 @@
+"""The members themselves: one by its position, and the best one on held-out, which is the usual reference."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from harness.combinations import OutputCombination, member_parts
+from harness.combining import Linear
+from harness.evaluate.heldout import ranking, score
+from harness.fitting import uniform
+from harness.registry import method
+from harness.types import Ingredients, NotApplicable
+
+
+@method(
+    "member",
+    family="single",
+    summary="One member of the pool, by its position.",
+    paper="-",
+    needs={"members"},
+    order_sensitive=True,
+    identical_members_unchanged=True,
+    small=({"index": 0}, {"index": 1}),
+)
+def member(ingredients: Ingredients, *, index: Annotated[int, Field(ge=0)]) -> OutputCombination:
+    parts = member_parts(ingredients)
+    if index >= len(parts):
+        raise NotApplicable(f"there is no member {index}: the pool has {len(parts)}")
+    return OutputCombination([parts[index]], Linear(uniform(1)), {"member": parts[index].name})
+
+
+@method(
+    "best_single",
+    family="single",
+    summary="The member with the best held-out accuracy (equal ones: the lower held-out NLL).",
+    paper="-",
+    needs={"members", "heldout"},
+    identical_members_unchanged=True,
+)
+def best_single(ingredients: Ingredients) -> OutputCombination:
+    parts = member_parts(ingredients)
+    stacked = ingredients.stacked(parts, ingredients.heldout)
+    labels = ingredients.heldout.labels
+    best = ranking(ingredients.members, stacked, labels)[0]
+    details = {"member": parts[best].name, "heldout_accuracy": score(stacked[best], labels)[0]}
+    return OutputCombination([parts[best]], Linear(uniform(1)), details)

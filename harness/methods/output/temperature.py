@@ -1,0 +1,40 @@
+"""Temperature scaling: one scalar, fitted on held-out, that changes confidence and never the prediction."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from harness.combinations import OutputCombination, member_parts
+from harness.combining import Linear, LogLinear, Rule, Tempered
+from harness.evaluate.heldout import ranking
+from harness.fitting import fit_temperature, nll, uniform
+from harness.registry import method
+from harness.types import Ingredients
+
+
+@method(
+    "temperature",
+    family="output",
+    summary="The best member or the uniform ensemble, calibrated by one temperature on held-out.",
+    paper="Guo et al. 2017, arXiv:1706.04599",
+    needs={"members", "heldout"},
+    small=({"of": "linear"}, {"of": "log_linear"}, {"of": "best_single"}),
+)
+def temperature(
+    ingredients: Ingredients, *, of: Literal["best_single", "linear", "log_linear"] = "linear"
+) -> OutputCombination:
+    parts = member_parts(ingredients)
+    stacked, labels = ingredients.stacked(parts, ingredients.heldout), ingredients.heldout.labels
+    if of == "best_single":
+        best = ranking(ingredients.members, stacked, labels)[0]
+        parts, stacked = [parts[best]], stacked[best : best + 1]
+    weights = uniform(len(parts))
+    rule: Rule = LogLinear(weights) if of == "log_linear" else Linear(weights)
+    before = rule(stacked)
+    rule = Tempered(rule, fit_temperature(before, labels))
+    details = {
+        "temperature": rule.temperature,
+        "heldout_nll_before": nll(before, labels),
+        "heldout_nll": nll(rule(stacked), labels),
+    }
+    return OutputCombination(parts, rule, details)
