@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -110,3 +111,12 @@ def build(architecture: Architecture) -> nn.Module:
 def with_options(architecture: Architecture, **options: Any) -> Architecture:
     """The same family with some options changed."""
     return Architecture(architecture.name, tuple(sorted({**dict(architecture.options), **options}.items())))
+
+
+def half_size(architecture: Architecture) -> Architecture:
+    """The same family at about half the width of every layer (a quarter of most matrices)."""
+    widths = ("width", "hidden")
+    signature = inspect.signature(SmallCNN if architecture.name.startswith("small_cnn") else MLP)
+    given = dict(architecture.options)
+    halves = {w: max(1, given.get(w, signature.parameters[w].default) // 2) for w in widths if w in signature.parameters}
+    return with_options(architecture, **halves)

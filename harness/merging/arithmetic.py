@@ -1,0 +1,106 @@
+"""Streaming arithmetic on state dicts: one tensor of every member at a time, accumulated in float32, cast once.
+
+A state dict may be lazy (a tensor is read from disk when asked for): each tensor is read once per merge, and no more
+than one tensor of each member is held.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+Weights = Mapping[str, Tensor]
+
+
+def streamed(
+    models: Sequence[Weights], combine: Callable[[list[Tensor]], Tensor], like: Weights | None = None
+) -> dict[str, Tensor]:
+    """Apply ``combine`` to each floating-point tensor of all models.
+
+    ``combine`` gets float32 (or wider) tensors and its result is cast to the dtype of the first model's. Tensors that
+    are not floating point are counters and indices: the first model's are copied. Names that share storage in the
+    first model (tied weights) are combined once and share storage in the result.
+    """
+    result: dict[str, Tensor] = {}
+    tied: dict[tuple[int, tuple[int, ...]], str] = {}
+    held: list[Tensor] = []  # keeps lazily read tensors alive, or a freed address could pass for a tie
+    in_memory = isinstance(models[0], dict)
+    for name in models[0]:
+        first = models[0][name]
+        if in_memory:
+            address = (first.data_ptr(), tuple(first.shape))
+            if first.numel() and address in tied:
+                result[name] = result[tied[address]]
+                continue
+            tied[address] = name
+            held.append(first)
+        if not first.is_floating_point():
+            result[name] = first.clone()
+            continue
+        wide = torch.promote_types(first.dtype, torch.float32)
+        result[name] = combine([first.to(wide), *(model[name].to(wide) for model in models[1:])]).to(first.dtype)
+    return result
+
+
+def weighted_sum(models: Sequence[Weights], coefficients: Sequence[float]) -> dict[str, Tensor]:
+    """``sum_k c_k theta_k``; a model whose coefficient is 0 is not touched, and (1, 0, ...) is the first, bit for bit."""
+    if len(models) != len(coefficients):
+        raise ValueError(f"{len(models)} models but {len(coefficients)} coefficients")
+    used = [(model, c) for model, c in zip(models, coefficients, strict=True) if c] or [(models[0], 0.0)]
+
+    def combine(tensors: list[Tensor]) -> Tensor:
+        total = tensors[0] * used[0][1]
+        for tensor, (_, coefficient) in zip(tensors[1:], used[1:], strict=True):
+            total.add_(tensor, alpha=coefficient)
+        return total
+
+    return streamed([model for model, _ in used], combine)
+
+
+def average(models: Sequence[Weights]) -> dict[str, Tensor]:
+    """The uniform mean, as ``theta_1 + mean_k (theta_k - theta_1)``.
+
+    Written this way copies of one model give that model bit for bit, and what is rounded is the small differences.
+    """
+
+    def combine(tensors: list[Tensor]) -> Tensor:
+        first = tensors[0]
+        total = torch.zeros_like(first)
+        for tensor in tensors[1:]:
+            total.add_(tensor - first)
+        return total.div_(len(tensors)).add_(first)
+
+    return streamed(models, combine)
+
+
+def task_vector_sum(base: Weights, models: Sequence[Weights], coefficients: Sequence[float], scale: float) -> dict[str, Tensor]:
+    """``theta_0 + scale * sum_k c_k (theta_k - theta_0)`` (task arithmetic, arXiv:2212.04089).
+
+    Scale 0 is the base bit for bit; one model with coefficient and scale 1 is that model to float32 rounding.
+    """
+
+    def combine(tensors: list[Tensor]) -> Tensor:
+        start = tensors[0]
+        total = torch.zeros_like(start)
+        for tensor, coefficient in zip(tensors[1:], coefficients, strict=True):
+            total.add_(tensor - start, alpha=coefficient)
+        return total.mul_(scale).add_(start)
+
+    return streamed([base, *models], combine)
+
+
+def floating_names(model: Weights) -> Iterator[str]:
+    """The names of the floating-point tensors, each tied tensor once, in the model's order."""
+    seen: set[tuple[int, tuple[int, ...]]] = set()
+    for name in model:
+        tensor = model[name]
+        if not tensor.is_floating_point():
+            continue
+        if isinstance(model, dict) and tensor.numel():
+            address = (tensor.data_ptr(), tuple(tensor.shape))
+            if address in seen:
+                continue
+            seen.add(address)
+        yield name

@@ -1,0 +1,60 @@
+"""A sparsely-gated mixture-of-experts classifier, trained from scratch, and its dense twin."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+import torch
+from pydantic import Field
+
+from harness.combinations import SingleModel
+from harness.models.architectures import build, with_options
+from harness.models.training import Schedule, train
+from harness.moe.layer import MixtureOfExperts
+from harness.registry import method
+from harness.types import Ingredients, NotApplicable
+
+
+@method(
+    "moe",
+    family="trained",
+    summary="The members' network with its hidden layer split into experts, k of which run for each example.",
+    paper="Shazeer et al. 2017, arXiv:1701.06538",
+    needs={"members", "train"},
+    small=({"epochs": 1}, {"epochs": 1, "routing": "dense", "k": 1}),
+)
+def moe(
+    ingredients: Ingredients,
+    *,
+    experts: Annotated[int, Field(ge=2)] = 4,
+    k: Annotated[int, Field(ge=1)] = 2,
+    routing: Literal["sparse", "dense"] = "sparse",
+    balance: Annotated[float, Field(ge=0)] = 0.1,
+    epochs: Annotated[int, Field(ge=1)] = 12,
+    lr: Annotated[float, Field(gt=0)] = 2e-3,
+) -> SingleModel:
+    """``routing: dense`` is the twin in which all experts run for every example (k = experts)."""
+    if k > experts:
+        raise NotApplicable(f"k={k} experts cannot run: there are only {experts}")
+    first = min(ingredients.members, key=lambda member: member.name)
+    if not first.architecture.name.startswith("small_cnn"):
+        raise NotApplicable(f"architecture {first.architecture.name} has no hidden layer to split into experts")
+    active = experts if routing == "dense" else k
+    architecture = with_options(
+        first.architecture, experts=experts, active=active, routing=routing, balance=balance
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(ingredients.seed)
+        module = build(architecture).to(ingredients.device)
+    log = train(module, ingredients.train, Schedule(epochs, lr), seed=ingredients.seed)
+    details: dict[str, Any] = {"examples_seen": log.examples, "expert_load": _load(module, ingredients)}
+    return SingleModel(architecture, module, details)
+
+
+def _load(module: torch.nn.Module, ingredients: Ingredients) -> list[float]:
+    """The share of the training examples that each expert runs on, without noise."""
+    layer = next(part for part in module.modules() if isinstance(part, MixtureOfExperts))
+    with torch.inference_mode():
+        inputs = ingredients.train.inputs.to(ingredients.device)
+        gates = torch.cat([layer.gates(module.trunk(batch))[0] for batch in inputs.split(250)])
+    return (gates > 0).double().mean(dim=0).tolist()

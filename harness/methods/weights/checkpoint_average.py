@@ -1,0 +1,34 @@
+"""Checkpoint averaging: the mean of the last checkpoints of one training run."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from harness.combinations import SingleModel, merged_model
+from harness.merging.arithmetic import average
+from harness.merging.guards import check_mergeable
+from harness.methods.output.checkpoint_ensemble import last_checkpoints
+from harness.registry import method
+from harness.types import Ingredients
+
+
+@method(
+    "checkpoint_average",
+    family="weights",
+    summary="The mean of the last n checkpoints' weights (n=5 as for Transformer-base).",
+    paper="Vaswani et al. 2017, arXiv:1706.03762, section 6.1",
+    needs={"members", "train"},
+    pool="checkpoints",
+    order_sensitive=True,
+    identical_members_unchanged=True,
+    small=({"n": 2}, {"n": 3}),
+)
+def checkpoint_average(ingredients: Ingredients, *, n: Annotated[int, Field(ge=1)] = 5) -> SingleModel:
+    checkpoints = last_checkpoints(ingredients, n)
+    check_mergeable(checkpoints)
+    weights = average([member.weights for member in checkpoints])
+    architecture = checkpoints[0].architecture
+    module = merged_model(architecture, weights, ingredients.train.inputs, ingredients.device)
+    return SingleModel(architecture, module, {"checkpoints": [f"epoch {m.provenance['epochs']}" for m in checkpoints]})

@@ -1,0 +1,47 @@
+"""Greedy soup: members join the average in the order of their held-out scores, if they do not harm it."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from harness.combinations import SingleModel, member_parts, merged_model
+from harness.evaluate.heldout import predict_module, ranking
+from harness.fitting import accuracy
+from harness.merging.arithmetic import average
+from harness.merging.guards import check_mergeable, different_starts
+from harness.registry import method
+from harness.types import Ingredients
+
+
+@method(
+    "greedy_soup",
+    family="weights",
+    summary="Average only the members that do not lower the held-out accuracy of the soup so far.",
+    paper="Wortsman et al. 2022, arXiv:2203.05482, recipe 1 (the paper accepts >=, its code >)",
+    needs={"members", "train", "heldout"},
+    identical_members_unchanged=True,
+    small=({}, {"accept": "better"}),
+)
+def greedy_soup(
+    ingredients: Ingredients, *, accept: Literal["not_worse", "better"] = "not_worse"
+) -> SingleModel:
+    members, heldout = ingredients.members, ingredients.heldout
+    check_mergeable(members)
+    order = ranking(members, ingredients.stacked(member_parts(ingredients), heldout), heldout.labels)
+    architecture = members[0].architecture
+    inside: list[int] = []
+    best, curve = None, []
+    for index in order:
+        trial = average([members[i].weights for i in (*inside, index)])
+        module = merged_model(architecture, trial, ingredients.train.inputs, ingredients.device)
+        found = accuracy(predict_module(module, heldout), heldout.labels)
+        taken = best is None or found > best[0] or (accept == "not_worse" and found == best[0])
+        curve.append({"member": members[index].name, "heldout_accuracy": found, "taken": taken})
+        if taken:
+            inside.append(index)
+            best = (found, module)
+    assert best is not None
+    details = {"members": [members[i].name for i in inside], "heldout_accuracy": best[0], "steps": curve}
+    if warning := different_starts([members[i] for i in inside]):
+        details["warnings"] = [warning]
+    return SingleModel(architecture, best[1], details)
