@@ -1,0 +1,344 @@
+"""A suite file: read strictly, checked against the registry, expanded into variants."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import pydantic
+from pydantic import Field
+
+from harness import registry, strict_yaml
+from harness.errors import BadInput
+from harness.store import digest
+
+MAIN = "main"
+Name = Annotated[str, Field(pattern=r"^[a-z0-9_]+$")]
+Positive = Annotated[float, Field(gt=0)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class _Strict(pydantic.BaseModel):
+    model_config = pydantic.ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+
+
+class Vary(_Strict):
+    """What differs between the members of a trained pool; they take the combinations in turn."""
+
+    lr: Annotated[list[Positive], Field(min_length=1)] = [1e-3]
+    augment: Annotated[list[Annotated[float, Field(ge=0)]], Field(min_length=1)] = [0.0]
+    epochs: Annotated[list[Count], Field(min_length=1)] | None = None
+
+
+class TrainPool(_Strict):
+    """A pool that is trained here."""
+
+    architecture: Name | Annotated[list[Name], Field(min_length=2)] = "small_cnn"
+    start: Literal["shared_base", "independent"]
+    members: Count = 1
+    epochs: Count = 6
+    base_epochs: Count = 2
+    vary: Vary = Vary()
+    bootstrap: bool = False
+    checkpoints: Annotated[int, Field(ge=2)] | None = None
+    options: dict[str, int | float] = {}
+
+    @property
+    def kind(self) -> str:
+        """How the members differ, as ``types.Pool.kind``."""
+        if self.checkpoints:
+            return "checkpoints"
+        if self.bootstrap:
+            return "bootstrap"
+        if isinstance(self.architecture, list):
+            return "architectures"
+        return "fine_tunes" if self.start == "shared_base" else "independent"
+
+    @property
+    def varied(self) -> Mapping[str, list[Any]]:
+        """The varied settings by name, in a fixed order."""
+        return {"lr": self.vary.lr, "augment": self.vary.augment, "epochs": self.vary.epochs or [self.epochs]}
+
+    def contradiction(self) -> tuple[str, str] | None:
+        """The key and the sentence of a setting that contradicts another."""
+        if self.start == "shared_base" and isinstance(self.architecture, list):
+            return "architecture", "members of several architectures cannot start from one shared base"
+        if self.checkpoints and self.bootstrap:
+            return "bootstrap", "'checkpoints' are of one run on all training examples: drop 'bootstrap'"
+        if self.checkpoints and self.members != 1:
+            return "members", "'checkpoints' are of one run: drop 'members'"
+        epochs = max(self.vary.epochs or [self.epochs])
+        if self.checkpoints and self.checkpoints > epochs:
+            return "checkpoints", f"the last {self.checkpoints} checkpoints of a run of {epochs} epochs"
+        return None
+
+
+class PoolSpec(_Strict):
+    """Where a pool's members come from."""
+
+    train: TrainPool
+
+
+class Subsets(_Strict):
+    """Which subsets of a pool the correlation study takes: all of these sizes, or a fixed draw of ``at_most``."""
+
+    sizes: Annotated[list[Annotated[int, Field(ge=2)]], Field(min_length=1)]
+    at_most: Annotated[int, Field(ge=3)] = 60
+
+
+class Correlate(_Strict):
+    """The ensemble-versus-average study."""
+
+    rule: Literal["linear", "log_linear"] = "linear"
+    average: Literal["uniform_soup"] = "uniform_soup"
+    pools: list[Name] = [MAIN]
+    subsets: Subsets
+
+
+class CostSpec(_Strict):
+    """Which costs are measured beyond those that can be counted."""
+
+    latency: bool = True
+    memory: bool = True
+
+
+class SuiteFile(_Strict):
+    """The keys of a suite file."""
+
+    suite: Annotated[str, Field(pattern=r"^[a-z0-9_-]+$")]
+    question: str = ""
+    task: str
+    pool: PoolSpec
+    pools: dict[Name, PoolSpec] = {}
+    seeds: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)] = [0]
+    reference: str = "best_single"
+    methods: Annotated[list[str | dict[str, dict[str, Any] | None]], Field(min_length=1)]
+    correlate: Correlate | None = None
+    cost: CostSpec = CostSpec()
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One row of the results: a method with its parameters on chosen members of one pool."""
+
+    name: str
+    method: str
+    pool: str
+    members: tuple[int, ...] | None
+    parameters: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Suite:
+    """A checked suite file and the variants it asks for."""
+
+    path: str
+    digest: str
+    file: SuiteFile
+    pools: Mapping[str, TrainPool]
+    variants: tuple[Variant, ...]
+
+
+def read_suite(path: Path, tasks: Collection[str], architectures: Collection[str]) -> Suite:
+    """Read a suite file; every fault is one line with its place, the known choices and the nearest of them."""
+    document = strict_yaml.read(path)
+    if not isinstance(document.value, dict):
+        raise BadInput("a suite file holds keys and values", place=document.place(()))
+    try:
+        file = SuiteFile.model_validate(document.value)
+    except pydantic.ValidationError as error:
+        raise _first_fault(error, document) from None
+    _known("task", file.task, tasks, document.place(("task",)))
+    if MAIN in file.pools:
+        raise BadInput(f"the name '{MAIN}' is taken by 'pool'", place=document.place(("pools", MAIN)))
+    pools = {MAIN: file.pool.train, **{name: spec.train for name, spec in file.pools.items()}}
+    for name, pool in pools.items():
+        _check_pool(pool, ("pool", "train") if name == MAIN else ("pools", name, "train"), document, architectures)
+    if len(set(file.seeds)) < len(file.seeds):
+        raise BadInput("a seed is named twice", place=document.place(("seeds",)))
+    variants = tuple(_variants(file, document, pools))
+    _known("reference", file.reference, [v.name for v in variants], document.place(("reference",)))
+    for name in file.correlate.pools if file.correlate else []:
+        _known("pool", name, pools, document.place(("correlate", "pools")))
+    return Suite(str(path), digest(file.model_dump(mode="json")), file, pools, variants)
+
+
+def _check_pool(
+    pool: TrainPool, path: strict_yaml.Path, document: strict_yaml.Document, architectures: Collection[str]
+) -> None:
+    for name in pool.architecture if isinstance(pool.architecture, list) else [pool.architecture]:
+        _known("architecture", name, architectures, document.place((*path, "architecture")))
+    if fault := pool.contradiction():
+        raise BadInput(fault[1], place=document.place((*path, fault[0])))
+
+
+def _known(what: str, name: str, choices: Collection[str], place: str) -> None:
+    if name not in choices:
+        raise BadInput(f"unknown {what} '{name}'", place=place, given=name, choices=choices)
+
+
+def _variants(
+    file: SuiteFile, document: strict_yaml.Document, pools: Mapping[str, TrainPool]
+) -> Iterator[Variant]:
+    seen: dict[str, str] = {}
+    for index, item in enumerate(file.methods):
+        path: strict_yaml.Path = ("methods", index)
+        place = document.place(path)
+        if isinstance(item, str):
+            item = {item: None}
+        if len(item) != 1:
+            raise BadInput("an item of 'methods' is one method", place=place, hint="start each with '- '")
+        (name, options), *_ = item.items()
+        method = registry.get(name, place)
+        given = dict(options or {})
+        chosen_pools = _as_list(given.pop("pool", MAIN))
+        for pool in chosen_pools:
+            _known("pool", pool, pools, document.place((*path, name, "pool")))
+        member_sets = _member_sets(given.pop("members", "all"), document.place((*path, name, "members")))
+        for pool, members, parameters in itertools.product(chosen_pools, member_sets, _combinations(given)):
+            where = document.place((*path, name, next(iter(parameters), "")))
+            full = _validated(method, parameters, where)
+            variant = Variant(variant_name(method, full, pool, members), name, pool, members, full)
+            if members is not None and max(members) >= _size(pools[pool]):
+                raise BadInput(f"pool '{pool}' has {_size(pools[pool])} members, counted from 0", place=where)
+            if variant.name in seen:
+                raise BadInput(f"variant '{variant.name}' is asked for twice (first: {seen[variant.name]})", place=where)
+            seen[variant.name] = where
+            yield variant
+
+
+def _validated(method: registry.Method, parameters: Mapping[str, Any], place: str) -> dict[str, Any]:
+    try:
+        return method.validate(parameters, place)
+    except BadInput as fault:
+        fields = method.parameters.model_fields
+        numbers = [key for key, value in parameters.items() if isinstance(value, int | float) and key in fields]
+        if any("list[" in registry.describe_type(fields[key]) for key in numbers):
+            hint = f"{fault.hint}; a list means one variant each: write a value that is a list as [[0.5, 0.5]]"
+            raise BadInput(fault.problem, place=fault.place, hint=hint) from None
+        raise
+
+
+def _size(pool: TrainPool) -> int:
+    return pool.checkpoints or pool.members
+
+
+def _as_list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
+
+
+def _member_sets(value: Any, place: str) -> list[tuple[int, ...] | None]:
+    if value == "all":
+        return [None]
+    sets = value if isinstance(value, list) and value and all(isinstance(v, list) for v in value) else [value]
+    for chosen in sets:
+        positions = isinstance(chosen, list) and all(type(i) is int and i >= 0 for i in chosen)
+        if not positions or not chosen or len(set(chosen)) < len(chosen):
+            raise BadInput(f"bad members {chosen!r}", place=place, hint="it takes all, or different positions from 0")
+    return [tuple(chosen) for chosen in sets]
+
+
+def _combinations(given: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """One set of parameters for each combination of the listed values, in the file's order."""
+    for values in itertools.product(*(_as_list(value) for value in given.values())):
+        yield dict(zip(given, values, strict=True))
+
+
+def variant_name(
+    method: registry.Method, parameters: Mapping[str, Any], pool: str, members: Sequence[int] | None
+) -> str:
+    """``pool:method/parameter=value,...`` with only the parameters that differ from their defaults, sorted."""
+    shown = {key: _word(value) for key, value in method.variant_parameters(parameters).items()}
+    if members is not None:
+        shown["members"] = "+".join(map(str, members))
+    prefix = "" if pool == MAIN else f"{pool}:"
+    return prefix + method.name + ("/" if shown else "") + ",".join(f"{k}={v}" for k, v in sorted(shown.items()))
+
+
+def _word(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, list):
+        return ":".join(_word(item) for item in value)
+    if isinstance(value, float) and value.is_integer() and abs(value) < 1e15:
+        return str(int(value))
+    return "none" if value is None else str(value)
+
+
+def _first_fault(error: pydantic.ValidationError, document: strict_yaml.Document) -> BadInput:
+    """The fault that stands first in the file, in words."""
+
+    def depth(fault: Any) -> tuple[int, int]:
+        place = document.place(_path(fault["loc"], document))
+        return int(place.rsplit(":", 1)[1]), -len(fault["loc"])
+
+    fault = min(error.errors(), key=depth)
+    path = _path(fault["loc"], document)
+    place, name = document.place(path), str(path[-1]) if path else "the suite"
+    for part in reversed(path):  # an item of a list is named by the list's key
+        if isinstance(part, str):
+            name = part
+            break
+    if fault["type"] == "extra_forbidden":
+        return BadInput(f"unknown key '{name}'", place=place, given=name, choices=_keys_at(path[:-1]))
+    if fault["type"] == "missing":
+        missing = str(fault["loc"][-1])
+        return BadInput(f"the key '{missing}' is missing", place=document.place(path[:-1]))
+    message = fault["msg"].replace("Input should", "it should")
+    problem = f"bad value {fault['input']!r} for '{name}'"
+    if fault["type"] == "too_short" or (name == "members" and fault["input"] == 0):
+        problem = f"'{name}' is empty" if name != "members" else "the pool is empty: 'members' is 0"
+    return BadInput(problem, place=place, hint=message)
+
+
+def _path(location: Sequence[Any], document: strict_yaml.Document) -> strict_yaml.Path:
+    """A pydantic location without the parts that name a branch of a union and not a key of the file."""
+    path: strict_yaml.Path = ()
+    value = document.value
+    for i, part in enumerate(location):
+        inside = isinstance(value, dict) and part in value
+        if isinstance(value, list) and isinstance(part, int) and part < len(value):
+            inside = True
+        if inside:
+            value = value[part]
+            path = (*path, part)
+        elif i == len(location) - 1 and isinstance(value, dict) and isinstance(part, str) and "[" not in part:
+            path = (*path, part)
+    return path
+
+
+def _keys_at(path: strict_yaml.Path) -> list[str]:
+    """The keys that a place in a suite file knows."""
+    model: type[pydantic.BaseModel] = SuiteFile
+    children: dict[type[pydantic.BaseModel], dict[str, type[pydantic.BaseModel]]] = {
+        SuiteFile: {"pool": PoolSpec, "pools": PoolSpec, "correlate": Correlate, "cost": CostSpec},
+        PoolSpec: {"train": TrainPool},
+        TrainPool: {"vary": Vary},
+        Correlate: {"subsets": Subsets},
+    }
+    for part in path:
+        model = children.get(model, {}).get(str(part), model)
+    return list(model.model_fields)
+
+
+def json_schema(tasks: Collection[str], architectures: Collection[str]) -> dict[str, Any]:
+    """The JSON schema of a suite file, for editors: the methods' parameters are those of the registry."""
+    schema = SuiteFile.model_json_schema()
+    schema["properties"]["task"]["enum"] = sorted(tasks)
+    schema["$defs"]["TrainPool"]["properties"]["architecture"]["examples"] = sorted(architectures)
+    items: list[dict[str, Any]] = [{"enum": list(registry.methods())}]
+    for name, method in registry.methods().items():
+        fields = method.parameters.model_json_schema()["properties"]
+        choices = {key: {"anyOf": [field, {"type": "array", "items": field}]} for key, field in fields.items()}
+        choices["pool"] = {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}
+        choices["members"] = {"description": "all, or positions from 0, or several lists of positions"}
+        body = {"type": ["object", "null"], "properties": choices, "additionalProperties": False}
+        described = {"description": method.summary, "type": "object", "properties": {name: body}, "required": [name]}
+        items.append({**described, "additionalProperties": False})
+    schema["properties"]["methods"]["items"] = {"anyOf": items}
+    schema["title"] = "Stockpot suite"
+    return schema
+
