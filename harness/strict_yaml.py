@@ -18,7 +18,7 @@ _INT = re.compile(r"[-+]?[0-9]+\Z")
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?\Z")
 _NON_FINITE = re.compile(r"([-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN))\Z")
 _WORDS = {"true": True, "false": False, "null": None, "~": None, "": None}
-_LEGACY = {"yes", "no", "on", "off", "y", "n"}
+_LEGACY = {"yes", "no", "on", "off"}
 
 
 @dataclass(frozen=True)
