@@ -1,121 +1,211 @@
-"""YAML 1.2's core schema, read strictly, with the place of every value: what can be misread is refused."""
+"""YAML 1.2 core schema, with the place of every value; whatever a person could misread is refused.
+
+Numbers are decimal only (``0o17`` and ``0x1f`` stay text). ``yes``, ``no``, ``on`` and ``off`` are keys like any other,
+but never values.
+"""
 
 from __future__ import annotations
 
 import math
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path as FilePath
+from pathlib import Path
 from typing import Any
 
 import yaml
 
 from harness.errors import BadInput
 
-Path = tuple[str | int, ...]
+Position = tuple[str | int, ...]
+"""Where a value is inside a document: the keys and list positions that lead to it."""
 
-_INT = re.compile(r"[-+]?[0-9]+\Z")
-_FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?\Z")
-_NON_FINITE = re.compile(r"([-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN))\Z")
-_WORDS = {"true": True, "false": False, "null": None, "~": None, "": None}
-_LEGACY = {"yes", "no", "on", "off"}
+DEPTH = 100
+"""Levels of nesting; a file that needs more is not written by a person."""
 
 
 @dataclass(frozen=True)
 class Document:
-    """A file's plain value (dicts, lists, strings, numbers, booleans, None) and the line of each part of it."""
+    """A parsed file: its plain value and the line of everything in it."""
 
     value: Any
     source: str
-    lines: dict[Path, int]
+    lines: Mapping[Position, int]
 
-    def place(self, path: Path) -> str:
-        """``file:line`` of the value at a path of keys and positions (of the nearest one above it that exists)."""
-        while path and path not in self.lines:
+    def line(self, path: Position) -> int:
+        """The line of a key or list item (counted from 1); where it is absent, of what should hold it."""
+        while path not in self.lines:
             path = path[:-1]
-        return f"{self.source}:{self.lines.get(path, 1)}"
+        return self.lines[path]
+
+    def place(self, path: Position) -> str:
+        """``file:line`` of a key or list item, for messages."""
+        return f"{self.source}:{self.line(path)}"
 
 
-def read(path: FilePath) -> Document:
-    """Read and parse a file."""
+def read(path: Path) -> Document:
+    """Parse a file; ``BadInput`` where it cannot be read, is not UTF-8 or is refused by ``load``."""
     try:
-        text = path.read_text(encoding="utf-8")
-    except UnicodeDecodeError:
-        raise BadInput("the file is not UTF-8 text", place=str(path)) from None
+        content = path.read_bytes()
     except OSError as error:
-        raise BadInput(f"cannot read the file: {error.strerror or error}", place=str(path)) from None
-    return load(text, str(path))
+        raise BadInput(f"the file cannot be read: {error.strerror}", place=str(path)) from None
+    try:
+        return load(content.decode("utf-8"), str(path))
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise BadInput("the file is not UTF-8", place=f"{path}:{line}", hint="save it as UTF-8") from None
 
 
 def load(text: str, source: str) -> Document:
-    """Parse one document; ``BadInput`` names the line and says what is wrong with it."""
+    """Parse one YAML document of mappings, lists, text, decimal numbers, true, false and null.
+
+    Raises ``BadInput`` with the line for duplicate or non-text keys, anchors, aliases, tags, merge keys, non-finite
+    numbers, ``yes/no/on/off`` as values, several documents, an empty file, tabs between tokens and bad syntax.
+    """
     try:
-        node = yaml.compose(text, Loader=_Loader)
+        loader = _Loader(text, source)
+        node = loader.get_single_node()
+    except yaml.reader.ReaderError as error:
+        line = text.count("\n", 0, error.position) + 1
+        raise BadInput(f"character {error.character!a} is not allowed in YAML", place=f"{source}:{line}") from None
     except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        line = mark.line + 1 if mark else 1
-        raise BadInput(str(error.problem or error.context or "not valid YAML"), place=f"{source}:{line}") from None
-    except (yaml.YAMLError, RecursionError, ValueError) as error:
-        raise BadInput(f"not valid YAML: {str(error).splitlines()[0]}", place=source) from None
-    if node is None:
-        raise BadInput("the file is empty", place=source)
-    lines: dict[Path, int] = {}
-    return Document(_plain(node, (), source, lines), source, lines)
+        raise _syntax_error(error, source) from None
+    except (ValueError, OverflowError):  # PyYAML's chr() of "\UFFFFFFFF", and its int() of a %YAML version
+        place = f"{source}:{loader.line + 1}"
+        raise BadInput("not valid YAML: an escape or a version is out of range", place=place) from None
+    if node is None or (isinstance(node, yaml.ScalarNode) and node.style is None and not node.value):
+        raise BadInput("the file is empty", place=f"{source}:1")
+    lines: dict[Position, int] = {(): _line(node)}
+    return Document(_Builder(source, lines).value(node, ()), source, lines)
 
 
 class _Loader(yaml.SafeLoader):
-    """The safe loader without anchors: a name that stands for text elsewhere hides what a suite says."""
+    """PyYAML's composer with the core schema's plain scalars; refuses what would share or retype nodes."""
+
+    yaml_implicit_resolvers: dict[Any, Any] = {}  # noqa: RUF012 (PyYAML's own class attribute)
+
+    def __init__(self, text: str, source: str) -> None:
+        self.source, self.depth = source, 0
+        super().__init__(text)
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         event = self.peek_event()
-        if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
-            problem = "anchors and aliases are not allowed: write the value out"
-            raise yaml.MarkedYAMLError(problem=problem, problem_mark=event.start_mark)
-        if getattr(event, "tag", None):
-            raise yaml.MarkedYAMLError(problem="tags are not allowed", problem_mark=event.start_mark)
-        return super().compose_node(parent, index)
+        place = f"{self.source}:{event.start_mark.line + 1}"
+        if isinstance(event, yaml.AliasEvent):
+            raise BadInput(f"alias '*{event.anchor}' is not allowed", place=place, hint="write the value out")
+        if event.anchor is not None:
+            raise BadInput(f"anchor '&{event.anchor}' is not allowed", place=place, hint="write the value out")
+        if event.tag is not None:
+            raise BadInput(f"tag {event.tag!r} is not allowed", place=place, hint="quote what should be text")
+        if self.depth == DEPTH:
+            raise BadInput(f"nested more than {DEPTH} levels deep", place=place)
+        self.depth += 1
+        node = super().compose_node(parent, index)
+        self.depth -= 1
+        return node
 
 
-def _plain(node: yaml.Node, path: Path, source: str, lines: dict[Path, int]) -> Any:
-    lines[path] = node.start_mark.line + 1
-    place = f"{source}:{lines[path]}"
-    if isinstance(node, yaml.ScalarNode):
-        return _scalar(node, place)
-    if isinstance(node, yaml.SequenceNode):
-        return [_plain(item, (*path, i), source, lines) for i, item in enumerate(node.value)]
-    value: dict[str, Any] = {}
-    for key_node, item in node.value:
-        line = key_node.start_mark.line + 1
-        key = _scalar(key_node, f"{source}:{line}") if isinstance(key_node, yaml.ScalarNode) else None
-        if not isinstance(key, str):
-            raise BadInput("a key must be a word", place=f"{source}:{line}", hint="quote it")
-        if key == "<<":
-            raise BadInput("merge keys are not allowed", place=f"{source}:{line}", hint="write the values out")
-        if key in value:
-            first = lines[(*path, key)]
-            raise BadInput(f"duplicate key '{key}' (first on line {first})", place=f"{source}:{line}")
-        value[key] = _plain(item, (*path, key), source, lines)
-        lines[(*path, key)] = line
-    return value
+_PLAIN = {
+    "null": r"~|null|Null|NULL|",
+    "bool": r"true|True|TRUE|false|False|FALSE",
+    "int": r"[-+]?[0-9]+",
+    "float": r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?",
+    "not finite": r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)",
+    "switch": r"(?i:yes|no|on|off)",
+    "merge": r"<<",
+}
+for _tag, _pattern in _PLAIN.items():
+    _Loader.add_implicit_resolver(_tag, re.compile(rf"(?:{_pattern})\Z"), None)
 
 
-def _scalar(node: yaml.ScalarNode, place: str) -> Any:
-    text = node.value
-    if node.style is not None:  # quoted, or a block of text
-        return text
-    if text in _WORDS:
-        return _WORDS[text]
-    if text.lower() in _LEGACY:
-        raise BadInput(f"'{text}' is a boolean to some readers", place=place, hint="write true or false, or quote it")
-    if _NON_FINITE.match(text):
-        raise BadInput(f"'{text}' is not a finite number", place=place)
-    if _INT.match(text):
-        if len(text) > 18:
-            raise BadInput(f"'{text[:20]}…' is too large a number", place=place)
-        return int(text)
-    if _FLOAT.match(text):
-        number = float(text)
-        if not math.isfinite(number):
-            raise BadInput(f"'{text}' is not a finite number", place=place)
+@dataclass(frozen=True)
+class _Builder:
+    """Turns nodes into plain values, noting the line of each."""
+
+    source: str
+    lines: dict[Position, int]
+
+    def value(self, node: yaml.Node, path: Position) -> Any:
+        if isinstance(node, yaml.MappingNode):
+            return self.mapping(node, path)
+        if isinstance(node, yaml.SequenceNode):
+            for index, item in enumerate(node.value):
+                self.lines[(*path, index)] = _line(item)
+            return [self.value(item, (*path, index)) for index, item in enumerate(node.value)]
+        return self.scalar(node)
+
+    def mapping(self, node: yaml.MappingNode, path: Position) -> dict[str, Any]:
+        result: dict[str, Any] = {}
+        for key_node, value_node in node.value:
+            key = self.key(key_node)
+            if key in result:
+                hint = f"it is first given on line {self.lines[(*path, key)]}"
+                raise BadInput(f"duplicate key {key!r}", place=self.place(key_node), hint=hint)
+            # The key's line, not the value's: a person looks for "members:", and the value may start lines below.
+            self.lines[(*path, key)] = _line(key_node)
+            result[key] = self.value(value_node, (*path, key))
+        return result
+
+    def key(self, node: yaml.Node) -> str:
+        if node.tag == "merge":
+            raise BadInput("merge key '<<' is not allowed", place=self.place(node), hint="write the keys out")
+        if not isinstance(node, yaml.ScalarNode):
+            raise BadInput("a key must be text, not a list or mapping", place=self.place(node))
+        if node.tag not in ("switch", "tag:yaml.org,2002:str"):
+            problem = f"a key must be text, not {node.value or 'null'}"
+            raise BadInput(problem, place=self.place(node), hint="quote it")
+        return self.text(node)
+
+    def scalar(self, node: yaml.Node) -> Any:
+        match node.tag:
+            case "null":
+                return None
+            case "bool":
+                return node.value.lower() == "true"
+            case "int" | "float":
+                return self.number(node)
+            case "not finite":
+                raise BadInput(f"number '{node.value}' is not finite", place=self.place(node))
+            case "switch":
+                meant = str(node.value.lower() in ("yes", "on")).lower()
+                hint = f'write {meant}, or "{node.value}" if it is text'
+                raise BadInput(f"'{node.value}' is not a truth value in YAML 1.2", place=self.place(node), hint=hint)
+        return self.text(node)
+
+    def number(self, node: yaml.Node) -> int | float:
+        try:
+            number = int(node.value) if node.tag == "int" else float(node.value)
+        except ValueError:  # more digits than Python converts
+            raise BadInput(f"a number of {len(node.value)} digits is too long", place=self.place(node)) from None
+        if isinstance(number, float) and not math.isfinite(number):
+            raise BadInput(f"number '{node.value}' is not finite", place=self.place(node))
         return number
-    return text
+
+    def text(self, node: yaml.Node) -> str:
+        try:  # JSON writes characters beyond U+FFFF as two escapes, which PyYAML leaves as two
+            return node.value.encode("utf-16", "surrogatepass").decode("utf-16")
+        except UnicodeDecodeError:
+            raise BadInput("the text holds half of a surrogate pair", place=self.place(node)) from None
+
+    def place(self, node: yaml.Node) -> str:
+        return f"{self.source}:{_line(node)}"
+
+
+def _line(node: yaml.Node) -> int:
+    return node.start_mark.line + 1
+
+
+def _syntax_error(error: yaml.MarkedYAMLError, source: str) -> BadInput:
+    mark = error.problem_mark or error.context_mark
+    place = f"{source}:{mark.line + 1}" if mark else source
+    problem = error.problem or "syntax error"
+    if error.context == "expected a single document in the stream":
+        return BadInput("the file holds several documents", place=place, hint="remove the line '---'")
+    if "'\\t'" in problem:
+        return BadInput("a tab is not allowed here", place=place, hint="indent and separate with spaces")
+    hint = None
+    if "mapping values are not allowed" in problem:
+        hint = "quote text that holds ': '"
+    elif "cannot start any token" in problem:
+        hint = "quote text that starts with it"
+    return BadInput(f"not valid YAML: {problem}", place=place, hint=hint)

@@ -1,0 +1,44 @@
+"""Costs that are counted, not timed: parameters stored and used, floating-point operations per example."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+from harness.combinations import MemberPart
+from harness.moe.layer import MixtureOfExperts
+from harness.types import Combination, Part
+
+
+def parameters_stored(combination: Combination) -> int:
+    """Parameters of all different models that the combination holds; a model that is run twice is stored once."""
+    modules = {_model_of(part): part.module for part in combination.parts()}
+    return sum(parameter.numel() for module in modules.values() for parameter in module.parameters())
+
+
+def parameters_active(combination: Combination) -> int:
+    """Parameters that one example meets, over all model calls; of sparse experts only those that run."""
+    return sum(_active(part) for part in combination.parts())
+
+
+def _model_of(part: Part) -> str:
+    return part.member.digest if isinstance(part, MemberPart) else part.digest
+
+
+def _active(part: Part) -> int:
+    layers = [layer for layer in part.module.modules() if isinstance(layer, MixtureOfExperts)]
+    inside = sum(parameter.numel() for layer in layers for parameter in layer.parameters())
+    everything = sum(parameter.numel() for parameter in part.module.parameters())
+    return everything - inside + sum(layer.active_parameters for layer in layers)
+
+
+def flops_per_example(combination: Combination, batch: Tensor) -> float:
+    """Floating-point operations per example of matrix products and convolutions (1 multiply-add = 2).
+
+    Counted while the combination runs on this batch [B, ...], so every model call is in it.
+    """
+    counter = FlopCounterMode(display=False)
+    with torch.no_grad(), counter:
+        combination.log_probs(batch)
+    return counter.get_total_flops() / len(batch)
