@@ -1,0 +1,185 @@
+"""The results contract: which files a finished run's folder holds, and what every field in them means."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from harness.errors import BadInput
+from harness.store import read_json
+
+SCHEMA_VERSION = 1
+
+ALL_SEEDS = "all"
+"""The value of ``seed`` in the row that summarises all seeds of a variant."""
+
+VARIANT_COLUMNS: dict[str, str] = {
+    "variant": "name: pool:method/parameter=value,... with what differs from the defaults",
+    "family": "single, output, weights, trained or staged",
+    "method": "registry name",
+    "pool": "the suite's pool it was built from",
+    "params": "all parameters, JSON",
+    "members": "how many members of the pool it was given",
+    "seed": "one row for each seed, and one 'all'",
+    "status": "ok, not_applicable or failed",
+    "reason": "why it is not ok",
+    "n": "test examples",
+    "accuracy": "share of test examples that are right",
+    "accuracy_low": "95 % interval (one seed: Wilson; all: bootstrap over seeds and examples)",
+    "accuracy_high": "",
+    "nll": "mean negative log-likelihood of the label, nats",
+    "nll_low": "95 % interval (bootstrap)",
+    "nll_high": "",
+    "brier": "mean squared error of the probabilities, summed over classes",
+    "brier_low": "95 % interval (bootstrap)",
+    "brier_high": "",
+    "ece": "expected calibration error, 15 equal-width bins",
+    "ece_low": "95 % interval (bootstrap)",
+    "ece_high": "",
+    "adaptive_ece": "calibration error over 15 bins of equal mass",
+    "aurc": "area under the risk-coverage curve",
+    "macro_f1": "mean F1 over the classes",
+    "temperature": "the temperature fitted on held-out for the two columns that follow",
+    "nll_calibrated": "NLL after temperature scaling on held-out",
+    "ece_calibrated": "ECE after temperature scaling on held-out",
+    "diff_vs_reference": "accuracy minus the reference's, paired by example",
+    "diff_low": "95 % interval (paired bootstrap)",
+    "diff_high": "",
+    "mcnemar_p": "exact McNemar test of equal accuracy, two-sided",
+    "verdict": "better, worse, unclear, reference; or the status where it is not ok",
+    "params_stored": "parameters of all different models it holds",
+    "params_active": "parameters that one example meets, over all model calls",
+    "flops_per_example": "matrix products and convolutions, 1 multiply-add = 2",
+    "latency_ms_p50": "median time of one example alone, milliseconds (first seed)",
+    "latency_ms_p95": "",
+    "latency_ratio_p50": "the same divided by the reference's, both measured in turn",
+    "latency_ratio_low": "95 % interval over the rounds",
+    "latency_ratio_high": "",
+    "throughput_per_s": "examples per second in full batches",
+    "throughput_ratio": "time of a full batch divided by the reference's, both measured in turn",
+    "peak_memory_bytes": "peak memory of a fresh process that only runs this",
+    "working_memory_bytes": "the part of it above the idle process",
+    "memory_source": "where the memory figures come from",
+    "energy_j_per_example": "joules per example",
+    "energy_source": "where the energy figure comes from, or why there is none",
+    "build_seconds": "time to build it from trained members, held-out searches included",
+    "members_train_seconds": "time it took to train the members it was given, and their base",
+    "pareto": "True where no other variant is as accurate at fewer FLOPs",
+}
+"""The columns of variants.csv, in order. Columns are added, never renamed, without a new schema version."""
+
+EXAMPLE_COLUMNS = {
+    "variant": "name",
+    "seed": "the suite's seed",
+    "example_id": "stable id of the test example",
+    "label": "the truth",
+    "prediction": "the most probable class",
+    "confidence": "its probability",
+    "correct": "whether it is the label",
+    "nll": "of the label, nats",
+    "brier": "squared error summed over classes",
+}
+"""The columns of examples.parquet: one row per variant, seed and test example."""
+
+CORRELATION_COLUMNS = {
+    "pool": "the suite's pool",
+    "seed": "the suite's seed",
+    "subset": "positions of the members, joined by +",
+    "size": "how many members",
+    "metric": "accuracy or nll",
+    "ensemble": "test score of the subset's ensemble",
+    "average": "test score of the average of the subset's weights",
+    "members": "mean test score of the members themselves",
+}
+"""The columns of correlation.csv: one row per pool, seed, subset and metric."""
+
+RUN_FIELDS = {
+    "schema_version": "of this folder",
+    "suite": "{name, question, path, digest, yaml}: the suite as it was read",
+    "run_id": "the folder's name",
+    "status": "complete, or incomplete where a variant failed",
+    "started": "UTC, ISO 8601",
+    "wall_seconds": "of the whole command, the report excluded",
+    "git_commit": "of the code, with + where files differed; null outside a checkout",
+    "machine": "{system, cpu, cores, memory_bytes}",
+    "versions": "of Python and the libraries that compute",
+    "devices": "[{name, kind, memory_bytes}]",
+    "engine": "{name, workers, threads_per_worker}",
+    "seeds": "as run",
+    "limit": "test examples kept by --limit; null for all",
+    "only": "the --only filter; null for all variants",
+    "task": "{name, title, source, classes, splits: {train, heldout, test}}",
+    "reference": "{variant, members: {seed: which member it is}}",
+    "pools": "{pool: {kind, architectures, members, seeds: {seed: {train_seconds, members: [{name, ...}]}}}}",
+    "summary": "{variants, ok, not_applicable, failed, jobs_run, jobs_reused, predict_seconds, combine_seconds, "
+    "output_variants, ...}",
+    "warnings": "sentences a reader should know",
+}
+"""The fields of run.json."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run, read from its folder; tables are read when asked for."""
+
+    folder: Path
+    record: dict[str, Any]
+    """run.json."""
+
+    @cached_property
+    def variants(self) -> pd.DataFrame:
+        """variants.csv; ``seed`` is text."""
+        return pd.read_csv(self.folder / "variants.csv", dtype={"seed": str, "reason": str}, float_precision="round_trip")
+
+    @cached_property
+    def details(self) -> dict[str, dict[str, Any]]:
+        """details.json: variant -> seed -> what building it found out (weights, curves, warnings)."""
+        return read_json(self.folder / "details.json")
+
+    @cached_property
+    def examples(self) -> pd.DataFrame | None:
+        """examples.parquet, or None where the folder is a summary without it."""
+        path = self.folder / "examples.parquet"
+        return pd.read_parquet(path) if path.is_file() else None
+
+    @cached_property
+    def subsets(self) -> pd.DataFrame | None:
+        """correlation.csv, or None where the suite has no study."""
+        path = self.folder / "correlation.csv"
+        return pd.read_csv(path, dtype={"seed": str, "subset": str}) if path.is_file() else None
+
+    @cached_property
+    def correlations(self) -> list[dict[str, Any]]:
+        """correlation.json: one entry per pool, metric and seed (or 'all'), with n, members and three coefficients."""
+        path = self.folder / "correlation.json"
+        return read_json(path) if path.is_file() else []
+
+
+def read_run(folder: Path) -> Run:
+    """A finished run; ``BadInput`` where the folder is none, or is of another schema version."""
+    folder = Path(folder)
+    record_path = folder / "run.json"
+    if not record_path.is_file():
+        hint = "name the folder of one run, such as results/mnist/latest"
+        raise BadInput(f"no run.json in {folder}", place=str(folder), hint=hint)
+    try:
+        record = read_json(record_path)
+    except (json.JSONDecodeError, UnicodeDecodeError):
+        raise BadInput("run.json is not JSON", place=str(record_path), hint="was the file cut off?") from None
+    version = record.get("schema_version")
+    if version != SCHEMA_VERSION:
+        raise BadInput(f"results of schema version {version}; this stockpot reads {SCHEMA_VERSION}", place=str(folder))
+    for name in ("variants.csv", "details.json"):
+        if not (folder / name).is_file():
+            raise BadInput(f"{name} is missing", place=str(folder), hint="run the suite again")
+    return Run(folder, record)
+
+
+def runs_below(root: Path) -> list[Path]:
+    """The folders of all finished runs below a results folder, oldest first within each suite."""
+    return sorted(p.parent for p in Path(root).glob("*/*/run.json") if not p.parent.is_symlink())
