@@ -33,7 +33,7 @@ class Rule(ABC):
 
     def describe(self, tensors: dict[str, Tensor], prefix: str = "") -> dict[str, Any]:
         """The rule as JSON; its tensors are put into ``tensors`` under dotted names."""
-        values: dict[str, Any] = {"rule": type(self).__name__}
+        values: dict[str, Any] = {"kind": type(self).__name__}
         for field in fields(self):  # type: ignore[arg-type]
             value = getattr(self, field.name)
             if isinstance(value, Tensor):
@@ -46,7 +46,7 @@ class Rule(ABC):
     @staticmethod
     def restore(values: Mapping[str, Any], tensors: Mapping[str, Tensor], prefix: str = "") -> Rule:
         """The rule that ``describe`` wrote down."""
-        kind = RULES[values["rule"]]
+        kind = RULES[values["kind"]]
         arguments = {}
         for field in fields(kind):  # type: ignore[arg-type]
             value = values.get(field.name, tensors.get(prefix + field.name))

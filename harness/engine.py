@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -37,6 +39,8 @@ class Outcome:
 
     value: Any = None
     error: str | None = None
+    trace: str | None = None
+    """The traceback in the worker, for the log."""
 
 
 @dataclass
@@ -57,63 +61,113 @@ class LocalEngine:
         ``progress`` is called with "start" and "done" or "failed". Jobs that run alone come after all others.
         """
         outcomes: dict[str, Outcome] = {}
-        context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(["harness.jobs"])
         # read by the fork server when it starts: a BLAS with threads of its own would crowd the cores
         for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
             os.environ.setdefault(variable, "1")
-        shared = [job for job in jobs if job.kind != "alone"]
-        alone = [job for job in jobs if job.kind == "alone"]
-        pools = {
-            "shared": ProcessPoolExecutor(self.workers, mp_context=context, initializer=_prepare),
-            "fresh": ProcessPoolExecutor(self.workers, mp_context=context, initializer=_prepare, max_tasks_per_child=1),
-            "alone": ProcessPoolExecutor(1, mp_context=context, initializer=_prepare),
-        }
+        pools = _Pools(self.workers)
         try:
-            self._drain(shared, self.workers, pools, outcomes, progress)
-            self._drain(alone, 1, pools, outcomes, progress)
+            for kinds, slots in ((("shared", "fresh"), self.workers), (("alone",), 1)):
+                self._drain([job for job in jobs if job.kind in kinds], slots, pools, outcomes, progress)
         finally:
-            for pool in pools.values():
-                pool.shutdown(wait=False, cancel_futures=True)
+            pools.close()
         return outcomes
 
     def _drain(
         self,
         jobs: Sequence[Job],
         slots: int,
-        pools: Mapping[str, ProcessPoolExecutor],
+        pools: _Pools,
         outcomes: dict[str, Outcome],
         progress: Callable[[str, Job], None],
     ) -> None:
         waiting = sorted(jobs, key=lambda job: -job.cost)  # long jobs first keep all workers busy to the end
         running: dict[Future[Any], Job] = {}
+        suspects: list[Job] = []  # jobs that ran when a process died: each runs once more, with no other beside it
         names = {job.name for job in jobs}
-        while waiting or running:
+
+        def finish(job: Job, outcome: Outcome) -> None:
+            outcomes[job.name] = outcome
+            progress("failed" if outcome.error else "done", job)
+
+        while waiting or running or suspects:
+            if suspects and not running:
+                job = suspects.pop()
+                finish(job, _outcome(pools.submit(job)) or Outcome(error=DIED))
+                continue
             for job in list(waiting):
                 if lost := next((n for n in job.needs if n in outcomes and outcomes[n].error), None):
                     waiting.remove(job)
-                    outcomes[job.name] = Outcome(error=f"{lost}: {outcomes[lost].error}")
-                    progress("failed", job)
-                elif len(running) < slots and all(n in outcomes or n not in names for n in job.needs):
+                    finish(job, Outcome(error=f"{lost}: {outcomes[lost].error}"))
+                elif not suspects and len(running) < slots and all(n in outcomes or n not in names for n in job.needs):
                     waiting.remove(job)
                     progress("start", job)
-                    running[pools[job.kind].submit(job.function, **job.arguments)] = job
-            if not running:
-                continue
-            for future in wait(running, return_when=FIRST_COMPLETED).done:
-                job = running.pop(future)
-                outcomes[job.name] = _outcome(future)
-                progress("failed" if outcomes[job.name].error else "done", job)
+                    running[pools.submit(job)] = job
+            if running:
+                for future in wait(running, return_when=FIRST_COMPLETED).done:
+                    job = running.pop(future)
+                    outcome = _outcome(future)
+                    if outcome is None:
+                        suspects.append(job)
+                    else:
+                        finish(job, outcome)
+
+
+DIED = "its process died (out of memory, or killed)"
+
+
+class _Pools:
+    """Process pools by kind of job; one whose worker died is replaced."""
+
+    def __init__(self, workers: int) -> None:
+        self.workers = workers
+        self.context = multiprocessing.get_context("forkserver")
+        self.context.set_forkserver_preload(["harness.jobs"])
+        self.pools: dict[Kind, ProcessPoolExecutor] = {}
+
+    def submit(self, job: Job) -> Future[Any]:
+        for _ in range(2):
+            pool = self.pools.get(job.kind) or self._open(job.kind)
+            try:
+                return pool.submit(_call, job.function, dict(job.arguments))
+            except BrokenProcessPool:
+                del self.pools[job.kind]
+        raise RuntimeError("worker processes die as soon as they start")
+
+    def _open(self, kind: Kind) -> ProcessPoolExecutor:
+        workers = 1 if kind == "alone" else self.workers
+        tasks = 1 if kind == "fresh" else None
+        self.pools[kind] = ProcessPoolExecutor(
+            workers, mp_context=self.context, initializer=_prepare, max_tasks_per_child=tasks
+        )
+        return self.pools[kind]
+
+    def close(self) -> None:
+        for pool in self.pools.values():
+            workers = list((pool._processes or {}).values())
+            pool.shutdown(wait=False, cancel_futures=True)
+            for process in workers:  # after Ctrl-C nothing goes on behind the user's back
+                process.terminate()
 
 
 def _prepare() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends the workers
     torch.set_num_threads(1)
 
 
-def _outcome(future: Future[Any]) -> Outcome:
+def _call(function: Callable[..., Any], arguments: dict[str, Any]) -> Outcome:
+    """An exception comes back as text: not every one survives being sent to another process."""
     try:
-        return Outcome(future.result())
-    except BrokenProcessPool:
-        return Outcome(error="its process died (out of memory, or killed)")
+        return Outcome(function(**arguments))
     except Exception as error:
+        return Outcome(error=f"{type(error).__name__}: {error}", trace=traceback.format_exc())
+
+
+def _outcome(future: Future[Any]) -> Outcome | None:
+    """What a job returned; None where its process died."""
+    try:
+        found: Outcome = future.result()
+        return found
+    except BrokenProcessPool:
+        return None
+    except Exception as error:  # the job's arguments or its value could not be sent
         return Outcome(error=f"{type(error).__name__}: {error}")

@@ -94,12 +94,29 @@ def bootstrap_ece(confidence: np.ndarray, correct: np.ndarray, counts: np.ndarra
     """
     confidence, correct = np.asarray(confidence, np.float64), np.asarray(correct, np.float64)
     _check_counts(confidence, counts)
+    return _percentile_interval(*_ece_and_resampled(confidence, correct, counts, bins), len(confidence))
+
+
+def ece_over_seeds(
+    confidence: np.ndarray, correct: np.ndarray, bins: int = 15, draws: int = 10_000, seed: int = 0
+) -> Interval:
+    """Interval of the mean over seeds of the ECE of ``confidence`` and ``correct`` [S, N]; resamples as ``over_seeds``."""
+    confidence, correct = np.asarray(confidence, np.float64), np.asarray(correct, np.float64)
+    counts = resample_counts(confidence.shape[1], draws, seed)
+    found = [_ece_and_resampled(c, r, counts, bins) for c, r in zip(confidence, correct, strict=True)]
+    resampled = _resampled_over_seeds(np.stack([r for _, r in found], axis=1), draws, seed)
+    return _percentile_interval(float(np.mean([value for value, _ in found])), resampled, confidence.shape[1])
+
+
+def _ece_and_resampled(
+    confidence: np.ndarray, correct: np.ndarray, counts: np.ndarray, bins: int
+) -> tuple[float, np.ndarray]:
     index = confidence_bins(confidence, bins)
     gaps = np.zeros((len(confidence), bins), np.float32)
     gaps[np.arange(len(confidence)), index] = confidence - correct
     resampled = np.abs(counts @ gaps).sum(axis=1, dtype=np.float64) / len(confidence)
     value = np.abs(np.bincount(index, weights=confidence - correct)).sum() / len(confidence)
-    return _percentile_interval(float(value), resampled, len(confidence))
+    return float(value), resampled
 
 
 def paired_difference(candidate: np.ndarray, reference: np.ndarray, counts: np.ndarray) -> Interval:
@@ -160,9 +177,15 @@ def over_seeds(values: np.ndarray, draws: int = 10_000, seed: int = 0) -> Interv
         raise ValueError(f"values have shape {values.shape}, expected [seeds, items]")
     seeds, items = values.shape
     per_seed = _resampled_means(values.T, resample_counts(items, draws, seed))  # [draws, S]
+    return _percentile_interval(float(values.mean()), _resampled_over_seeds(per_seed, draws, seed), items)
+
+
+def _resampled_over_seeds(per_seed: np.ndarray, draws: int, seed: int) -> np.ndarray:
+    """The mean over resampled seeds [draws] of what each draw of items gave for every seed [draws, S]."""
+    seeds = per_seed.shape[1]
     # A stream of its own: with as many seeds as items, the same one would resample both alike.
     of_seeds = _draw_counts(np.random.default_rng([seed, 1]), seeds, draws)
-    return _percentile_interval(float(values.mean()), (per_seed * of_seeds).sum(axis=1) / seeds, items)
+    return (per_seed * of_seeds).sum(axis=1) / seeds
 
 
 def correlation(
@@ -282,6 +305,9 @@ def _resampled_means(values: np.ndarray, counts: np.ndarray) -> np.ndarray:
     """Means in float64 of each draw for ``values`` [N] or [N, S]: [draws] or [draws, S]; NaN where not all are finite."""
     if not np.isfinite(values).all():
         return np.full((len(counts), *values.shape[1:]), np.nan)
+    if np.array_equal(values, np.rint(values)) and np.abs(values).max() * len(values) < 2**24:
+        # Right and wrong answers: sums of whole numbers are exact, and a tie stays exactly 0.
+        return (counts @ values.astype(np.float32)).astype(np.float64) / len(values)
     # Centred and scaled first: float32 then loses digits of the spread only, and the counts are not copied.
     centre = values.mean(axis=0)
     scale = np.abs(values - centre).max() or 1.0

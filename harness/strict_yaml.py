@@ -29,6 +29,7 @@ class Document:
     """A parsed file: its plain value and the line of everything in it."""
 
     value: Any
+    text: str
     source: str
     lines: Mapping[Position, int]
 
@@ -76,7 +77,7 @@ def load(text: str, source: str) -> Document:
     if node is None or (isinstance(node, yaml.ScalarNode) and node.style is None and not node.value):
         raise BadInput("the file is empty", place=f"{source}:1")
     lines: dict[Position, int] = {(): _line(node)}
-    return Document(_Builder(source, lines).value(node, ()), source, lines)
+    return Document(_Builder(source, lines).value(node, ()), text, source, lines)
 
 
 class _Loader(yaml.SafeLoader):

@@ -136,6 +136,7 @@ class Suite:
     """A checked suite file and the variants it asks for."""
 
     path: str
+    text: str
     digest: str
     file: SuiteFile
     pools: Mapping[str, TrainPool]
@@ -163,7 +164,7 @@ def read_suite(path: Path, tasks: Collection[str], architectures: Collection[str
     _known("reference", file.reference, [v.name for v in variants], document.place(("reference",)))
     for name in file.correlate.pools if file.correlate else []:
         _known("pool", name, pools, document.place(("correlate", "pools")))
-    return Suite(str(path), digest(file.model_dump(mode="json")), file, pools, variants)
+    return Suite(str(path), document.text, digest(file.model_dump(mode="json")), file, pools, variants)
 
 
 def _check_pool(

@@ -8,7 +8,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
+from functools import cache
 from typing import Any, Protocol
 
 import torch
@@ -154,8 +154,28 @@ def member_of(plan: TrainingPlan, store: Store, checkpoint: int = -1, name: str 
         plan.initialisation,
         plan.seed,
         provenance,
-        digest([plan.key().digest, epoch]),
+        _member_digest(plan, epoch),
     )
+
+
+def _member_digest(plan: TrainingPlan, epoch: int) -> str:
+    return digest([plan.key().digest, epoch])
+
+
+@cache
+def member_digests(plan: PoolPlan) -> tuple[str, ...]:
+    """The digests of a pool's members, in order, before anything is trained."""
+    return tuple(
+        _member_digest(run, run.schedule.epochs - run.checkpoints + 1 + i)
+        for run in plan.members
+        for i in range(run.checkpoints)
+    )
+
+
+@cache
+def base_digest(plan: PoolPlan) -> str | None:
+    """The digest of a pool's base, before it is trained; None for a pool without one."""
+    return _member_digest(plan.base, plan.base.schedule.epochs) if plan.base else None
 
 
 def load_pool(plan: PoolPlan, store: Store) -> Pool:

@@ -1,0 +1,236 @@
+"""The command line. Data goes to stdout, everything else to stderr; a user's mistake is one line and exit code 2."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+
+from harness.errors import BadInput
+
+app = typer.Typer(
+    help="Stockpot: ensemble, average, merge, distil or route? Build every combination of your models and decide by "
+    "evidence.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+listing = typer.Typer(help="List what there is.", no_args_is_help=True)
+cache = typer.Typer(help="Look after the store of artefacts.", no_args_is_help=True)
+app.add_typer(listing, name="ls")
+app.add_typer(cache, name="cache")
+
+SuitePath = Annotated[Path, typer.Argument(help="A suite file, such as suites/mnist.yaml.", metavar="SUITE")]
+Out = Annotated[Path, typer.Option(help="Folder of the results; artefacts are kept in its .store.")]
+Only = Annotated[str | None, typer.Option(help="Only variants of this method or name ('linear*'), and the reference.")]
+Limit = Annotated[int | None, typer.Option(min=1, help="Only the first N test examples: a trial run, never a verdict.")]
+Seed = Annotated[int | None, typer.Option(min=0, help="This seed instead of the suite's.")]
+Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
+Workers = Annotated[int | None, typer.Option(min=1, help="Worker processes; one for each core by default.")]
+
+
+# Modules are imported inside the commands: torch takes over a second, and --help should not.
+
+
+@app.command()
+def run(
+    suites: Annotated[list[Path], typer.Argument(help="Suite files, run in turn.", metavar="SUITE...")],
+    out: Out = Path("results"),
+    only: Only = None,
+    limit: Limit = None,
+    seed: Seed = None,
+    device: Device = "auto",
+    engine: Annotated[str, typer.Option(help="How jobs run: local (processes on this machine).")] = "local",
+    workers: Workers = None,
+) -> None:
+    """Build, score and report every variant of the suites; what earlier runs made is reused.
+
+    The run's folder is printed on stdout. Run the same command again after an interruption: it continues.
+    """
+    from harness import progress, runner
+    from harness.planning import make_plan
+    from harness.report import write_report
+
+    if engine != "local":
+        raise BadInput(f"unknown engine '{engine}'", given=engine, choices=["local"])
+    read = [_suite(path) for path in suites]  # all of them first: a mistake in the last shall not cost an hour
+    for suite in read:
+        plan = make_plan(suite, _options(out, only, limit, seed, device, workers))
+        folder = runner.run(plan, progress.progress())
+        report = write_report(folder)
+        _print_summary(folder, report)
+        print(folder)
+
+
+@app.command()
+def plan(
+    suite: SuitePath,
+    out: Out = Path("results"),
+    only: Only = None,
+    limit: Limit = None,
+    seed: Seed = None,
+    device: Device = "auto",
+    workers: Workers = None,
+) -> None:
+    """Say what a run would do: its jobs, what is reused, and about how long the rest takes."""
+    from harness.engine import LocalEngine
+    from harness.planning import make_plan
+    from harness.progress import duration
+
+    planned = make_plan(_suite(suite), _options(out, only, limit, seed, device, workers))
+    missing = {job.job.name for job in planned.missing()}
+    stages: dict[str, list[Any]] = {}
+    for job in planned.jobs:
+        stages.setdefault(job.stage, []).append(job)
+    print(f"{'stage':<10}{'jobs':>6}{'reused':>8}{'to run':>8}")
+    for stage, jobs in stages.items():
+        todo = sum(job.job.name in missing for job in jobs)
+        print(f"{stage:<10}{len(jobs):>6}{len(jobs) - todo:>8}{todo:>8}")
+    workers = workers or LocalEngine().workers
+    shared = sum(job.job.cost for job in planned.jobs if job.job.name in missing and job.job.kind != "alone")
+    alone = sum(job.job.cost for job in planned.jobs if job.job.name in missing and job.job.kind == "alone")
+    print(f"about {duration(shared / workers + alone)} with {workers} workers")
+
+
+@app.command()
+def validate(suite: SuitePath) -> None:
+    """Check a suite file and list its variants."""
+    for variant in _suite(suite).variants:
+        print(variant.name)
+
+
+@app.command()
+def report(run: Annotated[Path, typer.Argument(help="A run's folder.", metavar="RUN")]) -> None:
+    """Render the report of a finished run again."""
+    from harness.report import write_report
+
+    print(write_report(run))
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON schema of suite files, for editors."""
+    from harness import tasks
+    from harness.models.architectures import ARCHITECTURES
+    from harness.suite import json_schema
+
+    print(json.dumps(json_schema(tasks.TASKS, ARCHITECTURES), indent=1))
+
+
+@listing.command("methods")
+def ls_methods() -> None:
+    """Every method with its family, what it does and its parameters."""
+    from harness import registry
+
+    for name, method in registry.methods().items():
+        print(f"{name}  ({method.family})\n    {method.summary}\n    {method.paper}")
+        for key, field in method.parameters.model_fields.items():
+            default = "required" if field.is_required() else f"default {json.dumps(field.default)}"
+            print(f"    {key}: {registry.describe_type(field)}; {default}")
+
+
+@listing.command("tasks")
+def ls_tasks() -> None:
+    """Every task that comes with Stockpot."""
+    from harness import tasks
+
+    for name, task in sorted(tasks.TASKS.items()):
+        print(f"{name:<12}{task.title}; from {task.source}")
+
+
+@listing.command("suites")
+def ls_suites(folder: Annotated[Path, typer.Argument(help="Where suite files are.")] = Path("suites")) -> None:
+    """The suite files of a folder, each with its question."""
+    for path in sorted(folder.glob("*.yaml")):
+        print(f"{path}  {_suite(path).file.question}")
+
+
+@listing.command("runs")
+def ls_runs(out: Out = Path("results")) -> None:
+    """The finished runs, oldest first within each suite."""
+    from harness.results import read_run, runs_below
+
+    for folder in runs_below(out):
+        record = read_run(folder).record
+        summary = record["summary"]
+        limited = f", limited to {record['limit']} examples" if record["limit"] else ""
+        print(f"{folder}  {record['status']}, {summary['ok']} of {summary['variants']} variants ok{limited}")
+
+
+@cache.command("ls")
+def cache_ls(out: Out = Path("results")) -> None:
+    """How many artefacts of each kind the store holds, and how large they are."""
+    from harness.store import Store
+
+    sizes: dict[str, list[int]] = {}
+    for folder, manifest in Store(out / ".store").artefacts():
+        sizes.setdefault(manifest["kind"], []).append(sum(p.stat().st_size for p in folder.rglob("*") if p.is_file()))
+    for kind, found in sorted(sizes.items()):
+        print(f"{kind:<14}{len(found):>7}{sum(found) / 1e6:>10.1f} MB")
+
+
+@cache.command("verify")
+def cache_verify(out: Out = Path("results")) -> None:
+    """Check every file of the store against the hash that was recorded; exit code 1 if one is damaged."""
+    from harness.store import Store
+
+    damaged = Store(out / ".store").damaged()
+    for line in damaged:
+        print(line)
+    raise typer.Exit(1 if damaged else 0)
+
+
+def _suite(path: Path) -> Any:
+    from harness import tasks
+    from harness.models.architectures import ARCHITECTURES
+    from harness.suite import read_suite
+
+    return read_suite(path, tasks.TASKS, ARCHITECTURES)
+
+
+def _options(
+    out: Path, only: str | None, limit: int | None, seed: int | None, device: str, workers: int | None
+) -> Any:
+    from harness.planning import Options
+
+    if device not in ("auto", "cpu", "cuda"):
+        raise BadInput(f"unknown device '{device}'", given=device, choices=["auto", "cpu", "cuda"])
+    return Options(out, only, limit, seed, device, workers)
+
+
+def _print_summary(folder: Path, report: Path) -> None:
+    from harness.progress import duration
+    from harness.results import read_run
+
+    record = read_run(folder).record
+    summary = record["summary"]
+    states = ", ".join(f"{summary[s]} {s.replace('_', ' ')}" for s in ("ok", "not_applicable", "failed") if summary[s])
+    lines = [
+        f"{record['suite']['name']}: {summary['variants']} variants ({states}) in {duration(record['wall_seconds'])}; "
+        f"{summary['jobs_run']} jobs run, {summary['jobs_reused']} reused",
+        f"  {summary['output_variants']} output-space variants share the passes of {summary['main_members']} members: "
+        f"predict_seconds {summary['predict_seconds']:.2f}, combine_seconds {summary['combine_seconds']:.2f}",
+        f"  report: {report}",
+    ]
+    print("\n".join(lines), file=sys.stderr)
+
+
+def fail(message: str, code: int) -> NoReturn:
+    """Print one line and end the process."""
+    print(f"stockpot: {message}", file=sys.stderr)
+    raise SystemExit(code)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The ``stockpot`` command."""
+    try:
+        app(args=None if arguments is None else list(arguments))
+    except BadInput as problem:
+        fail(str(problem), 2)
+    except KeyboardInterrupt:
+        fail("stopped; what is done is kept: run the same command again to go on", 130)

@@ -1,0 +1,59 @@
+"""What a run's numbers depend on beyond the suite: machine, versions, devices, commit. An allow-list, no variables."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch
+
+PACKAGES = ("torch", "numpy", "scipy", "scikit-learn", "pandas", "transformers", "lm_eval", "safetensors", "matplotlib")
+
+
+def machine() -> dict[str, Any]:
+    """The processor, its cores and the memory."""
+    cpu = Path("/proc/cpuinfo")
+    lines = cpu.read_text().splitlines() if cpu.is_file() else []
+    model = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.processor())
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    memory = psutil.virtual_memory().total
+    return {"system": f"{platform.system()} {platform.machine()}", "cpu": model, "cores": cores, "memory_bytes": memory}
+
+
+def versions() -> dict[str, str]:
+    """Python's version, Stockpot's, and those of the libraries that compute; one that is not installed is left out."""
+    found = {"python": platform.python_version()}
+    for name in ("stockpot", *PACKAGES):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def devices() -> list[dict[str, Any]]:
+    """The CUDA devices, or the CPU."""
+    if not torch.cuda.is_available():
+        return [{"kind": "cpu", "name": machine()["cpu"], "memory_bytes": machine()["memory_bytes"]}]
+    properties = [torch.cuda.get_device_properties(i) for i in range(torch.cuda.device_count())]
+    return [{"kind": "cuda", "name": p.name, "memory_bytes": p.total_memory} for p in properties]
+
+
+def git_commit() -> str | None:
+    """The commit of the code that runs, with "+" where files differ from it; None outside a checkout."""
+    folder = Path(__file__).parent
+    try:
+        commit = _git(folder, "rev-parse", "HEAD")
+        return commit + ("+" if _git(folder, "status", "--porcelain", "--untracked-files=no") else "")
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    command = ["git", "-C", str(folder), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()

@@ -1,0 +1,93 @@
+"""From predictions to the scores of one variant: aggregates with intervals, paired with the reference's."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from harness import stats
+from harness.combining import temper
+from harness.evaluate import metrics
+from harness.fitting import fit_temperature
+
+
+class NonFinite(ValueError):
+    """A score that is no number: the variant failed."""
+
+
+def score(
+    examples: pd.DataFrame, labels: np.ndarray, classes: int, reference: pd.DataFrame | None
+) -> dict[str, float | str]:
+    """Aggregates of one variant on one seed.
+
+    Args:
+        examples: the variant's table of ``metrics.per_example``.
+        labels: [N] the truth.
+        classes: how many there are.
+        reference: the reference's table on the same examples; None for the reference itself.
+
+    Returns:
+        The columns ``n`` .. ``verdict`` of ``results.VARIANT_COLUMNS`` but for the calibrated ones.
+
+    Raises:
+        NonFinite: where the NLL is infinite.
+    """
+    _check_finite(examples)
+    count = len(examples)
+    draws = stats.resample_counts(count)
+    correct, confidence = examples["correct"].to_numpy(), examples["confidence"].to_numpy()
+    found: dict[str, float | str] = {"n": count}
+    _put(found, "accuracy", stats.wilson(int(correct.sum()), count))
+    for name in ("nll", "brier"):
+        _put(found, name, stats.bootstrap_mean(examples[name].to_numpy(), draws))
+    _put(found, "ece", stats.bootstrap_ece(confidence, correct, draws))
+    found["adaptive_ece"] = metrics.adaptive_calibration_error(confidence, correct)
+    found["aurc"] = metrics.area_under_risk_coverage(confidence, correct)
+    found["macro_f1"] = metrics.macro_f1(examples["prediction"].to_numpy(), labels, classes)
+    if reference is None:
+        return found | {"diff_vs_reference": 0.0, "diff_low": 0.0, "diff_high": 0.0, "verdict": "reference"}
+    other = reference["correct"].to_numpy()
+    difference = stats.paired_difference(correct, other, draws)
+    p = stats.mcnemar_exact(correct, other)
+    found |= {"diff_vs_reference": difference.value, "diff_low": difference.low, "diff_high": difference.high}
+    return found | {"mcnemar_p": p, "verdict": stats.verdict(difference, p)}
+
+
+def calibrated(
+    log_probs: torch.Tensor, labels: torch.Tensor, heldout: torch.Tensor, heldout_labels: torch.Tensor
+) -> dict[str, float]:
+    """NLL and ECE on test after one temperature fitted on held-out: what is left once confidence is put right."""
+    temperature = fit_temperature(heldout, heldout_labels)
+    examples = metrics.per_example(temper(log_probs.double(), temperature).numpy(), labels.numpy())
+    ece = metrics.expected_calibration_error(examples["confidence"].to_numpy(), examples["correct"].to_numpy())
+    return {"temperature": temperature, "nll_calibrated": float(examples["nll"].mean()), "ece_calibrated": ece}
+
+
+def score_over_seeds(examples: list[pd.DataFrame], references: list[pd.DataFrame] | None) -> dict[str, float | str]:
+    """Means over the seeds, with intervals from resampling both seeds and examples; one table for each seed."""
+    found: dict[str, float | str] = {"n": len(examples[0])}
+
+    def stacked(tables: list[pd.DataFrame], column: str) -> np.ndarray:
+        return np.stack([table[column].to_numpy(np.float64) for table in tables])
+
+    for column, name in (("correct", "accuracy"), ("nll", "nll"), ("brier", "brier")):
+        _put(found, name, stats.over_seeds(stacked(examples, column)))
+    _put(found, "ece", stats.ece_over_seeds(stacked(examples, "confidence"), stacked(examples, "correct")))
+    if references is None:
+        return found | {"diff_vs_reference": 0.0, "diff_low": 0.0, "diff_high": 0.0, "verdict": "reference"}
+    difference = stats.over_seeds(stacked(examples, "correct") - stacked(references, "correct"))
+    found |= {"diff_vs_reference": difference.value, "diff_low": difference.low, "diff_high": difference.high}
+    return found | {"verdict": stats.verdict(difference, None)}
+
+
+def _put(found: dict[str, float | str], name: str, interval: stats.Interval) -> None:
+    found |= {name: interval.value, f"{name}_low": interval.low, f"{name}_high": interval.high}
+
+
+def _check_finite(examples: pd.DataFrame) -> None:
+    lost = int(np.isinf(examples["nll"]).sum())
+    if lost:
+        raise NonFinite(f"the NLL is infinite: {lost} of {len(examples)} test labels were given probability 0")

@@ -1,0 +1,395 @@
+"""The jobs of a run: functions that worker processes call with plain arguments, and the names of what they leave.
+
+Every job is described by a plan that knows the keys of its artefacts before it has run, so a run can tell at once what
+is already there.
+"""
+
+from __future__ import annotations
+
+import platform
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from harness import correlate, registry, tasks
+from harness.combinations import MemberPart, OutputCombination, load_combination
+from harness.cost import counters, latency, memory
+from harness.evaluate import metrics, scores
+from harness.evaluate.predictions import BATCH, BATCH_POLICY, predict
+from harness.models.recipes import (
+    PoolPlan,
+    TrainingPlan,
+    base_digest,
+    load_pool,
+    member_digests,
+    member_of,
+    seed_of,
+    train_planned,
+)
+from harness.store import Key, Store, code_version, digest, read_json, write_json
+from harness.tasks import Task
+from harness.types import Combination, Ingredients, NotApplicable, Part, Pool, Split
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What all jobs of a run share."""
+
+    store: Path
+    task: str
+    limit: int | None
+    device: str
+
+
+@dataclass(frozen=True)
+class Data:
+    """The digests of the splits, and what the scores need to know of the task."""
+
+    train: str
+    heldout: str
+    test: str
+    classes: int
+
+    @classmethod
+    def of(cls, task: Task) -> Data:
+        return cls(task.train.digest, task.heldout.digest, task.test.digest, task.classes)
+
+
+@dataclass(frozen=True, eq=False)
+class VariantPlan:
+    """One variant on one seed."""
+
+    name: str
+    method: str
+    parameters: Mapping[str, Any]
+    positions: tuple[int, ...] | None
+    pool: PoolPlan
+    seed: int
+    data: Data
+    device: str
+
+    @property
+    def digests(self) -> tuple[str, ...]:
+        everything = member_digests(self.pool)
+        return everything if self.positions is None else tuple(everything[i] for i in self.positions)
+
+    @property
+    def build_key(self) -> Key:
+        return Key.of(
+            "build",
+            code=registry.get(self.method).module,
+            method=self.method,
+            parameters=dict(self.parameters),
+            pool_kind=self.pool.kind,
+            members=self.digests,
+            base=base_digest(self.pool),
+            seed=self.method_seed,
+            splits=[self.data.train, self.data.heldout],
+            device=self.device,
+            batches=BATCH_POLICY,
+        )
+
+    @property
+    def method_seed(self) -> int:
+        """The seed of what is random in building it: the same whatever else the suite holds."""
+        return seed_of(self.seed, self.method, dict(self.parameters), self.positions) % 2**31
+
+    def key(self, kind: str, code: str, **inputs: Any) -> Key:
+        """The key of something measured on the built variant, on the test split."""
+        return Key.of(kind, code=code, build=self.build_key.digest, test=self.data.test, **inputs)
+
+    @property
+    def evaluation_key(self) -> Key:
+        return self.key("evaluation", "harness.cost.counters", scores=code_version("harness.evaluate.scores"))
+
+    def score_key(self, reference: VariantPlan) -> Key:
+        return self.key("score", "harness.evaluate.scores", reference=reference.build_key.digest)
+
+    def latency_key(self, reference: VariantPlan) -> Key:
+        return self.key("latency", "harness.cost.latency", reference=reference.build_key.digest, machine=machine())
+
+    @property
+    def memory_key(self) -> Key:
+        return self.key("memory", "harness.cost.memory", machine=machine())
+
+
+@lru_cache
+def machine() -> str:
+    """What times and memory depend on and a store may be carried away from."""
+    cpu = Path("/proc/cpuinfo")
+    lines = cpu.read_text().splitlines() if cpu.is_file() else []
+    model = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.processor())
+    return digest([platform.system(), platform.machine(), model, len(lines), torch.__version__])
+
+
+@lru_cache(maxsize=2)
+def task_of(setting: Setting) -> Task:
+    """The task, kept by each process."""
+    return tasks.load(setting.task, Store(setting.store), setting.limit)
+
+
+@lru_cache(maxsize=8)
+def _pool(setting: Setting, plan: PoolPlan) -> Pool:
+    return load_pool(plan, Store(setting.store))
+
+
+def _members(setting: Setting, plan: VariantPlan) -> Pool:
+    pool = _pool(setting, plan.pool)
+    return pool if plan.positions is None else pool.subset(plan.positions)
+
+
+def predictions_key(part: str, split: str, device: str) -> Key:
+    """The key of one part's predictions on one split."""
+    return Key.of(
+        "predictions", code="harness.combinations", part=part, split=split, batches=BATCH_POLICY, device=device
+    )
+
+
+@lru_cache(maxsize=1024)
+def _read_predictions(folder: Path) -> Tensor:
+    return load_file(folder / "log_probs.safetensors")["log_probs"]
+
+
+class CachedPredictions:
+    """``types.Predict`` on the store: every part runs over every split once, and what that cost is recorded."""
+
+    def __init__(self, store: Store, device: str) -> None:
+        self.store, self.device = store, device
+        self.seconds = 0.0
+        """Spent on predictions that were not there yet."""
+
+    def __call__(self, part: Part, split: Split) -> Tensor:
+        key = predictions_key(part.digest, split.digest, self.device)
+        if not self.store.has(key):
+            begin = time.perf_counter()
+            found = predict(part.log_probs, split)
+            seconds = time.perf_counter() - begin
+            self.seconds += seconds
+            with self.store.write(key) as folder:
+                save_file({"log_probs": found}, folder / "log_probs.safetensors")
+                write_json(folder / "cost.json", {"seconds": seconds})
+        return _read_predictions(self.store.path(key))
+
+    def stacked(self, parts: Any, split: Split) -> Tensor:
+        return torch.stack([self(part, split) for part in parts])
+
+
+def train_member(setting: Setting, plan: TrainingPlan, base: TrainingPlan | None) -> None:
+    """Train one model (or one run's checkpoints) and predict held-out and test with it."""
+    store, device = Store(setting.store), torch.device(setting.device)
+    task = task_of(setting)
+    if not store.has(plan.key()):
+        start = member_of(base, store) if base else None
+        train_planned(plan, task.train, store, start, device)
+    cached = CachedPredictions(store, setting.device)
+    for checkpoint in range(plan.checkpoints):
+        part = MemberPart(member_of(plan, store, checkpoint), device)
+        for split in (task.heldout, task.test):
+            cached(part, split)
+
+
+def build_variant(setting: Setting, plan: VariantPlan) -> None:
+    """Build a variant and predict with it; a method that does not apply leaves its reason."""
+    store, device = Store(setting.store), torch.device(setting.device)
+    task = task_of(setting)
+    pool = _members(setting, plan)
+    cached = CachedPredictions(store, setting.device)
+    method = registry.get(plan.method)
+    if not store.has(plan.build_key):
+        ingredients = Ingredients(
+            pool, task.train, task.heldout, cached, plan.method_seed, method.needs, device
+        )
+        begin = time.perf_counter()
+        try:
+            combination = registry.build(method, ingredients, plan.parameters)
+        except NotApplicable as reason:
+            with store.write(plan.build_key) as folder:
+                write_json(folder / "built.json", {"status": "not_applicable", "reason": str(reason)})
+            return
+        seconds = time.perf_counter() - begin
+        built = {"status": "ok", "build_seconds": seconds, "fit_seconds": seconds - cached.seconds}
+        with store.write(plan.build_key) as folder:
+            write_json(folder / "built.json", {**built, "details": combination.details})
+            combination.save(folder)
+    _evaluate(setting, plan, load_combination(store.path(plan.build_key), pool, device), cached)
+
+
+def _evaluate(setting: Setting, plan: VariantPlan, combination: Combination, cached: CachedPredictions) -> None:
+    task = task_of(setting)
+    found: dict[str, Tensor] = {}
+    combine_seconds = 0.0
+    for split in (task.test, task.heldout):
+        if isinstance(combination, OutputCombination):
+            stacked = cached.stacked(combination.parts(), split)
+            begin = time.perf_counter()
+            found[split.name] = combination.combine(stacked)
+            combine_seconds += time.perf_counter() - begin
+        else:
+            found[split.name] = predict(combination.log_probs, split)
+    examples = metrics.per_example(found["test"].numpy(), task.test.labels.numpy())
+    calibrated = scores.calibrated(found["test"], task.test.labels, found["heldout"], task.heldout.labels)
+    counts = {
+        "params_stored": counters.parameters_stored(combination),
+        "params_active": counters.parameters_active(combination),
+        "flops_per_example": counters.flops_per_example(combination, task.test.inputs[:50]),
+    }
+    with cached.store.write(plan.evaluation_key) as folder:
+        columns = {name: torch.tensor(examples[name].to_numpy()) for name in examples}
+        save_file(columns, folder / "examples.safetensors")
+        write_json(folder / "evaluation.json", {"combine_seconds": combine_seconds, **calibrated, **counts})
+
+
+def built(store: Store, plan: VariantPlan) -> dict[str, Any] | None:
+    """What building a variant left: its status, seconds and details; None if it was not built."""
+    if not store.has(plan.build_key):
+        return None
+    record: dict[str, Any] = read_json(store.path(plan.build_key) / "built.json")
+    return record
+
+
+def _is_built(store: Store, plan: VariantPlan) -> bool:
+    record = built(store, plan)
+    return record is not None and record["status"] == "ok"
+
+
+def examples_of(store: Store, plan: VariantPlan) -> pd.DataFrame:
+    """A variant's per-example table on test."""
+    columns = load_file(store.path(plan.evaluation_key) / "examples.safetensors")
+    names = ("prediction", "confidence", "correct", "nll", "brier")
+    return pd.DataFrame({name: columns[name].numpy() for name in names})
+
+
+def score_variant(setting: Setting, plan: VariantPlan, reference: VariantPlan) -> None:
+    """Aggregates of one variant and seed, with intervals, paired with the reference's."""
+    store = Store(setting.store)
+    if not _is_built(store, plan):
+        return
+    other = None if plan.build_key == reference.build_key else examples_of(store, reference)
+    labels = task_of(setting).test.labels.numpy()
+    found = scores.score(examples_of(store, plan), labels, plan.data.classes, other)
+    with store.write(plan.score_key(reference)) as folder:
+        write_json(folder / "score.json", found)
+
+
+def summary_key(plans: tuple[VariantPlan, ...], references: tuple[VariantPlan, ...]) -> Key:
+    """The key of a variant's summary over its seeds."""
+    return Key.of(
+        "summary",
+        code="harness.evaluate.scores",
+        builds=[plan.build_key.digest for plan in plans],
+        references=[plan.build_key.digest for plan in references],
+        test=plans[0].data.test,
+    )
+
+
+def summarise_variant(
+    setting: Setting, plans: tuple[VariantPlan, ...], references: tuple[VariantPlan, ...]
+) -> None:
+    """Means over the seeds, with intervals over seeds and examples."""
+    store = Store(setting.store)
+    if not all(_is_built(store, plan) for plan in plans):
+        return
+    is_reference = all(p.build_key == r.build_key for p, r in zip(plans, references, strict=True))
+    others = None if is_reference else [examples_of(store, plan) for plan in references]
+    found = scores.score_over_seeds([examples_of(store, plan) for plan in plans], others)
+    with store.write(summary_key(plans, references)) as folder:
+        write_json(folder / "summary.json", found)
+
+
+def _load(setting: Setting, plan: VariantPlan) -> Combination:
+    store = Store(setting.store)
+    return load_combination(store.path(plan.build_key), _members(setting, plan), torch.device(setting.device))
+
+
+def measure_latency(setting: Setting, plan: VariantPlan, reference: VariantPlan) -> None:
+    """Time a variant beside the reference, one example alone and a full batch."""
+    store = Store(setting.store)
+    if not _is_built(store, plan):
+        return
+    candidate, other = _load(setting, plan), _load(setting, reference)
+    inputs = task_of(setting).test.inputs
+    alone = latency.measure(candidate, other, inputs[:1], rounds=200, seconds=0.25)
+    full = latency.measure(candidate, other, inputs[:BATCH], rounds=50, seconds=0.4)
+    with store.write(plan.latency_key(reference)) as folder:
+        found = {
+            "latency_ms_p50": alone.p50_ms,
+            "latency_ms_p95": alone.p95_ms,
+            "latency_ratio_p50": alone.ratio,
+            "latency_ratio_low": alone.ratio_low,
+            "latency_ratio_high": alone.ratio_high,
+            "throughput_per_s": len(inputs[:BATCH]) / full.p50_ms * 1000,
+            "throughput_ratio": full.ratio,
+        }
+        write_json(folder / "latency.json", found)
+
+
+def measure_memory(setting: Setting, plan: VariantPlan) -> None:
+    """Peak memory of this process, which is fresh, while it loads the variant and runs two full batches."""
+    store = Store(setting.store)
+    if not _is_built(store, plan):
+        return
+    batches = task_of(setting).test.inputs[: 2 * BATCH].split(BATCH)
+
+    def work() -> None:
+        combination = _load(setting, plan)
+        with torch.inference_mode():
+            for batch in batches:
+                combination.log_probs(batch)
+
+    found = memory.peak_memory(work, torch.device(setting.device))
+    with store.write(plan.memory_key) as folder:
+        record = {
+            "peak_memory_bytes": found.peak_bytes,
+            "working_memory_bytes": found.working_bytes,
+            "memory_source": found.source,
+        }
+        write_json(folder / "memory.json", record)
+
+
+@dataclass(frozen=True)
+class StudyPlan:
+    """The ensemble-versus-average study of one pool and seed."""
+
+    pool: PoolPlan
+    seed: int
+    rule: str
+    sizes: tuple[int, ...]
+    at_most: int
+    data: Data
+
+    def key(self) -> Key:
+        return Key.of(
+            "study",
+            code="harness.correlate",
+            members=member_digests(self.pool),
+            rule=self.rule,
+            sizes=self.sizes,
+            at_most=self.at_most,
+            splits=[self.data.train, self.data.test],
+        )
+
+
+def study_pool(setting: Setting, plan: StudyPlan) -> None:
+    """Score every subset of a pool as an ensemble and as an average."""
+    store = Store(setting.store)
+    task = task_of(setting)
+    members = _pool(setting, plan.pool).members
+    stacked = CachedPredictions(store, setting.device).stacked([MemberPart(m) for m in members], task.test)
+    subsets = correlate.choose_subsets(len(members), plan.sizes, plan.at_most)
+    record: dict[str, Any] = {"status": "ok"}
+    try:
+        begin = time.perf_counter()
+        table = correlate.ensembles_and_averages(members, stacked, task.train, task.test, subsets, plan.rule)
+        record |= {"seconds": time.perf_counter() - begin, "rows": table.to_dict("list")}
+    except NotApplicable as reason:
+        record = {"status": "not_applicable", "reason": str(reason)}
+    with store.write(plan.key()) as folder:
+        write_json(folder / "study.json", record)

@@ -1,0 +1,211 @@
+"""From a suite to the jobs of a run, all known before anything has run, each with the artefacts it leaves."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from harness import jobs
+from harness.engine import Job
+from harness.errors import BadInput
+from harness.jobs import Data, Setting, StudyPlan, VariantPlan
+from harness.models.recipes import PoolPlan, TrainingPlan, member_digests, plan_pool
+from harness.store import Key, Store
+from harness.suite import Suite
+from harness.tasks import Task
+
+SECONDS_PER_EPOCH = 0.4
+"""Expected, for the order of jobs and the time left; the display corrects it by what it sees."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the command line adds to a suite."""
+
+    out: Path = Path("results")
+    only: str | None = None
+    limit: int | None = None
+    seed: int | None = None
+    device: str = "auto"
+    workers: int | None = None
+
+
+@dataclass(frozen=True)
+class PlannedJob:
+    """A job and the artefacts that it leaves: it is not run if all of them exist."""
+
+    job: Job
+    keys: tuple[Key, ...]
+    stage: str
+
+
+@dataclass
+class Plan:
+    """Everything that a run will do, known before anything is done."""
+
+    suite: Suite
+    options: Options
+    setting: Setting
+    task: Task
+    seeds: list[int]
+    pools: dict[int, dict[str, PoolPlan]]
+    variants: dict[int, dict[str, VariantPlan]]
+    studies: list[StudyPlan]
+    jobs: list[PlannedJob] = field(default_factory=list)
+
+    def reference(self, seed: int) -> VariantPlan:
+        return self.variants[seed][self.suite.file.reference]
+
+    @property
+    def store(self) -> Store:
+        return Store(self.setting.store)
+
+    def missing(self) -> list[PlannedJob]:
+        """The jobs whose artefacts are not all in the store."""
+        store = self.store
+        return [planned for planned in self.jobs if not all(store.has(key) for key in planned.keys)]
+
+
+def make_plan(suite: Suite, options: Options) -> Plan:
+    """Plan a run; the task's data is fetched if it is not there, nothing else happens."""
+    device = options.device
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    store = Path(options.out) / ".store"
+    setting = Setting(store, suite.file.task, options.limit, device)
+    task = jobs.task_of(setting)
+    data = Data.of(task)
+    seeds = suite.file.seeds if options.seed is None else [options.seed]
+    shape = {"side": task.side, "classes": task.classes}
+    pools = {
+        seed: {
+            name: plan_pool(name, recipe, data=data.train, shape=shape, seed=seed) for name, recipe in suite.pools.items()
+        }
+        for seed in seeds
+    }
+    chosen = _chosen(suite, options.only)
+    variants = {
+        seed: {
+            v.name: VariantPlan(v.name, v.method, v.parameters, v.members, pools[seed][v.pool], seed, data, device)
+            for v in chosen
+        }
+        for seed in seeds
+    }
+    studies = []
+    if (study := suite.file.correlate) and options.only is None:
+        sizes = tuple(study.subsets.sizes)
+        studies = [
+            StudyPlan(pools[seed][name], seed, study.rule, sizes, study.subsets.at_most, data)
+            for seed in seeds
+            for name in study.pools
+        ]
+    plan = Plan(suite, options, setting, task, list(seeds), pools, variants, studies)
+    plan.jobs = list(_jobs(plan))
+    return plan
+
+
+def _chosen(suite: Suite, only: str | None) -> list[Any]:
+    if only is None:
+        return list(suite.variants)
+    chosen = [v for v in suite.variants if v.method == only or fnmatchcase(v.name, only)]
+    if not chosen:
+        names = [v.name for v in suite.variants]
+        raise BadInput(
+            f"--only {only}: no variant of {suite.path} has this method or name",
+            given=only,
+            choices={v.method for v in suite.variants},
+            hint=f"a pattern such as 'linear*' matches names; the suite has {len(names)} variants",
+        )
+    return [v for v in suite.variants if v in chosen or v.name == suite.file.reference]
+
+
+def _jobs(plan: Plan) -> Iterator[PlannedJob]:
+    setting, cost = plan.setting, plan.suite.file.cost
+    used = {
+        seed: {v.pool.name for v in plan.variants[seed].values()} | {s.pool.name for s in plan.studies if s.seed == seed}
+        for seed in plan.seeds
+    }
+    trainings: dict[str, str] = {}  # key -> job: pools share a training run where they describe the same one
+    for seed in plan.seeds:
+        for name in used[seed]:
+            yield from _training_jobs(plan, plan.pools[seed][name], seed, trainings)
+    for study in plan.studies:
+        name = f"seed {study.seed}: study of {study.pool.name}"
+        needs = _needs(study.pool, trainings)
+        arguments = {"setting": setting, "plan": study}
+        yield PlannedJob(Job(name, jobs.study_pool, arguments, needs, cost=10), (study.key(),), "study")
+    for seed in plan.seeds:
+        reference = plan.reference(seed)
+        for name, variant in plan.variants[seed].items():
+            place = f"seed {seed}: "
+            needs = _needs(variant.pool, trainings)
+            arguments = {"setting": setting, "plan": variant}
+            seconds = _expected_seconds(variant)
+            keys = _unless_inapplicable(plan, variant, (variant.build_key, variant.evaluation_key))
+            built = f"{place}build {name}"
+            yield PlannedJob(Job(built, jobs.build_variant, arguments, needs, cost=seconds), keys, "build")
+            against = {**arguments, "reference": reference}
+            after = (built, f"{place}build {reference.name}")
+            keys = _unless_inapplicable(plan, variant, (variant.score_key(reference),))
+            yield PlannedJob(Job(f"{place}score {name}", jobs.score_variant, against, after, cost=0.1), keys, "score")
+            if seed == plan.seeds[0] and cost.latency:
+                keys = _unless_inapplicable(plan, variant, (variant.latency_key(reference),))
+                job = Job(f"{place}time {name}", jobs.measure_latency, against, after, kind="alone", cost=0.8)
+                yield PlannedJob(job, keys, "time")
+            if seed == plan.seeds[0] and cost.memory:
+                keys = _unless_inapplicable(plan, variant, (variant.memory_key,))
+                job = Job(f"{place}memory of {name}", jobs.measure_memory, arguments, (built,), kind="fresh", cost=0.9)
+                yield PlannedJob(job, keys, "memory")
+    references = tuple(plan.reference(seed) for seed in plan.seeds)
+    for name in plan.variants[plan.seeds[0]]:
+        plans = tuple(plan.variants[seed][name] for seed in plan.seeds)
+        after = tuple(f"seed {seed}: score {name}" for seed in plan.seeds)
+        keys = (jobs.summary_key(plans, references),)
+        for variant in plans:
+            keys = _unless_inapplicable(plan, variant, keys)
+        arguments = {"setting": setting, "plans": plans, "references": references}
+        job = Job(f"summary of {name}", jobs.summarise_variant, arguments, after, cost=0.2)
+        yield PlannedJob(job, keys, "score")
+
+
+def _training_jobs(plan: Plan, pool: PoolPlan, seed: int, trainings: dict[str, str]) -> Iterator[PlannedJob]:
+    for training in (*((pool.base,) if pool.base else ()), *pool.members):
+        key = training.key()
+        if key.digest in trainings:
+            continue
+        name = f"seed {seed}: train {pool.name}/{training.name}"
+        trainings[key.digest] = name
+        base = pool.base if training.start else None
+        needs = (trainings[base.key().digest],) if base else ()
+        cost = training.schedule.epochs * SECONDS_PER_EPOCH + 0.5
+        arguments = {"setting": plan.setting, "plan": training, "base": base}
+        splits = (plan.task.heldout.digest, plan.task.test.digest)
+        digests = _digests(training)
+        keys = tuple(jobs.predictions_key(d, split, plan.setting.device) for d in digests for split in splits)
+        yield PlannedJob(Job(name, jobs.train_member, arguments, needs, cost=cost), (key, *keys), "train")
+
+
+def _digests(training: TrainingPlan) -> tuple[str, ...]:
+    return member_digests(PoolPlan("", "", (training,), None))
+
+
+def _needs(pool: PoolPlan, trainings: Mapping[str, str]) -> tuple[str, ...]:
+    return tuple(trainings[t.key().digest] for t in (*((pool.base,) if pool.base else ()), *pool.members))
+
+
+def _expected_seconds(variant: VariantPlan) -> float:
+    """Rough, to start the long ones first."""
+    if "epochs" in variant.parameters:
+        return float(variant.parameters["epochs"]) * SECONDS_PER_EPOCH + 1
+    return {"mc_dropout": 8.0, "ties": 3.0, "task_arithmetic": 3.0, "greedy_soup": 1.5}.get(variant.method, 0.5)
+
+
+def _unless_inapplicable(plan: Plan, variant: VariantPlan, keys: tuple[Key, ...]) -> tuple[Key, ...]:
+    """Of a variant that is known not to apply, the reason is all there is."""
+    record = jobs.built(plan.store, variant)
+    return (variant.build_key,) if record and record["status"] != "ok" else keys

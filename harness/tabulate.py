@@ -1,0 +1,315 @@
+"""From the artefacts of a run to the files of its results folder (``harness.results`` says what they hold)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from harness import correlate, environment, jobs, registry
+from harness.jobs import VariantPlan
+from harness.models.recipes import PoolPlan, TrainingPlan, training_log
+from harness.planning import Plan
+from harness.results import ALL_SEEDS, CORRELATION_COLUMNS, EXAMPLE_COLUMNS, SCHEMA_VERSION, VARIANT_COLUMNS
+from harness.store import Store, read_json, write_json
+
+COUNTED = ("params_stored", "params_active", "flops_per_example")
+CALIBRATED = ("temperature", "nll_calibrated", "ece_calibrated")
+
+
+def write_results(
+    folder: Path, plan: Plan, store: Store, errors: Mapping[str, str], run_record: Mapping[str, Any]
+) -> None:
+    """Write run.json, variants.csv, details.json, scores.parquet, examples.parquet and the correlation files.
+
+    Args:
+        folder: the run's folder, existing.
+        plan: what was run.
+        store: where the artefacts are.
+        errors: job name -> why it failed.
+        run_record: the fields of run.json that only the runner knows.
+    """
+    table = _Table(plan, store, errors)
+    rows = table.rows()
+    variants = pd.DataFrame(rows, columns=list(VARIANT_COLUMNS))
+    variants.to_csv(folder / "variants.csv", index=False)
+    write_json(folder / "details.json", table.details)
+    _tidy(variants).to_parquet(folder / "scores.parquet", index=False)
+    table.examples().to_parquet(folder / "examples.parquet", index=False)
+    warnings = _write_study(folder, plan, store, errors)
+    write_json(folder / "run.json", _record(plan, store, rows, table.details, warnings, run_record))
+
+
+class _Table:
+    """The rows of variants.csv."""
+
+    def __init__(self, plan: Plan, store: Store, errors: Mapping[str, str]) -> None:
+        self.plan, self.store, self.errors = plan, store, errors
+        self.details: dict[str, dict[str, Any]] = {}
+
+    def rows(self) -> list[dict[str, Any]]:
+        per_seed = {seed: [self._row(v) for v in self.plan.variants[seed].values()] for seed in self.plan.seeds}
+        summary = [self._summary([per_seed[s][i] for s in self.plan.seeds]) for i in range(len(per_seed[self.plan.seeds[0]]))]
+        for group in (*per_seed.values(), summary):
+            _mark_pareto(group)
+        return [row for group in (summary, *per_seed.values()) for row in group]
+
+    def _row(self, plan: VariantPlan) -> dict[str, Any]:
+        row: dict[str, Any] = {
+            "variant": plan.name,
+            "family": registry.get(plan.method).family,
+            "method": plan.method,
+            "pool": plan.pool.name,
+            "params": json.dumps(dict(plan.parameters), sort_keys=True),
+            "members": len(plan.digests),
+            "seed": str(plan.seed),
+            "members_train_seconds": sum(_seconds(t, self.store) for t in _trainings(plan)),
+            "energy_source": "unavailable: not measured on this device",
+        }
+        built = jobs.built(self.store, plan)
+        if built and built["status"] == "not_applicable":
+            return row | {"status": "not_applicable", "reason": built["reason"], "verdict": "not_applicable"}
+        needed = [f"seed {plan.seed}: {what} {plan.name}" for what in ("build", "score")]
+        if broken := next((self.errors[name] for name in needed if name in self.errors), None):
+            return row | {"status": "failed", "reason": broken, "verdict": "failed"}
+        assert built is not None
+        self.details.setdefault(plan.name, {})[str(plan.seed)] = built["details"]
+        evaluation = read_json(self.store.path(plan.evaluation_key) / "evaluation.json")
+        reference = self.plan.reference(plan.seed)
+        row |= {"status": "ok", "build_seconds": built["build_seconds"]}
+        row |= {key: evaluation[key] for key in (*COUNTED, *CALIBRATED)}
+        row |= read_json(self.store.path(plan.score_key(reference)) / "score.json")
+        row |= self._measured(plan, reference)
+        return row
+
+    def _measured(self, plan: VariantPlan, reference: VariantPlan) -> dict[str, Any]:
+        """Times and memory, which only the first seed has; a measurement that failed leaves its cells empty."""
+        found: dict[str, Any] = {}
+        for key, name in ((plan.latency_key(reference), "latency"), (plan.memory_key, "memory")):
+            if self.store.has(key):
+                found |= read_json(self.store.path(key) / f"{name}.json")
+        if "memory_source" not in found:
+            reason = self.errors.get(f"seed {plan.seed}: memory of {plan.name}")
+            found["memory_source"] = f"unavailable: {reason or 'measured on the first seed only'}"
+        return found
+
+    def _summary(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
+        """The row of all seeds: costs are those of the first."""
+        first = rows[0]
+        summary = {**first, "seed": ALL_SEEDS}
+        if broken := next((row for row in rows if row["status"] != "ok"), None):
+            kept = {key: first[key] for key in ("variant", "family", "method", "pool", "params", "members")}
+            reason = broken["reason"] if len(rows) == 1 else f"seed {broken['seed']}: {broken['reason']}"
+            states = {"status": broken["status"], "reason": reason, "verdict": broken["status"]}
+            return {**kept, "seed": ALL_SEEDS, **states, "energy_source": first["energy_source"]}
+        means = ("adaptive_ece", "aurc", "macro_f1", *CALIBRATED, "build_seconds", "members_train_seconds")
+        summary |= {key: sum(row[key] for row in rows) / len(rows) for key in means}
+        plans = tuple(self.plan.variants[seed][first["variant"]] for seed in self.plan.seeds)
+        references = tuple(self.plan.reference(seed) for seed in self.plan.seeds)
+        summary.pop("mcnemar_p", None)
+        return summary | read_json(self.store.path(jobs.summary_key(plans, references)) / "summary.json")
+
+    def examples(self) -> pd.DataFrame:
+        """examples.parquet of every variant that is ok."""
+        tables = []
+        test = self.plan.task.test
+        for seed in self.plan.seeds:
+            for name, plan in self.plan.variants[seed].items():
+                if str(seed) in self.details.get(name, {}):
+                    table = jobs.examples_of(self.store, plan)
+                    table.insert(0, "label", test.labels.numpy())
+                    table.insert(0, "example_id", list(test.ids))
+                    table.insert(0, "seed", seed)
+                    table.insert(0, "variant", name)
+                    tables.append(table)
+        if not tables:
+            return pd.DataFrame(columns=list(EXAMPLE_COLUMNS))
+        whole = pd.concat(tables, ignore_index=True)[list(EXAMPLE_COLUMNS)]
+        return whole.astype({"variant": "category", "example_id": "category", "nll": "float32", "brier": "float32"})
+
+
+def _trainings(plan: VariantPlan) -> list[TrainingPlan]:
+    """The training runs behind the members that a variant was given, and their base."""
+    pool = plan.pool
+    if plan.positions is None or pool.kind == "checkpoints":
+        members = list(pool.members)
+    else:
+        members = [pool.members[i] for i in plan.positions]
+    return [*([pool.base] if pool.base else []), *members]
+
+
+def _seconds(training: TrainingPlan, store: Store) -> float:
+    return training_log(training, store).seconds if store.has(training.key()) else 0.0
+
+
+def _mark_pareto(rows: list[dict[str, Any]]) -> None:
+    """Accuracy against FLOPs per example: both are the same at every run, so the mark is too."""
+    ok = [row for row in rows if row["status"] == "ok"]
+    for row in ok:
+        here = (row["accuracy"], -row["flops_per_example"])
+        points = [(other["accuracy"], -other["flops_per_example"]) for other in ok]
+        row["pareto"] = not any(p != here and p[0] >= here[0] and p[1] >= here[1] for p in points)
+
+
+def _tidy(variants: pd.DataFrame) -> pd.DataFrame:
+    """scores.parquet: one row per variant, seed and metric, with its interval where it has one, and its source."""
+    texts = {"variant", "family", "method", "pool", "params", "members", "seed", "status", "reason", "n", "verdict"}
+    bounds = {"diff_vs_reference": "diff", "latency_ratio_p50": "latency_ratio"}
+    numbers = [
+        column
+        for column in variants
+        if column not in texts | {"pareto"} and not column.endswith(("_low", "_high", "_source"))
+    ]
+    tables = []
+    for column in numbers:
+        stem = bounds.get(column, column)
+        table = variants[["variant", "seed"]].copy()
+        table["metric"] = column
+        table["value"] = pd.to_numeric(variants[column])
+        for end in ("low", "high"):
+            table[end] = pd.to_numeric(variants[f"{stem}_{end}"]) if f"{stem}_{end}" in variants else float("nan")
+        table["n"] = pd.to_numeric(variants["n"]).astype("Int64")
+        table["source"] = _source(column, variants)
+        tables.append(table.dropna(subset="value"))
+    return pd.concat(tables, ignore_index=True)
+
+
+def _source(column: str, variants: pd.DataFrame) -> Any:
+    if column in ("peak_memory_bytes", "working_memory_bytes"):
+        return variants["memory_source"]
+    if column in COUNTED:
+        return "counter"
+    timed = ("latency", "throughput", "build_seconds", "members_train")
+    return "timer" if column.startswith(timed) else "test split"
+
+
+def _write_study(folder: Path, plan: Plan, store: Store, errors: Mapping[str, str]) -> list[str]:
+    """correlation.csv and correlation.json; returns warnings for the pools that have no study."""
+    tables, warnings = [], []
+    for study in plan.studies:
+        place = f"the study of pool '{study.pool.name}', seed {study.seed}"
+        if reason := errors.get(f"seed {study.seed}: study of {study.pool.name}"):
+            warnings.append(f"{place}, failed: {reason}")
+            continue
+        record = read_json(store.path(study.key()) / "study.json")
+        if record["status"] != "ok":
+            warnings.append(f"{place}, does not apply: {record['reason']}")
+            continue
+        tables.append(pd.DataFrame(record["rows"]).assign(pool=study.pool.name, seed=study.seed))
+    if tables:
+        whole = pd.concat(tables, ignore_index=True)[list(CORRELATION_COLUMNS)]
+        whole.to_csv(folder / "correlation.csv", index=False)
+        write_json(folder / "correlation.json", correlate.correlations(whole))
+    return warnings
+
+
+def _record(
+    plan: Plan,
+    store: Store,
+    rows: list[dict[str, Any]],
+    details: Mapping[str, Mapping[str, Any]],
+    warnings: list[str],
+    run_record: Mapping[str, Any],
+) -> dict[str, Any]:
+    """run.json."""
+    suite, task = plan.suite, plan.task
+    states = [row["status"] for row in rows if row["seed"] == ALL_SEEDS]
+    if plan.options.limit is not None:
+        warnings = [*warnings, f"a trial run on the first {len(task.test)} test examples (--limit): never a verdict"]
+    for name, seeds in details.items():
+        for sentence in sorted({w for found in seeds.values() for w in found.get("warnings", [])}):
+            warnings = [*warnings, f"{name}: {sentence}"]
+    summary = {"variants": len(states), **{s: states.count(s) for s in ("ok", "not_applicable", "failed")}}
+    summary |= {"jobs_run": run_record["jobs_run"], "jobs_reused": run_record["jobs_reused"]}
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "suite": {
+            "name": suite.file.suite,
+            "question": suite.file.question,
+            "path": suite.path,
+            "digest": suite.digest,
+            "yaml": suite.text,
+        },
+        "status": "incomplete" if "failed" in states else "complete",
+        "git_commit": environment.git_commit(),
+        "machine": environment.machine(),
+        "versions": environment.versions(),
+        "devices": environment.devices(),
+        "seeds": plan.seeds,
+        "limit": plan.options.limit,
+        "only": plan.options.only,
+        "task": {
+            "name": task.name,
+            "title": task.title,
+            "source": task.source,
+            "classes": task.classes,
+            "splits": {split.name: len(split) for split in (task.train, task.heldout, task.test)},
+        },
+        "reference": {
+            "variant": suite.file.reference,
+            "members": {s: found.get("member") for s, found in sorted(details.get(suite.file.reference, {}).items())},
+        },
+        "pools": {name: _pool_record(plan, name, store) for name in plan.pools[plan.seeds[0]]},
+        "summary": summary | _shared_passes(plan, store),
+        "warnings": warnings,
+        **{key: run_record[key] for key in ("run_id", "started", "wall_seconds", "engine")},
+    }
+
+
+def _pool_record(plan: Plan, name: str, store: Store) -> dict[str, Any]:
+    first: PoolPlan = plan.pools[plan.seeds[0]][name]
+    seeds = {}
+    for seed in plan.seeds:
+        pool = plan.pools[seed][name]
+        trained = [t for t in (*((pool.base,) if pool.base else ()), *pool.members) if store.has(t.key())]
+        seeds[str(seed)] = {
+            "train_seconds": round(sum(_seconds(t, store) for t in trained), 3),
+            "members": [
+                {
+                    "name": t.name,
+                    "architecture": str(t.architecture),
+                    "seed": t.seed,
+                    "epochs": t.schedule.epochs,
+                    "lr": t.schedule.lr,
+                    "augment": t.schedule.augment,
+                    "train_seconds": round(_seconds(t, store), 3),
+                }
+                for t in trained
+            ],
+        }
+    architectures = sorted({str(t.architecture) for t in first.members})
+    members = sum(t.checkpoints for t in first.members)
+    return {"kind": first.kind, "architectures": architectures, "members": members, "seeds": seeds}
+
+
+def _shared_passes(plan: Plan, store: Store) -> dict[str, Any]:
+    """What the main pool's own predictions cost, and what all output-space variants on them cost beyond that.
+
+    MC dropout is not among them: its passes are model runs of its own.
+    """
+    device, task = plan.setting.device, plan.task
+    predict = combine = 0.0
+    names = set()
+    for seed in plan.seeds:
+        for digest in jobs.member_digests(plan.pools[seed]["main"]):
+            for split in (task.heldout, task.test):
+                key = jobs.predictions_key(digest, split.digest, device)
+                if store.has(key):
+                    predict += read_json(store.path(key) / "cost.json")["seconds"]
+        for name, variant in plan.variants[seed].items():
+            built = jobs.built(store, variant)
+            on_members = registry.get(variant.method).family in ("output", "single") and variant.method != "mc_dropout"
+            if on_members and variant.pool.name == "main" and built and store.has(variant.evaluation_key):
+                evaluation = read_json(store.path(variant.evaluation_key) / "evaluation.json")
+                combine += built["fit_seconds"] + evaluation["combine_seconds"]
+                names.add(name)
+    members = len(jobs.member_digests(plan.pools[plan.seeds[0]]["main"]))
+    return {
+        "main_members": members,
+        "predict_seconds": round(predict, 3),
+        "combine_seconds": round(combine, 3),
+        "output_variants": len(names),
+    }
