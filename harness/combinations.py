@@ -85,6 +85,11 @@ def dropout_layers(module: nn.Module) -> list[nn.Module]:
     return [layer for layer in module.modules() if isinstance(layer, kinds)]
 
 
+def has_dropout(module: nn.Module) -> bool:
+    """Whether any dropout layer of a network drops anything."""
+    return any(getattr(layer, "p", 0) > 0 for layer in dropout_layers(module))
+
+
 class OutputCombination(Combination):
     """An output rule over the predictions of several parts."""
 

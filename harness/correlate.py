@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 from torch import Tensor
 
 from harness import stats
@@ -99,7 +98,7 @@ def correlations(study: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def _correlation(rows: pd.DataFrame) -> Mapping[str, Any]:
-    names = [{f"{seed}/{k}" for k in subset.split("+")} for seed, subset in zip(rows["seed"], rows["subset"], strict=True)]
+    names = [{f"{s}/{k}" for k in subset.split("+")} for s, subset in zip(rows["seed"], rows["subset"], strict=True)]
     members = sorted(set().union(*names))
     membership = np.array([[name in subset for name in members] for subset in names])
     result = stats.correlation(rows["average"].to_numpy(), rows["ensemble"].to_numpy(), membership)

@@ -121,7 +121,7 @@ class _Pools:
     def __init__(self, workers: int) -> None:
         self.workers = workers
         self.context = multiprocessing.get_context("forkserver")
-        self.context.set_forkserver_preload(["harness.jobs"])
+        self.context.set_forkserver_preload(["harness.preload"])
         self.pools: dict[Kind, ProcessPoolExecutor] = {}
 
     def submit(self, job: Job) -> Future[Any]:

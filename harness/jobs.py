@@ -19,10 +19,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from harness import correlate, registry, tasks
+from harness import correlate, registry, scores, tasks
 from harness.combinations import MemberPart, OutputCombination, load_combination
 from harness.cost import counters, latency, memory
-from harness.evaluate import metrics, scores
+from harness.evaluate import metrics
 from harness.evaluate.predictions import BATCH, BATCH_POLICY, predict
 from harness.models.recipes import (
     PoolPlan,
@@ -37,6 +37,18 @@ from harness.models.recipes import (
 from harness.store import Key, Store, code_version, digest, read_json, write_json
 from harness.tasks import Task
 from harness.types import Combination, Ingredients, NotApplicable, Part, Pool, Split
+
+CODE = (
+    "harness.models.recipes",
+    "harness.combinations",
+    "harness.cost.counters",
+    "harness.cost.latency",
+    "harness.cost.memory",
+    "harness.scores",
+    "harness.correlate",
+    "harness.tasks.images",
+)
+"""The modules, besides the methods, that artefacts are named after."""
 
 
 @dataclass(frozen=True)
@@ -108,10 +120,10 @@ class VariantPlan:
 
     @property
     def evaluation_key(self) -> Key:
-        return self.key("evaluation", "harness.cost.counters", scores=code_version("harness.evaluate.scores"))
+        return self.key("evaluation", "harness.cost.counters", scores=code_version("harness.scores"))
 
     def score_key(self, reference: VariantPlan) -> Key:
-        return self.key("score", "harness.evaluate.scores", reference=reference.build_key.digest)
+        return self.key("score", "harness.scores", reference=reference.build_key.digest)
 
     def latency_key(self, reference: VariantPlan) -> Key:
         return self.key("latency", "harness.cost.latency", reference=reference.build_key.digest, machine=machine())
@@ -242,7 +254,7 @@ def _evaluate(setting: Setting, plan: VariantPlan, combination: Combination, cac
         "flops_per_example": counters.flops_per_example(combination, task.test.inputs[:50]),
     }
     with cached.store.write(plan.evaluation_key) as folder:
-        columns = {name: torch.tensor(examples[name].to_numpy()) for name in examples}
+        columns = {str(name): torch.tensor(examples[name].to_numpy()) for name in examples}
         save_file(columns, folder / "examples.safetensors")
         write_json(folder / "evaluation.json", {"combine_seconds": combine_seconds, **calibrated, **counts})
 
@@ -283,7 +295,7 @@ def summary_key(plans: tuple[VariantPlan, ...], references: tuple[VariantPlan, .
     """The key of a variant's summary over its seeds."""
     return Key.of(
         "summary",
-        code="harness.evaluate.scores",
+        code="harness.scores",
         builds=[plan.build_key.digest for plan in plans],
         references=[plan.build_key.digest for plan in references],
         test=plans[0].data.test,

@@ -84,7 +84,8 @@ def make_plan(suite: Suite, options: Options) -> Plan:
     shape = {"side": task.side, "classes": task.classes}
     pools = {
         seed: {
-            name: plan_pool(name, recipe, data=data.train, shape=shape, seed=seed) for name, recipe in suite.pools.items()
+            name: plan_pool(name, recipe, data=data.train, shape=shape, seed=seed)
+            for name, recipe in suite.pools.items()
         }
         for seed in seeds
     }
@@ -105,7 +106,7 @@ def make_plan(suite: Suite, options: Options) -> Plan:
             for name in study.pools
         ]
     plan = Plan(suite, options, setting, task, list(seeds), pools, variants, studies)
-    plan.jobs = list(_jobs(plan))
+    plan.jobs = planned_jobs(plan)
     return plan
 
 
@@ -124,16 +125,22 @@ def _chosen(suite: Suite, only: str | None) -> list[Any]:
     return [v for v in suite.variants if v in chosen or v.name == suite.file.reference]
 
 
+def planned_jobs(plan: Plan) -> list[PlannedJob]:
+    """Every job of a plan, reused or not, each after those that it needs."""
+    return list(_jobs(plan))
+
+
 def _jobs(plan: Plan) -> Iterator[PlannedJob]:
     setting, cost = plan.setting, plan.suite.file.cost
     used = {
-        seed: {v.pool.name for v in plan.variants[seed].values()} | {s.pool.name for s in plan.studies if s.seed == seed}
-        for seed in plan.seeds
+        *((seed, v.pool.name) for seed in plan.seeds for v in plan.variants[seed].values()),
+        *((study.seed, study.pool.name) for study in plan.studies),
     }
     trainings: dict[str, str] = {}  # key -> job: pools share a training run where they describe the same one
     for seed in plan.seeds:
-        for name in used[seed]:
-            yield from _training_jobs(plan, plan.pools[seed][name], seed, trainings)
+        for name, pool in plan.pools[seed].items():
+            if (seed, name) in used:
+                yield from _training_jobs(plan, pool, seed, trainings)
     for study in plan.studies:
         name = f"seed {study.seed}: study of {study.pool.name}"
         needs = _needs(study.pool, trainings)
@@ -164,12 +171,12 @@ def _jobs(plan: Plan) -> Iterator[PlannedJob]:
     references = tuple(plan.reference(seed) for seed in plan.seeds)
     for name in plan.variants[plan.seeds[0]]:
         plans = tuple(plan.variants[seed][name] for seed in plan.seeds)
-        after = tuple(f"seed {seed}: score {name}" for seed in plan.seeds)
+        scored = tuple(f"seed {seed}: score {name}" for seed in plan.seeds)
         keys = (jobs.summary_key(plans, references),)
         for variant in plans:
             keys = _unless_inapplicable(plan, variant, keys)
         arguments = {"setting": setting, "plans": plans, "references": references}
-        job = Job(f"summary of {name}", jobs.summarise_variant, arguments, after, cost=0.2)
+        job = Job(f"summary of {name}", jobs.summarise_variant, arguments, scored, cost=0.2)
         yield PlannedJob(job, keys, "score")
 
 

@@ -134,7 +134,8 @@ class Run:
     @cached_property
     def variants(self) -> pd.DataFrame:
         """variants.csv; ``seed`` is text."""
-        return pd.read_csv(self.folder / "variants.csv", dtype={"seed": str, "reason": str}, float_precision="round_trip")
+        texts = {"seed": str, "reason": str}
+        return pd.read_csv(self.folder / "variants.csv", dtype=texts, float_precision="round_trip")
 
     @cached_property
     def details(self) -> dict[str, dict[str, Any]]:

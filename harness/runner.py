@@ -14,7 +14,7 @@ from typing import Protocol
 from harness import tabulate
 from harness.engine import Job, LocalEngine, Outcome
 from harness.errors import BadInput
-from harness.planning import Plan, PlannedJob
+from harness.planning import Plan, PlannedJob, planned_jobs
 
 
 class Progress(Protocol):
@@ -51,9 +51,14 @@ def run(plan: Plan, progress: Progress) -> Path:
             raise
         finally:
             progress.end()
+        plan.jobs = planned_jobs(plan)  # what turned out not to apply leaves its reason and nothing else
+        for planned in plan.missing():
+            if not outcomes[planned.job.name].error:
+                outcomes[planned.job.name].error = "its artefact is missing: was the code changed meanwhile? Run again"
         for name, outcome in outcomes.items():
             if outcome.error:
-                log.write(json.dumps({"event": "error", "job": name, "error": outcome.error, "trace": outcome.trace}) + "\n")
+                event = {"event": "error", "job": name, "error": outcome.error, "trace": outcome.trace}
+                log.write(json.dumps(event) + "\n")
     tabulate.write_results(
         folder,
         plan,

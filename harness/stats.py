@@ -100,7 +100,7 @@ def bootstrap_ece(confidence: np.ndarray, correct: np.ndarray, counts: np.ndarra
 def ece_over_seeds(
     confidence: np.ndarray, correct: np.ndarray, bins: int = 15, draws: int = 10_000, seed: int = 0
 ) -> Interval:
-    """Interval of the mean over seeds of the ECE of ``confidence`` and ``correct`` [S, N]; resamples as ``over_seeds``."""
+    """Interval of the mean over seeds of the ECE of ``confidence`` and ``correct`` [S, N], as ``over_seeds``."""
     confidence, correct = np.asarray(confidence, np.float64), np.asarray(correct, np.float64)
     counts = resample_counts(confidence.shape[1], draws, seed)
     found = [_ece_and_resampled(c, r, counts, bins) for c, r in zip(confidence, correct, strict=True)]
@@ -175,7 +175,7 @@ def over_seeds(values: np.ndarray, draws: int = 10_000, seed: int = 0) -> Interv
     values = np.asarray(values, np.float64)
     if values.ndim != 2 or not values.size:
         raise ValueError(f"values have shape {values.shape}, expected [seeds, items]")
-    seeds, items = values.shape
+    items = values.shape[1]
     per_seed = _resampled_means(values.T, resample_counts(items, draws, seed))  # [draws, S]
     return _percentile_interval(float(values.mean()), _resampled_over_seeds(per_seed, draws, seed), items)
 
@@ -302,7 +302,7 @@ def _draw_counts(rng: np.random.Generator, n: int, draws: int) -> np.ndarray:
 
 
 def _resampled_means(values: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """Means in float64 of each draw for ``values`` [N] or [N, S]: [draws] or [draws, S]; NaN where not all are finite."""
+    """Means of each draw for ``values`` [N] or [N, S]: [draws] or [draws, S] float64; NaN where not all are finite."""
     if not np.isfinite(values).all():
         return np.full((len(counts), *values.shape[1:]), np.nan)
     if np.array_equal(values, np.rint(values)) and np.abs(values).max() * len(values) < 2**24:

@@ -44,20 +44,24 @@ def code_version(module: str) -> str:
     waiting = [module]
     while waiting:
         name = waiting.pop()
-        if name in sources or (path := _source(name)) is None:
+        if name in sources or (facts := _module_facts(name)) is None:
             continue
-        text = path.read_text(encoding="utf-8")
-        sources[name] = hashlib.sha256(text.encode()).hexdigest()
-        waiting.extend(_imports(ast.parse(text)))
+        sources[name], imports = facts
+        waiting.extend(imports)
     return digest(sources)
 
 
-def _source(name: str) -> Path | None:
+@cache
+def _module_facts(name: str) -> tuple[str, tuple[str, ...]] | None:
+    """The digest of a module's source, and the harness names it imports; None for a name that is no module."""
     try:
         spec = importlib.util.find_spec(name)
     except ModuleNotFoundError:  # "from harness.store import Key": Key is not a module
         return None
-    return Path(spec.origin) if spec and spec.origin else None
+    if spec is None or spec.origin is None:
+        return None
+    text = Path(spec.origin).read_text(encoding="utf-8")
+    return hashlib.sha256(text.encode()).hexdigest(), tuple(_imports(ast.parse(text)))
 
 
 def _imports(tree: ast.Module) -> Iterator[str]:

@@ -168,7 +168,7 @@ def read_suite(path: Path, tasks: Collection[str], architectures: Collection[str
 
 
 def _check_pool(
-    pool: TrainPool, path: strict_yaml.Path, document: strict_yaml.Document, architectures: Collection[str]
+    pool: TrainPool, path: strict_yaml.Position, document: strict_yaml.Document, architectures: Collection[str]
 ) -> None:
     for name in pool.architecture if isinstance(pool.architecture, list) else [pool.architecture]:
         _known("architecture", name, architectures, document.place((*path, "architecture")))
@@ -186,7 +186,7 @@ def _variants(
 ) -> Iterator[Variant]:
     seen: dict[str, str] = {}
     for index, item in enumerate(file.methods):
-        path: strict_yaml.Path = ("methods", index)
+        path: strict_yaml.Position = ("methods", index)
         place = document.place(path)
         if isinstance(item, str):
             item = {item: None}
@@ -206,7 +206,8 @@ def _variants(
             if members is not None and max(members) >= _size(pools[pool]):
                 raise BadInput(f"pool '{pool}' has {_size(pools[pool])} members, counted from 0", place=where)
             if variant.name in seen:
-                raise BadInput(f"variant '{variant.name}' is asked for twice (first: {seen[variant.name]})", place=where)
+                problem = f"variant '{variant.name}' is asked for twice (first: {seen[variant.name]})"
+                raise BadInput(problem, place=where)
             seen[variant.name] = where
             yield variant
 
@@ -295,9 +296,9 @@ def _first_fault(error: pydantic.ValidationError, document: strict_yaml.Document
     return BadInput(problem, place=place, hint=message)
 
 
-def _path(location: Sequence[Any], document: strict_yaml.Document) -> strict_yaml.Path:
+def _path(location: Sequence[Any], document: strict_yaml.Document) -> strict_yaml.Position:
     """A pydantic location without the parts that name a branch of a union and not a key of the file."""
-    path: strict_yaml.Path = ()
+    path: strict_yaml.Position = ()
     value = document.value
     for i, part in enumerate(location):
         inside = isinstance(value, dict) and part in value
@@ -311,7 +312,7 @@ def _path(location: Sequence[Any], document: strict_yaml.Document) -> strict_yam
     return path
 
 
-def _keys_at(path: strict_yaml.Path) -> list[str]:
+def _keys_at(path: strict_yaml.Position) -> list[str]:
     """The keys that a place in a suite file knows."""
     model: type[pydantic.BaseModel] = SuiteFile
     children: dict[type[pydantic.BaseModel], dict[str, type[pydantic.BaseModel]]] = {
@@ -333,7 +334,9 @@ def json_schema(tasks: Collection[str], architectures: Collection[str]) -> dict[
     items: list[dict[str, Any]] = [{"enum": list(registry.methods())}]
     for name, method in registry.methods().items():
         fields = method.parameters.model_json_schema()["properties"]
-        choices = {key: {"anyOf": [field, {"type": "array", "items": field}]} for key, field in fields.items()}
+        choices: dict[str, Any] = {
+            key: {"anyOf": [field, {"type": "array", "items": field}]} for key, field in fields.items()
+        }
         choices["pool"] = {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}
         choices["members"] = {"description": "all, or positions from 0, or several lists of positions"}
         body = {"type": ["object", "null"], "properties": choices, "additionalProperties": False}

@@ -52,7 +52,7 @@ class _Table:
 
     def rows(self) -> list[dict[str, Any]]:
         per_seed = {seed: [self._row(v) for v in self.plan.variants[seed].values()] for seed in self.plan.seeds}
-        summary = [self._summary([per_seed[s][i] for s in self.plan.seeds]) for i in range(len(per_seed[self.plan.seeds[0]]))]
+        summary = [self._summary(list(rows)) for rows in zip(*per_seed.values(), strict=True)]
         for group in (*per_seed.values(), summary):
             _mark_pareto(group)
         return [row for group in (summary, *per_seed.values()) for row in group]
@@ -100,6 +100,8 @@ class _Table:
         """The row of all seeds: costs are those of the first."""
         first = rows[0]
         summary = {**first, "seed": ALL_SEEDS}
+        if reason := self.errors.get(f"summary of {first['variant']}"):
+            rows = [{**row, "status": "failed", "reason": reason} if row["status"] == "ok" else row for row in rows]
         if broken := next((row for row in rows if row["status"] != "ok"), None):
             kept = {key: first[key] for key in ("variant", "family", "method", "pool", "params", "members")}
             reason = broken["reason"] if len(rows) == 1 else f"seed {broken['seed']}: {broken['reason']}"

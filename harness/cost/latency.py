@@ -32,7 +32,7 @@ def measure(candidate: Combination, reference: Combination, batch: Tensor, *, ro
     """
     for system in (reference, candidate):
         _timed(system, batch)  # the first call loads weights and chooses kernels
-    times = []
+    times: list[tuple[float, float]] = []
     begin = time.perf_counter()
     while len(times) < rounds and (len(times) < 5 or time.perf_counter() - begin < seconds):
         pair = (reference, candidate) if len(times) % 2 == 0 else (candidate, reference)

@@ -58,7 +58,7 @@ def expected_calibration_error(confidence: np.ndarray, correct: np.ndarray, bins
 
 
 def reliability_bins(confidence: np.ndarray, correct: np.ndarray, bins: int = 15) -> pd.DataFrame:
-    """The reliability diagram: ``low``, ``high``, ``count``, mean ``confidence`` and ``accuracy`` of each bin (low, high].
+    """The reliability diagram: ``low``, ``high``, ``count``, mean ``confidence``, ``accuracy`` of each bin (low, high].
 
     An empty bin stays in the table with a count of 0 and NaN means.
 
@@ -157,7 +157,8 @@ def _normalised(log_probs: np.ndarray) -> np.ndarray:
 def _checked(confidence: np.ndarray, correct: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     confidence, correct = np.asarray(confidence, np.float64), np.asarray(correct, np.float64)
     if confidence.shape != correct.shape or confidence.ndim != 1 or not len(confidence):
-        raise ValueError(f"confidence {confidence.shape} and correct {correct.shape} must be equally long and not empty")
+        shapes = f"confidence {confidence.shape} and correct {correct.shape}"
+        raise ValueError(f"{shapes} must be equally long and not empty")
     if not ((confidence >= 0) & (confidence <= 1)).all():
         raise ValueError("confidences must lie in 0..1")
     return confidence, correct

@@ -45,7 +45,7 @@ def streamed(
 
 
 def weighted_sum(models: Sequence[Weights], coefficients: Sequence[float]) -> dict[str, Tensor]:
-    """``sum_k c_k theta_k``; a model whose coefficient is 0 is not touched, and (1, 0, ...) is the first, bit for bit."""
+    """``sum_k c_k theta_k``; one whose coefficient is 0 is not touched, and (1, 0, ...) is the first, bit for bit."""
     if len(models) != len(coefficients):
         raise ValueError(f"{len(models)} models but {len(coefficients)} coefficients")
     used = [(model, c) for model, c in zip(models, coefficients, strict=True) if c] or [(models[0], 0.0)]
@@ -75,7 +75,9 @@ def average(models: Sequence[Weights]) -> dict[str, Tensor]:
     return streamed(models, combine)
 
 
-def task_vector_sum(base: Weights, models: Sequence[Weights], coefficients: Sequence[float], scale: float) -> dict[str, Tensor]:
+def task_vector_sum(
+    base: Weights, models: Sequence[Weights], coefficients: Sequence[float], scale: float
+) -> dict[str, Tensor]:
     """``theta_0 + scale * sum_k c_k (theta_k - theta_0)`` (task arithmetic, arXiv:2212.04089).
 
     Scale 0 is the base bit for bit; one model with coefficient and scale 1 is that model to float32 rounding.

@@ -43,7 +43,7 @@ class FlatModels:
 
 def _memory_order(tensor: Tensor) -> tuple[int, ...]:
     """The axes from the slowest to the quickest in memory."""
-    return tuple(sorted(range(tensor.dim()), key=lambda axis: (-tensor.stride(axis), axis)))
+    return tuple(sorted(range(tensor.dim()), key=lambda axis: (-int(tensor.stride()[axis]), axis)))
 
 
 def _inverse(order: Sequence[int]) -> tuple[int, ...]:

@@ -105,7 +105,7 @@ def build(architecture: Architecture) -> nn.Module:
         module = ARCHITECTURES[architecture.name](**dict(architecture.options))
     except TypeError as error:
         raise BadInput(f"architecture '{architecture.name}': {str(error).split('() ')[-1]}") from None
-    return module.to(memory_format=torch.channels_last)
+    return module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
 def with_options(architecture: Architecture, **options: Any) -> Architecture:
@@ -118,5 +118,5 @@ def half_size(architecture: Architecture) -> Architecture:
     widths = ("width", "hidden")
     signature = inspect.signature(SmallCNN if architecture.name.startswith("small_cnn") else MLP)
     given = dict(architecture.options)
-    halves = {w: max(1, given.get(w, signature.parameters[w].default) // 2) for w in widths if w in signature.parameters}
-    return with_options(architecture, **halves)
+    present = {w: given.get(w, signature.parameters[w].default) for w in widths if w in signature.parameters}
+    return with_options(architecture, **{w: max(1, value // 2) for w, value in present.items()})

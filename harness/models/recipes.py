@@ -23,15 +23,22 @@ from harness.types import Architecture, Member, Pool, Split
 class TrainedPool(Protocol):
     """What a suite says of a trained pool (``suite.TrainPool``)."""
 
-    architecture: str | list[str]
-    start: str
-    members: int
-    epochs: int
-    base_epochs: int
-    bootstrap: bool
-    checkpoints: int | None
-    options: dict[str, Any]
-
+    @property
+    def architecture(self) -> str | list[str]: ...
+    @property
+    def start(self) -> str: ...
+    @property
+    def members(self) -> int: ...
+    @property
+    def epochs(self) -> int: ...
+    @property
+    def base_epochs(self) -> int: ...
+    @property
+    def bootstrap(self) -> bool: ...
+    @property
+    def checkpoints(self) -> int | None: ...
+    @property
+    def options(self) -> Mapping[str, Any]: ...
     @property
     def kind(self) -> str: ...
     @property

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -63,7 +64,8 @@ def train(
     batches = -(-len(chosen) // schedule.batch_size)
     optimiser = torch.optim.AdamW(module.parameters(), lr=schedule.lr, weight_decay=schedule.weight_decay)
     decay = torch.optim.lr_scheduler.LinearLR(optimiser, 1.0, 0.05, total_iters=schedule.epochs * batches)
-    auxiliary = [layer for layer in module.modules() if hasattr(layer, "aux_loss")]
+    zero = torch.zeros((), device=device)
+    auxiliary: list[Any] = [layer for layer in module.modules() if hasattr(layer, "aux_loss")]
     begin = time.perf_counter()
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
@@ -74,7 +76,7 @@ def train(
                 if schedule.augment:
                     images = images + schedule.augment * torch.randn_like(images)
                 optimiser.zero_grad(set_to_none=True)
-                objective = loss(module(images), batch) + sum(layer.aux_loss for layer in auxiliary)
+                objective = loss(module(images), batch) + sum((layer.aux_loss for layer in auxiliary), start=zero)
                 objective.backward()
                 optimiser.step()
                 decay.step()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -89,7 +90,8 @@ def load(name: str, store: Store, limit: int | None = None) -> Task:
     if not store.has(key):
         pixels, labels = spec.read()
         with store.write(key) as folder:
-            save_file({"pixels": torch.from_numpy(pixels), "labels": torch.from_numpy(labels)}, folder / "data.safetensors")
+            tensors = {"pixels": torch.from_numpy(pixels), "labels": torch.from_numpy(labels)}
+            save_file(tensors, folder / "data.safetensors")
     data = load_file(store.path(key) / "data.safetensors")
     images = (data["pixels"].float() / spec.levels - spec.mean) / spec.std
     images = images.reshape(-1, 1, spec.side, spec.side)
@@ -107,7 +109,9 @@ def load(name: str, store: Store, limit: int | None = None) -> Task:
         for split, row in zip(("train", "heldout", "test"), rows, strict=True)
     ]
     classes = int(data["labels"].max()) + 1
-    return Task(name, spec.title, spec.source, classes, spec.side, *splits, digest=digest([key.digest, limit]))
+    train, heldout, test = splits
+    identity = digest([key.digest, limit])
+    return Task(name, spec.title, spec.source, classes, spec.side, train, heldout, test, identity)
 
 
 def _split_rows(labels: np.ndarray, sizes: tuple[int, int, int]) -> tuple[torch.Tensor, ...]:
@@ -117,5 +121,5 @@ def _split_rows(labels: np.ndarray, sizes: tuple[int, int, int]) -> tuple[torch.
     edges = np.cumsum((0, *sizes))
     return tuple(
         torch.from_numpy(rng.permutation(np.concatenate([rows[start:stop] for rows in per_class])))
-        for start, stop in zip(edges[:-1], edges[1:], strict=True)
+        for start, stop in itertools.pairwise(edges)
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -14,7 +14,7 @@ from harness.registry import method
 from harness.types import Ingredients, NotApplicable
 
 Position = Annotated[int, Field(ge=0)]
-GRID = [step / 10 for step in range(0, 21)]
+GRID = [step / 10 for step in range(21)]
 
 
 @method(
@@ -56,7 +56,7 @@ def expert_anti_expert(
     parts = [part(on), part(expert), part(anti)]
     threshold = 0.1 if mask == "contrastive" else 0.9
     roles = ingredients.stacked(parts, ingredients.heldout)
-    details = {"roles": dict(zip(("on", "expert", "anti"), (p.name for p in parts), strict=True))}
+    details: dict[str, Any] = {"roles": dict(zip(("on", "expert", "anti"), (p.name for p in parts), strict=True))}
     if a == "heldout":
         losses = [nll(Contrast(value, mask, threshold)(roles).clamp(min=-1e4), labels) for value in GRID]
         a = GRID[losses.index(min(losses))]

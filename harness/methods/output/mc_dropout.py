@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-import torch
 from pydantic import Field
 from torch import Tensor
 
-from harness.combinations import DropoutPass, OutputCombination, dropout_layers, member_parts
+from harness.combinations import DropoutPass, OutputCombination, has_dropout, member_parts
 from harness.combining import Linear
 from harness.evaluate.heldout import ranking
 from harness.fitting import accuracy, nll, uniform
@@ -38,7 +37,7 @@ def mc_dropout(
     if member >= len(parts):
         raise NotApplicable(f"there is no member {member}: the pool has {len(parts)}")
     chosen = ingredients.members[member]
-    if not any(layer.p > 0 for layer in dropout_layers(parts[member].module)):
+    if not has_dropout(parts[member].module):
         raise NotApplicable(f"member {chosen.name} ({chosen.architecture.name}) has no dropout")
     # the passes' seed is the member's own, so that T=5 is the first five of T=30 and their predictions are shared
     draws = [DropoutPass(chosen, t, chosen.seed % 2**31, ingredients.device) for t in range(passes)]

@@ -51,7 +51,7 @@ def moe(
     return SingleModel(architecture, module, details)
 
 
-def _load(module: torch.nn.Module, ingredients: Ingredients) -> list[float]:
+def _load(module: Any, ingredients: Ingredients) -> list[float]:
     """The share of the training examples that each expert runs on, without noise."""
     layer = next(part for part in module.modules() if isinstance(part, MixtureOfExperts))
     with torch.inference_mode():

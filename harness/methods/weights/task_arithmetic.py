@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from torch import nn
 
@@ -54,7 +54,7 @@ def task_arithmetic(
         weights = task_vector_sum(base.weights, [full], [1.0], value)
         return merged_model(base.architecture, weights, ingredients.train.inputs, ingredients.device)
 
-    details = {}
+    details: dict[str, Any] = {}
     if scale == "heldout":
         scale, module, details["curve"] = search_scale(GRID, at, ingredients.heldout, lowest=coefficients == "negate")
     else:

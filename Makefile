@@ -1,0 +1,47 @@
+# Stockpot. The first call of any target makes .venv from pyproject.toml and constraints.txt; nothing else is installed.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+SUITES ?= suites/mnist.yaml
+RUN ?= results/mnist/latest
+
+.PHONY: help bench test report perf check clean
+
+help:
+	@echo "make bench    run the suites ($(SUITES)) and print where the report is"
+	@echo "make test     run all tests"
+	@echo "make report   render the report of RUN again ($(RUN))"
+	@echo "make perf     time Stockpot against plain readings of the same work, in one run"
+	@echo "make check    lint, types, import directions"
+	@echo "make clean    remove .venv, caches and results (but not results/reference)"
+
+bench: $(VENV)/.installed
+	@$(BIN)/stockpot run $(SUITES)
+
+test: $(VENV)/.installed
+	@$(BIN)/python -m pytest -n auto
+
+report: $(VENV)/.installed
+	@$(BIN)/stockpot report $(RUN)
+
+perf: $(VENV)/.installed
+	@mkdir -p results/perf
+	@$(BIN)/python -m pytest tests/perf --benchmark-only --benchmark-columns=median,iqr,rounds \
+	  --benchmark-group-by=group --benchmark-json=results/perf/latest.json -s
+
+check: $(VENV)/.installed
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+clean:
+	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis .benchmarks
+	find results -mindepth 1 -maxdepth 1 ! -name reference ! -name perf -exec rm -rf {} + 2>/dev/null || true
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "stockpot needs Python 3.11 or newer; name one: make PYTHON=python3.12 ..." >&2; exit 2; }
+	@echo "installing into $(VENV), once" >&2
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	@touch $@

@@ -1,0 +1,117 @@
+"""The command line: a mistake is one line on stderr and exit code 2, data goes to stdout."""
+
+import json
+
+import pytest
+
+from harness import cli
+
+SUITE = """suite: tiny
+task: digits
+pool:
+  train: {architecture: mlp, start: independent, members: 2, epochs: 1}
+methods:
+  - best_single
+  - linear
+"""
+
+
+def call(capsys, *arguments):
+    """Exit code, stdout and stderr of one command."""
+    with pytest.raises(SystemExit) as stopped:
+        cli.main([str(a) for a in arguments])
+    output = capsys.readouterr()
+    return stopped.value.code, output.out, output.err
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ("  - linear\n", "  - linaer\n", ["suite.yaml:7", "unknown method 'linaer'", "did you mean 'linear'?"]),
+        ("task: digits", "task: digit", ["suite.yaml:2", "did you mean 'digits'?", "mnist5k"]),
+        ("suite: tiny", "suite: tiny\nsiute: x", ["suite.yaml:2", "unknown key 'siute'", "did you mean 'suite'?"]),
+        ("task: digits", "task: digits\ntask: digits", ["suite.yaml:3", "'task'"]),
+        ("epochs: 1", "epochs: many", ["suite.yaml:4", "'many'", "'epochs'"]),
+        ("epochs: 1", "epochs: 1, vary: {lr: [.inf]}", ["suite.yaml:4"]),
+        ("members: 2", "members: 0", ["suite.yaml:4", "pool is empty"]),
+        ("  - linear\n", "  - linear: {weigths: learned}\n", ["suite.yaml:7", "did you mean 'weights'?"]),
+    ],
+)
+def test_a_bad_suite_is_one_line_with_its_place_and_exit_code_2(capsys, tmp_path, old, new, words):
+    path = tmp_path / "suite.yaml"
+    path.write_text(SUITE.replace(old, new))
+    code, out, err = call(capsys, "validate", path)
+    assert code == 2
+    assert out == ""
+    assert err.count("\n") == 1
+    for word in words:
+        assert word in err
+
+
+def test_a_missing_suite_file_is_one_line(capsys, tmp_path):
+    code, _, err = call(capsys, "run", tmp_path / "none.yaml")
+    assert code == 2
+    assert err.count("\n") == 1
+    assert "none.yaml" in err
+
+
+@pytest.mark.parametrize(
+    ("option", "word"),
+    [(("--only", "linaer"), "linear"), (("--device", "gpu"), "cuda"), (("--engine", "rya"), "local")],
+)
+def test_an_unknown_choice_names_the_known_ones(capsys, tmp_path, option, word):
+    path = tmp_path / "suite.yaml"
+    path.write_text(SUITE)
+    code, _, err = call(capsys, "run", path, "--out", tmp_path / "results", *option)
+    assert code == 2
+    assert err.count("\n") == 1
+    assert word in err
+
+
+def test_a_folder_that_is_no_run_cannot_be_reported(capsys, tmp_path):
+    code, _, err = call(capsys, "report", tmp_path)
+    assert code == 2
+    assert "no run.json" in err
+
+
+def test_validate_lists_the_variants_and_plan_the_jobs(capsys, tmp_path):
+    path = tmp_path / "suite.yaml"
+    path.write_text(SUITE)
+    code, out, _ = call(capsys, "validate", path)
+    assert (code, out.splitlines()) == (0, ["best_single", "linear"])
+    code, out, _ = call(capsys, "plan", path, "--out", tmp_path / "results")
+    rows = {line.split()[0]: line.split()[1:] for line in out.splitlines()}
+    assert code == 0
+    assert rows["train"] == ["2", "0", "2"]
+    assert rows["build"] == ["2", "0", "2"]
+
+
+def test_run_prints_the_folder_and_keeps_everything_else_off_stdout(capsys, tmp_path):
+    path = tmp_path / "suite.yaml"
+    path.write_text(SUITE)
+    code, out, err = call(capsys, "run", path, "--out", tmp_path / "results")
+    assert code == 0
+    folder = tmp_path / "results" / "tiny" / "latest"
+    assert out.strip() == str(folder.parent / folder.readlink())
+    assert (folder / "report.html").is_file()
+    assert "predict_seconds" in err
+    code, out, _ = call(capsys, "ls", "runs", "--out", tmp_path / "results")
+    assert "complete, 2 of 2 variants ok" in out
+    code, out, _ = call(capsys, "cache", "verify", "--out", tmp_path / "results")
+    assert (code, out) == (0, "")
+    damaged = next((tmp_path / "results/.store/training").rglob("*.safetensors"))
+    damaged.write_bytes(damaged.read_bytes()[:-1] + b"x")
+    code, out, _ = call(capsys, "cache", "verify", "--out", tmp_path / "results")
+    assert code == 1
+    assert str(damaged) in out
+
+
+def test_the_schema_and_the_lists_know_every_method(capsys):
+    _, out, _ = call(capsys, "schema")
+    assert json.loads(out)["title"] == "Stockpot suite"
+    _, methods, _ = call(capsys, "ls", "methods")
+    for name in ("linear", "ties", "moe"):
+        assert f"\n{name}  (" in f"\n{methods}"
+        assert f'"{name}"' in out
+    _, tasks, _ = call(capsys, "ls", "tasks")
+    assert "mnist5k" in tasks

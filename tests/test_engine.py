@@ -1,0 +1,81 @@
+"""Laws of the engine: order, failure, and processes that die."""
+
+import os
+import time
+
+from harness.engine import DIED, Job, LocalEngine
+
+
+def double(value):
+    return 2 * value
+
+
+def fail():
+    raise KeyError("no such thing")
+
+
+class Unpicklable(Exception):
+    def __init__(self, one, two):
+        super().__init__(f"{one} {two}")
+
+
+def fail_oddly():
+    raise Unpicklable(1, 2)
+
+
+def die():
+    os._exit(1)
+
+
+def note(path, word):
+    with open(path, "a") as file:
+        file.write(word + "\n")
+    time.sleep(0.05)
+
+
+def run(*jobs):
+    events = []
+    outcomes = LocalEngine(workers=2).run(jobs, lambda what, job: events.append((what, job.name)))
+    return outcomes, events
+
+
+def test_a_failure_is_an_outcome_and_its_dependants_say_whose_fault_it_is():
+    outcomes, events = run(
+        Job("fails", fail, {}),
+        Job("oddly", fail_oddly, {}),
+        Job("after", double, {"value": 1}, needs=("fails",)),
+        Job("last", double, {"value": 1}, needs=("after",)),
+        Job("fine", double, {"value": 4}),
+    )
+    assert outcomes["fine"].value == 8
+    assert outcomes["fails"].error == "KeyError: 'no such thing'"
+    assert "fail()" not in outcomes["fails"].error
+    assert "in fail" in outcomes["fails"].trace
+    assert outcomes["oddly"].error == "Unpicklable: 1 2"
+    assert outcomes["last"].error == "after: fails: KeyError: 'no such thing'"
+    assert ("start", "after") not in events
+    assert ("failed", "last") in events
+
+
+def test_a_process_that_dies_fails_its_own_job_and_no_other():
+    outcomes, _ = run(Job("dies", die, {}), *(Job(f"fine {i}", double, {"value": i}) for i in range(6)))
+    assert outcomes["dies"].error == DIED
+    assert [outcomes[f"fine {i}"].value for i in range(6)] == [0, 2, 4, 6, 8, 10]
+
+
+def test_jobs_run_after_what_they_need_and_timed_ones_after_all_others(tmp_path):
+    path = tmp_path / "order"
+    words = {"c": ("b",), "b": ("a",), "a": ()}
+    jobs = [Job(w, note, {"path": path, "word": w}, needs=n, cost=i) for i, (w, n) in enumerate(words.items())]
+    alone = [Job(f"alone {i}", note, {"path": path, "word": f"alone {i}"}, kind="alone", cost=9) for i in range(2)]
+    fresh = [Job("fresh", note, {"path": path, "word": "fresh"}, needs=("c",), kind="fresh")]
+    outcomes, _ = run(*alone, *jobs, *fresh)
+    assert all(outcome.error is None for outcome in outcomes.values())
+    order = path.read_text().splitlines()
+    assert order[:4] == ["a", "b", "c", "fresh"]
+    assert sorted(order[4:]) == ["alone 0", "alone 1"]
+
+
+def test_what_is_needed_and_was_not_asked_to_run_counts_as_there():
+    outcomes, _ = run(Job("a", double, {"value": 1}, needs=("made by an earlier run",)))
+    assert outcomes["a"].value == 2

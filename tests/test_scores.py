@@ -1,0 +1,65 @@
+"""The scores of a variant: exact ties, infinite losses, one seed and several."""
+
+import numpy as np
+import pytest
+import torch
+
+from harness.evaluate.metrics import per_example
+from harness.scores import NonFinite, calibrated, score, score_over_seeds
+
+
+def table(seed, labels, classes=3):
+    rng = np.random.default_rng(seed)
+    logits = rng.normal(size=(len(labels), classes)) + 1.5 * np.eye(classes)[labels]
+    return per_example(logits - np.log(np.exp(logits).sum(axis=1, keepdims=True)), labels)
+
+
+LABELS = np.random.default_rng(0).integers(0, 3, size=300)
+
+
+def test_a_copy_of_the_reference_differs_by_exactly_nothing():
+    same = table(1, LABELS)
+    found = score(same, LABELS, 3, same)
+    assert (found["diff_vs_reference"], found["diff_low"], found["diff_high"]) == (0.0, 0.0, 0.0)
+    assert found["mcnemar_p"] == 1.0
+    assert found["verdict"] == "unclear"
+
+
+def test_a_clearly_better_variant_is_better_and_the_other_way_round_worse():
+    good, bad = table(1, LABELS), table(2, (LABELS + 1) % 3)
+    bad["correct"] = bad["prediction"] == LABELS
+    assert score(good, LABELS, 3, bad)["verdict"] == "better"
+    assert score(bad, LABELS, 3, good)["verdict"] == "worse"
+    assert score_over_seeds([good, good], [bad, bad])["verdict"] == "better"
+
+
+def test_a_label_without_probability_is_a_failure_with_its_count():
+    log_probs = np.log(np.array([[1.0, 0.0], [0.5, 0.5]]), where=np.array([[True, False], [True, True]]), out=None)
+    log_probs[0, 1] = -np.inf
+    with pytest.raises(NonFinite, match="1 of 2"):
+        score(per_example(log_probs, np.array([1, 0])), np.array([1, 0]), 2, None)
+
+
+def test_one_seed_over_seeds_has_the_values_of_that_seed():
+    examples, reference = table(1, LABELS), table(2, LABELS)
+    one, several = score(examples, LABELS, 3, reference), score_over_seeds([examples], [reference])
+    for name in ("accuracy", "nll", "brier", "ece", "diff_vs_reference"):
+        assert several[name] == pytest.approx(one[name], abs=1e-9)
+
+
+def test_seeds_that_disagree_widen_the_interval():
+    near, far = table(1, LABELS), table(1, (LABELS + 1) % 3)
+    far["correct"] = far["prediction"] == LABELS
+    same, mixed = score_over_seeds([near, near], None), score_over_seeds([near, far], None)
+    assert mixed["accuracy_high"] - mixed["accuracy_low"] > 2 * (same["accuracy_high"] - same["accuracy_low"])
+
+
+def test_calibration_undoes_a_temperature():
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(4000, 3, generator=generator)
+    labels = torch.distributions.Categorical(logits=logits).sample()
+    sharp = torch.log_softmax(4 * logits, dim=-1)
+    found = calibrated(sharp[2000:], labels[2000:], sharp[:2000], labels[:2000])
+    assert found["temperature"] == pytest.approx(4.0, rel=0.15)
+    true = torch.nn.functional.cross_entropy(logits[2000:], labels[2000:]).item()
+    assert found["nll_calibrated"] == pytest.approx(true, abs=0.01)
