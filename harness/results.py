@@ -135,7 +135,7 @@ class Run:
     def variants(self) -> pd.DataFrame:
         """variants.csv; ``seed`` is text."""
         texts = {"seed": str, "reason": str}
-        return pd.read_csv(self.folder / "variants.csv", dtype=texts, float_precision="round_trip")
+        return pd.read_csv(self.folder / "variants.csv", dtype=texts)
 
     @cached_property
     def details(self) -> dict[str, dict[str, Any]]:

@@ -1,0 +1,113 @@
+"""The answer first: one sentence that no reader has to take back later, and a few figures beside it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from harness.report.evidence import Evidence, best, is_one_model
+from harness.report.formats import percent, points, points_interval, ratio
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The sentence, in pieces that are either text or a variant's name, and sentences that qualify it."""
+
+    pieces: tuple[tuple[str, str], ...]
+    """("text" | "code", words)"""
+    notes: tuple[str, ...]
+    headlines: tuple[tuple[str, str], ...]
+    """(figure, what it is)"""
+
+
+def answer(evidence: Evidence) -> Answer:
+    """What the run says about its question."""
+    reference = evidence.reference
+    if reference is None or evidence.ok.empty:
+        return Answer((("text", "There is no answer: the reference has no result in this run."),), (), ())
+    main = evidence.ok[evidence.ok["pool"] == "main"]
+    cheap = main[[is_one_model(evidence, row) for row in main.to_dict("records")]]
+    one = best(cheap[cheap["family"].isin(["weights", "trained"])]) or best(cheap)
+    ensemble = best(main.drop(cheap.index))
+    if ensemble is None or one is None:
+        pieces: list[tuple[str, str]] = _alone(best(evidence.ok) or reference)
+    else:
+        pieces = _one_against_ensemble(evidence, one, ensemble)
+    headlines = _headlines(evidence, reference, one, ensemble)
+    return Answer(tuple(pieces), tuple(_notes(evidence, reference)), tuple(headlines))
+
+
+def _alone(row: dict[str, Any]) -> list[tuple[str, str]]:
+    interval = f"{percent(row['accuracy'])} ({percent(row['accuracy_low'])} to {percent(row['accuracy_high'])})"
+    return [("code", row["variant"]), ("text", f" is the most accurate: {interval}.")]
+
+
+def _one_against_ensemble(
+    evidence: Evidence, one: dict[str, Any], ensemble: dict[str, Any]
+) -> list[tuple[str, str]]:
+    costs = ratio(evidence.flops_ratio(one)), ratio(evidence.flops_ratio(ensemble))
+    cost = f"{costs[0]} the FLOPs of the reference instead of {costs[1]}"
+    if not evidence.has(one["variant"], ensemble["variant"]):
+        gap = points(one["accuracy"] - ensemble["accuracy"])
+        between = f" is {gap} points from the best ensemble, "
+        doubt = f", at {cost}; this folder has no per-example results, so the difference has no interval."
+    else:
+        found = evidence.difference(one["variant"], ensemble["variant"])
+        interval = f"{points(found.value)} points, 95 % interval {points_interval(found.low, found.high)}"
+        between, doubt = " cannot be told apart from the best ensemble, ", f" ({interval}), at {cost}."
+        if found.low > 0:
+            between = " is more accurate than the best ensemble, "
+        elif found.high < 0:
+            between = " is the best single model made of all, and less accurate than the best ensemble, "
+    against = (
+        f" Against the reference, the first is {one['verdict']} ({points(one['diff_vs_reference'])}) and the second "
+        f"{ensemble['verdict']} ({points(ensemble['diff_vs_reference'])})."
+    )
+    return [("code", one["variant"]), ("text", between), ("code", ensemble["variant"]), ("text", doubt + against)]
+
+
+def _notes(evidence: Evidence, reference: dict[str, Any]) -> list[str]:
+    notes = []
+    others = evidence.ok[evidence.ok["variant"] != reference["variant"]]
+    counts = others["verdict"].value_counts()
+    words = ", ".join(f"{counts.get(word, 0)} {word}" for word in ("better", "worse", "unclear"))
+    notes.append(
+        f"Against the reference {reference['variant']} ({percent(reference['accuracy'])}), chosen on held-out, "
+        f"of {len(others)} other variants {words}; no correction for their number is made."
+    )
+    top = best(evidence.ok)
+    if top and evidence.has(*evidence.ok["variant"]):
+        same = sum(
+            evidence.difference(name, top["variant"]).high >= 0
+            for name in evidence.ok["variant"]
+            if name != top["variant"]
+        )
+        notes.append(
+            f"The most accurate of {len(evidence.ok)} variants was picked on the test split, so its own score is "
+            f"optimistic; {same} others are not distinguishable from it."
+        )
+    return notes
+
+
+def _headlines(
+    evidence: Evidence, reference: dict[str, Any], one: dict[str, Any] | None, ensemble: dict[str, Any] | None
+) -> list[tuple[str, str]]:
+    shown = [(percent(reference["accuracy"]), f"reference: {reference['variant']}")]
+    if ensemble:
+        cost = ratio(evidence.flops_ratio(ensemble))
+        shown.append((percent(ensemble["accuracy"]), f"best ensemble: {ensemble['variant']}, {cost} the FLOPs"))
+    if one:
+        cost = ratio(evidence.flops_ratio(one))
+        shown.append((percent(one["accuracy"]), f"best single model made of all: {one['variant']}, {cost} the FLOPs"))
+    for found in evidence.run.correlations:
+        if found["seed"] == "all" and found["pool"] == "main" and found["metric"] == "nll":
+            shown.append((correlation_words(found["pearson"]), f"ensemble–average correlation (NLL), n = {found['n']}"))
+    return shown
+
+
+def correlation_words(coefficient: dict[str, Any]) -> str:
+    """A coefficient with its interval: "0.94 (0.87 to 0.99)"."""
+    if coefficient["value"] is None:
+        return "undefined"
+    bounds = "" if coefficient["low"] is None else f" ({coefficient['low']:.2f} to {coefficient['high']:.2f})"
+    return f"{coefficient['value']:.2f}{bounds}".replace("-", "−")

@@ -1,0 +1,122 @@
+"""The report of a finished run: report.html, report.md, the figures and claims.json, from the run's folder alone."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import jinja2
+
+from harness.report import formats
+from harness.report.answer import Answer, answer
+from harness.report.claims import Claim, as_json, claims
+from harness.report.evidence import Evidence
+from harness.report.figures import figures, render
+from harness.results import VARIANT_COLUMNS, read_run
+from harness.store import write_json
+
+
+def write_report(folder: Path) -> Path:
+    """Render the report of the run in ``folder`` into it, and return report.html.
+
+    Deterministic: the same run gives the same bytes. ``BadInput`` where the folder is no finished run.
+    """
+    folder = Path(folder)
+    evidence = Evidence(read_run(folder))
+    pictures = []
+    (folder / "figures").mkdir(exist_ok=True)
+    for name, caption, figure in figures(evidence):
+        svg = render(figure, "svg")
+        (folder / "figures" / f"{name}.svg").write_bytes(svg)
+        (folder / "figures" / f"{name}.png").write_bytes(render(figure, "png"))
+        pictures.append({"name": name, "caption": caption, "data": base64.b64encode(svg).decode()})
+    found = claims(evidence)
+    write_json(folder / "claims.json", as_json(found))
+    context = _context(evidence, answer(evidence), found) | {"figures": pictures}
+    (folder / "report.md").write_text(_render("report.md", context), encoding="utf-8")
+    target = folder / "report.html"
+    target.write_text(_render("report.html", context), encoding="utf-8")
+    return target
+
+
+def _render(template: str, context: dict[str, Any]) -> str:
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("harness.report", "."),
+        autoescape=template.endswith(".html"),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        name: getattr(formats, name)
+        for name in (
+            "percent", "percent_interval", "points", "points_interval", "number", "ratio", "amount", "megabytes",
+            "seconds", "inline_code", "plain_text",
+        )
+    }  # fmt: skip
+    assets: dict[str, str] = {}
+    for name in ("css", "js"):
+        text = resources.files("harness.report").joinpath(f"report.{name}").read_text(encoding="utf-8")
+        digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+        assets |= {name: text, f"{name}_hash": f"sha256-{digest}"}
+    return environment.get_template(template).render(context | assets)
+
+
+def _context(evidence: Evidence, said: Answer, found: list[Claim]) -> dict[str, Any]:
+    record = evidence.run.record
+    rows = evidence.ok.sort_values(["accuracy", "flops_per_example", "variant"], ascending=[False, True, True])
+    not_ok = evidence.rows[evidence.rows["status"] != "ok"]
+    return {
+        "record": record,
+        "answer": said,
+        "rows": [_row(evidence, row) for row in rows.to_dict("records")],
+        "not_ok": not_ok.to_dict("records"),
+        "claims": found,
+        "columns": VARIANT_COLUMNS,
+        "pools": record["pools"],
+        "versions": record["versions"],
+        "learned": _learned(evidence),
+        "summary": record["summary"],
+        "json": lambda value: json.dumps(value, sort_keys=True),
+    }
+
+
+def _row(evidence: Evidence, row: dict[str, Any]) -> dict[str, Any]:
+    """A table row: the values, and where the interval bar lies on a scale that all rows share."""
+    shown = evidence.ok["accuracy"]
+    left = max(float(shown.quantile(0.1)) - 0.03, 0.0)
+    right = float(evidence.ok["accuracy_high"].max())
+
+    def at(value: float) -> float:
+        return round(100 * min(max((value - left) / max(right - left, 1e-9), 0.0), 1.0), 2)
+
+    bar = {"low": at(row["accuracy_low"]), "value": at(row["accuracy"]), "high": at(row["accuracy_high"])}
+    return {**row, "flops_ratio": evidence.flops_ratio(row), "bar": bar, "pareto": bool(row["pareto"])}
+
+
+def _learned(evidence: Evidence) -> list[tuple[str, str]]:
+    """What the methods chose on held-out, first seed: weights, scales, members, temperatures."""
+    seed = str(evidence.run.record["seeds"][0])
+    told = ("member", "members", "weights", "counts", "scale", "a", "roles", "temperature", "out_of_bag_accuracy",
+            "out_of_bag_fraction", "checkpoints", "expert_load", "student", "slopes")  # fmt: skip
+    lines = []
+    for variant, seeds in sorted(evidence.run.details.items()):
+        details = seeds.get(seed, {})
+        parts = [f"{key} = {_short(details[key])}" for key in told if key in details]
+        if parts and evidence.by_name.get(variant, {}).get("method") != "member":
+            lines.append((variant, "; ".join(parts)))
+    return lines
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.3g}"
+    if isinstance(value, list):
+        return "[" + ", ".join(_short(item) for item in value) + "]"
+    if isinstance(value, dict):
+        return ", ".join(f"{key}: {_short(item)}" for key, item in value.items())
+    return str(value)

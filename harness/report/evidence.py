@@ -1,0 +1,96 @@
+"""What the report's sentences are computed from: the summary rows, and paired per-example outcomes over all seeds."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from harness import stats
+from harness.results import ALL_SEEDS, Run
+
+DRAWS = 4_000
+"""Resamples of an interval that is made here; those of the table come from the run."""
+
+
+class Evidence:
+    """A run's summary rows and examples, looked up by variant."""
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+        table = run.variants
+        self.rows = table[table["seed"] == ALL_SEEDS].reset_index(drop=True)
+        self.ok = self.rows[self.rows["status"] == "ok"].reset_index(drop=True)
+        self.by_name: dict[str, dict[str, Any]] = {row["variant"]: row for row in self.ok.to_dict("records")}
+
+    @property
+    def reference(self) -> dict[str, Any] | None:
+        """The reference's summary row, unless it failed."""
+        return self.by_name.get(self.run.record["reference"]["variant"])
+
+    @cached_property
+    def _tables(self) -> dict[str, dict[str, np.ndarray]]:
+        examples = self.run.examples
+        if examples is None or examples.empty:
+            return {}
+        tables = {}
+        seeds = len(self.run.record["seeds"])
+        for name, group in examples.groupby("variant", observed=True, sort=True):
+            if name in self.by_name:
+                columns = ("label", "prediction", "confidence", "correct", "nll")
+                tables[str(name)] = {c: group[c].to_numpy().reshape(seeds, -1) for c in columns}
+        return tables
+
+    def has(self, *names: str) -> bool:
+        """Whether there are per-example outcomes of all these variants."""
+        return all(name in self._tables for name in names)
+
+    def values(self, name: str, column: str) -> np.ndarray:
+        """One column of a variant's examples, [seeds, examples]."""
+        return self._tables[name][column]
+
+    def correct(self, name: str) -> np.ndarray:
+        """Right (1) or wrong (0), [seeds, examples] float64."""
+        return self.values(name, "correct").astype(np.float64)
+
+    def difference(self, one: str, other: str) -> stats.Interval:
+        """Accuracy of one variant minus another's, paired by example, over seeds and examples."""
+        return over_seeds(self.correct(one) - self.correct(other))
+
+    @cached_property
+    def members(self) -> list[str]:
+        """The rows of the main pool's single members, if the suite has them all."""
+        rows = self.ok[(self.ok["method"] == "member") & (self.ok["pool"] == "main")]
+        names = sorted(rows["variant"])
+        expected = self.run.record["pools"].get("main", {}).get("members", 0)
+        return names if len(names) == expected and self.has(*names) else []
+
+    def mean_member(self, column: str = "correct") -> np.ndarray:
+        """The mean over the members of a column, [seeds, examples]."""
+        return np.mean([self.values(name, column).astype(np.float64) for name in self.members], axis=0)
+
+    def flops_ratio(self, row: dict[str, Any]) -> float:
+        """FLOPs per example in units of the reference's."""
+        reference = self.reference
+        return float(row["flops_per_example"] / reference["flops_per_example"]) if reference else float("nan")
+
+
+def over_seeds(values: np.ndarray) -> stats.Interval:
+    """Mean and interval of [seeds, examples], resampling both."""
+    return stats.over_seeds(values, draws=DRAWS)
+
+
+def is_one_model(evidence: Evidence, row: dict[str, Any]) -> bool:
+    """Whether a variant costs at inference about what one model does."""
+    return evidence.flops_ratio(row) <= 1.5
+
+
+def best(rows: pd.DataFrame) -> dict[str, Any] | None:
+    """The most accurate row; equal ones: fewer FLOPs, then the name."""
+    if rows.empty:
+        return None
+    ordered = rows.sort_values(["accuracy", "flops_per_example", "variant"], ascending=[False, True, True])
+    found: dict[str, Any] = ordered.iloc[0].to_dict()
+    return found

@@ -1,0 +1,85 @@
+"""Numbers and names as a reader sees them; a missing one is a dash."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+DASH = "–"
+MINUS = "−"
+
+
+def missing(value: Any) -> bool:
+    """Whether a cell holds nothing."""
+    return value is None or (isinstance(value, float) and math.isnan(value))
+
+
+def _sign(text: str) -> str:
+    return text.replace("-", MINUS)
+
+
+def percent(value: Any, digits: int = 2) -> str:
+    """A share as a percentage: 96.07 %."""
+    return DASH if missing(value) else f"{100 * value:.{digits}f} %"
+
+
+def percent_interval(low: Any, high: Any) -> str:
+    """An interval of shares: 95.33 .. 96.76."""
+    return "" if missing(low) else f"{100 * low:.2f} .. {100 * high:.2f}"
+
+
+def points(value: Any, digits: int = 2) -> str:
+    """A difference of shares in percentage points, signed: +0.37."""
+    return DASH if missing(value) else _sign(f"{100 * value:+.{digits}f}")
+
+
+def points_interval(low: Any, high: Any) -> str:
+    """An interval of differences in percentage points."""
+    return "" if missing(low) else _sign(f"{100 * low:+.2f} .. {100 * high:+.2f}")
+
+
+def number(value: Any, digits: int = 3) -> str:
+    """A plain number with fixed digits."""
+    return DASH if missing(value) else _sign(f"{value:.{digits}f}")
+
+
+def ratio(value: Any) -> str:
+    """How many times as much: 7.1x, 0.28x."""
+    if missing(value):
+        return DASH
+    return f"{value:.1f}×" if value >= 10 else f"{value:.2f}×"
+
+
+def amount(value: Any) -> str:
+    """A count with a prefix: 2.23 M."""
+    if missing(value):
+        return DASH
+    for size, prefix in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if abs(value) >= size:
+            return f"{value / size:.2f} {prefix}"
+    return f"{value:.0f}"
+
+
+def megabytes(value: Any) -> str:
+    """Bytes in MB (1e6)."""
+    return DASH if missing(value) else f"{value / 1e6:.0f} MB"
+
+
+def seconds(value: Any) -> str:
+    """Seconds with the digits that matter."""
+    if missing(value):
+        return DASH
+    return f"{value:.0f} s" if value >= 10 else f"{value:.2f} s"
+
+
+def inline_code(name: str) -> str:
+    """A name as Markdown code, safe in a table."""
+    return "`" + name.replace("`", "'").replace("|", "\\|").replace("\n", " ") + "`"
+
+
+def plain_text(text: Any) -> str:
+    """Text from a run, safe in Markdown."""
+    result = str(text).replace("\n", " ")
+    for character, written in (("&", "&amp;"), ("<", "&lt;"), (">", "&gt;")):
+        result = result.replace(character, written)
+    return "".join(f"\\{character}" if character in "\\|`[]*_" else character for character in result)
