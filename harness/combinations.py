@@ -15,7 +15,7 @@ from harness.combining import Rule
 from harness.merging.batchnorm import recalibrate
 from harness.models.weights import load_module, module_with, save_weights
 from harness.store import digest, read_json, write_json
-from harness.types import Architecture, Combination, Ingredients, Member, NotApplicable, Part, Pool
+from harness.types import Architecture, Combination, Ingredients, Member, Part, Pool
 
 CPU = torch.device("cpu")
 
@@ -166,8 +166,6 @@ def load_combination(folder: Path, pool: Pool, device: torch.device = CPU) -> Co
 
 def member_parts(ingredients: Ingredients) -> list[MemberPart]:
     """The pool's members as parts, in the pool's order."""
-    if not ingredients.members:
-        raise NotApplicable("the pool is empty")
     return [MemberPart(member, ingredients.device) for member in ingredients.members]
 
 

@@ -19,7 +19,7 @@ from harness.fitting import accuracy, nll, uniform
 from harness.merging.batchnorm import recalibrate
 from harness.merging.guards import check_mergeable
 from harness.merging.subsets import FlatModels
-from harness.models.architectures import build
+from harness.models.weights import load_module
 from harness.types import Member, Split
 
 MIXES = {"linear": mix_linear, "log_linear": mix_log_linear}
@@ -58,7 +58,7 @@ def ensembles_and_averages(
         NotApplicable: if the members' weights cannot be averaged.
     """
     check_mergeable(members)
-    models = FlatModels(build(members[0].architecture), [member.weights for member in members])
+    models = FlatModels(load_module(members[0]), [member.weights for member in members])
     singles = {name: [score(log_probs, test.labels) for log_probs in stacked] for name, score in METRICS.items()}
     rows = []
     for subset, module in zip(subsets, models.averages(subsets), strict=True):

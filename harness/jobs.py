@@ -247,6 +247,7 @@ def _evaluate(setting: Setting, plan: VariantPlan, combination: Combination, cac
         else:
             found[split.name] = predict(combination.log_probs, split)
     examples = metrics.per_example(found["test"].numpy(), task.test.labels.numpy())
+    scores.check_finite(examples)
     calibrated = scores.calibrated(found["test"], task.test.labels, found["heldout"], task.heldout.labels)
     counts = {
         "params_stored": counters.parameters_stored(combination),

@@ -30,10 +30,7 @@ def score(
     Returns:
         The columns ``n`` .. ``verdict`` of ``results.VARIANT_COLUMNS`` but for the calibrated ones.
 
-    Raises:
-        NonFinite: where the NLL is infinite.
     """
-    _check_finite(examples)
     count = len(examples)
     draws = stats.resample_counts(count)
     correct, confidence = examples["correct"].to_numpy(), examples["confidence"].to_numpy()
@@ -85,7 +82,8 @@ def _put(found: dict[str, float | str], name: str, interval: stats.Interval) -> 
     found |= {name: interval.value, f"{name}_low": interval.low, f"{name}_high": interval.high}
 
 
-def _check_finite(examples: pd.DataFrame) -> None:
+def check_finite(examples: pd.DataFrame) -> None:
+    """Raise ``NonFinite`` where a label of a table of ``metrics.per_example`` has an infinite NLL."""
     lost = int(np.isinf(examples["nll"]).sum())
     if lost:
         raise NonFinite(f"the NLL is infinite: {lost} of {len(examples)} test labels were given probability 0")

@@ -147,6 +147,9 @@ class Ingredients:
 
     @property
     def members(self) -> tuple[Member, ...]:
+        """The pool's members, at least one."""
+        if not self.pool.members:
+            raise NotApplicable(f"pool '{self.pool.name}' is empty")
         return self.pool.members
 
     @property

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -40,8 +41,9 @@ def save_weights(weights: Mapping[str, Tensor], path: Path) -> None:
 
 
 def module_with(architecture: Architecture, weights: Mapping[str, Tensor]) -> nn.Module:
-    """A module in eval mode that holds these weights."""
-    module = build(architecture)
+    """A module in eval mode that holds these weights; the global generator is left as it was."""
+    with torch.random.fork_rng(devices=[]):  # the fresh weights that are overwritten are drawn from it
+        module = build(architecture)
     module.load_state_dict(dict(weights))
     return module.eval()
 

@@ -30,10 +30,10 @@ def write_report(folder: Path) -> Path:
     pictures = []
     (folder / "figures").mkdir(exist_ok=True)
     for name, caption, figure in figures(evidence):
-        svg = render(figure, "svg")
-        (folder / "figures" / f"{name}.svg").write_bytes(svg)
-        (folder / "figures" / f"{name}.png").write_bytes(render(figure, "png"))
-        pictures.append({"name": name, "caption": caption, "data": base64.b64encode(svg).decode()})
+        files = render(figure)
+        for kind, content in files.items():
+            (folder / "figures" / f"{name}.{kind}").write_bytes(content)
+        pictures.append({"name": name, "caption": caption, "data": base64.b64encode(files["svg"]).decode()})
     found = claims(evidence)
     write_json(folder / "claims.json", as_json(found))
     context = _context(evidence, answer(evidence), found) | {"figures": pictures}

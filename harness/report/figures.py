@@ -10,6 +10,8 @@ import matplotlib as mpl
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
 from harness.evaluate.metrics import reliability_bins
@@ -58,13 +60,19 @@ def figures(evidence: Evidence) -> Iterator[tuple[str, str, Figure]]:
             yield name, caption, figure
 
 
-def render(figure: Figure, kind: str) -> bytes:
-    """The figure as "svg" or "png" bytes, without a date."""
-    buffer = io.BytesIO()
-    metadata = {"Date": None, "Creator": None} if kind == "svg" else {"Software": None}
+def render(figure: Figure) -> dict[str, bytes]:
+    """The figure as "svg" and as "png", without a date.
+
+    It is laid out once and drawn once for each; ``savefig`` would lay it out and draw it twice each time.
+    """
+    svg, png = io.BytesIO(), io.BytesIO()
     with mpl.rc_context(STYLE):
-        figure.savefig(buffer, format=kind, dpi=130, metadata=metadata)
-    return buffer.getvalue()
+        figure.dpi = 130
+        figure.draw_without_rendering()
+        figure.set_layout_engine("none")
+        FigureCanvasSVG(figure).print_svg(svg, metadata={"Date": None, "Creator": None})
+        FigureCanvasAgg(figure).print_png(png, metadata={"Software": None})
+    return {"svg": svg.getvalue(), "png": png.getvalue()}
 
 
 PARETO = (
