@@ -112,6 +112,18 @@ def report(run: Annotated[Path, typer.Argument(help="A run's folder.", metavar="
     print(write_report(run))
 
 
+@app.command("lm-eval", context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+             add_help_option=False)  # fmt: skip
+def lm_eval(context: typer.Context) -> None:
+    """lm-evaluation-harness with the model 'stockpot': --model stockpot --model_args config=combination.yaml ...
+
+    All of lm-eval's own flags are passed on. A combination file names a pool of folders and a method.
+    """
+    from harness.lm_eval_plugin import run_lm_eval
+
+    run_lm_eval(context.args)
+
+
 @app.command()
 def schema() -> None:
     """Print the JSON schema of suite files, for editors."""
@@ -187,10 +199,10 @@ def cache_verify(out: Out = Path("results")) -> None:
 
 def _suite(path: Path) -> Any:
     from harness import tasks
-    from harness.models.architectures import ARCHITECTURES
+    from harness.models.architectures import TRAINABLE
     from harness.suite import read_suite
 
-    return read_suite(path, tasks.TASKS, ARCHITECTURES)
+    return read_suite(path, tasks.TASKS, [name for names in TRAINABLE.values() for name in names])
 
 
 def _options(

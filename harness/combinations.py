@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from harness.combining import Rule
 from harness.merging.batchnorm import recalibrate
-from harness.models.weights import load_module, module_with, save_weights
+from harness.models import forward
+from harness.models.weights import load_module, module_with, save_weights, without_ties
 from harness.store import digest, read_json, write_json
 from harness.types import Architecture, Combination, Ingredients, Member, Part, Pool
 
@@ -35,7 +36,7 @@ class MemberPart(Part):
         return self._module
 
     def log_probs(self, batch: Tensor) -> Tensor:
-        return torch.log_softmax(self.module(batch.to(self.device)).float(), dim=-1)
+        return forward.log_probs(self.module, batch)
 
     def reference(self) -> dict[str, Any]:
         """What finds this part again in a pool."""
@@ -123,8 +124,7 @@ class ModelPart(Part):
         return self._module
 
     def log_probs(self, batch: Tensor) -> Tensor:
-        device = next(self._module.parameters()).device
-        return torch.log_softmax(self._module(batch.to(device)).float(), dim=-1)
+        return forward.log_probs(self._module, batch)
 
 
 class SingleModel(Combination):
@@ -143,7 +143,7 @@ class SingleModel(Combination):
         return (ModelPart(str(self.architecture), self.module, f"in-memory-{id(self.module)}"),)
 
     def save(self, folder: Path) -> None:
-        save_weights(self.module.state_dict(), folder / "model.safetensors")
+        save_weights(without_ties(self.module), folder / "model.safetensors")
         write_json(folder / "architecture.json", [self.architecture.name, dict(self.architecture.options)])
 
 

@@ -67,8 +67,8 @@ class Rule(ABC):
 
 
 def _column(weights: Tensor, stacked: Tensor) -> Tensor:
-    """Weights [M] (or per example [M, ...]) shaped to multiply [M, ..., C]."""
-    return weights.to(stacked.dtype).reshape(*weights.shape, *[1] * (stacked.dim() - weights.dim()))
+    """Weights [M] (or per example [M, ...]) shaped to multiply [M, ..., C], where and as precise as those are."""
+    return weights.to(stacked).reshape(*weights.shape, *[1] * (stacked.dim() - weights.dim()))
 
 
 def mix_linear(stacked: Tensor, weights: Tensor) -> Tensor:
@@ -155,7 +155,8 @@ class Contrast(Rule):
 
     ``mask`` says which labels may be raised at all: all of them ("none"), those the expert gives at least
     ``threshold`` times its best ("contrastive", Li et al. 2022, 0.1), or the base's smallest set of labels with at
-    least ``threshold`` of the probability ("dexperts", Liu et al. 2021, 0.9).
+    least ``threshold`` of the probability ("dexperts", Liu et al. 2021, 0.9). Where the base gives 0 to every label
+    of the mask, the mask is dropped: it would leave nothing.
     """
 
     a: float
@@ -166,7 +167,9 @@ class Contrast(Rule):
         base, expert, anti = stacked
         tiny = math.log(torch.finfo(stacked.dtype).tiny)
         moved = base + self.a * (expert.clamp(min=tiny) - anti.clamp(min=tiny))
-        return torch.log_softmax(torch.where(self._allowed(base, expert), moved, -torch.inf), dim=-1)
+        allowed = self._allowed(base, expert)
+        nothing_left = ~(allowed & ~torch.isneginf(base)).any(dim=-1, keepdim=True)
+        return torch.log_softmax(torch.where(allowed | nothing_left, moved, -torch.inf), dim=-1)
 
     def _allowed(self, base: Tensor, expert: Tensor) -> Tensor:
         if self.a == 0 or self.mask == "none":
@@ -192,7 +195,7 @@ class Gated(Rule):
 
     def weights(self, stacked: Tensor) -> Tensor:
         """Weights [M, ...] on the simplex for every example."""
-        scores = confidence_features(stacked) @ self.slopes.to(stacked.dtype)
+        scores = confidence_features(stacked) @ self.slopes.to(stacked)
         return torch.softmax(scores + _column(self.bias, scores), dim=0)
 
     def __call__(self, stacked: Tensor) -> Tensor:

@@ -36,6 +36,7 @@ def fit_linear(stacked: Tensor, labels: Tensor, *, steps: int = 2000, tolerance:
     """
     true = _of_label(stacked, labels).double()
     true = (true - true.max(dim=0).values.clamp(min=FLOOR)).exp()  # the scale per example does not move the optimum
+    true = true[:, true.any(dim=0)]  # an example that no member allows says nothing, and would end the iteration early
     weights = torch.full((len(true),), 1 / len(true), dtype=torch.float64, device=true.device)
     for _ in range(steps):
         mixture = (weights @ true).clamp(min=torch.finfo(torch.float64).tiny)
@@ -93,7 +94,7 @@ def fit_gate(stacked: Tensor, labels: Tensor, rule: str, *, ridge: float = 1e-2)
 
     ``ridge/2 * |slopes|^2 + ridge/2 * |bias|^2`` keeps a gate that learns nothing at equal weights.
     """
-    logs = stacked.double()
+    logs = stacked.double().clamp(min=FLOOR)  # the derivative by a weight is the log itself
     features = confidence_features(logs)
     centre = features.mean(dim=(0, 1))
     scale = features.std(dim=(0, 1)).clamp(min=1e-6)

@@ -14,6 +14,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
 from safetensors.torch import load_file, save_file
@@ -23,9 +24,11 @@ from harness import correlate, registry, scores, tasks
 from harness.combinations import MemberPart, OutputCombination, load_combination
 from harness.cost import counters, latency, memory
 from harness.evaluate import metrics
-from harness.evaluate.predictions import BATCH, BATCH_POLICY, predict
+from harness.evaluate.predictions import predict
+from harness.lm import evaluation
 from harness.models.recipes import (
     PoolPlan,
+    Source,
     TrainingPlan,
     base_digest,
     load_pool,
@@ -35,7 +38,7 @@ from harness.models.recipes import (
     train_planned,
 )
 from harness.store import Key, Store, code_version, digest, read_json, write_json
-from harness.tasks import Task
+from harness.tasks import Documents, Task, TaskReference
 from harness.types import Combination, Ingredients, NotApplicable, Part, Pool, Split
 
 CODE = (
@@ -47,6 +50,8 @@ CODE = (
     "harness.scores",
     "harness.correlate",
     "harness.tasks.images",
+    "harness.tasks.text",
+    "harness.lm.evaluation",
 )
 """The modules, besides the methods, that artefacts are named after."""
 
@@ -56,23 +61,23 @@ class Setting:
     """What all jobs of a run share."""
 
     store: Path
-    task: str
+    task: TaskReference
     limit: int | None
     device: str
 
 
 @dataclass(frozen=True)
 class Data:
-    """The digests of the splits, and what the scores need to know of the task."""
+    """The digests of the splits, and of what is scored."""
 
     train: str
     heldout: str
     test: str
-    classes: int
+    scored: str
 
     @classmethod
     def of(cls, task: Task) -> Data:
-        return cls(task.train.digest, task.heldout.digest, task.test.digest, task.classes)
+        return cls(task.train.digest, task.heldout.digest, task.test.digest, task.digest)
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,7 +111,6 @@ class VariantPlan:
             seed=self.method_seed,
             splits=[self.data.train, self.data.heldout],
             device=self.device,
-            batches=BATCH_POLICY,
         )
 
     @property
@@ -115,12 +119,13 @@ class VariantPlan:
         return seed_of(self.seed, self.method, dict(self.parameters), self.positions) % 2**31
 
     def key(self, kind: str, code: str, **inputs: Any) -> Key:
-        """The key of something measured on the built variant, on the test split."""
-        return Key.of(kind, code=code, build=self.build_key.digest, test=self.data.test, **inputs)
+        """The key of something measured on the built variant, on what is scored."""
+        return Key.of(kind, code=code, build=self.build_key.digest, test=self.data.scored, **inputs)
 
     @property
     def evaluation_key(self) -> Key:
-        return self.key("evaluation", "harness.cost.counters", scores=code_version("harness.scores"))
+        versions = [code_version(module) for module in ("harness.scores", "harness.lm.evaluation")]
+        return self.key("evaluation", "harness.cost.counters", versions=versions)
 
     def score_key(self, reference: VariantPlan) -> Key:
         return self.key("score", "harness.scores", reference=reference.build_key.digest)
@@ -148,6 +153,22 @@ def task_of(setting: Setting) -> Task:
     return tasks.load(setting.task, Store(setting.store), setting.limit)
 
 
+@lru_cache(maxsize=2)
+def documents_of(setting: Setting) -> Documents:
+    """What is scored, kept by each process; read from the store, since to load lm-eval takes seconds."""
+    task, store = task_of(setting), Store(setting.store)
+    if setting.task.kind == "images":
+        return task.documents
+    key = Key.of("documents", code="harness.tasks.questions", task=task.digest)
+    if not store.has(key):
+        found = task.documents
+        with store.write(key) as folder:
+            record = {"ids": list(found.ids), "tasks": list(found.tasks), "labels": found.labels.tolist()}
+            write_json(folder / "documents.json", {**record, "classes": found.classes})
+    record = read_json(store.path(key) / "documents.json")
+    return Documents(record["ids"], record["tasks"], torch.tensor(record["labels"]), record["classes"])
+
+
 @lru_cache(maxsize=8)
 def _pool(setting: Setting, plan: PoolPlan) -> Pool:
     return load_pool(plan, Store(setting.store))
@@ -160,9 +181,7 @@ def _members(setting: Setting, plan: VariantPlan) -> Pool:
 
 def predictions_key(part: str, split: str, device: str) -> Key:
     """The key of one part's predictions on one split."""
-    return Key.of(
-        "predictions", code="harness.combinations", part=part, split=split, batches=BATCH_POLICY, device=device
-    )
+    return Key.of("predictions", code="harness.combinations", part=part, split=split, device=device)
 
 
 @lru_cache(maxsize=1024)
@@ -194,11 +213,11 @@ class CachedPredictions:
         return torch.stack([self(part, split) for part in parts])
 
 
-def train_member(setting: Setting, plan: TrainingPlan, base: TrainingPlan | None) -> None:
-    """Train one model (or one run's checkpoints) and predict held-out and test with it."""
+def prepare_member(setting: Setting, plan: Source, base: Source | None) -> None:
+    """Train one model (or one run's checkpoints) unless it is there, and predict held-out and test with it."""
     store, device = Store(setting.store), torch.device(setting.device)
     task = task_of(setting)
-    if not store.has(plan.key()):
+    if isinstance(plan, TrainingPlan) and not store.has(plan.key()):
         start = member_of(base, store) if base else None
         train_planned(plan, task.train, store, start, device)
     cached = CachedPredictions(store, setting.device)
@@ -231,7 +250,8 @@ def build_variant(setting: Setting, plan: VariantPlan) -> None:
         with store.write(plan.build_key) as folder:
             write_json(folder / "built.json", {**built, "details": combination.details})
             combination.save(folder)
-    _evaluate(setting, plan, load_combination(store.path(plan.build_key), pool, device), cached)
+    if setting.task.kind == "images":
+        _evaluate(setting, plan, load_combination(store.path(plan.build_key), pool, device), cached)
 
 
 def _evaluate(setting: Setting, plan: VariantPlan, combination: Combination, cached: CachedPredictions) -> None:
@@ -246,18 +266,52 @@ def _evaluate(setting: Setting, plan: VariantPlan, combination: Combination, cac
             combine_seconds += time.perf_counter() - begin
         else:
             found[split.name] = predict(combination.log_probs, split)
-    examples = metrics.per_example(found["test"].numpy(), task.test.labels.numpy())
-    scores.check_finite(examples)
     calibrated = scores.calibrated(found["test"], task.test.labels, found["heldout"], task.heldout.labels)
+    record = {"combine_seconds": combine_seconds, **calibrated}
+    _write_evaluation(setting, plan, combination, found["test"].numpy(), record, {})
+
+
+def evaluate_variants(setting: Setting, plans: tuple[VariantPlan, ...]) -> None:
+    """Score language models with lm-eval's tasks: all these variants in one pass over the models they share."""
+    store = Store(setting.store)
+    todo = [plan for plan in plans if _is_built(store, plan) and not store.has(plan.evaluation_key)]
+    if not todo:
+        return
+    combinations = [_load(setting, plan) for plan in todo]
+    scored = evaluation.score_combinations(combinations, task_of(setting))
+    failures = []
+    for plan, combination, answers in zip(todo, combinations, scored.answers, strict=True):
+        record = {"combine_seconds": scored.combine_seconds / len(todo), "pass": scored.record}
+        try:
+            _write_evaluation(setting, plan, combination, answers.log_probs, record, evaluation.measures(answers))
+        except scores.NonFinite as error:  # the others of the pass keep their scores
+            failures.append(f"{plan.name}: {error}")
+    if failures:
+        raise scores.NonFinite("; ".join(failures))
+
+
+def _write_evaluation(
+    setting: Setting,
+    plan: VariantPlan,
+    combination: Combination,
+    log_probs: np.ndarray,
+    record: dict[str, Any],
+    measures: Mapping[str, np.ndarray],
+) -> None:
+    """Per-example scores from log-probabilities [N, C] of every document, counted costs, other per-document measures."""
+    task = task_of(setting)
+    examples = metrics.per_example(log_probs, documents_of(setting).labels.numpy())
+    scores.check_finite(examples)
     counts = {
         "params_stored": counters.parameters_stored(combination),
         "params_active": counters.parameters_active(combination),
-        "flops_per_example": counters.flops_per_example(combination, task.test.inputs[:50]),
+        "flops_per_example": counters.flops_per_example(combination, task.test.inputs[: min(task.test.batch, 50)]),
     }
-    with cached.store.write(plan.evaluation_key) as folder:
+    with Store(setting.store).write(plan.evaluation_key) as folder:
         columns = {str(name): torch.tensor(examples[name].to_numpy()) for name in examples}
         save_file(columns, folder / "examples.safetensors")
-        write_json(folder / "evaluation.json", {"combine_seconds": combine_seconds, **calibrated, **counts})
+        save_file({name: torch.tensor(values) for name, values in measures.items()}, folder / "measures.safetensors")
+        write_json(folder / "evaluation.json", {**record, **counts})
 
 
 def built(store: Store, plan: VariantPlan) -> dict[str, Any] | None:
@@ -280,14 +334,21 @@ def examples_of(store: Store, plan: VariantPlan) -> pd.DataFrame:
     return pd.DataFrame({name: columns[name].numpy() for name in names})
 
 
+def measures_of(store: Store, plan: VariantPlan) -> dict[str, np.ndarray]:
+    """A variant's other per-document values on test, by name: the mean of each is a score."""
+    columns = load_file(store.path(plan.evaluation_key) / "measures.safetensors")
+    return {name: columns[name].numpy() for name in sorted(columns)}
+
+
 def score_variant(setting: Setting, plan: VariantPlan, reference: VariantPlan) -> None:
     """Aggregates of one variant and seed, with intervals, paired with the reference's."""
     store = Store(setting.store)
     if not _is_built(store, plan):
         return
     other = None if plan.build_key == reference.build_key else examples_of(store, reference)
-    labels = task_of(setting).test.labels.numpy()
-    found = scores.score(examples_of(store, plan), labels, plan.data.classes, other)
+    documents = documents_of(setting)
+    found = scores.score(examples_of(store, plan), documents.labels.numpy(), documents.classes, other)
+    found["measures"] = scores.score_measures([measures_of(store, plan)])
     with store.write(plan.score_key(reference)) as folder:
         write_json(folder / "score.json", found)
 
@@ -299,7 +360,7 @@ def summary_key(plans: tuple[VariantPlan, ...], references: tuple[VariantPlan, .
         code="harness.scores",
         builds=[plan.build_key.digest for plan in plans],
         references=[plan.build_key.digest for plan in references],
-        test=plans[0].data.test,
+        test=plans[0].data.scored,
     )
 
 
@@ -313,6 +374,7 @@ def summarise_variant(
     is_reference = all(p.build_key == r.build_key for p, r in zip(plans, references, strict=True))
     others = None if is_reference else [examples_of(store, plan) for plan in references]
     found = scores.score_over_seeds([examples_of(store, plan) for plan in plans], others)
+    found["measures"] = scores.score_measures([measures_of(store, plan) for plan in plans])
     with store.write(summary_key(plans, references)) as folder:
         write_json(folder / "summary.json", found)
 
@@ -328,9 +390,10 @@ def measure_latency(setting: Setting, plan: VariantPlan, reference: VariantPlan)
     if not _is_built(store, plan):
         return
     candidate, other = _load(setting, plan), _load(setting, reference)
-    inputs = task_of(setting).test.inputs
-    alone = latency.measure(candidate, other, inputs[:1], rounds=200, seconds=0.25)
-    full = latency.measure(candidate, other, inputs[:BATCH], rounds=50, seconds=0.4)
+    test = task_of(setting).test
+    batch = test.inputs[: test.batch]
+    alone = latency.measure(candidate, other, test.inputs[:1], rounds=200, seconds=0.25)
+    full = latency.measure(candidate, other, batch, rounds=50, seconds=0.4)
     with store.write(plan.latency_key(reference)) as folder:
         found = {
             "latency_ms_p50": alone.p50_ms,
@@ -338,7 +401,7 @@ def measure_latency(setting: Setting, plan: VariantPlan, reference: VariantPlan)
             "latency_ratio_p50": alone.ratio,
             "latency_ratio_low": alone.ratio_low,
             "latency_ratio_high": alone.ratio_high,
-            "throughput_per_s": len(inputs[:BATCH]) / full.p50_ms * 1000,
+            "throughput_per_s": len(batch) / full.p50_ms * 1000,
             "throughput_ratio": full.ratio,
         }
         write_json(folder / "latency.json", found)
@@ -349,7 +412,8 @@ def measure_memory(setting: Setting, plan: VariantPlan) -> None:
     store = Store(setting.store)
     if not _is_built(store, plan):
         return
-    batches = task_of(setting).test.inputs[: 2 * BATCH].split(BATCH)
+    test = task_of(setting).test
+    batches = test.inputs[: 2 * test.batch].split(test.batch)
 
     def work() -> None:
         combination = _load(setting, plan)

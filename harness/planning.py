@@ -10,13 +10,15 @@ from typing import Any
 
 import torch
 
-from harness import jobs
+from harness import jobs, registry
 from harness.engine import Job
 from harness.errors import BadInput
 from harness.jobs import Data, Setting, StudyPlan, VariantPlan
-from harness.models.recipes import PoolPlan, TrainingPlan, member_digests, plan_pool
+from harness.models.architectures import TRAINABLE
+from harness.models.recipes import FolderPlan, PoolPlan, Source, TrainingPlan, plan_folders, plan_pool
+from harness.models.training import Schedule
 from harness.store import Key, Store
-from harness.suite import Suite
+from harness.suite import HfPool, Suite, TrainPool
 from harness.tasks import Task
 
 SECONDS_PER_EPOCH = 0.4
@@ -77,17 +79,12 @@ def make_plan(suite: Suite, options: Options) -> Plan:
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     store = Path(options.out) / ".store"
-    setting = Setting(store, suite.file.task, options.limit, device)
+    setting = Setting(store, suite.task, options.limit, device)
     task = jobs.task_of(setting)
     data = Data.of(task)
     seeds = suite.file.seeds if options.seed is None else [options.seed]
-    shape = {"side": task.side, "classes": task.classes}
     pools = {
-        seed: {
-            name: plan_pool(name, recipe, data=data.train, shape=shape, seed=seed)
-            for name, recipe in suite.pools.items()
-        }
-        for seed in seeds
+        seed: {name: _pool(suite, name, recipe, task, seed) for name, recipe in suite.pools.items()} for seed in seeds
     }
     chosen = _chosen(suite, options.only)
     variants = {
@@ -108,6 +105,38 @@ def make_plan(suite: Suite, options: Options) -> Plan:
     plan = Plan(suite, options, setting, task, list(seeds), pools, variants, studies)
     plan.jobs = planned_jobs(plan)
     return plan
+
+
+def _pool(suite: Suite, name: str, recipe: TrainPool | HfPool, task: Task, seed: int) -> PoolPlan:
+    if isinstance(recipe, HfPool):
+        if suite.task.kind == "images":
+            raise BadInput(f"pool '{name}' holds language models, which the task '{task.name}' is not for",
+                           place=suite.path)  # fmt: skip
+        return plan_folders(name, recipe)
+    known = TRAINABLE[suite.task.kind]
+    for architecture in recipe.architecture if isinstance(recipe.architecture, list) else [recipe.architecture]:
+        if recipe.base is None and architecture not in known:
+            problem = f"pool '{name}': architecture '{architecture}' is not for {suite.task.kind}"
+            raise BadInput(problem, place=suite.path, choices=known)
+    groups = set(task.train.groups)
+    for group in recipe.vary.data or []:
+        if group not in groups:
+            raise BadInput(f"pool '{name}': unknown data '{group}'", place=suite.path, given=group, choices=groups)
+    return plan_pool(
+        name, recipe, data=task.train.digest, shape=task.shape, seed=seed, defaults=_schedule(suite.task.kind)
+    )
+
+
+def _schedule(kind: str) -> Schedule:
+    """Batch size and precision by kind of data: windows of text are many examples each."""
+    if kind == "images":
+        return Schedule(1)
+    return Schedule(1, batch_size=32, precision="bfloat16" if _bfloat16_pays() else "float32")
+
+
+def _bfloat16_pays() -> bool:
+    """Whether this processor multiplies matrices in bfloat16 itself."""
+    return torch.cuda.is_available() or bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 def _chosen(suite: Suite, only: str | None) -> list[Any]:
@@ -146,6 +175,10 @@ def _jobs(plan: Plan) -> Iterator[PlannedJob]:
         needs = _needs(study.pool, trainings)
         arguments = {"setting": setting, "plan": study}
         yield PlannedJob(Job(name, jobs.study_pool, arguments, needs, cost=10), (study.key(),), "study")
+    passes: dict[tuple[int, str], str] = {}
+    images = setting.task.kind == "images"
+    if not images:
+        yield from _pass_jobs(plan, passes)
     for seed in plan.seeds:
         reference = plan.reference(seed)
         for name, variant in plan.variants[seed].items():
@@ -153,11 +186,14 @@ def _jobs(plan: Plan) -> Iterator[PlannedJob]:
             needs = _needs(variant.pool, trainings)
             arguments = {"setting": setting, "plan": variant}
             seconds = _expected_seconds(variant)
-            keys = _unless_inapplicable(plan, variant, (variant.build_key, variant.evaluation_key))
+            evaluated = (variant.evaluation_key,) if images else ()
+            keys = _unless_inapplicable(plan, variant, (variant.build_key, *evaluated))
             built = f"{place}build {name}"
             yield PlannedJob(Job(built, jobs.build_variant, arguments, needs, cost=seconds), keys, "build")
             against = {**arguments, "reference": reference}
             after = (built, f"{place}build {reference.name}")
+            if not images:
+                after = (*after, passes[seed, name], passes[seed, reference.name])
             keys = _unless_inapplicable(plan, variant, (variant.score_key(reference),))
             yield PlannedJob(Job(f"{place}score {name}", jobs.score_variant, against, after, cost=0.1), keys, "score")
             if seed == plan.seeds[0] and cost.latency:
@@ -180,29 +216,48 @@ def _jobs(plan: Plan) -> Iterator[PlannedJob]:
         yield PlannedJob(job, keys, "score")
 
 
+def _pass_jobs(plan: Plan, passes: dict[tuple[int, str], str]) -> Iterator[PlannedJob]:
+    """Scoring language models: one pass over a pool's members for all output rules, one for each other variant.
+
+    ``passes`` is filled with the job that scores each variant.
+    """
+    for seed in plan.seeds:
+        groups: dict[str, list[VariantPlan]] = {}
+        for name, variant in plan.variants[seed].items():
+            shared = registry.get(variant.method).family in ("single", "output")
+            groups.setdefault(f"rules of {variant.pool.name}" if shared else name, []).append(variant)
+        for what, variants in groups.items():
+            job = f"seed {seed}: score {what} with lm-eval"
+            keys = [key for v in variants for key in _unless_inapplicable(plan, v, (v.evaluation_key,))]
+            needs = tuple(f"seed {seed}: build {variant.name}" for variant in variants)
+            arguments = {"setting": plan.setting, "plans": tuple(variants)}
+            cost = 8.0 * len(variants[0].digests) if len(variants) > 1 else 8.0
+            yield PlannedJob(Job(job, jobs.evaluate_variants, arguments, needs, cost=cost), tuple(keys), "lm-eval")
+            passes |= {(seed, variant.name): job for variant in variants}
+
+
 def _training_jobs(plan: Plan, pool: PoolPlan, seed: int, trainings: dict[str, str]) -> Iterator[PlannedJob]:
     for training in (*((pool.base,) if pool.base else ()), *pool.members):
-        key = training.key()
-        if key.digest in trainings:
+        identity = training.digests[-1]
+        if identity in trainings:
             continue
-        name = f"seed {seed}: train {pool.name}/{training.name}"
-        trainings[key.digest] = name
+        folder = isinstance(training, FolderPlan)
+        name = f"seed {seed}: {'read' if folder else 'train'} {pool.name}/{training.name}"
+        trainings[identity] = name
         base = pool.base if training.start else None
-        needs = (trainings[base.key().digest],) if base else ()
-        cost = training.schedule.epochs * SECONDS_PER_EPOCH + 0.5
+        needs = (trainings[base.digests[-1]],) if base else ()
+        cost = 2.0 if isinstance(training, FolderPlan) else training.schedule.epochs * SECONDS_PER_EPOCH + 0.5
         arguments = {"setting": plan.setting, "plan": training, "base": base}
         splits = (plan.task.heldout.digest, plan.task.test.digest)
-        digests = _digests(training)
-        keys = tuple(jobs.predictions_key(d, split, plan.setting.device) for d in digests for split in splits)
-        yield PlannedJob(Job(name, jobs.train_member, arguments, needs, cost=cost), (key, *keys), "train")
-
-
-def _digests(training: TrainingPlan) -> tuple[str, ...]:
-    return member_digests(PoolPlan("", "", (training,), None))
+        keys = [jobs.predictions_key(d, s, plan.setting.device) for d in training.digests for s in splits]
+        if isinstance(training, TrainingPlan):
+            keys.append(training.key())
+        yield PlannedJob(Job(name, jobs.prepare_member, arguments, needs, cost=cost), tuple(keys), "train")
 
 
 def _needs(pool: PoolPlan, trainings: Mapping[str, str]) -> tuple[str, ...]:
-    return tuple(trainings[t.key().digest] for t in (*((pool.base,) if pool.base else ()), *pool.members))
+    sources: tuple[Source, ...] = (*((pool.base,) if pool.base else ()), *pool.members)
+    return tuple(trainings[source.digests[-1]] for source in sources)
 
 
 def _expected_seconds(variant: VariantPlan) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import pkgutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, get_args, get_type_hints
@@ -76,11 +76,20 @@ def describe_type(field: pydantic.fields.FieldInfo) -> str:
         if getattr(kind, "__origin__", None) is list:
             return f"list[{words(args[0])}]"
         if hasattr(kind, "__metadata__"):
-            return words(args[0])
+            return _bounded(words(args[0]), kind.__metadata__)
         return " | ".join(words(a) if isinstance(a, type) or get_args(a) else str(a) for a in args)
 
-    bounds = [str(m).replace("(", " ").rstrip(")") for m in field.metadata]
-    return ", ".join([words(field.annotation), *bounds]).lower()
+    return _bounded(words(field.annotation), field.metadata)
+
+
+_SIGNS = {"gt": ">", "ge": ">=", "lt": "<", "le": "<="}
+
+
+def _bounded(word: str, metadata: Iterable[Any]) -> str:
+    """A type's word with the bounds that stand in its annotation: "float > 0, <= 1"."""
+    limits = [limit for entry in metadata for limit in getattr(entry, "metadata", [entry])]
+    bounds = [f"{s} {getattr(limit, key):g}" for limit in limits for key, s in _SIGNS.items() if hasattr(limit, key)]
+    return f"{word} {', '.join(bounds)}" if bounds else word
 
 
 _METHODS: dict[str, Method] = {}
@@ -136,6 +145,8 @@ def _parameter_model(name: str, function: Callable[..., Combination]) -> type[py
     for parameter in list(inspect.signature(function).parameters.values())[1:]:
         if parameter.kind is not inspect.Parameter.KEYWORD_ONLY:
             raise TypeError(f"method '{name}': parameter '{parameter.name}' must be keyword-only")
+        if parameter.name not in hints:
+            raise TypeError(f"method '{name}': parameter '{parameter.name}' has no type")
         default = ... if parameter.default is inspect.Parameter.empty else parameter.default
         fields[parameter.name] = (hints[parameter.name], default)
     config = pydantic.ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 import torch
@@ -18,7 +20,7 @@ class NonFinite(ValueError):
 
 def score(
     examples: pd.DataFrame, labels: np.ndarray, classes: int, reference: pd.DataFrame | None
-) -> dict[str, float | str]:
+) -> dict[str, Any]:
     """Aggregates of one variant on one seed.
 
     Args:
@@ -34,7 +36,7 @@ def score(
     count = len(examples)
     draws = stats.resample_counts(count)
     correct, confidence = examples["correct"].to_numpy(), examples["confidence"].to_numpy()
-    found: dict[str, float | str] = {"n": count}
+    found: dict[str, Any] = {"n": count}
     _put(found, "accuracy", stats.wilson(int(correct.sum()), count))
     for name in ("nll", "brier"):
         _put(found, name, stats.bootstrap_mean(examples[name].to_numpy(), draws))
@@ -61,9 +63,9 @@ def calibrated(
     return {"temperature": temperature, "nll_calibrated": float(examples["nll"].mean()), "ece_calibrated": ece}
 
 
-def score_over_seeds(examples: list[pd.DataFrame], references: list[pd.DataFrame] | None) -> dict[str, float | str]:
+def score_over_seeds(examples: list[pd.DataFrame], references: list[pd.DataFrame] | None) -> dict[str, Any]:
     """Means over the seeds, with intervals from resampling both seeds and examples; one table for each seed."""
-    found: dict[str, float | str] = {"n": len(examples[0])}
+    found: dict[str, Any] = {"n": len(examples[0])}
 
     def stacked(tables: list[pd.DataFrame], column: str) -> np.ndarray:
         return np.stack([table[column].to_numpy(np.float64) for table in tables])
@@ -78,7 +80,16 @@ def score_over_seeds(examples: list[pd.DataFrame], references: list[pd.DataFrame
     return found | {"verdict": stats.verdict(difference, None)}
 
 
-def _put(found: dict[str, float | str], name: str, interval: stats.Interval) -> None:
+def score_measures(seeds: list[dict[str, np.ndarray]]) -> dict[str, dict[str, float]]:
+    """Mean of every per-document measure over documents and seeds, with its interval, by name."""
+    found = {}
+    for name in seeds[0]:
+        interval = stats.over_seeds(np.stack([measures[name] for measures in seeds]))
+        found[name] = {"value": interval.value, "low": interval.low, "high": interval.high, "n": interval.n}
+    return found
+
+
+def _put(found: dict[str, Any], name: str, interval: stats.Interval) -> None:
     found |= {name: interval.value, f"{name}_low": interval.low, f"{name}_high": interval.high}
 
 

@@ -90,7 +90,7 @@ def bootstrap_ece(confidence: np.ndarray, correct: np.ndarray, counts: np.ndarra
     """Interval of the expected calibration error of ``confidence`` and ``correct`` [N] over equal-width bins.
 
     Raises:
-        ValueError: for no examples, or counts over another number of items.
+        ValueError: for no examples, counts or ``correct`` over another number of items, or confidences outside 0..1.
     """
     confidence, correct = np.asarray(confidence, np.float64), np.asarray(correct, np.float64)
     _check_counts(confidence, counts)
@@ -111,6 +111,8 @@ def ece_over_seeds(
 def _ece_and_resampled(
     confidence: np.ndarray, correct: np.ndarray, counts: np.ndarray, bins: int
 ) -> tuple[float, np.ndarray]:
+    if correct.shape != confidence.shape:
+        raise ValueError(f"confidence {confidence.shape} and correct {correct.shape} must be equally long")
     index = confidence_bins(confidence, bins)
     gaps = np.zeros((len(confidence), bins), np.float32)
     gaps[np.arange(len(confidence)), index] = confidence - correct
@@ -155,7 +157,7 @@ def verdict(difference: Interval, p: float | None, alpha: float = 0.05) -> Verdi
     ``better`` and ``worse`` need an interval that excludes 0 and, where there is a p-value, ``p < alpha``. A NaN in
     either is ``unclear``.
     """
-    if p is not None and not p < alpha:
+    if not difference.low <= difference.high or (p is not None and not p < alpha):
         return "unclear"
     if difference.low > 0:
         return "better"

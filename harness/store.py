@@ -132,15 +132,27 @@ class Store:
 
     def artefacts(self) -> Iterator[tuple[Path, Mapping[str, Any]]]:
         """Every artefact's folder and manifest, in a fixed order."""
-        for manifest in sorted(self.root.glob(f"*/*/*/{MANIFEST}")):
+        for manifest in self._manifests():
             yield manifest.parent, read_json(manifest)
+
+    def _manifests(self) -> list[Path]:
+        return sorted(self.root.glob(f"*/*/[!.]*/{MANIFEST}"))  # a folder that is still being written starts with a dot
 
     def damaged(self) -> list[str]:
         """One line for each file whose bytes are not those that were written."""
         lines = []
-        for folder, manifest in self.artefacts():
-            for name, expected in manifest["files"].items():
-                path = folder / name
+        for manifest in self._manifests():
+            try:
+                record = read_json(manifest)
+                files = dict(record["files"])
+                made_of = self.path(Key(record["kind"], json.dumps(record["inputs"], sort_keys=True)))
+            except (ValueError, KeyError, TypeError):
+                lines.append(f"{manifest}: not a manifest")
+                continue
+            if made_of != manifest.parent:
+                lines.append(f"{manifest}: its inputs are not those of its folder")
+            for name, expected in files.items():
+                path = manifest.parent / name
                 if not path.is_file():
                     lines.append(f"{path}: missing")
                 elif file_digest(path) != expected:

@@ -68,7 +68,7 @@ def load(text: str, source: str) -> Document:
         node = loader.get_single_node()
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
-        raise BadInput(f"character {error.character!a} is not allowed in YAML", place=f"{source}:{line}") from None
+        raise BadInput(f"character {chr(error.character)!a} is not allowed in YAML", place=f"{source}:{line}") from None
     except yaml.MarkedYAMLError as error:
         raise _syntax_error(error, source) from None
     except (ValueError, OverflowError):  # PyYAML's chr() of "\UFFFFFFFF", and its int() of a %YAML version

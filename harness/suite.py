@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import pydantic
 from pydantic import Field
@@ -14,6 +14,7 @@ from pydantic import Field
 from harness import registry, strict_yaml
 from harness.errors import BadInput
 from harness.store import digest
+from harness.tasks import TaskReference
 
 MAIN = "main"
 Name = Annotated[str, Field(pattern=r"^[a-z0-9_]+$")]
@@ -31,6 +32,16 @@ class Vary(_Strict):
     lr: Annotated[list[Positive], Field(min_length=1)] = [1e-3]
     augment: Annotated[list[Annotated[float, Field(ge=0)]], Field(min_length=1)] = [0.0]
     epochs: Annotated[list[Count], Field(min_length=1)] | None = None
+    data: Annotated[list[str], Field(min_length=1)] | None = None
+
+
+class HfPool(_Strict):
+    """A pool of Hugging Face folders, or of adapters on the base; paths are relative to the suite file."""
+
+    base: str | None = None
+    members: Annotated[list[str], Field(min_length=1)]
+
+    kind: ClassVar[str] = "fine_tunes"
 
 
 class TrainPool(_Strict):
@@ -38,6 +49,8 @@ class TrainPool(_Strict):
 
     architecture: Name | Annotated[list[Name], Field(min_length=2)] = "small_cnn"
     start: Literal["shared_base", "independent"]
+    base: str | None = None
+    """The folder of the shared base, which is then not trained."""
     members: Count = 1
     epochs: Count = 6
     base_epochs: Count = 2
@@ -60,26 +73,47 @@ class TrainPool(_Strict):
     @property
     def varied(self) -> Mapping[str, list[Any]]:
         """The varied settings by name, in a fixed order."""
-        return {"lr": self.vary.lr, "augment": self.vary.augment, "epochs": self.vary.epochs or [self.epochs]}
+        epochs = self.vary.epochs or [self.epochs]
+        return {"groups": self.vary.data or [None], "lr": self.vary.lr, "augment": self.vary.augment, "epochs": epochs}
 
     def contradiction(self) -> tuple[str, str] | None:
         """The key and the sentence of a setting that contradicts another."""
+        if self.base is not None and self.start != "shared_base":
+            return "base", "a pool with a base has start: shared_base"
         if self.start == "shared_base" and isinstance(self.architecture, list):
             return "architecture", "members of several architectures cannot start from one shared base"
         if self.checkpoints and self.bootstrap:
             return "bootstrap", "'checkpoints' are of one run on all training examples: drop 'bootstrap'"
         if self.checkpoints and self.members != 1:
             return "members", "'checkpoints' are of one run: drop 'members'"
-        epochs = max(self.vary.epochs or [self.epochs])
+        if self.checkpoints and isinstance(self.architecture, list):
+            return "architecture", "'checkpoints' are of one run: name one architecture"
+        if isinstance(self.architecture, list) and len(self.architecture) > self.members:
+            return "architecture", f"a pool of {self.members} has no member for some of these architectures"
+        epochs = self.varied["epochs"][0]  # one run takes the first of everything that varies
         if self.checkpoints and self.checkpoints > epochs:
             return "checkpoints", f"the last {self.checkpoints} checkpoints of a run of {epochs} epochs"
         return None
 
 
 class PoolSpec(_Strict):
-    """Where a pool's members come from."""
+    """Where a pool's members come from: one of the two."""
 
-    train: TrainPool
+    train: TrainPool | None = None
+    hf: HfPool | None = None
+
+    @property
+    def chosen(self) -> TrainPool | HfPool:
+        found = self.train or self.hf
+        assert found is not None
+        return found
+
+
+class LmEval(_Strict):
+    """Tasks of lm-eval by name, and a folder of task files, relative to the suite file."""
+
+    lm_eval: Annotated[list[str], Field(min_length=1)]
+    include_path: str | None = None
 
 
 class Subsets(_Strict):
@@ -110,7 +144,7 @@ class SuiteFile(_Strict):
 
     suite: Annotated[str, Field(pattern=r"^[a-z0-9_-]+$")]
     question: str = ""
-    task: str
+    task: str | LmEval
     pool: PoolSpec
     pools: dict[Name, PoolSpec] = {}
     seeds: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)] = [0]
@@ -139,7 +173,8 @@ class Suite:
     text: str
     digest: str
     file: SuiteFile
-    pools: Mapping[str, TrainPool]
+    task: TaskReference
+    pools: Mapping[str, TrainPool | HfPool]
     variants: tuple[Variant, ...]
 
 
@@ -152,19 +187,48 @@ def read_suite(path: Path, tasks: Collection[str], architectures: Collection[str
         file = SuiteFile.model_validate(document.value)
     except pydantic.ValidationError as error:
         raise _first_fault(error, document) from None
-    _known("task", file.task, tasks, document.place(("task",)))
+    if isinstance(file.task, str):
+        _known("task", file.task, tasks, document.place(("task",)))
     if MAIN in file.pools:
         raise BadInput(f"the name '{MAIN}' is taken by 'pool'", place=document.place(("pools", MAIN)))
-    pools = {MAIN: file.pool.train, **{name: spec.train for name, spec in file.pools.items()}}
-    for name, pool in pools.items():
-        _check_pool(pool, ("pool", "train") if name == MAIN else ("pools", name, "train"), document, architectures)
+    pools: dict[str, TrainPool | HfPool] = {}
+    for name, spec in {MAIN: file.pool, **file.pools}.items():
+        place: strict_yaml.Position = ("pool",) if name == MAIN else ("pools", name)
+        if (spec.train is None) == (spec.hf is None):
+            raise BadInput("a pool is trained here or lies in folders", place=document.place(place),
+                           hint="give it one of: train, hf")  # fmt: skip
+        if spec.train:
+            _check_pool(spec.train, (*place, "train"), document, architectures)
+        pools[name] = located(spec.chosen, path.parent)
     if len(set(file.seeds)) < len(file.seeds):
         raise BadInput("a seed is named twice", place=document.place(("seeds",)))
     variants = tuple(_variants(file, document, pools))
     _known("reference", file.reference, [v.name for v in variants], document.place(("reference",)))
     for name in file.correlate.pools if file.correlate else []:
         _known("pool", name, pools, document.place(("correlate", "pools")))
-    return Suite(str(path), document.text, digest(file.model_dump(mode="json")), file, pools, variants)
+    task = _task(file, pools[MAIN], path.parent)
+    return Suite(str(path), document.text, digest(file.model_dump(mode="json")), file, task, pools, variants)
+
+
+def _task(file: SuiteFile, pool: TrainPool | HfPool, folder: Path) -> TaskReference:
+    if isinstance(file.task, str):
+        return TaskReference(file.task)
+    tokenizer = pool.base or (pool.members[0] if isinstance(pool, HfPool) else None)
+    include_path = _beside(folder, file.task.include_path)
+    return TaskReference(file.suite, tuple(file.task.lm_eval), include_path, tokenizer)
+
+
+def located(pool: TrainPool | HfPool, folder: Path) -> TrainPool | HfPool:
+    """The pool with its folders as seen from here."""
+    changes: dict[str, Any] = {"base": _beside(folder, pool.base)}
+    if isinstance(pool, HfPool):
+        changes["members"] = [_beside(folder, member) for member in pool.members]
+    return pool.model_copy(update=changes)
+
+
+def _beside(folder: Path, name: str | None) -> str | None:
+    """A path of a suite file, which is relative to that file; an archive's name stays as it is."""
+    return name if name is None or name.startswith("archive:") else str(folder / Path(name).expanduser())
 
 
 def _check_pool(
@@ -176,13 +240,13 @@ def _check_pool(
         raise BadInput(fault[1], place=document.place((*path, fault[0])))
 
 
-def _known(what: str, name: str, choices: Collection[str], place: str) -> None:
-    if name not in choices:
-        raise BadInput(f"unknown {what} '{name}'", place=place, given=name, choices=choices)
+def _known(what: str, name: Any, choices: Collection[str], place: str) -> None:
+    if not isinstance(name, str) or name not in choices:
+        raise BadInput(f"unknown {what} '{name}'", place=place, given=str(name), choices=choices)
 
 
 def _variants(
-    file: SuiteFile, document: strict_yaml.Document, pools: Mapping[str, TrainPool]
+    file: SuiteFile, document: strict_yaml.Document, pools: Mapping[str, TrainPool | HfPool]
 ) -> Iterator[Variant]:
     seen: dict[str, str] = {}
     for index, item in enumerate(file.methods):
@@ -195,6 +259,9 @@ def _variants(
         (name, options), *_ = item.items()
         method = registry.get(name, place)
         given = dict(options or {})
+        for key, value in given.items():
+            if value == []:
+                raise BadInput(f"'{key}' is an empty list", place=document.place((*path, name, key)))
         chosen_pools = _as_list(given.pop("pool", MAIN))
         for pool in chosen_pools:
             _known("pool", pool, pools, document.place((*path, name, "pool")))
@@ -224,8 +291,8 @@ def _validated(method: registry.Method, parameters: Mapping[str, Any], place: st
         raise
 
 
-def _size(pool: TrainPool) -> int:
-    return pool.checkpoints or pool.members
+def _size(pool: TrainPool | HfPool) -> int:
+    return len(pool.members) if isinstance(pool, HfPool) else pool.checkpoints or pool.members
 
 
 def _as_list(value: Any) -> list[Any]:
@@ -271,13 +338,13 @@ def _word(value: Any) -> str:
 
 
 def _first_fault(error: pydantic.ValidationError, document: strict_yaml.Document) -> BadInput:
-    """The fault that stands first in the file, in words."""
+    """The fault that stands first in the file, in words; a missing key comes last: it may only be misspelled."""
 
-    def depth(fault: Any) -> tuple[int, int]:
-        place = document.place(_path(fault["loc"], document))
-        return int(place.rsplit(":", 1)[1]), -len(fault["loc"])
+    def rank(fault: Any) -> tuple[bool, int, int]:
+        line = document.line(_path(fault["loc"], document))
+        return fault["type"] == "missing", line, -len(fault["loc"])
 
-    fault = min(error.errors(), key=depth)
+    fault = min(error.errors(), key=rank)
     path = _path(fault["loc"], document)
     place, name = document.place(path), str(path[-1]) if path else "the suite"
     for part in reversed(path):  # an item of a list is named by the list's key
@@ -316,8 +383,8 @@ def _keys_at(path: strict_yaml.Position) -> list[str]:
     """The keys that a place in a suite file knows."""
     model: type[pydantic.BaseModel] = SuiteFile
     children: dict[type[pydantic.BaseModel], dict[str, type[pydantic.BaseModel]]] = {
-        SuiteFile: {"pool": PoolSpec, "pools": PoolSpec, "correlate": Correlate, "cost": CostSpec},
-        PoolSpec: {"train": TrainPool},
+        SuiteFile: {"task": LmEval, "pool": PoolSpec, "pools": PoolSpec, "correlate": Correlate, "cost": CostSpec},
+        PoolSpec: {"train": TrainPool, "hf": HfPool},
         TrainPool: {"vary": Vary},
         Correlate: {"subsets": Subsets},
     }
@@ -329,7 +396,7 @@ def _keys_at(path: strict_yaml.Position) -> list[str]:
 def json_schema(tasks: Collection[str], architectures: Collection[str]) -> dict[str, Any]:
     """The JSON schema of a suite file, for editors: the methods' parameters are those of the registry."""
     schema = SuiteFile.model_json_schema()
-    schema["properties"]["task"]["enum"] = sorted(tasks)
+    schema["properties"]["task"]["anyOf"][0]["enum"] = sorted(tasks)
     schema["$defs"]["TrainPool"]["properties"]["architecture"]["examples"] = sorted(architectures)
     items: list[dict[str, Any]] = [{"enum": list(registry.methods())}]
     for name, method in registry.methods().items():
@@ -345,4 +412,3 @@ def json_schema(tasks: Collection[str], architectures: Collection[str]) -> dict[
     schema["properties"]["methods"]["items"] = {"anyOf": items}
     schema["title"] = "Stockpot suite"
     return schema
-

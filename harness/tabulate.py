@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,10 @@ import pandas as pd
 
 from harness import correlate, environment, jobs, registry
 from harness.jobs import VariantPlan
-from harness.models.recipes import PoolPlan, TrainingPlan, training_log
+from harness.models.recipes import PoolPlan, Source, training_log
 from harness.planning import Plan
 from harness.results import ALL_SEEDS, CORRELATION_COLUMNS, EXAMPLE_COLUMNS, SCHEMA_VERSION, VARIANT_COLUMNS
-from harness.store import Store, read_json, write_json
+from harness.store import Key, Store, read_json, write_json
 
 COUNTED = ("params_stored", "params_active", "flops_per_example")
 CALIBRATED = ("temperature", "nll_calibrated", "ece_calibrated")
@@ -37,7 +38,7 @@ def write_results(
     variants = pd.DataFrame(rows, columns=list(VARIANT_COLUMNS))
     variants.to_csv(folder / "variants.csv", index=False)
     write_json(folder / "details.json", table.details)
-    _tidy(variants).to_parquet(folder / "scores.parquet", index=False)
+    _tidy(variants, table.measures).to_parquet(folder / "scores.parquet", index=False)
     table.examples().to_parquet(folder / "examples.parquet", index=False)
     warnings = _write_study(folder, plan, store, errors)
     write_json(folder / "run.json", _record(plan, store, rows, table.details, warnings, run_record))
@@ -49,6 +50,8 @@ class _Table:
     def __init__(self, plan: Plan, store: Store, errors: Mapping[str, str]) -> None:
         self.plan, self.store, self.errors = plan, store, errors
         self.details: dict[str, dict[str, Any]] = {}
+        self.measures: list[dict[str, Any]] = []
+        """Rows of scores.parquet that are no columns of variants.csv."""
 
     def rows(self) -> list[dict[str, Any]]:
         per_seed = {seed: [self._row(v) for v in self.plan.variants[seed].values()] for seed in self.plan.seeds}
@@ -80,10 +83,20 @@ class _Table:
         evaluation = read_json(self.store.path(plan.evaluation_key) / "evaluation.json")
         reference = self.plan.reference(plan.seed)
         row |= {"status": "ok", "build_seconds": built["build_seconds"]}
-        row |= {key: evaluation[key] for key in (*COUNTED, *CALIBRATED)}
-        row |= read_json(self.store.path(plan.score_key(reference)) / "score.json")
+        row |= {key: evaluation.get(key) for key in (*COUNTED, *CALIBRATED)}
+        row |= self._scores(plan.name, str(plan.seed), plan.score_key(reference), "score")
         row |= self._measured(plan, reference)
         return row
+
+    def _scores(self, variant: str, seed: str, key: Key, name: str) -> dict[str, Any]:
+        """The scores of a row; per-task measures are kept apart, but bits per byte over all tasks is a column."""
+        found: dict[str, Any] = read_json(self.store.path(key) / f"{name}.json")
+        measures = found.pop("measures")
+        self.measures += [{"variant": variant, "seed": seed, "metric": m, **v} for m, v in measures.items()]
+        if bits := measures.get("bits_per_byte"):
+            found |= {"bits_per_byte": bits["value"]}
+            found |= {f"bits_per_byte_{end}": bits[end] for end in ("low", "high")}
+        return found
 
     def _measured(self, plan: VariantPlan, reference: VariantPlan) -> dict[str, Any]:
         """Times and memory, which only the first seed has; a measurement that failed leaves its cells empty."""
@@ -108,32 +121,34 @@ class _Table:
             states = {"status": broken["status"], "reason": reason, "verdict": broken["status"]}
             return {**kept, "seed": ALL_SEEDS, **states, "energy_source": first["energy_source"]}
         means = ("adaptive_ece", "aurc", "macro_f1", *CALIBRATED, "build_seconds", "members_train_seconds")
-        summary |= {key: sum(row[key] for row in rows) / len(rows) for key in means}
+        summary |= {key: sum(row[key] for row in rows) / len(rows) for key in means if first[key] is not None}
         plans = tuple(self.plan.variants[seed][first["variant"]] for seed in self.plan.seeds)
         references = tuple(self.plan.reference(seed) for seed in self.plan.seeds)
         summary.pop("mcnemar_p", None)
-        return summary | read_json(self.store.path(jobs.summary_key(plans, references)) / "summary.json")
+        key = jobs.summary_key(plans, references)
+        return summary | self._scores(first["variant"], ALL_SEEDS, key, "summary")
 
     def examples(self) -> pd.DataFrame:
         """examples.parquet of every variant that is ok."""
         tables = []
-        test = self.plan.task.test
+        documents = jobs.documents_of(self.plan.setting)
         for seed in self.plan.seeds:
             for name, plan in self.plan.variants[seed].items():
                 if str(seed) in self.details.get(name, {}):
                     table = jobs.examples_of(self.store, plan)
-                    table.insert(0, "label", test.labels.numpy())
-                    table.insert(0, "example_id", list(test.ids))
+                    table.insert(0, "label", documents.labels.numpy())
+                    table.insert(0, "task", list(documents.tasks))
+                    table.insert(0, "example_id", list(documents.ids))
                     table.insert(0, "seed", seed)
                     table.insert(0, "variant", name)
                     tables.append(table)
         if not tables:
             return pd.DataFrame(columns=list(EXAMPLE_COLUMNS))
         whole = pd.concat(tables, ignore_index=True)[list(EXAMPLE_COLUMNS)]
-        return whole.astype({"variant": "category", "example_id": "category", "nll": "float32", "brier": "float32"})
+        return whole.astype({"variant": "category", "example_id": "category", "task": "category", "nll": "float32", "brier": "float32"})
 
 
-def _trainings(plan: VariantPlan) -> list[TrainingPlan]:
+def _trainings(plan: VariantPlan) -> list[Source]:
     """The training runs behind the members that a variant was given, and their base."""
     pool = plan.pool
     if plan.positions is None or pool.kind == "checkpoints":
@@ -143,8 +158,8 @@ def _trainings(plan: VariantPlan) -> list[TrainingPlan]:
     return [*([pool.base] if pool.base else []), *members]
 
 
-def _seconds(training: TrainingPlan, store: Store) -> float:
-    return training_log(training, store).seconds if store.has(training.key()) else 0.0
+def _seconds(training: Source, store: Store) -> float:
+    return training_log(training, store).seconds
 
 
 def _mark_pareto(rows: list[dict[str, Any]]) -> None:
@@ -156,7 +171,7 @@ def _mark_pareto(rows: list[dict[str, Any]]) -> None:
         row["pareto"] = not any(p != here and p[0] >= here[0] and p[1] >= here[1] for p in points)
 
 
-def _tidy(variants: pd.DataFrame) -> pd.DataFrame:
+def _tidy(variants: pd.DataFrame, measures: list[dict[str, Any]]) -> pd.DataFrame:
     """scores.parquet: one row per variant, seed and metric, with its interval where it has one, and its source."""
     texts = {"variant", "family", "method", "pool", "params", "members", "seed", "status", "reason", "n", "verdict"}
     bounds = {"diff_vs_reference": "diff", "latency_ratio_p50": "latency_ratio"}
@@ -176,6 +191,8 @@ def _tidy(variants: pd.DataFrame) -> pd.DataFrame:
         table["n"] = pd.to_numeric(variants["n"]).astype("Int64")
         table["source"] = _source(column, variants)
         tables.append(table.dropna(subset="value"))
+    if measures:
+        tables.append(pd.DataFrame(measures).assign(source="lm-eval"))
     return pd.concat(tables, ignore_index=True)
 
 
@@ -217,10 +234,10 @@ def _record(
     run_record: Mapping[str, Any],
 ) -> dict[str, Any]:
     """run.json."""
-    suite, task = plan.suite, plan.task
+    suite, task, documents = plan.suite, plan.task, jobs.documents_of(plan.setting)
     states = [row["status"] for row in rows if row["seed"] == ALL_SEEDS]
     if plan.options.limit is not None:
-        warnings = [*warnings, f"a trial run on the first {len(task.test)} test examples (--limit): never a verdict"]
+        warnings = [*warnings, f"a trial run on the first {len(documents.ids)} test examples (--limit): never a verdict"]
     for name, seeds in details.items():
         for sentence in sorted({w for found in seeds.values() for w in found.get("warnings", [])}):
             warnings = [*warnings, f"{name}: {sentence}"]
@@ -247,8 +264,9 @@ def _record(
             "name": task.name,
             "title": task.title,
             "source": task.source,
-            "classes": task.classes,
-            "splits": {split.name: len(split) for split in (task.train, task.heldout, task.test)},
+            "classes": documents.classes,
+            "splits": {split.name: len(split.inputs) for split in (task.train, task.heldout, task.test)},
+            "documents": dict(Counter(documents.tasks)),
         },
         "reference": {
             "variant": suite.file.reference,
@@ -266,18 +284,15 @@ def _pool_record(plan: Plan, name: str, store: Store) -> dict[str, Any]:
     seeds = {}
     for seed in plan.seeds:
         pool = plan.pools[seed][name]
-        trained = [t for t in (*((pool.base,) if pool.base else ()), *pool.members) if store.has(t.key())]
+        trained = (*((pool.base,) if pool.base else ()), *pool.members)
         seeds[str(seed)] = {
             "train_seconds": round(sum(_seconds(t, store) for t in trained), 3),
             "members": [
                 {
                     "name": t.name,
                     "architecture": str(t.architecture),
-                    "seed": t.seed,
-                    "epochs": t.schedule.epochs,
-                    "lr": t.schedule.lr,
-                    "augment": t.schedule.augment,
                     "train_seconds": round(_seconds(t, store), 3),
+                    **t.describe(),
                 }
                 for t in trained
             ],

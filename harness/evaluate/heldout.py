@@ -5,32 +5,34 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from harness.evaluate.predictions import predict
 from harness.fitting import accuracy, nll
+from harness.models import forward
 from harness.types import Member, Split
 
 Score = tuple[float, float]
-"""Accuracy, then minus the negative log-likelihood: larger is better, and equal accuracies are told apart."""
+"""Accuracy, then minus the negative log-likelihood (or the other way round): larger is better."""
 
 
-def score(log_probs: Tensor, labels: Tensor) -> Score:
-    """The held-out score of predictions [N, C]."""
-    return accuracy(log_probs, labels), -nll(log_probs, labels)
+def score(log_probs: Tensor, labels: Tensor, criterion: str = "accuracy") -> Score:
+    """The held-out score of predictions [N, C]: first what choices go by (``Split.criterion``), then the other."""
+    found = accuracy(log_probs, labels), -nll(log_probs, labels)
+    return found if criterion == "accuracy" else found[::-1]
 
 
-def ranking(members: Sequence[Member], stacked: Tensor, labels: Tensor) -> list[int]:
+def ranking(
+    members: Sequence[Member], stacked: Tensor, labels: Tensor, criterion: str = "accuracy"
+) -> list[int]:
     """Positions of the members from best to worst on these predictions [M, N, C]; names break exact ties."""
-    scores = [score(log_probs, labels) for log_probs in stacked]
+    scores = [score(log_probs, labels, criterion) for log_probs in stacked]
     return sorted(range(len(members)), key=lambda k: (-scores[k][0], -scores[k][1], members[k].name))
 
 
 def predict_module(module: nn.Module, split: Split) -> Tensor:
     """Log-probabilities [N, C] of a network."""
-    device = next(module.parameters()).device
-    return predict(lambda batch: torch.log_softmax(module(batch.to(device)).float(), dim=-1), split)
+    return predict(lambda batch: forward.log_probs(module, batch), split)
 
 
 def search_scale(
@@ -44,8 +46,10 @@ def search_scale(
     curve = []
     for scale in grid:
         module = build(scale)
-        found = score(predict_module(module, split), split.labels)
-        curve.append({"scale": scale, "accuracy": found[0], "nll": -found[1]})
+        predictions = predict_module(module, split)
+        found = score(predictions, split.labels, split.criterion)
+        accurate, likely = score(predictions, split.labels)
+        curve.append({"scale": scale, "accuracy": accurate, "nll": -likely})
         wanted = (-found[0], -found[1]) if lowest else found
         if best is None or wanted > best[0]:
             best = (wanted, scale, module)

@@ -130,9 +130,16 @@ def macro_f1(prediction: np.ndarray, labels: np.ndarray, classes: int) -> float:
 
 
 def confidence_bins(confidence: np.ndarray, bins: int = 15) -> np.ndarray:
-    """The equal-width bin (lo, hi] of each confidence [N], 0..``bins`` - 1; a confidence of 0 is in the first."""
+    """The equal-width bin (lo, hi] of each confidence [N], 0..``bins`` - 1; a confidence of 0 is in the first.
+
+    Raises:
+        ValueError: for confidences outside 0..1.
+    """
+    confidence = np.asarray(confidence, np.float64)
+    if not ((confidence >= 0) & (confidence <= 1)).all():
+        raise ValueError("confidences must lie in 0..1")
     # Searching the edges, not multiplying: 0.2 * 15 rounds up, out of the bin that ends at 0.2.
-    return np.maximum(np.searchsorted(_edges(bins), np.asarray(confidence, np.float64), side="left") - 1, 0)
+    return np.maximum(np.searchsorted(_edges(bins), confidence, side="left") - 1, 0)
 
 
 def _edges(bins: int) -> np.ndarray:

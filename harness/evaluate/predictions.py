@@ -1,4 +1,4 @@
-"""Running models over a split: always in the same batches, in float32, without gradients."""
+"""Running models over a split: always in the split's own batches, in float32, without gradients."""
 
 from __future__ import annotations
 
@@ -9,12 +9,6 @@ from torch import Tensor
 
 from harness.types import Split
 
-BATCH = 250
-"""Examples per batch: small enough that activations stay in the cache, twice as quick as the whole split at once."""
-
-BATCH_POLICY = f"in order, {BATCH} at a time"
-
-
 def predict(log_probs: Callable[[Tensor], Tensor], split: Split) -> Tensor:
     """Log-probabilities [N, C] of a part or a combination on a split, on the CPU.
 
@@ -23,4 +17,4 @@ def predict(log_probs: Callable[[Tensor], Tensor], split: Split) -> Tensor:
         split: the examples.
     """
     with torch.inference_mode():
-        return torch.cat([log_probs(batch).cpu() for batch in split.inputs.split(BATCH)])
+        return torch.cat([log_probs(batch).cpu() for batch in split.inputs.split(split.batch)])

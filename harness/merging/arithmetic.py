@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 Weights = Mapping[str, Tensor]
+Place = tuple[int, tuple[int, ...], tuple[int, ...]]
 
 
 def streamed(
@@ -24,17 +25,17 @@ def streamed(
     first model (tied weights) are combined once and share storage in the result.
     """
     result: dict[str, Tensor] = {}
-    tied: dict[tuple[int, tuple[int, ...]], str] = {}
+    tied: dict[Place, str] = {}
     held: list[Tensor] = []  # keeps lazily read tensors alive, or a freed address could pass for a tie
     in_memory = isinstance(models[0], dict)
     for name in models[0]:
         first = models[0][name]
         if in_memory:
-            address = (first.data_ptr(), tuple(first.shape))
-            if first.numel() and address in tied:
-                result[name] = result[tied[address]]
+            place = _place(first)
+            if first.numel() and place in tied:
+                result[name] = result[tied[place]]
                 continue
-            tied[address] = name
+            tied[place] = name
             held.append(first)
         if not first.is_floating_point():
             result[name] = first.clone()
@@ -95,14 +96,19 @@ def task_vector_sum(
 
 def floating_names(model: Weights) -> Iterator[str]:
     """The names of the floating-point tensors, each tied tensor once, in the model's order."""
-    seen: set[tuple[int, tuple[int, ...]]] = set()
+    seen: set[Place] = set()
     for name in model:
         tensor = model[name]
         if not tensor.is_floating_point():
             continue
         if isinstance(model, dict) and tensor.numel():
-            address = (tensor.data_ptr(), tuple(tensor.shape))
-            if address in seen:
+            place = _place(tensor)
+            if place in seen:
                 continue
-            seen.add(address)
+            seen.add(place)
         yield name
+
+
+def _place(tensor: Tensor) -> Place:
+    """The same for two names exactly if they show the same elements in the same order: a transposed view does not."""
+    return tensor.data_ptr(), tuple(tensor.shape), tensor.stride()

@@ -12,7 +12,8 @@ from harness.types import Member, NotApplicable
 def check_mergeable(members: Sequence[Member]) -> None:
     """Raise ``NotApplicable`` unless the members' weights can be combined element by element.
 
-    Checked in this order: there are members, one architecture, the same keys, the same shapes, finite values.
+    Checked in this order: there are members, one architecture, the same keys; then, tensor by tensor, the same shapes
+    and finite values.
     """
     if not members:
         raise NotApplicable("there is nothing to merge: the pool is empty")
@@ -22,6 +23,7 @@ def check_mergeable(members: Sequence[Member]) -> None:
             raise NotApplicable(
                 f"different architectures: {first.name} is {first.architecture}, {other.name} is {other.architecture}"
             )
+    for other in members[1:]:
         differing = sorted(set(first.weights) ^ set(other.weights))
         if differing:
             more = f" and {len(differing) - 3} more" if len(differing) > 3 else ""

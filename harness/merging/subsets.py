@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from harness.merging.arithmetic import Weights
+from harness.models.weights import without_ties
 
 
 class FlatModels:
@@ -19,7 +20,8 @@ class FlatModels:
 
     def __init__(self, module: nn.Module, models: Sequence[Weights]) -> None:
         self.module = module.eval()
-        state = {name: t for name, t in module.state_dict(keep_vars=True).items() if t.is_floating_point()}
+        tensors, untied = module.state_dict(keep_vars=True), without_ties(module)
+        state = {name: tensors[name] for name in untied if tensors[name].is_floating_point()}
         order = {name: _memory_order(tensor) for name, tensor in state.items()}
         self.matrix = torch.stack(
             [torch.cat([w[n].to(torch.float32).permute(order[n]).flatten() for n in state]) for w in models]

@@ -47,8 +47,15 @@ def trim(vector: Tensor, density: float) -> Tensor:
 
 
 def elect_signs(vectors: Tensor) -> Tensor:
-    """The sign [d] of the sum over the task vectors [M, d]; where it is 0, the sign most entries of the model have."""
-    signs = vectors.sum(dim=0).sign()
+    """The sign [d] of the sum over the task vectors [M, d]; where it is 0, the sign most entries of the model have.
+
+    Positive where no sign has the majority. Summed in float64, in which entries that cancel but for rounding have the
+    same sum, and so the same sign, in any order of the members.
+    """
+    total = torch.zeros(vectors.shape[1], dtype=torch.float64, device=vectors.device)
+    for vector in vectors:
+        total += vector
+    signs = total.sign().to(vectors.dtype)
     majority = signs.sum().sign()
     return torch.where(signs == 0, majority if majority != 0 else 1.0, signs)
 

@@ -1,4 +1,4 @@
-"""The zoo: small image classifiers that train in seconds; ``build`` turns an ``Architecture`` into a module."""
+"""The zoo: small networks that train in seconds; ``build`` turns any ``Architecture`` into a module."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from harness.errors import BadInput
+from harness.models import causal_lm
 from harness.moe.layer import MixtureOfExperts
 from harness.types import Architecture
 
@@ -89,7 +90,12 @@ ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {
     "small_cnn": SmallCNN,
     "small_cnn_bn": _small_cnn_bn,
     "mlp": MLP,
+    "tiny_llama": causal_lm.tiny_llama,
+    causal_lm.NAME: causal_lm.from_configuration,
 }
+
+TRAINABLE = {"images": ("mlp", "small_cnn", "small_cnn_bn"), "text": ("tiny_llama",)}
+"""What a suite may name, by kind of task."""
 
 
 def build(architecture: Architecture) -> nn.Module:
@@ -116,7 +122,8 @@ def with_options(architecture: Architecture, **options: Any) -> Architecture:
 def half_size(architecture: Architecture) -> Architecture:
     """The same family at about half the width of every layer (a quarter of most matrices)."""
     widths = ("width", "hidden")
-    signature = inspect.signature(SmallCNN if architecture.name.startswith("small_cnn") else MLP)
+    maker = SmallCNN if architecture.name.startswith("small_cnn") else ARCHITECTURES[architecture.name]
+    signature = inspect.signature(maker)
     given = dict(architecture.options)
     present = {w: given.get(w, signature.parameters[w].default) for w in widths if w in signature.parameters}
     return with_options(architecture, **{w: max(1, value // 2) for w, value in present.items()})

@@ -1,4 +1,4 @@
-"""Recipes of trained pools: which members a pool has, how each is trained, and what its artefact is called.
+"""Recipes of pools: which members a pool has, how each is trained or where it lies, and what it is called.
 
 A recipe is planned before anything is trained, so that a run knows all its keys, and what it can reuse, at once.
 """
@@ -6,7 +6,7 @@ A recipe is planned before anything is trained, so that a run knows all its keys
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cache
 from typing import Any, Protocol
@@ -14,10 +14,20 @@ from typing import Any, Protocol
 import torch
 
 from harness.models.architectures import build
+from harness.models.folders import FolderModel, check_folder
 from harness.models.training import Schedule, TrainingLog, train
-from harness.models.weights import LazyWeights, load_module, save_weights
+from harness.models.weights import LazyWeights, load_module, save_weights, without_ties
 from harness.store import Key, Store, digest, read_json, write_json
 from harness.types import Architecture, Member, Pool, Split
+
+
+class FolderPool(Protocol):
+    """What a suite says of a pool of folders (``suite.HfPool``)."""
+
+    @property
+    def base(self) -> str | None: ...
+    @property
+    def members(self) -> list[str]: ...
 
 
 class TrainedPool(Protocol):
@@ -33,6 +43,8 @@ class TrainedPool(Protocol):
     def epochs(self) -> int: ...
     @property
     def base_epochs(self) -> int: ...
+    @property
+    def base(self) -> str | None: ...
     @property
     def bootstrap(self) -> bool: ...
     @property
@@ -59,6 +71,8 @@ class TrainingPlan:
     """Digest of the plan of the model it starts from; None for a fresh initialisation."""
     bootstrap: bool = False
     checkpoints: int = 1
+    groups: tuple[str, ...] = ()
+    """The groups of the training split it sees; all of them if empty."""
 
     def key(self) -> Key:
         fields = asdict(self)
@@ -71,19 +85,75 @@ class TrainingPlan:
         """What names the start of this run: members that share it may be averaged."""
         return self.start or digest([str(self.architecture), self.seed])
 
+    @property
+    def digests(self) -> tuple[str, ...]:
+        """The digests of the members it leaves, in time order, before it has run."""
+        return tuple(_member_digest(self, self.schedule.epochs - i) for i in reversed(range(self.checkpoints)))
+
+    def describe(self) -> dict[str, Any]:
+        """How it is trained, for the report."""
+        words = f"rate {self.schedule.lr:g}, {self.schedule.epochs} epochs"
+        words += f", noise {self.schedule.augment:g}" if self.schedule.augment else ""
+        words += f", on {' and '.join(self.groups)}" if self.groups else ""
+        words += ", on a bootstrap resample" if self.bootstrap else ""
+        words += ", bfloat16 matrix products" if self.schedule.precision == "bfloat16" else ""
+        settings = {key: getattr(self.schedule, key) for key in ("epochs", "lr", "augment", "precision")}
+        return {"how": words, "seed": self.seed, "groups": list(self.groups), **settings}
+
+
+@dataclass(frozen=True)
+class FolderPlan:
+    """A model that is there already, in a Hugging Face folder."""
+
+    name: str
+    model: FolderModel
+    identity: str
+    """Digest of its weights."""
+    start: str | None = None
+    """Digest of the base that the suite says it was fine-tuned from."""
+    checkpoints: int = 1
+
+    @property
+    def architecture(self) -> Architecture:
+        return self.model.architecture
+
+    @property
+    def digests(self) -> tuple[str, ...]:
+        return (self.identity,)
+
+    def describe(self) -> dict[str, Any]:
+        """Where it comes from, for the report."""
+        return {"how": f"{'adapter' if self.model.is_adapter else 'folder'} {self.model.folder}", "seed": None}
+
+
+Source = TrainingPlan | FolderPlan
+
 
 @dataclass(frozen=True)
 class PoolPlan:
-    """The training runs that make a pool."""
+    """Where a pool's members come from."""
 
     name: str
     kind: str
-    members: tuple[TrainingPlan, ...]
-    base: TrainingPlan | None
+    members: tuple[Source, ...]
+    base: Source | None
+
+
+def plan_folders(name: str, recipe: FolderPool) -> PoolPlan:
+    """The members of a pool of folders; ``BadInput`` where a folder is no model."""
+    base = _folder_plan("base", recipe.base, None) if recipe.base else None
+    members = [_folder_plan(f"m{i}", folder, base) for i, folder in enumerate(recipe.members)]
+    return PoolPlan(name, "fine_tunes" if base else "independent", tuple(members), base)
+
+
+def _folder_plan(name: str, folder: str, base: FolderPlan | None) -> FolderPlan:
+    model = FolderModel(folder, base.model.folder if base else None)
+    check_folder(model.path)
+    return FolderPlan(name, model, model.digest, base.identity if base else None)
 
 
 def plan_pool(
-    name: str, recipe: TrainedPool, *, data: str, shape: Mapping[str, int], seed: int
+    name: str, recipe: TrainedPool, *, data: str, shape: Mapping[str, int], seed: int, defaults: Schedule | None = None
 ) -> PoolPlan:
     """The training runs of a recipe.
 
@@ -94,18 +164,25 @@ def plan_pool(
         shape: the options every architecture needs (``side``, ``classes``).
         seed: the suite's seed; every run in the pool gets its own, derived from it. Two pools share a training run,
             and its artefact, where they describe the same one.
+        defaults: batch size and precision for this kind of data.
     """
+    usual = defaults or Schedule(1)
     names = recipe.architecture if isinstance(recipe.architecture, list) else [recipe.architecture]
     architectures = [Architecture(n, tuple(sorted({**shape, **recipe.options}.items()))) for n in names]
-    base = None
-    if recipe.start == "shared_base":
-        schedule = Schedule(recipe.base_epochs)
+    base: Source | None = None
+    if recipe.base is not None:
+        base = _folder_plan("base", recipe.base, None)
+        architectures = [base.architecture]
+    elif recipe.start == "shared_base":
+        schedule = replace(usual, epochs=recipe.base_epochs)
         base = TrainingPlan("base", architectures[0], schedule, seed_of(seed, "base", 0), data)
     choices = [dict(zip(recipe.varied, values, strict=True)) for values in itertools.product(*recipe.varied.values())]
     runs = 1 if recipe.checkpoints else recipe.members
     members = []
     for index in range(runs):
-        schedule = replace(Schedule(recipe.epochs), **choices[index % len(choices)])
+        chosen = dict(choices[index % len(choices)])
+        groups = chosen.pop("groups")
+        schedule = replace(usual, **chosen)
         members.append(
             TrainingPlan(
                 f"m{index}",
@@ -113,12 +190,19 @@ def plan_pool(
                 schedule,
                 seed_of(seed, recipe.kind, index),
                 data,
-                start=base.key().digest if base else None,
+                start=_start_digest(base),
                 bootstrap=recipe.bootstrap,
                 checkpoints=recipe.checkpoints or 1,
+                groups=(groups,) if groups else (),
             )
         )
     return PoolPlan(name, recipe.kind, tuple(members), base)
+
+
+def _start_digest(base: Source | None) -> str | None:
+    if base is None:
+        return None
+    return base.identity if isinstance(base, FolderPlan) else base.key().digest
 
 
 def seed_of(seed: int, *what: Any) -> int:
@@ -131,24 +215,32 @@ def train_planned(plan: TrainingPlan, split: Split, store: Store, start: Member 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(plan.seed)
         module = load_module(start) if start else build(plan.architecture)
-    rows = None
+    rows: Sequence[int] | None = None
+    if plan.groups:
+        rows = [row for row, group in enumerate(split.groups) if group in plan.groups]
     if plan.bootstrap:
         generator = torch.Generator().manual_seed(plan.seed)
-        rows = torch.randint(len(split), (len(split),), generator=generator).tolist()
+        among = torch.arange(len(split.inputs)) if rows is None else torch.tensor(rows)
+        rows = among[torch.randint(len(among), (len(among),), generator=generator)].tolist()
     kept: list[int] = []
     with store.write(plan.key()) as folder:
 
         def keep(epoch: int) -> None:
             if epoch > plan.schedule.epochs - plan.checkpoints:
-                save_weights(module.state_dict(), folder / f"epoch-{epoch:03d}.safetensors")
+                save_weights(without_ties(module), folder / f"epoch-{epoch:03d}.safetensors")
                 kept.append(epoch)
 
         log = train(module.to(device), split, plan.schedule, seed=plan.seed, rows=rows, after_epoch=keep)
-        write_json(folder / "training.json", {"rows": rows, "epochs": kept, **asdict(log)})
+        resample = rows if plan.bootstrap else None
+        write_json(folder / "training.json", {"rows": resample, "epochs": kept, **asdict(log)})
 
 
-def member_of(plan: TrainingPlan, store: Store, checkpoint: int = -1, name: str | None = None) -> Member:
-    """The trained member (its last checkpoint, unless another position is asked for); weights stay on disk."""
+def member_of(plan: Source, store: Store, checkpoint: int = -1, name: str | None = None) -> Member:
+    """The member (its last checkpoint, unless another position is asked for); weights stay on disk."""
+    if isinstance(plan, FolderPlan):
+        weights, start = plan.model.weights(), plan.start or plan.identity
+        provenance = {"folder": plan.model.folder}
+        return Member(plan.name, plan.architecture, weights, start, 0, provenance, plan.identity)
     folder = store.path(plan.key())
     record = read_json(folder / "training.json")
     epoch = record["epochs"][checkpoint]
@@ -172,17 +264,13 @@ def _member_digest(plan: TrainingPlan, epoch: int) -> str:
 @cache
 def member_digests(plan: PoolPlan) -> tuple[str, ...]:
     """The digests of a pool's members, in order, before anything is trained."""
-    return tuple(
-        _member_digest(run, run.schedule.epochs - run.checkpoints + 1 + i)
-        for run in plan.members
-        for i in range(run.checkpoints)
-    )
+    return tuple(itertools.chain.from_iterable(source.digests for source in plan.members))
 
 
 @cache
 def base_digest(plan: PoolPlan) -> str | None:
     """The digest of a pool's base, before it is trained; None for a pool without one."""
-    return _member_digest(plan.base, plan.base.schedule.epochs) if plan.base else None
+    return plan.base.digests[-1] if plan.base else None
 
 
 def load_pool(plan: PoolPlan, store: Store) -> Pool:
@@ -196,8 +284,10 @@ def load_pool(plan: PoolPlan, store: Store) -> Pool:
     return Pool(plan.name, plan.kind, tuple(members), base)
 
 
-def training_log(plan: TrainingPlan, store: Store) -> TrainingLog:
-    """What training this cost."""
+def training_log(plan: Source, store: Store) -> TrainingLog:
+    """What training this cost; nothing, where it was there already."""
+    if isinstance(plan, FolderPlan) or not store.has(plan.key()):
+        return TrainingLog(0.0, 0)
     record = read_json(store.path(plan.key()) / "training.json")
     return TrainingLog(record["seconds"], record["examples"])
 

@@ -11,21 +11,24 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from harness.models.forward import logits
 from harness.types import Split
 
 Loss = Callable[[Tensor, Tensor], Tensor]
-"""Mean loss from logits [B, C] and the rows [B] of the split that they belong to."""
+"""Mean loss from logits [N, C] and the rows [B] of the split's inputs that they belong to."""
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """How long and how hard to train; ``augment`` is the standard deviation of the Gaussian noise on the inputs."""
+    """How long and how hard to train; ``augment`` is the standard deviation of the Gaussian noise on images."""
 
     epochs: int
     lr: float = 1e-3
     augment: float = 0.0
     batch_size: int = 64
     weight_decay: float = 0.01
+    precision: str = "float32"
+    """"bfloat16" runs matrix products in it (autocast); the weights stay float32."""
 
 
 @dataclass(frozen=True)
@@ -58,9 +61,9 @@ def train(
         after_epoch: called with the number of finished epochs, the module in eval mode.
     """
     device = next(module.parameters()).device
-    inputs, labels = split.inputs.to(device), split.labels.to(device)
-    chosen = torch.arange(len(split)) if rows is None else torch.as_tensor(rows)
-    loss = loss or (lambda logits, batch: functional.cross_entropy(logits, labels[batch]))
+    inputs, labels = split.inputs.to(device), split.labels.to(device).view(len(split.inputs), -1)
+    chosen = torch.arange(len(inputs)) if rows is None else torch.as_tensor(rows)
+    loss = loss or (lambda found, batch: functional.cross_entropy(found, labels[batch].flatten()))
     batches = -(-len(chosen) // schedule.batch_size)
     optimiser = torch.optim.AdamW(module.parameters(), lr=schedule.lr, weight_decay=schedule.weight_decay)
     decay = torch.optim.lr_scheduler.LinearLR(optimiser, 1.0, 0.05, total_iters=schedule.epochs * batches)
@@ -76,7 +79,9 @@ def train(
                 if schedule.augment:
                     images = images + schedule.augment * torch.randn_like(images)
                 optimiser.zero_grad(set_to_none=True)
-                objective = loss(module(images), batch) + sum((layer.aux_loss for layer in auxiliary), start=zero)
+                with torch.autocast(device.type, torch.bfloat16, enabled=schedule.precision == "bfloat16"):
+                    found = logits(module, images)
+                objective = loss(found.float(), batch) + sum((layer.aux_loss for layer in auxiliary), start=zero)
                 objective.backward()
                 optimiser.step()
                 decay.step()

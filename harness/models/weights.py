@@ -44,8 +44,40 @@ def module_with(architecture: Architecture, weights: Mapping[str, Tensor]) -> nn
     """A module in eval mode that holds these weights; the global generator is left as it was."""
     with torch.random.fork_rng(devices=[]):  # the fresh weights that are overwritten are drawn from it
         module = build(architecture)
-    module.load_state_dict(dict(weights))
+    load_into(module, weights)
     return module.eval()
+
+
+def load_into(module: nn.Module, weights: Mapping[str, Tensor]) -> None:
+    """Copy weights into a module; of tied tensors, which files hold once, the second name may be absent.
+
+    Raises:
+        ValueError: names or shapes that are not the module's.
+    """
+    expected = module.state_dict()
+    missing = sorted(set(without_ties(module)) - set(weights))
+    unknown = sorted(name for name in set(weights) - set(expected) if not name.endswith("rotary_emb.inv_freq"))
+    if missing or unknown:
+        what = f"'{missing[0]}' is missing" if missing else f"'{unknown[0]}' is not one of its tensors"
+        raise ValueError(f"the weights do not fit the network: {what}")
+    with torch.no_grad():
+        for name in expected.keys() & set(weights):
+            tensor = weights[name]
+            if tensor.shape != expected[name].shape:
+                shapes = f"{list(tensor.shape)}, not {list(expected[name].shape)}"
+                raise ValueError(f"the weights do not fit the network: '{name}' is {shapes}")
+            expected[name].copy_(tensor)
+
+
+def without_ties(module: nn.Module) -> dict[str, Tensor]:
+    """A module's tensors, each tied one under its first name only, as safetensors files hold them."""
+    seen: set[int] = set()
+    found = {}
+    for name, tensor in module.state_dict().items():
+        if tensor.data_ptr() not in seen or not tensor.numel():
+            seen.add(tensor.data_ptr())
+            found[name] = tensor.detach()
+    return found
 
 
 def load_module(member: Member) -> nn.Module:

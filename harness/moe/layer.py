@@ -88,6 +88,7 @@ class MixtureOfExperts(nn.Module):
         top = noisy.topk(self.k + 1, dim=-1).values
         inside = noisy >= top[:, self.k - 1 : self.k]
         rival = torch.where(inside, top[:, self.k :], top[:, self.k - 1 : self.k])  # [N, E]
+        spread = spread.clamp(min=1e-6)  # softplus underflows: the slope by it, 1/spread^2, would be infinite times 0
         return torch.special.ndtr((clean - rival) / spread).sum(dim=0)
 
     def _sparse(self, x: Tensor, gates: Tensor) -> Tensor:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from harness.report.evidence import Evidence, best, is_one_model
 from harness.report.formats import percent, points, points_interval, ratio
 
@@ -26,7 +28,8 @@ def answer(evidence: Evidence) -> Answer:
     if reference is None or evidence.ok.empty:
         return Answer((("text", "There is no answer: the reference has no result in this run."),), (), ())
     main = evidence.ok[evidence.ok["pool"] == "main"]
-    cheap = main[[is_one_model(evidence, row) for row in main.to_dict("records")]]
+    alone = np.array([is_one_model(evidence, row) for row in main.to_dict("records")], dtype=bool)
+    cheap = main[alone]
     one = best(cheap[cheap["family"].isin(["weights", "trained"])]) or best(cheap)
     ensemble = best(main.drop(cheap.index))
     if ensemble is None or one is None:
@@ -58,12 +61,20 @@ def _one_against_ensemble(
         if found.low > 0:
             between = " is more accurate than the best ensemble, "
         elif found.high < 0:
-            between = " is the best single model made of all, and less accurate than the best ensemble, "
-    against = (
-        f" Against the reference, the first is {one['verdict']} ({points(one['diff_vs_reference'])}) and the second "
-        f"{ensemble['verdict']} ({points(ensemble['diff_vs_reference'])})."
-    )
+            between = f" is {_best_alone(one)}, and less accurate than the best ensemble, "
+    against = f" Against the reference, the first is {_standing(one)} and the second {_standing(ensemble)}."
     return [("code", one["variant"]), ("text", between), ("code", ensemble["variant"]), ("text", doubt + against)]
+
+
+def _best_alone(row: dict[str, Any]) -> str:
+    """What the best single model is called: a member that was left as it is was not made of all."""
+    return "the best single model" + (" made of all" if row["family"] in ("weights", "trained") else "")
+
+
+def _standing(row: dict[str, Any]) -> str:
+    if row["verdict"] == "reference":
+        return "the reference itself"
+    return f"{row['verdict']} ({points(row['diff_vs_reference'])})"
 
 
 def _notes(evidence: Evidence, reference: dict[str, Any]) -> list[str]:
@@ -98,7 +109,8 @@ def _headlines(
         shown.append((percent(ensemble["accuracy"]), f"best ensemble: {ensemble['variant']}, {cost} the FLOPs"))
     if one:
         cost = ratio(evidence.flops_ratio(one))
-        shown.append((percent(one["accuracy"]), f"best single model made of all: {one['variant']}, {cost} the FLOPs"))
+        what = _best_alone(one).removeprefix("the ")
+        shown.append((percent(one["accuracy"]), f"{what}: {one['variant']}, {cost} the FLOPs"))
     for found in evidence.run.correlations:
         if found["seed"] == "all" and found["pool"] == "main" and found["metric"] == "nll":
             shown.append((correlation_words(found["pearson"]), f"ensemble–average correlation (NLL), n = {found['n']}"))

@@ -172,8 +172,18 @@ def _coefficients(evidence: Evidence, pool: str, metric: str) -> str:
         if (found["pool"], found["metric"], found["seed"]) == (pool, metric, "all"):
             pearson, spearman, kendall = (correlation_words(found[k]) for k in ("pearson", "spearman", "kendall"))
             counts = f"n = {found['n']} subsets of {found['members']} members"
-            return f"Pearson {pearson}, Spearman {spearman}\nKendall {kendall}; {counts}"
+            return f"Pearson {pearson}, Spearman {spearman}\nKendall {kendall}; {counts}{_barrier(evidence, pool, metric)}"
     return ""
+
+
+def _barrier(evidence: Evidence, pool: str, metric: str) -> str:
+    """How often an average is worse than its mean member: never in one basin, nearly always between two."""
+    study = evidence.run.subsets
+    if study is None or metric != "nll":
+        return ""
+    rows = study[(study["pool"] == pool) & (study["metric"] == metric)]
+    worse = (rows["average"] > rows["members"]).mean()
+    return f"\nthe average is worse than its mean member in {100 * worse:.0f} % of subsets"
 
 
 RELIABILITY = (

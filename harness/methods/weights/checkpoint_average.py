@@ -6,10 +6,10 @@ from typing import Annotated
 
 from pydantic import Field
 
-from harness.combinations import SingleModel, merged_model
-from harness.merging.arithmetic import average
+from harness.combinations import SingleModel
 from harness.merging.guards import check_mergeable
 from harness.methods.output.checkpoint_ensemble import last_checkpoints
+from harness.methods.weights.uniform_soup import mean_of
 from harness.registry import method
 from harness.types import Ingredients
 
@@ -28,7 +28,6 @@ from harness.types import Ingredients
 def checkpoint_average(ingredients: Ingredients, *, n: Annotated[int, Field(ge=1)] = 5) -> SingleModel:
     checkpoints = last_checkpoints(ingredients, n)
     check_mergeable(checkpoints)
-    weights = average([member.weights for member in checkpoints])
-    architecture = checkpoints[0].architecture
-    module = merged_model(architecture, weights, ingredients.train.inputs, ingredients.device)
-    return SingleModel(architecture, module, {"checkpoints": [f"epoch {m.provenance['epochs']}" for m in checkpoints]})
+    module = mean_of(checkpoints, ingredients)
+    details = {"checkpoints": [f"epoch {member.provenance['epochs']}" for member in checkpoints]}
+    return SingleModel(checkpoints[0].architecture, module, details)

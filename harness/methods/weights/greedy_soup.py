@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Literal
 
-from harness.combinations import SingleModel, member_parts, merged_model
+from harness.combinations import SingleModel, member_parts
 from harness.evaluate.heldout import predict_module, ranking
 from harness.fitting import accuracy
-from harness.merging.arithmetic import average
 from harness.merging.guards import check_mergeable, different_starts
+from harness.methods.weights.uniform_soup import mean_of
 from harness.registry import method
 from harness.types import Ingredients
 
@@ -28,12 +28,10 @@ def greedy_soup(
     members, heldout = ingredients.members, ingredients.heldout
     check_mergeable(members)
     order = ranking(members, ingredients.stacked(member_parts(ingredients), heldout), heldout.labels)
-    architecture = members[0].architecture
     inside: list[int] = []
     best, curve = None, []
     for index in order:
-        trial = average([members[i].weights for i in (*inside, index)])
-        module = merged_model(architecture, trial, ingredients.train.inputs, ingredients.device)
+        module = mean_of([members[i] for i in (*inside, index)], ingredients)
         found = accuracy(predict_module(module, heldout), heldout.labels)
         taken = best is None or found > best[0] or (accept == "not_worse" and found == best[0])
         curve.append({"member": members[index].name, "heldout_accuracy": found, "taken": taken})
@@ -44,4 +42,4 @@ def greedy_soup(
     details = {"members": [members[i].name for i in inside], "heldout_accuracy": best[0], "steps": curve}
     if warning := different_starts([members[i] for i in inside]):
         details["warnings"] = [warning]
-    return SingleModel(architecture, best[1], details)
+    return SingleModel(members[0].architecture, best[1], details)

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from torch import nn
+
 from harness.combinations import SingleModel, merged_model
 from harness.merging.arithmetic import average
 from harness.merging.guards import check_mergeable, different_starts
+from harness.models.weights import load_module
 from harness.registry import method
-from harness.types import Ingredients
+from harness.types import Ingredients, Member
 
 
 @method(
@@ -20,8 +25,14 @@ from harness.types import Ingredients
 def uniform_soup(ingredients: Ingredients) -> SingleModel:
     members = ingredients.members
     check_mergeable(members)
-    weights = average([member.weights for member in members])
-    architecture = members[0].architecture
-    module = merged_model(architecture, weights, ingredients.train.inputs, ingredients.device)
     warning = different_starts(members)
-    return SingleModel(architecture, module, {"warnings": [warning]} if warning else {})
+    module = mean_of(members, ingredients)
+    return SingleModel(members[0].architecture, module, {"warnings": [warning]} if warning else {})
+
+
+def mean_of(members: Sequence[Member], ingredients: Ingredients) -> nn.Module:
+    """The network with the mean of the members' weights; one alone is that member, BatchNorm statistics included."""
+    if len(members) == 1:
+        return load_module(members[0]).to(ingredients.device)
+    weights = average([member.weights for member in members])
+    return merged_model(members[0].architecture, weights, ingredients.train.inputs, ingredients.device)

@@ -1,0 +1,114 @@
+"""A combination of language models written down in a file: what ``stockpot lm-eval`` scores.
+
+    pool: {hf: {base: ../base, members: [../expert-a, ../expert-b]}}   # folders, relative to the file
+    method: {linear: {weights: learned}}                              # any registered method
+    heldout: heldout.txt          # text that weights are fitted and scales are searched on, where the method does
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pydantic
+import torch
+from torch import Tensor
+
+from harness import registry, strict_yaml
+from harness.combinations import OutputCombination
+from harness.combining import Linear, Rule
+from harness.errors import BadInput
+from harness.evaluate.predictions import predict
+from harness.fitting import uniform
+from harness.models.recipes import load_pool, plan_folders
+from harness.store import Store
+from harness.suite import HfPool, located
+from harness.tasks.text import read_tokenizer, windows_of
+from harness.types import Combination, Ingredients, NotApplicable, Part, Split
+
+
+class _Pool(pydantic.BaseModel):
+    model_config = pydantic.ConfigDict(extra="forbid", strict=True)
+
+    hf: HfPool
+
+
+class CombinationFile(pydantic.BaseModel):
+    """The keys of a combination file."""
+
+    model_config = pydantic.ConfigDict(extra="forbid", strict=True)
+
+    pool: _Pool
+    method: dict[str, dict[str, Any] | None] | str
+    heldout: str | None = None
+    seed: int = 0
+
+
+def read_combination(path: Path, device: torch.device) -> tuple[Combination, Any]:
+    """Build the combination of a file; returns it and its models' tokenizer.
+
+    Raises:
+        BadInput: a bad file, unknown methods or parameters, folders that are no models, a method that does not apply.
+    """
+    document = strict_yaml.read(path)
+    try:
+        file = CombinationFile.model_validate(document.value)
+    except pydantic.ValidationError as error:
+        fault = error.errors()[0]
+        where = tuple(part for part in fault["loc"] if isinstance(part, str))
+        hint = None if fault["type"] != "extra_forbidden" else f"it has {', '.join(CombinationFile.model_fields)}"
+        raise BadInput(f"{'.'.join(where)}: {fault['msg']}", place=document.place(where), hint=hint) from None
+    method, parameters = _method(file, document)
+    recipe = located(file.pool.hf, path.parent)
+    assert isinstance(recipe, HfPool)
+    pool = load_pool(plan_folders("main", recipe), Store(path.parent))
+    tokenizer = read_tokenizer(Path(recipe.base or recipe.members[0]))
+    heldout = _heldout(path, file, tokenizer)
+    ingredients = Ingredients(pool, _no_windows(), heldout, _predict, file.seed, method.needs, device)
+    try:
+        return registry.build(method, ingredients, parameters), tokenizer
+    except NotApplicable as reason:
+        raise BadInput(f"method '{method.name}' does not apply: {reason}", place=document.place(("method",))) from None
+
+
+def models_and_rule(combination: Combination) -> tuple[list[torch.nn.Module], Rule]:
+    """The networks that a combination runs, and the rule that joins their predictions."""
+    models = [part.module for part in combination.parts()]
+    return models, combination.rule if isinstance(combination, OutputCombination) else Linear(uniform(1))
+
+
+def _method(file: CombinationFile, document: strict_yaml.Document) -> tuple[registry.Method, dict[str, Any]]:
+    given = {file.method: None} if isinstance(file.method, str) else file.method
+    if len(given) != 1:
+        raise BadInput("a combination has one method", place=document.place(("method",)))
+    (name, parameters), *_ = given.items()
+    method = registry.get(name, document.place(("method", name)))
+    return method, method.validate(parameters or {}, document.place(("method", name)))
+
+
+class _NoText:
+    """Stands where there is no held-out text: whatever needs it says what to add."""
+
+    def __init__(self, place: str) -> None:
+        self.place = place
+
+    def __getattr__(self, name: str) -> Any:
+        raise BadInput("the method chooses on held-out text, and there is none", place=self.place,
+                       hint="name a text file under 'heldout'")  # fmt: skip
+
+
+def _heldout(path: Path, file: CombinationFile, tokenizer: Any) -> Any:
+    if file.heldout is None:
+        return _NoText(str(path))
+    text = path.parent / Path(file.heldout).expanduser()
+    if not text.is_file():
+        raise BadInput("there is no such file", place=str(text))
+    return windows_of(text.read_text(encoding="utf-8"), tokenizer)
+
+
+def _no_windows() -> Split:
+    return Split("train", torch.zeros(0, 2, dtype=torch.long), torch.zeros(0, dtype=torch.long), [], "none")
+
+
+def _predict(part: Part, split: Split) -> Tensor:
+    return predict(part.log_probs, split)

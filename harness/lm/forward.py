@@ -1,0 +1,214 @@
+"""Running causal language models on batches of rows, and what has to be known of them first."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import psutil
+import torch
+from torch import Tensor, nn
+
+from harness.errors import BadInput
+from harness.lm.packing import Row
+from harness.types import NotApplicable
+
+LanguageModel = Callable[..., Any]
+"""A transformers causal language model, or any callable of ``input_ids`` ... whose result has ``logits`` [B, T, V]."""
+
+DEFAULT_LENGTH = 2048  # lm-eval's, for a model that does not say
+MOST_TOKENS = {"cpu": 4096, "cuda": 32768}  # in one batch: beyond, nothing gets faster
+MOST_BYTES = 1 << 30  # of one batch's logits on a CPU
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Rows as tensors [B, T], and the pairs to read: ``slots`` [P] among the kept positions and ``targets`` [P].
+
+    ``places`` [P] is where each pair's answer goes in the flat list of all target tokens.
+    """
+
+    inputs: dict[str, Tensor]
+    keep: Tensor
+    slots: Tensor
+    targets: Tensor
+    places: Tensor
+    sequences: list[int]
+
+    @property
+    def tokens(self) -> int:
+        """What a model runs, padding and all."""
+        return self.keep.numel()
+
+
+def make_batch(rows: Sequence[Row], targets: Sequence[Sequence[int]], offsets: Sequence[int], device: Any) -> Batch:
+    """One batch of rows; ``targets`` are each sequence's last predictions, and ``offsets`` their first place.
+
+    Rows are padded on the right, where causal attention does not look: a plain row needs no mask, as in lm-eval. A
+    tree gets an additive mask [B, 1, T, T] in which padding sees itself, for a row without anything to see is NaN.
+    """
+    length = max(len(row) for row in rows)
+    ids, depths = np.zeros((2, len(rows), length), dtype=np.int64)
+    keep = np.zeros((len(rows), length), dtype=bool)
+    where: list[np.ndarray] = []
+    what: list[int] = []
+    places: list[np.ndarray] = []
+    for r, row in enumerate(rows):
+        ids[r, : len(row)], depths[r, : len(row)] = row.tokens, row.depths
+        for sequence, path in row.paths.items():
+            count = len(targets[sequence])
+            where.append(r * length + path[len(path) - count :])
+            what.extend(targets[sequence])
+            places.append(np.arange(offsets[sequence], offsets[sequence] + count))
+    flat = np.concatenate(where)
+    keep.reshape(-1)[flat] = True
+    slots = keep.reshape(-1).cumsum()[flat] - 1
+    order = np.argsort(slots, kind="stable")
+    inputs = {"input_ids": torch.from_numpy(ids)}
+    if rows[0].is_tree:
+        mask = np.zeros((len(rows), 1, length, length), dtype=bool)
+        mask[:, 0, range(length), range(length)] = True
+        for r, row in enumerate(rows):
+            mask[r, 0, : len(row), : len(row)] = row.allowed()
+        inputs |= {"attention_mask": torch.from_numpy(mask), "position_ids": torch.from_numpy(depths)}
+    return Batch(
+        inputs={name: value.to(device) for name, value in inputs.items()},
+        keep=torch.from_numpy(keep).to(device),
+        slots=torch.from_numpy(slots[order]).to(device),
+        targets=torch.tensor(what)[order].to(device),
+        places=torch.from_numpy(np.concatenate(places)[order]),
+        sequences=[sequence for row in rows for sequence in row.paths],
+    )
+
+
+def kept_logits(model: LanguageModel, inputs: Mapping[str, Any], keep: Tensor) -> tuple[Tensor, Any]:
+    """Logits [R, V] of the positions that ``keep`` [B, T] marks, row by row, and the model's whole output.
+
+    The output layer runs on these positions only where the model can say so (``logits_to_keep`` as a mask).
+    """
+    device = device_of(model)
+    inputs = {name: _as_additive(value, model) if value is not None else None for name, value in inputs.items()}
+    keep = keep.to(device)
+    narrowed = _takes_mask_of_logits(model)
+    output = model(**inputs, **({"logits_to_keep": keep} if narrowed else {}))
+    return (output.logits if narrowed else output.logits[keep]), output
+
+
+def _as_additive(value: Any, model: LanguageModel) -> Any:
+    """Tensors where the model is, and a 4-D mask as numbers: a boolean one means nothing to eager attention."""
+    if not isinstance(value, Tensor):
+        return value
+    value = value.to(device_of(model))
+    if value.dtype != torch.bool:
+        return value
+    dtype = dtype_of(model)
+    return torch.zeros(value.shape, dtype=dtype, device=value.device).masked_fill_(~value, torch.finfo(dtype).min)
+
+
+def _takes_mask_of_logits(model: LanguageModel) -> bool:
+    """Whether ``logits_to_keep`` may be a mask: so in transformers since its models share ``slice_logits_to_keep``."""
+    import transformers.modeling_utils
+
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model  # an adapter hands arguments on
+    call = base.forward if isinstance(base, nn.Module) else base
+    known = hasattr(transformers.modeling_utils, "slice_logits_to_keep")
+    return known and "logits_to_keep" in inspect.signature(call).parameters
+
+
+def device_of(model: LanguageModel) -> torch.device:
+    """Where a model runs; the CPU if it does not say."""
+    return torch.device(getattr(model, "device", "cpu"))
+
+
+def dtype_of(model: LanguageModel) -> torch.dtype:
+    """The precision a model runs in; float32 if it does not say."""
+    return getattr(model, "dtype", torch.float32)
+
+
+def width_of(model: LanguageModel) -> int:
+    """A model's hidden size."""
+    return int(getattr(_config(model), "hidden_size", None) or 512)
+
+
+def max_length_of(model: LanguageModel) -> int:
+    """How many tokens a model takes, found in its configuration in lm-eval's order."""
+    for name in ("n_positions", "max_position_embeddings", "n_ctx"):
+        if (value := getattr(_config(model), name, None)) is not None:
+            return int(value)
+    return DEFAULT_LENGTH
+
+
+def _config(model: LanguageModel) -> Any:
+    """The configuration of a model's text part, or None."""
+    config = getattr(model, "config", None)
+    return getattr(config, "text_config", None) or config
+
+
+def shared_vocabulary(models: Sequence[LanguageModel]) -> int:
+    """The models' one vocabulary size; each must be in eval mode.
+
+    Raises:
+        NotApplicable: naming two models of different vocabularies.
+        BadInput: for no models, or one in training mode, whose dropout would make its scores random.
+    """
+    if not models:
+        raise BadInput("no models")
+    for k, model in enumerate(models):
+        if getattr(model, "training", False):
+            raise BadInput("the model is in training mode", place=f"model {k}", hint="call its eval()")
+    sizes = [_vocabulary(model) for model in models]
+    for k, size in enumerate(sizes):
+        if size != sizes[0]:
+            raise NotApplicable(
+                f"model 0 ({_kind(models[0])}) has a vocabulary of {sizes[0]} tokens and model {k} "
+                f"({_kind(models[k])}) one of {size}: only a sequence-level mixture is possible"
+            )
+    return sizes[0]
+
+
+def _vocabulary(model: LanguageModel) -> int:
+    """The size of the output layer; found by running one token if it cannot be read."""
+    layer = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
+    weight = getattr(layer, "weight", None)
+    if weight is not None:
+        return int(weight.shape[0])
+    with torch.no_grad():
+        token = torch.zeros((1, 1), dtype=torch.int64, device=device_of(model))
+        return int(model(input_ids=token).logits.shape[-1])
+
+
+def _kind(model: LanguageModel) -> str:
+    return getattr(model, "__name__", type(model).__name__)
+
+
+def automatic_tokens(models: Sequence[LanguageModel], vocabulary: int) -> int:
+    """Tokens of a batch such that all models' logits of every one of them fit a part of the memory that is free."""
+    device = device_of(models[0])
+    if device.type == "cuda":
+        bytes_ = torch.cuda.mem_get_info(device)[0] // 4
+    else:
+        bytes_ = min(MOST_BYTES, psutil.virtual_memory().available // 8)
+    size = sum(dtype_of(model).itemsize for model in models) * vocabulary
+    return max(1, min(MOST_TOKENS.get(device.type, 4096), bytes_ // size))
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether memory ran out, on an accelerator or (as a plain RuntimeError) on the CPU."""
+    words = ("out of memory", "not enough memory", "can't allocate memory")
+    said = isinstance(error, RuntimeError) and any(word in str(error).lower() for word in words)
+    return said or isinstance(error, torch.OutOfMemoryError)
+
+
+def free_memory() -> None:
+    """Give cached memory back after it ran out."""
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def synchronize(models: Sequence[LanguageModel]) -> None:
+    """Wait for accelerators, so that a clock read afterwards counts their work."""
+    if any(device_of(model).type == "cuda" for model in models):
+        torch.cuda.synchronize()

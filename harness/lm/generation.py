@@ -1,0 +1,188 @@
+"""Text from any rule: members decode in lock step, each with a key-value cache of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from harness.combining import Rule
+from harness.errors import BadInput
+from harness.lm.forward import LanguageModel, device_of, kept_logits, shared_vocabulary
+from harness.lm.mixing import check_finite, check_rule
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How the next token is drawn: temperature, then the ``top_k`` best, then the best that hold ``top_p`` of these.
+
+    Temperature 0 takes the best token. Each prompt has a random stream of its own, from ``seed`` and its number: what
+    it gets does not depend on the batch it is in.
+    """
+
+    temperature: float = 0.0
+    top_k: int | None = None
+    top_p: float | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.temperature < 0:
+            raise BadInput(f"temperature {self.temperature} is negative")
+        if self.top_k is not None and self.top_k < 1:
+            raise BadInput(f"top_k {self.top_k} leaves no token")
+        if self.top_p is not None and not 0 < self.top_p <= 1:
+            raise BadInput(f"top_p {self.top_p} is not in (0, 1]")
+
+
+@dataclass(frozen=True)
+class Stop:
+    """When a text is done: at one of the tokens ``ids``, or when its end decodes to one of ``strings``."""
+
+    ids: frozenset[int] = frozenset()
+    strings: tuple[str, ...] = ()
+    decode: Callable[[list[int]], str] | None = None
+
+    def reached(self, tokens: list[int]) -> bool:
+        """Whether the last of these generated tokens ends the text.
+
+        A string may begin and end inside tokens. A token is at least a byte, and one more is decoded before it, for
+        decoders may drop a space from the first.
+        """
+        if tokens[-1] in self.ids:
+            return True
+        if self.decode is None or not self.strings:
+            return False
+        reach = 1 + max(len(string.encode()) for string in self.strings)
+        end = self.decode(tokens[-reach:])
+        return any(string in end for string in self.strings)
+
+
+NEVER = Stop()
+BEST = Sampling()
+
+
+@torch.no_grad()
+def generate(
+    models: Sequence[LanguageModel],
+    rule: Rule,
+    prompts: Sequence[Sequence[int]],
+    max_new_tokens: int,
+    *,
+    stop: Stop = NEVER,
+    sampling: Sampling = BEST,
+    numbers: Sequence[int] | None = None,
+    cache: bool = True,
+) -> list[list[int]]:
+    """The tokens that follow each prompt, of at most ``max_new_tokens``; a token of ``stop.ids`` is the last.
+
+    One batch: prompts are padded on the left, and one that is done leaves the batch.
+
+    Args:
+        models: causal language models of one vocabulary, in eval mode; the rule's members in order.
+        numbers: of the prompts, for their random streams; their places if None.
+        cache: keep each member's keys and values; without, every token runs its whole text again.
+
+    Raises:
+        NotApplicable: for models of different vocabularies, or logits that are NaN or inf.
+        BadInput: for an empty prompt, a rule of another number of members, or a model in training mode.
+    """
+    shared_vocabulary(models)
+    check_rule(rule, len(models), "generation")
+    for p, prompt in enumerate(prompts):
+        if not prompt:
+            raise BadInput("the prompt has no tokens", place=f"prompt {p}")
+    texts: list[list[int]] = [[] for _ in prompts]
+    if not prompts or max_new_tokens < 1:
+        return texts
+    device = device_of(models[0])
+    seeds = range(len(prompts)) if numbers is None else numbers
+    streams = [torch.Generator().manual_seed(hash((sampling.seed, number)) % 2**63) for number in seeds]
+    active = list(range(len(prompts)))
+    ids, mask = _padded(prompts, device)
+    decoders = [_Decoder(model, cache) for model in models]
+    for _ in range(max_new_tokens):
+        stacked = torch.stack([torch.log_softmax(decoder(ids, mask).to(device).float(), -1) for decoder in decoders])
+        check_finite(stacked)
+        chosen = _choose(rule(stacked), sampling, [streams[p] for p in active])
+        for p, token in zip(active, chosen.tolist(), strict=True):
+            texts[p].append(token)
+        staying = [row for row, p in enumerate(active) if not stop.reached(texts[p])]
+        if not staying:
+            break
+        ids = torch.cat([ids, chosen[:, None]], dim=1)
+        mask = torch.cat([mask, torch.ones_like(mask[:, :1])], dim=1)
+        if len(staying) < len(active):
+            active = [active[row] for row in staying]
+            rows = torch.tensor(staying, device=device)
+            ids, mask = ids[rows], mask[rows]
+            for decoder in decoders:
+                decoder.keep_rows(rows)
+    return texts
+
+
+def _padded(prompts: Sequence[Sequence[int]], device: torch.device) -> tuple[Tensor, Tensor]:
+    """Prompts as ids [B, T], padded on the left, and the mask [B, T] of what is no padding."""
+    length = max(map(len, prompts))
+    ids = torch.tensor([[0] * (length - len(prompt)) + list(prompt) for prompt in prompts])
+    mask = torch.tensor([[0] * (length - len(prompt)) + [1] * len(prompt) for prompt in prompts])
+    return ids.to(device), mask.to(device)
+
+
+class _Decoder:
+    """One member and its cache."""
+
+    def __init__(self, model: LanguageModel, cache: bool) -> None:
+        self.model, self.cache = model, cache
+        self.past: Any = None
+        self.seen = 0
+
+    def __call__(self, ids: Tensor, mask: Tensor) -> Tensor:
+        """Logits [B, V] of the next token, for texts [B, T] of which the cache has seen the beginning."""
+        new = ids[:, self.seen :]
+        positions = (mask.cumsum(-1) - 1).clamp(min=0)[:, self.seen :]
+        keep = torch.zeros_like(new, dtype=torch.bool)
+        keep[:, -1] = True
+        inputs = {"input_ids": new, "attention_mask": mask, "position_ids": positions, "use_cache": self.cache}
+        if self.past is not None:
+            inputs["past_key_values"] = self.past
+        logits, output = kept_logits(self.model, inputs, keep)
+        if self.cache:
+            self.past, self.seen = output.past_key_values, ids.shape[1]
+        return logits
+
+    def keep_rows(self, rows: Tensor) -> None:
+        """Forget the other rows."""
+        if self.past is not None:
+            self.past.batch_select_indices(rows.to(device_of(self.model)))
+
+
+def _choose(log_probs: Tensor, sampling: Sampling, streams: Sequence[torch.Generator]) -> Tensor:
+    """The next token [B] from log-probabilities [B, V]."""
+    if sampling.temperature == 0:
+        return log_probs.argmax(dim=-1)
+    probabilities = filtered(log_probs, sampling).exp()
+    drawn = torch.tensor([torch.rand((), generator=stream, dtype=torch.float64) for stream in streams])
+    rising = probabilities.double().cumsum(dim=-1)
+    point = drawn.to(rising.device)[:, None] * rising[:, -1:]
+    return torch.searchsorted(rising, point, right=True).squeeze(-1).clamp(max=rising.shape[-1] - 1)
+
+
+def filtered(log_probs: Tensor, sampling: Sampling) -> Tensor:
+    """Log-probabilities [B, V] to draw from, in the order of transformers: temperature, ``top_k``, ``top_p``.
+
+    Tokens that tie with the last of ``top_k`` stay; ``top_p`` takes the smallest set of best tokens that holds at
+    least that much.
+    """
+    kept = torch.log_softmax(log_probs / sampling.temperature, dim=-1)
+    if sampling.top_k is not None and sampling.top_k < kept.shape[-1]:
+        least = kept.topk(sampling.top_k, dim=-1).values[:, -1:]
+        kept = torch.log_softmax(kept.masked_fill(kept < least, -torch.inf), dim=-1)
+    if sampling.top_p is not None:
+        ordered, order = kept.sort(dim=-1, descending=True, stable=True)
+        before = ordered.exp().cumsum(dim=-1) - ordered.exp()
+        outside = torch.zeros_like(kept, dtype=torch.bool).scatter(-1, order, before >= sampling.top_p)
+        kept = torch.log_softmax(kept.masked_fill(outside, -torch.inf), dim=-1)
+    return kept

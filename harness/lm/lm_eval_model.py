@@ -1,0 +1,255 @@
+"""Any combination as a model of lm-evaluation-harness."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import jinja2
+from lm_eval.api.instance import Instance
+from lm_eval.api.model import TemplateLM
+from lm_eval.models.utils import normalize_gen_kwargs, postprocess_generated_text, resolve_max_length
+from torch import nn
+from tqdm import tqdm
+
+from harness.combining import Rule
+from harness.errors import BadInput
+from harness.lm.encoding import Encoder, requests_of
+from harness.lm.forward import (
+    LanguageModel,
+    automatic_tokens,
+    device_of,
+    free_memory,
+    is_out_of_memory,
+    shared_vocabulary,
+)
+from harness.lm.generation import Sampling, Stop, generate
+from harness.lm.mixing import System
+from harness.lm.scoring import Request, Scored, score
+
+HARMLESS = {"num_beams": 1, "num_return_sequences": 1, "repetition_penalty": 1.0, "use_cache": True}
+
+
+class StockpotLM(TemplateLM):
+    """Models of one vocabulary, combined by a rule, scored and sampled by lm-eval.
+
+    One model under ``Linear([1.0])`` gives the numbers of lm-eval's own ``hf`` model.
+
+    Args:
+        models: causal language models; put in eval mode.
+        tokenizer: their one tokenizer.
+        batch_tokens: tokens of a batch, from the free memory if None.
+        packed: whether choices share their context's run; None tries it.
+        max_length: tokens a model is given at most; the least of what the models take if None.
+        max_gen_toks: tokens to generate where a task does not say.
+        add_bos_token: whether text gets the beginning-of-text token; the tokenizer decides if None.
+    """
+
+    def __init__(
+        self,
+        models: Sequence[LanguageModel],
+        rule: Rule,
+        tokenizer: Any,
+        *,
+        batch_tokens: int | None = None,
+        packed: bool | None = None,
+        max_length: int | None = None,
+        max_gen_toks: int = 256,
+        add_bos_token: bool | None = None,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.models, self.rule, self.tokenizer = list(models), rule, tokenizer
+        for model in self.models:
+            if isinstance(model, nn.Module) and model.training:
+                model.eval()
+        self.vocabulary = shared_vocabulary(self.models)
+        self.batch_tokens, self.packed, self.max_gen_toks, self.seed = batch_tokens, packed, max_gen_toks, seed
+        configs = [getattr(model, "config", None) for model in self.models]
+        self._max_length = max_length or min(resolve_max_length(config, tokenizer) for config in configs)
+        self.encoder = Encoder(tokenizer, self._max_length, add_bos_token)
+        self._device = device_of(self.models[0])
+        self.scored: Scored | None = None
+        """The last pass, with what it did."""
+
+    @property
+    def eot_token_id(self) -> int:
+        return self.encoder.eot
+
+    @property
+    def prefix_token_id(self) -> int:
+        return self.encoder.prefix
+
+    @property
+    def max_length(self) -> int:
+        return self._max_length
+
+    @property
+    def tokenizer_name(self) -> str:
+        return self.tokenizer.name_or_path.replace("/", "__")
+
+    def tok_encode(self, string: str, add_special_tokens: bool | None = None, **unused: Any) -> list[int]:
+        return self.encoder.encode(string, add_special_tokens)
+
+    def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
+        """The conversation as text; without its system turn where the template does not take one."""
+
+        def text(turns: list[dict[str, str]]) -> str:
+            return self.tokenizer.apply_chat_template(
+                turns,
+                tokenize=False,
+                add_generation_prompt=add_generation_prompt,
+                continue_final_message=not add_generation_prompt,
+            )
+
+        try:
+            return text(chat_history)
+        except jinja2.exceptions.TemplateError:
+            return text([turn for turn in chat_history if turn["role"] != "system"])
+
+    # Log-likelihoods
+
+    def score(self, requests: Sequence[Request], disable_tqdm: bool = False) -> Scored:
+        """Score token requests under the rule; kept as ``scored``."""
+        system = System("combination", tuple(range(len(self.models))), self.rule)
+        with tqdm(total=len(requests), desc="Scoring requests", disable=disable_tqdm) as bar:
+
+            def show(done: int, _: int) -> None:
+                bar.update(done - bar.n)
+
+            self.scored = score(
+                self.models,
+                [system],
+                requests,
+                batch_tokens=self.batch_tokens,
+                packed=self.packed,
+                max_length=self._max_length,
+                progress=show,
+            )
+        return self.scored
+
+    def _loglikelihood_tokens(
+        self, requests: list[tuple[Any, list[int], list[int]]], disable_tqdm: bool = False, **unused: Any
+    ) -> list[tuple[float, bool]]:
+        tokens = [Request(tuple(context), tuple(continuation)) for _, context, continuation in requests]
+        answers = self.score(tokens, disable_tqdm).answers("combination")
+        for (strings, _, _), answer in zip(requests, answers, strict=True):
+            if strings is not None:
+                self.cache_hook.add_partial("loglikelihood", strings, answer)
+        return answers
+
+    def loglikelihood(self, requests: list[Instance], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
+        return self._answers(requests, disable_tqdm)
+
+    def loglikelihood_rolling(self, requests: list[Instance], disable_tqdm: bool = False) -> list[float]:
+        return self._answers(requests, disable_tqdm)
+
+    def _answers(self, instances: list[Instance], disable_tqdm: bool) -> list[Any]:
+        collected = requests_of(self.encoder, instances)
+        answers = collected.answers(self.score(collected.requests, disable_tqdm), "combination")
+        for instance, answer in zip(instances, answers, strict=True):
+            self.cache_hook.add_partial(instance.request_type, instance.args, answer)
+        return answers
+
+    # Generation
+
+    def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
+        """One text per request, up to its first stop string; each request's random stream is its own."""
+        texts: list[str] = [""] * len(requests)
+        asked = [_Asked(self, instance) for instance in requests]
+        with tqdm(total=len(requests), desc="Generating", disable=disable_tqdm) as bar:
+            for batch in self._generation_batches(asked):
+                for r, text in zip(batch, self._generated([asked[r] for r in batch], batch), strict=True):
+                    texts[r] = text
+                    self.cache_hook.add_partial("generate_until", requests[r].args, text)
+                bar.update(len(batch))
+        return texts
+
+    def _generation_batches(self, asked: Sequence[_Asked]) -> Iterator[list[int]]:
+        """Requests of the same settings and like length, as many as the tokens of a batch allow; longest first."""
+        budget = self.batch_tokens or automatic_tokens(self.models, self.vocabulary)
+        batch: list[int] = []
+        for r in sorted(range(len(asked)), key=lambda r: (asked[r].settings, len(asked[r].prompt)), reverse=True):
+            first = asked[batch[0]] if batch else asked[r]
+            size = (len(batch) + 1) * (len(first.prompt) + first.max_new_tokens)
+            if batch and (first.settings != asked[r].settings or size > budget):
+                yield batch
+                batch = []
+            batch.append(r)
+        if batch:
+            yield batch
+
+    def _generated(self, asked: Sequence[_Asked], numbers: Sequence[int]) -> list[str]:
+        """Texts of one batch; where memory runs out, of its halves."""
+        first, prompts = asked[0], [each.prompt for each in asked]
+        half = 0
+        try:
+            found = generate(
+                self.models,
+                self.rule,
+                prompts,
+                first.max_new_tokens,
+                stop=first.stop,
+                sampling=first.sampling,
+                numbers=numbers,
+            )
+        except RuntimeError as error:
+            half = len(asked) // 2
+            if not is_out_of_memory(error) or half == 0:
+                raise
+        if half:
+            free_memory()
+            return self._generated(asked[:half], numbers[:half]) + self._generated(asked[half:], numbers[half:])
+        return [self._text(tokens, first.stop) for tokens in found]
+
+    def _text(self, tokens: list[int], stop: Stop) -> str:
+        ended = tokens[:-1] if tokens and tokens[-1] in stop.ids else tokens
+        return postprocess_generated_text(
+            self.tokenizer.decode(ended, skip_special_tokens=True), list(stop.strings), None
+        )
+
+    def end_ids(self) -> frozenset[int]:
+        """Tokens that end a text, by the tokenizer or by any member's own settings."""
+        ids: set[int | None] = {self.eot_token_id}
+        for model in self.models:
+            named = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
+            ids.update(named if isinstance(named, list | tuple) else [named])
+        return frozenset(token for token in ids if token is not None)
+
+
+class _Asked:
+    """A generation request, read: the prompt cut on the left so that what is generated fits the model."""
+
+    def __init__(self, model: StockpotLM, instance: Instance) -> None:
+        text, given = instance.args
+        wanted: dict[str, Any] = dict(normalize_gen_kwargs(given, model.max_gen_toks))
+        self.max_new_tokens: int = wanted.pop("max_gen_toks")
+        room = model.max_length - self.max_new_tokens
+        if room < 1:
+            raise BadInput(f"{self.max_new_tokens} tokens to generate with a model of {model.max_length}")
+        self.prompt = model.encoder.prompt(text)[-room:]
+        end = model.tokenizer.decode([model.eot_token_id])
+        strings = [string for string in [*wanted.pop("until"), end] if string]
+        self.stop = Stop(model.end_ids(), tuple(dict.fromkeys(strings)), model.tokenizer.decode)
+        self.sampling = _sampling(wanted, model.seed)
+        self.settings = repr((self.max_new_tokens, self.stop.strings, self.sampling))
+
+
+def _sampling(wanted: dict[str, Any], seed: int) -> Sampling:
+    """How to draw, from lm-eval's normalised arguments; one that would be ignored is refused."""
+    drawn = wanted.pop("do_sample")
+    temperature = float(wanted.pop("temperature", 0.0))
+    chosen = Sampling(
+        temperature=(temperature or 1.0) if drawn else 0.0,
+        top_k=wanted.pop("top_k", None) or None,
+        top_p=wanted.pop("top_p", None),
+        seed=seed,
+    )
+    for name, value in wanted.items():
+        if HARMLESS.get(name) != value:
+            raise BadInput(
+                f"generation argument '{name}={value}' is not known",
+                given=name,
+                choices=["until", "do_sample", "temperature", "top_k", "top_p", "max_gen_toks"],
+            )
+    return chosen

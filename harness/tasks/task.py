@@ -1,0 +1,64 @@
+"""What a run needs to know of a task, whether it is about images or text."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from torch import Tensor
+
+from harness.types import Split
+
+
+@dataclass(frozen=True)
+class TaskReference:
+    """What a suite says of its task: a name of ``TASKS``, or tasks of lm-eval and the tokenizer of its models."""
+
+    name: str
+    lm_eval: tuple[str, ...] = ()
+    include_path: str | None = None
+    tokenizer: str | None = None
+    """The folder whose tokenizer the suite's models share; None for the one that is trained on the text."""
+
+    @property
+    def kind(self) -> Literal["images", "text"]:
+        return "text" if self.lm_eval else "images"
+
+
+@dataclass(frozen=True, eq=False)
+class Documents:
+    """What the scores of a variant are about, one label each."""
+
+    ids: Sequence[str]
+    tasks: Sequence[str]
+    """Of each document, the task it comes from."""
+    labels: Tensor
+    """[N] int64: the right class, or the right choice."""
+    classes: int
+
+
+class Task(Protocol):
+    """Labelled data in three disjoint splits, and the documents that are scored."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def title(self) -> str: ...
+    @property
+    def source(self) -> str: ...
+    @property
+    def train(self) -> Split: ...
+    @property
+    def heldout(self) -> Split: ...
+    @property
+    def test(self) -> Split:
+        """Images: what is scored. Text: windows for the study and the timing, while lm-eval's documents are scored."""
+    @property
+    def digest(self) -> str:
+        """Of everything that scores depend on."""
+    @property
+    def shape(self) -> Mapping[str, int]:
+        """The options that every architecture needs."""
+    @property
+    def documents(self) -> Documents: ...

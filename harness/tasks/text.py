@@ -1,0 +1,165 @@
+"""Text as language models see it: a tokenizer, and windows of tokens to train on, to fit on and to study."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from harness.errors import BadInput
+from harness.store import Key, Store, code_version, digest
+from harness.tasks.corpora import DOMAINS, corpus_digest, split_of
+from harness.tasks.questions import Questions, questions_digest
+from harness.tasks.task import Documents, TaskReference
+from harness.types import Split
+
+LENGTH = 128
+"""Tokens of a window."""
+WINDOWS = {"train": 1600, "heldout": 12, "test": 10}
+"""Windows of each domain."""
+LARGEST = 128 * 2**20
+"""Bytes of one model's predictions on held-out at most: with a large vocabulary there are fewer windows."""
+VOCABULARY = 2048
+END = "<|endoftext|>"
+TOKENIZER_CHARACTERS = 300_000
+"""Of each domain's training text, for the tokenizer."""
+
+
+@dataclass(frozen=True, eq=False)
+class TextTask:
+    """Windows of three domains in one tokenizer, and tasks of lm-eval, which score."""
+
+    reference: TaskReference
+    tokenizer: Path
+    vocabulary: int
+    train: Split
+    heldout: Split
+    test: Split
+    limit: int | None
+
+    @property
+    def name(self) -> str:
+        return self.reference.name
+
+    @property
+    def title(self) -> str:
+        return f"lm-eval: {', '.join(self.reference.lm_eval)}"
+
+    @property
+    def source(self) -> str:
+        return "; ".join(f"{domain.title}: {domain.source}" for domain in DOMAINS.values())
+
+    @property
+    def shape(self) -> Mapping[str, int]:
+        return {"vocab": self.vocabulary}
+
+    @property
+    def digest(self) -> str:
+        asked = questions_digest(self.reference.lm_eval, self.reference.include_path, self.limit)
+        return digest([self.test.digest, asked, corpus_digest(), code_version("harness.tasks.documents")])
+
+    @cached_property
+    def questions(self) -> Questions:
+        return Questions(self.reference.lm_eval, self.reference.include_path, self.limit)
+
+    @property
+    def documents(self) -> Documents:
+        return self.questions.documents
+
+
+def load(reference: TaskReference, store: Store, limit: int | None = None) -> TextTask:
+    """The domains in the tokenizer of the reference's folder, or in one that is trained on them (byte-level BPE).
+
+    Args:
+        reference: the tasks of lm-eval, and the tokenizer.
+        store: where the trained tokenizer and the windows are kept.
+        limit: keeps only the first so many documents of every task (a trial run, never a verdict).
+    """
+    folder = Path(reference.tokenizer) if reference.tokenizer else _trained_tokenizer(store)
+    identity = tokenizer_digest(folder)
+    key = Key.of("windows", code=__name__, tokenizer=identity, corpus=corpus_digest(), windows=WINDOWS, length=LENGTH)
+    if not store.has(key):
+        words = read_tokenizer(folder)
+        tensors = {f"{split}.{name}": _windows(words, name, split) for split in WINDOWS for name in DOMAINS}
+        with store.write(key) as target:
+            save_file(tensors, target / "windows.safetensors")
+    windows = load_file(store.path(key) / "windows.safetensors")
+    vocabulary = len(read_tokenizer(folder))
+    splits = {split: _split(split, windows, key.digest, vocabulary) for split in WINDOWS}
+    return TextTask(reference, folder, vocabulary, **splits, limit=limit)
+
+
+def tokenizer_digest(folder: Path) -> str:
+    """What a tokenizer does, whatever the folder is called."""
+    return digest((folder / "tokenizer.json").read_text(encoding="utf-8"))
+
+
+@lru_cache(maxsize=4)
+def read_tokenizer(folder: Path) -> Any:
+    """The tokenizer of a folder, as transformers wraps it."""
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
+
+
+def _trained_tokenizer(store: Store) -> Path:
+    key = Key.of("tokenizer", code=__name__, corpus=corpus_digest(), vocabulary=VOCABULARY)
+    if not store.has(key):
+        from tokenizers import ByteLevelBPETokenizer
+        from transformers import PreTrainedTokenizerFast
+
+        trained = ByteLevelBPETokenizer()
+        samples = ["".join(split_of(name, "train"))[:TOKENIZER_CHARACTERS] for name in DOMAINS]
+        trained.train_from_iterator(samples, vocab_size=VOCABULARY, special_tokens=[END], show_progress=False)
+        words = PreTrainedTokenizerFast(tokenizer_object=trained._tokenizer, eos_token=END, pad_token=END)
+        with store.write(key) as folder:
+            words.save_pretrained(str(folder))
+    return store.path(key)
+
+
+def windows_of(text: str, words: Any) -> Split:
+    """A user's held-out text as windows, as many as predictions of them may take memory."""
+    tokens = words(text, add_special_tokens=False, verbose=False)["input_ids"]
+    whole = torch.tensor(tokens[: len(tokens) // LENGTH * LENGTH]).view(-1, LENGTH)
+    if not len(whole):
+        raise BadInput(f"the held-out text has {len(tokens)} tokens: at least {LENGTH} are needed")
+    most = max(1, LARGEST // (4 * len(words) * (LENGTH - 1)))
+    inputs = whole[torch.linspace(0, len(whole) - 1, min(most, len(whole))).long()].contiguous()
+    ids = [f"window {i}" for i in range(len(inputs))]
+    return Split("heldout", inputs, inputs[:, 1:].flatten(), ids, digest(inputs.tolist()), batch=6, criterion="nll")
+
+
+def _windows(words: Any, domain: str, split: str) -> torch.Tensor:
+    """Windows [W, LENGTH] of a domain, spread evenly over its text."""
+    wanted = WINDOWS[split]
+    blocks = split_of(domain, split)
+    needed = 8 * wanted * LENGTH  # characters: more than any tokenizer puts into that many tokens
+    step = max(1, int(len(blocks) / (needed / len(blocks[0]))))
+    tokens = words("".join(blocks[::step]), add_special_tokens=False, verbose=False)["input_ids"]
+    found = torch.tensor(tokens[: len(tokens) // LENGTH * LENGTH]).view(-1, LENGTH)
+    if len(found) < wanted:
+        raise ValueError(f"the {split} text of {domain} gives {len(found)} windows, fewer than {wanted}")
+    return found[torch.linspace(0, len(found) - 1, wanted).long()].contiguous()
+
+
+def _split(name: str, windows: dict[str, torch.Tensor], source: str, vocabulary: int) -> Split:
+    count = WINDOWS[name]
+    if name == "heldout":
+        count = max(1, min(count, LARGEST // (4 * vocabulary * (LENGTH - 1) * len(DOMAINS))))
+    parts = {domain: windows[f"{name}.{domain}"][:count] for domain in DOMAINS}
+    inputs = torch.cat(list(parts.values()))
+    return Split(
+        name,
+        inputs,
+        inputs[:, 1:].flatten(),
+        [f"{domain}-{name}-{i}" for domain in DOMAINS for i in range(count)],
+        digest([source, name, count]),
+        groups=[domain for domain in DOMAINS for _ in range(count)],
+        batch=6,
+        criterion="nll",
+    )

@@ -1,0 +1,17 @@
+"""The documents of the tasks in this folder, as lm-eval wants them: one test split of a ``datasets`` dictionary."""
+
+from datasets import Dataset
+
+from harness.tasks import documents
+
+
+def cloze(domain, count=500, **_):
+    return {"test": Dataset.from_list(documents.cloze(domain, count=count))}
+
+
+def passages(domain, count=40, **_):
+    return {"test": Dataset.from_list(documents.passages(domain, count=count))}
+
+
+def standard(name, **_):
+    return {"test": Dataset.from_list(documents.standard(name))}

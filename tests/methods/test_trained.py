@@ -1,0 +1,216 @@
+"""Distillation and the trained mixture of experts: the loss, the teacher, the sizes and what is refused."""
+
+import importlib
+from collections import Counter
+from functools import cache
+
+import numpy as np
+import pytest
+import torch
+from scipy import special
+
+from harness import registry
+from harness.combinations import MemberPart
+from harness.methods.trained.distill import distillation_loss
+from harness.models.training import Schedule, train
+from harness.models.weights import load_module, module_with
+from harness.moe.layer import MixtureOfExperts, squared_variation
+from harness.types import NotApplicable, Pool
+from tests.small_pools import (
+    CNN,
+    MLP,
+    build_method,
+    independent,
+    ingredients,
+    member,
+    mixed,
+    on_test,
+    plain_predict,
+    split,
+    trained,
+)
+
+
+@cache
+def skilled(count):
+    """A pool that knows most of the examples: a teacher with something to teach."""
+    members = []
+    for k in range(count):
+        module = module_with(MLP, trained(MLP, k))
+        train(module, split("train"), Schedule(8, 0.01, batch_size=20), seed=k)
+        members.append(member(f"i{k}", module.state_dict(), MLP))
+    return Pool("skilled", "independent", tuple(members))
+
+
+def problem(seed=0, rows=12, classes=5):
+    """A student's logits, labels and a teacher's logits."""
+    generator = torch.Generator().manual_seed(seed)
+    logits, teacher = 2 * torch.randn(2, rows, classes, generator=generator, dtype=torch.float64)
+    return logits, torch.randint(classes, (rows,), generator=generator), teacher
+
+
+def gradient(logits, labels, teacher, temperature, alpha):
+    """Of the distillation loss by the logits, for a teacher's logits."""
+    logits = logits.clone().requires_grad_()
+    at_temperature = torch.log_softmax(teacher / temperature, dim=-1)
+    distillation_loss(logits, labels, at_temperature, temperature, alpha).backward()
+    return logits.grad
+
+
+# The loss
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.3, 1.0])
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 4.0])
+def test_distillation_loss_is_its_formula(temperature, alpha):
+    logits, labels, teacher = problem()
+    student = special.log_softmax(logits.numpy(), axis=-1)
+    soft_student = special.log_softmax(logits.numpy() / temperature, axis=-1)
+    soft_teacher = special.softmax(teacher.numpy() / temperature, axis=-1)
+    hard = -np.mean([row[label] for row, label in zip(student, labels, strict=True)])
+    soft = np.mean(special.rel_entr(soft_teacher, np.exp(soft_student)).sum(axis=-1))
+    expected = (1 - alpha) * hard + alpha * temperature**2 * soft
+    found = distillation_loss(logits, labels, torch.log_softmax(teacher / temperature, dim=-1), temperature, alpha)
+    assert float(found) == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 4.0])
+def test_its_gradient_is_its_formula(temperature):
+    logits, labels, teacher = problem(1)
+    hard = special.softmax(logits.numpy(), axis=-1) - np.eye(5)[labels]
+    soft = special.softmax(logits.numpy() / temperature, axis=-1) - special.softmax(teacher / temperature, axis=-1)
+    expected = (0.3 * hard + 0.7 * temperature * soft) / len(labels)
+    np.testing.assert_allclose(gradient(logits, labels, teacher, temperature, 0.7), expected, atol=1e-12)
+
+
+@pytest.mark.parametrize("temperature", [1.0, 3.0])
+def test_a_student_that_is_the_teacher_has_nothing_to_learn(temperature):
+    logits, labels, _ = problem(2)
+    soft = torch.log_softmax(logits / temperature, dim=-1)
+    assert float(distillation_loss(logits, labels, soft, temperature, 1.0)) == pytest.approx(0, abs=1e-14)
+    assert gradient(logits, labels, logits, temperature, 1.0).abs().max() < 1e-14
+    assert float(distillation_loss(logits + torch.eye(12, 5), labels, soft, temperature, 1.0)) > 1e-3
+
+
+def test_the_squared_temperature_keeps_the_scale_of_the_gradient():
+    logits, labels, teacher = problem(3)
+    difference = logits - teacher
+    limit = (difference - difference.mean(dim=-1, keepdim=True)) / 5 / 12  # Hinton et al. 2015, equation 4
+    norms = [float(gradient(logits, labels, teacher, t, 1.0).norm() / limit.norm()) for t in (10, 100, 1000)]
+    assert norms == pytest.approx([1, 1, 1], rel=0.1)
+    assert norms[2] == pytest.approx(1, rel=1e-3)
+    torch.testing.assert_close(gradient(logits, labels, teacher, 1e4, 1.0), limit, atol=0, rtol=1e-2)
+
+
+# Distillation
+
+
+def counted_predict(calls):
+    def predict(part, examples):
+        calls[part.name, examples.name] += 1
+        return plain_predict(part, examples)
+
+    return predict
+
+
+@pytest.mark.parametrize("epochs", [1, 3])
+def test_the_teacher_is_asked_once_for_each_member(epochs):
+    calls = Counter()
+    method = registry.get("distill")
+    given = ingredients(independent(), tuple(method.needs), predict=counted_predict(calls))
+    registry.build(method, given, method.validate({"epochs": epochs}))
+    assert calls == {(f"i{k}", "train"): 1 for k in range(3)}
+
+
+@pytest.mark.parametrize("temperature", [1.0, 4.0])
+def test_the_teacher_is_the_mean_of_the_members_softened_probabilities(temperature, monkeypatch):
+    seen = []
+
+    def observed(*args, loss, **options):
+        seen.append(loss)
+        return train(*args, loss=loss, **options)
+
+    monkeypatch.setattr(importlib.import_module("harness.methods.trained.distill"), "train", observed)
+    pool = skilled(3)
+    build_method("distill", pool, temperature=temperature, alpha=0.8, epochs=1)
+    examples, rows = split("train"), torch.tensor([5, 3, 11, 40])
+    with torch.no_grad():
+        logits = [load_module(m)(examples.inputs).double().numpy() for m in pool.members]
+    teacher = np.mean([special.softmax(z / temperature, axis=-1) for z in logits], axis=0)[rows]
+    student = torch.randn(4, 3, generator=torch.Generator().manual_seed(0))
+    soft = special.rel_entr(teacher, special.softmax(student.double() / temperature, axis=-1)).sum(axis=-1).mean()
+    hard = float(torch.nn.functional.cross_entropy(student, examples.labels[rows]))
+    assert float(seen[0](student, rows)) == pytest.approx(0.2 * hard + 0.8 * temperature**2 * soft, rel=1e-5)
+
+
+@pytest.mark.parametrize("architecture", [CNN, MLP], ids=lambda a: a.name)
+def test_a_student_of_half_the_size_has_fewer_parameters(architecture):
+    pool = independent(2, architecture)
+    full = parameters(load_module(pool.members[0]))
+    assert parameters(build_method("distill", pool, epochs=1).module) == full
+    half = build_method("distill", pool, epochs=1, size="half")
+    assert parameters(half.module) < 0.6 * full
+    assert half.architecture.name == architecture.name
+    assert half.details["student"] == str(half.architecture)
+    assert len(half.parts()) == 1
+
+
+def parameters(module):
+    return sum(p.numel() for p in module.parameters())
+
+
+def test_a_student_comes_closer_to_its_teacher():
+    pool = skilled(3)
+    teacher = torch.stack([plain_predict(MemberPart(m), split("train")) for m in pool.members]).exp().mean(dim=0)
+
+    def distance(epochs):
+        student = build_method("distill", pool, alpha=1.0, epochs=epochs, lr=0.01)
+        found = plain_predict(student.parts()[0], split("train"))
+        assert student.details["examples_seen"] == 60 * epochs
+        return float((teacher * (teacher.log() - found)).sum(dim=-1).mean())
+
+    assert distance(60) < 0.1 * distance(1)
+
+
+def test_a_student_depends_on_its_teacher_only_as_much_as_alpha_says():
+    one, other = skilled(2), Pool("two", "independent", skilled(4).members[2:])
+    assert torch.equal(*(on_test(build_method("distill", pool, alpha=0.0, epochs=1)) for pool in (one, other)))
+    assert not torch.equal(*(on_test(build_method("distill", pool, alpha=0.5, epochs=1)) for pool in (one, other)))
+
+
+# Mixture of experts
+
+
+@pytest.mark.parametrize(("experts", "k"), [(2, 3), (4, 9)])
+def test_more_experts_than_there_are_cannot_run(experts, k):
+    with pytest.raises(NotApplicable, match=f"k={k} experts cannot run: there are only {experts}"):
+        build_method("moe", independent(1), experts=experts, k=k)
+
+
+def test_a_network_without_a_hidden_layer_to_split_is_not_applicable():
+    with pytest.raises(NotApplicable, match="mlp has no hidden layer"):
+        build_method("moe", independent(2, MLP), epochs=1)
+    assert build_method("moe", mixed(), epochs=1).architecture.name == "small_cnn"  # "cnn" comes before "mlp"
+
+
+def layer_of(combination):
+    return next(part for part in combination.module.modules() if isinstance(part, MixtureOfExperts))
+
+
+@pytest.mark.parametrize(("routing", "k", "active"), [("sparse", 1, 1), ("sparse", 2, 2), ("dense", 1, 3)])
+def test_the_hidden_layer_is_the_mixture_that_was_asked_for(routing, k, active):
+    found = build_method("moe", independent(1), experts=3, k=k, routing=routing, balance=0.3, epochs=1)
+    layer = layer_of(found)
+    assert (layer.experts, layer.k, layer.routing, layer.balance_weight) == (3, active, routing, 0.3)
+    assert len(found.details["expert_load"]) == 3
+    assert sum(found.details["expert_load"]) == pytest.approx(active)
+    if routing == "dense":
+        assert found.details["expert_load"] == [1.0, 1.0, 1.0]
+
+
+def test_the_balance_losses_even_the_load():
+    def imbalance(balance):
+        found = build_method("moe", independent(1), k=1, balance=balance, epochs=40, lr=0.02)
+        return float(squared_variation(torch.tensor(found.details["expert_load"])))
+
+    assert imbalance(1.0) < 0.5 * imbalance(0.0)

@@ -1,0 +1,167 @@
+"""Training: one seed for all that is random, the rows it is given, and a plain loop that says the same."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+
+from harness.models.architectures import build
+from harness.models.training import Schedule, train
+from harness.types import Architecture, Split
+from tests.small_pools import CNN, CNN_BN, MLP, split
+
+SCHEDULE = Schedule(2, 0.01, augment=0.3, batch_size=20)
+NO_DROPOUT = Architecture("mlp", (*MLP.options, ("dropout", 0.0)))
+
+
+def fresh(architecture=MLP, seed=0):
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return build(architecture)
+
+
+def trained(architecture=MLP, schedule=SCHEDULE, seed=1, examples=None, **options):
+    module = fresh(architecture)
+    train(module, examples or split("train"), schedule, seed=seed, **options)
+    return module.state_dict()
+
+
+def same(one, other):
+    return list(one) == list(other) and all(torch.equal(one[name], other[name]) for name in one)
+
+
+def is_nearly(one, other):
+    return all(torch.allclose(one[name], other[name], atol=1e-5) for name in one)
+
+
+@pytest.mark.parametrize("architecture", [MLP, CNN, CNN_BN], ids=lambda a: a.name)
+def test_the_same_seed_gives_the_same_weights_whatever_state_the_global_generator_is_in(architecture):
+    torch.manual_seed(5)
+    first = trained(architecture)
+    torch.manual_seed(6)
+    assert same(trained(architecture), first)
+
+
+def test_the_global_generator_is_left_as_it_was():
+    torch.manual_seed(5)
+    state = torch.random.get_rng_state()
+    trained()
+    assert torch.equal(torch.random.get_rng_state(), state)
+    with pytest.raises(ZeroDivisionError):
+        train(fresh(), split("train"), SCHEDULE, seed=1, after_epoch=lambda _: 1 / 0)
+    assert torch.equal(torch.random.get_rng_state(), state)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "augment"), [(NO_DROPOUT, 0.0), (MLP, 0.0), (NO_DROPOUT, 0.3)], ids=["order", "dropout", "noise"]
+)
+def test_another_seed_gives_other_weights(architecture, augment):
+    schedule = replace(SCHEDULE, augment=augment)
+    assert not is_nearly(trained(architecture, schedule), trained(architecture, schedule, seed=2))
+
+
+def test_it_is_a_plain_loop_of_adamw_with_a_linear_decay():
+    schedule = Schedule(3, 0.01, batch_size=25, weight_decay=0.1)
+    examples, module = split("train"), fresh(NO_DROPOUT)
+    optimiser = torch.optim.AdamW(module.parameters(), lr=1.0, weight_decay=0.1)
+    step, steps = 0, 3 * 3  # batches of 25, 25 and 10
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(1)
+        for _ in range(3):
+            order = torch.randperm(60)
+            for rows in (order[:25], order[25:50], order[50:]):
+                optimiser.param_groups[0]["lr"] = 0.01 * (1 - 0.95 * step / steps)
+                optimiser.zero_grad()
+                functional.cross_entropy(module(examples.inputs[rows]), examples.labels[rows]).backward()
+                optimiser.step()
+                step += 1
+    found = trained(NO_DROPOUT, schedule)
+    for name, tensor in module.state_dict().items():
+        torch.testing.assert_close(found[name], tensor, rtol=1e-5, atol=1e-6)
+
+
+def test_chosen_rows_are_trained_on_as_if_they_were_the_split():
+    rows = [3, 3, 3, 10, 59, 0, 41, 41] * 3
+    examples = split("train")
+    made = Split("rows", examples.inputs[rows], examples.labels[rows], [str(r) for r in rows], "rows")
+    found = trained(rows=rows)
+    assert same(found, trained(examples=made))
+    assert not is_nearly(found, trained())
+    assert same(trained(rows=range(60)), trained())
+
+
+def test_every_epoch_sees_every_chosen_row_once_in_a_new_order():
+    seen = []
+
+    def loss(logits, rows):
+        seen.append(rows)
+        return functional.cross_entropy(logits, split("train").labels[rows])
+
+    log = train(fresh(), split("train"), replace(SCHEDULE, epochs=3), seed=1, rows=[7, 7, *range(20, 50)], loss=loss)
+    assert [len(rows) for rows in seen] == [20, 12] * 3
+    epochs = [torch.cat(seen[i : i + 2]).tolist() for i in (0, 2, 4)]
+    assert [sorted(epoch) for epoch in epochs] == [[7, 7, *range(20, 50)]] * 3
+    assert epochs[0] != epochs[1] != epochs[2]
+    assert log.examples == 3 * 32
+    assert log.seconds > 0
+
+
+def test_a_loss_of_ones_own_takes_the_place_of_the_labels():
+    own = trained(loss=lambda logits, rows: functional.cross_entropy(logits, split("train").labels[rows]))
+    assert same(own, trained())
+    module = fresh(NO_DROPOUT)
+    train(module, split("train"), Schedule(20, 0.05), seed=1, loss=lambda logits, _: -logits[:, 2].mean())
+    assert (module(split("train").inputs).argmax(dim=1) == 2).all()
+
+
+class Pulled(nn.Module):
+    """Logits that do not depend on its weight, which only the auxiliary loss moves."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(()))
+        self.aux_loss = torch.zeros(())
+
+    def forward(self, images):
+        self.aux_loss = (self.weight - 3).square()
+        return torch.zeros(len(images), 3) + 0 * self.weight
+
+
+def test_an_auxiliary_loss_is_added():
+    module = nn.Sequential(Pulled())
+    train(module, split("train"), Schedule(80, 0.1, batch_size=20, weight_decay=0.0), seed=1)
+    assert module[0].weight.item() == pytest.approx(3, abs=0.2)
+
+
+def test_every_epoch_is_told_of_in_eval_mode_and_that_is_how_the_module_is_left():
+    module, told = fresh(CNN_BN).eval(), []
+    train(module, split("train"), SCHEDULE, seed=1, after_epoch=lambda epoch: told.append((epoch, module.training)))
+    assert told == [(1, False), (2, False)]
+    assert not any(part.training for part in module.modules())
+
+
+def test_dropout_and_statistics_are_at_work_in_every_epoch():
+    modes = []
+
+    class Spy(nn.Module):
+        def forward(self, images):
+            modes.append(self.training)
+            return images
+
+    train(nn.Sequential(Spy(), fresh()), split("train"), SCHEDULE, seed=1)
+    assert modes == [True] * 6
+
+
+def test_the_split_is_not_changed_by_the_noise():
+    examples = split("train")
+    before = examples.inputs.clone()
+    trained(schedule=replace(SCHEDULE, augment=5.0))
+    assert torch.equal(examples.inputs, before)
+
+
+def test_it_learns():
+    module = fresh(NO_DROPOUT)
+    train(module, split("train"), Schedule(60, 0.01, batch_size=20), seed=1)
+    assert (module(split("train").inputs).argmax(dim=1) == split("train").labels).double().mean() > 0.95

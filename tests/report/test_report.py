@@ -1,0 +1,739 @@
+"""The report of a small real run, and its sentences and claims on planted outcomes."""
+
+import base64
+import hashlib
+import html
+import json
+import re
+import shutil
+from html.parser import HTMLParser
+from pathlib import Path
+from xml.etree import ElementTree
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from harness import runner
+from harness.errors import BadInput
+from harness.planning import Options, make_plan
+from harness.progress import Tracker
+from harness.report import formats, write_report
+from harness.report.answer import answer, correlation_words
+from harness.report.claims import as_json, claims
+from harness.report.evidence import Evidence, best
+from harness.results import Run, read_run
+from harness.suite import read_suite
+from harness.tasks import TASKS
+
+SUITE = """
+suite: tiny
+question: Is <script>alert("x")</script> & | `safe`, [too](http://example.org)?
+task: digits
+pool:
+  train: {architecture: mlp, start: shared_base, base_epochs: 2, members: 3, epochs: 1, vary: {lr: [1e-3, 3e-3]},
+          options: {hidden: 12}}
+pools:
+  mixed:
+    train: {architecture: [mlp, small_cnn], start: independent, members: 2, epochs: 1}
+seeds: [0, 1]
+methods:
+  - best_single
+  - member: {index: [0, 1, 2]}
+  - linear: {weights: [uniform, learned]}
+  - log_linear
+  - mc_dropout: {passes: 4}
+  - uniform_soup
+  - task_arithmetic
+  - expert_anti_expert: {a: 1.0, mask: dexperts}
+  - uniform_soup: {pool: mixed}
+correlate: {pools: [main], subsets: {sizes: [2], at_most: 3}}
+cost: {latency: false, memory: false}
+"""
+FAILED, INAPPLICABLE = "expert_anti_expert/a=1,mask=dexperts", "mixed:uniform_soup"
+RENDERED = ("report.html", "report.md", "claims.json")
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A finished run with its report."""
+    folder = tmp_path_factory.mktemp("report")
+    (folder / "suite.yaml").write_text(SUITE)
+    suite = read_suite(folder / "suite.yaml", TASKS, ["mlp", "small_cnn", "small_cnn_bn"])
+    found = runner.run(make_plan(suite, Options(out=folder / "results", workers=2)), Tracker())
+    write_report(found)
+    return read_run(found)
+
+
+def copied(run, folder, *without):
+    """The run's folder again, with nothing that was rendered and without some of its tables."""
+    rendered = (*RENDERED, "figures", *without)
+    shutil.copytree(run.folder, folder / "copy", ignore=lambda _, names: [n for n in names if n in rendered])
+    return folder / "copy"
+
+
+class Page(HTMLParser):
+    """What the tests ask of a page: its tags, the text of some, and the cells of each table."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.tags, self.inside, self.text, self.tables = [], [], {}, []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append((tag, dict(attributes)))
+        if tag not in ("meta", "input", "img", "rect"):
+            self.inside.append(tag)
+        if tag == "table":
+            self.tables.append([])
+        elif tag == "tr":
+            self.tables[-1].append([])
+        elif tag in ("td", "th"):
+            self.tables[-1][-1].append({**dict(attributes), "text": ""})
+
+    def handle_endtag(self, tag):
+        if tag in self.inside:
+            while self.inside.pop() != tag:
+                pass
+
+    def handle_data(self, data):
+        if not self.inside:
+            return
+        self.text.setdefault(self.inside[-1], []).append(data)
+        if "td" in self.inside or "th" in self.inside:
+            self.tables[-1][-1][-1]["text"] += data
+
+
+@pytest.fixture(scope="module")
+def page(run):
+    return Page((run.folder / "report.html").read_text())
+
+
+@pytest.fixture(scope="module")
+def markdown(run):
+    return (run.folder / "report.md").read_text()
+
+
+def cells(line):
+    """The cells of one row of a Markdown table."""
+    return [cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]]
+
+
+def tables(markdown):
+    """The tables of a Markdown text, each a list of rows of cells."""
+    blocks = re.findall(r"(?:^\|.*\n)+", markdown, flags=re.MULTILINE)
+    return [[cells(line) for line in block.splitlines()] for block in blocks]
+
+
+def summary_rows(run):
+    rows = run.variants[run.variants["seed"] == "all"]
+    return rows[rows["status"] == "ok"].set_index("variant"), rows[rows["status"] != "ok"].set_index("variant")
+
+
+# A real run.
+
+
+def test_the_same_run_gives_the_same_bytes(run, tmp_path):
+    folder = copied(run, tmp_path)
+    assert write_report(folder) == folder / "report.html"
+    names = [*RENDERED, *(f"figures/{path.name}" for path in (run.folder / "figures").iterdir())]
+    assert len(names) >= len(RENDERED) + 6
+    for name in names:
+        assert (folder / name).read_bytes() == (run.folder / name).read_bytes(), name
+
+
+def test_the_page_needs_nothing_from_outside(run, page):
+    text = (run.folder / "report.html").read_text()
+    sources = [a[key] for _, a in page.tags for key in ("src", "href", "action", "data", "poster") if key in a]
+    assert sources
+    assert all(source.startswith(("data:", "#")) for source in sources)
+    assert not {"link", "iframe", "object", "embed", "base", "form"} & {tag for tag, _ in page.tags}
+    assert not re.search(r"@import|url\(", text)
+    assert text.count("http") == text.count("http-equiv") + text.count("http://example.org")  # the suite's own words
+    assert not [name for _, a in page.tags for name in a if name.startswith("on") or name == "style"]
+
+
+def test_the_policy_lets_its_own_script_and_style_run_and_nothing_else(page):
+    (policy,) = [a["content"] for tag, a in page.tags if a.get("http-equiv") == "Content-Security-Policy"]
+    directives = dict(part.split(maxsplit=1) for part in policy.split("; "))
+    assert directives["default-src"] == "'none'"
+    assert directives["img-src"] == "data:"
+    for tag in ("script", "style"):
+        (text,) = ["".join(page.text[tag])]
+        digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+        assert len(text) > 100
+        assert directives[f"{tag}-src"] == f"'sha256-{digest}'"
+        assert [t for t, _ in page.tags].count(tag) == 1
+
+
+def test_what_a_suite_says_is_text_and_never_markup(run, page, markdown):
+    assert "".join(page.text["h1"]) == read_run(run.folder).record["suite"]["question"]
+    text = (run.folder / "report.html").read_text()
+    assert "&lt;script&gt;alert(&#34;x&#34;)&lt;/script&gt; &amp; | `safe`" in text
+    assert "<script>alert" not in text
+    heading = markdown.splitlines()[0]
+    assert heading.startswith("# Is &lt;script&gt;")
+    assert "\\| \\`safe\\`, \\[too\\]" in heading
+    assert "<script" not in markdown
+
+
+def test_every_number_of_the_page_is_that_of_the_table(run, page):
+    ok, _ = summary_rows(run)
+    head, *rows = page.tables[0]
+    column = {cell["text"]: i for i, cell in enumerate(head)}
+    order = sorted(ok.index, key=lambda name: (-ok.loc[name, "accuracy"], ok.loc[name, "flops_per_example"], name))
+    assert [row[column["variant"]]["text"] for row in rows] == order
+    reference = ok.loc["best_single", "flops_per_example"]
+    for row in rows:
+        expected = ok.loc[row[column["variant"]]["text"]]
+        for name, key in (("accuracy", "accuracy"), ("NLL", "nll"), ("ECE", "ece"), ("build", "build_seconds"),
+                          ("difference, points", "diff_vs_reference")):  # fmt: skip
+            assert float(row[column[name]]["data-value"]) == expected[key], name
+        assert float(row[column["FLOPs"]]["data-value"]) == expected["flops_per_example"] / reference
+        low, high = (f"{100 * expected[f'accuracy_{end}']:.2f} %" for end in ("low", "high"))
+        assert row[column["accuracy"]]["title"] == f"{low} to {high}"
+        assert row[column["accuracy"]]["text"] == f"{100 * expected['accuracy']:.2f} %"
+        assert row[column["NLL"]]["text"] == f"{expected['nll']:.3f}"
+        assert row[column["verdict"]]["text"] == expected["verdict"]
+        assert row[column["latency"]]["text"] == row[column["memory"]]["text"] == "–"  # not asked for
+        assert (row[column["●"]]["text"] == "●") == bool(expected["pareto"])
+
+
+def test_every_number_of_the_markdown_is_that_of_the_table(run, markdown):
+    ok, _ = summary_rows(run)
+    head, _, *rows = tables(markdown)[0]
+    assert {row[0].strip("`") for row in rows} == set(ok.index)
+    for row in rows:
+        found = dict(zip(head, row, strict=True))
+        expected = ok.loc[found["variant"].strip("`")]
+        assert found["accuracy"] == f"{100 * expected['accuracy']:.2f} %"
+        assert found["interval"] == f"{100 * expected['accuracy_low']:.2f} .. {100 * expected['accuracy_high']:.2f}"
+        assert found["NLL"] == f"{expected['nll']:.3f}"
+        assert found["ECE"] == f"{expected['ece']:.3f}"
+        difference = float(found["difference"].split()[0].replace("−", "-"))
+        assert difference == pytest.approx(100 * expected["diff_vs_reference"], abs=0.00501)
+        assert (found["verdict"], found["family"]) == (expected["verdict"], expected["family"])
+
+
+def test_every_markdown_table_has_as_many_cells_in_each_row(markdown):
+    found = tables(markdown)
+    assert len(found) == 3
+    for table in found:
+        assert len({len(row) for row in table}) == 1
+        assert all(re.fullmatch(r":?-+:?", cell) for cell in table[1])
+
+
+def test_what_failed_and_what_does_not_apply_is_shown_with_its_reason(run, page, markdown):
+    _, not_ok = summary_rows(run)
+    assert dict(not_ok["status"]) == {FAILED: "failed", INAPPLICABLE: "not_applicable"}
+    shown = {row[0]["text"]: [cell["text"] for cell in row[1:]] for row in page.tables[2][1:]}
+    assert shown == {
+        FAILED: ["failed", not_ok.loc[FAILED, "reason"]],
+        INAPPLICABLE: ["not applicable", not_ok.loc[INAPPLICABLE, "reason"]],
+    }
+    written = {row[0].strip("`"): row[1:] for row in tables(markdown)[2][2:]}
+    assert {name: state for name, (state, _) in written.items()} == {n: s for n, (s, _) in shown.items()}
+    for name, (_, reason) in written.items():
+        assert re.sub(r"\\(.)", r"\1", reason) == not_ok.loc[name, "reason"]
+    text = " ".join("".join(page.text["p"]).split())
+    assert "Incomplete: 1 of" in text
+
+
+def test_figures_are_drawn_and_the_same_in_both_reports(run, page, markdown):
+    linked = re.findall(r"!\[(\w+)\]\((figures/\w+\.svg)\)", markdown)
+    assert [name for name, _ in linked] == ["pareto", "correlation", "reliability", "sweeps", "dropout"]
+    embedded = [a["src"] for tag, a in page.tags if tag == "img"]
+    for (_, path), source in zip(linked, embedded, strict=True):
+        svg = (run.folder / path).read_bytes()
+        assert ElementTree.fromstring(svg).tag.endswith("svg")
+        assert source == "data:image/svg+xml;base64," + base64.b64encode(svg).decode()
+        assert (run.folder / path).with_suffix(".png").read_bytes().startswith(b"\x89PNG")
+    assert all(a["alt"] for tag, a in page.tags if tag == "img")
+
+
+def test_the_claims_are_the_same_everywhere(run, page, markdown):
+    stored = json.loads((run.folder / "claims.json").read_text())
+    assert len({claim["claim"] for claim in stored}) == len(stored) == 11
+    assert {claim["verdict"] for claim in stored} <= {"held", "not held", "undecided", "not tested"}
+    for claim in stored:
+        if claim["verdict"] == "not tested":
+            assert claim["estimate"] is None
+            assert claim["note"]
+        else:
+            assert claim["low"] <= claim["estimate"] <= claim["high"]
+    rows = [[cell["text"] for cell in row] for row in page.tables[1][1:]]
+    assert [row[:2] for row in rows] == [[claim["claim"], claim["verdict"]] for claim in stored]
+    written = tables(markdown)[1][2:]
+    assert [row[1:4] for row in written] == [row[1:4] for row in rows]
+
+
+def test_the_first_sentence_is_the_same_everywhere_and_names_variants_of_the_run(run, markdown):
+    ok, _ = summary_rows(run)
+    told = answer(Evidence(run))
+    names = [words for kind, words in told.pieces if kind == "code"]
+    assert names
+    assert set(names) <= set(ok.index)
+    sentence = "".join(words for _, words in told.pieces)
+    (shown,) = re.findall(r'<p class="answer">(.*?)</p>', (run.folder / "report.html").read_text())
+    assert html.unescape(re.sub(r"</?code>", "", shown)) == sentence
+    assert re.sub(r"\\(.)", r"\1", markdown.splitlines()[2]).replace("`", "").strip("*") == sentence
+
+
+def test_without_per_example_results_it_says_what_it_cannot_say(run, tmp_path):
+    folder = copied(run, tmp_path, "examples.parquet")
+    write_report(folder)
+    text = (folder / "report.md").read_text()
+    assert "no per-example results" in text
+    assert "reliability" not in text
+    assert {row[1] for row in tables(text)[1][2:]} <= {"not tested", "held", "not held", "undecided"}
+    assert "95 % interval" not in text.splitlines()[2]
+    ok, _ = summary_rows(run)
+    assert {row[0].strip("`") for row in tables(text)[0][2:]} == set(ok.index)
+
+
+def test_a_run_in_which_everything_failed_has_a_report_too(run, tmp_path):
+    folder = copied(run, tmp_path, "correlation.csv", "correlation.json", "examples.parquet", "details.json")
+    (folder / "details.json").write_text("{}")
+    table = pd.read_csv(folder / "variants.csv")
+    kept = ("variant", "family", "method", "pool", "params", "members", "seed")
+    table.loc[:, [c for c in table if c not in kept]] = np.nan
+    table["status"], table["reason"], table["verdict"] = "failed", "a | pipe\nand <b>", "failed"
+    table.to_csv(folder / "variants.csv", index=False)
+    write_report(folder)
+    text = (folder / "report.md").read_text()
+    assert "There is no answer" in text
+    assert "a \\| pipe and &lt;b&gt;" in text
+    assert all(len({len(row) for row in found}) == 1 for found in tables(text))
+    assert "This run has nothing to draw." in (folder / "report.html").read_text()
+
+
+def test_a_folder_that_is_no_run_is_refused(tmp_path):
+    with pytest.raises(BadInput, match=r"no run\.json"):
+        write_report(tmp_path)
+
+
+# Planted outcomes.
+
+FLOPS = {"single": 100.0, "output": 300.0, "weights": 100.0, "trained": 120.0}
+SEEDS, EXAMPLES = 2, 600
+
+
+def right(share, seed):
+    """Random outcomes [seeds, examples], of which this share is right."""
+    return np.random.default_rng(seed).random((SEEDS, EXAMPLES)) < share
+
+
+def exchanged(outcome, share):
+    """As many right as before, but this share of the examples went wrong and as many came right."""
+    result = outcome.copy()
+    for row in result:
+        count = int(share * len(row))
+        gained, lost = np.flatnonzero(~row)[:count], np.flatnonzero(row)[:count]
+        row[gained], row[lost] = True, False
+    return result
+
+
+def planted(outcomes, *, members=0, correlations=(), examples=True, reference="best_single", **changes):
+    """Evidence with these outcomes; each is an array of right and wrong, or (family, array) or (family, array, nll)."""
+    rows, tables = [], []
+    for name, given in outcomes.items():
+        family, correct, *nll = given if isinstance(given, tuple) else (family_of(name), given)
+        correct = np.asarray(correct, bool)
+        pool, _, short = name.rpartition(":")
+        accuracy = correct.mean()
+        row = {"variant": name, "family": family, "method": short.split("/")[0], "pool": pool or "main"}
+        row |= {"seed": "all", "status": "ok", "flops_per_example": FLOPS[family]}
+        row |= {"accuracy": accuracy, "accuracy_low": accuracy - 0.02, "accuracy_high": accuracy + 0.02}
+        row |= {"diff_vs_reference": accuracy - np.mean(outcomes.get(reference, accuracy))}
+        row |= {"verdict": "reference" if name == reference else "unclear"}
+        rows.append(row | changes.get(name, {}))
+        losses = nll[0] if nll else np.where(correct, 0.1, 2.0)
+        for seed in range(SEEDS):
+            columns = {"variant": name, "seed": seed, "label": 0, "confidence": 0.9}
+            columns |= {"correct": correct[seed], "prediction": 1 - correct[seed], "nll": losses[seed]}
+            tables.append(pd.DataFrame(columns))
+    record = {"reference": {"variant": reference}, "seeds": list(range(SEEDS)), "task": {"name": "planted"}}
+    record |= {"pools": {"main": {"members": members}}}
+    run = Run(Path("nowhere"), record)
+    vars(run).update(
+        variants=pd.DataFrame(rows), examples=pd.concat(tables) if examples else None, correlations=list(correlations)
+    )
+    return Evidence(run)
+
+
+def family_of(name):
+    short = name.rpartition(":")[2]
+    if short.startswith(("best_single", "member")):
+        return "single"
+    if short.startswith(("uniform_soup", "task_arithmetic")):
+        return "weights"
+    return "trained" if short.startswith(("distill", "moe")) else "output"
+
+
+def sentence(evidence):
+    told = answer(evidence)
+    return "".join(f"`{words}`" if kind == "code" else words for kind, words in told.pieces)
+
+
+BASE = right(0.7, 1)
+BETTER = BASE | right(0.5, 2)
+WORSE = BASE & right(0.6, 3)
+CLOSE = exchanged(BASE, 0.05)
+
+
+def test_a_worse_soup_is_said_to_be_less_accurate_than_the_ensemble():
+    text = sentence(planted({"best_single": BASE, "uniform_soup": WORSE, "linear": BETTER}))
+    assert text.startswith(
+        "`uniform_soup` is the best single model made of all, and less accurate than the best ensemble, `linear` ("
+    )
+    gap = 100 * (WORSE.mean() - BETTER.mean())
+    assert f"(−{-gap:.2f} points, 95 % interval −" in text
+    assert "at 1.00× the FLOPs of the reference instead of 3.00×" in text
+
+
+def test_a_better_soup_is_said_to_be_more_accurate():
+    text = sentence(planted({"best_single": BASE, "uniform_soup": BETTER, "linear": WORSE}))
+    assert text.startswith("`uniform_soup` is more accurate than the best ensemble, `linear` (+")
+
+
+def test_equal_ones_cannot_be_told_apart():
+    slightly_better, slightly_worse = CLOSE.copy(), CLOSE.copy()
+    slightly_better[:, np.flatnonzero(~CLOSE.any(axis=0))[:2]] = True
+    slightly_worse[:, np.flatnonzero(CLOSE.all(axis=0))[:2]] = False
+    for soup in (BASE, CLOSE, slightly_better, slightly_worse):
+        text = sentence(planted({"best_single": BASE, "uniform_soup": soup, "linear": BASE}))
+        assert text.startswith("`uniform_soup` cannot be told apart from the best ensemble, `linear` (")
+
+
+def test_the_interval_is_that_of_the_paired_difference():
+    """Against the normal approximation, with two seeds that are the same: there is no spread between them."""
+    soup, ensemble = (np.stack([right(share, seed)[0]] * 2) for share, seed in ((0.7, 4), (0.8, 5)))
+    both = {"best_single": BASE, "uniform_soup": soup, "linear": ensemble}
+    found = planted(both).difference("uniform_soup", "linear")
+    difference = soup.astype(float) - ensemble
+    assert found.value == pytest.approx(difference.mean())
+    error = 1.96 * difference.mean(axis=0).std() / np.sqrt(EXAMPLES)
+    assert found.value - found.low == pytest.approx(error, rel=0.1)
+    assert found.high - found.value == pytest.approx(error, rel=0.1)
+    low, high = (f"{100 * bound:+.2f}".replace("-", "−") for bound in (found.low, found.high))
+    assert f"95 % interval {low} .. {high}" in sentence(planted(both))
+
+
+def test_the_best_of_each_kind_is_compared_and_other_pools_are_left_out():
+    evidence = planted(
+        {
+            "best_single": BASE,
+            "uniform_soup": WORSE,
+            "distill": BASE,
+            "linear": BASE,
+            "log_linear": BETTER,
+            "other:linear": BETTER | right(0.9, 6),
+        }
+    )
+    assert sentence(evidence).startswith("`distill` is the best single model made of all")
+    assert "the best ensemble, `log_linear`" in sentence(evidence)
+
+
+def test_verdicts_against_the_reference_are_repeated():
+    changes = {"uniform_soup": {"verdict": "worse"}, "linear": {"verdict": "better"}}
+    text = sentence(planted({"best_single": BASE, "uniform_soup": WORSE, "linear": BETTER}, **changes))
+    worse, better = (100 * (x.mean() - BASE.mean()) for x in (WORSE, BETTER))
+    assert text.endswith(
+        f"Against the reference, the first is worse (−{-worse:.2f}) and the second better (+{better:.2f})."
+    )
+
+
+def test_a_member_that_is_left_as_it_is_was_not_made_of_all_and_the_reference_is_called_so():
+    evidence = planted({"best_single": BASE, "linear": BETTER})
+    text = sentence(evidence)
+    assert text.startswith("`best_single` is the best single model, and less accurate than the best ensemble, `linear`")
+    assert "the first is the reference itself and the second" in text
+    assert "made of all" not in str(answer(evidence).headlines)
+
+
+def test_without_an_ensemble_the_most_accurate_is_named_with_its_interval():
+    evidence = planted({"best_single": BASE, "uniform_soup": BETTER})
+    share = 100 * BETTER.mean()
+    assert sentence(evidence) == (
+        f"`uniform_soup` is the most accurate: {share:.2f} % ({share - 2:.2f} % to {share + 2:.2f} %)."
+    )
+
+
+def test_without_a_variant_of_the_main_pool_there_is_an_answer_all_the_same():
+    evidence = planted({"far:best_single": BASE, "far:linear": BETTER}, reference="far:best_single")
+    assert sentence(evidence).startswith("`far:linear` is the most accurate")
+
+
+def test_without_examples_a_difference_has_no_interval():
+    outcomes = {"best_single": BASE, "uniform_soup": WORSE, "linear": BETTER}
+    text = sentence(planted(outcomes, examples=False))
+    assert f"is −{100 * (BETTER.mean() - WORSE.mean()):.2f} points from the best ensemble, `linear`" in text
+    assert "no per-example results" in text
+    assert "interval −" not in text
+
+
+def test_without_the_reference_there_is_no_answer():
+    told = answer(planted({"linear": BASE}))
+    assert told.pieces == (("text", "There is no answer: the reference has no result in this run."),)
+
+
+def test_the_notes_count_the_verdicts_and_say_how_the_best_was_picked():
+    words = {"linear": "better", "log_linear": "better", "uniform_soup": "worse"}
+    changes = {name: {"verdict": word} for name, word in words.items()}
+    outcomes = {"best_single": BASE, "linear": BETTER, "log_linear": BETTER, "uniform_soup": WORSE, "distill": BASE}
+    first, second = answer(planted(outcomes, **changes)).notes
+    assert "of 4 other variants 2 better, 1 worse, 1 unclear; no correction" in first
+    assert f"best_single ({100 * BASE.mean():.2f} %), chosen on held-out" in first
+    assert "most accurate of 5 variants was picked on the test split" in second
+    assert "1 others are not distinguishable" in second  # log_linear, which is the same
+
+
+def test_headlines_are_the_reference_the_ensemble_the_single_model_and_the_correlation():
+    coefficient = {"value": 0.94, "low": 0.87, "high": 0.99}
+    correlations = [
+        {"pool": "main", "metric": "nll", "seed": seed, "pearson": coefficient, "n": 64} for seed in ("0", "all")
+    ]
+    outcomes = {"best_single": BASE, "linear": BETTER, "uniform_soup": WORSE}
+    found = answer(planted(outcomes, correlations=correlations)).headlines
+    assert found == (
+        (f"{100 * BASE.mean():.2f} %", "reference: best_single"),
+        (f"{100 * BETTER.mean():.2f} %", "best ensemble: linear, 3.00× the FLOPs"),
+        (f"{100 * WORSE.mean():.2f} %", "best single model made of all: uniform_soup, 1.00× the FLOPs"),
+        ("0.94 (0.87 to 0.99)", "ensemble–average correlation (NLL), n = 64"),
+    )
+
+
+def test_equal_accuracies_go_to_fewer_operations_and_then_to_the_name():
+    rows = pd.DataFrame(
+        [("c", 0.9, 2.0), ("b", 0.9, 1.0), ("a", 0.9, 1.0), ("z", 0.8, 0.1)],
+        columns=["variant", "accuracy", "flops_per_example"],
+    )
+    assert best(rows)["variant"] == "a"
+    assert best(rows[rows["accuracy"] > 1]) is None
+
+
+@pytest.mark.parametrize(
+    ("coefficient", "words"),
+    [
+        ({"value": None, "low": None, "high": None}, "undefined"),
+        ({"value": -0.5, "low": None, "high": None}, "−0.50"),
+        ({"value": -0.123, "low": -0.5, "high": 0.25}, "−0.12 (−0.50 to 0.25)"),
+    ],
+)
+def test_a_coefficient_in_words(coefficient, words):
+    assert correlation_words(coefficient) == words
+
+
+# Claims.
+
+
+def claim(name, evidence):
+    (found,) = [c for c in claims(evidence) if c.claim == name]
+    return found
+
+
+def pool(*outcomes):
+    return {f"member/index={k}": given for k, given in enumerate(outcomes)}
+
+
+MEMBERS = [right(0.7, seed) for seed in (7, 8, 9)]
+MEAN = np.mean(MEMBERS, axis=0)
+ALL = np.ones((SEEDS, EXAMPLES), bool)
+
+
+@pytest.mark.parametrize(
+    ("ensemble", "verdict"),
+    [(MEMBERS[0] | MEMBERS[1], "held"), (MEMBERS[0] & MEMBERS[1], "not held"), (MEMBERS[0], "undecided")],
+    ids=["held", "not held", "undecided"],
+)
+def test_an_ensemble_beats_its_mean_member(ensemble, verdict):
+    found = claim("An ensemble beats its mean member", planted({**pool(*MEMBERS), "linear": ensemble}, members=3))
+    assert found.verdict == verdict
+    assert found.estimate == pytest.approx((ensemble - MEAN).mean())
+    assert found.low < found.estimate < found.high
+    assert found.n == EXAMPLES
+
+
+def test_the_members_errors_are_compared_pair_by_pair():
+    found = claim("The members' errors are not fully correlated", planted(pool(*MEMBERS), members=3))
+    pairs = [(0, 1), (0, 2), (1, 2)]
+    assert found.estimate == pytest.approx(np.mean([(MEMBERS[a] ^ MEMBERS[b]).mean() for a, b in pairs]))
+    assert found.verdict == "held"
+    assert f"errs on {100 * (1 - MEAN.mean()):.2f} %" in found.note
+    copies = claim("The members' errors are not fully correlated", planted(pool(BASE, BASE, BASE), members=3))
+    assert copies.estimate == 0
+    assert copies.verdict != "held"
+
+
+def believers(conflicts):
+    """Two members, one of which is sure of the label and the other sure it is something else, on so many examples."""
+    first = np.full((SEEDS, EXAMPLES), 0.6)
+    second = first.copy()
+    first[:, :conflicts], second[:, :conflicts] = 0.9, 0.001
+    linear = (first + second) / 2
+    odds = np.sqrt(first * second), np.sqrt((1 - first) * (1 - second))
+    return first, second, linear, odds[0] / (odds[0] + odds[1])
+
+
+def or_and(conflicts, swapped=False):
+    first, second, linear, log_linear = believers(conflicts)
+    if swapped:
+        linear, log_linear = log_linear, linear
+    said = {"member/index=0": first, "member/index=1": second, "linear": linear, "log_linear": log_linear}
+    outcomes = {name: (family_of(name), p > 0.5, -np.log(p)) for name, p in said.items()}
+    return claim("Linear acts as OR, log-linear as AND", planted(outcomes, members=2)), linear - log_linear
+
+
+def test_linear_keeps_what_one_member_believes_and_log_linear_what_none_vetoes():
+    found, kept = or_and(20)
+    assert found.verdict == "held"
+    assert found.n == 20 * SEEDS
+    assert found.estimate == pytest.approx(kept[:, :20].mean(), rel=1e-5)
+    assert or_and(20, swapped=True)[0].verdict == "not held"
+    rare, _ = or_and(4)
+    assert rare.verdict == "not tested"
+    assert "only 8 examples" in rare.note
+
+
+@pytest.mark.parametrize(
+    ("coefficient", "verdict"),
+    [((0.9, 0.7, 0.97), "held"), ((-0.6, -0.9, -0.1), "not held"), ((0.2, -0.3, 0.6), "undecided"),
+     ((0.9, None, None), "not tested"), ((None, None, None), "not tested")],
+)  # fmt: skip
+def test_averaging_tracks_ensembling(coefficient, verdict):
+    found = {"n": 20, "members": 8, "pearson": dict(zip(("value", "low", "high"), coefficient, strict=True))}
+    places = [("far", "nll", "all"), ("main", "accuracy", "all"), ("main", "nll", "0"), ("main", "nll", "all")]
+    entries = [{**found, **dict(zip(("pool", "metric", "seed"), place, strict=True))} for place in places]
+    name = "Averaging tracks ensembling where members share a start"
+    assert claim(name, planted({"best_single": BASE}, correlations=entries)).verdict == verdict
+    assert claim(name, planted({"best_single": BASE}, correlations=entries[:3])).verdict == "not tested"
+
+
+@pytest.mark.parametrize(
+    ("apart", "verdict"), [(WORSE, "held"), (BETTER, "not held"), (BASE, "undecided")],
+    ids=["held", "not held", "undecided"],
+)  # fmt: skip
+def test_averaging_needs_a_shared_start(apart, verdict):
+    outcomes = {"linear": BASE, "uniform_soup": BASE, "independent:linear": BASE, "independent:uniform_soup": apart}
+    found = claim("Averaging needs a shared start", planted(outcomes))
+    assert found.verdict == verdict
+    assert found.estimate == pytest.approx(apart.mean() - BASE.mean())
+
+
+@pytest.mark.parametrize(
+    ("outcome", "verdict"), [(WORSE, "held"), (BETTER, "not held"), (CLOSE, "undecided")],
+    ids=["held", "not held", "undecided"],
+)  # fmt: skip
+def test_negated_task_vectors_lose_the_skill(outcome, verdict):
+    name = "task_arithmetic/coefficients=negate,scale=0.3"
+    evidence = planted({"best_single": BASE, "task_arithmetic": BETTER, name: outcome})
+    found = claim("Negated task vectors lose the skill", evidence)
+    assert found.verdict == verdict
+    assert name in found.statistic
+
+
+@pytest.mark.parametrize(
+    ("outcome", "verdict"), [(MEMBERS[0] | MEMBERS[1], "held"), (MEMBERS[0] & MEMBERS[1], "not held")],
+    ids=["held", "not held"],
+)  # fmt: skip
+def test_added_task_vectors_compose(outcome, verdict):
+    evidence = planted({**pool(*MEMBERS), "task_arithmetic": outcome}, members=3)
+    assert claim("Added task vectors compose", evidence).verdict == verdict
+
+
+@pytest.mark.parametrize(
+    ("student", "ensemble", "verdict"),
+    [(ALL, ALL, "held"), (MEMBERS[0], ALL, "not held"), (ALL, MEMBERS[0], "undecided")],
+    ids=["held", "not held", "no gain to keep"],
+)
+def test_a_student_keeps_most_of_the_gain(student, ensemble, verdict):
+    evidence = planted({**pool(*MEMBERS), "linear": ensemble, "distill": student}, members=3)
+    found = claim("A student keeps most of the ensemble's gain", evidence)
+    assert found.verdict == verdict
+    assert found.estimate == pytest.approx((student - (MEAN + ensemble) / 2).mean())
+
+
+@pytest.mark.parametrize(
+    ("sparse", "operations", "verdict"),
+    [(BASE, 110.0, "held"), (BASE, 130.0, "not held"), (WORSE, 110.0, "not held"), (BETTER, 110.0, "held"),
+     (exchanged(BASE, 0.1), 110.0, "undecided")],
+    ids=["equal and cheaper", "not cheaper", "worse", "better", "unclear"],
+)  # fmt: skip
+def test_sparse_experts_cost_less_at_no_loss(sparse, operations, verdict):
+    changes = {"moe": {"flops_per_example": operations}}
+    evidence = planted({"best_single": BASE, "moe": sparse, "moe/routing=dense": BASE}, **changes)
+    found = claim("Sparse experts cost less than dense ones, at no loss", evidence)
+    assert found.verdict == verdict
+    assert f"{operations / 120:.2f} times the FLOPs" in found.note
+
+
+def test_a_claim_that_lacks_its_variants_is_not_tested_and_says_which():
+    found = claims(planted({"best_single": BASE}))
+    assert {c.verdict for c in found} == {"not tested"}
+    notes = {c.claim: c.note for c in found}
+    assert notes["Sparse experts cost less than dense ones, at no loss"] == "needs results of moe, moe/routing=dense"
+    assert "every member" in claim("An ensemble beats its mean member", planted({"linear": BASE}, members=3)).note
+    assert json.loads(json.dumps(as_json(found)))[0]["verdict"] == "not tested"
+    assert {c.shown for c in found} == {"–"}
+
+
+def test_members_count_only_where_all_are_there():
+    few = planted({**pool(*MEMBERS[:2]), "linear": BASE}, members=3)
+    assert few.members == []
+    assert claim("An ensemble beats its mean member", few).verdict == "not tested"
+
+
+def test_estimates_are_shown_in_their_units():
+    points = claim("An ensemble beats its mean member", planted({**pool(*MEMBERS), "linear": ALL}, members=3))
+    assert re.fullmatch(r"\+\d+\.\d\d \[\+\d+\.\d\d \.\. \+\d+\.\d\d\]", points.shown)
+    assert float(points.shown.split()[0]) == pytest.approx(100 * points.estimate, abs=0.005)
+    entry = {"n": 20, "members": 8, "pearson": {"value": -0.5, "low": -0.75, "high": -0.25}}
+    evidence = planted({"a": BASE}, correlations=[{**entry, "pool": "main", "metric": "nll", "seed": "all"}])
+    shown = claim("Averaging tracks ensembling where members share a start", evidence).shown
+    assert shown == "−0.50 [−0.75 .. −0.25]"
+
+
+# Numbers and names.
+
+
+@pytest.mark.parametrize(
+    ("function", "arguments", "words"),
+    [
+        (formats.percent, (0.9607,), "96.07 %"),
+        (formats.percent, (1.0, 0), "100 %"),
+        (formats.percent_interval, (0.9533, 0.9676), "95.33 .. 96.76"),
+        (formats.points, (0.0037,), "+0.37"),
+        (formats.points, (-0.0129,), "−1.29"),
+        (formats.points_interval, (-0.0015, 0.0109), "−0.15 .. +1.09"),
+        (formats.number, (0.12345,), "0.123"),
+        (formats.number, (-1.5, 1), "−1.5"),
+        (formats.ratio, (7.139,), "7.14×"),
+        (formats.ratio, (0.2754,), "0.28×"),
+        (formats.ratio, (30.04,), "30.0×"),
+        (formats.amount, (999,), "999"),
+        (formats.amount, (1236,), "1.24 k"),
+        (formats.amount, (2.23e6,), "2.23 M"),
+        (formats.amount, (4.5e9,), "4.50 G"),
+        (formats.amount, (7e12,), "7.00 T"),
+        (formats.megabytes, (327_680_000,), "328 MB"),
+        (formats.seconds, (0.134,), "0.13 s"),
+        (formats.seconds, (83.6,), "84 s"),
+        (formats.inline_code, ("linear/weights=0.5:0.5",), "`linear/weights=0.5:0.5`"),
+        (formats.inline_code, ("a`b|c\nd",), "`a'b\\|c d`"),
+        (formats.plain_text, ("<b> & *x* [y]_z|`\\\n.",), "&lt;b&gt; &amp; \\*x\\* \\[y\\]\\_z\\|\\`\\\\ ."),
+        (formats.plain_text, (3,), "3"),
+    ],
+)
+def test_formats(function, arguments, words):
+    assert function(*arguments) == words
+
+
+@pytest.mark.parametrize("nothing", [None, float("nan"), np.float64("nan")], ids=str)
+def test_what_is_missing_is_a_dash(nothing):
+    one = (formats.percent, formats.points, formats.number, formats.ratio, formats.amount, formats.megabytes,
+           formats.seconds)  # fmt: skip
+    assert {function(nothing) for function in one} == {"–"}
+    assert formats.percent_interval(nothing, nothing) == formats.points_interval(nothing, nothing) == ""
+    assert formats.missing(nothing)
+    assert not formats.missing(0.0)
+    assert not formats.missing("nan")

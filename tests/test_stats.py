@@ -1,0 +1,516 @@
+"""Intervals, paired comparisons and correlations against scipy, statsmodels and their plain readings."""
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats as scipy_stats
+from statsmodels.stats.contingency_tables import mcnemar
+from statsmodels.stats.proportion import proportion_confint
+
+from harness import stats
+from harness.stats import Interval
+
+NAN = math.nan
+
+
+def bounds(interval):
+    return interval.low, interval.high
+
+
+def width(interval):
+    return interval.high - interval.low
+
+
+# proportions
+
+
+@given(st.integers(1, 3000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))), st.floats(0.5, 0.999))
+@settings(deadline=None)
+def test_wilson_is_that_of_statsmodels(counted, confidence):
+    successes, n = counted
+    found = stats.wilson(successes, n, confidence)
+    oracle = proportion_confint(successes, n, alpha=1 - confidence, method="wilson")
+    assert bounds(found) == pytest.approx(oracle, abs=1e-12)
+    assert (found.value, found.n) == (successes / n, n)
+    assert 0 <= found.low <= found.value <= found.high <= 1
+
+
+@pytest.mark.parametrize(("successes", "n", "words"), [(0, 0, "at least one"), (3, 2, "k "), (-1, 2, "k ")])
+def test_wilson_refuses_what_is_no_proportion(successes, n, words):
+    with pytest.raises(ValueError, match=words):
+        stats.wilson(successes, n)
+
+
+def test_wilson_covers_the_truth_as_often_as_it_says():
+    rng = np.random.default_rng(0)
+    hits = [covers(stats.wilson(rng.binomial(150, p), 150), p) for p in rng.uniform(0.2, 0.95, size=400)]
+    assert_is_95_percent(hits)
+
+
+def covers(interval, truth):
+    return interval.low <= truth <= interval.high
+
+
+def assert_is_95_percent(hits):
+    """Three standard errors of a binomial proportion, plus a point for what a small sample costs the bootstrap."""
+    assert abs(np.mean(hits) - 0.95) < 3 * math.sqrt(0.95 * 0.05 / len(hits)) + 0.01
+
+
+# the bootstrap of a mean
+
+
+def test_counts_are_multinomial_shared_and_cannot_be_changed():
+    counts = stats.resample_counts(37, draws=500)
+    assert counts.shape == (500, 37)
+    assert (counts.sum(axis=1) == 37).all()
+    assert counts.mean() == 1.0
+    assert counts.var() == pytest.approx(1 - 1 / 37, rel=0.05)
+    assert stats.resample_counts(37, draws=500) is counts
+    with pytest.raises(ValueError, match="read-only"):
+        counts[0, 0] = 1
+    assert not np.array_equal(stats.resample_counts(37, draws=500, seed=1), counts)
+
+
+def test_counts_do_not_depend_on_what_was_asked_before():
+    first = stats.resample_counts(20, draws=100).copy()
+    for other in (21, 22, 23):
+        stats.resample_counts(other, draws=100)
+    np.testing.assert_array_equal(stats.resample_counts(20, draws=100), first)
+
+
+SAMPLES = {
+    "normal": np.random.default_rng(1).normal(5.0, 2.0, size=300),
+    "skewed": np.random.default_rng(2).exponential(size=300),
+    "far from zero": 1e4 + np.random.default_rng(3).normal(size=300),
+    "right and wrong": np.random.default_rng(4).random(300) < 0.8,
+    "ties": np.random.default_rng(5).integers(-1, 2, size=300),
+}
+
+
+@pytest.mark.parametrize("values", SAMPLES.values(), ids=list(SAMPLES))
+def test_bootstrap_mean_is_the_percentile_interval_of_scipy(values):
+    found = stats.bootstrap_mean(values, stats.resample_counts(len(values)))
+    oracle = scipy_stats.bootstrap(
+        (values.astype(float),), np.mean, n_resamples=10_000, method="percentile", rng=np.random.default_rng(9)
+    ).confidence_interval
+    standard_error = values.std() / math.sqrt(len(values))
+    assert found.value == pytest.approx(values.mean(), rel=1e-12)
+    assert bounds(found) == pytest.approx((oracle.low, oracle.high), abs=0.15 * standard_error)
+    assert found.n == len(values)
+
+
+@pytest.mark.parametrize("values", SAMPLES.values(), ids=list(SAMPLES))
+def test_bootstrap_mean_reads_the_draws_exactly(values):
+    """The same draws, item by item in float64: centring and float32 must cost no digit that is printed."""
+    counts = stats.resample_counts(len(values), draws=400)
+    rows = [np.repeat(values.astype(float), row.astype(int)).mean() for row in counts]
+    found = stats.bootstrap_mean(values, counts)
+    assert bounds(found) == pytest.approx(np.quantile(rows, [0.025, 0.975]), abs=1e-6 * values.std())
+
+
+def test_bootstrap_mean_of_many_normal_values_is_the_normal_interval():
+    values = SAMPLES["normal"]
+    standard_error = values.std() / math.sqrt(len(values))
+    found = stats.bootstrap_mean(values, stats.resample_counts(len(values)))
+    expected = (values.mean() - 1.96 * standard_error, values.mean() + 1.96 * standard_error)
+    assert bounds(found) == pytest.approx(expected, abs=0.15 * standard_error)
+
+
+@given(st.lists(st.integers(-3, 3), min_size=1, max_size=30), st.integers(1, 5), st.integers(-9, 9))
+@settings(max_examples=50, deadline=None)
+def test_bootstrap_mean_moves_and_stretches_with_its_values(values, stretch, shift):
+    counts = stats.resample_counts(len(values), draws=200)
+    plain = stats.bootstrap_mean(np.array(values) / 7, counts)
+    moved = stats.bootstrap_mean(stretch * np.array(values) / 7 + shift, counts)
+    for a, b in zip((plain.value, *bounds(plain)), (moved.value, *bounds(moved)), strict=True):
+        assert b == pytest.approx(stretch * a + shift, abs=1e-5)
+
+
+def test_a_constant_has_an_interval_of_no_width():
+    for constant in (0.0, 1.0, 0.3, 1e6 + 0.1):
+        found = stats.bootstrap_mean(np.full(50, constant), stats.resample_counts(50, draws=300))
+        assert bounds(found) == pytest.approx((constant, constant), rel=1e-15)
+
+
+@pytest.mark.parametrize("bad", [NAN, math.inf, -math.inf])
+def test_a_value_that_is_not_finite_leaves_no_interval(bad):
+    values = np.array([0.5, bad, 0.25])
+    found = stats.bootstrap_mean(values, stats.resample_counts(3, draws=50))
+    assert not math.isfinite(found.value)
+    assert np.isnan(bounds(found)).all()
+    assert np.isnan(bounds(stats.over_seeds(np.stack([values, np.zeros(3)]), draws=50))).all()
+    assert stats.verdict(found, None) == "unclear"
+
+
+@pytest.mark.parametrize(
+    ("values", "items"), [(np.zeros(0), 3), (np.zeros(4), 3), (np.zeros((3, 1)), 3), (np.zeros(()), 3)]
+)
+def test_counts_over_other_items_are_refused(values, items):
+    counts = stats.resample_counts(items, draws=10)
+    with pytest.raises(ValueError, match="values"):
+        stats.bootstrap_mean(values, counts)
+    with pytest.raises(ValueError, match="values"):
+        stats.paired_difference(values, values, counts)
+    with pytest.raises(ValueError, match="values"):
+        stats.bootstrap_ece(values, values, counts)
+
+
+def test_nothing_cannot_be_resampled():
+    with pytest.raises(ValueError, match="nothing to resample"):
+        stats.resample_counts(0)
+
+
+# paired differences
+
+
+def test_a_paired_difference_is_the_bootstrap_of_the_differences_and_changes_sign_with_the_order():
+    rng = np.random.default_rng(0)
+    a, b = rng.normal(size=(2, 200))
+    counts = stats.resample_counts(200, draws=1000)
+    found, swapped = stats.paired_difference(a, b, counts), stats.paired_difference(b, a, counts)
+    rows = [np.mean(np.repeat(a, c.astype(int))) - np.mean(np.repeat(b, c.astype(int))) for c in counts]
+    assert bounds(found) == pytest.approx(np.quantile(rows, [0.025, 0.975]), abs=1e-6)
+    assert found.value == pytest.approx(a.mean() - b.mean())
+    assert (found.value, *bounds(found)) == pytest.approx((-swapped.value, -swapped.high, -swapped.low), abs=1e-6)
+
+
+def test_shared_draws_make_a_difference_far_narrower_than_either_score():
+    rng = np.random.default_rng(0)
+    difficulty = rng.normal(size=400)
+    a, b = difficulty + 0.1 * rng.normal(size=(2, 400))
+    counts = stats.resample_counts(400)
+    paired = stats.paired_difference(a, b, counts)
+    unpaired = stats.paired_difference(a, rng.permutation(b), counts)
+    assert width(unpaired) > 5 * width(paired)
+    assert width(paired) < width(stats.bootstrap_mean(a, counts)) / 5
+
+
+def test_a_constant_gain_is_certain():
+    values = np.random.default_rng(0).normal(size=100)
+    found = stats.paired_difference(values + 0.25, values, stats.resample_counts(100, draws=500))
+    assert bounds(found) == pytest.approx((0.25, 0.25), abs=1e-9)
+
+
+def test_equal_answers_differ_by_exactly_nothing():
+    correct = np.random.default_rng(0).random(101) < 0.7
+    found = stats.paired_difference(correct, correct, stats.resample_counts(101, draws=500))
+    assert (found.value, *bounds(found)) == (0.0, 0.0, 0.0)
+
+
+def test_paired_scores_of_unequal_length_are_refused():
+    with pytest.raises(ValueError, match="differ in shape"):
+        stats.paired_difference(np.zeros(3), np.zeros(4), stats.resample_counts(3, draws=10))
+    with pytest.raises(ValueError, match="differ in shape"):
+        stats.mcnemar_exact(np.zeros(3), np.zeros(4))
+
+
+def test_the_paired_bootstrap_covers_the_truth_as_often_as_it_says():
+    rng = np.random.default_rng(0)
+    counts = stats.resample_counts(120, draws=1000)
+    hits = []
+    for _ in range(300):
+        both, candidate_only, reference_only = 0.6, 0.15, 0.1
+        outcome = rng.choice(4, size=120, p=[both, candidate_only, reference_only, 0.15])
+        found = stats.paired_difference(outcome <= 1, (outcome == 0) | (outcome == 2), counts)
+        hits.append(covers(found, candidate_only - reference_only))
+    assert_is_95_percent(hits)
+
+
+@given(st.integers(0, 40), st.integers(0, 40), st.integers(0, 10), st.integers(0, 10))
+@settings(max_examples=60, deadline=None)
+def test_mcnemar_is_that_of_statsmodels(gained, lost, both, neither):
+    candidate = np.repeat([True, False, True, False], [gained, lost, both, neither])
+    reference = np.repeat([False, True, True, False], [gained, lost, both, neither])
+    oracle = mcnemar([[both, gained], [lost, neither]], exact=True).pvalue if gained + lost else 1.0
+    assert stats.mcnemar_exact(candidate, reference) == pytest.approx(oracle, abs=1e-12)
+    assert stats.mcnemar_exact(reference, candidate) == pytest.approx(oracle, abs=1e-12)
+
+
+# verdicts
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "p", "word"),
+    [
+        (0.01, 0.05, None, "better"),
+        (-0.05, -0.01, None, "worse"),
+        (-0.01, 0.05, None, "unclear"),
+        (0.0, 0.05, None, "unclear"),
+        (-0.05, 0.0, None, "unclear"),
+        (0.01, 0.05, 0.04, "better"),
+        (-0.05, -0.01, 0.04, "worse"),
+        (0.01, 0.05, 0.05, "unclear"),
+        (-0.05, -0.01, 0.06, "unclear"),
+        (-0.01, 0.05, 0.001, "unclear"),
+    ],
+)
+def test_a_verdict_needs_the_interval_and_the_p_value(low, high, p, word):
+    assert stats.verdict(Interval((low + high) / 2, low, high, 100), p) == word
+
+
+def test_alpha_is_the_callers():
+    difference = Interval(0.03, 0.01, 0.05, 100)
+    assert stats.verdict(difference, 0.03, alpha=0.05) == "better"
+    assert stats.verdict(difference, 0.03, alpha=0.01) == "unclear"
+
+
+@pytest.mark.parametrize("low", [NAN, -2.0, 1.0])
+@pytest.mark.parametrize("high", [NAN, -1.0, 2.0])
+@pytest.mark.parametrize("p", [NAN, None, 0.0])
+def test_nan_is_neither_better_nor_worse(low, high, p):
+    known = not any(value is not None and math.isnan(value) for value in (low, high, p))
+    decided = known and (low > 0 or high < 0) and low <= high
+    assert (stats.verdict(Interval(0.0, low, high, 10), p) != "unclear") == decided
+
+
+# several seeds
+
+
+def test_one_seed_leaves_the_items_only():
+    values = SAMPLES["skewed"]
+    assert stats.over_seeds(values[None]) == stats.bootstrap_mean(values, stats.resample_counts(len(values)))
+
+
+def test_seeds_that_agree_leave_the_items_only():
+    values = SAMPLES["skewed"]
+    one, three = stats.over_seeds(values[None]), stats.over_seeds(np.stack([values] * 3))
+    assert (three.value, *bounds(three)) == pytest.approx((one.value, *bounds(one)), abs=1e-6)
+    assert three.n == one.n == len(values)
+
+
+def test_items_that_agree_leave_the_seeds_only():
+    """Two seeds of constant scores 0 and 1: a quarter of the draws are all 0, a quarter all 1, half are 0.5."""
+    found = stats.over_seeds(np.repeat([[0.0], [1.0]], 20, axis=1))
+    assert (found.value, *bounds(found)) == (0.5, 0.0, 1.0)
+
+
+def test_seeds_that_disagree_widen_the_interval_by_their_variance():
+    rng = np.random.default_rng(0)
+    items, seeds = 0.1 * rng.normal(size=200), rng.normal(size=(12, 1))
+    agreeing, disagreeing = stats.over_seeds(np.stack([items] * 12)), stats.over_seeds(items + 0.05 * seeds)
+    of_items, of_seeds = items.var() / 200, 0.05**2 * seeds.var() / 12
+    assert width(agreeing) == pytest.approx(3.92 * math.sqrt(of_items), rel=0.05)
+    assert width(disagreeing) == pytest.approx(3.92 * math.sqrt(of_items + of_seeds), rel=0.05)
+    assert width(disagreeing) > 1.5 * width(agreeing)
+
+
+def test_seeds_and_items_are_drawn_apart():
+    """With one draw for both, the mean of an identity matrix would be at least its value in every draw."""
+    found = stats.over_seeds(np.eye(15), draws=2000)
+    assert found.low < found.value == pytest.approx(1 / 15)
+    assert found.high > found.value
+
+
+@pytest.mark.parametrize("shape", [(5,), (0, 5), (5, 0), (2, 2, 2)])
+def test_over_seeds_needs_a_table(shape):
+    with pytest.raises(ValueError, match="expected"):
+        stats.over_seeds(np.zeros(shape))
+
+
+# calibration error
+
+
+def plain_ece(confidence, correct, bins):
+    total = 0.0
+    for k in range(bins):
+        inside = (confidence > k / bins) & (confidence <= (k + 1) / bins) | ((k == 0) & (confidence == 0))
+        total += abs((confidence[inside] - correct[inside]).sum())
+    return total / len(confidence)
+
+
+def answers(seed, count=250):
+    rng = np.random.default_rng(seed)
+    confidence = rng.uniform(0.2, 1.0, size=count)
+    return confidence, (rng.random(count) < confidence**2).astype(float)
+
+
+@pytest.mark.parametrize("bins", [1, 10, 15])
+def test_the_interval_of_ece_is_the_ece_of_each_draw(bins):
+    confidence, correct = answers(0)
+    counts = stats.resample_counts(len(confidence), draws=300)
+    rows = [
+        plain_ece(np.repeat(confidence, c.astype(int)), np.repeat(correct, c.astype(int)), bins) for c in counts
+    ]
+    found = stats.bootstrap_ece(confidence, correct, counts, bins)
+    assert found.value == pytest.approx(plain_ece(confidence, correct, bins), abs=1e-12)
+    assert bounds(found) == pytest.approx(np.quantile(rows, [0.025, 0.975]), abs=1e-6)
+    assert found.n == len(confidence)
+
+
+def test_ece_over_one_seed_is_that_seeds_and_over_several_the_mean():
+    tables = [answers(seed) for seed in range(3)]
+    one = stats.ece_over_seeds(*(v[None] for v in tables[0]))
+    alone = stats.bootstrap_ece(*tables[0], stats.resample_counts(250))
+    assert (one.value, *bounds(one)) == pytest.approx((alone.value, *bounds(alone)), abs=1e-12)
+    confidence, correct = (np.stack(v) for v in zip(*tables, strict=True))
+    several = stats.ece_over_seeds(confidence, correct)
+    assert several.value == pytest.approx(np.mean([plain_ece(*table, 15) for table in tables]))
+    copied = stats.ece_over_seeds(np.stack([confidence[0]] * 3), np.stack([correct[0]] * 3))
+    assert bounds(copied) == pytest.approx(bounds(one), abs=1e-6)
+    far = stats.ece_over_seeds(np.stack([confidence[0]] * 2), np.stack([correct[0], 1 - correct[0]]))
+    assert width(far) > 2 * width(one)
+
+
+@pytest.mark.parametrize("bad", [NAN, 1.5, -0.1])
+def test_ece_refuses_what_is_no_confidence(bad):
+    counts = stats.resample_counts(2, draws=10)
+    with pytest.raises(ValueError, match="confidences"):
+        stats.bootstrap_ece(np.array([0.5, bad]), np.ones(2), counts)
+    with pytest.raises(ValueError, match="confidences"):
+        stats.ece_over_seeds(np.array([[0.5, bad]]), np.ones((1, 2)), draws=10)
+
+
+def test_ece_refuses_answers_to_other_questions():
+    with pytest.raises(ValueError, match="equally long"):
+        stats.bootstrap_ece(np.full(2, 0.5), np.ones(1), stats.resample_counts(2, draws=10))
+
+
+# correlations
+
+SCORES = st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4)), min_size=3, max_size=12)
+COEFFICIENTS = {
+    "pearson": scipy_stats.pearsonr,
+    "spearman": scipy_stats.spearmanr,
+    "kendall": scipy_stats.kendalltau,
+}
+
+
+def pairs_of(members):
+    chosen = list(itertools.combinations(range(members), 2))
+    return np.array([[m in subset for m in range(members)] for subset in chosen])
+
+
+@given(SCORES)
+@settings(max_examples=60, deadline=None)
+def test_coefficients_are_those_of_scipy_with_ties_and_all(scores):
+    x, y = np.array(scores, float).T
+    found = stats.correlation(x, y, np.eye(len(x), dtype=bool), draws=20)
+    for name, oracle in COEFFICIENTS.items():
+        value = getattr(found, name).value
+        if np.ptp(x) and np.ptp(y):
+            assert value == pytest.approx(oracle(x, y).statistic, abs=1e-9)
+        else:
+            assert math.isnan(value)
+
+
+def test_intervals_are_those_of_points_repeated_as_often_as_their_members_are_drawn():
+    members, draws = 5, 150
+    rng = np.random.default_rng(0)
+    membership = pairs_of(members)
+    x, y = np.round(rng.normal(size=(2, len(membership))), 1)  # rounded: ties
+    found = stats.correlation(x, y, membership, draws=draws, seed=3)
+    repeated = {name: [] for name in COEFFICIENTS}
+    for drawn in stats._draw_counts(np.random.default_rng(3), members, draws):
+        weights = np.array([np.prod(drawn[subset]) for subset in membership]).astype(int)
+        points = np.repeat(x, weights), np.repeat(y, weights)
+        if (weights > 0).sum() < 3 or not np.ptp(points[0]) or not np.ptp(points[1]):
+            continue
+        for name, oracle in COEFFICIENTS.items():
+            repeated[name].append(oracle(*points).statistic)
+    assert found.draws_used == len(repeated["pearson"]) > 100
+    for name, rows in repeated.items():
+        assert bounds(getattr(found, name)) == pytest.approx(np.quantile(rows, [0.025, 0.975]), abs=1e-9)
+
+
+def test_what_it_was_computed_from_is_counted():
+    membership = np.hstack([pairs_of(6), np.zeros((15, 2), bool)])
+    x = np.random.default_rng(0).normal(size=15)
+    found = stats.correlation(x, x**3, membership, draws=200)
+    assert (found.n, found.members, found.draws) == (15, 6, 200)
+    assert 0 < found.draws_used <= 200
+    assert found.pearson.n == found.kendall.n == 15
+
+
+def test_one_order_is_a_rank_correlation_of_one_and_its_reverse_of_minus_one():
+    x = np.random.default_rng(0).normal(size=15)
+    same, reverse = (stats.correlation(x, sign * np.exp(x), pairs_of(6), draws=200) for sign in (1, -1))
+    for name in ("spearman", "kendall"):
+        assert (getattr(same, name).value, *bounds(getattr(same, name))) == pytest.approx((1, 1, 1))
+        assert (getattr(reverse, name).value, *bounds(getattr(reverse, name))) == pytest.approx((-1, -1, -1))
+    assert 0 < same.pearson.low < same.pearson.value < 1
+
+
+def test_independent_points_have_the_interval_that_fisher_gives():
+    """Subsets of one member each: the ordinary bootstrap of points."""
+    rng = np.random.default_rng(4)
+    x = rng.normal(size=200)
+    y = 0.6 * x + 0.8 * rng.normal(size=200)
+    found = stats.correlation(x, y, np.eye(200, dtype=bool)).pearson
+    oracle = scipy_stats.pearsonr(x, y).confidence_interval(0.95)
+    assert bounds(found) == pytest.approx((oracle.low, oracle.high), abs=0.03)
+
+
+def test_shared_members_make_the_interval_wider_than_if_subsets_were_independent():
+    rng = np.random.default_rng(0)
+    membership = pairs_of(8)
+    skill = membership @ rng.normal(size=(8, 2))
+    x, y = skill[:, 0], skill[:, 0] + 0.7 * skill[:, 1]
+    shared = stats.correlation(x, y, membership).pearson
+    apart = stats.correlation(x, y, np.eye(len(x), dtype=bool)).pearson
+    assert shared.value == apart.value
+    assert width(shared) > 1.3 * width(apart)
+
+
+@pytest.mark.parametrize("constant", [0.0, 0.1, 1 / 3, 1e9])
+def test_a_constant_score_has_no_correlation(constant):
+    varying = np.random.default_rng(0).normal(size=15)
+    for x, y in ((varying, np.full(15, constant)), (np.full(15, constant), varying)):
+        found = stats.correlation(x, y, pairs_of(6), draws=100)
+        assert found.draws_used == 0
+        for name in COEFFICIENTS:
+            interval = getattr(found, name)
+            assert np.isnan([interval.value, *bounds(interval)]).all()
+            assert stats.verdict(interval, None) == "unclear"
+
+
+def test_one_subset_has_no_correlation():
+    found = stats.correlation([1.0], [2.0], [[True, True]], draws=50)
+    assert math.isnan(found.pearson.value)
+    assert math.isnan(found.kendall.low)
+
+
+@pytest.mark.parametrize(
+    "membership",
+    [pairs_of(3), np.array([[True, True, True]] * 4), ~np.eye(8, dtype=bool)],
+    ids=["three members", "one subset again and again", "all but one member each"],
+)
+def test_too_few_different_resamples_have_a_value_but_no_interval(membership):
+    x, y = np.random.default_rng(0).normal(size=(2, len(membership)))
+    found = stats.correlation(x, y, membership, draws=300)
+    for name, oracle in COEFFICIENTS.items():
+        interval = getattr(found, name)
+        assert interval.value == pytest.approx(oracle(x, y).statistic, abs=1e-9)
+        assert np.isnan(bounds(interval)).all()
+
+
+def test_the_order_and_the_scale_of_the_scores_do_not_matter():
+    rng = np.random.default_rng(0)
+    membership = pairs_of(6)
+    x, y = rng.normal(size=(2, 15))
+    order = rng.permutation(15)
+    plain = stats.correlation(x, y, membership, draws=200)
+    moved = stats.correlation(7 * x[order] - 3, y[order] / 9, membership[order], draws=200)
+    for name in COEFFICIENTS:
+        before, after = getattr(plain, name), getattr(moved, name)
+        assert (after.value, *bounds(after)) == pytest.approx((before.value, *bounds(before)), abs=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "membership", "words"),
+    [
+        ([1.0, NAN], [1.0, 2.0], [[1, 0], [0, 1]], "finite"),
+        ([1.0, 2.0], [math.inf, 2.0], [[1, 0], [0, 1]], "finite"),
+        ([1.0, 2.0, 3.0], [1.0, 2.0], [[1, 0], [0, 1]], "same subsets"),
+        ([1.0, 2.0], [1.0, 2.0], [[1, 0]], "same subsets"),
+        ([1.0, 2.0], [1.0, 2.0], [1, 0], "same subsets"),
+        ([], [], np.zeros((0, 2)), "same subsets"),
+        ([1.0, 2.0], [1.0, 2.0], [[1, 0], [0, 0]], "no members"),
+    ],
+)
+def test_scores_that_do_not_fit_are_refused(x, y, membership, words):
+    with pytest.raises(ValueError, match=words):
+        stats.correlation(x, y, membership)

@@ -1,0 +1,401 @@
+"""The store: what names an artefact, that it is there whole or not at all, and that damage is found."""
+
+import ast
+import importlib.util
+import json
+import math
+import shutil
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import harness
+from harness import registry, store
+from harness.store import MANIFEST, Key, Store, code_version, digest, file_digest, read_json, write_json
+from harness.tasks import images
+
+SOURCES = sorted(Path(harness.__file__).parent.rglob("*.py"))
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+# digests
+
+
+def test_a_digest_is_the_sha256_of_canonical_json(tmp_path):
+    (tmp_path / "canonical").write_text('{"a":[1,2.5,null,true],"b":"\\u00e9"}')
+    assert digest({"b": "é", "a": [1, 2.5, None, True]}) == file_digest(tmp_path / "canonical")
+
+
+@given(st.dictionaries(st.text(), JSON, max_size=4), st.randoms(use_true_random=False))
+@settings(max_examples=50, deadline=None)
+def test_the_order_of_keys_does_not_change_a_digest(value, random):
+    shuffled = dict(random.sample(list(value.items()), len(value)))
+    assert digest(shuffled) == digest(value)
+    assert digest(json.loads(json.dumps(value))) == digest(value)
+
+
+@given(JSON, JSON)
+@settings(max_examples=50, deadline=None)
+def test_different_values_have_different_digests(a, b):
+    assert (digest(a) == digest(b)) == (json.dumps(a, sort_keys=True) == json.dumps(b, sort_keys=True))
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, [-math.inf], {"a": math.nan}])
+def test_a_number_that_is_not_finite_is_refused(value, tmp_path):
+    for attempt in (lambda: digest(value), lambda: Key.of("kind", code="harness.store", value=value)):
+        with pytest.raises(ValueError, match="JSON compliant"):
+            attempt()
+    with pytest.raises(ValueError, match="JSON compliant"):
+        write_json(tmp_path / "value.json", value)
+
+
+@pytest.mark.parametrize("value", [{1, 2}, b"bytes", Path("path"), object()])
+def test_what_is_no_json_value_is_refused(value):
+    with pytest.raises(TypeError, match="not JSON serializable"):
+        digest(value)
+
+
+# keys
+
+
+def test_a_key_changes_with_its_kind_its_code_and_each_input_and_with_nothing_else():
+    first = Key.of("training", code="harness.store", lr=0.1, seeds=[0, 1], name=None)
+    assert Key.of("training", seeds=[0, 1], name=None, code="harness.store", lr=0.1) == first
+    others = [
+        Key.of("evaluation", code="harness.store", lr=0.1, seeds=[0, 1], name=None),
+        Key.of("training", code="harness.errors", lr=0.1, seeds=[0, 1], name=None),
+        Key.of("training", code="harness.store", lr=0.2, seeds=[0, 1], name=None),
+        Key.of("training", code="harness.store", lr=0.1, seeds=[1, 0], name=None),
+        Key.of("training", code="harness.store", lr=0.1, seeds=[0, 1], name=""),
+        Key.of("training", code="harness.store", lr=0.1, seeds=[0, 1]),
+        Key.of("training", code="harness.store", lr=0.1, seeds=[0, 1], name=None, more=None),
+    ]
+    digests = {key.digest for key in (first, *others)}
+    assert len(digests) == 1 + len(others)
+    assert len({Store(Path("root")).path(key) for key in (first, *others)}) == 1 + len(others)
+
+
+@pytest.fixture
+def fresh_code(monkeypatch, tmp_path):
+    """Modules of a folder as ``harness.<name>``, and code versions that are not cached; gives a writer of modules."""
+    monkeypatch.setattr(store, "_module_facts", store._module_facts.__wrapped__)
+    monkeypatch.setattr(store, "code_version", store.code_version.__wrapped__)
+    monkeypatch.setattr(harness, "__path__", [*harness.__path__, str(tmp_path)])
+    before = set(sys.modules)
+
+    def write(name, text):
+        (tmp_path / f"{name}.py").write_text(text)
+        importlib.invalidate_caches()
+
+    yield write
+    for name in set(sys.modules) - before:
+        if name.startswith("harness.planted"):
+            del sys.modules[name]
+
+
+def test_code_is_named_by_its_source_and_by_all_it_imports(fresh_code):
+    fresh_code("planted_top", "from harness.planted_middle import f\n")
+    fresh_code("planted_middle", "def f():\n    import harness.planted_deep\n")
+    fresh_code("planted_deep", "VALUE = 1\n")
+    fresh_code("planted_other", "VALUE = 1\n")
+
+    def version(name):
+        return store.code_version(f"harness.{name}")
+
+    names = ("planted_top", "planted_middle", "planted_deep", "planted_other")
+    first = {name: version(name) for name in names}
+    assert len(set(first.values())) == 4
+    key = Key.of("kind", code="harness.planted_top", seed=0).digest
+    fresh_code("planted_deep", "VALUE = 2\n")
+    changed = {name: version(name) for name in names}
+    assert [changed[name] != first[name] for name in names] == [True, True, True, False]
+    assert Key.of("kind", code="harness.planted_top", seed=0).digest != key
+    fresh_code("planted_deep", "VALUE = 1\n")
+    assert {name: version(name) for name in names} == first
+    assert Key.of("kind", code="harness.planted_top", seed=0).digest == key
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "import harness.planted_part",
+        "import json, harness.planted_part as other",
+        "from harness.planted_part import VALUE",
+        "from harness import planted_part",
+        "if False:\n    from harness import planted_part",
+    ],
+)
+def test_every_way_to_import_counts_and_a_circle_ends(fresh_code, line):
+    fresh_code("planted_whole", f"{line}\n")
+    fresh_code("planted_part", "VALUE = 1\nif False:\n    import harness.planted_whole\n")
+    before = store.code_version("harness.planted_whole")
+    fresh_code("planted_part", "VALUE = 2\nif False:\n    import harness.planted_whole\n")
+    assert store.code_version("harness.planted_whole") != before
+
+
+def test_a_change_to_one_method_leaves_the_others_alone():
+    modules = sorted({method.module for method in registry.methods().values()})
+    reached = {}
+    for module in modules:
+        waiting, seen = [module], set()
+        while waiting:
+            name = waiting.pop()
+            if name not in seen and (facts := store._module_facts(name)):
+                seen.add(name)
+                waiting.extend(facts[1])
+        reached[module] = seen
+    for module in modules:
+        assert module in reached[module]
+        assert "harness.methods" not in reached[module]
+        assert not {"harness.report", "harness.cli", "harness.suite"} & reached[module]
+    assert sum("harness.methods.output.linear" in seen for seen in reached.values()) < len(modules)
+
+
+def test_the_code_of_every_kind_of_artefact_is_found():
+    from harness import jobs  # all of the harness, which no other test here needs
+
+    names = {*jobs.CODE, *(method.module for method in registry.methods().values())}
+    assert all(importlib.util.find_spec(name) for name in names)
+    assert digest({}) not in {code_version(name) for name in names}
+
+
+def test_imports_are_absolute_so_that_a_code_version_sees_them():
+    for path in SOURCES:
+        imports = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.ImportFrom)]
+        assert [node.lineno for node in imports if node.level] == [], path
+
+
+# writing
+
+KEY = Key.of("kind", code="harness.errors", seed=0)
+
+
+def everything_below(folder):
+    return sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file() or p.name.startswith("."))
+
+
+def fill(folder, content=b"content"):
+    (folder / "deep").mkdir()
+    (folder / "deep" / "data.bin").write_bytes(content)
+    write_json(folder / "value.json", {"a": 1})
+
+
+def written(root, key=KEY, content=b"content"):
+    kept = Store(root)
+    with kept.write(key) as folder:
+        fill(folder, content)
+    return kept
+
+
+def test_an_artefact_is_there_when_the_block_has_ended_and_not_before(tmp_path):
+    kept = Store(tmp_path)
+    with kept.write(KEY) as folder:
+        fill(folder)
+        assert not kept.has(KEY)
+        assert not kept.path(KEY).exists()
+        assert list(kept.artefacts()) == []
+        assert kept.damaged() == []
+    assert kept.has(KEY)
+    assert everything_below(kept.path(KEY)) == ["deep/data.bin", MANIFEST, "value.json"]
+    assert len(everything_below(tmp_path)) == 3
+
+
+def test_the_manifest_says_what_the_artefact_was_made_of(tmp_path):
+    kept = written(tmp_path)
+    ((folder, manifest),) = kept.artefacts()
+    assert folder == kept.path(KEY)
+    assert manifest["kind"] == "kind"
+    assert manifest["inputs"] == {"code": code_version("harness.errors"), "seed": 0}
+    assert manifest["files"] == {name: file_digest(folder / name) for name in ("deep/data.bin", "value.json")}
+    assert digest([manifest["kind"], json.dumps(manifest["inputs"], sort_keys=True)]) == KEY.digest
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, SystemExit])
+def test_an_error_in_the_block_leaves_nothing(tmp_path, error):
+    kept = Store(tmp_path)
+
+    def fail():
+        with kept.write(KEY) as folder:
+            fill(folder)
+            raise error("stop")
+
+    with pytest.raises(error, match="stop"):
+        fail()
+    assert not kept.has(KEY)
+    assert everything_below(tmp_path) == []
+
+
+@pytest.mark.parametrize("step", ["write_json", "_fsync", "file_digest"])
+def test_an_error_while_it_is_finished_leaves_nothing(tmp_path, monkeypatch, step):
+    def full(*arguments):
+        raise OSError("no space left")
+
+    monkeypatch.setattr(store, step, full)
+    kept = Store(tmp_path)
+    with pytest.raises(OSError, match="no space left"), kept.write(KEY) as folder:
+        (folder / "data.bin").write_bytes(b"content")
+    assert not kept.has(KEY)
+    assert everything_below(tmp_path) == []
+
+
+def test_of_two_writers_the_first_to_end_wins_and_neither_fails(tmp_path):
+    kept = Store(tmp_path)
+    with kept.write(KEY) as slow:
+        fill(slow, b"slow")
+        with kept.write(KEY) as quick:
+            assert quick != slow
+            fill(quick, b"quick")
+        assert kept.has(KEY)
+    assert (kept.path(KEY) / "deep/data.bin").read_bytes() == b"quick"
+    assert kept.damaged() == []
+    assert len(everything_below(tmp_path)) == 3
+
+
+def test_many_writers_at_once_leave_one_whole_artefact(tmp_path):
+    start = threading.Barrier(6)
+    errors = []
+
+    def write(content):
+        try:
+            start.wait()
+            written(tmp_path, content=content)
+        except BaseException as error:  # a thread's error would be lost
+            errors.append(error)
+
+    threads = [threading.Thread(target=write, args=(bytes([k]) * 1000,)) for k in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert errors == []
+    kept = Store(tmp_path)
+    assert kept.has(KEY)
+    assert kept.damaged() == []
+    assert len(everything_below(tmp_path)) == 3
+
+
+def test_a_folder_without_a_manifest_is_no_artefact_and_is_replaced(tmp_path):
+    kept = Store(tmp_path)
+    fill_in = kept.path(KEY)
+    fill_in.mkdir(parents=True)
+    (fill_in / "half.bin").write_bytes(b"half")
+    assert not kept.has(KEY)
+    assert list(kept.artefacts()) == []
+    written(tmp_path)
+    assert kept.has(KEY)
+    assert everything_below(fill_in) == ["deep/data.bin", MANIFEST, "value.json"]
+
+
+def test_what_a_killed_writer_left_is_no_artefact(tmp_path):
+    kept = written(tmp_path)
+    left = kept.path(KEY).parent / ".writing-killed"
+    shutil.copytree(kept.path(KEY), left)
+    (left / MANIFEST).write_text('{"kind": "ki')
+    assert [folder for folder, _ in kept.artefacts()] == [kept.path(KEY)]
+    assert kept.damaged() == []
+
+
+def test_artefacts_are_listed_in_a_fixed_order(tmp_path):
+    keys = [Key.of(kind, code="harness.errors", seed=seed) for seed in range(6) for kind in ("b", "a")]
+    for key in keys:
+        written(tmp_path, key)
+    folders = [folder for folder, _ in Store(tmp_path).artefacts()]
+    assert folders == sorted(Store(tmp_path).path(key) for key in keys)
+
+
+def test_a_store_that_is_not_there_holds_nothing(tmp_path):
+    kept = Store(tmp_path / "none")
+    assert not kept.has(KEY)
+    assert list(kept.artefacts()) == []
+    assert kept.damaged() == []
+
+
+# damage
+
+
+@given(st.data())
+@settings(max_examples=40, deadline=None)
+def test_a_flipped_bit_is_found_in_any_file(tmp_path_factory, data):
+    kept = written(tmp_path_factory.mktemp("store"), content=b"some longer content")
+    path = kept.path(KEY) / data.draw(st.sampled_from(["deep/data.bin", "value.json", MANIFEST]))
+    content = bytearray(path.read_bytes())
+    place = data.draw(st.integers(0, len(content) - 1))
+    content[place] ^= 1 << data.draw(st.integers(0, 7))
+    before = read_json(path) if path.name == MANIFEST else None
+    path.write_bytes(content)
+    lines = kept.damaged()
+    try:
+        unchanged = before is not None and read_json(path) == before  # white space, say
+    except ValueError:
+        unchanged = False
+    assert (lines == []) == unchanged
+    assert all(str(kept.path(KEY)) in line for line in lines)
+
+
+def test_damage_is_one_line_for_each_file_that_names_it(tmp_path):
+    kept = written(tmp_path)
+    other = Key.of("kind", code="harness.errors", seed=1)
+    written(tmp_path, other)
+    folder = kept.path(KEY)
+    (folder / "deep/data.bin").write_bytes(b"contents")
+    (folder / "value.json").unlink()
+    assert sorted(kept.damaged()) == sorted(
+        [f"{folder}/deep/data.bin: its sha256 is not the recorded one", f"{folder}/value.json: missing"]
+    )
+    (kept.path(other) / MANIFEST).write_text("{")
+    assert len(kept.damaged()) == 3
+    assert f"{kept.path(other)}/{MANIFEST}: not a manifest" in kept.damaged()
+
+
+def test_an_artefact_under_another_name_is_damage(tmp_path):
+    kept = written(tmp_path)
+    other = kept.path(Key.of("kind", code="harness.errors", seed=1))
+    other.parent.mkdir(exist_ok=True, parents=True)
+    shutil.move(kept.path(KEY), other)
+    assert kept.damaged() == [f"{other}/{MANIFEST}: its inputs are not those of its folder"]
+
+
+# no pickles
+
+UNSAFE = {
+    "pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal",
+    "torch.save", "torch.load", "np.save", "np.load", "numpy.save", "numpy.load", "pd.read_pickle",
+}  # fmt: skip
+
+
+def unsafe_names(path):
+    """What a file imports or calls by name that reads or writes pickles."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name.split(".")[0] for alias in node.names if alias.name.split(".")[0] in UNSAFE)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            full = {node.module.split(".")[0], *(f"{node.module}.{alias.name}" for alias in node.names)}
+            yield from full & UNSAFE
+        elif isinstance(node, ast.Attribute) and (node.attr == "to_pickle" or ast.unparse(node) in UNSAFE):
+            yield ast.unparse(node)
+
+
+def test_no_code_reads_or_writes_a_pickle(tmp_path):
+    assert len(SOURCES) > 40
+    assert {str(path): names for path in SOURCES if (names := list(unsafe_names(path)))} == {}
+    planted = tmp_path / "planted.py"
+    planted.write_text("import pickle\nfrom torch import load\ntorch.save(1)\nframe.to_pickle('x')\n")
+    assert len(list(unsafe_names(planted))) == 4
+
+
+def test_what_is_stored_is_json_and_safetensors(tmp_path):
+    images.load("digits", Store(tmp_path))
+    ((folder, manifest),) = Store(tmp_path).artefacts()
+    assert list(manifest["files"]) == ["data.safetensors"]
+    header = (folder / "data.safetensors").read_bytes()
+    length = int.from_bytes(header[:8], "little")
+    assert set(json.loads(header[8 : 8 + length])) - {"__metadata__"} == {"pixels", "labels"}
