@@ -105,8 +105,10 @@ class _Table:
             if self.store.has(key):
                 found |= read_json(self.store.path(key) / f"{name}.json")
         if "memory_source" not in found:
-            reason = self.errors.get(f"seed {plan.seed}: memory of {plan.name}")
-            found["memory_source"] = f"unavailable: {reason or 'measured on the first seed only'}"
+            asked = self.plan.suite.file.cost.memory
+            why = "measured on the first seed only" if asked else "the suite does not ask for it"
+            reason = self.errors.get(f"seed {plan.seed}: memory of {plan.name}", why)
+            found["memory_source"] = f"unavailable: {reason}"
         return found
 
     def _summary(self, rows: list[dict[str, Any]]) -> dict[str, Any]:

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from harness.combining import Linear, LogLinear, Rule
+from harness.combining import Gated, Linear, LogLinear, Rule, confidence_features, mix_linear
 from harness.errors import BadInput
 from harness.types import NotApplicable
 
-BLOCK_BYTES = {"cpu": 1 << 20, "cuda": 1 << 28}
+BLOCK_BYTES = {"cpu": 1 << 21, "cuda": 1 << 28}
+KINDS = ("single", "linear", "gated linear", "log_linear", "gated log_linear", "other")
 
 
 @dataclass(frozen=True)
@@ -33,18 +34,19 @@ class System:
 class Mixer:
     """Scores target tokens under many systems from the logits of ``count`` models.
 
-    Systems are told apart by what they cost. One member with weight 1 is read off. Constant weights are one small
-    matrix times the stacked probabilities (linear) or log-probabilities (log-linear) for all such systems at once.
-    Any other rule is called. The numbers of a linear system come from its own rule, applied to the targets only.
+    Systems are told apart by what they cost. One member with weight 1 is read off. Weights, constant or from gates,
+    are one small matrix times the stacked probabilities or log-probabilities, for all such systems at once. Any other
+    rule is called. A linear mixture's numbers are those of its rule, applied to the targets only.
     """
 
     def __init__(self, systems: Sequence[System], count: int) -> None:
         self.systems, self.count = list(systems), count
+        self.members = [torch.tensor(system.members) for system in systems]
         kinds = [_kind(system) for system in systems]
-        self.singles, self.linear, self.log_linear, self.others = (
-            [s for s, kind in enumerate(kinds) if kind == wanted] for wanted in ("single", "linear", "log", "other")
+        self.single, self.linear, self.gated_linear, self.log_linear, self.gated_log, self.others = (
+            [s for s, kind in enumerate(kinds) if kind == wanted] for wanted in KINDS
         )
-        self.single_members = [_only_member(systems[s]) for s in self.singles]
+        self.single_members = [_only_member(systems[s]) for s in self.single]
         self.linear_weights = self._weights(self.linear)
         self.for_weights = self._weights(self.log_linear)
         self.against_weights = self._weights(self.log_linear, sign=-1)
@@ -53,9 +55,7 @@ class Mixer:
         """Sizes [K, count] of the weights of one sign that systems give to the models, in float32."""
         table = torch.zeros(len(chosen), self.count)
         for row, s in zip(table, chosen, strict=True):
-            rule = self.systems[s].rule
-            assert isinstance(rule, Linear | LogLinear)
-            row.index_add_(0, torch.tensor(self.systems[s].members), (sign * rule.weights.to(table)).relu())
+            row.index_add_(0, self.members[s], (sign * self.systems[s].rule.weights.to(table)).relu())  # type: ignore[attr-defined]
         return table
 
     def __call__(self, logits: Sequence[Tensor], slots: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
@@ -78,7 +78,7 @@ class Mixer:
             block = _Block(stacked, slots[pairs] - rows.start, targets[pairs], log_probs[:, pairs], first[:, pairs])
             given[:, pairs] = block.at_targets(stacked)
             self._fill(block)
-        for s in self.singles + self.linear:
+        for s in self.single + self.linear:
             log_probs[s] = self.systems[s].rule(given[list(self.systems[s].members)])
         return log_probs, first
 
@@ -93,43 +93,70 @@ class Mixer:
 
     def _fill(self, block: _Block) -> None:
         """What needs whole distributions: first choices, and the log-probabilities of all but linear systems."""
-        stacked, first = block.stacked, block.first
-        if self.singles:
-            first[self.singles] = block.are_first(stacked)[self.single_members]
-        if self.linear:
-            first[self.linear] = block.are_first(_product(self.linear_weights, stacked.exp()))
-        for s in self.others + self._log_linear(block):
-            result = self.systems[s].rule(_members(stacked, self.systems[s].members))[None]
+        if self.single:
+            block.first[self.single] = block.are_first(block.stacked)[self.single_members]
+        gates = {s: self._gate(s, block) for s in self.gated_linear + self.gated_log}
+        self._linear(block, gates)
+        for s in self.others + self._log_linear(block, gates):
+            result = self.systems[s].rule(_members(block.stacked, self.systems[s].members))[None]
             block.log_probs[s] = block.at_targets(result)[0]
-            first[s] = block.are_first(result)[0]
+            block.first[s] = block.are_first(result)[0]
 
-    def _log_linear(self, block: _Block) -> list[int]:
+    def _gate(self, s: int, block: _Block) -> Tensor:
+        """A gated system's weights [m, R] of its members, as ``Gated.weights`` gives them."""
+        rule, features = self.systems[s].rule, block.features(self.systems[s].members)
+        assert isinstance(rule, Gated)
+        return torch.softmax(features @ rule.slopes.to(features) + rule.bias.to(features)[:, None], dim=0)
+
+    def _over_models(self, chosen: Sequence[int], gates: Mapping[int, Tensor], block: _Block) -> Tensor:
+        """Gated systems' weights [K, count, R] of all models."""
+        table = block.stacked.new_zeros(len(chosen), *block.stacked.shape[:2])
+        for row, s in zip(table, chosen, strict=True):
+            row.index_add_(0, self.members[s].to(table.device), gates[s])
+        return table
+
+    def _linear(self, block: _Block, gates: Mapping[int, Tensor]) -> None:
+        if not self.linear and not self.gated_linear:
+            return
+        mixed = _product(self.linear_weights, self._over_models(self.gated_linear, gates, block), block.stacked.exp())
+        block.first[self.linear + self.gated_linear] = block.are_first(mixed)
+        for s in self.gated_linear:
+            given = block.at_targets(block.stacked)[list(self.systems[s].members)]
+            block.log_probs[s] = mix_linear(given, gates[s][:, block.slots])
+
+    def _log_linear(self, block: _Block, gates: Mapping[int, Tensor]) -> list[int]:
         """Log-linear systems all at once; returns those to be called, for they give weight 0 to a zero probability.
 
         ``0 * -inf``, and a zero for every token, show in the normaliser as NaN or inf.
         """
-        if not self.log_linear:
+        chosen = self.log_linear + self.gated_log
+        if not chosen:
             return []
-        total = _product(self.for_weights, block.stacked)
+        total = _product(self.for_weights, self._over_models(self.gated_log, gates, block), block.stacked)
         if self.against_weights.any():
             tiny = math.log(torch.finfo(total.dtype).tiny)
-            total -= _product(self.against_weights, block.stacked.clamp(min=tiny))
+            against = self.against_weights.to(total) @ block.stacked.clamp(min=tiny).flatten(1)
+            total[: len(self.log_linear)] -= against.view(-1, *total.shape[1:])
         normaliser = torch.logsumexp(total, dim=-1)  # [K, R]
-        block.log_probs[self.log_linear] = block.at_targets(total) - normaliser[:, block.slots]
-        block.first[self.log_linear] = block.are_first(total)
+        block.log_probs[chosen] = block.at_targets(total) - normaliser[:, block.slots]
+        block.first[chosen] = block.are_first(total)
         plain = normaliser.isfinite().all(dim=-1).tolist()
-        return [s for s, fine in zip(self.log_linear, plain, strict=True) if not fine]
+        return [s for s, fine in zip(chosen, plain, strict=True) if not fine]
 
 
-@dataclass(frozen=True)
 class _Block:
     """Stacked log-probabilities [M, R, V], the pairs [P] that read them, and where [S, P] their verdicts go."""
 
-    stacked: Tensor
-    slots: Tensor
-    targets: Tensor
-    log_probs: Tensor
-    first: Tensor
+    def __init__(self, stacked: Tensor, slots: Tensor, targets: Tensor, log_probs: Tensor, first: Tensor) -> None:
+        self.stacked, self.slots, self.targets = stacked, slots, targets
+        self.log_probs, self.first = log_probs, first
+        self._features: dict[tuple[int, ...], Tensor] = {}
+
+    def features(self, members: tuple[int, ...]) -> Tensor:
+        """What gates see of these members [m, R, 3]; the same for all gates."""
+        if members not in self._features:
+            self._features[members] = confidence_features(_members(self.stacked, members))
+        return self._features[members]
 
     def at_targets(self, scores: Tensor) -> Tensor:
         """The targets' scores [K, P] of [K, R, V]."""
@@ -173,7 +200,8 @@ def check_rule(rule: Rule, members: int, place: str) -> None:
 def _kind(system: System) -> str:
     if _only_member(system) is not None:
         return "single"
-    return {Linear: "linear", LogLinear: "log"}.get(type(system.rule), "other")
+    kind = {Linear: "linear", LogLinear: "log_linear"}.get(type(system.rule), "other")
+    return f"gated {system.rule.rule}" if isinstance(system.rule, Gated) else kind
 
 
 def _only_member(system: System) -> int | None:
@@ -190,9 +218,13 @@ def _members(stacked: Tensor, members: tuple[int, ...]) -> Tensor:
     return stacked if members == tuple(range(len(stacked))) else stacked[list(members)]
 
 
-def _product(weights: Tensor, stacked: Tensor) -> Tensor:
-    """``weights`` [K, M] times [M, R, V], as [K, R, V]."""
-    return (weights.to(stacked) @ stacked.flatten(1)).view(len(weights), *stacked.shape[1:])
+def _product(constant: Tensor, by_row: Tensor, stacked: Tensor) -> Tensor:
+    """Weights [K, M] and weights of each row [L, M, R], times [M, R, V]: [K + L, R, V]."""
+    shape = stacked.shape[1:]
+    same = (constant.to(stacked) @ stacked.flatten(1)).view(len(constant), *shape)
+    if not len(by_row):
+        return same
+    return torch.cat([same, torch.einsum("kmr,mrv->krv", by_row, stacked)])
 
 
 def check_finite(stacked: Tensor) -> None:

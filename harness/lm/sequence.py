@@ -15,9 +15,8 @@ LABEL = "sequence-level mixture"
 def sequence_mixture(log_likelihoods: Tensor, weights: Tensor) -> Tensor:
     """``log sum_k w_k P_k(continuation)`` [R] from log-likelihoods [M, R] of whole continuations.
 
-    Weights [M] are on the simplex. Each member scores the text with its own tokens; one with weight 1 is itself bit for
-    bit. There is no
-    greedy continuation of such a system: no member of it can be asked for the next token.
+    Weights [M] are on the simplex. Each member scores the text with its own tokens; one with weight 1 is itself bit
+    for bit. There is no greedy continuation of such a system: no member of it can be asked for the next token.
 
     Raises:
         BadInput: for weights that are not one per member, negative, or do not sum to 1.

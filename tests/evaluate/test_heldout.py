@@ -1,6 +1,7 @@
 """Choosing on held-out: the order of members, equal scores, and the search along a scale."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -42,6 +43,15 @@ def test_accuracy_comes_first_then_nll_then_the_name():
     assert ranking(members("a", "b", "c", "d", "e"), stacked, LABELS) == [2, 3, 1, 4, 0]
 
 
+def test_where_choices_go_by_the_nll_it_comes_first():
+    probabilities = ((0.6, 0.6, 0.6, 0.6), (0.99, 0.99, 0.99, 0.4), (0.9, 0.9, 0.9, 0.9))
+    stacked = torch.stack([log_probs(*row) for row in probabilities])
+    assert ranking(members("a", "b", "c"), stacked, LABELS) == [2, 0, 1]
+    assert ranking(members("a", "b", "c"), stacked, LABELS, "nll") == [2, 1, 0]
+    accuracy, minus_nll = score(stacked[1], LABELS)
+    assert score(stacked[1], LABELS, "nll") == (minus_nll, accuracy)
+
+
 def test_the_order_of_the_pool_does_not_matter():
     stacked = torch.stack([log_probs(0.9, 0.9, p, 0.7) for p in (0.6, 0.6, 0.4, 0.8)])
     pool = members("z", "a", "m", "k")
@@ -71,7 +81,7 @@ def test_a_network_is_predicted_with_normalised_log_probabilities():
     torch.testing.assert_close(predict_module(module, SPLIT), log_probs(0.8, 0.8, 0.8, 0.2).float())
 
 
-def search(table, **options):
+def search(table, examples=SPLIT, **options):
     """The search over a table of scale -> (how many are right, how sure it is)."""
     made = {}
 
@@ -79,7 +89,7 @@ def search(table, **options):
         made[scale] = Says(*table[scale])
         return made[scale]
 
-    chosen, module, curve = search_scale(list(table), build, SPLIT, **options)
+    chosen, module, curve = search_scale(list(table), build, examples, **options)
     assert list(made) == list(table)  # each once, in the grid's order
     assert module is made[chosen]
     assert [point["scale"] for point in curve] == list(table)
@@ -106,3 +116,12 @@ def test_lowest_looks_for_the_least_accuracy_then_the_highest_nll_then_the_first
     assert search({0.0: (4, 0.9), 0.5: (1, 0.9), 1.0: (2, 0.9)}, lowest=True) == 0.5
     assert search({0.0: (1, 0.7), 0.5: (1, 0.9), 1.0: (1, 0.8)}, lowest=True) == 0.5
     assert search({0.0: (2, 0.7), 0.5: (1, 0.7), 1.0: (1, 0.7)}, lowest=True) == 0.5
+
+
+def test_a_split_whose_criterion_is_the_nll_is_searched_by_it():
+    """One scale is right more often, the other less sure of what it gets wrong; the curve keeps both scores' names."""
+    table = {0.0: (3, 0.999), 0.5: (2, 0.6)}
+    assert search(table) == 0.0
+    by_nll = replace(SPLIT, criterion="nll")
+    assert search(table, by_nll) == 0.5
+    assert search(table, by_nll, lowest=True) == 0.0

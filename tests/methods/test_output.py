@@ -235,8 +235,8 @@ def test_a_bootstrap_leaves_out_about_a_third(tmp_path):
 def test_out_of_bag_scores_are_those_of_the_members_that_did_not_see_the_example(combine):
     """On made-up predictions, in which votes are tied and contradict the mean more often than in trained ones."""
     rng = np.random.default_rng(1)
-    probabilities = rng.dirichlet([0.5] * 3, size=(5, 60))
-    seen = [rng.integers(60, size=60).tolist() for _ in range(5)]
+    probabilities = np.stack([rng.dirichlet([doubt] * 3, size=60) for doubt in (0.1, 0.1, 5, 5, 5)])
+    seen = [rng.integers(60, size=40).tolist() for _ in range(5)]
     models = [member(f"b{k}", skilled(0), MLP, provenance={"rows": rows}) for k, rows in enumerate(seen)]
     made_up = {m.name: torch.tensor(p).log() for m, p in zip(models, probabilities, strict=True)}
     method = registry.get("bagging")

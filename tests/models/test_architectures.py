@@ -121,6 +121,14 @@ def test_half_of_a_mixture_of_experts_is_smaller_too():
     assert parameters(build(half_size(whole))) <= 0.55 * parameters(build(whole))
 
 
+def test_half_of_a_language_model_is_smaller_too():
+    whole = Architecture("tiny_llama", (("context", 16), ("heads", 2), ("hidden", 32), ("layers", 1), ("vocab", 40)))
+    large, small = build(whole), build(half_size(whole))
+    assert parameters(small) <= 0.55 * parameters(large)
+    assert list(small.state_dict()) == list(large.state_dict())
+    assert small.config.vocab_size == 40
+
+
 def test_nothing_is_halved_to_nothing():
     half = half_size(architecture("small_cnn", width=1, hidden=1))
     assert build(half).eval()(torch.randn(1, 1, 8, 8)).shape == (1, 5)

@@ -1,6 +1,7 @@
 """Training: one seed for all that is random, the rows it is given, and a plain loop that says the same."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -106,6 +107,43 @@ def test_every_epoch_sees_every_chosen_row_once_in_a_new_order():
     assert epochs[0] != epochs[1] != epochs[2]
     assert log.examples == 3 * 32
     assert log.seconds > 0
+
+
+class NextToken(nn.Module):
+    """Guesses the next token from the last one alone."""
+
+    def __init__(self):
+        super().__init__()
+        self.table = nn.Parameter(torch.zeros(4, 4))
+
+    def forward(self, input_ids, use_cache):
+        assert not use_cache
+        return SimpleNamespace(logits=self.table[input_ids])
+
+
+def test_windows_of_tokens_teach_what_follows_each_token():
+    """Counting up, modulo 4: every window holds L - 1 examples, and a row is a window."""
+    windows = (torch.arange(20).unsqueeze(1) + torch.arange(6)) % 4
+    examples = Split("train", windows, windows[:, 1:].flatten(), [str(i) for i in range(20)], "count")
+    module = NextToken()
+    log = train(module, examples, Schedule(60, 0.1, batch_size=8), seed=1)
+    assert module.table.argmax(dim=1).tolist() == [1, 2, 3, 0]
+    assert log.examples == 60 * 20
+
+    chosen, alone = NextToken(), NextToken()
+    train(chosen, examples, Schedule(5, 0.1), seed=1, rows=[3])
+    one = Split("train", windows[3:4], windows[3, 1:], ["3"], "one")
+    train(alone, one, Schedule(5, 0.1), seed=1)
+    assert same(chosen.state_dict(), alone.state_dict())
+    assert chosen.table.any()
+
+
+def test_lower_precision_is_for_the_products_and_the_weights_stay_wide():
+    found = trained(NO_DROPOUT, replace(SCHEDULE, augment=0.0, precision="bfloat16"))
+    plain = trained(NO_DROPOUT, replace(SCHEDULE, augment=0.0))
+    assert {t.dtype for t in found.values()} == {torch.float32}
+    assert not same(found, plain)
+    assert all(torch.allclose(found[name], plain[name], atol=0.05) for name in plain)
 
 
 def test_a_loss_of_ones_own_takes_the_place_of_the_labels():

@@ -5,10 +5,11 @@ from collections import Counter
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch import nn
 
 from harness.models import weights as stored
 from harness.models.architectures import build
-from harness.models.weights import LazyWeights, load_module, module_with, save_weights
+from harness.models.weights import LazyWeights, load_into, load_module, module_with, save_weights, without_ties
 from tests.small_pools import CNN, CNN_BN, MLP, member, split, trained
 
 ODD = {
@@ -126,3 +127,24 @@ def test_weights_that_do_not_fit_are_refused_by_name():
     del weights["hidden.bias"]
     with pytest.raises(ValueError, match=r"'hidden\.bias' is missing"):
         module_with(CNN, weights)
+
+
+class Tied(nn.Module):
+    """An embedding that is the output layer too, beside a square layer of the same shape that is not."""
+
+    def __init__(self):
+        super().__init__()
+        self.embedding, self.body, self.head = nn.Embedding(3, 3), nn.Linear(3, 3), nn.Linear(3, 3, bias=False)
+        self.head.weight = self.embedding.weight
+
+
+def test_of_tied_tensors_a_file_holds_one_and_both_names_are_filled_from_it(tmp_path):
+    one, other = Tied(), Tied()
+    assert list(without_ties(one)) == ["embedding.weight", "body.weight", "body.bias"]
+    save_weights(without_ties(one), tmp_path / "tied")
+    load_into(other, LazyWeights(tmp_path / "tied"))
+    assert all(torch.equal(other.state_dict()[name], tensor) for name, tensor in one.state_dict().items())
+    assert other.head.weight is other.embedding.weight
+    load_into(other, dict(Tied().state_dict()))  # both names given: as files of other programs have it
+    with pytest.raises(ValueError, match=r"'embedding\.weight' is missing"):
+        load_into(other, {name: t for name, t in one.state_dict().items() if name != "embedding.weight"})
