@@ -39,6 +39,7 @@ from harness.models.recipes import (
 )
 from harness.store import Key, Store, code_version, digest, read_json, write_json
 from harness.tasks import Documents, Task, TaskReference
+from harness.tasks.text import TextTask
 from harness.types import Combination, Ingredients, NotApplicable, Part, Pool, Split
 
 CODE = (
@@ -278,7 +279,9 @@ def evaluate_variants(setting: Setting, plans: tuple[VariantPlan, ...]) -> None:
     if not todo:
         return
     combinations = [_load(setting, plan) for plan in todo]
-    scored = evaluation.score_combinations(combinations, task_of(setting))
+    task = task_of(setting)
+    assert isinstance(task, TextTask)
+    scored = evaluation.score_combinations(combinations, task)
     failures = []
     for plan, combination, answers in zip(todo, combinations, scored.answers, strict=True):
         record = {"combine_seconds": scored.combine_seconds / len(todo), "pass": scored.record}

@@ -27,7 +27,7 @@ from harness.fitting import uniform
 from harness.merging.arithmetic import average
 from harness.models.weights import module_with
 from harness.registry import Method
-from harness.types import Combination, Member, NotApplicable, Pool, Split
+from harness.types import Combination, Member, NotApplicable, Pool
 from tests.small_pools import CNN, copies, ingredients, mixed, on_test, plain_predict, pool_for, split
 
 MORE_THAN_MEMBERS = 9

@@ -397,10 +397,11 @@ def test_coefficients_are_those_of_scipy_with_ties_and_all(scores):
             assert math.isnan(value)
 
 
-def test_intervals_are_those_of_points_repeated_as_often_as_their_members_are_drawn():
+@pytest.mark.parametrize("left_out", [[], [0, 7]], ids=["all pairs", "two pairs left out"])
+def test_intervals_are_those_of_points_repeated_as_often_as_their_members_are_drawn(left_out):
     members, draws = 5, 150
     rng = np.random.default_rng(0)
-    membership = pairs_of(members)
+    membership = np.delete(pairs_of(members), left_out, axis=0)
     x, y = np.round(rng.normal(size=(2, len(membership))), 1)  # rounded: ties
     found = stats.correlation(x, y, membership, draws=draws, seed=3)
     repeated = {name: [] for name in COEFFICIENTS}
@@ -411,7 +412,7 @@ def test_intervals_are_those_of_points_repeated_as_often_as_their_members_are_dr
             continue
         for name, oracle in COEFFICIENTS.items():
             repeated[name].append(oracle(*points).statistic)
-    assert found.draws_used == len(repeated["pearson"]) > 100
+    assert found.draws_used == len(repeated["pearson"]) > 80
     for name, rows in repeated.items():
         assert bounds(getattr(found, name)) == pytest.approx(np.quantile(rows, [0.025, 0.975]), abs=1e-9)
 
@@ -475,8 +476,8 @@ def test_one_subset_has_no_correlation():
 
 @pytest.mark.parametrize(
     "membership",
-    [pairs_of(3), np.array([[True, True, True]] * 4), ~np.eye(8, dtype=bool)],
-    ids=["three members", "one subset again and again", "all but one member each"],
+    [pairs_of(3), np.array([[True, True, True]] * 4), ~np.eye(8, dtype=bool), pairs_of(4)[:5]],
+    ids=["three members", "one subset again and again", "all but one member each", "seven resamples"],
 )
 def test_too_few_different_resamples_have_a_value_but_no_interval(membership):
     x, y = np.random.default_rng(0).normal(size=(2, len(membership)))
@@ -485,6 +486,13 @@ def test_too_few_different_resamples_have_a_value_but_no_interval(membership):
         interval = getattr(found, name)
         assert interval.value == pytest.approx(oracle(x, y).statistic, abs=1e-9)
         assert np.isnan(bounds(interval)).all()
+
+
+def test_thirteen_different_resamples_have_an_interval():
+    """All pairs of four members: all four drawn, or any three of them, one twice."""
+    x, y = np.random.default_rng(0).normal(size=(2, 6))
+    found = stats.correlation(x, y, pairs_of(4), draws=300).spearman
+    assert found.low < found.value < found.high
 
 
 def test_the_order_and_the_scale_of_the_scores_do_not_matter():

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from harness.types import Split
 
+
 def predict(log_probs: Callable[[Tensor], Tensor], split: Split) -> Tensor:
     """Log-probabilities [N, C] of a part or a combination on a split, on the CPU.
 

@@ -12,8 +12,8 @@ from torch import nn
 from harness.combinations import OutputCombination
 from harness.lm.encoding import Encoder, requests_of
 from harness.lm.forward import max_length_of
-from harness.lm.scoring import score
 from harness.lm.mixing import System
+from harness.lm.scoring import score
 from harness.tasks.questions import Answers
 from harness.tasks.text import TextTask, read_tokenizer
 from harness.types import Combination

@@ -15,9 +15,7 @@ Weights = Mapping[str, Tensor]
 Place = tuple[int, tuple[int, ...], tuple[int, ...]]
 
 
-def streamed(
-    models: Sequence[Weights], combine: Callable[[list[Tensor]], Tensor], like: Weights | None = None
-) -> dict[str, Tensor]:
+def streamed(models: Sequence[Weights], combine: Callable[[list[Tensor]], Tensor]) -> dict[str, Tensor]:
     """Apply ``combine`` to each floating-point tensor of all models.
 
     ``combine`` gets float32 (or wider) tensors and its result is cast to the dtype of the first model's. Tensors that

@@ -41,9 +41,10 @@ def from_configuration(*, config: str) -> nn.Module:
 
     settings: dict[str, Any] = json.loads(config)
     with no_init_weights():
-        module: nn.Module = AutoModelForCausalLM.from_config(AutoConfig.for_model(**settings), dtype=torch.float32)
+        module: Any = AutoModelForCausalLM.from_config(AutoConfig.for_model(**settings), dtype=torch.float32)
         module.tie_weights()  # which building without initialisation leaves out
-    return module
+    built: nn.Module = module
+    return built
 
 
 def architecture_of(settings: dict[str, Any]) -> Architecture:

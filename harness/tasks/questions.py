@@ -83,7 +83,8 @@ class Questions:
         given = iter(zip(log_likelihoods, greedy, strict=True))
         said = {id(i): next(given) for i in self.instances}
         log_probs = np.full((len(self.documents.ids), self.documents.classes), -np.inf)
-        row, metrics = 0, {}
+        row = 0
+        metrics: dict[str, np.ndarray] = {}
         for name, task in self._of_kind(CHOICES):
             values: dict[str, list[float]] = {}
             for doc, requests in _by_document(task):

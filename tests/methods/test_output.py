@@ -92,7 +92,7 @@ def test_best_single_has_the_best_heldout_accuracy_and_then_the_least_loss(pool)
     best = min(range(3), key=lambda k: (-singles[k][0], singles[k][1]))
     found = build_method("best_single", pool)
     assert found.details["member"] == pool.members[best].name
-    assert found.details["heldout_accuracy"] == singles[best][0]
+    assert found.details["heldout_score"] == singles[best][0]
     assert torch.equal(on_test(found), stacked(pool.members, split("test"))[best])
 
 

@@ -117,12 +117,12 @@ def test_the_greedy_soup_takes_what_the_paper_takes(name, accept):
     found = build_method("greedy_soup", pool(name), accept=accept)
     expected = greedy_by_hand(members, accept)
     steps = found.details["steps"]
-    assert [(s["member"], s["heldout_accuracy"], s["taken"]) for s in steps] == expected
+    assert [(s["member"], s["heldout_score"], s["taken"]) for s in steps] == expected
     inside = [n for n, _, taken in expected if taken]
     assert found.details["members"] == inside
     chosen = [m for m in members if m.name in inside]
     assert_weights(found, {n: t.mean(axis=0) for n, t in in_float64(chosen).items()})
-    assert found.details["heldout_accuracy"] == heldout_scores(found.module)[0]
+    assert found.details["heldout_score"] == heldout_scores(found.module)[0]
 
 
 @pytest.mark.parametrize("accept", ["not_worse", "better"])

@@ -43,7 +43,7 @@ def expert_anti_expert(
     members = ingredients.members
     stacked = ingredients.stacked([MemberPart(m, ingredients.device) for m in members], ingredients.heldout)
     labels = ingredients.heldout.labels
-    order = ranking(members, stacked, labels)
+    order = ranking(members, stacked, labels, ingredients.heldout.criterion)
 
     def part(which: str | int) -> MemberPart:
         if which == "base":

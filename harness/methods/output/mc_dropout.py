@@ -33,7 +33,8 @@ def mc_dropout(
     parts = member_parts(ingredients)
     heldout = ingredients.heldout
     if member == "best":
-        member = ranking(ingredients.members, ingredients.stacked(parts, heldout), heldout.labels)[0]
+        single = ingredients.stacked(parts, heldout)
+        member = ranking(ingredients.members, single, heldout.labels, heldout.criterion)[0]
     if member >= len(parts):
         raise NotApplicable(f"there is no member {member}: the pool has {len(parts)}")
     chosen = ingredients.members[member]

@@ -34,7 +34,7 @@ def member(ingredients: Ingredients, *, index: Annotated[int, Field(ge=0)]) -> O
 @method(
     "best_single",
     family="single",
-    summary="The member with the best held-out accuracy (equal ones: the lower held-out NLL).",
+    summary="The member with the best held-out accuracy (equal ones: the lower NLL); of language models, NLL first.",
     paper="-",
     needs={"members", "heldout"},
     identical_members_unchanged=True,
@@ -42,7 +42,7 @@ def member(ingredients: Ingredients, *, index: Annotated[int, Field(ge=0)]) -> O
 def best_single(ingredients: Ingredients) -> OutputCombination:
     parts = member_parts(ingredients)
     stacked = ingredients.stacked(parts, ingredients.heldout)
-    labels = ingredients.heldout.labels
-    best = ranking(ingredients.members, stacked, labels)[0]
-    details = {"member": parts[best].name, "heldout_accuracy": score(stacked[best], labels)[0]}
+    labels, criterion = ingredients.heldout.labels, ingredients.heldout.criterion
+    best = ranking(ingredients.members, stacked, labels, criterion)[0]
+    details = {"member": parts[best].name, "heldout_score": score(stacked[best], labels, criterion)[0]}
     return OutputCombination([parts[best]], Linear(uniform(1)), details)

@@ -24,9 +24,10 @@ def temperature(
     ingredients: Ingredients, *, of: Literal["best_single", "linear", "log_linear"] = "linear"
 ) -> OutputCombination:
     parts = member_parts(ingredients)
-    stacked, labels = ingredients.stacked(parts, ingredients.heldout), ingredients.heldout.labels
+    heldout = ingredients.heldout
+    stacked, labels = ingredients.stacked(parts, heldout), heldout.labels
     if of == "best_single":
-        best = ranking(ingredients.members, stacked, labels)[0]
+        best = ranking(ingredients.members, stacked, labels, heldout.criterion)[0]
         parts, stacked = [parts[best]], stacked[best : best + 1]
     weights = uniform(len(parts))
     rule: Rule = LogLinear(weights) if of == "log_linear" else Linear(weights)

@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from harness.combinations import SingleModel, member_parts
-from harness.evaluate.heldout import predict_module, ranking
-from harness.fitting import accuracy
+from harness.evaluate.heldout import predict_module, ranking, score
 from harness.merging.guards import check_mergeable, different_starts
 from harness.methods.weights.uniform_soup import mean_of
 from harness.registry import method
@@ -16,7 +15,7 @@ from harness.types import Ingredients
 @method(
     "greedy_soup",
     family="weights",
-    summary="Average only the members that do not lower the held-out accuracy of the soup so far.",
+    summary="Average only the members that do not lower the held-out score of the soup so far.",
     paper="Wortsman et al. 2022, arXiv:2203.05482, recipe 1 (the paper accepts >=, its code >)",
     needs={"members", "train", "heldout"},
     identical_members_unchanged=True,
@@ -27,19 +26,20 @@ def greedy_soup(
 ) -> SingleModel:
     members, heldout = ingredients.members, ingredients.heldout
     check_mergeable(members)
-    order = ranking(members, ingredients.stacked(member_parts(ingredients), heldout), heldout.labels)
+    stacked = ingredients.stacked(member_parts(ingredients), heldout)
+    order = ranking(members, stacked, heldout.labels, heldout.criterion)
     inside: list[int] = []
     best, curve = None, []
     for index in order:
         module = mean_of([members[i] for i in (*inside, index)], ingredients)
-        found = accuracy(predict_module(module, heldout), heldout.labels)
+        found = score(predict_module(module, heldout), heldout.labels, heldout.criterion)[0]
         taken = best is None or found > best[0] or (accept == "not_worse" and found == best[0])
-        curve.append({"member": members[index].name, "heldout_accuracy": found, "taken": taken})
+        curve.append({"member": members[index].name, "heldout_score": found, "taken": taken})
         if taken:
             inside.append(index)
             best = (found, module)
     assert best is not None
-    details = {"members": [members[i].name for i in inside], "heldout_accuracy": best[0], "steps": curve}
+    details = {"members": [members[i].name for i in inside], "heldout_score": best[0], "steps": curve}
     if warning := different_starts([members[i] for i in inside]):
         details["warnings"] = [warning]
     return SingleModel(members[0].architecture, best[1], details)
