@@ -301,7 +301,7 @@ def _write_evaluation(
     record: dict[str, Any],
     measures: Mapping[str, np.ndarray],
 ) -> None:
-    """Per-example scores from log-probabilities [N, C] of every document, counted costs, other per-document measures."""
+    """Scores of every document from log-probabilities [N, C], counted costs, and other measures of documents."""
     task = task_of(setting)
     examples = metrics.per_example(log_probs, documents_of(setting).labels.numpy())
     scores.check_finite(examples)

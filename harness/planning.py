@@ -194,7 +194,8 @@ def _jobs(plan: Plan) -> Iterator[PlannedJob]:
             after = (built, f"{place}build {reference.name}")
             passed = () if images else (passes[seed, name], passes[seed, reference.name])
             keys = _unless_inapplicable(plan, variant, (variant.score_key(reference),))
-            yield PlannedJob(Job(f"{place}score {name}", jobs.score_variant, against, (*after, *passed), cost=0.1), keys, "score")
+            job = Job(f"{place}score {name}", jobs.score_variant, against, (*after, *passed), cost=0.1)
+            yield PlannedJob(job, keys, "score")
             if seed == plan.seeds[0] and cost.latency:
                 keys = _unless_inapplicable(plan, variant, (variant.latency_key(reference),))
                 job = Job(f"{place}time {name}", jobs.measure_latency, against, after, kind="alone", cost=0.8)

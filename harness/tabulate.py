@@ -147,7 +147,8 @@ class _Table:
         if not tables:
             return pd.DataFrame(columns=list(EXAMPLE_COLUMNS))
         whole = pd.concat(tables, ignore_index=True)[list(EXAMPLE_COLUMNS)]
-        return whole.astype({"variant": "category", "example_id": "category", "task": "category", "nll": "float32", "brier": "float32"})
+        kinds = {"variant": "category", "example_id": "category", "task": "category"}
+        return whole.astype({**kinds, "nll": "float32", "brier": "float32"})
 
 
 def _trainings(plan: VariantPlan) -> list[Source]:
@@ -239,7 +240,8 @@ def _record(
     suite, task, documents = plan.suite, plan.task, jobs.documents_of(plan.setting)
     states = [row["status"] for row in rows if row["seed"] == ALL_SEEDS]
     if plan.options.limit is not None:
-        warnings = [*warnings, f"a trial run on the first {len(documents.ids)} test examples (--limit): never a verdict"]
+        trial = f"a trial run on the first {len(documents.ids)} test examples (--limit): never a verdict"
+        warnings = [*warnings, trial]
     for name, seeds in details.items():
         for sentence in sorted({w for found in seeds.values() for w in found.get("warnings", [])}):
             warnings = [*warnings, f"{name}: {sentence}"]

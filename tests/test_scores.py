@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from harness.evaluate.metrics import per_example
-from harness.scores import NonFinite, calibrated, score, score_over_seeds
+from harness.scores import NonFinite, calibrated, check_finite, score, score_over_seeds
 
 
 def table(seed, labels, classes=3):
@@ -37,7 +37,7 @@ def test_a_label_without_probability_is_a_failure_with_its_count():
     log_probs = np.log(np.array([[1.0, 0.0], [0.5, 0.5]]), where=np.array([[True, False], [True, True]]), out=None)
     log_probs[0, 1] = -np.inf
     with pytest.raises(NonFinite, match="1 of 2"):
-        score(per_example(log_probs, np.array([1, 0])), np.array([1, 0]), 2, None)
+        check_finite(per_example(log_probs, np.array([1, 0])))
 
 
 def test_one_seed_over_seeds_has_the_values_of_that_seed():

@@ -174,7 +174,7 @@ def test_json_is_read_as_json(document, indent, ascii_only):
     try:
         found = value_of(text)
     except BadInput as refused:  # JSON leaves these characters as they are, and YAML has none of them
-        assert "is not allowed in YAML" in str(refused)  # noqa: PT017
+        assert "is not allowed in YAML" in str(refused)
         assert not ascii_only
         return
     if ascii_only:
@@ -187,14 +187,14 @@ SIMPLE = st.from_regex(r"[a-z][a-z ]{0,12}[a-z]", fullmatch=True).filter(lambda 
 
 
 @given(st.dictionaries(SIMPLE, documents(SIMPLE), min_size=1), st.sampled_from([None, False, True]))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_what_pyyaml_writes_and_reads_is_read_alike(document, flow):
     text = yaml.safe_dump(document, default_flow_style=flow, width=1000)
     assert same(value_of(text), yaml.safe_load(text))
 
 
 @given(st.text(st.sampled_from("ab1.~:-[]{},?!&*#|>'\"%@<\n\t \\eNo"), max_size=40))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=200, deadline=None)
 def test_any_text_is_read_or_refused_in_one_line(text):
     try:
         document = load(text, "file.yaml")

@@ -301,7 +301,7 @@ VALUES = [None, True, False, 0, -1, 3, 0.5, "", "x", "main", "all", "linear", []
 
 
 @given(st.data())
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_whatever_is_put_in_a_suite_is_read_or_refused_in_one_line(suite_at, data):
     """Anything but ``BadInput`` would be a traceback."""
     document = strict_yaml.read(SMOKE).value

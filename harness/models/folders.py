@@ -114,7 +114,7 @@ class FolderModel:
 
 
 def check_folder(folder: Path) -> None:
-    """``BadInput`` where a folder is no causal language model (or adapter) that can be read without running its code."""
+    """``BadInput`` where a folder is no causal language model, or adapter, that can be read without its own code."""
     if not folder.is_dir():
         raise BadInput("there is no such folder", place=str(folder))
     if (folder / ADAPTER).is_file():

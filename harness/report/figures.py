@@ -172,7 +172,8 @@ def _coefficients(evidence: Evidence, pool: str, metric: str) -> str:
         if (found["pool"], found["metric"], found["seed"]) == (pool, metric, "all"):
             pearson, spearman, kendall = (correlation_words(found[k]) for k in ("pearson", "spearman", "kendall"))
             counts = f"n = {found['n']} subsets of {found['members']} members"
-            return f"Pearson {pearson}, Spearman {spearman}\nKendall {kendall}; {counts}{_barrier(evidence, pool, metric)}"
+            words = f"Pearson {pearson}, Spearman {spearman}\nKendall {kendall}; {counts}"
+            return words + _barrier(evidence, pool, metric)
     return ""
 
 

@@ -30,8 +30,8 @@ def cloze(domain: str, split: str = "test", count: int = 500) -> list[dict[str, 
     join without a delimiter.
 
     Returns:
-        ``count`` records of ``id``, ``context`` (about 150 characters), ``choices`` (four of 32 to 48 characters, whole words) and
-        ``gold``, the same at every call.
+        ``count`` records of ``id``, ``context`` (about 150 characters), ``choices`` (four of 32 to 48 characters, whole
+        words) and ``gold``, the same at every call.
     """
     text = "".join(split_of(domain, split))
     draw = random.Random(f"{domain} {split}")

@@ -234,7 +234,7 @@ def test_a_bootstrap_leaves_out_about_a_third(tmp_path):
 @pytest.mark.parametrize("combine", ["mean", "vote"])
 def test_out_of_bag_scores_are_those_of_the_members_that_did_not_see_the_example(combine):
     """On made-up predictions, in which votes are tied and contradict the mean more often than in trained ones."""
-    rng = np.random.default_rng(1)
+    rng = np.random.default_rng(4)  # a mean, a vote and a vote with ties to the first label: three different scores
     probabilities = np.stack([rng.dirichlet([doubt] * 3, size=60) for doubt in (0.1, 0.1, 5, 5, 5)])
     seen = [rng.integers(60, size=40).tolist() for _ in range(5)]
     models = [member(f"b{k}", skilled(0), MLP, provenance={"rows": rows}) for k, rows in enumerate(seen)]
