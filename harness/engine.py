@@ -54,6 +54,8 @@ class LocalEngine:
     workers: int = field(default_factory=lambda: max(1, min(len(os.sched_getaffinity(0)), 16)))
     name: str = "local"
     threads_per_worker: int = 1
+    preload: tuple[str, ...] = ()
+    """Modules, besides our own, that are imported once and not by every worker."""
 
     def run(self, jobs: Sequence[Job], progress: Callable[[str, Job], None]) -> dict[str, Outcome]:
         """Run all jobs; one whose need failed is not run, and its error names that need.
@@ -64,7 +66,7 @@ class LocalEngine:
         # read by the fork server when it starts: a BLAS with threads of its own would crowd the cores
         for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
             os.environ.setdefault(variable, "1")
-        pools = _Pools(self.workers)
+        pools = _Pools(self.workers, self.preload)
         try:
             for kinds, slots in ((("shared", "fresh"), self.workers), (("alone",), 1)):
                 self._drain([job for job in jobs if job.kind in kinds], slots, pools, outcomes, progress)
@@ -118,10 +120,10 @@ DIED = "its process died (out of memory, or killed)"
 class _Pools:
     """Process pools by kind of job; one whose worker died is replaced."""
 
-    def __init__(self, workers: int) -> None:
+    def __init__(self, workers: int, preload: Sequence[str]) -> None:
         self.workers = workers
         self.context = multiprocessing.get_context("forkserver")
-        self.context.set_forkserver_preload(["harness.preload"])
+        self.context.set_forkserver_preload(["harness.preload", *preload])
         self.pools: dict[Kind, ProcessPoolExecutor] = {}
 
     def submit(self, job: Job) -> Future[Any]:

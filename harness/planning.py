@@ -131,7 +131,7 @@ def _schedule(kind: str) -> Schedule:
     """Batch size and precision by kind of data: windows of text are many examples each."""
     if kind == "images":
         return Schedule(1)
-    return Schedule(1, batch_size=32, precision="bfloat16" if _bfloat16_pays() else "float32")
+    return Schedule(1, lr=2e-3, batch_size=8, precision="bfloat16" if _bfloat16_pays() else "float32")
 
 
 def _bfloat16_pays() -> bool:

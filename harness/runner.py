@@ -17,6 +17,10 @@ from harness.errors import BadInput
 from harness.planning import Plan, PlannedJob, planned_jobs
 
 
+PRELOAD = {"images": (), "text": ("transformers.models.llama.modeling_llama", "lm_eval.tasks")}
+"""What takes seconds to import, by kind of task."""
+
+
 class Progress(Protocol):
     """Follows a run; see ``harness.progress``."""
 
@@ -31,7 +35,8 @@ def run(plan: Plan, progress: Progress) -> Path:
     store = plan.store
     todo = plan.missing()
     title = f"{plan.suite.file.suite}: {len(plan.variants[plan.seeds[0]])} variants, {len(plan.seeds)} seeds"
-    engine = LocalEngine(plan.options.workers) if plan.options.workers else LocalEngine()
+    engine = LocalEngine(preload=PRELOAD[plan.setting.task.kind])
+    engine.workers = plan.options.workers or engine.workers
     folder = _new_folder(plan, started)
     outcomes: dict[str, Outcome] = {}
     with open(folder / "log.jsonl", "w", encoding="utf-8") as log:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from harness.models import causal_lm
 from harness.models.forward import logits
 from harness.types import Split
 
@@ -65,12 +66,14 @@ def train(
     chosen = torch.arange(len(inputs)) if rows is None else torch.as_tensor(rows)
     loss = loss or (lambda found, batch: functional.cross_entropy(found, labels[batch].flatten()))
     batches = -(-len(chosen) // schedule.batch_size)
-    optimiser = torch.optim.AdamW(module.parameters(), lr=schedule.lr, weight_decay=schedule.weight_decay)
+    optimiser = torch.optim.AdamW(module.parameters(), lr=schedule.lr, weight_decay=schedule.weight_decay, fused=True)
     decay = torch.optim.lr_scheduler.LinearLR(optimiser, 1.0, 0.05, total_iters=schedule.epochs * batches)
     zero = torch.zeros((), device=device)
     auxiliary: list[Any] = [layer for layer in module.modules() if hasattr(layer, "aux_loss")]
     begin = time.perf_counter()
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+    with causal_lm.attention_for_training(module), torch.random.fork_rng(
+        devices=[device] if device.type == "cuda" else []
+    ):
         torch.manual_seed(seed)
         for epoch in range(schedule.epochs):
             module.train()

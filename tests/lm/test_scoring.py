@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 
 from harness.combining import Contrast, Gated, Linear, LogLinear, Tempered, Vote
 from harness.errors import BadInput
@@ -156,6 +157,15 @@ def test_progress_ends_with_all(pools):
     assert len(seen) > 2
     assert seen == sorted(seen)
     assert seen[-1] == (27, 27)
+
+
+def test_an_adapter_is_a_member(make):
+    adapter = LoraConfig(target_modules=["q_proj", "v_proj", "lm_head"], r=2, init_lora_weights=False)
+    model = get_peft_model(make("llama"), adapter).eval()
+    found = score([model], [System.single("it", 0)], some_requests())
+    expected, _ = plain([model.merge_and_unload()], [System.single("it", 0)], some_requests())
+    torch.testing.assert_close(found.log_likelihood, expected, rtol=1e-5, atol=1e-4)
+    assert found.work.packed
 
 
 # Packing is tried before it is believed
