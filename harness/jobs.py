@@ -395,8 +395,8 @@ def measure_latency(setting: Setting, plan: VariantPlan, reference: VariantPlan)
     candidate, other = _load(setting, plan), _load(setting, reference)
     test = task_of(setting).test
     batch = test.inputs[: test.batch]
-    alone = latency.measure(candidate, other, test.inputs[:1], rounds=200, seconds=0.25)
-    full = latency.measure(candidate, other, batch, rounds=50, seconds=0.4)
+    alone = latency.measure(candidate, other, test.inputs[:1], rounds=200, seconds=0.15)
+    full = latency.measure(candidate, other, batch, rounds=50, seconds=0.25)
     with store.write(plan.latency_key(reference)) as folder:
         found = {
             "latency_ms_p50": alone.p50_ms,

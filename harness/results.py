@@ -153,6 +153,14 @@ class Run:
         return pd.read_parquet(path) if path.is_file() else None
 
     @cached_property
+    def measures(self) -> pd.DataFrame:
+        """Scores per task that lm-eval gave, over all seeds: variants by "metric/task"; empty where there are none."""
+        path = self.folder / "scores.parquet"
+        table = pd.read_parquet(path) if path.is_file() else pd.DataFrame(columns=["source", "seed", "metric"])
+        rows = table[(table["source"] == "lm-eval") & (table["seed"] == ALL_SEEDS) & table["metric"].str.contains("/")]
+        return rows.pivot(index="variant", columns="metric", values="value") if len(rows) else pd.DataFrame()
+
+    @cached_property
     def subsets(self) -> pd.DataFrame | None:
         """correlation.csv, or None where the suite has no study."""
         path = self.folder / "correlation.csv"

@@ -16,7 +16,6 @@ from harness.engine import Job, LocalEngine, Outcome
 from harness.errors import BadInput
 from harness.planning import Plan, PlannedJob, planned_jobs
 
-
 PRELOAD = {"images": (), "text": ("transformers.models.llama.modeling_llama", "lm_eval.tasks")}
 """What takes seconds to import, by kind of task."""
 

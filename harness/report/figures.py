@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import json
+import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -49,6 +51,8 @@ def figures(evidence: Evidence) -> Iterator[tuple[str, str, Figure]]:
     makers: tuple[tuple[str, Callable[[Evidence], Figure | None], str], ...] = (
         ("pareto", pareto, PARETO),
         ("correlation", correlation, CORRELATION),
+        ("domains", domains, DOMAINS),
+        ("weights", weights, WEIGHTS),
         ("reliability", reliability, RELIABILITY),
         ("sweeps", sweeps, SWEEPS),
         ("dropout", dropout, DROPOUT),
@@ -185,6 +189,68 @@ def _barrier(evidence: Evidence, pool: str, metric: str) -> str:
     rows = study[(study["pool"] == pool) & (study["metric"] == metric)]
     worse = (rows["average"] > rows["members"]).mean()
     return f"\nthe average is worse than its mean member in {100 * worse:.0f} % of subsets"
+
+
+DOMAINS = (
+    "Bits per byte of test text by domain, minus the reference's: blue is better. Rows are sorted by their mean over "
+    "the domains, so a generalist is high up and a specialist has a blue and a red end."
+)
+
+
+def domains(evidence: Evidence) -> Figure | None:
+    """Every variant of the main pool against every task that gives bits per byte."""
+    table = evidence.run.measures
+    columns = [c for c in table.columns if c.startswith("bits_per_byte/")]
+    reference = evidence.run.record["reference"]["variant"]
+    if not columns or reference not in table.index:
+        return None
+    rows = [name for name in evidence.ok[evidence.ok["pool"] == "main"]["variant"] if name in table.index]
+    bits = table.loc[rows, columns]
+    gains = (bits - table.loc[reference, columns]).loc[bits.mean(axis=1).sort_values().index]
+    figure = Figure(figsize=(7.5, 1.4 + 0.19 * len(gains)), layout="constrained")
+    axes = figure.add_subplot()
+    extent = float(np.quantile(np.abs(gains.to_numpy()), 0.95)) or 1.0
+    image = axes.imshow(gains, cmap="RdBu_r", vmin=-extent, vmax=extent, aspect="auto")
+    for (row, column), gain in np.ndenumerate(gains.to_numpy()):
+        colour = "white" if abs(gain) > 0.6 * extent else "#333333"
+        text = f"{bits.loc[gains.index[row], columns[column]]:.2f} ({gain:+.2f})".replace("-", "−")
+        axes.text(column, row, text, ha="center", va="center", fontsize=6.5, color=colour)
+    axes.set_xticks(range(len(columns)), [c.split("/bytes_")[-1] for c in columns])
+    axes.set_yticks(range(len(gains)), list(gains.index), fontsize=6.5)
+    axes.tick_params(length=0, top=True, labeltop=True, bottom=False, labelbottom=False)
+    axes.grid(visible=False)
+    figure.colorbar(image, shrink=0.4, label=f"bits per byte − {reference}")
+    return figure
+
+
+WEIGHTS = "Two members mixed at given weights: bits per byte of each domain against the weight of the second member."
+
+
+def weights(evidence: Evidence) -> Figure | None:
+    """Interpolation weights against domain, one panel for each rule and pair of members."""
+    table = evidence.run.measures
+    columns = [c for c in table.columns if c.startswith("bits_per_byte/")]
+    panels: dict[tuple[str, str], list[tuple[float, str]]] = {}
+    for row in evidence.ok.to_dict("records"):
+        given = json.loads(row["params"]).get("weights")
+        found = re.search(r"members=([0-9+]+)", row["variant"])
+        if isinstance(given, list) and len(given) == 2 and found and row["variant"] in table.index:
+            panels.setdefault((row["method"], found[1]), []).append((given[1], row["variant"]))
+    drawn = {key: sorted(points) for key, points in panels.items() if len(points) >= 3}
+    if not drawn or not columns:
+        return None
+    figure = Figure(figsize=(4.4 * len(drawn), 3.4), layout="constrained")
+    for axes, ((method, pair), points) in zip(figure.subplots(1, len(drawn), squeeze=False)[0], drawn.items(),
+                                              strict=True):  # fmt: skip
+        for column, colour in zip(columns, SEED_COLOURS, strict=False):
+            y = [table.loc[name, column] for _, name in points]
+            axes.plot([weight for weight, _ in points], y, marker="o", markersize=4, color=colour,
+                      label=column.split("/bytes_")[-1])  # fmt: skip
+        first, second = pair.split("+")
+        axes.set(xlabel=f"weight of member {second} (the rest is member {first}'s)", ylabel="bits per byte")
+        axes.set_title(method)
+        axes.legend(fontsize=8)
+    return figure
 
 
 RELIABILITY = (

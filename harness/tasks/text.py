@@ -20,7 +20,7 @@ from harness.types import Split
 
 LENGTH = 128
 """Tokens of a window."""
-WINDOWS = {"train": 1600, "heldout": 12, "test": 10}
+WINDOWS = {"train": 1200, "heldout": 6, "test": 10}
 """Windows of each domain."""
 LARGEST = 128 * 2**20
 """Bytes of one model's predictions on held-out at most: with a large vocabulary there are fewer windows."""

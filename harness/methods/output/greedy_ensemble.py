@@ -33,7 +33,11 @@ def greedy_ensemble(
     by_name = sorted(range(len(parts)), key=lambda k: parts[k].name)  # equal gains: the first name, in any pool order
     parts = [parts[k] for k in by_name]
     stacked, labels = ingredients.stacked(parts, ingredients.heldout), ingredients.heldout.labels
-    score = accuracy if metric == "accuracy" else lambda log_probs, true: -nll(log_probs, true)
+    score = accuracy
+    if metric == "nll":  # it depends on the true labels' probabilities alone: one column instead of all classes
+        stacked = stacked.gather(-1, labels.expand(len(stacked), -1).unsqueeze(-1))
+        labels = torch.zeros_like(labels)
+        score = _likelihood
     counts, scores = select_greedily(stacked, labels, rounds=rounds, score=score)
     chosen = [k for k, count in enumerate(counts) if count]
     weights = torch.tensor([counts[k] for k in chosen], dtype=torch.float64) / sum(counts)
@@ -42,3 +46,7 @@ def greedy_ensemble(
         "curve": [{"round": i + 1, "heldout_score": s} for i, s in enumerate(scores)],
     }
     return OutputCombination([parts[k] for k in chosen], Linear(weights), details)
+
+
+def _likelihood(log_probs: torch.Tensor, labels: torch.Tensor) -> float:
+    return -nll(log_probs, labels)
