@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-SUITES ?= suites/mnist.yaml suites/domains.yaml
+SUITES ?= suites/mnist.yaml
 RUN ?= results/mnist/latest
 
 .PHONY: help bench test report perf check clean

@@ -13,7 +13,7 @@ from harness.combining import Gated, Linear, LogLinear, Rule, confidence_feature
 from harness.errors import BadInput
 from harness.types import NotApplicable
 
-BLOCK_BYTES = {"cpu": 1 << 21, "cuda": 1 << 28}
+BLOCK_BYTES = {"cpu": 1 << 23, "cuda": 1 << 28}
 KINDS = ("single", "linear", "gated linear", "log_linear", "gated log_linear", "other")
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -27,9 +27,14 @@ class Row:
         return len(self.tokens)
 
     @property
+    def depth(self) -> int:
+        """How long its longest sequence is."""
+        return max(self.depths) + 1
+
+    @property
     def is_tree(self) -> bool:
         """Whether it holds several sequences that part; a sequence and its own beginning need no mask."""
-        return len(self) > max(self.depths) + 1
+        return len(self) > self.depth
 
     @property
     def last_path(self) -> np.ndarray:
@@ -98,18 +103,16 @@ def _joins(row: Row, shared: int, length: int, packed: bool, width: int, longest
     return as_branch < 12 * width * length + length**2
 
 
-def batches(rows: Sequence[Row], tokens: int) -> Iterator[list[Row]]:
-    """Rows of one kind and like length, at most ``tokens`` with their padding; the largest come first.
+def batches(rows: Sequence[Row], tokens: int) -> list[list[Row]]:
+    """Rows of one kind and like length, at most ``tokens`` with their padding; trees come first, the deepest before.
 
-    So that memory runs out at once if it does, and a row is padded by little.
+    So that memory runs out at once if it does, a row is padded by little, and packing is on trial where it is hardest.
     """
-    ordered = sorted(rows, key=lambda row: (row.is_tree, len(row)), reverse=True)
-    batch: list[Row] = []
-    for row in ordered:
-        full = batch and (len(batch) + 1) * len(batch[0]) > tokens
-        if full or (batch and batch[0].is_tree != row.is_tree):
-            yield batch
-            batch = []
-        batch.append(row)
-    if batch:
-        yield batch
+    found: list[list[Row]] = []
+    for row in sorted(rows, key=lambda row: (row.is_tree, len(row)), reverse=True):
+        batch = found[-1] if found else []
+        if batch and batch[0].is_tree == row.is_tree and (len(batch) + 1) * len(batch[0]) <= tokens:
+            batch.append(row)
+        else:
+            found.append([row])
+    return sorted(found, key=lambda batch: (batch[0].is_tree, max(row.depth for row in batch)), reverse=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -121,9 +121,7 @@ def score(
     limit = max_length or min(max_length_of(model) for model in models)
     _check_requests(requests, vocabulary, limit)
     work = Work(batch_tokens or automatic_tokens(models, vocabulary), packed is not False)
-    run = _Pass(models, Mixer(systems, len(models)), requests, limit, work)
-    if packed is None:
-        run.try_packing()
+    run = _Pass(models, Mixer(systems, len(models)), requests, limit, work, on_trial=packed is None)
     run.all(progress)
     return run.result(per_token)
 
@@ -150,7 +148,7 @@ class _Pass:
     requests: Sequence[Request]
     limit: int
     work: Work
-    sequences: list[tuple[int, ...]] = field(init=False)
+    on_trial: bool
 
     def __post_init__(self) -> None:
         whole = [(request.context + request.continuation)[-(self.limit + 1) :] for request in self.requests]
@@ -182,13 +180,14 @@ class _Pass:
         return make_batch(rows, self.targets, self.starts, device_of(self.models[0]))
 
     def all(self, progress: Callable[[int, int], None] | None) -> None:
-        """Score what is open; when memory runs out, go on from there with half the tokens."""
+        """Score what is open; go on from there in another way when memory runs out, or packing is given up."""
         while self.open:
             short = 0
             for rows in batches(self.rows(sorted(self.open), self.work.packed), self.work.batch_tokens):
                 batch = self.batch(rows)
                 try:
-                    self.one(batch)
+                    if not self.one(rows, batch):
+                        break
                 except RuntimeError as error:
                     if not is_out_of_memory(error) or len(batch.sequences) == 1:
                         raise
@@ -202,14 +201,30 @@ class _Pass:
                 self.work.halvings += 1
                 free_memory()
 
-    def one(self, batch: Batch) -> None:
-        """Run the models on one batch and put down what each system says."""
-        logits = self.logits(batch)
+    def one(self, rows: Sequence[Row], batch: Batch) -> bool:
+        """Run the models on one batch and put down what each system says; False if packing fails its trial on it."""
+        try:
+            logits = self.logits(batch)
+        except Exception as error:
+            if not (self.on_trial and rows[0].is_tree) or is_out_of_memory(error):
+                raise
+            return self.give_packing_up(f"a model refuses a tree mask: {error}")
+        if self.on_trial and rows[0].is_tree:
+            gap = self.gap(rows, batch, logits)
+            if not gap < max(TOLERANCE, *(32 * torch.finfo(dtype_of(model)).eps for model in self.models)):
+                return self.give_packing_up(f"packed and plain log-probabilities are {gap:.2g} apart")
+            self.on_trial = False
         begin = time.perf_counter()
         log_probs, first = self.mixer(logits, batch.slots, batch.targets)
         self.log_probs[:, batch.places] = log_probs.cpu()
         self.first[:, batch.places] = first.cpu()
         self.work.combine_seconds += time.perf_counter() - begin
+        return True
+
+    def give_packing_up(self, why: str) -> bool:
+        """Go on with plain rows; trees come first, so nothing is put down yet."""
+        self.work.packed, self.work.why_plain, self.on_trial = False, why, False
+        return False
 
     def logits(self, batch: Batch) -> list[Tensor]:
         """Each model's logits [R, V] of the positions to read, where the first model is."""
@@ -221,39 +236,26 @@ class _Pass:
         self.work.tokens_forwarded += batch.tokens
         return found
 
-    def try_packing(self) -> None:
-        """Compare two sequences that part, packed and alone, under every model; packing goes on if they agree.
+    def gap(self, rows: Sequence[Row], batch: Batch, logits: Sequence[Tensor]) -> float:
+        """How far two sequences that part are from what each model says of them in plain rows, at any target.
 
         They are of the deepest tree: a window that slides shows there if anywhere.
         """
-        trees = [row for row in self.rows(sorted(self.open), packed=True) if row.is_tree]
-        if not trees:
-            return
-        pair = _parting(max(trees, key=lambda row: max(row.depths)), self.sequences)
-        try:
-            gap = self.gap(pair)
-        except Exception as error:
-            if is_out_of_memory(error):
-                raise
-            gap, self.work.why_plain = torch.inf, f"a model refuses a tree mask: {error}"
-        allowed = max(TOLERANCE, *(32 * torch.finfo(dtype_of(model)).eps for model in self.models))
-        if not gap < allowed:
-            self.work.packed = False
-            self.work.why_plain = self.work.why_plain or f"packed and plain log-probabilities are {gap:.2g} apart"
+        pair = _parting(max(rows, key=lambda row: row.depth), self.sequences)
+        packed, plain = (torch.zeros(len(self.models), self.starts[-1]) for _ in range(2))
+        self.put_down_models(packed, batch, logits)
+        for alone in batches(self.rows(pair, packed=False), self.work.batch_tokens):
+            again = self.batch(alone)
+            self.put_down_models(plain, again, self.logits(again))
+        places = [place for r in pair for place in range(self.starts[r], self.starts[r + 1])]
+        one, other = packed[:, places], plain[:, places]
+        return float(torch.where(one == other, 0.0, one - other).abs().max())  # two infinities are equal
 
-    def gap(self, which: Sequence[int]) -> float:
-        """The greatest difference between the packed and the plain log-probability of a target."""
-        found = []
-        for packed in (True, False):
-            log_probs = torch.zeros(len(self.models), self.starts[-1])
-            for rows in batches(self.rows(which, packed), self.work.batch_tokens):
-                batch = self.batch(rows)
-                for k, logits in enumerate(self.logits(batch)):
-                    all_ = torch.log_softmax(logits.float(), dim=-1)
-                    log_probs[k, batch.places] = all_[batch.slots, batch.targets].cpu()
-            found.append(log_probs)
-        gaps = torch.where(found[0] == found[1], 0.0, found[0] - found[1])  # two infinities are equal
-        return float(gaps.abs().max())
+    def put_down_models(self, log_probs: Tensor, batch: Batch, logits: Sequence[Tensor]) -> None:
+        """The models' own log-probabilities [M, P] of a batch's targets."""
+        for k, each in enumerate(logits):
+            full = torch.log_softmax(each.float(), dim=-1)
+            log_probs[k, batch.places] = full[batch.slots, batch.targets].cpu()
 
     def result(self, per_token: bool) -> Scored:
         starts = torch.tensor(self.starts)

@@ -30,7 +30,7 @@ def cloze(domain: str, split: str = "test", count: int = 500) -> list[dict[str, 
     join without a delimiter.
 
     Returns:
-        ``count`` records of ``id``, ``context`` (about 150 characters), ``choices`` (four of 32 to 48 characters, whole
+        ``count`` records of ``id``, ``context`` (about 150 characters), ``choices`` (four of 4 to 20 characters, whole
         words) and ``gold``, the same at every call.
     """
     text = "".join(split_of(domain, split))
@@ -51,9 +51,12 @@ def cloze(domain: str, split: str = "test", count: int = 500) -> list[dict[str, 
 
 
 def _continuation(text: str, place: int) -> str:
-    """What follows a gap between words, white space first, to the end of the word at 32 characters (48 at most)."""
-    end = re.compile(r"\s").search(text, place + 32, place + 48)
-    return text[place : end.start() if end else place + 48]
+    """What follows a gap between words, white space first, to the end of the word at 4 characters (20 at most).
+
+    One or two words: what a small model knows of the passage is in the first of them, and more would bury it.
+    """
+    end = re.compile(r"\s").search(text, place + 4, place + 20)
+    return text[place : end.start() if end else place + 20]
 
 
 def passages(domain: str, split: str = "test", count: int = 40, length: int = 800) -> list[dict[str, Any]]:
