@@ -19,7 +19,7 @@ from harness.registry import Method
 from harness.types import Architecture, Combination, Ingredients, Member, Part, Pool, Split
 
 CLASSES = 3
-CNN = Architecture("small_cnn", (("classes", CLASSES), ("hidden", 16), ("side", 4), ("width", 4)))
+CNN = Architecture("small_cnn", (("classes", CLASSES), ("hidden", 6), ("side", 4), ("width", 2)))
 CNN_BN = Architecture("small_cnn_bn", CNN.options)
 MLP = Architecture("mlp", (("classes", CLASSES), ("hidden", 6), ("side", 4)))
 
@@ -40,7 +40,7 @@ def trained(architecture: Architecture, seed: int) -> dict[str, Tensor]:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         module = build(architecture)
-    train(module, split("train"), Schedule(25, 0.01, batch_size=20), seed=seed)
+    train(module, split("train"), Schedule(60, 0.02, batch_size=20), seed=seed)
     return module.state_dict()
 
 

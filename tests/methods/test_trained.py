@@ -169,7 +169,7 @@ def test_a_student_comes_closer_to_its_teacher():
         assert student.details["examples_seen"] == 60 * epochs
         return float((teacher * (teacher.log() - found)).sum(dim=-1).mean())
 
-    assert distance(60) < 0.1 * distance(1)
+    assert distance(60) < 0.3 * distance(1)
 
 
 def test_a_student_depends_on_its_teacher_only_as_much_as_alpha_says():

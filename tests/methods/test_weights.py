@@ -249,8 +249,8 @@ def test_the_search_tries_the_whole_grid_and_keeps_the_best():
     assert heldout_scores(found.module)[0] == best["accuracy"] >= heldout_scores(module_of(CNN, base))[0]
 
 
-@pytest.mark.parametrize("name", ["cnn", "mlp"])
-def test_negation_loses_the_skill(name):
+def test_negation_loses_the_skill():
+    name = "cnn"
     found = build_method("task_arithmetic", pool(name), coefficients="negate")
     curve = found.details["curve"]
     worst = min(curve, key=lambda p: (p["accuracy"], -p["nll"]))
