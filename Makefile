@@ -5,13 +5,14 @@ BIN := $(VENV)/bin
 SUITES ?= suites/mnist.yaml
 RUN ?= results/mnist/latest
 
-.PHONY: help bench test report perf check clean
+.PHONY: help bench test report perf reference check clean
 
 help:
 	@echo "make bench    run the suites ($(SUITES)) and print where the report is"
 	@echo "make test     run all tests"
 	@echo "make report   render the report of RUN again ($(RUN))"
 	@echo "make perf     time Stockpot against plain readings of the same work, in one run"
+	@echo "make reference  copy the small files of RUN to results/reference"
 	@echo "make check    lint, types, import directions"
 	@echo "make clean    remove .venv, caches and results (but not results/reference)"
 
@@ -28,6 +29,13 @@ perf: $(VENV)/.installed
 	@mkdir -p results/perf
 	@$(BIN)/python -m pytest tests/perf --benchmark-only --benchmark-columns=median,iqr,rounds \
 	  --benchmark-group-by=group --benchmark-json=results/perf/latest.json -s
+
+# The small files of a finished run, for results/reference, which the README shows.
+reference: $(VENV)/.installed
+	@$(BIN)/stockpot report $(RUN) >/dev/null
+	@target=results/reference/$$(basename $$(dirname $(RUN))); rm -rf $$target; mkdir -p $$target/figures; \
+	  cd $(RUN) && cp run.json variants.csv details.json claims.json correlation.* scores.parquet report.md $(CURDIR)/$$target/ && \
+	  cp figures/*.svg $(CURDIR)/$$target/figures/ && du -sh $(CURDIR)/$$target
 
 check: $(VENV)/.installed
 	@$(BIN)/ruff check .

@@ -46,7 +46,8 @@ class StockpotFromFile(StockpotLM):
             raise BadInput(f"--model_args: unknown argument '{name}'", given=name, choices=known)
         if config is None:
             raise BadInput("--model_args: the combination file is missing", hint="config=combination.yaml")
-        place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        cuda = torch.cuda.is_available()  # lm-eval asks for cuda:0 where the user names no device
+        place = torch.device((device or "cuda") if cuda else "cpu")
         combination, tokenizer = read_combination(Path(config), place)
         models, rule = models_and_rule(combination)
         super().__init__(

@@ -20,7 +20,7 @@ LanguageModel = Callable[..., Any]
 """A transformers causal language model, or any callable of ``input_ids`` ... whose result has ``logits`` [B, T, V]."""
 
 DEFAULT_LENGTH = 2048  # lm-eval's, for a model that does not say
-MOST_TOKENS = {"cpu": 4096, "cuda": 32768}  # in one batch: beyond, nothing gets faster
+MOST_TOKENS = {"cpu": 2048, "cuda": 32768}  # in one batch: beyond, caches overflow and padding grows
 MOST_BYTES = 1 << 30  # of one batch's logits on a CPU
 
 
@@ -192,7 +192,7 @@ def automatic_tokens(models: Sequence[LanguageModel], vocabulary: int) -> int:
     else:
         bytes_ = min(MOST_BYTES, psutil.virtual_memory().available // 8)
     size = sum(dtype_of(model).itemsize for model in models) * vocabulary
-    return max(1, min(MOST_TOKENS.get(device.type, 4096), bytes_ // size))
+    return max(1, min(MOST_TOKENS.get(device.type, MOST_TOKENS["cuda"]), bytes_ // size))
 
 
 def is_out_of_memory(error: Exception) -> bool:

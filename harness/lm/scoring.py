@@ -30,7 +30,7 @@ from harness.lm.forward import (
     width_of,
 )
 from harness.lm.mixing import Mixer, System, check_systems
-from harness.lm.packing import Row, batches, common_length, lay_out
+from harness.lm.packing import Row, batches, lay_out
 
 TOLERANCE = 1e-3
 
@@ -237,17 +237,17 @@ class _Pass:
         return found
 
     def gap(self, rows: Sequence[Row], batch: Batch, logits: Sequence[Tensor]) -> float:
-        """How far two sequences that part are from what each model says of them in plain rows, at any target.
+        """How far a sequence of the deepest tree is from what each model says of it in a plain row, at any target.
 
-        They are of the deepest tree: a window that slides shows there if anywhere.
+        A window that slides shows there if anywhere, and so does a sequence that sees another.
         """
-        pair = _parting(max(rows, key=lambda row: row.depth), self.sequences)
+        which = _hardest(max(rows, key=lambda row: row.depth))
         packed, plain = (torch.zeros(len(self.models), self.starts[-1]) for _ in range(2))
         self.put_down_models(packed, batch, logits)
-        for alone in batches(self.rows(pair, packed=False), self.work.batch_tokens):
+        for alone in batches(self.rows(which, packed=False), self.work.batch_tokens):
             again = self.batch(alone)
             self.put_down_models(plain, again, self.logits(again))
-        places = [place for r in pair for place in range(self.starts[r], self.starts[r + 1])]
+        places = [place for r in which for place in range(self.starts[r], self.starts[r + 1])]
         one, other = packed[:, places], plain[:, places]
         return float(torch.where(one == other, 0.0, one - other).abs().max())  # two infinities are equal
 
@@ -273,8 +273,9 @@ class _Pass:
         )
 
 
-def _parting(row: Row, sequences: Sequence[tuple[int, ...]]) -> list[int]:
-    """The row's longest sequence and, of those that part from it, the one that does so last."""
-    deepest = max(row.paths, key=lambda r: len(sequences[r]))
-    shared = {r: common_length(sequences[deepest], sequences[r]) for r in row.paths}
-    return [deepest, max((r for r in row.paths if shared[r] < len(sequences[r])), key=shared.__getitem__)]
+def _hardest(row: Row) -> list[int]:
+    """The tree's longest sequence and, if that stands first and so could see no other, the longest that does not."""
+    by_length = sorted(row.paths, key=lambda r: len(row.paths[r]), reverse=True)
+    stands_first = len(row.paths[by_length[0]]) == row.paths[by_length[0]][-1] + 1
+    later = [r for r in by_length if len(row.paths[r]) < row.paths[r][-1] + 1]
+    return [by_length[0], later[0]] if stands_first else by_length[:1]

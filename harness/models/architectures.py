@@ -8,11 +8,27 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from harness.errors import BadInput
 from harness.models import causal_lm
 from harness.moe.layer import MixtureOfExperts
 from harness.types import Architecture
+
+
+class RectifiedPool(nn.Module):
+    """ReLU and 2x2 max pooling: [B, C, H, W] to [B, C, H // 2, W // 2].
+
+    In eval mode as element-wise maxima, which are the same numbers: on a CPU they take a third of the time of the
+    pooling kernel, which also finds out where each maximum was.
+    """
+
+    def forward(self, images: Tensor) -> Tensor:
+        if self.training or torch.is_grad_enabled():
+            return functional.max_pool2d(functional.relu(images), 2)
+        rows, columns = images.shape[-2] // 2 * 2, images.shape[-1] // 2 * 2
+        taller = torch.maximum(images[..., 0:rows:2, :], images[..., 1:rows:2, :])
+        return torch.maximum(taller[..., 0:columns:2], taller[..., 1:columns:2]).relu_()
 
 
 class SmallCNN(nn.Module):
@@ -41,7 +57,7 @@ class SmallCNN(nn.Module):
             layers: list[nn.Module] = [nn.Conv2d(channels_in, channels_out, 3, padding=1, bias=not norm)]
             if norm:
                 layers.append(nn.BatchNorm2d(channels_out))
-            return [*layers, nn.ReLU(), nn.MaxPool2d(2)]
+            return [*layers, RectifiedPool()]
 
         features = 2 * width * (side // 4) ** 2
         self.trunk = nn.Sequential(*stage(1, width), *stage(width, 2 * width), nn.Flatten(), nn.Dropout(dropout))

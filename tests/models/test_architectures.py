@@ -132,3 +132,16 @@ def test_half_of_a_language_model_is_smaller_too():
 def test_nothing_is_halved_to_nothing():
     half = half_size(architecture("small_cnn", width=1, hidden=1))
     assert build(half).eval()(torch.randn(1, 1, 8, 8)).shape == (1, 5)
+
+
+@pytest.mark.parametrize("size", [(4, 4), (5, 7), (2, 3), (28, 28)])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_quick_pooling_is_pooling(size, layout):
+    from harness.models.architectures import RectifiedPool
+
+    images = torch.randn(3, 2, *size, generator=torch.Generator().manual_seed(0)).to(memory_format=layout)
+    pool = RectifiedPool().eval()
+    with torch.inference_mode():
+        quick = pool(images)
+    assert torch.equal(quick, torch.nn.functional.max_pool2d(torch.relu(images), 2))
+    assert torch.equal(pool.train()(images), quick)

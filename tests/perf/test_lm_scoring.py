@@ -61,7 +61,7 @@ def documents(count, choices=4):
 
 def test_long_contexts_with_four_choices(in_turn):
     model, tokenizer = llama(0), word_tokenizer()
-    instances = [Instance("loglikelihood", {}, pair, n) for n, pair in enumerate(documents(24))]
+    instances = [Instance("loglikelihood", {}, pair, n) for n, pair in enumerate(documents(32))]
     ours, theirs = StockpotLM([model], Linear(torch.ones(1)), tokenizer), HFLM(model, tokenizer=tokenizer, batch_size=8)
     answers = {}
 
@@ -69,7 +69,7 @@ def test_long_contexts_with_four_choices(in_turn):
         answers[lm] = lm.loglikelihood(instances, disable_tqdm=True)
 
     in_turn(
-        "24 documents of 300 tokens with 4 choices under a Llama of 24 M, against lm-eval's hf with batches of 8",
+        "32 documents of 300 tokens with 4 choices under a Llama of 24 M, against lm-eval's hf with batches of 8",
         lambda: run(ours),
         lambda: run(theirs),
         rounds=3,

@@ -6,7 +6,6 @@ from harness.moe.layer import MixtureOfExperts
 
 
 def test_sparse_experts(in_turn):
-    torch.set_num_threads(2)
     torch.manual_seed(0)
     sparse = MixtureOfExperts(256, 1024, 256, experts=8, k=2).eval()
     dense = MixtureOfExperts(256, 1024, 256, experts=8, k=2, routing="dense").eval()
