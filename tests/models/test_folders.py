@@ -49,7 +49,7 @@ def test_tied_embeddings_stay_tied(llama):
 def test_weights_are_the_files_and_the_digest_is_theirs(llama, tmp_path):
     model = FolderModel(str(llama))
     file = load_file(llama / "model.safetensors")
-    assert {name: model.weights()[name].tolist() for name in model.weights()} == {n: t.tolist() for n, t in file.items()}
+    assert {name: tensor.tolist() for name, tensor in model.weights().items()} == {n: t.tolist() for n, t in file.items()}
     copy = tmp_path / "elsewhere"
     copy.mkdir()
     for path in llama.iterdir():
@@ -79,7 +79,6 @@ def test_an_adapter_is_its_base_with_the_product_added(llama, tmp_path):
 
 def refuse(folder, words):
     with pytest.raises(BadInput, match=words):
-        check_folder(folder)
         load_folder(folder)
 
 
