@@ -74,8 +74,8 @@ def render(figure: Figure) -> dict[str, bytes]:
         figure.dpi = 130
         figure.draw_without_rendering()
         figure.set_layout_engine("none")
+        FigureCanvasAgg(figure).print_png(png, metadata={"Software": None})  # first: the other sets the dots per inch
         FigureCanvasSVG(figure).print_svg(svg, metadata={"Date": None, "Creator": None})
-        FigureCanvasAgg(figure).print_png(png, metadata={"Software": None})
     return {"svg": svg.getvalue(), "png": png.getvalue()}
 
 
@@ -147,7 +147,7 @@ def correlation(evidence: Evidence) -> Figure | None:
         return None
     pools = sorted(set(study["pool"]), key=lambda name: (name != "main", name))
     metrics = [m for m in ("nll", "accuracy") if m in set(study["metric"])]
-    figure = Figure(figsize=(4.2 * len(pools), 3.7 * len(metrics)), layout="constrained")
+    figure = Figure(figsize=(4.4 * len(pools), 4 * len(metrics)), layout="constrained")
     grid = figure.subplots(len(metrics), len(pools), squeeze=False)
     for row, metric in zip(grid, metrics, strict=True):
         for axes, pool in zip(row, pools, strict=True):
@@ -176,7 +176,7 @@ def _coefficients(evidence: Evidence, pool: str, metric: str) -> str:
         if (found["pool"], found["metric"], found["seed"]) == (pool, metric, "all"):
             pearson, spearman, kendall = (correlation_words(found[k]) for k in ("pearson", "spearman", "kendall"))
             counts = f"n = {found['n']} subsets of {found['members']} members"
-            words = f"Pearson {pearson}, Spearman {spearman}\nKendall {kendall}; {counts}"
+            words = f"Pearson {pearson}\nSpearman {spearman}\nKendall {kendall}; {counts}"
             return words + _barrier(evidence, pool, metric)
     return ""
 

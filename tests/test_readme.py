@@ -1,0 +1,46 @@
+"""The README says what the registry declares and what the reference run measured, and nothing else."""
+
+import json
+import re
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from harness import registry
+from harness.report.formats import percent, percent_interval, points
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+REFERENCE = ROOT / "results" / "reference" / "mnist"
+
+
+def test_every_method_is_in_the_table_with_its_summary():
+    rows = [f"| `{name}` | {m.family} | {m.summary} |" for name, m in registry.methods().items()]
+    assert [row for row in rows if row not in README] == []
+
+
+def test_the_numbers_are_those_of_the_reference_run():
+    table = pd.read_csv(REFERENCE / "variants.csv", dtype={"seed": str})
+    table = table[table["seed"] == "all"].set_index("variant")
+    shown = re.findall(r"^\| `([^`]+)` \| ([0-9.]+ %) \| ([0-9. ]+) \| (\S*)", README, flags=re.MULTILINE)
+    assert len(shown) >= 10
+    for name, accuracy, interval, difference in shown:
+        row = table.loc[name]
+        assert accuracy == percent(row["accuracy"])
+        assert interval == percent_interval(row["accuracy_low"], row["accuracy_high"])
+        if name != "best_single":
+            assert difference == points(row["diff_vs_reference"])
+
+
+def test_the_speeds_are_those_of_the_committed_benchmark():
+    benchmarks = json.loads((ROOT / "results" / "perf" / "reference.json").read_text())["benchmarks"]
+    assert benchmarks
+    for benchmark in benchmarks:
+        info = benchmark["extra_info"]
+        assert f"| {info['what']} | {benchmark['stats']['median']:.2f} | {info['other_seconds']:.2f} |" in README
+
+
+@pytest.mark.parametrize("link", sorted(set(re.findall(r"\]\(((?!http)[^)#]+)\)", README))))
+def test_links_lead_somewhere(link):
+    assert (ROOT / link).exists()
