@@ -16,8 +16,9 @@ REFERENCE = ROOT / "results" / "reference" / "mnist"
 
 
 def test_every_method_is_in_the_table_with_its_summary():
-    rows = [f"| `{name}` | {m.family} | {m.summary} |" for name, m in registry.methods().items()]
-    assert [row for row in rows if row not in README] == []
+    for name, method in registry.methods().items():
+        summary = method.summary.replace("|", "\\|")
+        assert f"| `{name}` | {method.family} | {summary} |" in README
 
 
 def test_the_numbers_are_those_of_the_reference_run():
