@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from harness import stats
+from harness.formats import number, points, points_interval
 from harness.report.evidence import DRAWS, Evidence, over_seeds
-from harness.report.formats import number, points, points_interval
 
 
 @dataclass(frozen=True)
