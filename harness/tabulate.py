@@ -14,7 +14,14 @@ from harness import correlate, environment, jobs, registry
 from harness.jobs import VariantPlan
 from harness.models.recipes import PoolPlan, Source, training_log
 from harness.planning import Plan
-from harness.results import ALL_SEEDS, CORRELATION_COLUMNS, EXAMPLE_COLUMNS, SCHEMA_VERSION, VARIANT_COLUMNS
+from harness.results import (
+    ALL_SEEDS,
+    CORRELATION_COLUMNS,
+    EXAMPLE_COLUMNS,
+    METRICS,
+    SCHEMA_VERSION,
+    VARIANT_COLUMNS,
+)
 from harness.store import Key, Store, read_json, write_json
 
 COUNTED = ("params_stored", "params_active", "flops_per_example")
@@ -176,15 +183,9 @@ def _mark_pareto(rows: list[dict[str, Any]]) -> None:
 
 def _tidy(variants: pd.DataFrame, measures: list[dict[str, Any]]) -> pd.DataFrame:
     """scores.parquet: one row per variant, seed and metric, with its interval where it has one, and its source."""
-    texts = {"variant", "family", "method", "pool", "params", "members", "seed", "status", "reason", "n", "verdict"}
     bounds = {"diff_vs_reference": "diff", "latency_ratio_p50": "latency_ratio"}
-    numbers = [
-        column
-        for column in variants
-        if column not in texts | {"pareto"} and not column.endswith(("_low", "_high", "_source"))
-    ]
     tables = []
-    for column in numbers:
+    for column in METRICS:
         stem = bounds.get(column, column)
         table = variants[["variant", "seed"]].copy()
         table["metric"] = column
@@ -261,6 +262,8 @@ def _record(
         "machine": environment.machine(),
         "versions": environment.versions(),
         "devices": environment.devices(),
+        "dtype": "float32",
+        "batch_policy": {"test": task.test.batch},
         "seeds": plan.seeds,
         "limit": plan.options.limit,
         "only": plan.options.only,
