@@ -80,6 +80,7 @@ def plan(
     seed: Seed = None,
     device: Device = "auto",
     workers: Workers = None,
+    policy: Annotated[Path | None, typer.Option(help="Also say whether the examples suffice for this policy.")] = None,
 ) -> None:
     """Say what a run would do: its jobs, what is reused, and about how long the rest takes."""
     from harness.engine import LocalEngine
@@ -87,6 +88,8 @@ def plan(
     from harness.progress import duration
 
     planned = make_plan(_suite(suite), _options(out, only, limit, seed, device, workers))
+    if policy:
+        _print_margins(policy, planned)
     missing = {job.job.name for job in planned.missing()}
     stages: dict[str, list[Any]] = {}
     for job in planned.jobs:
@@ -284,6 +287,19 @@ def _options(
     if device not in ("auto", "cpu", "cuda"):
         raise BadInput(f"unknown device '{device}'", given=device, choices=["auto", "cpu", "cuda"])
     return Options(out, only, limit, seed, device, workers)
+
+
+def _print_margins(policy: Path, planned: Any) -> None:
+    from harness import jobs
+    from harness.gate.margins import DISCORDANCE, margins
+    from harness.gate.policy import read_policy
+
+    examples = len(jobs.documents_of(planned.setting).ids)
+    variants = list(planned.variants[planned.seeds[0]])
+    print(f"{'rule':<20}{'tests':>6}{'margin':>9}{'examples':>10}{'needed':>9}{'power':>7}")
+    for found in margins(read_policy(policy), variants, examples):
+        print(f"{found.rule:<20}{found.tests:>6}{found.margin:>9.4g}{examples:>10}{found.needed:>9}{found.power:>7.2f}")
+    print(f"needed: for equal models to pass with power 0.8, if two differ on {DISCORDANCE:.0%} of examples\n")
 
 
 def _print_summary(folder: Path, report: Path) -> None:
