@@ -95,6 +95,7 @@ def test_a_baseline_is_set_shown_and_gated_against_with_the_hash_in_the_policy(c
     code, said, _ = call(capsys, "baseline", "set", run, "--reason", "reviewed", "--out", out)
     folder, sha256 = said.split("  sha256 ")
     assert code == 0
+    assert call(capsys, "ls", "runs", "--out", out)[:2] == (0, "")  # a copy is not a run of its own
     _, shown, _ = call(capsys, "baseline", "show", "--out", out)
     assert "reviewed" in shown
     assert sha256.strip() in shown

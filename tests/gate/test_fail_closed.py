@@ -162,6 +162,9 @@ def test_other_seeds(tmp_path):
      {"devices": [{"kind": "cuda", "name": "a gpu"}]}, {"devices": []}, {"engine": {"workers": 4}}],
 )  # fmt: skip
 def test_other_hardware(tmp_path, field):
+    """Also hardware that neither records."""
+    unknown = changed(RUN, machine={})
+    gives_no_verdict(gate(tmp_path, unknown, unknown), "system is not recorded")
     found = gate(tmp_path, changed(RUN, **field))
     gives_no_verdict(found, "other hardware")
     assert {check.rule for check in found.checks if check.state == "error"} == {"slower"}
