@@ -152,10 +152,25 @@ def model_index(
     name: Annotated[str | None, typer.Option(help="The model's name; the variant's by default.")] = None,
 ) -> None:
     """Print a variant's scores as metadata for a Hugging Face model card (the key model-index)."""
-    from harness.gate.model_index import model_index as as_yaml
+    from harness.gate.model_card import model_index as as_yaml
     from harness.results import read_run
 
     print(as_yaml(read_run(run), variant, name or variant), end="")
+
+
+@app.command("eval-results")
+def eval_results(
+    run: Annotated[Path, typer.Argument(help="A finished run's folder.", metavar="RUN")],
+    variant: Annotated[str, typer.Argument(help="A variant's name.", metavar="VARIANT")],
+    dataset: Annotated[str, typer.Option(help="The benchmark's dataset on the Hub, such as cais/hle.")],
+    task: Annotated[str, typer.Option(help="The benchmark's task id.")],
+    metric: Annotated[str, typer.Option(help="Which score.")] = "accuracy",
+) -> None:
+    """Print a variant's score as a file for .eval_results in a model's repository on the Hugging Face Hub."""
+    from harness.gate.model_card import eval_results as as_yaml
+    from harness.results import read_run
+
+    print(as_yaml(read_run(run), variant, dataset, task, metric), end="")
 
 
 @baseline.command("set")
