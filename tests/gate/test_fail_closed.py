@@ -203,6 +203,14 @@ def test_a_waiver_that_is_stale(tmp_path, waiver, words):
     gives_no_verdict(gate(tmp_path, RUN, more=f"waivers: [{waiver}]"), words)
 
 
+def test_a_waiver_that_has_expired_covers_nothing(tmp_path):
+    failing = "{id: floor, match: {variant: ties, metric: accuracy}, min: 0.95}"
+    waiver = "waivers: [{rule: floor, variant: ties, reason: old, expires: 2026-11-24}]"
+    found = gate(tmp_path, RUN, rules=[failing], more=waiver)
+    gives_no_verdict(found, "expired")
+    assert found.checks[0].state == "fail"
+
+
 # folders
 
 
