@@ -68,6 +68,8 @@ def told_by_junit(gate):
     for element in (tree, tree[0]):
         counts = [int(element.get(key)) for key in ("tests", "failures", "errors")]
         assert counts == [len(cases), kinds["failure"], kinds["error"]]
+    assert bool(kinds["error"]) == (gate.exit_code == 5)
+    assert bool(kinds["error"] + kinds["failure"]) == (gate.exit_code != 0)
     return Counter("pass" if element is None else element.get("type") for element in inside)
 
 
