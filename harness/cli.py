@@ -243,7 +243,9 @@ def ls_tasks() -> None:
 @listing.command("suites")
 def ls_suites(folder: Annotated[Path, typer.Argument(help="Where suite files are.")] = Path("suites")) -> None:
     """The suite files of a folder, each with its question."""
-    for path in sorted(set(folder.glob("*.yaml")) - set(folder.glob("*.policy.yaml"))):
+    from harness.suite import suite_files
+
+    for path in suite_files(folder):
         print(f"{path}  {_suite(path).file.question}")
 
 
