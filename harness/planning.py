@@ -21,8 +21,8 @@ from harness.store import Key, Store
 from harness.suite import HfPool, Suite, TrainPool
 from harness.tasks import Task
 
-SECONDS_PER_EPOCH = 0.4
-"""Expected, for the order of jobs and the time left; the display corrects it by what it sees."""
+SECONDS_PER_INPUT = {"images": 2.5e-4, "text": 0.012}
+"""Of training, expected, for the order of jobs and the time left; the display corrects it by what it sees."""
 
 
 @dataclass(frozen=True)
@@ -185,7 +185,7 @@ def _jobs(plan: Plan) -> Iterator[PlannedJob]:
             place = f"seed {seed}: "
             needs = _needs(variant.pool, trainings)
             arguments = {"setting": setting, "plan": variant}
-            seconds = _expected_seconds(variant)
+            seconds = _expected_seconds(plan, variant)
             evaluated = (variant.evaluation_key,) if images else ()
             keys = _unless_inapplicable(plan, variant, (variant.build_key, *evaluated))
             built = f"{place}build {name}"
@@ -246,7 +246,7 @@ def _training_jobs(plan: Plan, pool: PoolPlan, seed: int, trainings: dict[str, s
         trainings[identity] = name
         base = pool.base if training.start else None
         needs = (trainings[base.digests[-1]],) if base else ()
-        cost = 2.0 if isinstance(training, FolderPlan) else training.schedule.epochs * SECONDS_PER_EPOCH + 0.5
+        cost = 2.0 if isinstance(training, FolderPlan) else _training_seconds(plan, training) + 0.5
         arguments = {"setting": plan.setting, "plan": training, "base": base}
         splits = (plan.task.heldout.digest, plan.task.test.digest)
         keys = [jobs.predictions_key(d, s, plan.setting.device) for d in training.digests for s in splits]
@@ -260,10 +260,17 @@ def _needs(pool: PoolPlan, trainings: Mapping[str, str]) -> tuple[str, ...]:
     return tuple(trainings[source.digests[-1]] for source in sources)
 
 
-def _expected_seconds(variant: VariantPlan) -> float:
+def _training_seconds(plan: Plan, training: TrainingPlan) -> float:
+    groups = plan.task.train.groups
+    inputs = sum(g in training.groups for g in groups) if training.groups else len(plan.task.train.inputs)
+    return training.schedule.epochs * inputs * SECONDS_PER_INPUT[plan.setting.task.kind]
+
+
+def _expected_seconds(plan: Plan, variant: VariantPlan) -> float:
     """Rough, to start the long ones first."""
     if "epochs" in variant.parameters:
-        return float(variant.parameters["epochs"]) * SECONDS_PER_EPOCH + 1
+        inputs = len(plan.task.train.inputs)
+        return float(variant.parameters["epochs"]) * inputs * SECONDS_PER_INPUT[plan.setting.task.kind] + 1
     return {"mc_dropout": 8.0, "ties": 3.0, "task_arithmetic": 3.0, "greedy_soup": 1.5}.get(variant.method, 0.5)
 
 

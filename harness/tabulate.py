@@ -14,7 +14,14 @@ from harness import correlate, environment, jobs, registry
 from harness.jobs import VariantPlan
 from harness.models.recipes import PoolPlan, Source, training_log
 from harness.planning import Plan
-from harness.results import ALL_SEEDS, CORRELATION_COLUMNS, EXAMPLE_COLUMNS, SCHEMA_VERSION, VARIANT_COLUMNS
+from harness.results import (
+    ALL_SEEDS,
+    CORRELATION_COLUMNS,
+    EXAMPLE_COLUMNS,
+    MEASURE_COLUMNS,
+    SCHEMA_VERSION,
+    VARIANT_COLUMNS,
+)
 from harness.store import Key, Store, read_json, write_json
 
 COUNTED = ("params_stored", "params_active", "flops_per_example")
@@ -24,7 +31,7 @@ CALIBRATED = ("temperature", "nll_calibrated", "ece_calibrated")
 def write_results(
     folder: Path, plan: Plan, store: Store, errors: Mapping[str, str], run_record: Mapping[str, Any]
 ) -> None:
-    """Write run.json, variants.csv, details.json, scores.parquet, examples.parquet and the correlation files.
+    """Write every file of a run's folder that ``harness.results`` describes.
 
     Args:
         folder: the run's folder, existing.
@@ -40,6 +47,8 @@ def write_results(
     write_json(folder / "details.json", table.details)
     _tidy(variants, table.measures).to_parquet(folder / "scores.parquet", index=False)
     table.examples().to_parquet(folder / "examples.parquet", index=False)
+    if measures := table.document_measures():
+        pd.concat(measures, ignore_index=True).to_parquet(folder / "measures.parquet", index=False)
     warnings = _write_study(folder, plan, store, errors)
     write_json(folder / "run.json", _record(plan, store, rows, table.details, warnings, run_record))
 
@@ -149,6 +158,18 @@ class _Table:
         whole = pd.concat(tables, ignore_index=True)[list(EXAMPLE_COLUMNS)]
         kinds = {"variant": "category", "example_id": "category", "task": "category"}
         return whole.astype({**kinds, "nll": "float32", "brier": "float32"})
+
+
+    def document_measures(self) -> list[pd.DataFrame]:
+        """The rows of measures.parquet, a table for each variant, seed and metric."""
+        tables = []
+        for seed in self.plan.seeds:
+            for name, plan in self.plan.variants[seed].items():
+                if str(seed) in self.details.get(name, {}):
+                    for metric, values in jobs.measures_of(self.store, plan).items():
+                        row = {"variant": name, "seed": seed, "metric": metric, "document": range(len(values))}
+                        tables.append(pd.DataFrame({**row, "value": values})[list(MEASURE_COLUMNS)])
+        return tables
 
 
 def _trainings(plan: VariantPlan) -> list[Source]:
