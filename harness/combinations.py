@@ -11,14 +11,17 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from harness.combining import Rule
+from harness.combining import Linear, Rule
 from harness.merging.batchnorm import recalibrate
 from harness.models import forward
 from harness.models.weights import load_module, module_with, save_weights, without_ties
 from harness.store import digest, read_json, write_json
-from harness.types import Architecture, Combination, Ingredients, Member, Part, Pool
+from harness.types import Architecture, Combination, Ingredients, Member, NotApplicable, Part, Pool
 
 CPU = torch.device("cpu")
+SEQUENCE_LEVEL = "a sequence-level mixture"
+"""How a mixture of members with different tokenizers is named wherever it is shown: its numbers are not those of a
+token-level ensemble."""
 
 
 class MemberPart(Part):
@@ -26,7 +29,7 @@ class MemberPart(Part):
 
     def __init__(self, member: Member, device: torch.device = CPU) -> None:
         self.member, self.device = member, device
-        self.name, self.digest = member.name, member.digest
+        self.name, self.digest, self.tokenizer = member.name, member.digest, member.tokenizer
         self._module: nn.Module | None = None
 
     @property
@@ -97,12 +100,23 @@ class OutputCombination(Combination):
     def __init__(self, parts: Sequence[MemberPart], rule: Rule, details: Mapping[str, Any] | None = None) -> None:
         self._parts, self.rule = tuple(parts), rule
         self.details = dict(details or {})
+        if self.by_continuation:
+            if not isinstance(rule, Linear):
+                raise NotApplicable(f"members have different tokenizers: only {SEQUENCE_LEVEL} by linear is defined")
+            self.details["level"] = SEQUENCE_LEVEL
+
+    @property
+    def by_continuation(self) -> bool:
+        """Whether the parts have different tokenizers, so that they meet over whole continuations only."""
+        return len({part.tokenizer for part in self._parts}) > 1
 
     def combine(self, stacked: Tensor) -> Tensor:
         """The rule on predictions [M, ..., C] of the parts, made once and shared: no model runs."""
         return self.rule(stacked)
 
     def log_probs(self, batch: Tensor) -> Tensor:
+        if self.by_continuation:
+            raise NotApplicable(f"{SEQUENCE_LEVEL} gives no probabilities of tokens")
         return self.combine(torch.stack([part.log_probs(batch) for part in self._parts]))
 
     def parts(self) -> Sequence[MemberPart]:

@@ -248,7 +248,10 @@ def _training_jobs(plan: Plan, pool: PoolPlan, seed: int, trainings: dict[str, s
         needs = (trainings[base.digests[-1]],) if base else ()
         cost = 2.0 if isinstance(training, FolderPlan) else _training_seconds(plan, training) + 0.5
         arguments = {"setting": plan.setting, "plan": training, "base": base}
-        splits = (plan.task.heldout.digest, plan.task.test.digest)
+        splits = () if jobs.reads_other_tokens(training, plan.task) else (
+            plan.task.heldout.digest,
+            plan.task.test.digest,
+        )
         keys = [jobs.predictions_key(d, s, plan.setting.device) for d in training.digests for s in splits]
         if isinstance(training, TrainingPlan):
             keys.append(training.key())

@@ -188,7 +188,10 @@ def _seconds(training: Source, store: Store) -> float:
 
 def _mark_pareto(rows: list[dict[str, Any]]) -> None:
     """Accuracy against FLOPs per example: both are the same at every run, so the mark is too."""
-    ok = [row for row in rows if row["status"] == "ok"]
+    for row in rows:
+        if row["status"] == "ok":
+            row["pareto"] = False
+    ok = [row for row in rows if row["status"] == "ok" and row["flops_per_example"] is not None]
     for row in ok:
         here = (row["accuracy"], -row["flops_per_example"])
         points = [(other["accuracy"], -other["flops_per_example"]) for other in ok]

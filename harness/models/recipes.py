@@ -240,7 +240,9 @@ def member_of(plan: Source, store: Store, checkpoint: int = -1, name: str | None
     if isinstance(plan, FolderPlan):
         weights, start = plan.model.weights(), plan.start or plan.identity
         provenance = {"folder": plan.model.folder}
-        return Member(plan.name, plan.architecture, weights, start, 0, provenance, plan.identity)
+        return Member(
+            plan.name, plan.architecture, weights, start, 0, provenance, plan.identity, plan.model.tokenizer
+        )
     folder = store.path(plan.key())
     record = read_json(folder / "training.json")
     epoch = record["epochs"][checkpoint]

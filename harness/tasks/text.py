@@ -12,11 +12,12 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from harness.errors import BadInput
+from harness.models.folders import tokenizer_of
 from harness.store import Key, Store, code_version, digest
 from harness.tasks.corpora import DOMAINS, corpus_digest, split_of
 from harness.tasks.questions import Questions, questions_digest
 from harness.tasks.task import Documents, TaskReference
-from harness.types import Split
+from harness.types import Split, Tokenizer
 
 LENGTH = 128
 """Tokens of a window."""
@@ -81,8 +82,11 @@ def load(reference: TaskReference, store: Store, limit: int | None = None) -> Te
         limit: keeps only the first so many documents of every task (a trial run, never a verdict).
     """
     folder = Path(reference.tokenizer) if reference.tokenizer else _trained_tokenizer(store)
-    identity = tokenizer_digest(folder)
-    key = Key.of("windows", code=__name__, tokenizer=identity, corpus=corpus_digest(), windows=WINDOWS, length=LENGTH)
+    tokenizer = tokenizer_of(folder)
+    if tokenizer is None:
+        raise BadInput("tokenizer.json is missing", place=str(folder), hint="save the tokenizer beside the model")
+    made_of = {"tokenizer": tokenizer.digest, "corpus": corpus_digest(), "windows": WINDOWS, "length": LENGTH}
+    key = Key.of("windows", code=__name__, **made_of)
     if not store.has(key):
         words = read_tokenizer(folder)
         tensors = {f"{split}.{name}": _windows(words, name, split) for split in WINDOWS for name in DOMAINS}
@@ -90,13 +94,8 @@ def load(reference: TaskReference, store: Store, limit: int | None = None) -> Te
             save_file(tensors, target / "windows.safetensors")
     windows = load_file(store.path(key) / "windows.safetensors")
     vocabulary = len(read_tokenizer(folder))
-    splits = {split: _split(split, windows, key.digest, vocabulary) for split in WINDOWS}
+    splits = {split: _split(split, windows, key.digest, vocabulary, tokenizer) for split in WINDOWS}
     return TextTask(reference, folder, vocabulary, **splits, limit=limit)
-
-
-def tokenizer_digest(folder: Path) -> str:
-    """What a tokenizer does, whatever the folder is called."""
-    return digest((folder / "tokenizer.json").read_text(encoding="utf-8"))
 
 
 @lru_cache(maxsize=4)
@@ -122,8 +121,9 @@ def _trained_tokenizer(store: Store) -> Path:
     return store.path(key)
 
 
-def windows_of(text: str, words: Any) -> Split:
-    """A user's held-out text as windows, as many as predictions of them may take memory."""
+def windows_of(text: str, folder: Path) -> Split:
+    """A user's held-out text as windows in a folder's tokens, as many as predictions of them may take memory."""
+    words = read_tokenizer(folder)
     tokens = words(text, add_special_tokens=False, verbose=False)["input_ids"]
     whole = torch.tensor(tokens[: len(tokens) // LENGTH * LENGTH]).view(-1, LENGTH)
     if not len(whole):
@@ -131,7 +131,10 @@ def windows_of(text: str, words: Any) -> Split:
     most = max(1, LARGEST // (4 * len(words) * (LENGTH - 1)))
     inputs = whole[torch.linspace(0, len(whole) - 1, min(most, len(whole))).long()].contiguous()
     ids = [f"window {i}" for i in range(len(inputs))]
-    return Split("heldout", inputs, inputs[:, 1:].flatten(), ids, digest(inputs.tolist()), batch=6, criterion="nll")
+    labels, identity = inputs[:, 1:].flatten(), digest(inputs.tolist())
+    return Split(
+        "heldout", inputs, labels, ids, identity, batch=6, criterion="nll", tokenizer=tokenizer_of(folder)
+    )
 
 
 def _windows(words: Any, domain: str, split: str) -> torch.Tensor:
@@ -147,7 +150,9 @@ def _windows(words: Any, domain: str, split: str) -> torch.Tensor:
     return found[torch.linspace(0, len(found) - 1, wanted).long()].contiguous()
 
 
-def _split(name: str, windows: dict[str, torch.Tensor], source: str, vocabulary: int) -> Split:
+def _split(
+    name: str, windows: dict[str, torch.Tensor], source: str, vocabulary: int, tokenizer: Tokenizer
+) -> Split:
     count = WINDOWS[name]
     if name == "heldout":
         count = max(1, min(count, LARGEST // (4 * vocabulary * (LENGTH - 1) * len(DOMAINS))))
@@ -162,4 +167,5 @@ def _split(name: str, windows: dict[str, torch.Tensor], source: str, vocabulary:
         groups=[domain for domain in DOMAINS for _ in range(count)],
         batch=6,
         criterion="nll",
+        tokenizer=tokenizer,
     )

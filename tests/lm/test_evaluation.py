@@ -52,7 +52,7 @@ def combinations(task):
 
 def test_each_has_the_scores_that_lm_eval_gives_it_alone(task, combinations):
     found = score_combinations(combinations, task)
-    assert found.record["models"] == 4
+    assert [each["models"] for each in found.record] == [4]
     manager = TaskManager(include_path=FOLDER, include_defaults=False)
     for combination, answers in zip(combinations, found.answers, strict=True):
         rule = combination.rule if isinstance(combination, OutputCombination) else Linear(uniform(1))

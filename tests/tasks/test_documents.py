@@ -21,7 +21,7 @@ def test_the_right_choice_is_what_follows(documents):
 
 def test_four_different_choices_and_no_place_is_favoured(documents):
     assert all(len(set(record["choices"])) == 4 for record in documents)
-    assert all(len({len(choice) for choice in record["choices"]}) == 1 for record in documents)  # none is favoured for length
+    assert all(len({len(choice) for choice in record["choices"]}) == 1 for record in documents)  # none is shorter
     places = [sum(record["gold"] == place for record in documents) for place in range(4)]
     assert min(places) > 300 / 4 - 4 * (300 * 0.25 * 0.75) ** 0.5
 
