@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 
 import torch
@@ -56,17 +57,15 @@ def fisher_average(
             once. Tensors without one (buffers) are averaged plainly.
         coefficients: c, not negative and not all 0.
         floor: the least Fisher information of any weight, above 0: where no member has more, they count alike.
-        normalise: each member's (floored) diagonal is divided by its norm, as the authors' code does, or a member that
-            is less sure of everything outweighs the others.
+        normalise: each member's diagonal is first divided by its norm, or a member that is less sure of everything
+            outweighs the others. (The authors' code does so by default, and has the floor before it.)
     """
     weighted: dict[str, Tensor] = {}
     information: dict[str, Tensor] = {}
     for model, fisher, coefficient in zip(models, fishers, coefficients, strict=True):
-        floored = {name: diagonal.clamp(min=floor) for name, diagonal in fisher.items()}
-        norms = torch.stack([diagonal.norm(dtype=torch.float64) for diagonal in floored.values()])
-        factor = coefficient / (float(norms.norm()) if normalise else 1.0)
-        for name, diagonal in floored.items():
-            say = diagonal.cpu().double() * factor
+        norm = math.hypot(*(float(d.norm(dtype=torch.float64)) for d in fisher.values())) if normalise else 1.0
+        for name, diagonal in fisher.items():
+            say = coefficient * (diagonal.cpu().double() / (norm or 1.0)).clamp(min=floor)
             # from the first member: copies of it give it back, and what is rounded is the small differences
             share = say * (model[name].double() - models[0][name].double())
             weighted[name] = weighted[name] + share if name in weighted else share

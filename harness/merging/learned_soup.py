@@ -79,7 +79,7 @@ def learn_mix(
         descent: how long and how fast.
         generator: gives the order of the examples.
     """
-    fit = _Fit(module, models, by_layer)
+    fit = MixLoss(module, models, by_layer)
     optimiser = torch.optim.AdamW(
         [fit.scores, *([fit.log_temperature] if temperature else [])], lr=descent.lr, weight_decay=0.0
     )
@@ -97,7 +97,7 @@ def learn_mix(
     return Mix(shares, by_layer, divisor, losses)
 
 
-class _Fit:
+class MixLoss:
     """The scores [groups, M] behind the softmax, the logarithm of the temperature, and the loss as their function."""
 
     def __init__(self, module: nn.Module, models: Sequence[Weights], by_layer: bool) -> None:

@@ -39,7 +39,7 @@ def model_stock(
 
     def combine(tensors: list[Tensor]) -> Tensor:
         start = tensors[0]
-        by_unit = filter_wise and start.dim() > 1
+        by_unit = filter_wise and start.dim() > 1 and start.numel() > 0
         updates = [(t - start).flatten(1) if by_unit else (t - start).reshape(1, -1) for t in tensors[1:]]  # [U, D]
         ratio = _ratio(updates, norm_floor)
         ratios.append(float(ratio.mean()))
