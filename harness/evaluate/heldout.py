@@ -105,14 +105,11 @@ def search_layer_scales(
     trials = _Trials(lambda scales: build(dict(zip(layers, scales, strict=True))), split, lowest)
     best = trials.best_shared(grid, len(layers))
     for _ in range(sweeps):
-        before = best
         for axis in range(len(layers)):
             for scale in grid:
                 candidate = (*best[:axis], scale, *best[axis + 1 :])
                 if trials.score(candidate) > trials.score(best):
                     best = candidate
-        if best == before:
-            break
     return trials.result(dict(zip(layers, best, strict=True)), best)
 
 

@@ -36,7 +36,9 @@ def diagonal_fisher(
             drawn = torch.multinomial(log_probs.detach().exp().cpu(), 1, generator=sampled)
             label = drawn.flatten().to(log_probs.device)
         likelihood = log_probs.gather(-1, label.unsqueeze(-1)).sum()
-        for square, gradient in zip(total, torch.autograd.grad(likelihood, parameters), strict=True):
+        # a parameter that the output does not depend on (the noise of a gate) has no information
+        gradients = torch.autograd.grad(likelihood, parameters, materialize_grads=True)
+        for square, gradient in zip(total, gradients, strict=True):
             square.add_(gradient.square())
     return {name: square / len(inputs) for name, square in zip(names, total, strict=True)}
 
@@ -68,8 +70,7 @@ def fisher_average(
             say = coefficient * (diagonal.cpu().double() / (norm or 1.0)).clamp(min=floor)
             # from the first member: copies of it give it back, and what is rounded is the small differences
             share = say * (model[name].double() - models[0][name].double())
-            weighted[name] = weighted[name] + share if name in weighted else share
-            information[name] = information[name] + say if name in information else say
-
+            weighted[name] = share + weighted.get(name, 0.0)
+            information[name] = say + information.get(name, 0.0)
     moved = {name: models[0][name].double() + weighted[name] / information[name] for name in weighted}
     return substituted(average(models), moved)

@@ -106,7 +106,7 @@ class MixLoss:
         names = list(floating_names(models[0]))
         self.stacks = {n: torch.stack([m[n].to(device, torch.float32) for m in models]) for n in names}  # [M, ...]
         self.groups = {name: group_of(name, by_layer) for name in names}
-        self.learned = {name for name, _ in module.named_parameters()}
+        self.trainable = {name for name, _ in module.named_parameters()}
         self.scores = torch.zeros(len(set(self.groups.values())), len(models), device=device, requires_grad=True)
         self.log_temperature = torch.zeros((), device=device, requires_grad=True)
 
@@ -116,7 +116,7 @@ class MixLoss:
         weights = {}
         for name, stack in self.stacks.items():
             share = shares[self.groups[name]]
-            if name not in self.learned:  # there is no gradient by BatchNorm's statistics
+            if name not in self.trainable:  # there is no gradient by BatchNorm's statistics
                 share = share.detach()
             weights[f"module.{name}"] = torch.tensordot(share, stack, dims=1)
         logits = functional_call(self.network, weights, (inputs,)).float() / self.log_temperature.exp()

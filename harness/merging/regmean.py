@@ -19,15 +19,14 @@ CUT_OFF = 1e-9
 Grams = dict[str, Tensor]
 """Of each layer's weight, by its name, the Gram matrix ``X^T X`` [D, D] of the layer's inputs, in float64."""
 
-
 Layer = nn.Linear | nn.Conv2d
 
 
 def input_grams(module: nn.Module, batches: Iterable[Tensor]) -> Grams:
     """The Gram matrix of the inputs of every linear layer and (by im2col) every plain 2-D convolution.
 
-    Grouped convolutions, paddings other than zeros, and weights that are tied to another tensor are left out: their
-    output is not linear in the weight by one Gram matrix.
+    Left out are grouped convolutions and paddings other than a number of zeros, which im2col does not cover, and
+    weights that are tied to another tensor, which serve two layers.
 
     Args:
         module: the network in eval mode.
@@ -63,8 +62,8 @@ def regression_mean(
             shrunk = alpha * gram + (1 - alpha) * gram.diag().diag()
             # from the mean: members that agree give their weight exactly, whatever the inputs leave open
             apart = (model[name].double() - mean[name].double()).flatten(1).to(gram.device) @ shrunk
-            power[name] = power[name] + shrunk if name in power else shrunk
-            pull[name] = pull[name] + apart if name in pull else apart
+            power[name] = shrunk + power.get(name, 0.0)
+            pull[name] = apart + pull.get(name, 0.0)
     moved = {}
     for name, total in power.items():
         step = pull[name] @ torch.linalg.pinv(total, rtol=CUT_OFF, hermitian=True)

@@ -199,7 +199,7 @@ def test_each_layer_takes_its_best_scale():
     assert sum(score(predict_module(found.module, SPLIT), LABELS)) > best
 
 
-def test_a_sweep_that_changes_nothing_is_the_last_and_more_sweeps_see_more():
+def test_more_sweeps_see_more_and_one_that_changes_nothing_is_free():
     optimum = {"a": 1.0, "b": 0.0, "c": 1.0}
     once, _ = by_layer(optimum, interaction=1.9, sweeps=1)
     often, tried = by_layer(optimum, interaction=1.9, sweeps=50)

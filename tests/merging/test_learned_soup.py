@@ -84,6 +84,21 @@ def test_its_gradient_is_the_chain_rules(architecture, by_layer):
         torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-6)
 
 
+def test_it_is_adamw_on_the_scores_with_no_weight_decay():
+    models = states(fine_tunes(3))
+    found = learn(models, descent=Descent(lr=0.1, epochs=4, batch_size=len(HELDOUT)))
+    fit = MixLoss(build(CNN).eval(), models, False)
+    first, second = torch.zeros(1, 3), torch.zeros(1, 3)
+    for step in range(1, 5):
+        (slope,) = torch.autograd.grad(fit.loss(HELDOUT.inputs, HELDOUT.labels), fit.scores)
+        first, second = 0.9 * first + 0.1 * slope, 0.999 * second + 0.001 * slope.square()
+        change = 0.1 * (first / (1 - 0.9**step)) / ((second / (1 - 0.999**step)).sqrt() + 1e-8)
+        fit.scores = (fit.scores.detach() - change).requires_grad_()
+    assert found.losses[-1] == min(found.losses)
+    expected = fit.shares()["model"].detach()
+    torch.testing.assert_close(torch.tensor(found.shares["model"]), expected, rtol=1e-4, atol=1e-5)
+
+
 def test_one_member_is_itself_bit_for_bit():
     (only,) = states(fine_tunes(1))
     found = learn([only])

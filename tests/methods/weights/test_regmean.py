@@ -39,7 +39,7 @@ def test_it_is_nearer_to_every_members_last_layer_than_the_mean_is():
     def distance(weight):
         total = 0.0
         for m in pool.members:
-            inputs = load_module(m).layers[:7](split("train").inputs)
+            inputs = load_module(m).layers[:7](split("train").inputs).detach()
             total += float((inputs @ (weight - m.weights["layers.7.weight"]).T).square().sum())
         return total
 
