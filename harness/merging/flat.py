@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor, nn
 
@@ -28,9 +26,9 @@ class FlatModule:
         start = 0
         for name, tensor in state.items():
             self.places[name] = slice(start, start + tensor.numel())
+            # the very same strides: of an axis of length 1 they tell channels-last, and so the quick kernels, apart
+            tensor.data = self.vector.as_strided(tensor.shape, tensor.stride(), start)
             start += tensor.numel()
-            permuted = tensor.permute(self._order[name])
-            tensor.data = self.vector[self.places[name]].view(permuted.shape).permute(_inverse(self._order[name]))
 
     def flatten(self, weights: Weights) -> Tensor:
         """The vector [P] that would make the module hold these weights."""
@@ -41,7 +39,3 @@ class FlatModule:
 def _memory_order(tensor: Tensor) -> tuple[int, ...]:
     """The axes from the slowest to the quickest in memory."""
     return tuple(sorted(range(tensor.dim()), key=lambda axis: (-int(tensor.stride()[axis]), axis)))
-
-
-def _inverse(order: Sequence[int]) -> tuple[int, ...]:
-    return tuple(order.index(axis) for axis in range(len(order)))
