@@ -78,7 +78,7 @@ def read_combination(path: Path, device: torch.device) -> tuple[Combination, Any
 
 def models_and_rule(combination: Combination) -> tuple[list[torch.nn.Module], Rule]:
     """The networks that a combination runs, and the rule that joins their predictions."""
-    models = [part.module for part in combination.parts()]
+    models = [part.network for part in combination.parts()]
     return models, combination.rule if isinstance(combination, OutputCombination) else Linear(uniform(1))
 
 

@@ -16,7 +16,7 @@ from harness.errors import BadInput
 from harness.jobs import Data, Setting, StudyPlan, VariantPlan
 from harness.models.architectures import TRAINABLE
 from harness.models.recipes import FolderPlan, PoolPlan, Source, TrainingPlan, plan_folders, plan_pool
-from harness.models.training import Schedule
+from harness.models.training import usual_schedule
 from harness.store import Key, Store
 from harness.suite import HfPool, Suite, TrainPool
 from harness.tasks import Task
@@ -123,20 +123,8 @@ def _pool(suite: Suite, name: str, recipe: TrainPool | HfPool, task: Task, seed:
         if group not in groups:
             raise BadInput(f"pool '{name}': unknown data '{group}'", place=suite.path, given=group, choices=groups)
     return plan_pool(
-        name, recipe, data=task.train.digest, shape=task.shape, seed=seed, defaults=_schedule(suite.task.kind)
+        name, recipe, data=task.train.digest, shape=task.shape, seed=seed, defaults=usual_schedule(task.train)
     )
-
-
-def _schedule(kind: str) -> Schedule:
-    """Batch size and precision by kind of data: windows of text are many examples each."""
-    if kind == "images":
-        return Schedule(1)
-    return Schedule(1, lr=2e-3, batch_size=8, precision="bfloat16" if _bfloat16_pays() else "float32")
-
-
-def _bfloat16_pays() -> bool:
-    """Whether this processor multiplies matrices in bfloat16 itself."""
-    return torch.cuda.is_available() or bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 def _chosen(suite: Suite, only: str | None) -> list[Any]:

@@ -120,6 +120,11 @@ class Part(ABC):
     def module(self) -> nn.Module:
         """The network, in eval mode."""
 
+    @property
+    def network(self) -> nn.Module:
+        """What is called for its logits: the module, or what makes it stochastic."""
+        return self.module
+
     @abstractmethod
     def log_probs(self, batch: Tensor) -> Tensor:
         """Normalised log-probabilities [B, C] in float32."""

@@ -48,7 +48,7 @@ class _Pass:
         for part in parts:
             if part.digest not in self._places:
                 self._places[part.digest] = len(self.models)
-                self.models.append(part.module)
+                self.models.append(part.network)
         members = tuple(self._places[part.digest] for part in parts)
         self.systems.append(System(name, members, rule) if rule else System.single(name, members[0]))
 

@@ -32,6 +32,18 @@ class Schedule:
     """"bfloat16" runs matrix products in it (autocast); the weights stay float32."""
 
 
+def usual_schedule(split: Split, epochs: int = 1) -> Schedule:
+    """Batch size and precision by kind of data: windows of text are many examples each."""
+    if split.inputs.is_floating_point():
+        return Schedule(epochs)
+    return Schedule(epochs, lr=2e-3, batch_size=8, precision="bfloat16" if _bfloat16_pays() else "float32")
+
+
+def _bfloat16_pays() -> bool:
+    """Whether this processor multiplies matrices in bfloat16 itself."""
+    return torch.cuda.is_available() or bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
 @dataclass(frozen=True)
 class TrainingLog:
     """What a training run cost."""
