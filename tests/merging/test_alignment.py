@@ -117,7 +117,7 @@ def test_tiny_shuffled_networks_are_nearly_always_recovered():
         moved, _ = shuffled(weights, layers, seed)
         found = align(weights, moved, layers, generator(seed))
         recovered += all(torch.equal(found.weights[key], tensor) for key, tensor in weights.items())
-    assert recovered >= 37
+    assert recovered >= 35
 
 
 def test_what_is_in_order_already_is_left_as_it_is():
