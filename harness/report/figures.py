@@ -343,12 +343,13 @@ def dropout(evidence: Evidence) -> Figure | None:
 
 def barrier(evidence: Evidence) -> Figure | None:
     """Loss on the straight line between two members, as they are and aligned: one panel for each variant."""
-    lines = [(name, found["interpolation"]) for name, found in _first_seed(evidence) if "interpolation" in found]
+    lines = [(name, found) for name, found in _first_seed(evidence) if "interpolation" in found]
     if not lines:
         return None
     columns, rows = min(3, len(lines)), -(-len(lines) // 3)
     figure = Figure(figsize=(4.4 * columns, 3.6 * rows), layout="constrained")
-    for place, (name, found) in enumerate(lines, 1):
+    for place, (name, details) in enumerate(lines, 1):
+        found, heights = details["interpolation"], details["barrier"]
         axes = figure.add_subplot(rows, columns, place)
         ends = [found["before"][end]["nll"] for end in (0, -1)]
         axes.plot([0, 1], ends, color="#999999", linewidth=0.8, linestyle="--", label="no barrier")
@@ -357,7 +358,7 @@ def barrier(evidence: Evidence) -> Figure | None:
             axes.plot(x, y, style, color=colour, markersize=4, linewidth=1.2, label=f"{key} alignment")
         first, second = found["between"]
         axes.set(xlabel=f"weight of {second} (the rest is {first}'s)", ylabel="held-out NLL", ylim=(0, None))
-        axes.set_title(name, fontsize=9)
+        axes.set_title(f"{name}\nbarrier {number(heights['before'])} → {number(heights['after'])} nats", fontsize=8)
         axes.legend(fontsize=8)
     return figure
 
