@@ -38,24 +38,22 @@ def align_average(ingredients: Ingredients, *, to: Literal["best", "mean"] = "be
     module = load_module(members[0])
     layers = interchangeable(module)
     if len(members) == 1:
-        return SingleModel(members[0].architecture, mean_of(members, ingredients), {"reference": members[0].name})
+        return SingleModel(members[0].architecture, mean_of(members, ingredients))
     stacked = ingredients.stacked(member_parts(ingredients), heldout)
     ranked = [members[k] for k in ranking(members, stacked, heldout.labels, heldout.criterion)]
     models = [{name: member.weights[name] for name in without_ties(module)} for member in ranked]
+    details: dict[str, Any] = {}
     if to == "mean":
         aligned = align_to_mean(models, layers, ingredients.generator())
     else:
         best, *others = models
         aligned = [best, *(align(best, model, layers, ingredients.generator()).weights for model in others)]
-
+        details["reference"] = ranked[0].name
     architecture, inputs, device = members[0].architecture, ingredients.train.inputs, ingredients.device
     before, after = (
-        interpolate(architecture, best, next_best, inputs, heldout, device)
-        for best, next_best, *_ in (models, aligned)
+        interpolate(architecture, first, second, inputs, heldout, device) for first, second, *_ in (models, aligned)
     )
-    details: dict[str, Any] = {
-        "reference": ranked[0].name,
-        "barrier": {"before": barrier(before), "after": barrier(after)},
-        "interpolation": {"between": [member.name for member in ranked[:2]], "before": before, "after": after},
-    }
+    details["barrier"] = {"before": barrier(before), "after": barrier(after)}
+    between = [member.name for member in ranked[:2]]
+    details["interpolation"] = {"between": between, "before": before, "after": after}
     return SingleModel(architecture, merged_model(architecture, average(aligned), inputs, device), details)
