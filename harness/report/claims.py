@@ -12,7 +12,7 @@ from harness import stats
 from harness.report.claim import Claim, judged, untested
 from harness.report.domain_claims import domain_claims
 from harness.report.evidence import DRAWS, Evidence, over_seeds
-from harness.report.formats import points
+from harness.report.formats import number, points
 
 
 def claims(evidence: Evidence) -> list[Claim]:
@@ -104,6 +104,28 @@ def _needs_start(evidence: Evidence) -> Claim:
     return judged(claim, statistic, found, wanted=-1)
 
 
+def _aligns(evidence: Evidence) -> Claim:
+    claim = "Alignment lowers the loss barrier"
+    seeds = [str(seed) for seed in evidence.run.record["seeds"]]
+    found = {
+        name: [details[seed]["barrier"] for seed in seeds]
+        for name, details in sorted(evidence.run.details.items())
+        if name in evidence.by_name and all("barrier" in details.get(seed, {}) for seed in seeds)
+    }
+    if not found:
+        return untested(claim, "needs results of align_average with two members")
+    apart = [name for name in found if evidence.by_name[name]["pool"] == "independent"]
+    name = (apart or list(found))[0]
+    falls = np.array([barrier["before"] - barrier["after"] for barrier in found[name]])
+    before = np.mean([barrier["before"] for barrier in found[name]])
+    interval = stats.bootstrap_mean(falls, stats.resample_counts(len(falls), DRAWS))
+    note = f"{name}: the barrier is {number(before)} before and {number(before - falls.mean())} after, mean over seeds"
+    if len(falls) == 1:  # nothing to resample
+        interval = stats.Interval(interval.value, np.nan, np.nan, 1)
+    statistic = "held-out NLL barrier between the two best members, before minus after, nats, over seeds"
+    return judged(claim, statistic, interval, unit="nats", note=note)
+
+
 def _negates(evidence: Evidence) -> Claim:
     claim = "Negated task vectors lose the skill"
     names = [n for n in evidence.by_name if n.startswith("task_arithmetic/") and "coefficients=negate" in n]
@@ -166,6 +188,7 @@ CLAIMS: tuple[Callable[[Evidence], Claim], ...] = (
     _zeros,
     _tracks,
     _needs_start,
+    _aligns,
     _student,
     _sparse,
 )
