@@ -102,7 +102,8 @@ def _learned(evidence: Evidence) -> list[tuple[str, str]]:
     """What the methods chose on held-out, first seed: weights, scales, members, temperatures."""
     seed = str(evidence.run.record["seeds"][0])
     told = ("member", "members", "weights", "counts", "scale", "a", "roles", "temperature", "out_of_bag_accuracy",
-            "out_of_bag_fraction", "checkpoints", "expert_load", "student", "slopes")  # fmt: skip
+            "out_of_bag_fraction", "checkpoints", "expert_load", "student", "slopes",
+            "dialect", "remarks", "sign_conflict")  # fmt: skip
     lines = []
     for variant, seeds in sorted(evidence.run.details.items()):
         details = seeds.get(seed, {})

@@ -1,12 +1,6 @@
-"""Equal to the installed mergekit and peft, and where they surprise, what they do.
-
-Their sorts are not stable, so that which of equal magnitudes are kept is not defined; ``peers`` makes them stable (the
-lowest index first) and has them take their random masks from given uniform draws. Nothing else in them is changed.
-"""
+"""Equal to the installed mergekit and peft, and where they surprise, what they do."""
 
 import warnings
-from contextlib import contextmanager
-from unittest.mock import patch
 
 import pytest
 import torch
@@ -17,14 +11,9 @@ from harness.merging.arithmetic import task_vector_sum, weighted_sum
 from harness.merging.sparsify import drop, magprune_probabilities, trim, trim_outliers, uniform_draws
 from harness.merging.task_vectors import apply_task_vector, merge_task_vectors
 from harness.merging.ties import MERGEKIT, PAPER, PEFT, SUM, elect_signs
+from tests.merging.peers import masks, merge_state_dicts, peers, peft
 
-with warnings.catch_warnings():
-    warnings.simplefilter("ignore")
-    from mergekit.merge_methods import merge_state_dicts
-    from peft.utils import merge_utils as peft
-
-pytestmark = pytest.mark.filterwarnings("ignore:The density")
-SOME = settings(max_examples=80, deadline=None)
+SOME = settings(max_examples=50, deadline=None)
 SHAPES = {"conv": (3, 2, 2, 2), "fc": (4, 5), "row": (1, 6), "bias": (7,), "one": (1,), "scale": ()}
 TWO_OR_MORE = {"conv": (3, 2, 2, 2), "fc": (4, 5), "row": (1, 6), "bias": (7,)}
 """Shapes in which every row that mergekit's MAGPRUNE ranks has two entries or more."""
@@ -68,42 +57,6 @@ def pools(draw, shapes=SHAPES, weights=POSITIVE, kinds=KINDS):
 
 def draws_for(tensor, member, name):
     return uniform_draws(tensor.shape, 0, f"m{member}", name)
-
-
-def masks(tensors, members, draws):
-    """Stands for ``torch.bernoulli`` as the peers call it: tensor by tensor, and for each member in turn."""
-    order = iter([(name, tensor, member) for name, tensor in tensors.items() for member in members])
-
-    def bernoulli(likely):
-        name, tensor, member = next(order)
-        return (draws(tensor, member, name).view_as(likely) < likely).to(likely.dtype)
-
-    return bernoulli
-
-
-@contextmanager
-def peers(bernoulli):
-    """Stable sorts, and these masks."""
-    plain_argsort, plain_sort = torch.argsort, torch.sort
-
-    def topk(magnitude, k, largest=True):
-        assert largest
-        found = plain_argsort(magnitude, descending=True, stable=True)[:k]
-        return magnitude[found], found
-
-    def argsort(*args, **options):
-        return plain_argsort(*args, stable=True, **options)
-
-    def sort(*args, **options):
-        return plain_sort(*args, stable=True, **options)
-
-    with (
-        patch.object(torch, "argsort", argsort),
-        patch.object(torch, "sort", sort),
-        patch.object(torch, "topk", topk),
-        patch.object(torch, "bernoulli", bernoulli),
-    ):
-        yield
 
 
 def mergekit(name, base, tuned, weights, **parameters):

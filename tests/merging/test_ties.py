@@ -24,7 +24,7 @@ from harness.merging.ties import (
 from harness.types import NotApplicable
 from tests.merging import by_hand
 
-MANY = settings(max_examples=150, deadline=None)
+MANY = settings(max_examples=80, deadline=None)
 DENSITIES = st.sampled_from([1e-9, 0.1, 0.2, 0.25, 1 / 3, 0.5, 0.9, 0.999, 1.0])
 PRESETS = pytest.mark.parametrize("dialect", DIALECTS.values(), ids=DIALECTS)
 READINGS = {"stockpot": by_hand.ties, "paper": by_hand.ties_by_the_authors}

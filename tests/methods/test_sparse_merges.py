@@ -14,7 +14,7 @@ from harness.methods.weights.task_arithmetic import GRID as SUM_GRID
 from harness.methods.weights.ties import GRID
 from harness.types import NotApplicable
 from tests.merging import by_hand
-from tests.merging.test_peers import masks, merge_state_dicts, peers
+from tests.merging.peers import masks, merge_state_dicts, peers
 from tests.small_pools import MLP, build_method, copied, fine_tunes, ingredients, split
 
 SPARSE = ("ties", "dare", "breadcrumbs", "della")
