@@ -115,9 +115,9 @@ def test_an_item_asks_for_a_variant_for_each_combination_of_its_lists(suite_at, 
 def test_a_variant_holds_what_its_name_says(suite_at):
     found = suite_at(methods("ties: {pool: other, members: [1, 0], density: 0.5}")).variants[1]
     assert (found.method, found.pool, found.members) == ("ties", "other", (1, 0))
-    assert found.parameters == {"density": 0.5, "scale": 1.0}
+    assert found.parameters == registry.get("ties").validate({"density": 0.5})
     plain = suite_at(methods("ties")).variants[1]
-    assert (plain.pool, plain.members, plain.parameters) == ("main", None, {"density": 0.2, "scale": 1.0})
+    assert (plain.pool, plain.members, plain.parameters) == ("main", None, registry.get("ties").validate({}))
 
 
 @given(st.data())

@@ -103,7 +103,7 @@ def _learned(evidence: Evidence) -> list[tuple[str, str]]:
     seed = str(evidence.run.record["seeds"][0])
     told = ("member", "members", "weights", "counts", "scale", "a", "roles", "temperature", "out_of_bag_accuracy",
             "out_of_bag_fraction", "checkpoints", "expert_load", "student", "slopes", "reference",
-            "barrier")  # fmt: skip
+            "barrier", "ratios", "dialect", "remarks", "sign_conflict")  # fmt: skip
     lines = []
     for variant, seeds in sorted(evidence.run.details.items()):
         details = seeds.get(seed, {})
