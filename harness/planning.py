@@ -14,7 +14,7 @@ from harness import jobs, registry
 from harness.engine import Job
 from harness.errors import BadInput
 from harness.jobs import Data, Setting, StudyPlan, VariantPlan
-from harness.models.architectures import TRAINABLE
+from harness.models.architectures import TRAINABLE, check_options
 from harness.models.recipes import FolderPlan, PoolPlan, Source, TrainingPlan, plan_folders, plan_pool
 from harness.models.training import usual_schedule
 from harness.store import Key, Store
@@ -122,9 +122,15 @@ def _pool(suite: Suite, name: str, recipe: TrainPool | HfPool, task: Task, seed:
     for group in recipe.vary.data or []:
         if group not in groups:
             raise BadInput(f"pool '{name}': unknown data '{group}'", place=suite.path, given=group, choices=groups)
-    return plan_pool(
+    planned = plan_pool(
         name, recipe, data=task.train.digest, shape=task.shape, seed=seed, defaults=usual_schedule(task.train)
     )
+    for made in sorted({member.architecture for member in planned.members}, key=str):
+        try:
+            check_options(made)
+        except BadInput as fault:
+            raise fault.at(f"{suite.path}: pool '{name}'") from None
+    return planned
 
 
 def _chosen(suite: Suite, only: str | None) -> list[Any]:
