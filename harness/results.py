@@ -126,7 +126,8 @@ RUN_FIELDS = {
     "seeds": "as run",
     "limit": "test examples kept by --limit; null for all",
     "only": "the --only filter; null for all variants",
-    "task": "{name, title, source, classes, splits: {train, heldout, test}, documents: {task: how many are scored}}",
+    "task": "{name, title, source, classes, criterion: what held-out choices go by, splits: {train, heldout, test}, "
+    "documents: {task: how many are scored}}",
     "reference": "{variant, members: {seed: which member it is}}",
     "pools": "{pool: {kind, architectures, members, seeds: {seed: {train_seconds, members: [{name, ...}]}}}}",
     "summary": "{variants, ok, not_applicable, failed, jobs_run, jobs_reused, predict_seconds, combine_seconds, "

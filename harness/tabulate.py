@@ -293,6 +293,7 @@ def _record(
             "title": task.title,
             "source": task.source,
             "classes": documents.classes,
+            "criterion": task.heldout.criterion,
             "splits": {split.name: len(split.inputs) for split in (task.train, task.heldout, task.test)},
             "documents": dict(Counter(documents.tasks)),
         },
