@@ -80,6 +80,7 @@ def plan(
     seed: Seed = None,
     device: Device = "auto",
     workers: Workers = None,
+    policy: Annotated[Path | None, typer.Option(help="Also say whether the examples suffice for this policy.")] = None,
 ) -> None:
     """Say what a run would do: its jobs, what is reused, and about how long the rest takes."""
     from harness.engine import LocalEngine
@@ -87,6 +88,8 @@ def plan(
     from harness.progress import duration
 
     planned = make_plan(_suite(suite), _options(out, only, limit, seed, device, workers))
+    if policy:
+        _print_margins(policy, planned)
     missing = {job.job.name for job in planned.missing()}
     stages: dict[str, list[Any]] = {}
     for job in planned.jobs:
@@ -149,10 +152,25 @@ def model_index(
     name: Annotated[str | None, typer.Option(help="The model's name; the variant's by default.")] = None,
 ) -> None:
     """Print a variant's scores as metadata for a Hugging Face model card (the key model-index)."""
-    from harness.gate.model_index import model_index as as_yaml
+    from harness.gate.model_card import model_index as as_yaml
     from harness.results import read_run
 
     print(as_yaml(read_run(run), variant, name or variant), end="")
+
+
+@app.command("eval-results")
+def eval_results(
+    run: Annotated[Path, typer.Argument(help="A finished run's folder.", metavar="RUN")],
+    variant: Annotated[str, typer.Argument(help="A variant's name.", metavar="VARIANT")],
+    dataset: Annotated[str, typer.Option(help="The benchmark's dataset on the Hub, such as cais/hle.")],
+    task: Annotated[str, typer.Option(help="The benchmark's task id.")],
+    metric: Annotated[str, typer.Option(help="Which score.")] = "accuracy",
+) -> None:
+    """Print a variant's score as a file for .eval_results in a model's repository on the Hugging Face Hub."""
+    from harness.gate.model_card import eval_results as as_yaml
+    from harness.results import read_run
+
+    print(as_yaml(read_run(run), variant, dataset, task, metric), end="")
 
 
 @baseline.command("set")
@@ -284,6 +302,19 @@ def _options(
     if device not in ("auto", "cpu", "cuda"):
         raise BadInput(f"unknown device '{device}'", given=device, choices=["auto", "cpu", "cuda"])
     return Options(out, only, limit, seed, device, workers)
+
+
+def _print_margins(policy: Path, planned: Any) -> None:
+    from harness import jobs
+    from harness.gate.margins import DISCORDANCE, margins
+    from harness.gate.policy import read_policy
+
+    examples = len(jobs.documents_of(planned.setting).ids)
+    variants = list(planned.variants[planned.seeds[0]])
+    print(f"{'rule':<20}{'tests':>6}{'margin':>9}{'examples':>10}{'needed':>9}{'power':>7}")
+    for found in margins(read_policy(policy), variants, examples):
+        print(f"{found.rule:<20}{found.tests:>6}{found.margin:>9.4g}{examples:>10}{found.needed:>9}{found.power:>7.2f}")
+    print(f"needed: for equal models to pass with power 0.8, if two differ on {DISCORDANCE:.0%} of examples\n")
 
 
 def _print_summary(folder: Path, report: Path) -> None:
