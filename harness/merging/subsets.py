@@ -23,9 +23,9 @@ class FlatModels:
         tensors, untied = module.state_dict(keep_vars=True), without_ties(module)
         state = {name: tensors[name] for name in untied if tensors[name].is_floating_point()}
         order = {name: _memory_order(tensor) for name, tensor in state.items()}
-        self.matrix = torch.stack(
-            [torch.cat([w[n].to(torch.float32).permute(order[n]).flatten() for n in state]) for w in models]
-        )
+        self.matrix = torch.empty(len(models), sum(tensor.numel() for tensor in state.values()))
+        for row, weights in zip(self.matrix, models, strict=True):
+            torch.cat([weights[n].to(torch.float32).permute(order[n]).flatten() for n in state], out=row)
         self.vector = torch.zeros(self.matrix.shape[1])
         start = 0
         for name, tensor in state.items():

@@ -23,7 +23,9 @@ def ties_task_vector(base: Weights, models: Sequence[Weights], density: float) -
     names = list(floating_names(base))
     shapes = [base[name].shape for name in names]
     start = _flatten(base, names)
-    vectors = torch.stack([trim(_flatten(model, names) - start, density) for model in models])
+    vectors = torch.empty(len(models), len(start))
+    for vector, model in zip(vectors, models, strict=True):  # a large model is held once for each member, not twice
+        vector.copy_(trim(_flatten(model, names) - start, density))
     merged = disjoint_mean(vectors, elect_signs(vectors))
     pieces = merged.split([shape.numel() for shape in shapes])
     return {name: piece.view(shape) for name, piece, shape in zip(names, pieces, shapes, strict=True)}
@@ -62,9 +64,12 @@ def elect_signs(vectors: Tensor) -> Tensor:
 
 def disjoint_mean(vectors: Tensor, signs: Tensor) -> Tensor:
     """The mean [d] of the non-zero entries of [M, d] whose sign is the elected one; 0 where there is none."""
-    agreeing = vectors.sign() == signs
-    total = torch.where(agreeing, vectors, 0.0).sum(dim=0)
-    return total / agreeing.sum(dim=0).clamp(min=1)
+    total, count = torch.zeros_like(signs), torch.zeros_like(signs)
+    for vector in vectors:
+        agrees = vector.sign() == signs
+        total += torch.where(agrees, vector, 0.0)
+        count += agrees
+    return total / count.clamp(min=1)
 
 
 def apply_task_vector(base: Weights, vector: Mapping[str, Tensor], scale: float) -> dict[str, Tensor]:
