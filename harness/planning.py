@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
@@ -18,8 +18,8 @@ from harness.models.architectures import TRAINABLE, check_options
 from harness.models.recipes import FolderPlan, PoolPlan, Source, TrainingPlan, plan_folders, plan_pool
 from harness.models.training import usual_schedule
 from harness.store import Key, Store
-from harness.suite import HfPool, Suite, TrainPool
-from harness.tasks import Task
+from harness.suite import HfPool, Suite, TrainPool, fetched
+from harness.tasks import Task, pretrained
 
 SECONDS_PER_INPUT = {"images": 2.5e-4, "text": 0.012}
 """Of training, expected, for the order of jobs and the time left; the display corrects it by what it sees."""
@@ -74,7 +74,8 @@ class Plan:
 
 
 def make_plan(suite: Suite, options: Options) -> Plan:
-    """Plan a run; the task's data is fetched if it is not there, nothing else happens."""
+    """Plan a run; the task's data and pretrained models are fetched if they are not there, nothing else happens."""
+    suite = _with_models(suite)
     device = options.device
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -105,6 +106,13 @@ def make_plan(suite: Suite, options: Options) -> Plan:
     plan = Plan(suite, options, setting, task, list(seeds), pools, variants, studies)
     plan.jobs = planned_jobs(plan)
     return plan
+
+
+def _with_models(suite: Suite) -> Suite:
+    """The suite with the folders of pretrained models in the place of their archives' names."""
+    tokenizer = pretrained.folder_of(suite.task.tokenizer) if suite.task.tokenizer else None
+    pools = {name: fetched(pool) for name, pool in suite.pools.items()}
+    return replace(suite, task=replace(suite.task, tokenizer=tokenizer), pools=pools)
 
 
 def _pool(suite: Suite, name: str, recipe: TrainPool | HfPool, task: Task, seed: int) -> PoolPlan:
