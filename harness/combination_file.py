@@ -20,9 +20,10 @@ from harness.combining import Linear, Rule
 from harness.errors import BadInput
 from harness.evaluate.predictions import predict
 from harness.fitting import uniform
+from harness.models.folders import tokenizer_of
 from harness.models.recipes import load_pool, plan_folders
 from harness.store import Store
-from harness.suite import HfPool, located
+from harness.suite import HfPool, fetched, located
 from harness.tasks.text import read_tokenizer, windows_of
 from harness.types import Combination, Ingredients, NotApplicable, Part, Split
 
@@ -59,21 +60,25 @@ def read_combination(path: Path, device: torch.device) -> tuple[Combination, Any
         hint = None if fault["type"] != "extra_forbidden" else f"it has {', '.join(CombinationFile.model_fields)}"
         raise BadInput(f"{'.'.join(where)}: {fault['msg']}", place=document.place(where), hint=hint) from None
     method, parameters = _method(file, document)
-    recipe = located(file.pool.hf, path.parent)
+    recipe = fetched(located(file.pool.hf, path.parent))
     assert isinstance(recipe, HfPool)
     pool = load_pool(plan_folders("main", recipe), Store(path.parent))
-    tokenizer = read_tokenizer(Path(recipe.base or recipe.members[0]))
-    heldout = _heldout(path, file, tokenizer)
+    folder = Path(recipe.base or recipe.members[0])
+    own = tokenizer_of(folder)
+    if other := next((m for m in pool.members if m.tokenizer and m.tokenizer != own), None):
+        hint = "a suite can mix them by whole continuations: linear, uniform or given weights"
+        raise BadInput("the members have different tokenizers", place=str(other.provenance["folder"]), hint=hint)
+    heldout = _heldout(path, file, folder)
     ingredients = Ingredients(pool, _no_windows(), heldout, _predict, file.seed, method.needs, device)
     try:
-        return registry.build(method, ingredients, parameters), tokenizer
+        return registry.build(method, ingredients, parameters), read_tokenizer(folder)
     except NotApplicable as reason:
         raise BadInput(f"method '{method.name}' does not apply: {reason}", place=document.place(("method",))) from None
 
 
 def models_and_rule(combination: Combination) -> tuple[list[torch.nn.Module], Rule]:
     """The networks that a combination runs, and the rule that joins their predictions."""
-    models = [part.module for part in combination.parts()]
+    models = [part.network for part in combination.parts()]
     return models, combination.rule if isinstance(combination, OutputCombination) else Linear(uniform(1))
 
 
@@ -97,13 +102,13 @@ class _NoText:
                        hint="name a text file under 'heldout'")  # fmt: skip
 
 
-def _heldout(path: Path, file: CombinationFile, tokenizer: Any) -> Any:
+def _heldout(path: Path, file: CombinationFile, folder: Path) -> Any:
     if file.heldout is None:
         return _NoText(str(path))
     text = path.parent / Path(file.heldout).expanduser()
     if not text.is_file():
         raise BadInput("there is no such file", place=str(text))
-    return windows_of(text.read_text(encoding="utf-8"), tokenizer)
+    return windows_of(text.read_text(encoding="utf-8"), folder)
 
 
 def _no_windows() -> Split:

@@ -11,14 +11,17 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from harness.combining import Rule
+from harness.combining import Linear, Rule
 from harness.merging.batchnorm import recalibrate
 from harness.models import forward
 from harness.models.weights import load_module, module_with, save_weights, without_ties
 from harness.store import digest, read_json, write_json
-from harness.types import Architecture, Combination, Ingredients, Member, Part, Pool
+from harness.types import Architecture, Combination, Ingredients, Member, NotApplicable, Part, Pool
 
 CPU = torch.device("cpu")
+SEQUENCE_LEVEL = "a sequence-level mixture"
+"""How a mixture of members with different tokenizers is named wherever it is shown: its numbers are not those of a
+token-level ensemble."""
 
 
 class MemberPart(Part):
@@ -26,7 +29,7 @@ class MemberPart(Part):
 
     def __init__(self, member: Member, device: torch.device = CPU) -> None:
         self.member, self.device = member, device
-        self.name, self.digest = member.name, member.digest
+        self.name, self.digest, self.tokenizer = member.name, member.digest, member.tokenizer
         self._module: nn.Module | None = None
 
     @property
@@ -36,7 +39,7 @@ class MemberPart(Part):
         return self._module
 
     def log_probs(self, batch: Tensor) -> Tensor:
-        return forward.log_probs(self.module, batch)
+        return forward.log_probs(self.network, batch)
 
     def reference(self) -> dict[str, Any]:
         """What finds this part again in a pool."""
@@ -44,34 +47,63 @@ class MemberPart(Part):
 
 
 class DropoutPass(MemberPart):
-    """One stochastic forward pass of a member: dropout on, BatchNorm in eval (Gal and Ghahramani 2016).
+    """One stochastic forward pass of a member: dropout on, BatchNorm in eval (Gal and Ghahramani 2016)."""
 
-    The masks are drawn anew for every example, from a seed made of the pass and the batch's bytes: the same pass over
-    the same batches gives the same numbers, whatever ran before.
+    def __init__(self, of: MemberPart, index: int, seed: int) -> None:
+        super().__init__(of.member, of.device)
+        self.of, self.index, self.seed = of, index, seed
+        self.name = f"{of.name} pass {index}"
+        self.digest = digest([of.digest, "dropout", index, seed])
+
+    @property
+    def module(self) -> nn.Module:
+        return self.of.module  # one network for all passes
+
+    @property
+    def network(self) -> nn.Module:
+        return StochasticNetwork(self.module, self.seed + 7919 * self.index)
+
+    def reference(self) -> dict[str, Any]:
+        return {"member": self.member.digest, "pass": self.index, "seed": self.seed}
+
+
+class StochasticNetwork(nn.Module):
+    """A network in eval mode whose dropout stays on.
+
+    The masks are drawn anew for every example, from a seed made of this one's and the input's bytes: the same batch
+    gives the same numbers, whatever ran before.
     """
 
-    def __init__(self, member: Member, index: int, seed: int, device: torch.device = CPU) -> None:
-        super().__init__(member, device)
-        self.index, self.seed = index, seed
-        self.name = f"{member.name} pass {index}"
-        self.digest = digest([member.digest, "dropout", index, seed])
+    def __init__(self, network: nn.Module, seed: int) -> None:
+        super().__init__()
+        self.network, self.seed = network, seed
+        self.training = False
 
-    def log_probs(self, batch: Tensor) -> Tensor:
-        layers = dropout_layers(self.module)
+    def forward(self, *arguments: Any, **named: Any) -> Any:
+        """Whatever the network gives for its arguments, of which the first (or ``input_ids``) is the batch."""
+        batch = arguments[0] if arguments else named["input_ids"]
+        layers = dropout_layers(self.network)
         flags = [layer.training for layer in layers]
-        batch_seed = int(hash_of(batch)[:12], 16)
         try:
             for layer in layers:
                 layer.training = True
-            with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
-                torch.manual_seed((self.seed + 7919 * self.index) ^ batch_seed)
-                return super().log_probs(batch)
+            with torch.random.fork_rng(devices=[batch.device] if batch.device.type == "cuda" else []):
+                torch.manual_seed(self.seed ^ int(hash_of(batch)[:12], 16))
+                return self.network(*arguments, **named)
         finally:
             for layer, flag in zip(layers, flags, strict=True):
                 layer.training = flag
 
-    def reference(self) -> dict[str, Any]:
-        return {"member": self.member.digest, "pass": self.index, "seed": self.seed}
+    def get_base_model(self) -> nn.Module:
+        """The network that takes the arguments, as adapters name it."""
+        return self.network
+
+    def __getattr__(self, name: str) -> Any:
+        """What else a scorer asks a language model for, such as its configuration, is the network's."""
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            return getattr(super().__getattr__("network"), name)
 
 
 def hash_of(batch: Tensor) -> str:
@@ -81,14 +113,22 @@ def hash_of(batch: Tensor) -> str:
 
 
 def dropout_layers(module: nn.Module) -> list[nn.Module]:
-    """The dropout layers of a network."""
-    kinds = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout)
-    return [layer for layer in module.modules() if isinstance(layer, kinds)]
+    """The parts of a network that drop units while they are in training mode: layers, and attention as in Llama."""
+    return [layer for layer in module.modules() if _rate(layer) is not None]
 
 
 def has_dropout(module: nn.Module) -> bool:
-    """Whether any dropout layer of a network drops anything."""
-    return any(getattr(layer, "p", 0) > 0 for layer in dropout_layers(module))
+    """Whether any part of a network drops anything."""
+    return any(_rate(layer) for layer in dropout_layers(module))
+
+
+def _rate(layer: nn.Module) -> float | None:
+    """The share of units that a layer drops, if it is of a kind that drops any."""
+    if isinstance(layer, nn.Dropout | nn.Dropout1d | nn.Dropout2d | nn.Dropout3d | nn.AlphaDropout |
+                  nn.FeatureAlphaDropout):  # fmt: skip
+        return layer.p
+    rate = getattr(layer, "attention_dropout", None)  # a number that transformers hands to a function
+    return rate if isinstance(rate, float) else None
 
 
 class OutputCombination(Combination):
@@ -97,12 +137,23 @@ class OutputCombination(Combination):
     def __init__(self, parts: Sequence[MemberPart], rule: Rule, details: Mapping[str, Any] | None = None) -> None:
         self._parts, self.rule = tuple(parts), rule
         self.details = dict(details or {})
+        if self.by_continuation:
+            if not isinstance(rule, Linear):
+                raise NotApplicable(f"members have different tokenizers: only {SEQUENCE_LEVEL} by linear is defined")
+            self.details["level"] = SEQUENCE_LEVEL
+
+    @property
+    def by_continuation(self) -> bool:
+        """Whether the parts have different tokenizers, so that they meet over whole continuations only."""
+        return len({part.tokenizer for part in self._parts}) > 1
 
     def combine(self, stacked: Tensor) -> Tensor:
         """The rule on predictions [M, ..., C] of the parts, made once and shared: no model runs."""
         return self.rule(stacked)
 
     def log_probs(self, batch: Tensor) -> Tensor:
+        if self.by_continuation:
+            raise NotApplicable(f"{SEQUENCE_LEVEL} gives no probabilities of tokens")
         return self.combine(torch.stack([part.log_probs(batch) for part in self._parts]))
 
     def parts(self) -> Sequence[MemberPart]:
@@ -147,15 +198,21 @@ class SingleModel(Combination):
         write_json(folder / "architecture.json", [self.architecture.name, dict(self.architecture.options)])
 
 
-def load_combination(folder: Path, pool: Pool, device: torch.device = CPU) -> Combination:
-    """The combination saved in a folder; an output rule finds its members in the pool by their digests."""
+def load_combination(
+    folder: Path, pool: Pool, device: torch.device = CPU, shared: dict[str, MemberPart] | None = None
+) -> Combination:
+    """The combination saved in a folder; an output rule finds its members in the pool by their digests.
+
+    Combinations that are held at once are given one dictionary as ``shared``: a member of several is then loaded once.
+    """
     if (folder / "rule.json").is_file():
         members = {m.digest: m for m in (*pool.members, *((pool.base,) if pool.base else ()))}
         references = read_json(folder / "parts.json")
+        models = {} if shared is None else shared
+        for digest_ in {r["member"] for r in references} - models.keys():
+            models[digest_] = MemberPart(members[digest_], device)
         parts = [
-            DropoutPass(members[r["member"]], r["pass"], r["seed"], device)
-            if "pass" in r
-            else MemberPart(members[r["member"]], device)
+            DropoutPass(models[r["member"]], r["pass"], r["seed"]) if "pass" in r else models[r["member"]]
             for r in references
         ]
         return OutputCombination(parts, Rule.load(folder))

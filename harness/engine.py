@@ -70,8 +70,10 @@ class LocalEngine:
         try:
             for kinds, slots in ((("shared", "fresh"), self.workers), (("alone",), 1)):
                 self._drain([job for job in jobs if job.kind in kinds], slots, pools, outcomes, progress)
-        finally:
-            pools.close()
+        except BaseException:
+            pools.kill()
+            raise
+        pools.close()
         return outcomes
 
     def _drain(
@@ -82,7 +84,8 @@ class LocalEngine:
         outcomes: dict[str, Outcome],
         progress: Callable[[str, Job], None],
     ) -> None:
-        waiting = sorted(jobs, key=lambda job: -job.cost)  # long jobs first keep all workers busy to the end
+        urgency = _longest_paths(jobs)
+        waiting = sorted(jobs, key=lambda job: -urgency[job.name])
         running: dict[Future[Any], Job] = {}
         suspects: list[Job] = []  # jobs that ran when a process died: each runs once more, with no other beside it
         names = {job.name for job in jobs}
@@ -112,6 +115,25 @@ class LocalEngine:
                         suspects.append(job)
                     else:
                         finish(job, outcome)
+
+
+def _longest_paths(jobs: Sequence[Job]) -> dict[str, float]:
+    """Expected seconds from each job's start to the end of the longest chain of jobs that wait for it.
+
+    To start the longest first keeps all workers busy to the end.
+    """
+    after: dict[str, list[Job]] = {}
+    for job in jobs:
+        for need in job.needs:
+            after.setdefault(need, []).append(job)
+    longest: dict[str, float] = {}
+
+    def path(job: Job) -> float:
+        if job.name not in longest:
+            longest[job.name] = job.cost + max((path(later) for later in after.get(job.name, [])), default=0.0)
+        return longest[job.name]
+
+    return {job.name: path(job) for job in jobs}
 
 
 DIED = "its process died (out of memory, or killed)"
@@ -145,9 +167,14 @@ class _Pools:
 
     def close(self) -> None:
         for pool in self.pools.values():
+            pool.shutdown(wait=True)
+
+    def kill(self) -> None:
+        """After Ctrl-C nothing goes on behind the user's back."""
+        for pool in self.pools.values():
             workers = list((pool._processes or {}).values())
             pool.shutdown(wait=False, cancel_futures=True)
-            for process in workers:  # after Ctrl-C nothing goes on behind the user's back
+            for process in workers:
                 process.terminate()
 
 

@@ -27,6 +27,7 @@ from harness.evaluate import metrics
 from harness.evaluate.predictions import predict
 from harness.lm import evaluation
 from harness.models.recipes import (
+    FolderPlan,
     PoolPlan,
     Source,
     TrainingPlan,
@@ -40,7 +41,7 @@ from harness.models.recipes import (
 from harness.store import Key, Store, code_version, digest, read_json, write_json
 from harness.tasks import Documents, Task, TaskReference
 from harness.tasks.text import TextTask
-from harness.types import Combination, Ingredients, NotApplicable, Part, Pool, Split
+from harness.types import Combination, Ingredients, NotApplicable, Part, Pool, Split, check_tokens
 
 CODE = (
     "harness.models.recipes",
@@ -214,6 +215,11 @@ class CachedPredictions:
         return torch.stack([self(part, split) for part in parts])
 
 
+def reads_other_tokens(plan: Source, task: Task) -> bool:
+    """Whether a model has a tokenizer of its own: windows in the task's tokens say nothing to it."""
+    return isinstance(plan, FolderPlan) and plan.model.tokenizer not in (None, task.heldout.tokenizer)
+
+
 def prepare_member(setting: Setting, plan: Source, base: Source | None) -> None:
     """Train one model (or one run's checkpoints) unless it is there, and predict held-out and test with it."""
     store, device = Store(setting.store), torch.device(setting.device)
@@ -224,6 +230,8 @@ def prepare_member(setting: Setting, plan: Source, base: Source | None) -> None:
     cached = CachedPredictions(store, setting.device)
     for checkpoint in range(plan.checkpoints):
         part = MemberPart(member_of(plan, store, checkpoint), device)
+        if reads_other_tokens(plan, task):
+            continue
         for split in (task.heldout, task.test):
             cached(part, split)
 
@@ -242,6 +250,8 @@ def build_variant(setting: Setting, plan: VariantPlan) -> None:
         begin = time.perf_counter()
         try:
             combination = registry.build(method, ingredients, plan.parameters)
+            if not isinstance(combination, OutputCombination):  # one model, which is given the task's tokens
+                check_tokens([MemberPart(member) for member in pool.members], task.heldout)
         except NotApplicable as reason:
             with store.write(plan.build_key) as folder:
                 write_json(folder / "built.json", {"status": "not_applicable", "reason": str(reason)})
@@ -278,7 +288,8 @@ def evaluate_variants(setting: Setting, plans: tuple[VariantPlan, ...]) -> None:
     todo = [plan for plan in plans if _is_built(store, plan) and not store.has(plan.evaluation_key)]
     if not todo:
         return
-    combinations = [_load(setting, plan) for plan in todo]
+    shared: dict[str, MemberPart] = {}  # without it a member is in memory once for each rule that has it
+    combinations = [_load(setting, plan, shared) for plan in todo]
     task = task_of(setting)
     assert isinstance(task, TextTask)
     scored = evaluation.score_combinations(combinations, task)
@@ -305,11 +316,13 @@ def _write_evaluation(
     task = task_of(setting)
     examples = metrics.per_example(log_probs, documents_of(setting).labels.numpy())
     scores.check_finite(examples)
-    counts = {
+    counts: dict[str, float | None] = {
         "params_stored": counters.parameters_stored(combination),
         "params_active": counters.parameters_active(combination),
-        "flops_per_example": counters.flops_per_example(combination, task.test.inputs[: min(task.test.batch, 50)]),
     }
+    if not _why_not_run(setting, plan):
+        few = task.test.inputs[: min(task.test.batch, 50)]
+        counts["flops_per_example"] = counters.flops_per_example(combination, few)
     with Store(setting.store).write(plan.evaluation_key) as folder:
         columns = {str(name): torch.tensor(examples[name].to_numpy()) for name in examples}
         save_file(columns, folder / "examples.safetensors")
@@ -382,9 +395,20 @@ def summarise_variant(
         write_json(folder / "summary.json", found)
 
 
-def _load(setting: Setting, plan: VariantPlan) -> Combination:
-    store = Store(setting.store)
-    return load_combination(store.path(plan.build_key), _members(setting, plan), torch.device(setting.device))
+def _load(setting: Setting, plan: VariantPlan, shared: dict[str, MemberPart] | None = None) -> Combination:
+    folder, device = Store(setting.store).path(plan.build_key), torch.device(setting.device)
+    return load_combination(folder, _members(setting, plan), device, shared)
+
+
+def _why_not_run(setting: Setting, plan: VariantPlan) -> str | None:
+    """Why a variant's cost cannot be measured on the task's windows: they are tokens, and not all its parts'."""
+    if registry.get(plan.method).family not in ("single", "output"):
+        return None  # a model made of members that read the task's tokens
+    try:
+        check_tokens(_load(setting, plan).parts(), task_of(setting).test)
+    except NotApplicable as reason:
+        return str(reason)
+    return None
 
 
 def measure_latency(setting: Setting, plan: VariantPlan, reference: VariantPlan) -> None:
@@ -392,11 +416,15 @@ def measure_latency(setting: Setting, plan: VariantPlan, reference: VariantPlan)
     store = Store(setting.store)
     if not _is_built(store, plan):
         return
+    if _why_not_run(setting, plan) or _why_not_run(setting, reference):
+        with store.write(plan.latency_key(reference)) as folder:
+            write_json(folder / "latency.json", {})
+        return
     candidate, other = _load(setting, plan), _load(setting, reference)
     test = task_of(setting).test
     batch = test.inputs[: test.batch]
     alone = latency.measure(candidate, other, test.inputs[:1], rounds=200, seconds=0.15)
-    full = latency.measure(candidate, other, batch, rounds=50, seconds=0.25)
+    full = latency.measure(candidate, other, batch, rounds=50, seconds=0.25) if len(batch) > 1 else alone
     with store.write(plan.latency_key(reference)) as folder:
         found = {
             "latency_ms_p50": alone.p50_ms,
@@ -424,13 +452,16 @@ def measure_memory(setting: Setting, plan: VariantPlan) -> None:
             for batch in batches:
                 combination.log_probs(batch)
 
-    found = memory.peak_memory(work, torch.device(setting.device))
-    with store.write(plan.memory_key) as folder:
+    if reason := _why_not_run(setting, plan):
+        record: dict[str, Any] = {"memory_source": f"unavailable: {reason}"}
+    else:
+        found = memory.peak_memory(work, torch.device(setting.device))
         record = {
             "peak_memory_bytes": found.peak_bytes,
             "working_memory_bytes": found.working_bytes,
             "memory_source": found.source,
         }
+    with store.write(plan.memory_key) as folder:
         write_json(folder / "memory.json", record)
 
 
@@ -462,10 +493,12 @@ def study_pool(setting: Setting, plan: StudyPlan) -> None:
     store = Store(setting.store)
     task = task_of(setting)
     members = _pool(setting, plan.pool).members
-    stacked = CachedPredictions(store, setting.device).stacked([MemberPart(m) for m in members], task.test)
+    parts = [MemberPart(member) for member in members]
     subsets = correlate.choose_subsets(len(members), plan.sizes, plan.at_most)
     record: dict[str, Any] = {"status": "ok"}
     try:
+        check_tokens(parts, task.test)
+        stacked = CachedPredictions(store, setting.device).stacked(parts, task.test)
         begin = time.perf_counter()
         table = correlate.ensembles_and_averages(members, stacked, task.train, task.test, subsets, plan.rule)
         record |= {"seconds": time.perf_counter() - begin, "rows": table.to_dict("list")}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
@@ -14,15 +14,15 @@ from harness import jobs, registry
 from harness.engine import Job
 from harness.errors import BadInput
 from harness.jobs import Data, Setting, StudyPlan, VariantPlan
-from harness.models.architectures import TRAINABLE
+from harness.models.architectures import TRAINABLE, check_options
 from harness.models.recipes import FolderPlan, PoolPlan, Source, TrainingPlan, plan_folders, plan_pool
-from harness.models.training import Schedule
+from harness.models.training import usual_schedule
 from harness.store import Key, Store
-from harness.suite import HfPool, Suite, TrainPool
-from harness.tasks import Task
+from harness.suite import HfPool, Suite, TrainPool, fetched
+from harness.tasks import Task, pretrained
 
-SECONDS_PER_EPOCH = 0.4
-"""Expected, for the order of jobs and the time left; the display corrects it by what it sees."""
+SECONDS_PER_INPUT = {"images": 2.5e-4, "text": 0.012}
+"""Of training, expected, for the order of jobs and the time left; the display corrects it by what it sees."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,8 @@ class Plan:
 
 
 def make_plan(suite: Suite, options: Options) -> Plan:
-    """Plan a run; the task's data is fetched if it is not there, nothing else happens."""
+    """Plan a run; the task's data and pretrained models are fetched if they are not there, nothing else happens."""
+    suite = _with_models(suite)
     device = options.device
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -107,6 +108,13 @@ def make_plan(suite: Suite, options: Options) -> Plan:
     return plan
 
 
+def _with_models(suite: Suite) -> Suite:
+    """The suite with the folders of pretrained models in the place of their archives' names."""
+    tokenizer = pretrained.folder_of(suite.task.tokenizer) if suite.task.tokenizer else None
+    pools = {name: fetched(pool) for name, pool in suite.pools.items()}
+    return replace(suite, task=replace(suite.task, tokenizer=tokenizer), pools=pools)
+
+
 def _pool(suite: Suite, name: str, recipe: TrainPool | HfPool, task: Task, seed: int) -> PoolPlan:
     if isinstance(recipe, HfPool):
         if suite.task.kind == "images":
@@ -122,21 +130,15 @@ def _pool(suite: Suite, name: str, recipe: TrainPool | HfPool, task: Task, seed:
     for group in recipe.vary.data or []:
         if group not in groups:
             raise BadInput(f"pool '{name}': unknown data '{group}'", place=suite.path, given=group, choices=groups)
-    return plan_pool(
-        name, recipe, data=task.train.digest, shape=task.shape, seed=seed, defaults=_schedule(suite.task.kind)
+    planned = plan_pool(
+        name, recipe, data=task.train.digest, shape=task.shape, seed=seed, defaults=usual_schedule(task.train)
     )
-
-
-def _schedule(kind: str) -> Schedule:
-    """Batch size and precision by kind of data: windows of text are many examples each."""
-    if kind == "images":
-        return Schedule(1)
-    return Schedule(1, lr=2e-3, batch_size=8, precision="bfloat16" if _bfloat16_pays() else "float32")
-
-
-def _bfloat16_pays() -> bool:
-    """Whether this processor multiplies matrices in bfloat16 itself."""
-    return torch.cuda.is_available() or bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    for made in sorted({member.architecture for member in planned.members}, key=str):
+        try:
+            check_options(made)
+        except BadInput as fault:
+            raise fault.at(f"{suite.path}: pool '{name}'") from None
+    return planned
 
 
 def _chosen(suite: Suite, only: str | None) -> list[Any]:
@@ -185,7 +187,7 @@ def _jobs(plan: Plan) -> Iterator[PlannedJob]:
             place = f"seed {seed}: "
             needs = _needs(variant.pool, trainings)
             arguments = {"setting": setting, "plan": variant}
-            seconds = _expected_seconds(variant)
+            seconds = _expected_seconds(plan, variant)
             evaluated = (variant.evaluation_key,) if images else ()
             keys = _unless_inapplicable(plan, variant, (variant.build_key, *evaluated))
             built = f"{place}build {name}"
@@ -246,9 +248,12 @@ def _training_jobs(plan: Plan, pool: PoolPlan, seed: int, trainings: dict[str, s
         trainings[identity] = name
         base = pool.base if training.start else None
         needs = (trainings[base.digests[-1]],) if base else ()
-        cost = 2.0 if isinstance(training, FolderPlan) else training.schedule.epochs * SECONDS_PER_EPOCH + 0.5
+        cost = 2.0 if isinstance(training, FolderPlan) else _training_seconds(plan, training) + 0.5
         arguments = {"setting": plan.setting, "plan": training, "base": base}
-        splits = (plan.task.heldout.digest, plan.task.test.digest)
+        splits = () if jobs.reads_other_tokens(training, plan.task) else (
+            plan.task.heldout.digest,
+            plan.task.test.digest,
+        )
         keys = [jobs.predictions_key(d, s, plan.setting.device) for d in training.digests for s in splits]
         if isinstance(training, TrainingPlan):
             keys.append(training.key())
@@ -260,10 +265,17 @@ def _needs(pool: PoolPlan, trainings: Mapping[str, str]) -> tuple[str, ...]:
     return tuple(trainings[source.digests[-1]] for source in sources)
 
 
-def _expected_seconds(variant: VariantPlan) -> float:
+def _training_seconds(plan: Plan, training: TrainingPlan) -> float:
+    groups = plan.task.train.groups
+    inputs = sum(g in training.groups for g in groups) if training.groups else len(plan.task.train.inputs)
+    return training.schedule.epochs * inputs * SECONDS_PER_INPUT[plan.setting.task.kind]
+
+
+def _expected_seconds(plan: Plan, variant: VariantPlan) -> float:
     """Rough, to start the long ones first."""
     if "epochs" in variant.parameters:
-        return float(variant.parameters["epochs"]) * SECONDS_PER_EPOCH + 1
+        inputs = len(plan.task.train.inputs)
+        return float(variant.parameters["epochs"]) * inputs * SECONDS_PER_INPUT[plan.setting.task.kind] + 1
     return {"mc_dropout": 8.0, "ties": 3.0, "task_arithmetic": 3.0, "greedy_soup": 1.5}.get(variant.method, 0.5)
 
 

@@ -115,6 +115,15 @@ EXAMPLE_COLUMNS = {
 }
 """The columns of examples.parquet: one row per variant, seed and test example."""
 
+MEASURE_COLUMNS = {
+    "variant": "name",
+    "seed": "the suite's seed",
+    "metric": "metric/task, such as bits_per_byte/bytes_python; the mean over its documents is the score",
+    "document": "position in the task",
+    "value": "of this document",
+}
+"""The columns of measures.parquet, which runs on lm-eval's tasks have: one row per document and metric."""
+
 CORRELATION_COLUMNS = {
     "pool": "the suite's pool",
     "seed": "the suite's seed",
@@ -144,7 +153,8 @@ RUN_FIELDS = {
     "seeds": "as run",
     "limit": "test examples kept by --limit; null for all",
     "only": "the --only filter; null for all variants",
-    "task": "{name, title, source, classes, splits: {train, heldout, test}, documents: {task: how many are scored}}",
+    "task": "{name, title, source, classes, criterion: what held-out choices go by, splits: {train, heldout, test}, "
+    "documents: {task: how many are scored}}",
     "reference": "{variant, members: {seed: which member it is}}",
     "pools": "{pool: {kind, architectures, members, seeds: {seed: {train_seconds, members: [{name, ...}]}}}}",
     "summary": "{variants, ok, not_applicable, failed, jobs_run, jobs_reused, predict_seconds, combine_seconds, "
@@ -191,6 +201,12 @@ class Run:
         table = self.scores
         rows = table[(table["source"] == "lm-eval") & (table["seed"] == ALL_SEEDS) & table["metric"].str.contains("/")]
         return rows.pivot(index="variant", columns="metric", values="value") if len(rows) else pd.DataFrame()
+
+    @cached_property
+    def document_measures(self) -> pd.DataFrame | None:
+        """measures.parquet, or None for images, or where the folder is a summary without it."""
+        path = self.folder / "measures.parquet"
+        return pd.read_parquet(path) if path.is_file() else None
 
     @cached_property
     def subsets(self) -> pd.DataFrame | None:

@@ -18,6 +18,7 @@ from harness.results import (
     ALL_SEEDS,
     CORRELATION_COLUMNS,
     EXAMPLE_COLUMNS,
+    MEASURE_COLUMNS,
     METRICS,
     SCHEMA_VERSION,
     VARIANT_COLUMNS,
@@ -31,7 +32,7 @@ CALIBRATED = ("temperature", "nll_calibrated", "ece_calibrated")
 def write_results(
     folder: Path, plan: Plan, store: Store, errors: Mapping[str, str], run_record: Mapping[str, Any]
 ) -> None:
-    """Write run.json, variants.csv, details.json, scores.parquet, examples.parquet and the correlation files.
+    """Write every file of a run's folder that ``harness.results`` describes.
 
     Args:
         folder: the run's folder, existing.
@@ -47,6 +48,8 @@ def write_results(
     write_json(folder / "details.json", table.details)
     _tidy(variants, table.measures).to_parquet(folder / "scores.parquet", index=False)
     table.examples().to_parquet(folder / "examples.parquet", index=False)
+    if measures := table.document_measures():
+        pd.concat(measures, ignore_index=True).to_parquet(folder / "measures.parquet", index=False)
     warnings = _write_study(folder, plan, store, errors)
     write_json(folder / "run.json", _record(plan, store, rows, table.details, warnings, run_record))
 
@@ -157,6 +160,17 @@ class _Table:
         kinds = {"variant": "category", "example_id": "category", "task": "category"}
         return whole.astype({**kinds, "nll": "float32", "brier": "float32"})
 
+    def document_measures(self) -> list[pd.DataFrame]:
+        """The rows of measures.parquet, a table for each variant, seed and metric."""
+        tables = []
+        for seed in self.plan.seeds:
+            for name, plan in self.plan.variants[seed].items():
+                if str(seed) in self.details.get(name, {}):
+                    for metric, values in jobs.measures_of(self.store, plan).items():
+                        row = {"variant": name, "seed": seed, "metric": metric, "document": range(len(values))}
+                        tables.append(pd.DataFrame({**row, "value": values})[list(MEASURE_COLUMNS)])
+        return tables
+
 
 def _trainings(plan: VariantPlan) -> list[Source]:
     """The training runs behind the members that a variant was given, and their base."""
@@ -174,7 +188,10 @@ def _seconds(training: Source, store: Store) -> float:
 
 def _mark_pareto(rows: list[dict[str, Any]]) -> None:
     """Accuracy against FLOPs per example: both are the same at every run, so the mark is too."""
-    ok = [row for row in rows if row["status"] == "ok"]
+    for row in rows:
+        if row["status"] == "ok":
+            row["pareto"] = False
+    ok = [row for row in rows if row["status"] == "ok" and row["flops_per_example"] is not None]
     for row in ok:
         here = (row["accuracy"], -row["flops_per_example"])
         points = [(other["accuracy"], -other["flops_per_example"]) for other in ok]
@@ -272,6 +289,7 @@ def _record(
             "title": task.title,
             "source": task.source,
             "classes": documents.classes,
+            "criterion": task.heldout.criterion,
             "splits": {split.name: len(split.inputs) for split in (task.train, task.heldout, task.test)},
             "documents": dict(Counter(documents.tasks)),
         },

@@ -35,6 +35,14 @@ class Architecture:
         return self.name + "".join(f",{key}={value}" for key, value in self.options)
 
 
+@dataclass(frozen=True)
+class Tokenizer:
+    """What turns text into a model's tokens; two are the same if they do the same, wherever they lie."""
+
+    digest: str
+    folder: str = field(compare=False)
+
+
 @dataclass(frozen=True, eq=False)
 class Split:
     """Labelled inputs: images [N, ...] float32 with one label each, or token windows [W, L] int64 with L - 1 each.
@@ -55,6 +63,8 @@ class Split:
     """Inputs that are run at once: few enough that activations stay in the cache, which doubles the speed."""
     criterion: Literal["accuracy", "nll"] = "accuracy"
     """What held-out choices go by: the more telling of the two for this kind of data."""
+    tokenizer: Tokenizer | None = None
+    """Whose tokens the windows are made of."""
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -75,6 +85,8 @@ class Member:
     seed: int
     provenance: Mapping[str, Any]
     digest: str
+    tokenizer: Tokenizer | None = None
+    """Of a language model that brought its own; None for one that reads the task's tokens."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,11 +112,18 @@ class Part(ABC):
 
     name: str
     digest: str
+    tokenizer: Tokenizer | None = None
+    """As ``Member.tokenizer``."""
 
     @property
     @abstractmethod
     def module(self) -> nn.Module:
         """The network, in eval mode."""
+
+    @property
+    def network(self) -> nn.Module:
+        """What is called for its logits: the module, or what makes it stochastic."""
+        return self.module
 
     @abstractmethod
     def log_probs(self, batch: Tensor) -> Tensor:
@@ -128,6 +147,16 @@ class Combination(ABC):
     @abstractmethod
     def save(self, folder: Path) -> None:
         """Write everything but the pool's members to an existing folder; nothing written is a pickle."""
+
+
+def check_tokens(parts: Sequence[Part], split: Split) -> None:
+    """Raise ``NotApplicable`` where a model would be given the tokens of another model's tokenizer."""
+    for part in parts:
+        if part.tokenizer and split.tokenizer and part.tokenizer != split.tokenizer:
+            raise NotApplicable(
+                f"{part.name} has a tokenizer of its own, so its tokens are not those of the others: such members can "
+                "only be mixed by whole continuations (linear, with uniform or given weights)"
+            )
 
 
 Predict = Callable[[Part, Split], Tensor]
@@ -189,6 +218,7 @@ class Ingredients:
             self._declared("heldout")
         else:
             raise UndeclaredInput(f"a method may predict on train and held-out only, not on '{split.name}'")
+        check_tokens(parts, split)
         return torch.stack([self.predict(part, split) for part in parts])
 
     def generator(self) -> torch.Generator:

@@ -27,7 +27,7 @@ from harness.fitting import uniform
 from harness.merging.arithmetic import average
 from harness.models.weights import module_with
 from harness.registry import Method
-from harness.types import Combination, Member, NotApplicable, Pool
+from harness.types import Combination, NotApplicable, Pool
 from tests.small_pools import CNN, copies, ingredients, mixed, on_test, plain_predict, pool_for, split
 
 MORE_THAN_MEMBERS = 9
@@ -114,18 +114,19 @@ def check_member_order_is_irrelevant(method, parameters):
 def check_identical_members_change_nothing(method, parameters):
     if not method.identical_members_unchanged(method.validate(parameters)):
         return
-    pool = copies(Pool("copies", *_kind_and_members(method)))
+    pool = copies(_without_batchnorm(method))
     expected = plain_predict(MemberPart(pool.members[0]), split("test"))
     torch.testing.assert_close(on_test(built(method, parameters, pool)), expected, atol=1e-4, rtol=1e-4)
 
 
-def _kind_and_members(method: Method) -> tuple[str, tuple[Member, ...]]:
-    """Members without BatchNorm, whose statistics are rightly measured anew after every merge."""
-    pool = pool_for(method)
-    plain = pool_for(replace(method, pool="any")).members
-    return pool.kind, tuple(
-        replace(m, provenance=of.provenance, name=of.name) for m, of in zip(plain, pool.members, strict=True)
-    )
+def _without_batchnorm(method: Method) -> Pool:
+    """A pool for the method whose members have no BatchNorm: its statistics are rightly measured after every merge."""
+    pool, plain = pool_for(method), pool_for(replace(method, pool="any"))
+    members = [
+        replace(m, provenance=of.provenance, name=of.name)
+        for m, of in zip(plain.members, pool.members, strict=True)
+    ]
+    return Pool("copies", pool.kind, tuple(members), plain.base)
 
 
 def check_one_member_works_or_says_why(method, parameters):

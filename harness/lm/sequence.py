@@ -5,11 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from harness.combinations import SEQUENCE_LEVEL
 from harness.combining import mix_linear
 from harness.errors import BadInput
-
-LABEL = "sequence-level mixture"
-"""How such a system is named wherever it is shown: its numbers are not those of a token-level ensemble."""
 
 
 def sequence_mixture(log_likelihoods: Tensor, weights: Tensor) -> Tensor:
@@ -22,8 +20,8 @@ def sequence_mixture(log_likelihoods: Tensor, weights: Tensor) -> Tensor:
         BadInput: for weights that are not one per member, negative, or do not sum to 1.
     """
     if len(weights) != len(log_likelihoods):
-        raise BadInput(f"{len(weights)} weights for {len(log_likelihoods)} members", place=LABEL)
+        raise BadInput(f"{len(weights)} weights for {len(log_likelihoods)} members", place=SEQUENCE_LEVEL)
     if (weights < 0).any() or not torch.isclose(weights.double().sum(), torch.tensor(1.0, dtype=torch.float64)):
-        raise BadInput(f"weights {weights.tolist()} are not on the simplex", place=LABEL)
+        raise BadInput(f"weights {weights.tolist()} are not on the simplex", place=SEQUENCE_LEVEL)
     used = weights.nonzero().flatten()
     return log_likelihoods[used[0]] if len(used) == 1 else mix_linear(log_likelihoods, weights)

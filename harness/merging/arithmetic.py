@@ -92,6 +92,12 @@ def task_vector_sum(
     return streamed([base, *models], combine)
 
 
+def substituted(model: Weights, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The model with these floating-point tensors in place of its own, in its dtypes; tied names follow the first."""
+    names = iter(list(floating_names(model)))
+    return streamed([model], lambda own: tensors.get(next(names), own[0]))
+
+
 def floating_names(model: Weights) -> Iterator[str]:
     """The names of the floating-point tensors, each tied tensor once, in the model's order."""
     seen: set[Place] = set()

@@ -1,77 +1,166 @@
-"""TIES merging as in its paper (Yadav et al. 2023, arXiv:2306.01708): trim, elect a sign, mean of those that agree."""
+"""TIES merging (Yadav et al. 2023, arXiv:2306.01708) and its dialects: what implementations differ in has a name each.
+
+The merge of sparse task vectors: elect a sign for each weight, combine the entries that agree. Without an election it
+is a plain sum, which is what DARE, Breadcrumbs and others do to theirs.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
 
 import torch
 from torch import Tensor
 
-from harness.merging.arithmetic import Weights, floating_names, streamed
+from harness.merging.sparsify import Keep
+from harness.types import NotApplicable
+
+Scope = Literal["model", "tensor"]
+Elect = Literal["sum", "count", "none"]
+ZeroSum = Literal["majority", "majority_or_negative", "positive"]
+Weigh = Literal["none", "before", "after"]
+Divide = Literal["weights", "count", "none"]
 
 
-def ties_task_vector(base: Weights, models: Sequence[Weights], density: float) -> dict[str, Tensor]:
-    """The merged task vector in float32, by tensor name (tied tensors once).
+@dataclass(frozen=True)
+class Dialect:
+    """How one implementation trims and merges task vectors."""
 
-    Args:
-        base: the weights all models were fine-tuned from.
-        models: the fine-tuned weights.
-        density: the share of each task vector that is kept, by magnitude, over the whole model. Exactly
-            ``max(1, int(density * size))`` entries stay, the lowest index first among equals. (The authors' code
-            keeps all ``>= kthvalue``, one more, and fails at 100 %.)
+    name: str
+    scope: Scope
+    """Whether the largest entries are those of the whole model, or of each tensor."""
+    keep: Keep
+    """How many entries a density keeps."""
+    elect: Elect
+    """The elected sign is that of the sum of the entries, or of the sum of their signs; or there is no election."""
+    zero_sum: ZeroSum
+    """The elected sign where that sum is 0: the one that most entries of the model elect (positive, or with
+    ``majority_or_negative`` negative, where neither has a majority), or positive."""
+    weigh: Weigh
+    """Members' weights multiply their entries before the election, after it, or are not part of this dialect."""
+    divide: Divide
+    """The sum of the agreeing entries is divided by their weights' sum, by their number, or not at all."""
+
+    def changed(self, **differences: str | None) -> Dialect:
+        """This dialect with those of the named differences that are not None, which its name then tells."""
+        given = {k: v for k, v in differences.items() if v is not None and v != getattr(self, k)}
+        told = ", ".join(f"{key}={value}" for key, value in given.items())
+        return replace(self, name=f"{self.name} with {told}", **given) if given else self  # type: ignore[arg-type]
+
+    @property
+    def at_once(self) -> bool:
+        """Whether anything is decided over the whole model, so that tensors cannot be merged one by one."""
+        return self.scope == "model" or (self.elect != "none" and self.zero_sum != "positive")
+
+    @property
+    def trim_remarks(self) -> list[str]:
+        """What may surprise a user who knows the trimming from its paper."""
+        said = {
+            "each tensor is trimmed on its own": self.scope == "tensor",
+            "one entry more than the density says is kept, and all that equal it": self.keep == "kthvalue",
+            "a small tensor may lose every entry": self.scope == "tensor" and self.keep == "exactly",
+        }
+        return [words for words, holds in said.items() if holds]
+
+    @property
+    def merge_remarks(self) -> list[str]:
+        """What may surprise a user who knows the merging from its paper."""
+        elects = self.elect != "none"
+        said = {
+            "there is no election: all entries count": not elects,
+            "signs are counted whatever the size of the entries": self.elect == "count",
+            "sums of zero count as positive": elects and self.zero_sum == "positive",
+            "without a majority, sums of zero count as negative": elects and self.zero_sum == "majority_or_negative",
+            "members' weights have no say in the election": elects and self.weigh == "after",
+            "sums are not divided and grow with the number of members": self.divide == "none",
+        }
+        return [words for words, holds in said.items() if holds]
+
+    def check_weights(self, weights: Sequence[float] | None, members: int) -> None:
+        """Raise ``NotApplicable`` for weights that this dialect has no meaning for."""
+        if weights is None:
+            return
+        if len(weights) != members:
+            raise NotApplicable(f"{len(weights)} weights are given for {members} members")
+        if self.weigh == "none":
+            raise NotApplicable(f"the dialect '{self.name}' has no weights: take weigh=before or weigh=after")
+        if self.divide == "weights" and min(weights) < 0:
+            raise NotApplicable(
+                f"weight {min(weights):g} is negative and sums are divided by the agreeing weights, which turns "
+                "-1 times a task vector into +1 times it and may divide by nearly 0: take divide=none"
+            )
+
+
+STOCKPOT = Dialect("stockpot", "model", "at_least_one", "sum", "majority", "before", "weights")
+"""As the paper's text: unlike its authors' code, exactly k entries are kept, and all of them at density 1."""
+PAPER = Dialect("paper", "model", "kthvalue", "sum", "majority_or_negative", "none", "count")
+"""As the authors' repository, github.com/prateeky2806/ties-merging."""
+MERGEKIT = Dialect("mergekit", "tensor", "at_least_one", "sum", "positive", "before", "weights")
+"""As ``ties`` of mergekit 0.1.5; ``normalize: false`` is ``divide: none``."""
+PEFT = Dialect("peft", "tensor", "exactly", "sum", "positive", "after", "count")
+"""As ``ties`` of peft 0.21; its ``total`` and ``frequency`` are ``sum`` and ``count``."""
+SUM = replace(MERGEKIT, name="sum", elect="none", divide="none")
+"""No dialect of TIES but a plain weighted sum, tensor by tensor: task arithmetic."""
+DIALECTS = {dialect.name: dialect for dialect in (STOCKPOT, PAPER, MERGEKIT, PEFT)}
+
+
+def merge_vectors(vectors: Tensor, dialect: Dialect, weights: Sequence[float] | None = None) -> Tensor:
+    """One vector [d] of sparse task vectors [M, d], each with its weight (1 by default); 0 where no entry counts.
+
+    Vector by vector and in place, with operations that are quick on a CPU: comparisons and masks are not among them.
     """
-    names = list(floating_names(base))
-    shapes = [base[name].shape for name in names]
-    start = _flatten(base, names)
-    vectors = torch.stack([trim(_flatten(model, names) - start, density) for model in models])
-    merged = disjoint_mean(vectors, elect_signs(vectors))
-    pieces = merged.split([shape.numel() for shape in shapes])
-    return {name: piece.view(shape) for name, piece, shape in zip(names, pieces, shapes, strict=True)}
+    factors = [1.0] * len(vectors) if weights is None else list(weights)
+    total = torch.zeros_like(vectors[0])
+    if dialect.elect == "none":
+        for vector, factor in zip(vectors, factors, strict=True):
+            total.add_(vector, alpha=factor)
+        if dialect.divide == "none":
+            return total
+        divisor = sum(factors) if dialect.divide == "weights" else len(factors)
+        return total.div_(divisor or 1.0)
+    voting = vectors if dialect.weigh == "after" or weights is None else vectors * _column(factors, vectors)
+    signs = elect_signs(voting, dialect.elect, dialect.zero_sum)
+    divisors = torch.zeros_like(total)
+    for votes, factor in zip(voting, factors, strict=True):
+        agreeing = (votes * signs).clamp_min_(0)  # the magnitude of the vote where it is for the sign, else 0
+        if dialect.weigh == "after":
+            total.add_(agreeing, alpha=factor)
+        else:
+            total.add_(agreeing)
+        if dialect.divide != "none":
+            share = factor if dialect.divide == "weights" else 1.0
+            divisors.add_(agreeing.sign_(), alpha=share)
+    total.mul_(signs)
+    if dialect.divide == "none":
+        return total
+    return total.div_(divisors.add_((divisors == 0).to(divisors.dtype)))  # where nothing agrees the sum is 0 as well
 
 
-def _flatten(model: Weights, names: Sequence[str]) -> Tensor:
-    return torch.cat([model[name].to(torch.float32).flatten() for name in names])
+def _column(factors: Sequence[float], like: Tensor) -> Tensor:
+    return torch.tensor(factors, dtype=like.dtype, device=like.device).unsqueeze(1)
 
 
-def trim(vector: Tensor, density: float) -> Tensor:
-    """Zero all but the largest magnitudes of a flat vector [d]; the sign and value of the rest are untouched."""
-    if density >= 1:
-        return vector
-    keep = max(1, int(density * len(vector)))
-    magnitude = vector.abs()
-    smallest_kept = magnitude.kthvalue(len(vector) - keep + 1).values
-    kept = magnitude > smallest_kept
-    tied = (magnitude == smallest_kept).nonzero().flatten()
-    kept[tied[: keep - int(kept.sum())]] = True
-    return torch.where(kept, vector, 0.0)
+def elect_signs(vectors: Tensor, elect: Elect = "sum", zero_sum: ZeroSum = "majority") -> Tensor:
+    """The sign [d], 1 or -1, that task vectors [M, d] elect in each place.
 
-
-def elect_signs(vectors: Tensor) -> Tensor:
-    """The sign [d] of the sum over the task vectors [M, d]; where it is 0, the sign most entries of the model have.
-
-    Positive where no sign has the majority. Summed in float64, in which entries that cancel but for rounding have the
-    same sum, and so the same sign, in any order of the members.
+    Summed in float64, in which entries that cancel but for rounding have the same sum, and so the same sign, in any
+    order of the members.
     """
     total = torch.zeros(vectors.shape[1], dtype=torch.float64, device=vectors.device)
     for vector in vectors:
-        total += vector
-    signs = total.sign().to(vectors.dtype)
-    majority = signs.sum().sign()
-    return torch.where(signs == 0, majority if majority != 0 else 1.0, signs)
+        total += vector if elect == "sum" else vector.sign()
+    signs = total.sign_().to(vectors.dtype)
+    fallback = -1.0 if zero_sum == "majority_or_negative" else 1.0
+    if zero_sum != "positive" and (majority := float(signs.sum().sign())):
+        fallback = majority
+    return signs.add_((signs == 0).to(signs.dtype), alpha=fallback)
 
 
-def disjoint_mean(vectors: Tensor, signs: Tensor) -> Tensor:
-    """The mean [d] of the non-zero entries of [M, d] whose sign is the elected one; 0 where there is none."""
-    agreeing = vectors.sign() == signs
-    total = torch.where(agreeing, vectors, 0.0).sum(dim=0)
-    return total / agreeing.sum(dim=0).clamp(min=1)
-
-
-def apply_task_vector(base: Weights, vector: Mapping[str, Tensor], scale: float) -> dict[str, Tensor]:
-    """``theta_0 + scale * tau``; tensors without a task vector (counters) are the base's."""
-    names = iter(vector)
-
-    def add(tensors: list[Tensor]) -> Tensor:
-        return tensors[0] + scale * vector[next(names)]
-
-    return streamed([base], add)
+def sign_conflicts(vectors: Tensor) -> Tensor:
+    """Where [d] task vectors [M, d] disagree in sign: some entry is positive and some is negative."""
+    highest, lowest = vectors[0].clone(), vectors[0].clone()
+    for vector in vectors[1:]:
+        torch.maximum(highest, vector, out=highest)
+        torch.minimum(lowest, vector, out=lowest)
+    return (highest > 0) & (lowest < 0)

@@ -16,7 +16,7 @@ from harness.errors import BadInput
 from harness.models import causal_lm
 from harness.models.weights import load_into, without_ties
 from harness.store import digest, file_digest
-from harness.types import Architecture
+from harness.types import Architecture, Tokenizer
 
 INDEX = "model.safetensors.index.json"
 ADAPTER = "adapter_config.json"
@@ -100,6 +100,11 @@ class FolderModel:
         under = FolderModel(self.base).digest if self.is_adapter and self.base else None
         return digest([str(self.architecture), own, adapter, under])
 
+    @property
+    def tokenizer(self) -> Tokenizer | None:
+        """Its own; weights alone, and an adapter, read the tokens of the model that they belong to."""
+        return None if self.is_adapter else tokenizer_of(self.path)
+
     def weights(self) -> Mapping[str, Tensor]:
         """The tensors by name; those of an adapter are merged into its base's, in memory and in float32."""
         if not self.is_adapter:
@@ -111,6 +116,17 @@ class FolderModel:
         module = load_folder(Path(self.base))
         merged = PeftModel.from_pretrained(module, self.folder, local_files_only=True).merge_and_unload()
         return without_ties(merged)
+
+
+def tokenizer_of(folder: Path) -> Tokenizer | None:
+    """The tokenizer in a folder; None where there is none."""
+    file = folder / "tokenizer.json"
+    if not file.is_file():
+        return None
+    does: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    for setting in ("version", "padding", "truncation"):  # how it was last called, which makes no other tokens
+        does.pop(setting, None)
+    return Tokenizer(digest(does), str(folder))
 
 
 def check_folder(folder: Path) -> None:

@@ -3,69 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 
 from harness import stats
-from harness.formats import number, points, points_interval
+from harness.formats import number, points
+from harness.report.claim import Claim, judged, untested
+from harness.report.domain_claims import domain_claims
 from harness.report.evidence import DRAWS, Evidence, over_seeds
 
 
-@dataclass(frozen=True)
-class Claim:
-    """One claim; ``estimate`` with its interval is in the units that ``statistic`` names."""
-
-    claim: str
-    statistic: str
-    estimate: float | None
-    low: float | None
-    high: float | None
-    n: int | None
-    verdict: str
-    """held, not held, undecided or not tested"""
-    unit: str = "points"
-    note: str = ""
-
-    @property
-    def shown(self) -> str:
-        """The estimate with its interval."""
-        if self.estimate is None:
-            return "–"
-        if self.unit == "points":
-            interval = points_interval(self.low, self.high)
-            return points(self.estimate) + (f" [{interval}]" if interval else "")
-        if self.low is None or self.high is None:
-            return number(self.estimate, 2)
-        return f"{number(self.estimate, 2)} [{number(self.low, 2)} .. {number(self.high, 2)}]"
-
-
 def claims(evidence: Evidence) -> list[Claim]:
-    """Every claim of the design, in its order."""
-    return [claim(evidence) for claim in CLAIMS]
+    """Every claim that the design names: those about task vectors as the suite's pool lets them be tested."""
+    of_task_vectors = domain_claims(evidence) or [claim(evidence) for claim in ONE_TASK]
+    return [*(claim(evidence) for claim in CLAIMS), *of_task_vectors]
 
 
 def as_json(found: list[Claim]) -> list[dict[str, Any]]:
     """The claims as JSON values."""
     return [asdict(claim) for claim in found]
-
-
-def _sign(interval: stats.Interval, wanted: int) -> str:
-    low, high = (interval.low, interval.high) if wanted > 0 else (-interval.high, -interval.low)
-    return "held" if low > 0 else "not held" if high < 0 else "undecided"
-
-
-def _from(
-    claim: str, statistic: str, interval: stats.Interval, wanted: int = 1, note: str = "", unit: str = "points"
-) -> Claim:
-    low, high = (None, None) if np.isnan(interval.low) else (interval.low, interval.high)
-    verdict = _sign(interval, wanted)
-    return Claim(claim, statistic, interval.value, low, high, interval.n, verdict, unit, note)
-
-
-def _untested(claim: str, why: str) -> Claim:
-    return Claim(claim, "", None, None, None, None, "not tested", note=why)
 
 
 def _lacks(evidence: Evidence, *names: str) -> str | None:
@@ -79,15 +37,15 @@ NO_MEMBERS = "needs the variant 'member' for every member of the main pool"
 def _beats_mean_member(evidence: Evidence) -> Claim:
     claim = "An ensemble beats its mean member"
     if why := _lacks(evidence, "linear") or (None if evidence.members else NO_MEMBERS):
-        return _untested(claim, why)
+        return untested(claim, why)
     found = over_seeds(evidence.correct("linear") - evidence.mean_member())
-    return _from(claim, "accuracy of linear minus the members' mean, points", found)
+    return judged(claim, "accuracy of linear minus the members' mean, points", found)
 
 
 def _errors_differ(evidence: Evidence) -> Claim:
     claim = "The members' errors are not fully correlated"
     if not evidence.members:
-        return _untested(claim, NO_MEMBERS)
+        return untested(claim, NO_MEMBERS)
     right = np.stack([evidence.correct(name) for name in evidence.members])  # [M, seeds, examples]
     share = right.mean(axis=0)
     count = len(right)
@@ -95,26 +53,26 @@ def _errors_differ(evidence: Evidence) -> Claim:
     error = 100 * float((1 - share).mean())
     note = f"a member errs on {error:.2f} % of examples on average; independent errors would give near twice that"
     statistic = "share of examples on which just one of two members is right, mean over pairs, points"
-    return _from(claim, statistic, over_seeds(discordant), note=note)
+    return judged(claim, statistic, over_seeds(discordant), note=note)
 
 
 def _or_and(evidence: Evidence) -> Claim:
     claim = "Linear acts as OR, log-linear as AND"
     if why := _lacks(evidence, "linear", "log_linear") or (None if evidence.members else NO_MEMBERS):
-        return _untested(claim, why)
+        return untested(claim, why)
     label_probs = np.exp(-np.stack([evidence.values(name, "nll") for name in evidence.members]).astype(np.float64))
     conflict = (label_probs.min(axis=0) < 0.01) & (label_probs.max(axis=0) > 0.5)
     if conflict.sum() < 10:
-        return _untested(claim, f"only {int(conflict.sum())} examples on which one member believes and another vetoes")
+        return untested(claim, f"only {int(conflict.sum())} examples on which one member believes and another vetoes")
     kept = np.exp(-evidence.values("linear", "nll")) - np.exp(-evidence.values("log_linear", "nll"))
     chosen = kept[conflict].astype(np.float64)
     found = stats.bootstrap_mean(chosen, stats.resample_counts(len(chosen), DRAWS))
     statistic = "probability of the label under linear minus log-linear where one member gives > 0.5 and another < 0.01"
-    return _from(claim, statistic, found, unit="probability")
+    return judged(claim, statistic, found, unit="probability")
 
 
 def _zeros(evidence: Evidence) -> Claim:
-    return _untested(
+    return untested(
         "Zero probabilities survive linear and veto log-linear",
         "no classifier here gives an exact zero; the law is tested in tests/test_combining.py",
     )
@@ -126,24 +84,46 @@ def _tracks(evidence: Evidence) -> Claim:
         if found["pool"] == "main" and found["metric"] == "nll" and found["seed"] == "all":
             r = found["pearson"]
             if r["value"] is None or r["low"] is None:
-                return _untested(claim, "too few members for an interval")
+                return untested(claim, "too few members for an interval")
             interval = stats.Interval(r["value"], r["low"], r["high"], found["n"])
             note = f"{found['n']} subsets of {found['members']} members, which were resampled"
-            return _from(claim, "Pearson r of ensemble and average NLL over subsets", interval, unit="r", note=note)
-    return _untested(claim, "the suite has no study of the main pool")
+            return judged(claim, "Pearson r of ensemble and average NLL over subsets", interval, unit="r", note=note)
+    return untested(claim, "the suite has no study of the main pool")
 
 
 def _needs_start(evidence: Evidence) -> Claim:
     claim = "Averaging needs a shared start"
     names = ("linear", "uniform_soup", "independent:linear", "independent:uniform_soup")
     if why := _lacks(evidence, *names):
-        return _untested(claim, why)
+        return untested(claim, why)
     together, apart = (
         evidence.correct(f"{pool}uniform_soup") - evidence.correct(f"{pool}linear") for pool in ("", "independent:")
     )
     found = over_seeds(apart - together)
     statistic = "(soup minus ensemble) of independent starts minus the same of the shared start, points"
-    return _from(claim, statistic, found, wanted=-1)
+    return judged(claim, statistic, found, wanted=-1)
+
+
+def _aligns(evidence: Evidence) -> Claim:
+    claim = "Alignment lowers the loss barrier"
+    seeds = [str(seed) for seed in evidence.run.record["seeds"]]
+    found = {
+        name: [details[seed]["barrier"] for seed in seeds]
+        for name, details in sorted(evidence.run.details.items())
+        if name in evidence.by_name and all("barrier" in details.get(seed, {}) for seed in seeds)
+    }
+    if not found:
+        return untested(claim, "needs results of align_average with two members")
+    apart = [name for name in found if evidence.by_name[name]["pool"] == "independent"]
+    name = (apart or list(found))[0]
+    falls = np.array([barrier["before"] - barrier["after"] for barrier in found[name]])
+    before = np.mean([barrier["before"] for barrier in found[name]])
+    interval = stats.bootstrap_mean(falls, stats.resample_counts(len(falls), DRAWS))
+    note = f"{name}: the barrier is {number(before)} before and {number(before - falls.mean())} after, mean over seeds"
+    if len(falls) == 1:  # nothing to resample
+        interval = stats.Interval(interval.value, np.nan, np.nan, 1)
+    statistic = "held-out NLL barrier between the two best members, before minus after, nats, over seeds"
+    return judged(claim, statistic, interval, unit="nats", note=note)
 
 
 def _negates(evidence: Evidence) -> Claim:
@@ -151,23 +131,23 @@ def _negates(evidence: Evidence) -> Claim:
     names = [n for n in evidence.by_name if n.startswith("task_arithmetic/") and "coefficients=negate" in n]
     reference = evidence.run.record["reference"]["variant"]
     if not names or not evidence.has(names[0], reference):
-        return _untested(claim, "the suite has no task_arithmetic with coefficients: negate")
+        return untested(claim, "the suite has no task_arithmetic with coefficients: negate")
     found = evidence.difference(names[0], reference)
     note = "what else is lost with it needs a control task, which this suite does not have"
-    return _from(claim, f"accuracy of {names[0]} minus {reference}, points", found, wanted=-1, note=note)
+    return judged(claim, f"accuracy of {names[0]} minus {reference}, points", found, wanted=-1, note=note)
 
 
 def _composes(evidence: Evidence) -> Claim:
     claim = "Added task vectors compose"
     if why := _lacks(evidence, "task_arithmetic") or (None if evidence.members else NO_MEMBERS):
-        return _untested(claim, why)
+        return untested(claim, why)
     found = over_seeds(evidence.correct("task_arithmetic") - evidence.mean_member())
     note = "all members were tuned on the same task, so this says that their sum does no harm, and no more"
-    return _from(claim, "accuracy of task_arithmetic minus the members' mean, points", found, note=note)
+    return judged(claim, "accuracy of task_arithmetic minus the members' mean, points", found, note=note)
 
 
 def _ties(evidence: Evidence) -> Claim:
-    return _untested(
+    return untested(
         "TIES beats plain addition under conflict", "the members of this suite do not conflict: they share one task"
     )
 
@@ -175,7 +155,7 @@ def _ties(evidence: Evidence) -> Claim:
 def _student(evidence: Evidence) -> Claim:
     claim = "A student keeps most of the ensemble's gain"
     if why := _lacks(evidence, "linear", "distill") or (None if evidence.members else NO_MEMBERS):
-        return _untested(claim, why)
+        return untested(claim, why)
     single, ensemble, student = evidence.mean_member(), evidence.correct("linear"), evidence.correct("distill")
     gain = over_seeds(ensemble - single)
     half = over_seeds(student - (single + ensemble) / 2)
@@ -184,13 +164,13 @@ def _student(evidence: Evidence) -> Claim:
         note = "the ensemble's own gain is not certain"
         return Claim(claim, statistic, half.value, half.low, half.high, half.n, "undecided", note=note)
     note = f"the ensemble gains {points(gain.value)} points on its mean member"
-    return _from(claim, statistic, half, note=note)
+    return judged(claim, statistic, half, note=note)
 
 
 def _sparse(evidence: Evidence) -> Claim:
     claim = "Sparse experts cost less than dense ones, at no loss"
     if why := _lacks(evidence, "moe", "moe/routing=dense"):
-        return _untested(claim, why)
+        return untested(claim, why)
     sparse, dense = (evidence.by_name[name] for name in ("moe", "moe/routing=dense"))
     found = evidence.difference("moe", "moe/routing=dense")
     share = sparse["flops_per_example"] / dense["flops_per_example"]
@@ -208,9 +188,10 @@ CLAIMS: tuple[Callable[[Evidence], Claim], ...] = (
     _zeros,
     _tracks,
     _needs_start,
-    _composes,
-    _negates,
-    _ties,
+    _aligns,
     _student,
     _sparse,
 )
+
+ONE_TASK: tuple[Callable[[Evidence], Claim], ...] = (_composes, _negates, _ties)
+"""Where all members were tuned on the same task."""

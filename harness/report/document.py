@@ -79,6 +79,7 @@ def _context(evidence: Evidence, said: Answer, found: list[Claim]) -> dict[str, 
         "columns": VARIANT_COLUMNS,
         "pools": record["pools"],
         "versions": record["versions"],
+        "bits": evidence.ok["bits_per_byte"].notna().any(),
         "learned": _learned(evidence),
         "summary": record["summary"],
         "json": lambda value: json.dumps(value, sort_keys=True),
@@ -102,7 +103,8 @@ def _learned(evidence: Evidence) -> list[tuple[str, str]]:
     """What the methods chose on held-out, first seed: weights, scales, members, temperatures."""
     seed = str(evidence.run.record["seeds"][0])
     told = ("member", "members", "weights", "counts", "scale", "a", "roles", "temperature", "out_of_bag_accuracy",
-            "out_of_bag_fraction", "checkpoints", "expert_load", "student", "slopes")  # fmt: skip
+            "out_of_bag_fraction", "checkpoints", "expert_load", "student", "slopes", "reference",
+            "barrier", "ratios", "dialect", "remarks", "sign_conflict")  # fmt: skip
     lines = []
     for variant, seeds in sorted(evidence.run.details.items()):
         details = seeds.get(seed, {})

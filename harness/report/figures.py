@@ -17,6 +17,7 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
 from harness.evaluate.metrics import reliability_bins
+from harness.formats import number
 from harness.report.answer import correlation_words
 from harness.report.evidence import Evidence, best
 
@@ -48,7 +49,7 @@ STYLE: dict[Any, Any] = {
 
 def figures(evidence: Evidence) -> Iterator[tuple[str, str, Figure]]:
     """Name, caption and figure of everything that this run can show."""
-    makers: tuple[tuple[str, Callable[[Evidence], Figure | None], str], ...] = (
+    makers: tuple[tuple[str, Callable[[Evidence], Figure | None], str | Callable[[Evidence], str]], ...] = (
         ("pareto", pareto, PARETO),
         ("correlation", correlation, CORRELATION),
         ("domains", domains, DOMAINS),
@@ -56,12 +57,13 @@ def figures(evidence: Evidence) -> Iterator[tuple[str, str, Figure]]:
         ("reliability", reliability, RELIABILITY),
         ("sweeps", sweeps, SWEEPS),
         ("dropout", dropout, DROPOUT),
+        ("barrier", barrier, barrier_caption),
     )
     for name, make, caption in makers:
         with mpl.rc_context(STYLE):
             figure = make(evidence)
         if figure is not None:
-            yield name, caption, figure
+            yield name, caption if isinstance(caption, str) else caption(evidence), figure
 
 
 def render(figure: Figure) -> dict[str, bytes]:
@@ -297,7 +299,8 @@ def sweeps(evidence: Evidence) -> Figure | None:
         return None
     figure = Figure(figsize=(4.4 * len(used), 3.6), layout="constrained")
     for axes, (key, lines) in zip(figure.subplots(1, len(used), squeeze=False)[0], used.items(), strict=True):
-        metric, scale = ("accuracy", 100.0) if "accuracy" in lines[0][1][0] else ("nll", 1.0)
+        by_accuracy = "accuracy" in lines[0][1][0] and evidence.run.record["task"].get("criterion") != "nll"
+        metric, scale = ("accuracy", 100.0) if by_accuracy else ("nll", 1.0)
         for index, (variant, curve, chosen) in enumerate(lines):
             colour = SEED_COLOURS[index % len(SEED_COLOURS)]
             x, y = [p[key] for p in curve], [scale * p[metric] for p in curve]
@@ -337,6 +340,42 @@ def dropout(evidence: Evidence) -> Figure | None:
     right.semilogx([p["passes"] for p in curve], [p["nll"] for p in curve], **style)
     right.set(xlabel="passes T", ylabel="held-out NLL")
     return figure
+
+
+def barrier(evidence: Evidence) -> Figure | None:
+    """Loss on the straight line between two members, as they are and aligned: one panel for each variant."""
+    lines = [(name, found) for name, found in _first_seed(evidence) if "interpolation" in found]
+    if not lines:
+        return None
+    columns, rows = min(3, len(lines)), -(-len(lines) // 3)
+    figure = Figure(figsize=(4.4 * columns, 3.6 * rows), layout="constrained")
+    for place, (name, details) in enumerate(lines, 1):
+        found, heights = details["interpolation"], details["barrier"]
+        axes = figure.add_subplot(rows, columns, place)
+        ends = [found["before"][end]["nll"] for end in (0, -1)]
+        axes.plot([0, 1], ends, color="#999999", linewidth=0.8, linestyle="--", label="no barrier")
+        for key, colour, style in (("before", "#D55E00", "o-"), ("after", "#0072B2", "s-")):
+            x, y = ([point[column] for point in found[key]] for column in ("a", "nll"))
+            axes.plot(x, y, style, color=colour, markersize=4, linewidth=1.2, label=f"{key} alignment")
+        first, second = found["between"]
+        axes.set(xlabel=f"weight of {second} (the rest is {first}'s)", ylabel="held-out NLL", ylim=(0, None))
+        axes.set_title(f"{name}\nbarrier {number(heights['before'])} → {number(heights['after'])} nats", fontsize=8)
+        axes.legend(fontsize=8)
+    return figure
+
+
+def barrier_caption(evidence: Evidence) -> str:
+    """What the figure shows, and the two barriers of each panel in words."""
+    told = (
+        f"{name} {number(found['barrier']['before'])} before and {number(found['barrier']['after'])} after"
+        for name, found in _first_seed(evidence)
+        if "interpolation" in found
+    )
+    return (
+        "Held-out NLL along the straight line between the weights of the two best members, before and after their "
+        "units were put into one order. The barrier, the most by which a curve is above the dashed line between its "
+        f"ends, in nats: {'; '.join(told)}. First seed."
+    )
 
 
 def _first_seed(evidence: Evidence) -> Iterator[tuple[str, dict[str, Any]]]:

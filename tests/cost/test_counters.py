@@ -77,7 +77,7 @@ def test_mc_dropout_is_stored_once_and_runs_once_for_every_pass(passes):
 
 def test_a_model_that_is_run_twice_is_stored_once_however_it_is_run():
     first, second = fine_tunes(2).members
-    parts = [MemberPart(first), MemberPart(first), DropoutPass(first, 0, 1), MemberPart(second)]
+    parts = [MemberPart(first), MemberPart(first), DropoutPass(MemberPart(first), 0, 1), MemberPart(second)]
     found = OutputCombination(parts, Linear(uniform(4)))
     assert parameters_stored(found) == 2 * CNN_PARAMETERS
     assert parameters_active(found) == 4 * CNN_PARAMETERS

@@ -1,6 +1,7 @@
-"""TIES against a slow, plain reading of its paper, one parameter at a time."""
+"""TIES on flat task vectors against slow readings of its paper and its authors' code, and what each name means."""
 
 import itertools
+from dataclasses import replace
 from fractions import Fraction
 
 import pytest
@@ -8,124 +9,82 @@ import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from harness.merging.arithmetic import average
-from harness.merging.ties import apply_task_vector, disjoint_mean, elect_signs, ties_task_vector, trim
-from harness.models.weights import LazyWeights, save_weights
+from harness.merging.sparsify import trim
+from harness.merging.ties import (
+    DIALECTS,
+    MERGEKIT,
+    PAPER,
+    PEFT,
+    STOCKPOT,
+    SUM,
+    elect_signs,
+    merge_vectors,
+    sign_conflicts,
+)
+from harness.types import NotApplicable
+from tests.merging import by_hand
 
-MANY = settings(max_examples=150, deadline=None)
+MANY = settings(max_examples=80, deadline=None)
 DENSITIES = st.sampled_from([1e-9, 0.1, 0.2, 0.25, 1 / 3, 0.5, 0.9, 0.999, 1.0])
-GRID = 16
-"""Entries are small multiples of 1/16, so that all sums are exact and the reading below is compared bit for bit."""
-
-
-def sign(value):
-    return (value > 0) - (value < 0)
-
-
-def trimmed_by_hand(tau, density):
-    """Section 4, step 1: keep the top k % by magnitude, over the whole model; among equals those that come first."""
-    ranked = sorted(range(len(tau)), key=lambda i: (-abs(tau[i]), i))
-    kept = set(ranked[: max(1, int(density * len(tau)))])
-    return [value if i in kept else 0.0 for i, value in enumerate(tau)]
-
-
-def ties_by_hand(taus, density):
-    """Steps 1 to 3 for flat task vectors."""
-    trimmed = [trimmed_by_hand(tau, density) for tau in taus]
-    columns = list(zip(*trimmed, strict=True))
-    signs = [sign(sum(column)) for column in columns]
-    majority = sign(sum(signs)) or 1
-    merged = []
-    for column, elected in zip(columns, signs, strict=True):
-        agreeing = [value for value in column if sign(value) == (elected or majority)]
-        merged.append(sum(agreeing) / len(agreeing) if agreeing else 0.0)
-    return merged
-
-
-def as_model(values, dtype=torch.float32):
-    """A flat list as a model of a matrix, a vector and a scalar, with a counter among them."""
-    flat = torch.tensor(values, dtype=torch.float64).to(dtype)
-    rest = len(values) - 1
-    return {
-        "vector": flat[: rest % 2],
-        "steps": torch.tensor(3),
-        "matrix": flat[rest % 2 : rest].reshape(2, -1) if rest > 1 else flat[:0],
-        "scalar": flat[rest],
-    }
-
-
-def flat(model):
-    return torch.cat([model[name].flatten() for name in ("vector", "matrix", "scalar")]).tolist()
+PRESETS = pytest.mark.parametrize("dialect", DIALECTS.values(), ids=DIALECTS)
+READINGS = {"stockpot": by_hand.ties, "paper": by_hand.ties_by_the_authors}
 
 
 @st.composite
-def pools(draw, most=5):
-    """A base and task vectors of one length, with many equal magnitudes, zeros and cancelling entries."""
+def task_vectors(draw, most=5):
+    """Task vectors of one length, of small whole numbers: many are equal, cancel or are zero, and sums are exact."""
     length = draw(st.integers(1, 12))
-    vectors = st.lists(st.integers(-4, 4), min_size=length, max_size=length)
-    base = draw(vectors)
-    return base, draw(st.lists(vectors, min_size=1, max_size=most))
+    return draw(st.lists(st.lists(st.integers(-4, 4), min_size=length, max_size=length), min_size=1, max_size=most))
 
 
-def models_of(base, taus):
-    start = as_model([b / GRID for b in base])
-    return start, [as_model([(b + t) / GRID for b, t in zip(base, tau, strict=True)]) for tau in taus]
+def ties(taus, density, dialect):
+    vectors = torch.tensor(taus, dtype=torch.float32)
+    return merge_vectors(torch.stack([trim(vector, density, dialect.keep) for vector in vectors]), dialect)
 
 
+@pytest.mark.parametrize("dialect", [STOCKPOT, PAPER], ids=lambda d: d.name)
 @MANY
-@given(pools(), DENSITIES)
-@example(([0], [[0]]), 1.0)
-@example(([1], [[2], [-2]]), 0.2)
-@example(([0, 0, 0], [[1, -1, 0], [-1, -1, 2]]), 1.0)
-@example(([0, 0], [[1, -1], [-1, -1], [0, 0]]), 1.0)
-@example(([0, 0, 0, 0], [[0, 0, 0, 0], [0, 0, 0, 0]]), 0.5)
-@example(([0, 0, 0, 0], [[3, -3, 3, -3], [-3, 3, -3, 3]]), 0.5)
-def test_it_is_the_paper(pool, density):
-    base, taus = pool
-    start, tuned = models_of(base, taus)
-    expected = ties_by_hand([[t / GRID for t in tau] for tau in taus], density)
-    found = ties_task_vector(start, tuned, density)
-    assert [(name, tensor.shape) for name, tensor in found.items()] == [
-        (name, tensor.shape) for name, tensor in start.items() if name != "steps"
-    ]
-    assert all(tensor.dtype == torch.float32 for tensor in found.values())
-    assert flat(found) == torch.tensor(expected, dtype=torch.float64).float().tolist()
+@given(task_vectors(), DENSITIES)
+@example([[0]], 1.0)
+@example([[2], [-2]], 0.2)
+@example([[1, -1, 0], [-1, -1, 2]], 1.0)
+@example([[1, -1], [-1, -1], [0, 0]], 1.0)
+@example([[0, 0, 0, 0], [0, 0, 0, 0]], 0.5)
+@example([[3, -3, 3, -3], [-3, 3, -3, 3]], 0.5)
+def test_it_is_the_paper(dialect, taus, density):
+    expected = READINGS[dialect.name](taus, density)
+    assert ties(taus, density, dialect).tolist() == torch.tensor(expected, dtype=torch.float64).float().tolist()
 
 
+@pytest.mark.parametrize("dialect", [STOCKPOT, PAPER], ids=lambda d: d.name)
 @pytest.mark.parametrize("density", [0.05, 0.2, 0.5, 1.0])
-def test_it_is_the_paper_on_real_numbers_too(density):
-    generator = torch.Generator().manual_seed(3)
-    base, *tuned = (torch.randn(401, generator=generator) for _ in range(5))
-    taus = [(model - base).tolist() for model in tuned]
-    found = ties_task_vector({"w": base}, [{"w": model} for model in tuned], density)["w"]
-    torch.testing.assert_close(found, torch.tensor(ties_by_hand(taus, density)))
+def test_it_is_the_paper_on_real_numbers_too(dialect, density):
+    taus = torch.randn(4, 401, generator=torch.Generator().manual_seed(3)).tolist()
+    torch.testing.assert_close(ties(taus, density, dialect), torch.tensor(READINGS[dialect.name](taus, density)))
 
 
+@PRESETS
 @MANY
-@given(pools(most=1), DENSITIES)
-def test_one_member_is_its_trimmed_task_vector(pool, density):
-    base, (tau,) = pool
-    start, tuned = models_of(base, [tau])
-    assert flat(ties_task_vector(start, tuned, density)) == trimmed_by_hand([t / GRID for t in tau], density)
+@given(task_vectors(most=1), DENSITIES)
+def test_one_member_is_its_trimmed_task_vector(dialect, taus, density):
+    trimmed = trim(torch.tensor(taus[0], dtype=torch.float32), density, dialect.keep)
+    assert ties(taus, density, dialect).tolist() == trimmed.tolist()
 
 
+@PRESETS
 @MANY
-@given(pools(), st.lists(st.sampled_from([-1, 1]), min_size=12, max_size=12))
-def test_with_equal_signs_and_nothing_trimmed_it_is_the_plain_mean(pool, signs):
-    base, taus = pool
+@given(task_vectors(), st.lists(st.sampled_from([-1, 1]), min_size=12, max_size=12))
+def test_with_equal_signs_and_nothing_trimmed_it_is_the_plain_mean(dialect, taus, signs):
     taus = [[s * (abs(t) + 1) for t, s in zip(tau, signs, strict=False)] for tau in taus]
-    start, tuned = models_of(base, taus)
-    found = apply_task_vector(start, ties_task_vector(start, tuned, 1.0), 1.0)
-    torch.testing.assert_close(torch.tensor(flat(found)), torch.tensor(flat(average(tuned))), rtol=1e-6, atol=1e-6)
+    mean = torch.tensor(taus, dtype=torch.float64).mean(dim=0).float()
+    torch.testing.assert_close(ties(taus, 1.0, dialect), mean)
 
 
+@PRESETS
 @MANY
-@given(pools(), DENSITIES, st.randoms(use_true_random=False))
-def test_the_order_of_the_members_does_not_matter(pool, density, random):
-    base, taus = pool
-    start, tuned = models_of(base, taus)
-    shuffled = random.sample(tuned, len(tuned))
-    assert flat(ties_task_vector(start, shuffled, density)) == flat(ties_task_vector(start, tuned, density))
+@given(task_vectors(), DENSITIES, st.randoms(use_true_random=False))
+def test_the_order_of_the_members_does_not_matter(dialect, taus, density, random):
+    assert torch.equal(ties(random.sample(taus, len(taus)), density, dialect), ties(taus, density, dialect))
 
 
 @pytest.mark.parametrize(
@@ -140,82 +99,146 @@ def test_nor_does_it_where_the_entries_cancel_but_for_rounding(entries):
         assert elect_signs(column[list(order)]).tolist() == [-1]
 
 
-@MANY
-@given(st.lists(st.integers(-3, 3), min_size=1, max_size=30), st.floats(1e-6, 1))
-def test_exactly_that_many_entries_are_kept_the_first_of_equals(values, density):
-    vector = torch.tensor(values, dtype=torch.float32)
-    found = trim(vector, density)
-    assert found.tolist() == trimmed_by_hand(vector.tolist(), density)
-    nonzero = trim(vector.abs() + 1, density)
-    assert int(nonzero.count_nonzero()) == max(1, int(density * len(values)))
+# What each name means.
 
 
-def test_trimming_leaves_its_input_alone():
-    vector = torch.tensor([1.0, -2.0, 2.0])
-    assert trim(vector, 0.4).tolist() == [0.0, -2.0, 0.0]
-    assert vector.tolist() == [1.0, -2.0, 2.0]
+@pytest.mark.parametrize(
+    ("zero_sum", "towards_plus", "towards_minus", "neither"),
+    [("majority", 1, -1, 1), ("majority_or_negative", 1, -1, -1), ("positive", 1, 1, 1)],
+)
+def test_the_sign_of_a_sum_of_zero(zero_sum, towards_plus, towards_minus, neither):
+    plus = torch.tensor([[2.0, 1.0, 1.0], [-2.0, 1.0, 0.0]])
+    drawn = torch.tensor([[2.0, 1.0, -1.0], [-2.0, 0.0, 0.0]])
+    assert elect_signs(plus, "sum", zero_sum).tolist() == [towards_plus, 1, 1]
+    assert elect_signs(-plus, "sum", zero_sum).tolist() == [towards_minus, -1, -1]
+    assert elect_signs(drawn, "sum", zero_sum).tolist() == [neither, 1, -1]
+    merged = merge_vectors(-plus, replace(STOCKPOT, zero_sum=zero_sum))
+    assert merged.tolist() == [2.0 * towards_minus, -1.0, -1.0]
 
 
-def test_a_sum_of_zero_takes_the_sign_that_most_entries_of_the_model_have():
-    towards_minus = torch.tensor([[2.0, -1.0, -1.0], [-2.0, -1.0, -1.0]])
-    assert elect_signs(towards_minus).tolist() == [-1.0, -1.0, -1.0]
-    assert elect_signs(-towards_minus).tolist() == [1.0, 1.0, 1.0]
-    assert disjoint_mean(towards_minus, elect_signs(towards_minus)).tolist() == [-2.0, -1.0, -1.0]
-    assert elect_signs(torch.tensor([[2.0, 1.0, -1.0], [-2.0, 0.0, 0.0]])).tolist() == [1.0, 1.0, -1.0]  # no majority
+def test_an_election_by_sum_and_by_count():
+    vectors = torch.tensor([[5.0], [-1.0], [-2.0], [0.0]])
+    assert elect_signs(vectors, "sum").tolist() == [1]
+    assert elect_signs(vectors, "count").tolist() == [-1]
+    assert merge_vectors(vectors, STOCKPOT).tolist() == [5.0]
+    assert merge_vectors(vectors, STOCKPOT.changed(elect="count")).tolist() == [-1.5]
+    assert merge_vectors(vectors, STOCKPOT.changed(elect="none", divide="count")).tolist() == [0.5]
+    assert merge_vectors(vectors, STOCKPOT.changed(elect="none", divide="none")).tolist() == [2.0]
 
 
 def test_those_that_disagree_and_zeros_do_not_dilute_the_mean():
     vectors = torch.tensor([[3.0], [1.0], [0.0], [-2.0]])
-    assert disjoint_mean(vectors, elect_signs(vectors)).tolist() == [2.0]
-    assert disjoint_mean(torch.zeros(2, 3), torch.ones(3)).tolist() == [0.0, 0.0, 0.0]
+    for dialect in DIALECTS.values():
+        assert merge_vectors(vectors, dialect).tolist() == [2.0]
+        assert merge_vectors(torch.zeros(2, 3), dialect).tolist() == [0.0, 0.0, 0.0]
 
 
-def test_scales_walk_along_the_task_vector_and_counters_stay_the_bases():
-    start, tuned = models_of([1, 2, 3, 4], [[4, 0, -2, 2], [2, 1, 0, 4]])
-    vector = ties_task_vector(start, tuned, 1.0)
-    for scale in (0.0, 0.5, 1.0, -2.0):
-        found = apply_task_vector(start, vector, scale)
-        assert list(found) == list(start)
-        assert flat(found) == [b + scale * t for b, t in zip(flat(start), flat(vector), strict=True)]
-        assert found["steps"] == 3
-        assert found["steps"].data_ptr() != start["steps"].data_ptr()
+@pytest.mark.parametrize(
+    ("weigh", "divide", "expected"),
+    [
+        ("before", "weights", 3.0),  # 0.75 * 3 outvotes 0.25 * -4 and 0.25 * -2
+        ("before", "count", 2.25),
+        ("before", "none", 2.25),
+        ("after", "weights", -3.0),
+        ("after", "count", -0.75),
+        ("after", "none", -1.5),
+    ],
+)
+def test_where_weights_enter_and_what_sums_are_divided_by(weigh, divide, expected):
+    vectors, weights = torch.tensor([[-4.0], [-2.0], [3.0]]), [0.25, 0.25, 0.75]
+    found = merge_vectors(vectors, STOCKPOT.changed(weigh=weigh, divide=divide), weights)
+    assert found.tolist() == [expected]
 
 
-def test_half_precision_is_merged_wide_and_rounded_once():
-    generator = torch.Generator().manual_seed(1)
-    base = {"w": torch.randn(500, generator=generator).bfloat16()}
-    tuned = [{"w": (base["w"] + 0.05 * torch.randn(500, generator=generator)).bfloat16()} for _ in range(4)]
-    taus = [(m["w"].double() - base["w"].double()).tolist() for m in tuned]
-    exact = base["w"].double() + torch.tensor(ties_by_hand(taus, 0.5), dtype=torch.float64)
-    found = apply_task_vector(base, ties_task_vector(base, tuned, 0.5), 1.0)["w"]
-    assert found.dtype == torch.bfloat16
-    assert ((found.double() - exact).abs() <= 1.001 * 2**-8 * exact.abs()).all()  # half a unit in the last place
+@pytest.mark.parametrize("dialect", [STOCKPOT, MERGEKIT, PEFT], ids=lambda d: d.name)
+@MANY
+@given(task_vectors())
+def test_equal_weights_of_one_change_nothing_and_those_of_zero_give_zero(dialect, taus):
+    vectors = torch.tensor(taus, dtype=torch.float32)
+    assert torch.equal(merge_vectors(vectors, dialect, [1.0] * len(taus)), merge_vectors(vectors, dialect))
+    assert not merge_vectors(vectors, dialect, [0.0] * len(taus)).any()
 
 
-def test_tied_weights_count_once_among_the_largest_and_stay_tied():
-    """Counted twice, the two large tied entries would fill all four places and the untied ones would be lost."""
-
-    def tied(large, small):
-        shared = torch.tensor([large, large])
-        return {"embedding": shared, "body": torch.tensor([small, small, 0.5, 0.5, 0.5, 0.5]), "head": shared}
-
-    vector = ties_task_vector(tied(0.0, 0.5), [tied(9.0, 2.0)], 0.5)
-    assert {name: tensor.tolist() for name, tensor in vector.items()} == {
-        "embedding": [9.0, 9.0],
-        "body": [1.5, 1.5, 0.0, 0.0, 0.0, 0.0],
-    }
-    found = apply_task_vector(tied(0.0, 0.5), vector, 1.0)
-    assert found["body"].tolist() == [2.0, 2.0, 0.5, 0.5, 0.5, 0.5]
-    found["head"][0] = 7.0
-    assert found["embedding"].tolist() == [7.0, 9.0]
+@MANY
+@given(task_vectors(), st.data())
+def test_without_election_it_is_the_weighted_sum(taus, data):
+    weights = data.draw(st.lists(st.sampled_from([-1.0, 0.0, 0.5, 2.0]), min_size=len(taus), max_size=len(taus)))
+    expected = torch.tensor(weights) @ torch.tensor(taus, dtype=torch.float32)
+    assert torch.equal(merge_vectors(torch.tensor(taus, dtype=torch.float32), SUM, weights), expected)
 
 
-def test_weights_on_disk_merge_as_those_in_memory(tmp_path):
-    start, tuned = models_of([1, 2, 3, 4, 0], [[4, 0, -2, 2, 1], [2, 1, 0, -4, 1], [-1, 1, 1, 1, 3]])
-    for name, model in zip("012b", [*tuned, start], strict=True):
-        save_weights(model, tmp_path / name)
-    lazy = [LazyWeights(tmp_path / name) for name in "b012"]
-    found, expected = ties_task_vector(lazy[0], lazy[1:], 1.0), ties_task_vector(start, tuned, 1.0)
-    assert flat(found) == flat(expected)
-    merged = apply_task_vector(lazy[0], found, 0.5)
-    assert flat(merged) == flat(apply_task_vector(start, expected, 0.5))
+@MANY
+@given(task_vectors())
+def test_signs_conflict_where_one_is_positive_and_one_negative(taus):
+    expected = [min(column) < 0 < max(column) for column in zip(*taus, strict=True)]
+    assert sign_conflicts(torch.tensor(taus, dtype=torch.float32)).tolist() == expected
+
+
+# Weights that have no meaning.
+
+
+def test_weights_are_one_for_each_member():
+    with pytest.raises(NotApplicable, match="2 weights are given for 3 members"):
+        STOCKPOT.check_weights([1.0, 1.0], 3)
+
+
+def test_the_paper_has_no_weights():
+    with pytest.raises(NotApplicable, match="'paper' has no weights: take weigh=before"):
+        PAPER.check_weights([1.0, 1.0], 2)
+    PAPER.check_weights(None, 2)
+    PAPER.changed(weigh="before").check_weights([1.0, -1.0], 2)
+
+
+@pytest.mark.parametrize("dialect", [STOCKPOT, MERGEKIT, SUM.changed(divide="weights")], ids=lambda d: d.name)
+def test_a_negative_weight_is_refused_where_sums_are_divided_by_weights(dialect):
+    with pytest.raises(NotApplicable, match=r"weight -0.45 is negative .* take divide=none"):
+        dialect.check_weights([0.5, -0.45], 2)
+    dialect.changed(divide="none").check_weights([0.5, -0.45], 2)
+    dialect.check_weights([0.5, 0.0], 2)
+
+
+# Names and remarks.
+
+
+def test_a_changed_dialect_says_so_in_its_name():
+    assert MERGEKIT.changed(keep=None, divide=None) is MERGEKIT
+    assert MERGEKIT.changed(scope="tensor") is MERGEKIT  # as it is already
+    changed = MERGEKIT.changed(elect="count", divide="none")
+    assert (changed.elect, changed.divide, changed.keep) == ("count", "none", MERGEKIT.keep)
+    assert changed.name == "mergekit with elect=count, divide=none"
+
+
+def test_remarks_tell_what_is_surprising_in_a_preset_and_nothing_else():
+    remarks = {name: [*d.trim_remarks, *d.merge_remarks] for name, d in DIALECTS.items()}
+    assert remarks["stockpot"] == []
+    assert remarks["paper"] == [
+        "one entry more than the density says is kept, and all that equal it",
+        "without a majority, sums of zero count as negative",
+    ]
+    assert remarks["mergekit"] == ["each tensor is trimmed on its own", "sums of zero count as positive"]
+    assert remarks["peft"] == [
+        "each tensor is trimmed on its own",
+        "a small tensor may lose every entry",
+        "sums of zero count as positive",
+        "members' weights have no say in the election",
+    ]
+    assert SUM.merge_remarks == [
+        "there is no election: all entries count",
+        "sums are not divided and grow with the number of members",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("dialect", "at_once"),
+    [
+        (STOCKPOT, True),
+        (PAPER.changed(scope="tensor"), True),  # the majority sign is the model's
+        (PAPER.changed(scope="tensor", elect="none"), False),
+        (MERGEKIT, False),
+        (MERGEKIT.changed(scope="model"), True),
+        (PEFT, False),
+    ],
+    ids=lambda d: getattr(d, "name", None),
+)
+def test_tensors_are_merged_one_by_one_where_nothing_is_decided_over_the_model(dialect, at_once):
+    assert dialect.at_once == at_once

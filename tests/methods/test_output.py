@@ -315,7 +315,7 @@ def test_more_checkpoints_than_kept_and_pools_that_are_no_run_are_not_applicable
 
 def passes(model, count, examples=None):
     """Probabilities [T, N, C] of the first passes of a member."""
-    parts = [DropoutPass(model, t, model.seed) for t in range(count)]
+    parts = [DropoutPass(MemberPart(model), t, model.seed) for t in range(count)]
     return torch.stack([plain_predict(part, examples or split("test")) for part in parts]).double().exp()
 
 
@@ -379,19 +379,19 @@ def test_five_passes_are_the_first_five_of_thirty(pool):
 def test_masks_differ_between_passes_examples_batches_and_seeds():
     model = member("drop", trained(CNN, 1))
     same = split("test").inputs[:1].expand(50, -1, -1, -1)
-    found = DropoutPass(model, 0, 1).log_probs(same)
+    found = DropoutPass(MemberPart(model), 0, 1).log_probs(same)
     assert len(found.unique(dim=0)) > 10  # one example fifty times: a few of the masks may agree
-    assert not torch.equal(found, DropoutPass(model, 1, 1).log_probs(same))
-    assert not torch.equal(found, DropoutPass(model, 0, 2).log_probs(same))
+    assert not torch.equal(found, DropoutPass(MemberPart(model), 1, 1).log_probs(same))
+    assert not torch.equal(found, DropoutPass(MemberPart(model), 0, 2).log_probs(same))
     other = torch.cat([same[1:], split("test").inputs[1:2]])
-    assert not torch.equal(found[:49], DropoutPass(model, 0, 1).log_probs(other)[:49])  # the same rows, another batch
-    assert torch.equal(found, DropoutPass(model, 0, 1).log_probs(same))
+    assert not torch.equal(found[:49], DropoutPass(MemberPart(model), 0, 1).log_probs(other)[:49])  # same rows
+    assert torch.equal(found, DropoutPass(MemberPart(model), 0, 1).log_probs(same))
 
 
 @pytest.mark.parametrize("fails", [False, True])
 def test_a_pass_leaves_the_network_as_it_was(fails):
     weights = trained(CNN_BN, 1)
-    part = DropoutPass(member("drop", weights, CNN_BN), 0, 1)
+    part = DropoutPass(MemberPart(member("drop", weights, CNN_BN)), 0, 1)
     layers = dropout_layers(part.module)
     layers[1].training = True  # a state that is neither all on nor all off
     flags = [layer.training for layer in part.module.modules()]
@@ -409,7 +409,7 @@ def test_a_pass_leaves_the_network_as_it_was(fails):
 
 
 def test_a_pass_runs_with_dropout_on_and_batch_norm_in_eval():
-    part = DropoutPass(member("drop", trained(CNN_BN, 1), CNN_BN), 0, 1)
+    part = DropoutPass(MemberPart(member("drop", trained(CNN_BN, 1), CNN_BN)), 0, 1)
     states = {}
     for name, layer in part.module.named_modules():
         layer.register_forward_hook(lambda layer, *_, name=name: states.update({name: (type(layer), layer.training)}))

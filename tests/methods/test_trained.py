@@ -11,11 +11,14 @@ from scipy import special
 
 from harness import registry
 from harness.combinations import MemberPart
+from harness.methods.trained import distill as distilling
 from harness.methods.trained.distill import distillation_loss
+from harness.models import forward
+from harness.models.architectures import build
 from harness.models.training import Schedule, train
 from harness.models.weights import load_module, module_with
 from harness.moe.layer import MixtureOfExperts, squared_variation
-from harness.types import NotApplicable, Pool
+from harness.types import Architecture, NotApplicable, Pool, Split
 from tests.small_pools import (
     CNN,
     MLP,
@@ -214,3 +217,67 @@ def test_the_balance_losses_even_the_load():
         return float(squared_variation(torch.tensor(found.details["expert_load"])))
 
     assert imbalance(1.0) < 0.5 * imbalance(0.0)
+
+
+# Language models
+
+
+LLAMA = Architecture("tiny_llama", (("context", 32), ("heads", 2), ("hidden", 16), ("layers", 1), ("vocab", 24)))
+
+
+@cache
+def windows(name, count=24, length=12):
+    """Counting sequences with a step of their own: what follows is certain after two tokens."""
+    generator = torch.Generator().manual_seed(len(name))
+    start, step = torch.randint(24, (2, count, 1), generator=generator)
+    inputs = (start + (1 + step % 3) * torch.arange(length)) % 24
+    return Split(name, inputs, inputs[:, 1:].flatten(), [str(i) for i in range(count)], name, batch=8, criterion="nll")
+
+
+@cache
+def counting_pool():
+    base = build(LLAMA)
+    members = []
+    for k in range(2):
+        module = module_with(LLAMA, base.state_dict())
+        train(module, windows("train"), Schedule(3, 1e-2, batch_size=8), seed=k)
+        members.append(member(f"i{k}", module.state_dict(), LLAMA))
+    return Pool("counting", "fine_tunes", tuple(members), member("base", base.state_dict(), LLAMA))
+
+
+def divergence(module, pool):
+    """KL of the pool's mean from a network, on held-out windows."""
+    batch = windows("heldout").inputs
+    stacked = torch.stack([MemberPart(each).log_probs(batch) for each in pool.members]).double()
+    teacher = torch.logsumexp(stacked, dim=0) - np.log(len(stacked))
+    student = torch.log_softmax(forward.logits(module, batch).double(), dim=-1)
+    return float((teacher.exp() * (teacher - student)).sum(-1).mean())
+
+
+@pytest.mark.parametrize("start", ["fresh", "base"])
+def test_a_language_models_student_nears_the_mean_of_its_members_token_by_token(start):
+    pool = counting_pool()
+    distill = registry.get("distill")
+    given = ingredients(pool, tuple(distill.needs), train_=windows("train"), heldout_=windows("heldout"))
+    made = registry.build(distill, given, distill.validate({"epochs": 6, "lr": 1e-2, "start": start}))
+    before = module_with(LLAMA, pool.base.weights)
+    with torch.no_grad():
+        assert divergence(made.module, pool) < 0.5 * divergence(before, pool)
+
+
+def test_the_teacher_of_tokens_is_the_mean_of_the_members_on_those_windows():
+    pool = counting_pool()
+    given = ingredients(pool, ("members", "train"), train_=windows("train"))
+    rows = torch.tensor([5, 2])
+    found = distilling._teacher(given, 2.0)(rows)
+    stacked = torch.stack([MemberPart(each).log_probs(windows("train").inputs[rows]) for each in pool.members]).double()
+    soft = torch.log_softmax(stacked / 2, dim=-1)
+    torch.testing.assert_close(found.double(), torch.logsumexp(soft, 0) - np.log(2), atol=1e-5, rtol=0)
+
+
+def test_a_student_of_a_folders_architecture_starts_from_the_base_or_not_at_all():
+    folder = Architecture("causal_lm", (("config", "{}"),))
+    with pytest.raises(NotApplicable, match="start: base"):
+        distilling._student(folder, "same", None)
+    with pytest.raises(NotApplicable, match="half"):
+        distilling._student(folder, "half", counting_pool().base)

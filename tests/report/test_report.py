@@ -22,6 +22,7 @@ from harness.report import write_report
 from harness.report.answer import answer, correlation_words
 from harness.report.claims import as_json, claims
 from harness.report.evidence import Evidence, best
+from harness.report.figures import barrier, barrier_caption
 from harness.results import Run, read_run
 from harness.suite import read_suite
 from harness.tasks import TASKS
@@ -251,7 +252,7 @@ def test_figures_are_drawn_and_the_same_in_both_reports(run, page, markdown):
 
 def test_the_claims_are_the_same_everywhere(run, page, markdown):
     stored = json.loads((run.folder / "claims.json").read_text())
-    assert len({claim["claim"] for claim in stored}) == len(stored) == 11
+    assert len({claim["claim"] for claim in stored}) == len(stored) == 12
     assert {claim["verdict"] for claim in stored} <= {"held", "not held", "undecided", "not tested"}
     for claim in stored:
         if claim["verdict"] == "not tested":
@@ -331,7 +332,7 @@ def exchanged(outcome, share):
     return result
 
 
-def planted(outcomes, *, members=0, correlations=(), examples=True, reference="best_single", **changes):
+def planted(outcomes, *, members=0, correlations=(), details=None, examples=True, reference="best_single", **changes):
     """Evidence with these outcomes; each is an array of right and wrong, or (family, array) or (family, array, nll)."""
     rows, tables = [], []
     for name, given in outcomes.items():
@@ -354,8 +355,9 @@ def planted(outcomes, *, members=0, correlations=(), examples=True, reference="b
     record |= {"pools": {"main": {"members": members}}}
     run = Run(Path("nowhere"), record)
     vars(run).update(
-        variants=pd.DataFrame(rows), examples=pd.concat(tables) if examples else None, correlations=list(correlations)
-    )
+        variants=pd.DataFrame(rows), examples=pd.concat(tables) if examples else None, correlations=list(correlations),
+        details=details or {},
+    )  # fmt: skip
     return Evidence(run)
 
 
@@ -363,7 +365,7 @@ def family_of(name):
     short = name.rpartition(":")[2]
     if short.startswith(("best_single", "member")):
         return "single"
-    if short.startswith(("uniform_soup", "task_arithmetic")):
+    if short.startswith(("uniform_soup", "task_arithmetic", "align_average")):
         return "weights"
     return "trained" if short.startswith(("distill", "moe")) else "output"
 
@@ -616,6 +618,55 @@ def test_averaging_needs_a_shared_start(apart, verdict):
     found = claim("Averaging needs a shared start", planted(outcomes))
     assert found.verdict == verdict
     assert found.estimate == pytest.approx(apart.mean() - BASE.mean())
+
+
+def aligned(*barriers):
+    """The details of two members that were aligned, one (before, after) for each seed."""
+    curves = {"between": ["m1", "m0"], "before": [{"a": 0.0, "nll": 0.5}, {"a": 1.0, "nll": 0.6}]}
+    curves["after"] = curves["before"]
+    return {
+        str(seed): {"barrier": {"before": before, "after": after}, "interpolation": curves}
+        for seed, (before, after) in enumerate(barriers)
+    }
+
+
+@pytest.mark.parametrize(
+    ("barriers", "verdict"),
+    [([(0.9, 0.2), (0.5, 0.3)], "held"), ([(0.2, 0.9), (0.3, 0.5)], "not held"),
+     ([(0.9, 0.2), (0.3, 0.5)], "undecided"), ([(0.9, 0.2)], "not tested")],
+    ids=["held", "not held", "undecided", "a seed is missing"],
+)  # fmt: skip
+def test_alignment_lowers_the_barrier(barriers, verdict):
+    name = "independent:align_average/to=mean"
+    details = {"align_average": aligned((0, 0.4), (0, 0.4)), name: aligned(*barriers), "gone": aligned((1, 0), (1, 0))}
+    outcomes = {"best_single": BASE, name: BASE}
+    found = claim("Alignment lowers the loss barrier", planted(outcomes, details=details))
+    assert found.verdict == verdict
+    if verdict != "not tested":
+        assert found.estimate == pytest.approx(np.mean([before - after for before, after in barriers]))
+        assert (found.n, found.unit) == (2, "nats")
+        assert name in found.note
+    both = planted({**outcomes, "align_average": BASE}, details=details)
+    worse = claim("Alignment lowers the loss barrier", both)  # independent members are where it is meant to help
+    assert worse.verdict == (verdict if verdict != "not tested" else "not held")
+
+
+def test_of_one_seed_a_fall_is_told_and_not_decided():
+    evidence = planted({"best_single": BASE, "align_average": BASE}, details={"align_average": aligned((0.9, 0.2))})
+    evidence.run.record["seeds"] = [0]
+    found = claim("Alignment lowers the loss barrier", evidence)
+    assert (found.verdict, found.low, found.n) == ("undecided", None, 1)
+    assert found.estimate == pytest.approx(0.7)
+
+
+def test_the_caption_of_the_barrier_says_both():
+    details = {"align_average": aligned((0.9123, 0.25), (0, 0)), "gone": aligned((0.4, 0.3))}
+    evidence = planted({"best_single": BASE, "align_average": BASE}, details=details)
+    assert "in nats: align_average 0.912 before and 0.250 after. First seed" in barrier_caption(evidence)
+    (panel,) = barrier(evidence).axes
+    assert [line.get_label() for line in panel.lines] == ["no barrier", "before alignment", "after alignment"]
+    assert panel.lines[1].get_ydata().tolist() == [0.5, 0.6]
+    assert barrier(planted({"best_single": BASE})) is None
 
 
 @pytest.mark.parametrize(

@@ -41,7 +41,7 @@ def mc_dropout(
     if not has_dropout(parts[member].module):
         raise NotApplicable(f"member {chosen.name} ({chosen.architecture.name}) has no dropout")
     # the passes' seed is the member's own, so that T=5 is the first five of T=30 and their predictions are shared
-    draws = [DropoutPass(chosen, t, chosen.seed % 2**31, ingredients.device) for t in range(passes)]
+    draws = [DropoutPass(parts[member], t, chosen.seed % 2**31) for t in range(passes)]
     stacked = ingredients.stacked(draws, heldout)
     details = {"member": chosen.name, "spread_curve": spread_curve(stacked, heldout.labels)}
     return OutputCombination(draws, Linear(uniform(passes)), details)

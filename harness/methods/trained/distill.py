@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import Field
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from harness.combinations import SingleModel, member_parts
 from harness.combining import mix_linear, temper
 from harness.fitting import uniform
+from harness.models import causal_lm
 from harness.models.architectures import build, half_size
-from harness.models.training import Schedule, train
+from harness.models.training import train, usual_schedule
+from harness.models.weights import load_module
 from harness.registry import method
-from harness.types import Ingredients
+from harness.types import Architecture, Ingredients, Member, NotApplicable, check_tokens
 
 
 @method(
@@ -23,8 +27,8 @@ from harness.types import Ingredients
     family="trained",
     summary="A student trained on (1-alpha) CE + alpha T^2 KL(mean of the members || student), same or half size.",
     paper="Hinton et al. 2015, arXiv:1503.02531",
-    needs={"members", "train"},
-    small=({"epochs": 1}, {"epochs": 1, "size": "half", "alpha": 1.0}),
+    needs={"members", "base", "train"},
+    small=({"epochs": 1}, {"epochs": 1, "size": "half", "alpha": 1.0}, {"epochs": 1, "start": "base"}),
 )
 def distill(
     ingredients: Ingredients,
@@ -32,29 +36,61 @@ def distill(
     temperature: Annotated[float, Field(gt=0)] = 2.0,
     alpha: Annotated[float, Field(ge=0, le=1)] = 0.9,
     size: Literal["same", "half"] = "same",
+    start: Literal["fresh", "base"] = "fresh",
     epochs: Annotated[int, Field(ge=1)] = 12,
     lr: Annotated[float, Field(gt=0)] = 2e-3,
 ) -> SingleModel:
     """The student has the first member's architecture (names in order) and starts from a fresh initialisation.
 
-    The teacher's probabilities on the training split are computed once, from the members' cached predictions.
+    ``start: base`` starts it from the pool's base instead. The teacher's probabilities of images are computed once,
+    from the members' cached predictions; those of tokens, which are a vocabulary wide, batch by batch as they are
+    needed.
     """
     train_split = ingredients.train
-    labels = train_split.labels.to(ingredients.device)
-    stacked = ingredients.stacked(member_parts(ingredients), train_split)
-    teacher = mix_linear(temper(stacked, temperature), uniform(len(stacked))).to(ingredients.device)
     first = min(ingredients.members, key=lambda member: member.name)
     architecture = half_size(first.architecture) if size == "half" else first.architecture
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(ingredients.seed)
-        student = build(architecture).to(ingredients.device)
+        student = _student(architecture, size, ingredients.base if start == "base" else None).to(ingredients.device)
+    teacher = _teacher(ingredients, temperature)
+    labels = train_split.labels.to(ingredients.device).view(len(train_split.inputs), -1)
 
     def loss(logits: Tensor, rows: Tensor) -> Tensor:
-        return distillation_loss(logits, labels[rows], teacher[rows], temperature, alpha)
+        return distillation_loss(logits, labels[rows].flatten(), teacher(rows), temperature, alpha)
 
-    log = train(student, train_split, Schedule(epochs, lr), seed=ingredients.seed, loss=loss)
+    schedule = replace(usual_schedule(train_split, epochs), lr=lr)
+    log = train(student, train_split, schedule, seed=ingredients.seed, loss=loss)
     details: dict[str, Any] = {"student": str(architecture), "examples_seen": log.examples}
     return SingleModel(architecture, student, details)
+
+
+def _student(architecture: Architecture, size: str, base: Member | None) -> nn.Module:
+    if base is not None:
+        if size == "half":
+            raise NotApplicable("a student of half the size cannot start from the base")
+        return load_module(base)
+    if architecture.name == causal_lm.NAME:
+        raise NotApplicable("a student of a pretrained model's architecture is not trained from nothing: start: base")
+    return build(architecture)
+
+
+def _teacher(ingredients: Ingredients, temperature: float) -> Callable[[Tensor], Tensor]:
+    """From rows of the training inputs to the members' mean log-probabilities of their labels, at this temperature."""
+    parts, split = member_parts(ingredients), ingredients.train
+    weights = uniform(len(parts))
+    if split.inputs.is_floating_point():
+        stacked = ingredients.stacked(parts, split)
+        known = mix_linear(temper(stacked, temperature), weights).to(ingredients.device)
+        return lambda rows: known[rows]
+    check_tokens(parts, split)
+
+    def predict(rows: Tensor) -> Tensor:
+        windows = split.inputs[rows.cpu()].to(ingredients.device)
+        with torch.no_grad():
+            stacked = torch.stack([part.log_probs(windows) for part in parts])
+        return mix_linear(temper(stacked, temperature), weights)
+
+    return predict
 
 
 def distillation_loss(logits: Tensor, labels: Tensor, teacher: Tensor, temperature: float, alpha: float) -> Tensor:

@@ -8,8 +8,9 @@ from torch import nn
 
 from harness.combinations import SingleModel, merged_model
 from harness.evaluate.heldout import search_scale
-from harness.merging.arithmetic import task_vector_sum
 from harness.merging.guards import check_mergeable, different_starts
+from harness.merging.task_vectors import apply_task_vector, merge_task_vectors
+from harness.merging.ties import SUM
 from harness.registry import method
 from harness.types import Ingredients, NotApplicable
 
@@ -47,11 +48,11 @@ def task_arithmetic(
     factors = {"add": 1.0, "negate": -1.0}
     signs = [factors[coefficients]] * len(members) if isinstance(coefficients, str) else coefficients
     models = [member.weights for member in members]
-    # the sum of the task vectors is made once; each scale is then a step along it
-    full = task_vector_sum(base.weights, models, signs, 1.0)
+    # made once, in float32: each scale is then a step along it, rounded once to the weights' precision
+    total = merge_task_vectors(base.weights, models, lambda change, member, name: change, SUM, signs).tensors
 
     def at(value: float) -> nn.Module:
-        weights = task_vector_sum(base.weights, [full], [1.0], value)
+        weights = apply_task_vector(base.weights, total, value)
         return merged_model(base.architecture, weights, ingredients.train.inputs, ingredients.device)
 
     details: dict[str, Any] = {}

@@ -1,0 +1,47 @@
+"""Many models along one task vector, ``theta_0 + scale * tau``, which take turns in one module."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from harness.merging.arithmetic import Weights
+from harness.merging.batchnorm import recalibrate
+from harness.merging.flat import FlatModule
+from harness.merging.layers import layer_of, layers_of
+
+
+class ScaledTaskVector:
+    """The models that a search over scales tries.
+
+    Args:
+        module: the network that takes their weights, on its device; it is changed.
+        base: theta_0.
+        vector: tau by tensor name; a tensor without one stays the base's.
+        batches: training inputs, for the BatchNorm statistics of each model.
+    """
+
+    def __init__(
+        self, module: nn.Module, base: Weights, vector: Mapping[str, Tensor], batches: Sequence[Tensor]
+    ) -> None:
+        self.flat, self.batches = FlatModule(module), batches
+        self.layers = layers_of(name for name in self.flat.places if name in vector)
+        self._base = self.flat.flatten(base)
+        zeros = {name: torch.zeros_like(base[name]) for name in self.flat.places if name not in vector}
+        self._vector = self.flat.flatten({**vector, **zeros})
+
+    def at(self, scale: float) -> nn.Module:
+        """The module with ``theta_0 + scale * tau``; the next one overwrites it."""
+        torch.add(self._base, self._vector, alpha=scale, out=self.flat.vector)
+        recalibrate(self.flat.module, self.batches)
+        return self.flat.module
+
+    def at_each(self, scales: Mapping[str, float]) -> nn.Module:
+        """The module in which each layer's task vector has a scale of its own (0 for a layer that is not named)."""
+        for name, place in self.flat.places.items():
+            scale = scales.get(layer_of(name), 0.0)
+            torch.add(self._base[place], self._vector[place], alpha=scale, out=self.flat.vector[place])
+        recalibrate(self.flat.module, self.batches)
+        return self.flat.module

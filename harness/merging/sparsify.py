@@ -1,0 +1,157 @@
+"""Ways to make a task vector sparse: by magnitude (TIES), at random (DARE), without outliers (Breadcrumbs), MAGPRUNE.
+
+What implementations differ in is a parameter of each. A random one is given its uniform draws, so that any peer's mask
+can be reproduced; ``uniform_draws`` makes those that depend on nothing but the seed, the member and the tensor.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from harness.store import digest
+
+Keep = Literal["kthvalue", "exactly", "at_least_one"]
+"""How many entries of n a density keeps: ``exactly`` int(density * n); ``at_least_one`` of them; or, as the authors of
+TIES, all that are ``>= kthvalue(n - int(density * n))``, which is one more, and all that equal it."""
+
+Rescale = Literal["none", "inverse", "l1"]
+"""What makes up for dropped entries: nothing, 1 / (probability to be kept), or the tensor's L1 norm restored."""
+
+Rows = Literal["outputs", "second_axis"]
+"""What MAGPRUNE ranks together: all that feeds one output (its paper), or what differs in the second axis alone
+(mergekit); the two are one for matrices, not for convolutions."""
+
+
+def trim(tensor: Tensor, density: float, keep: Keep = "at_least_one") -> Tensor:
+    """Zero all but the largest magnitudes; the lowest index first among equals (TIES, arXiv:2306.01708, step 1).
+
+    With ``kthvalue`` nothing is trimmed at density 1, at which the authors' code fails.
+    """
+    size = tensor.numel()
+    magnitude = tensor.abs().flatten()
+    if keep == "kthvalue":
+        kept = magnitude >= kth_largest(magnitude, min(size, int(density * size) + 1))
+        return tensor * kept.view_as(tensor)
+    fewest = 1 if keep == "at_least_one" and density > 0 else 0
+    count = max(fewest, int(density * size))
+    if not 0 < count < size:
+        return tensor if count else torch.zeros_like(tensor)
+    # hardshrink instead of a mask: on a CPU it is many times as fast
+    smallest = kth_largest(magnitude, count)
+    below = torch.nextafter(smallest, torch.zeros_like(smallest))
+    trimmed, whole = (functional.hardshrink(tensor, float(limit)).flatten() for limit in (smallest, below))
+    missing = count - int(torch.count_nonzero(trimmed))
+    place = _first_with(magnitude == smallest, missing)
+    trimmed[:place] = whole[:place]
+    return trimmed.view_as(tensor)
+
+
+def trim_outliers(tensor: Tensor, density: float, outliers: float) -> Tensor:
+    """Zero the largest magnitudes, and the smallest until a share of ``density`` is left (arXiv:2312.06795).
+
+    Exactly ``int(density * size)`` entries stay. ``int(outliers * size)`` of the largest go, or fewer where that would
+    leave too few. Among equals the later one counts as the larger, as in mergekit's ascending sort.
+    """
+    size = tensor.numel()
+    kept = int(density * size)
+    removed = min(int(outliers * size), size - kept)
+    magnitude = tensor.abs().flatten()
+    inside = _largest(magnitude, kept + removed, last=True) & ~_largest(magnitude, removed, last=True)
+    return tensor * inside.view_as(tensor)
+
+
+def kth_largest(magnitude: Tensor, k: int) -> Tensor:
+    """The k-th largest of magnitudes [d], k from 1.
+
+    Floats that are not negative are ordered as their bits are, so two histograms of 16 bits find it without a sort or
+    a partition: on a CPU in a third of the time of ``kthvalue``, and equal values do not slow it down.
+    """
+    if magnitude.dtype != torch.float32 or magnitude.device.type != "cpu" or len(magnitude) < 4096:
+        return magnitude.kthvalue(len(magnitude) - k + 1).values
+    bits = magnitude.view(torch.int32)
+    reached = torch.bincount(bits >> 16, minlength=1 << 15).flip(0).cumsum(0)  # in this bin or a higher one
+    place = int(torch.searchsorted(reached, k))
+    start = ((1 << 15) - 1 - place) << 16
+    inside = (bits - start).clamp_(-1, 1 << 16).add_(1)  # 0 for what is below the bin, the last for what is above it
+    missing = k - (int(reached[place - 1]) if place else 0)
+    reached = torch.bincount(inside, minlength=(1 << 16) + 2)[1:-1].flip(0).cumsum(0)
+    found = start + (1 << 16) - 1 - int(torch.searchsorted(reached, missing))
+    return torch.tensor(found, dtype=torch.int32).view(torch.float32)
+
+
+def _largest(magnitude: Tensor, count: int, *, last: bool = False) -> Tensor:
+    """Which [d] are the ``count`` largest of a vector [d]: of equals the first ones (or the last), without a sort."""
+    size = len(magnitude)
+    if not 0 < count < size:
+        return torch.full((size,), count >= size, device=magnitude.device)
+    smallest = kth_largest(magnitude, count)
+    found, equal = magnitude > smallest, magnitude == smallest
+    missing = count - int(torch.count_nonzero(found))
+    if last:
+        place = _first_with(equal, int(torch.count_nonzero(equal)) - missing)
+        found[place:] |= equal[place:]
+    else:
+        place = _first_with(equal, missing)
+        found[:place] |= equal[:place]
+    return found
+
+
+def _first_with(mask: Tensor, count: int) -> int:
+    """The least length of a start of the mask [d] that holds ``count`` true entries, by bisection."""
+    low, high, counted = -1, len(mask) if count else 0, 0
+    while high - low > 1:
+        middle = (low + high) // 2
+        more = int(torch.count_nonzero(mask[max(low, 0) : middle]))
+        if counted + more >= count:
+            high = middle
+        else:
+            low, counted = middle, counted + more
+    return high
+
+
+def drop(tensor: Tensor, probability: float | Tensor, draws: Tensor, rescale: Rescale = "inverse") -> Tensor:
+    """Zero the entries whose uniform draw in [0, 1) is not below their probability to be kept (DARE, arXiv:2311.03099).
+
+    ``draws`` has the tensor's shape, ``probability`` is one for all or one for each. ``inverse`` keeps the expected
+    value of every entry, and ``l1`` (mergekit's) the sum of magnitudes of this draw; a tensor that is dropped whole
+    stays 0 with either.
+    """
+    kept = draws < probability
+    if rescale == "inverse":
+        return torch.where(kept, tensor / probability, 0.0)  # which may divide by 0 where nothing is kept
+    sparse = tensor * kept
+    if rescale == "l1" and (left := sparse.abs().sum()) > 0:
+        return sparse * (tensor.abs().sum() / left)
+    return sparse
+
+
+def magprune_probabilities(tensor: Tensor, density: float, epsilon: float, rows: Rows = "outputs") -> Tensor:
+    """Each entry's probability to be kept, in the tensor's shape: larger ones are likelier (DELLA, arXiv:2406.11617).
+
+    It rises evenly with the rank of the magnitude in its row, from ``density - epsilon`` to ``density + epsilon``
+    (the authors call ``2 epsilon`` the window), the lower index below among equals; ``density`` if alone in its row.
+    """
+    table = tensor.reshape(1, -1) if tensor.dim() < 2 else tensor
+    if rows == "outputs":
+        table = table.flatten(1)
+    width = table.shape[1]
+    order = table.abs().argsort(dim=1, stable=True)
+    places = torch.arange(width, device=tensor.device).view(1, width, *[1] * (table.dim() - 2))
+    ranks = torch.empty_like(order).scatter_(1, order, places.expand_as(order))
+    share = ranks.to(tensor.dtype) / (width - 1) if width > 1 else torch.full_like(table, 0.5)
+    return ((density - epsilon) + share * 2 * epsilon).view_as(tensor)
+
+
+def uniform_draws(shape: Sequence[int], seed: int, member: str, name: str) -> Tensor:
+    """Uniform draws in [0, 1) of this shape, in float32 on the CPU, that belong to this seed, member and tensor.
+
+    Neither the global generator, nor the member's position, nor the order of the tensors has a part in them. ``member``
+    is what identifies its content (a digest): copies of one model have the same draws.
+    """
+    generator = torch.Generator().manual_seed(int(digest([seed, member, name])[:15], 16))
+    return torch.rand(tuple(shape), generator=generator)

@@ -1,0 +1,40 @@
+"""EMA: the exponential moving average of one training run's checkpoints."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from harness.combinations import SingleModel, merged_model
+from harness.merging.ema import exponential_average
+from harness.merging.guards import check_mergeable
+from harness.methods.output.checkpoint_ensemble import last_checkpoints
+from harness.models.weights import load_module
+from harness.registry import method
+from harness.types import Ingredients
+
+
+@method(
+    "ema",
+    family="weights",
+    summary="The exponential moving average of one run's checkpoints, in time order.",
+    paper="Polyak and Juditsky 1992; as torch.optim.swa_utils.AveragedModel",
+    needs={"members", "train"},
+    pool="checkpoints",
+    order_sensitive=True,
+    identical_members_unchanged=True,
+    small=({}, {"decay": 0.9}),
+)
+def ema(ingredients: Ingredients, *, decay: Annotated[float, Field(ge=0, le=1)] = 0.5) -> SingleModel:
+    """``decay`` is per checkpoint, not per step: with 0.5 the last two or three of them are most of the average."""
+    checkpoints = last_checkpoints(ingredients, len(ingredients.members))
+    check_mergeable(checkpoints)
+    last = checkpoints[-1]
+    if len(checkpoints) == 1 or decay == 0:
+        module = load_module(last).to(ingredients.device)
+    else:
+        weights = exponential_average([member.weights for member in checkpoints], decay)
+        module = merged_model(last.architecture, weights, ingredients.train.inputs, ingredients.device)
+    details = {"checkpoints": [f"epoch {member.provenance['epochs']}" for member in checkpoints]}
+    return SingleModel(last.architecture, module, details)

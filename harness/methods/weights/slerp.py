@@ -1,0 +1,47 @@
+"""SLERP: two members, interpolated along the arc between them."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from harness.combinations import SingleModel, merged_model
+from harness.merging import slerp as kernel
+from harness.merging.guards import check_mergeable, different_starts
+from harness.registry import method
+from harness.types import Ingredients, NotApplicable
+
+Position = Annotated[int, Field(ge=0)]
+
+
+@method(
+    "slerp",
+    family="weights",
+    summary="Two members' weights, interpolated along the arc between them instead of the chord.",
+    paper="Shoemake 1985, doi:10.1145/325334.325242 (quaternions); the same for weights as in mergekit 0.1.5",
+    needs={"members", "train"},
+    order_sensitive=True,
+    identical_members_unchanged=True,
+    small=({}, {"t": 0.3, "scope": "model", "first": 2, "second": 0}),
+)
+def slerp(
+    ingredients: Ingredients,
+    *,
+    t: Annotated[float, Field(ge=0, le=1)] = 0.5,
+    first: Position = 0,
+    second: Position = 1,
+    scope: Literal["tensor", "model"] = "tensor",
+) -> SingleModel:
+    """From the member at position ``first`` (t = 0) to that at ``second`` (t = 1), by the angle of a ``scope``."""
+    members = ingredients.members
+    if max(first, second) >= len(members):
+        raise NotApplicable(f"there is no member {max(first, second)}: the pool has {len(members)}")
+    pair = members[first], members[second]
+    check_mergeable(pair)
+    weights = kernel.slerp(pair[0].weights, pair[1].weights, t, scope)
+    module = merged_model(pair[0].architecture, weights, ingredients.train.inputs, ingredients.device)
+    details = {"members": [member.name for member in pair]}
+    if warning := different_starts(pair):
+        details["warnings"] = [warning]
+    return SingleModel(pair[0].architecture, module, details)
