@@ -14,6 +14,7 @@ from pydantic import Field
 from harness import registry, strict_yaml
 from harness.errors import BadInput
 from harness.store import digest
+from harness.strict_model import STRICT, read_model
 from harness.tasks import TaskReference
 
 MAIN = "main"
@@ -23,7 +24,7 @@ Count = Annotated[int, Field(ge=1)]
 
 
 class _Strict(pydantic.BaseModel):
-    model_config = pydantic.ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+    model_config = STRICT
 
 
 class Vary(_Strict):
@@ -181,12 +182,7 @@ class Suite:
 def read_suite(path: Path, tasks: Collection[str], architectures: Collection[str]) -> Suite:
     """Read a suite file; every fault is one line with its place, the known choices and the nearest of them."""
     document = strict_yaml.read(path)
-    if not isinstance(document.value, dict):
-        raise BadInput("a suite file holds keys and values", place=document.place(()))
-    try:
-        file = SuiteFile.model_validate(document.value)
-    except pydantic.ValidationError as error:
-        raise _first_fault(error, document) from None
+    file = read_model(SuiteFile, document, "a suite file", empty={"members": "the pool is empty: 'members' is 0"})
     if isinstance(file.task, str):
         _known("task", file.task, tasks, document.place(("task",)))
     if MAIN in file.pools:
@@ -335,62 +331,6 @@ def _word(value: Any) -> str:
     if isinstance(value, float) and value.is_integer() and abs(value) < 1e15:
         return str(int(value))
     return "none" if value is None else str(value)
-
-
-def _first_fault(error: pydantic.ValidationError, document: strict_yaml.Document) -> BadInput:
-    """The fault that stands first in the file, in words; a missing key comes last: it may only be misspelled."""
-
-    def rank(fault: Any) -> tuple[bool, int, int]:
-        line = document.line(_path(fault["loc"], document))
-        return fault["type"] == "missing", line, -len(fault["loc"])
-
-    fault = min(error.errors(), key=rank)
-    path = _path(fault["loc"], document)
-    place, name = document.place(path), str(path[-1]) if path else "the suite"
-    for part in reversed(path):  # an item of a list is named by the list's key
-        if isinstance(part, str):
-            name = part
-            break
-    if fault["type"] == "extra_forbidden":
-        return BadInput(f"unknown key '{name}'", place=place, given=name, choices=_keys_at(path[:-1]))
-    if fault["type"] == "missing":
-        missing = str(fault["loc"][-1])
-        return BadInput(f"the key '{missing}' is missing", place=document.place(path[:-1]))
-    message = fault["msg"].replace("Input should", "it should")
-    problem = f"bad value {fault['input']!r} for '{name}'"
-    if fault["type"] == "too_short" or (name == "members" and fault["input"] == 0):
-        problem = f"'{name}' is empty" if name != "members" else "the pool is empty: 'members' is 0"
-    return BadInput(problem, place=place, hint=message)
-
-
-def _path(location: Sequence[Any], document: strict_yaml.Document) -> strict_yaml.Position:
-    """A pydantic location without the parts that name a branch of a union and not a key of the file."""
-    path: strict_yaml.Position = ()
-    value = document.value
-    for i, part in enumerate(location):
-        inside = isinstance(value, dict) and part in value
-        if isinstance(value, list) and isinstance(part, int) and part < len(value):
-            inside = True
-        if inside:
-            value = value[part]
-            path = (*path, part)
-        elif i == len(location) - 1 and isinstance(value, dict) and isinstance(part, str) and "[" not in part:
-            path = (*path, part)
-    return path
-
-
-def _keys_at(path: strict_yaml.Position) -> list[str]:
-    """The keys that a place in a suite file knows."""
-    model: type[pydantic.BaseModel] = SuiteFile
-    children: dict[type[pydantic.BaseModel], dict[str, type[pydantic.BaseModel]]] = {
-        SuiteFile: {"task": LmEval, "pool": PoolSpec, "pools": PoolSpec, "correlate": Correlate, "cost": CostSpec},
-        PoolSpec: {"train": TrainPool, "hf": HfPool},
-        TrainPool: {"vary": Vary},
-        Correlate: {"subsets": Subsets},
-    }
-    for part in path:
-        model = children.get(model, {}).get(str(part), model)
-    return list(model.model_fields)
 
 
 def json_schema(tasks: Collection[str], architectures: Collection[str]) -> dict[str, Any]:

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from harness.formats import percent, points, points_interval, ratio
 from harness.report.evidence import Evidence, best, is_one_model
-from harness.report.formats import percent, points, points_interval, ratio
 
 
 @dataclass(frozen=True)

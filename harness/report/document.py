@@ -11,7 +11,7 @@ from typing import Any
 
 import jinja2
 
-from harness.report import formats
+from harness import formats
 from harness.report.answer import Answer, answer
 from harness.report.claims import Claim, as_json, claims
 from harness.report.evidence import Evidence

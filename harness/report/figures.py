@@ -17,9 +17,9 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
 from harness.evaluate.metrics import reliability_bins
+from harness.formats import number
 from harness.report.answer import correlation_words
 from harness.report.evidence import Evidence, best
-from harness.report.formats import number
 
 # Okabe and Ito's palette, which colour-blind readers can tell apart; the shapes say the same again.
 FAMILIES = {
