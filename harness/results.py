@@ -76,6 +76,28 @@ VARIANT_COLUMNS: dict[str, str] = {
 }
 """The columns of variants.csv, in order. Columns are added, never renamed, without a new schema version."""
 
+METRICS = tuple(
+    column
+    for column in VARIANT_COLUMNS
+    if column
+    not in ("variant", "family", "method", "pool", "params", "members", "seed", "status", "reason", "n", "verdict",
+            "pareto")
+    and not column.endswith(("_low", "_high", "_source"))
+)  # fmt: skip
+"""The columns of variants.csv that are numbers to judge a variant by; scores.parquet has a row for each."""
+
+SCORE_COLUMNS = {
+    "variant": "name",
+    "seed": "the suite's seed, or 'all'",
+    "metric": "a column of variants.csv, or lm-eval's metric/task",
+    "value": "its value",
+    "low": "95 % interval, where it has one",
+    "high": "",
+    "n": "test examples",
+    "source": "where the value comes from",
+}
+"""The columns of scores.parquet."""
+
 EXAMPLE_COLUMNS = {
     "variant": "name",
     "seed": "the suite's seed",
@@ -123,6 +145,8 @@ RUN_FIELDS = {
     "versions": "of Python and the libraries that compute",
     "devices": "[{name, kind, memory_bytes}]",
     "engine": "{name, workers, threads_per_worker}",
+    "dtype": "in which predictions are computed and combined",
+    "batch_policy": "{test: examples in a batch}: results may differ in the last digits with it",
     "seeds": "as run",
     "limit": "test examples kept by --limit; null for all",
     "only": "the --only filter; null for all variants",
@@ -162,10 +186,15 @@ class Run:
         return pd.read_parquet(path) if path.is_file() else None
 
     @cached_property
+    def scores(self) -> pd.DataFrame:
+        """scores.parquet: a row per variant, seed and metric that has a value; empty where the folder is without it."""
+        path = self.folder / "scores.parquet"
+        return pd.read_parquet(path) if path.is_file() else pd.DataFrame(columns=list(SCORE_COLUMNS))
+
+    @cached_property
     def measures(self) -> pd.DataFrame:
         """Scores per task that lm-eval gave, over all seeds: variants by "metric/task"; empty where there are none."""
-        path = self.folder / "scores.parquet"
-        table = pd.read_parquet(path) if path.is_file() else pd.DataFrame(columns=["source", "seed", "metric"])
+        table = self.scores
         rows = table[(table["source"] == "lm-eval") & (table["seed"] == ALL_SEEDS) & table["metric"].str.contains("/")]
         return rows.pivot(index="variant", columns="metric", values="value") if len(rows) else pd.DataFrame()
 

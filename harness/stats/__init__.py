@@ -1,5 +1,6 @@
 """Intervals, paired comparisons, decisions and correlations."""
 
+from harness.stats.components import CrossedMean, crossed_mean
 from harness.stats.correlations import FEWEST_RESAMPLES, Correlation, correlation
 from harness.stats.decisions import (
     NonInferiority,
@@ -26,6 +27,7 @@ __all__ = [
     "FEWEST_RESAMPLES",
     "LEVEL",
     "Correlation",
+    "CrossedMean",
     "Interval",
     "NonInferiority",
     "Verdict",
@@ -34,6 +36,7 @@ __all__ = [
     "bootstrap_mean",
     "clustered_difference",
     "correlation",
+    "crossed_mean",
     "ece_over_seeds",
     "examples_needed",
     "holm",

@@ -8,15 +8,15 @@ from typing import Literal
 
 import numpy as np
 
-from harness.stats.interval import Interval, percentile_interval
+from harness.stats.components import crossed_mean
+from harness.stats.interval import Interval
 from harness.stats.proportions import paired_proportions, paired_score
-from harness.stats.resampling import means_over_seeds
 
 FEWEST_DISCORDANT = 10
-"""With fewer items on which right and wrong differ, a bootstrap is too sure of itself and the score test decides."""
+"""With fewer items on which right and wrong differ, a variance says little and the score test decides."""
 
 FEWEST_ITEMS = 30
-"""A bootstrap of fewer items decides nothing."""
+"""The mean of fewer losses is not normal enough to decide anything."""
 
 Verdict = Literal["better", "worse", "unclear"]
 MarginVerdict = Literal["pass", "fail", "inconclusive"]
@@ -45,7 +45,7 @@ class NonInferiority:
     p_inferior: float
     """Of seeing such a difference or a higher one if the candidate were worse by the margin: small is a pass."""
     p_not_inferior: float
-    """Of seeing such a difference or a lower one if the candidate were worse by no more than that: small is a fail."""
+    """Of seeing such a difference or a lower one if the candidate were worse by the margin: small is a fail."""
     item_variance: float
     """Of the difference from item to item, which more items average out."""
     seed_variance: float
@@ -61,21 +61,18 @@ class NonInferiority:
 
 
 def non_inferiority(
-    candidate: np.ndarray, reference: np.ndarray, margin: float, alpha: float = 0.05, draws: int = 10_000, seed: int = 0
+    candidate: np.ndarray, reference: np.ndarray, margin: float, alpha: float = 0.05
 ) -> NonInferiority:
     """Test whether the candidate is worse than the reference by more than ``margin``.
 
-    Right and wrong answers of one seed are tested by Tango's score test; everything else by a bootstrap over seeds and
-    items (``over_seeds``), whose p-values are the shares of draws on either side of the margin: never below
-    1 / (draws + 1), so that 10,000 draws can decide 500 comparisons under Holm's correction.
+    Right and wrong answers of one seed, or with hardly a difference, are tested by Tango's score test; everything else
+    by Student's t with the variance of seeds and items (``crossed_mean``).
 
     Args:
         candidate: [S, N] a score per seed and item, higher is better (negate a loss).
         reference: [S, N] the same of the reference, on the same items.
         margin: the drop in the mean that is accepted, >= 0.
         alpha: level of either one-sided test.
-        draws: resamples of a bootstrap.
-        seed: of the resampling.
 
     Raises:
         ValueError: for shapes that differ or are no table, or scores that are not finite.
@@ -89,10 +86,14 @@ def non_inferiority(
     outcomes = bool(np.isin(candidate, (0, 1)).all() and np.isin(reference, (0, 1)).all())
     discordant = int(difference.any(axis=0).sum())
     if outcomes and (len(difference) == 1 or discordant < FEWEST_DISCORDANT):
-        found, p_inferior, p_not = _by_score(difference, margin, alpha)
-    else:
-        found, p_inferior, p_not = _by_bootstrap(difference, margin, alpha, draws, seed)
-    return NonInferiority(found, margin, p_inferior, p_not, *_variances(difference, margin))
+        return _by_score(difference, margin, alpha)
+    if difference.shape[1] < FEWEST_ITEMS:
+        unknown = Interval(float(difference.mean()), np.nan, np.nan, difference.shape[1])
+        return NonInferiority(unknown, margin, 1.0, 1.0, float(difference.var()), 0.0)
+    found = crossed_mean(difference)
+    p_inferior = found.p_below(-margin)
+    interval = found.interval(1 - 2 * alpha)
+    return NonInferiority(interval, margin, p_inferior, 1 - p_inferior, found.item_variance, found.seed_variance)
 
 
 def non_inferiority_verdict(p_inferior: float, p_not_inferior: float, alpha: float = 0.05) -> MarginVerdict:
@@ -102,7 +103,7 @@ def non_inferiority_verdict(p_inferior: float, p_not_inferior: float, alpha: flo
     return "fail" if p_not_inferior <= alpha else "inconclusive"
 
 
-def _by_score(difference: np.ndarray, margin: float, alpha: float) -> tuple[Interval, float, float]:
+def _by_score(difference: np.ndarray, margin: float, alpha: float) -> NonInferiority:
     from scipy.stats import norm
 
     seeds, items = difference.shape
@@ -111,28 +112,10 @@ def _by_score(difference: np.ndarray, margin: float, alpha: float) -> tuple[Inte
     # Means over seeds are rounded outwards: the interval is of whole counts.
     low = paired_proportions(int(gained), int(np.ceil(lost)), items, 1 - 2 * alpha).low
     high = paired_proportions(int(np.ceil(gained)), int(lost), items, 1 - 2 * alpha).high
-    return Interval((gained - lost) / items, low, high, items), float(norm.sf(z)), float(norm.cdf(z))
-
-
-def _by_bootstrap(
-    difference: np.ndarray, margin: float, alpha: float, draws: int, seed: int
-) -> tuple[Interval, float, float]:
-    value, items = float(difference.mean()), difference.shape[1]
-    if items < FEWEST_ITEMS:
-        return Interval(value, np.nan, np.nan, items), 1.0, 1.0
-    resampled = means_over_seeds(difference, draws, seed)
-    below = int((resampled < -margin).sum())
-    found = percentile_interval(value, resampled, items, 1 - 2 * alpha)
-    return found, (1 + below) / (1 + draws), (1 + draws - below) / (1 + draws)
-
-
-def _variances(difference: np.ndarray, margin: float) -> tuple[float, float]:
-    """From item to item, and of the mean over seeds beyond what items that differ between seeds explain."""
-    seeds, items = difference.shape
+    interval = Interval((gained - lost) / items, low, high, items)
     # Models that never differed: those the test has to exclude are a margin apart.
-    of_items = float(difference.mean(axis=0).var()) or margin * (1 - margin)
-    within = float(difference.var(axis=0).mean()) / items
-    return of_items, max(0.0, float(difference.mean(axis=1).var()) - within) / seeds
+    variance = float(difference.mean(axis=0).var()) or margin * (1 - margin)
+    return NonInferiority(interval, margin, float(norm.sf(z)), float(norm.cdf(z)), variance, 0.0)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

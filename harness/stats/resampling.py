@@ -115,16 +115,11 @@ def over_seeds(values: np.ndarray, draws: int = 10_000, seed: int = 0) -> Interv
         ValueError: if ``values`` is not a table with at least one seed and one item.
     """
     values = np.asarray(values, np.float64)
-    resampled = means_over_seeds(values, draws, seed)
-    return percentile_interval(float(values.mean()), resampled, values.shape[1])
-
-
-def means_over_seeds(values: np.ndarray, draws: int = 10_000, seed: int = 0) -> np.ndarray:
-    """The resampled means [draws] behind ``over_seeds``; errors as there."""
     if values.ndim != 2 or not values.size:
         raise ValueError(f"values have shape {values.shape}, expected [seeds, items]")
-    per_seed = _resampled_means(values.T, resample_counts(values.shape[1], draws, seed))  # [draws, S]
-    return _resampled_over_seeds(per_seed, draws, seed)
+    items = values.shape[1]
+    per_seed = _resampled_means(values.T, resample_counts(items, draws, seed))  # [draws, S]
+    return percentile_interval(float(values.mean()), _resampled_over_seeds(per_seed, draws, seed), items)
 
 
 def _resampled_over_seeds(per_seed: np.ndarray, draws: int, seed: int) -> np.ndarray:
