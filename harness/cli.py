@@ -179,6 +179,52 @@ def baseline_show(
     print(describe(baselines_folder(out) / name))
 
 
+@app.command()
+def compare(
+    first: Annotated[Path, typer.Argument(help="A finished run's folder.", metavar="RUN_A")],
+    second: Annotated[Path, typer.Argument(help="Another's; this one minus RUN_A is shown.", metavar="RUN_B")],
+    as_json: Annotated[bool, typer.Option("--json", help="JSON instead of a table.")] = False,
+) -> None:
+    """Compare the variants of two runs by name, paired by example and seed; or say why they are not comparable.
+
+    better and worse are of RUN_B, by accuracy, corrected for the number of variants (Benjamini-Hochberg).
+    """
+    from harness import compare as comparing
+    from harness.gate.evidence import read_tables
+    from harness.terminal_table import print_table
+
+    found = comparing.compare(read_tables(first), read_tables(second))
+    if as_json:
+        print(json.dumps(comparing.as_json(found), indent=1, allow_nan=False))
+        return
+    columns, rows = comparing.as_rows(found)
+    print_table(columns, rows)
+    for line in comparing.notes(found):
+        print(line)
+
+
+@app.command()
+def history(
+    suite: Annotated[str | None, typer.Argument(help="A suite's name; all by default.", metavar="SUITE")] = None,
+    out: Out = Path("results"),
+) -> None:
+    """Print the scores of a suite over its runs, oldest first: the reference, and the best variant of each family."""
+    from harness import history as of
+    from harness.formats import percent, percent_interval
+    from harness.terminal_table import print_table
+
+    for run in of.newest_runs(out, suite):
+        rows = [
+            [entry.run_id, what, score.variant, percent(score.accuracy), percent_interval(score.low, score.high), marks]
+            for entry in of.history(run)
+            for marks in ["; ".join(entry.marks)]
+            for what, score in [("reference", entry.reference), *sorted(entry.best.items())]
+            if score
+        ]
+        print(f"{run.record['suite']['name']}: accuracy, and the best variant of each family")
+        print_table(["run", "", "variant", "accuracy", "interval", "marks"], rows, right={"accuracy"})
+
+
 @app.command("lm-eval", context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
              add_help_option=False)  # fmt: skip
 def lm_eval(context: typer.Context) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -150,7 +151,8 @@ RUN_FIELDS = {
     "seeds": "as run",
     "limit": "test examples kept by --limit; null for all",
     "only": "the --only filter; null for all variants",
-    "task": "{name, title, source, classes, splits: {train, heldout, test}, documents: {task: how many are scored}}",
+    "task": "{name, title, source, digest, classes, splits: {train, heldout, test}, "
+    "documents: {task: how many are scored}}",
     "reference": "{variant, members: {seed: which member it is}}",
     "pools": "{pool: {kind, architectures, members, seeds: {seed: {train_seconds, members: [{name, ...}]}}}}",
     "summary": "{variants, ok, not_applicable, failed, jobs_run, jobs_reused, predict_seconds, combine_seconds, "
@@ -235,6 +237,15 @@ def read_run(folder: Path) -> Run:
         if not (folder / name).is_file():
             raise BadInput(f"{name} is missing", place=str(folder), hint="run the suite again")
     return Run(folder, record)
+
+
+def data_difference(record: Mapping[str, Any], other: Mapping[str, Any]) -> str | None:
+    """How the data of two runs (their run.json) differs; None where it is the same, as far as both record it."""
+    ours, theirs = record["task"], other["task"]
+    words = {"name": "task", "source": "task's source", "splits": "size of its splits",
+             "documents": "number of test documents", "digest": "content"}  # fmt: skip
+    return next((f"other data: the {word} differs" for key, word in words.items()
+                 if key in ours and key in theirs and ours[key] != theirs[key]), None)  # fmt: skip
 
 
 def runs_below(root: Path) -> list[Path]:

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from harness import cli
+from tests.gate.planted import coins, planted, saved
 
 SUITE = """suite: tiny
 task: digits
@@ -97,6 +98,8 @@ def test_run_prints_the_folder_and_keeps_everything_else_off_stdout(capsys, tmp_
     assert "predict_seconds" in err
     code, out, _ = call(capsys, "ls", "runs", "--out", tmp_path / "results")
     assert "complete, 2 of 2 variants ok" in out
+    code, out, _ = call(capsys, "history", "tiny", "--out", tmp_path / "results")
+    assert [line.split()[1] for line in out.splitlines()[2:]] == ["reference", "output", "single"]
     code, out, _ = call(capsys, "cache", "verify", "--out", tmp_path / "results")
     assert (code, out) == (0, "")
     damaged = next((tmp_path / "results/.store/training").rglob("*.safetensors"))
@@ -115,3 +118,27 @@ def test_the_schema_and_the_lists_know_every_method(capsys):
         assert f'"{name}"' in out
     _, tasks, _ = call(capsys, "ls", "tasks")
     assert "mnist5k" in tasks
+
+
+def test_compare_prints_a_table_or_json_and_refuses_what_is_no_run(capsys, tmp_path):
+    first = saved(planted({"linear": coins(0.8), "old": coins(0.8)}), tmp_path / "a")
+    second = saved(planted({"linear": coins(0.9)}), tmp_path / "b")
+    code, out, _ = call(capsys, "compare", first, second)
+    assert code == 0
+    row = next(line for line in out.splitlines() if line.startswith("linear"))
+    assert row.split()[1:3] == ["better", "+10.00"]
+    assert "only in the first run: old" in out
+    code, out, _ = call(capsys, "compare", first, second, "--json")
+    assert code == 0
+    assert json.loads(out)["variants"][0]["verdict"] == "better"
+    for pair in ((first, tmp_path), (tmp_path / "none", second)):
+        code, out, err = call(capsys, "compare", *pair)
+        assert (code, out, err.count("\n")) == (2, "", 1)
+
+
+def test_history_lists_the_runs_of_a_suite_and_knows_the_others(capsys, tmp_path):
+    code, out, _ = call(capsys, "history", "--out", tmp_path)
+    assert (code, out) == (0, "")
+    code, _, err = call(capsys, "history", "mnist", "--out", tmp_path)
+    assert code == 2
+    assert "no runs" in err
