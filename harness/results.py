@@ -218,6 +218,19 @@ class Run:
         path = self.folder / "correlation.json"
         return read_json(path) if path.is_file() else []
 
+    def alone(self, variant: str, name: str) -> Run:
+        """A view of the run with one variant only, under another name; ``BadInput`` where it does not have it."""
+        known = self.variants["variant"].unique()
+        if variant not in known:
+            raise BadInput(f"the run has no variant '{variant}'", place=str(self.folder), given=variant, choices=known)
+        view = Run(self.folder, self.record)
+        for key in ("variants", "scores", "examples"):
+            table: pd.DataFrame | None = getattr(self, key)
+            if table is not None:
+                table = table[table["variant"] == variant].assign(variant=name)
+            view.__dict__[key] = table  # where the cached properties keep theirs
+        return view
+
 
 def read_run(folder: Path) -> Run:
     """A finished run; ``BadInput`` where the folder is none, or is of another schema version."""
