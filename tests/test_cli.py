@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from harness import cli
+from harness import cli, stats
 from tests.gate.planted import coins, planted, saved
 
 SUITE = """suite: tiny
@@ -14,6 +14,10 @@ pool:
 methods:
   - best_single
   - linear
+"""
+NO_DROP = """version: 1
+rules:
+- {id: no-drop, match: {metric: accuracy}, vs: baseline, max_drop: {abs: 0.02}, test: paired}
 """
 
 
@@ -98,6 +102,22 @@ def test_run_prints_the_folder_and_keeps_everything_else_off_stdout(capsys, tmp_
     assert "predict_seconds" in err
     code, out, _ = call(capsys, "ls", "runs", "--out", tmp_path / "results")
     assert "complete, 2 of 2 variants ok" in out
+    weights, policy = tmp_path / "weights", tmp_path / "policy.yaml"
+    code, out, _ = call(capsys, "export", folder, "best_single", weights)
+    assert (code, out.strip()) == (0, str(weights))
+    code, _, err = call(capsys, "export", folder, "linear", tmp_path / "none")
+    assert code == 2
+    assert "output rule over 2 models" in err
+    policy.write_text(NO_DROP)
+    candidate = ("gate", "--candidate", weights, "--suite", path, "--policy", policy, "--out", tmp_path / "results")
+    code, out, _ = call(capsys, *candidate, "--baseline", folder)
+    assert code == 0, out
+    assert "gate PASSED" in out
+    report = next((tmp_path / "results/tiny-candidate").glob("*-*/report.html"))
+    assert "candidate" in report.read_text()
+    code, _, err = call(capsys, *candidate)
+    assert code == 2
+    assert "--baseline RUN" in err
     code, out, _ = call(capsys, "history", "tiny", "--out", tmp_path / "results")
     assert [line.split()[1] for line in out.splitlines()[2:]] == ["reference", "output", "single"]
     code, out, _ = call(capsys, "cache", "verify", "--out", tmp_path / "results")
@@ -142,3 +162,30 @@ def test_history_lists_the_runs_of_a_suite_and_knows_the_others(capsys, tmp_path
     code, _, err = call(capsys, "history", "mnist", "--out", tmp_path)
     assert code == 2
     assert "no runs" in err
+
+
+def test_plan_says_how_many_examples_a_policy_lacks(capsys, tmp_path):
+    path, policy = tmp_path / "suite.yaml", tmp_path / "policy.yaml"
+    path.write_text(SUITE)
+    policy.write_text(NO_DROP)
+    plan = ("plan", path, "--out", tmp_path / "results")
+    code, out, _ = call(capsys, *plan, "--policy", policy)
+    assert code == 0
+    needed = stats.examples_needed(0.02, 0.1, alpha=0.05 / 2)
+    row = next(line for line in out.splitlines() if line.startswith("no-drop")).split()
+    assert row[1:7] == ["2", "2.00", "points", f"{needed:,}", "700", f"{needed - 700:,}"]
+    assert "too few" in out
+    earlier = saved(planted({"best_single": coins(0.8, seeds=2), "linear": coins(0.8, seeds=2)}), tmp_path / "run")
+    code, out, _ = call(capsys, *plan, "--policy", policy, "--from", earlier)
+    assert "between the seeds of the earlier run" in out
+    code, _, err = call(capsys, *plan, "--from", earlier)
+    assert (code, err.count("\n")) == (2, 1)
+
+
+@pytest.mark.parametrize(
+    "arguments", [(), ("run", "--candidate", "dir"), ("--candidate", "dir"), ("run", "--suite", "s")]
+)
+def test_a_gate_judges_one_thing(capsys, tmp_path, arguments):
+    (tmp_path / "policy.yaml").write_text(NO_DROP)
+    code, out, err = call(capsys, "gate", *arguments, "--policy", tmp_path / "policy.yaml")
+    assert (code, out, err.count("\n")) == (2, "", 1)
