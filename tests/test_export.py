@@ -11,7 +11,7 @@ from harness import runner
 from harness.errors import BadInput
 from harness.export import export
 from harness.models.folders import FolderModel, check_folder
-from harness.models.weights import module_with
+from harness.models.weights import module_with, save_network
 from harness.planning import Options, make_plan
 from harness.progress import Tracker
 from harness.results import read_run
@@ -129,3 +129,16 @@ def test_exported_networks_are_members_of_a_pool_of_folders(run, tmp_path):
     ours = found.examples[found.examples["variant"] == "member/index=1"]
     assert ours["prediction"].tolist() == theirs["prediction"].tolist()
     assert set(found.variants["status"]) == {"ok"}
+
+
+def test_a_folder_that_would_predict_otherwise_is_never_left(run, tmp_path, monkeypatch):
+    def careless(architecture, module, folder):
+        with torch.no_grad():
+            module.layers[1].bias += 1
+            save_network(architecture, module, folder)
+            module.layers[1].bias -= 1
+
+    monkeypatch.setattr("harness.export.save_network", careless)
+    with pytest.raises(BadInput, match="cannot be written down"):
+        export(run, "uniform_soup", tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []
