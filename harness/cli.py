@@ -122,7 +122,7 @@ def _print_power(planned: Any, policy: Path, earlier: Path | None) -> None:
     names = list(planned.variants[planned.seeds[0]])
     found = power.rule_powers(rules, names, examples, read_tables(earlier) if earlier else None)
     print(f"\nexamples to decide {policy} with power {power.POWER:g}, if the models are equal")
-    print_table(power.COLUMNS, power.as_rows(found, examples), right={"tests", "needs", "has", "lacks"})
+    print_table(power.COLUMNS, power.as_rows(found, examples), right={"tests", "needs", "has", "lacks", "power"})
 
 
 @app.command()
@@ -220,10 +220,25 @@ def model_index(
     name: Annotated[str | None, typer.Option(help="The model's name; the variant's by default.")] = None,
 ) -> None:
     """Print a variant's scores as metadata for a Hugging Face model card (the key model-index)."""
-    from harness.gate.model_index import model_index as as_yaml
+    from harness.gate.model_card import model_index as as_yaml
     from harness.results import read_run
 
     print(as_yaml(read_run(run), variant, name or variant), end="")
+
+
+@app.command("eval-results")
+def eval_results(
+    run: Annotated[Path, typer.Argument(help="A finished run's folder.", metavar="RUN")],
+    variant: Annotated[str, typer.Argument(help="A variant's name.", metavar="VARIANT")],
+    dataset: Annotated[str, typer.Option(help="The benchmark's dataset on the Hub, such as cais/hle.")],
+    task: Annotated[str, typer.Option(help="The benchmark's task id.")],
+    metric: Annotated[str, typer.Option(help="Which score.")] = "accuracy",
+) -> None:
+    """Print a variant's score as a file for .eval_results in a model's repository on the Hugging Face Hub."""
+    from harness.gate.model_card import eval_results as as_yaml
+    from harness.results import read_run
+
+    print(as_yaml(read_run(run), variant, dataset, task, metric), end="")
 
 
 @baseline.command("set")
@@ -342,7 +357,9 @@ def ls_tasks() -> None:
 @listing.command("suites")
 def ls_suites(folder: Annotated[Path, typer.Argument(help="Where suite files are.")] = Path("suites")) -> None:
     """The suite files of a folder, each with its question."""
-    for path in sorted(set(folder.glob("*.yaml")) - set(folder.glob("*.policy.yaml"))):
+    from harness.suite import suite_files
+
+    for path in suite_files(folder):
         print(f"{path}  {_suite(path).file.question}")
 
 

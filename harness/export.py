@@ -13,7 +13,7 @@ from harness import jobs
 from harness.combinations import DropoutPass, OutputCombination, SingleModel, load_combination
 from harness.combining import Linear
 from harness.errors import BadInput
-from harness.model_card import model_card
+from harness.model_readme import model_readme
 from harness.models import forward
 from harness.models.architectures import TRAINABLE
 from harness.models.folders import load_folder
@@ -58,7 +58,7 @@ def export(run: Run, variant: str, target: Path, seed: int | None = None) -> Pat
         _write(architecture, module, tokenizer, fresh)
         if not _same(_read(fresh, architecture), module, inputs):
             raise BadInput(f"'{variant}' cannot be written down as one {architecture.name}", place=str(target))
-        (fresh / "README.md").write_text(model_card(run, variant, seed), encoding="utf-8")
+        (fresh / "README.md").write_text(model_readme(run, variant, seed), encoding="utf-8")
         fresh.chmod(0o755)
         if target.exists():
             target.rmdir()

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import BadInput
-from harness.results import ALL_SEEDS, Run, data_difference, read_run
+from harness.results import ALL_SEEDS, Run, data_difference, read_run, runs_below
 
 
 @dataclass(frozen=True)
@@ -51,9 +51,8 @@ def newest_runs(out: Path, suite: str | None = None) -> list[Run]:
     Raises:
         BadInput: where the suite has no runs there.
     """
-    folders = sorted({path.parent.parent for path in Path(out).glob("*/*/run.json")})
     found = {}
-    for folder in folders:
+    for folder in sorted({path.parent for path in runs_below(out)}):
         runs = [run for run in _runs_in(folder) if run.record["suite"]["name"] == folder.name]
         if runs:
             found[folder.name] = max(runs, key=_order)

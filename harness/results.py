@@ -16,6 +16,9 @@ from harness.store import read_json
 
 SCHEMA_VERSION = 1
 
+BASELINES = "baselines"
+"""The folder of a results folder that holds copies of runs to compare with."""
+
 ALL_SEEDS = "all"
 """The value of ``seed`` in the row that summarises all seeds of a variant."""
 
@@ -262,5 +265,6 @@ def data_difference(record: Mapping[str, Any], other: Mapping[str, Any]) -> str 
 
 
 def runs_below(root: Path) -> list[Path]:
-    """The folders of all finished runs below a results folder, oldest first within each suite."""
-    return sorted(p.parent for p in Path(root).glob("*/*/run.json") if not p.parent.is_symlink())
+    """The folders of all finished runs below a results folder, oldest first within each suite; baselines are copies."""
+    found = (path.parent for path in Path(root).glob("*/*/run.json") if not path.parent.is_symlink())
+    return sorted(folder for folder in found if folder.parent.name != BASELINES)

@@ -179,6 +179,11 @@ class Suite:
     variants: tuple[Variant, ...]
 
 
+def suite_files(folder: Path) -> list[Path]:
+    """The suite files of a folder; policies of a gate, ``*.policy.yaml``, lie beside them."""
+    return sorted(path for path in folder.glob("*.yaml") if not path.name.endswith(".policy.yaml"))
+
+
 def read_suite(path: Path, tasks: Collection[str], architectures: Collection[str]) -> Suite:
     """Read a suite file; every fault is one line with its place, the known choices and the nearest of them."""
     document = strict_yaml.read(path)

@@ -13,9 +13,9 @@ from harness import registry, strict_yaml, tasks
 from harness.errors import BadInput
 from harness.models.architectures import ARCHITECTURES
 from harness.models.recipes import member_digests, plan_pool
-from harness.suite import TrainPool, json_schema, read_suite, variant_name
+from harness.suite import TrainPool, json_schema, read_suite, suite_files, variant_name
 
-SUITES = sorted((Path(__file__).parents[1] / "suites").glob("*.yaml"))
+SUITES = suite_files(Path(__file__).parents[1] / "suites")
 SMOKE = Path(__file__).parents[1] / "suites/smoke.yaml"
 
 BASE = """suite: t

@@ -11,7 +11,7 @@ from pathlib import Path
 from harness.errors import BadInput
 from harness.gate.comparable import run_faults
 from harness.gate.evidence import read_tables
-from harness.results import Run
+from harness.results import BASELINES, Run
 from harness.store import digest, file_digest, read_json, write_json
 
 FILES = ("run.json", "variants.csv", "details.json", "scores.parquet", "examples.parquet")
@@ -22,7 +22,7 @@ RECORD = "baseline.json"
 
 def baselines_folder(out: Path) -> Path:
     """Where baselines are kept below a results folder."""
-    return Path(out) / "baselines"
+    return Path(out) / BASELINES
 
 
 def files_sha256(folder: Path) -> str:

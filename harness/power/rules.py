@@ -38,6 +38,8 @@ class RulePower:
     margin: float | None = None
     needed: int | None = None
     """Examples with which two equal models pass with probability .8, at the level that correction leaves one test."""
+    power: float | None = None
+    """Of the same with the examples that there are."""
     lacking: int = 0
 
 
@@ -47,6 +49,7 @@ class _Test:
     note: str
     margin: float | None = None
     needed: int | None = None
+    power: float | None = None
 
 
 def rule_powers(policy: Policy, variants: Sequence[str], examples: int, earlier: Run | None = None) -> list[RulePower]:
@@ -81,9 +84,9 @@ def _of_rule(
         return RulePower(rule.id, "matches nothing", f"the suite has no variant '{rule.match.variant}'")
     if not tested:
         return RulePower(rule.id, "no test", "the value is judged as it is")
-    hardest = max((_test(rule, variant, evidence, alpha) for variant in tested), key=_difficulty)
+    hardest = max((_test(rule, variant, examples, evidence, alpha) for variant in tested), key=_difficulty)
     found = RulePower(rule.id, "unknown", f"{hardest.variant}: {hardest.note}", len(tested), rule.match.metric,
-                      hardest.margin, hardest.needed)  # fmt: skip
+                      hardest.margin, hardest.needed, hardest.power)  # fmt: skip
     if hardest.needed is None:
         return found
     lacking = max(0, hardest.needed - examples)
@@ -94,7 +97,7 @@ def _difficulty(test: _Test) -> float:
     return math.inf if test.needed is None else test.needed
 
 
-def _test(rule: Rule, variant: str, evidence: Evidence | None, alpha: float) -> _Test:
+def _test(rule: Rule, variant: str, examples: int, evidence: Evidence | None, alpha: float) -> _Test:
     metric = rule.match.metric
     other = variant if rule.vs == BASELINE else str(rule.vs).removeprefix(VARIANT)
     margin = _margin(rule, other, evidence)
@@ -107,16 +110,25 @@ def _test(rule: Rule, variant: str, evidence: Evidence | None, alpha: float) -> 
     if metric != "accuracy":
         if differences is None:
             return _Test(variant, f"how much {metric} differs by example is not known (--from RUN)", margin)
-        spread = float(differences.var(axis=1).mean())
-        equal = stats.Interval(0.0, math.nan, math.nan, differences.shape[1])
-        needed = stats.NonInferiority(equal, margin, math.nan, math.nan, spread, 0.0).needed(alpha, POWER)
-        return _Test(variant, f"standard deviation {spread**0.5:.3g} {source} the earlier run", margin, needed)
+        spread = float(np.sqrt(differences.var(axis=1).mean()))
+        note = f"standard deviation {spread:.3g} {source} the earlier run"
+        return _Test(variant, note, margin, *_of_losses(spread, margin, examples, alpha))
     share, words = DISCORDANCE, "assumed"
     if differences is not None:
         share = max(float((differences != 0).mean()), 3 / differences.shape[1])  # none seen: the rule of three
         words = f"{source} the earlier run"
     needed = stats.examples_needed(margin, share, alpha=alpha, power=POWER)
-    return _Test(variant, f"{percent(share, 1)} discordant, {words}", margin, needed)
+    power = stats.paired_power(examples, margin, share, alpha=alpha)
+    return _Test(variant, f"{percent(share, 1)} discordant, {words}", margin, needed, power)
+
+
+def _of_losses(spread: float, margin: float, examples: int, alpha: float) -> tuple[int, float]:
+    """Examples needed, and the power of those there are: a one-sided z test of differences with this deviation."""
+    from scipy.stats import norm
+
+    critical = float(norm.isf(alpha))
+    needed = math.ceil(((critical + float(norm.ppf(POWER))) * spread / margin) ** 2)
+    return max(2, needed), float(norm.sf(critical - margin / spread * math.sqrt(examples))) if spread else 1.0
 
 
 def _margin(rule: Rule, other: str, evidence: Evidence | None) -> float | None:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from harness.formats import DASH, number, points
 from harness.power.rules import RulePower
 
-COLUMNS = ("rule", "tests", "margin", "needs", "has", "lacks", "verdict", "assuming")
+COLUMNS = ("rule", "tests", "margin", "needs", "has", "lacks", "power", "verdict", "assuming")
 
 
 def as_rows(powers: Sequence[RulePower], examples: int) -> list[list[str]]:
@@ -20,6 +20,7 @@ def as_rows(powers: Sequence[RulePower], examples: int) -> list[list[str]]:
             DASH if power.needed is None else f"{power.needed:,}",
             f"{examples:,}",
             f"{power.lacking:,}" if power.lacking else DASH,
+            number(power.power, 2),
             power.state,
             power.note,
         ]

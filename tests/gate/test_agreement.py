@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from lxml import etree
 
-from harness.gate.banner import WORDS, banner
+from harness.gate.banner import SHOWN, WORDS, banner
 from harness.gate.decide import decide
 from harness.gate.junit import junit
 from harness.gate.markdown import LIMIT, summary, write_summary
@@ -68,6 +68,8 @@ def told_by_junit(gate):
     for element in (tree, tree[0]):
         counts = [int(element.get(key)) for key in ("tests", "failures", "errors")]
         assert counts == [len(cases), kinds["failure"], kinds["error"]]
+    assert bool(kinds["error"]) == (gate.exit_code == 5)
+    assert bool(kinds["error"] + kinds["failure"]) == (gate.exit_code != 0)
     return Counter("pass" if element is None else element.get("type") for element in inside)
 
 
@@ -146,6 +148,14 @@ def test_the_summary_goes_to_the_file_that_is_named_before_the_steps(tmp_path):
     assert (tmp_path / "a.md").read_text() == summary(gate)
     assert not (tmp_path / "b.md").exists()
     write_summary(gate, None, None)
+
+
+def test_a_banner_stays_short_and_says_where_the_rest_is():
+    checks = [Check("r", f"v{i}", "accuracy", "all", "error", "x") for i in range(100)]
+    gate = Gate(1, "error", "2026-11-25", {"folder": "run"}, {"path": "p", "sha256": "0"}, None, [], checks)
+    lines = banner(gate).split("\n")
+    assert len(lines) == SHOWN + 3
+    assert lines[-2:] == [f"  {100 - SHOWN} more are in gate.json", "  100 checks: 100 error; policy p"]
 
 
 @pytest.mark.parametrize("text", ["<script>", "a|b", "`x`", "[x](http://y)", "\x1b[31m", "\x00", "&amp;", "two\nlines"])

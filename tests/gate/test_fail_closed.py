@@ -162,6 +162,9 @@ def test_other_seeds(tmp_path):
      {"devices": [{"kind": "cuda", "name": "a gpu"}]}, {"devices": []}, {"engine": {"workers": 4}}],
 )  # fmt: skip
 def test_other_hardware(tmp_path, field):
+    """Also hardware that neither records."""
+    unknown = changed(RUN, machine={})
+    gives_no_verdict(gate(tmp_path, unknown, unknown), "system is not recorded")
     found = gate(tmp_path, changed(RUN, **field))
     gives_no_verdict(found, "other hardware")
     assert {check.rule for check in found.checks if check.state == "error"} == {"slower"}
@@ -180,10 +183,11 @@ def test_a_relative_change_from_nearly_nothing(tmp_path, value):
         gives_no_verdict(gate(tmp_path, run, baseline, [rule % way]), "near zero")
 
 
-def test_a_relative_change_from_what_may_be_zero(tmp_path):
-    none_right = planted({"linear": np.zeros((1, 50))})
+@pytest.mark.parametrize("right", [0, 1])
+def test_a_relative_change_from_what_may_be_zero(tmp_path, right):
+    hardly_any = planted({"linear": [np.arange(50) < right]})
     rule = "{id: a, match: {metric: accuracy}, vs: baseline, max_drop: {rel: 0.1}}"
-    gives_no_verdict(gate(tmp_path, planted({"linear": np.ones((1, 50))}), none_right, [rule]), "near zero")
+    gives_no_verdict(gate(tmp_path, planted({"linear": np.ones((1, 50))}), hardly_any, [rule]), "near zero")
 
 
 def test_no_baseline(tmp_path):
@@ -197,6 +201,14 @@ def test_no_baseline(tmp_path):
 )  # fmt: skip
 def test_a_waiver_that_is_stale(tmp_path, waiver, words):
     gives_no_verdict(gate(tmp_path, RUN, more=f"waivers: [{waiver}]"), words)
+
+
+def test_a_waiver_that_has_expired_covers_nothing(tmp_path):
+    failing = "{id: floor, match: {variant: ties, metric: accuracy}, min: 0.95}"
+    waiver = "waivers: [{rule: floor, variant: ties, reason: old, expires: 2026-11-24}]"
+    found = gate(tmp_path, RUN, rules=[failing], more=waiver)
+    gives_no_verdict(found, "expired")
+    assert found.checks[0].state == "fail"
 
 
 # folders

@@ -26,7 +26,10 @@ def test_one_rule_on_one_variant(tmp_path):
     found = powers(tmp_path, NO_DROP, ["soup"], 1000)["no-drop"]
     assert found.needed == needed_by_formula(0.02, 0.1, 0.05) == 1542
     assert (found.state, found.lacking, found.tests) == ("too few", 542, 1)
-    assert powers(tmp_path, NO_DROP, ["soup"], 1542)["no-drop"].state == "enough"
+    assert found.power == stats.paired_power(1000, 0.02, 0.1)
+    enough = powers(tmp_path, NO_DROP, ["soup"], 1542)["no-drop"]
+    assert (enough.state, enough.lacking) == ("enough", 0)
+    assert enough.power == pytest.approx(0.8, abs=1e-3)
 
 
 def test_more_tests_need_more_examples_unless_nothing_is_corrected(tmp_path):
@@ -86,6 +89,8 @@ def test_losses_need_an_earlier_run(tmp_path):
     found = powers(tmp_path, rule, ["linear", "soup"], 1000, planted({"linear": linear, "soup": soup}))["vs"]
     spread = np.var(soup - linear)  # the planted NLL is 1.5 - correct
     assert found.needed == int(np.ceil(spread * ((norm.isf(0.05) + norm.ppf(0.8)) / 0.05) ** 2))
+    exactly = powers(tmp_path, rule, ["linear", "soup"], found.needed, planted({"linear": linear, "soup": soup}))
+    assert exactly["vs"].power == pytest.approx(0.8, abs=0.01)
 
 
 def test_a_relative_margin_is_of_the_earlier_score(tmp_path):

@@ -152,7 +152,7 @@ def test_nan_decides_nothing():
 
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=12))
-@settings(max_examples=20, deadline=None)  # statsmodels collects garbage at every call
+@settings(max_examples=12, deadline=None)  # statsmodels collects garbage at every call
 def test_corrections_are_their_plain_readings(p):
     order, count = np.argsort(p), len(p)
     stepped, holm = 0.0, np.empty(count)

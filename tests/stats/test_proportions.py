@@ -108,6 +108,10 @@ def test_power_and_examples_are_those_of_measurement():
     assert stats.examples_needed(0.01, 0.10) == pytest.approx(6200, rel=0.01)
 
 
+def test_models_a_margin_apart_differ_on_at_least_as_many_examples():
+    assert 1 < stats.examples_needed(0.2, 0.01) < stats.examples_needed(0.2, 0.2)
+
+
 @given(st.floats(0.005, 0.05), st.floats(0.06, 0.3), st.floats(-0.004, 0.05), st.floats(0.55, 0.95))
 @settings(max_examples=60, deadline=None)
 def test_the_examples_needed_are_the_fewest_with_that_power(margin, discordance, difference, power):

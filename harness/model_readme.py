@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from harness.formats import inline_code, percent, percent_interval, plain_text
-from harness.gate.model_index import model_index
+from harness.gate.model_card import model_index
 from harness.results import ALL_SEEDS, Run
 
 
-def model_card(run: Run, variant: str, seed: int) -> str:
+def model_readme(run: Run, variant: str, seed: int) -> str:
     """Markdown with the scores as metadata (``model-index``), and where the model comes from."""
     record = run.record
     row = run.variants[(run.variants["variant"] == variant) & (run.variants["seed"] == ALL_SEEDS)].iloc[0]
