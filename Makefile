@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-SUITES ?= suites/mnist.yaml
+SUITES ?= suites/mnist.yaml suites/domains.yaml
 RUN ?= results/mnist/latest
 
 POLICY ?= suites/mnist.policy.yaml

@@ -197,12 +197,19 @@ class SingleModel(Combination):
         save_network(self.architecture, self.module, folder)
 
 
-def load_combination(folder: Path, pool: Pool, device: torch.device = CPU) -> Combination:
-    """The combination saved in a folder; an output rule finds its members in the pool by their digests."""
+def load_combination(
+    folder: Path, pool: Pool, device: torch.device = CPU, shared: dict[str, MemberPart] | None = None
+) -> Combination:
+    """The combination saved in a folder; an output rule finds its members in the pool by their digests.
+
+    Combinations that are held at once are given one dictionary as ``shared``: a member of several is then loaded once.
+    """
     if (folder / "rule.json").is_file():
         members = {m.digest: m for m in (*pool.members, *((pool.base,) if pool.base else ()))}
         references = read_json(folder / "parts.json")
-        models = {r["member"]: MemberPart(members[r["member"]], device) for r in references}
+        models = {} if shared is None else shared
+        for digest_ in {r["member"] for r in references} - models.keys():
+            models[digest_] = MemberPart(members[digest_], device)
         parts = [
             DropoutPass(models[r["member"]], r["pass"], r["seed"]) if "pass" in r else models[r["member"]]
             for r in references

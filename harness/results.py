@@ -154,7 +154,8 @@ RUN_FIELDS = {
     "seeds": "as run",
     "limit": "test examples kept by --limit; null for all",
     "only": "the --only filter; null for all variants",
-    "task": "{name, title, source, digest, classes, splits: {train, heldout, test}, "
+    "task": "{name, title, source, digest, classes, criterion: what held-out choices go by, "
+    "splits: {train, heldout, test}, "
     "documents: {task: how many are scored}}",
     "reference": "{variant, members: {seed: which member it is}}",
     "pools": "{pool: {kind, architectures, members, seeds: {seed: {train_seconds, members: [{name, ...}]}}}}",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
@@ -15,7 +15,7 @@ from harness import registry, strict_yaml
 from harness.errors import BadInput
 from harness.store import digest
 from harness.strict_model import STRICT, read_model
-from harness.tasks import TaskReference
+from harness.tasks import TaskReference, pretrained
 
 MAIN = "main"
 Name = Annotated[str, Field(pattern=r"^[a-z0-9_]+$")]
@@ -37,7 +37,10 @@ class Vary(_Strict):
 
 
 class HfPool(_Strict):
-    """A pool of Hugging Face folders, or of adapters on the base; paths are relative to the suite file."""
+    """A pool of Hugging Face folders, or of adapters on the base; paths are relative to the suite file.
+
+    In the place of a folder, ``archive:NAME`` is a pretrained model that comes as a data archive.
+    """
 
     base: str | None = None
     members: Annotated[list[str], Field(min_length=1)]
@@ -51,10 +54,12 @@ class TrainPool(_Strict):
     architecture: Name | Annotated[list[Name], Field(min_length=2)] = "small_cnn"
     start: Literal["shared_base", "independent"]
     base: str | None = None
-    """The folder of the shared base, which is then not trained."""
+    """The folder of the shared base (or ``archive:NAME``), which is then not trained."""
     members: Count = 1
     epochs: Count = 6
     base_epochs: Count = 2
+    examples: Count | None = None
+    """Training inputs of a member at most, spread over its data; all of them if None. A base is trained on all."""
     vary: Vary = Vary()
     bootstrap: bool = False
     checkpoints: Annotated[int, Field(ge=2)] | None = None
@@ -200,6 +205,7 @@ def read_suite(path: Path, tasks: Collection[str], architectures: Collection[str
                            hint="give it one of: train, hf")  # fmt: skip
         if spec.train:
             _check_pool(spec.train, (*place, "train"), document, architectures)
+        _check_archives(spec.chosen, (*place, "train" if spec.train else "hf"), document)
         pools[name] = located(spec.chosen, path.parent)
     if len(set(file.seeds)) < len(file.seeds):
         raise BadInput("a seed is named twice", place=document.place(("seeds",)))
@@ -215,21 +221,37 @@ def _task(file: SuiteFile, pool: TrainPool | HfPool, folder: Path) -> TaskRefere
     if isinstance(file.task, str):
         return TaskReference(file.task)
     tokenizer = pool.base or (pool.members[0] if isinstance(pool, HfPool) else None)
-    include_path = _beside(folder, file.task.include_path)
+    include_path = _beside(folder, file.task.include_path) if file.task.include_path else None
     return TaskReference(file.suite, tuple(file.task.lm_eval), include_path, tokenizer)
 
 
 def located(pool: TrainPool | HfPool, folder: Path) -> TrainPool | HfPool:
     """The pool with its folders as seen from here."""
-    changes: dict[str, Any] = {"base": _beside(folder, pool.base)}
+    return _with_folders(pool, lambda name: _beside(folder, name))
+
+
+def fetched(pool: TrainPool | HfPool) -> TrainPool | HfPool:
+    """The pool with folders in the place of archives' names; what is not there yet is fetched and converted."""
+    return _with_folders(pool, pretrained.folder_of)
+
+
+def _with_folders(pool: TrainPool | HfPool, change: Callable[[str], str]) -> TrainPool | HfPool:
+    changes: dict[str, Any] = {"base": change(pool.base) if pool.base else None}
     if isinstance(pool, HfPool):
-        changes["members"] = [_beside(folder, member) for member in pool.members]
+        changes["members"] = [change(member) for member in pool.members]
     return pool.model_copy(update=changes)
 
 
-def _beside(folder: Path, name: str | None) -> str | None:
+def _beside(folder: Path, name: str) -> str:
     """A path of a suite file, which is relative to that file; an archive's name stays as it is."""
-    return name if name is None or name.startswith("archive:") else str(folder / Path(name).expanduser())
+    return name if name.startswith(pretrained.PREFIX) else str(folder / Path(name).expanduser())
+
+
+def _check_archives(pool: TrainPool | HfPool, path: strict_yaml.Position, document: strict_yaml.Document) -> None:
+    if pool.base:
+        pretrained.model_of(pool.base, document.place((*path, "base")))
+    for index, member in enumerate(pool.members if isinstance(pool, HfPool) else []):
+        pretrained.model_of(member, document.place((*path, "members", index)))
 
 
 def _check_pool(

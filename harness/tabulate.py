@@ -160,7 +160,6 @@ class _Table:
         kinds = {"variant": "category", "example_id": "category", "task": "category"}
         return whole.astype({**kinds, "nll": "float32", "brier": "float32"})
 
-
     def document_measures(self) -> list[pd.DataFrame]:
         """The rows of measures.parquet, a table for each variant, seed and metric."""
         tables = []
@@ -291,6 +290,7 @@ def _record(
             "source": task.source,
             "digest": task.digest,
             "classes": documents.classes,
+            "criterion": task.heldout.criterion,
             "splits": {split.name: len(split.inputs) for split in (task.train, task.heldout, task.test)},
             "documents": dict(Counter(documents.tasks)),
         },

@@ -22,11 +22,6 @@ def domain_claims(evidence: Evidence) -> list[Claim]:
     return [claim(evidence) for claim in (_home, _composes, _negates, _anti_expert, _ties, _gate)]
 
 
-def _all(evidence: Evidence, name: str) -> np.ndarray:
-    """A variant's bits per byte, mean over the domains [seeds, documents]."""
-    return np.mean([evidence.bits(name, domain) for domain in evidence.domains], axis=0)
-
-
 def _home_minus_abroad(evidence: Evidence, name: str, base: str, home: str) -> np.ndarray:
     """What a variant adds to the base's bits at home, minus the mean of what it adds elsewhere [seeds, documents].
 
@@ -129,7 +124,7 @@ def _ties(evidence: Evidence) -> Claim:
         return missing
     assert plain is not None
     assert trimmed is not None
-    found = over_seeds(_all(evidence, trimmed) - _all(evidence, plain))
+    found = over_seeds(evidence.mean_bits(trimmed) - evidence.mean_bits(plain))
     statistic = f"{trimmed} minus {plain}, mean over the domains, {UNIT}"
     return judged(claim, statistic, found, wanted=-1, unit=UNIT, note="both scales were chosen on held-out")
 
@@ -139,5 +134,5 @@ def _gate(evidence: Evidence) -> Claim:
     gated, constant = "linear/weights=contextual", "linear/weights=learned"
     if missing := _needs(evidence, claim, gated, constant):
         return missing
-    found = over_seeds(_all(evidence, gated) - _all(evidence, constant))
+    found = over_seeds(evidence.mean_bits(gated) - evidence.mean_bits(constant))
     return judged(claim, f"{gated} minus {constant}, mean over the domains, {UNIT}", found, wanted=-1, unit=UNIT)

@@ -93,6 +93,10 @@ class Evidence:
         """A variant's bits per byte of a domain: the mean of these, [seeds, documents], is the score."""
         return self._measures[name, BITS + domain]
 
+    def mean_bits(self, name: str) -> np.ndarray:
+        """A variant's bits per byte, mean over the domains [seeds, documents]."""
+        return np.mean([self.bits(name, domain) for domain in self.domains], axis=0)
+
     def measured(self, *names: str) -> bool:
         """Whether there are bits per byte of all these variants, on as many documents in every domain."""
         if not self.domains or any((name, BITS + self.domains[0]) not in self._measures for name in names):
