@@ -80,16 +80,19 @@ def plan(
     seed: Seed = None,
     device: Device = "auto",
     workers: Workers = None,
-    policy: Annotated[Path | None, typer.Option(help="Also say whether the examples suffice for this policy.")] = None,
+    policy: Annotated[Path | None, typer.Option(help="A policy file: can the suite decide its margins?")] = None,
+    earlier: Annotated[Path | None, typer.Option("--from", help="With --policy: a run that says how much models "
+                                                                "differ; 10 % of answers by default.")] = None,
 ) -> None:
-    """Say what a run would do: its jobs, what is reused, and about how long the rest takes."""
+    """Say what a run would do: its jobs, what is reused, and about how long the rest takes.
+
+    With --policy also whether its examples are enough to decide the policy's margins, rule by rule, and how many lack.
+    """
     from harness.engine import LocalEngine
     from harness.planning import make_plan
     from harness.progress import duration
 
     planned = make_plan(_suite(suite), _options(out, only, limit, seed, device, workers))
-    if policy:
-        _print_margins(policy, planned)
     missing = {job.job.name for job in planned.missing()}
     stages: dict[str, list[Any]] = {}
     for job in planned.jobs:
@@ -102,6 +105,24 @@ def plan(
     shared = sum(job.job.cost for job in planned.jobs if job.job.name in missing and job.job.kind != "alone")
     alone = sum(job.job.cost for job in planned.jobs if job.job.name in missing and job.job.kind == "alone")
     print(f"about {duration(shared / workers + alone)} with {workers} workers")
+    if policy is None and earlier is not None:
+        raise BadInput("--from goes with --policy")
+    if policy is not None:
+        _print_power(planned, policy, earlier)
+
+
+def _print_power(planned: Any, policy: Path, earlier: Path | None) -> None:
+    from harness import jobs, power
+    from harness.gate.evidence import read_tables
+    from harness.gate.policy import read_policy
+    from harness.terminal_table import print_table
+
+    rules = read_policy(policy)
+    examples = len(jobs.documents_of(planned.setting).ids)
+    names = list(planned.variants[planned.seeds[0]])
+    found = power.rule_powers(rules, names, examples, read_tables(earlier) if earlier else None)
+    print(f"\nexamples to decide {policy} with power {power.POWER:g}, if the models are equal")
+    print_table(power.COLUMNS, power.as_rows(found, examples), right={"tests", "needs", "has", "lacks", "power"})
 
 
 @app.command()
@@ -121,28 +142,75 @@ def report(run: Annotated[Path, typer.Argument(help="A run's folder.", metavar="
 
 @app.command()
 def gate(
-    run: Annotated[Path, typer.Argument(help="A finished run's folder.", metavar="RUN")],
     policy: Annotated[Path, typer.Option(help="A policy file, such as suites/mnist.policy.yaml.")],
+    run: Annotated[Path | None, typer.Argument(help="A finished run's folder.", metavar="[RUN]")] = None,
+    candidate: Annotated[Path | None, typer.Option(help="In place of RUN: a folder of weights, scored first.")] = None,
+    suite: Annotated[Path | None, typer.Option(help="With --candidate: the suite whose task scores it.")] = None,
+    stands_for: Annotated[str | None, typer.Option(help="With --candidate: the baseline's variant that it would "
+                                                        "replace; its reference by default.")] = None,
     baseline: Annotated[Path | None, typer.Option(help="A baseline's folder, in place of the policy's.")] = None,
     junit: Annotated[Path | None, typer.Option(help="Also write the outcome as JUnit XML.")] = None,
     summary: Annotated[Path | None, typer.Option(help="Also write it as Markdown; by default to the GitHub step's "
                                                       "summary, where there is one.")] = None,
+    out: Out = Path("results"),
+    device: Device = "auto",
+    workers: Workers = None,
 ) -> None:
     """Judge a run by a policy. Exit codes: 0 pass, 3 fail, 4 inconclusive, 5 incomplete, stale or not comparable.
 
     The outcome is on stdout and, whole, in the run's gate.json. 1 is a crash and 2 bad usage, neither a verdict.
+
+    With --candidate, a folder of weights is scored as the variant 'candidate' of a run of its own, and judged against
+    the baseline's stored results, example by example: the baseline is not run again.
     """
     from harness.gate.banner import banner
     from harness.gate.junit import junit as as_junit
     from harness.gate.markdown import write_summary
     from harness.gate.release import gate_run
 
-    found = gate_run(run, policy, baseline, _today())
+    if (run is None) == (candidate is None):
+        raise BadInput("the gate judges one of: RUN, --candidate DIR")
+    if (candidate is None) != (suite is None):
+        raise BadInput("--candidate and --suite go together", hint="the suite names the task that scores the folder")
+    if run is not None:
+        found = gate_run(run, policy, baseline, _today())
+    else:
+        assert candidate is not None
+        assert suite is not None
+        found = _gate_candidate(candidate, suite, _options(out, None, None, None, device, workers), policy, baseline,
+                                stands_for)  # fmt: skip
     print(banner(found))
     if junit:
         junit.write_text(as_junit(found), encoding="utf-8")
     write_summary(found, summary, os.environ.get("GITHUB_STEP_SUMMARY"))
     raise typer.Exit(found.exit_code)
+
+
+def _gate_candidate(
+    folder: Path, suite: Path, options: Any, policy: Path, baseline: Path | None, stands_for: str | None
+) -> Any:
+    from harness.candidate import gate_candidate
+    from harness.progress import progress
+    from harness.report import write_report
+
+    run, found = gate_candidate(_suite(suite), folder, options, progress(), policy_path=policy, baseline=baseline,
+                                stands_for=stands_for, today=_today())  # fmt: skip
+    write_report(run)
+    return found
+
+
+@app.command()
+def export(
+    run: Annotated[Path, typer.Argument(help="A finished run's folder.", metavar="RUN")],
+    variant: Annotated[str, typer.Argument(help="A variant that is one model.", metavar="VARIANT")],
+    folder: Annotated[Path, typer.Argument(help="The folder to write, which must not exist.", metavar="DIR")],
+    seed: Annotated[int | None, typer.Option(min=0, help="A seed of the run; its first by default.")] = None,
+) -> None:
+    """Write a variant's model as a folder with a model card: a Hugging Face checkpoint, or a network for images."""
+    from harness.export import export as write
+    from harness.results import read_run
+
+    print(write(read_run(run), variant, folder, seed))
 
 
 @app.command("model-index")
@@ -195,6 +263,52 @@ def baseline_show(
     from harness.gate.baseline import baselines_folder, describe
 
     print(describe(baselines_folder(out) / name))
+
+
+@app.command()
+def compare(
+    first: Annotated[Path, typer.Argument(help="A finished run's folder.", metavar="RUN_A")],
+    second: Annotated[Path, typer.Argument(help="Another's; this one minus RUN_A is shown.", metavar="RUN_B")],
+    as_json: Annotated[bool, typer.Option("--json", help="JSON instead of a table.")] = False,
+) -> None:
+    """Compare the variants of two runs by name, paired by example and seed; or say why they are not comparable.
+
+    better and worse are of RUN_B, by accuracy, corrected for the number of variants (Benjamini-Hochberg).
+    """
+    from harness import compare as comparing
+    from harness.gate.evidence import read_tables
+    from harness.terminal_table import print_table
+
+    found = comparing.compare(read_tables(first), read_tables(second))
+    if as_json:
+        print(json.dumps(comparing.as_json(found), indent=1, allow_nan=False))
+        return
+    columns, rows = comparing.as_rows(found)
+    print_table(columns, rows)
+    for line in comparing.notes(found):
+        print(line)
+
+
+@app.command()
+def history(
+    suite: Annotated[str | None, typer.Argument(help="A suite's name; all by default.", metavar="SUITE")] = None,
+    out: Out = Path("results"),
+) -> None:
+    """Print the scores of a suite over its runs, oldest first: the reference, and the best variant of each family."""
+    from harness import history as of
+    from harness.formats import percent, percent_interval
+    from harness.terminal_table import print_table
+
+    for run in of.newest_runs(out, suite):
+        rows = [
+            [entry.run_id, what, score.variant, percent(score.accuracy), percent_interval(score.low, score.high), marks]
+            for entry in of.history(run)
+            for marks in ["; ".join(entry.marks)]
+            for what, score in [("reference", entry.reference), *sorted(entry.best.items())]
+            if score
+        ]
+        print(f"{run.record['suite']['name']}: accuracy, and the best variant of each family")
+        print_table(["run", "", "variant", "accuracy", "interval", "marks"], rows, right={"accuracy"})
 
 
 @app.command("lm-eval", context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
@@ -304,19 +418,6 @@ def _options(
     if device not in ("auto", "cpu", "cuda"):
         raise BadInput(f"unknown device '{device}'", given=device, choices=["auto", "cpu", "cuda"])
     return Options(out, only, limit, seed, device, workers)
-
-
-def _print_margins(policy: Path, planned: Any) -> None:
-    from harness import jobs
-    from harness.gate.margins import DISCORDANCE, margins
-    from harness.gate.policy import read_policy
-
-    examples = len(jobs.documents_of(planned.setting).ids)
-    variants = list(planned.variants[planned.seeds[0]])
-    print(f"{'rule':<20}{'tests':>6}{'margin':>9}{'examples':>10}{'needed':>9}{'power':>7}")
-    for found in margins(read_policy(policy), variants, examples):
-        print(f"{found.rule:<20}{found.tests:>6}{found.margin:>9.4g}{examples:>10}{found.needed:>9}{found.power:>7.2f}")
-    print(f"needed: for equal models to pass with power 0.8, if two differ on {DISCORDANCE:.0%} of examples\n")
 
 
 def _print_summary(folder: Path, report: Path) -> None:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from harness.combining import Linear, Rule
 from harness.merging.batchnorm import recalibrate
 from harness.models import forward
-from harness.models.weights import load_module, module_with, save_weights, without_ties
+from harness.models.weights import WEIGHTS, load_module, module_with, save_network, saved_architecture
 from harness.store import digest, read_json, write_json
 from harness.types import Architecture, Combination, Ingredients, Member, NotApplicable, Part, Pool
 
@@ -194,8 +194,7 @@ class SingleModel(Combination):
         return (ModelPart(str(self.architecture), self.module, f"in-memory-{id(self.module)}"),)
 
     def save(self, folder: Path) -> None:
-        save_weights(without_ties(self.module), folder / "model.safetensors")
-        write_json(folder / "architecture.json", [self.architecture.name, dict(self.architecture.options)])
+        save_network(self.architecture, self.module, folder)
 
 
 def load_combination(
@@ -216,9 +215,8 @@ def load_combination(
             for r in references
         ]
         return OutputCombination(parts, Rule.load(folder))
-    name, options = read_json(folder / "architecture.json")
-    architecture = Architecture(name, tuple(sorted(options.items())))
-    return SingleModel(architecture, module_with(architecture, load_file(folder / "model.safetensors")).to(device))
+    architecture = saved_architecture(folder)
+    return SingleModel(architecture, module_with(architecture, load_file(folder / WEIGHTS)).to(device))
 
 
 def member_parts(ingredients: Ingredients) -> list[MemberPart]:

@@ -117,10 +117,9 @@ def _with_models(suite: Suite) -> Suite:
 
 def _pool(suite: Suite, name: str, recipe: TrainPool | HfPool, task: Task, seed: int) -> PoolPlan:
     if isinstance(recipe, HfPool):
-        if suite.task.kind == "images":
-            raise BadInput(f"pool '{name}' holds language models, which the task '{task.name}' is not for",
-                           place=suite.path)  # fmt: skip
-        return plan_folders(name, recipe)
+        found = plan_folders(name, recipe)
+        _check_folders(suite, found, task)
+        return found
     known = TRAINABLE[suite.task.kind]
     for architecture in recipe.architecture if isinstance(recipe.architecture, list) else [recipe.architecture]:
         if recipe.base is None and architecture not in known:
@@ -138,7 +137,23 @@ def _pool(suite: Suite, name: str, recipe: TrainPool | HfPool, task: Task, seed:
             check_options(made)
         except BadInput as fault:
             raise fault.at(f"{suite.path}: pool '{name}'") from None
+    _check_folders(suite, planned, task)
     return planned
+
+
+def _check_folders(suite: Suite, pool: PoolPlan, task: Task) -> None:
+    """``BadInput`` where a folder's model is for other data than the task's."""
+    for source in (*((pool.base,) if pool.base else ()), *pool.members):
+        if not isinstance(source, FolderPlan):
+            continue
+        place = source.model.folder
+        if source.model.kind != suite.task.kind:
+            words = {"images": "a network for images", "text": "a language model"}[source.model.kind]
+            raise BadInput(f"pool '{pool.name}' holds {words}, which the task '{task.name}' is not for", place=place)
+        options = dict(source.architecture.options)
+        if source.model.kind == "images" and any(options.get(key) != size for key, size in task.shape.items()):
+            shapes = [", ".join(f"{key} {of.get(key)}" for key in task.shape) for of in (options, task.shape)]
+            raise BadInput(f"the network has {shapes[0]}; the task '{task.name}' has {shapes[1]}", place=place)
 
 
 def _chosen(suite: Suite, only: str | None) -> list[Any]:

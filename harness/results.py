@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -153,7 +154,8 @@ RUN_FIELDS = {
     "seeds": "as run",
     "limit": "test examples kept by --limit; null for all",
     "only": "the --only filter; null for all variants",
-    "task": "{name, title, source, classes, criterion: what held-out choices go by, splits: {train, heldout, test}, "
+    "task": "{name, title, source, digest, classes, criterion: what held-out choices go by, "
+    "splits: {train, heldout, test}, "
     "documents: {task: how many are scored}}",
     "reference": "{variant, members: {seed: which member it is}}",
     "pools": "{pool: {kind, architectures, members, seeds: {seed: {train_seconds, members: [{name, ...}]}}}}",
@@ -220,6 +222,19 @@ class Run:
         path = self.folder / "correlation.json"
         return read_json(path) if path.is_file() else []
 
+    def alone(self, variant: str, name: str) -> Run:
+        """A view of the run with one variant only, under another name; ``BadInput`` where it does not have it."""
+        known = self.variants["variant"].unique()
+        if variant not in known:
+            raise BadInput(f"the run has no variant '{variant}'", place=str(self.folder), given=variant, choices=known)
+        view = Run(self.folder, self.record)
+        for key in ("variants", "scores", "examples"):
+            table: pd.DataFrame | None = getattr(self, key)
+            if table is not None:
+                table = table[table["variant"] == variant].assign(variant=name)
+            view.__dict__[key] = table  # where the cached properties keep theirs
+        return view
+
 
 def read_run(folder: Path) -> Run:
     """A finished run; ``BadInput`` where the folder is none, or is of another schema version."""
@@ -239,6 +254,15 @@ def read_run(folder: Path) -> Run:
         if not (folder / name).is_file():
             raise BadInput(f"{name} is missing", place=str(folder), hint="run the suite again")
     return Run(folder, record)
+
+
+def data_difference(record: Mapping[str, Any], other: Mapping[str, Any]) -> str | None:
+    """How the data of two runs (their run.json) differs; None where it is the same, as far as both record it."""
+    ours, theirs = record["task"], other["task"]
+    words = {"name": "task", "source": "task's source", "splits": "size of its splits",
+             "documents": "number of test documents", "digest": "content"}  # fmt: skip
+    return next((f"other data: the {word} differs" for key, word in words.items()
+                 if key in ours and key in theirs and ours[key] != theirs[key]), None)  # fmt: skip
 
 
 def runs_below(root: Path) -> list[Path]:

@@ -288,6 +288,7 @@ def _record(
             "name": task.name,
             "title": task.title,
             "source": task.source,
+            "digest": task.digest,
             "classes": documents.classes,
             "criterion": task.heldout.criterion,
             "splits": {split.name: len(split.inputs) for split in (task.train, task.heldout, task.test)},

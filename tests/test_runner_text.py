@@ -4,9 +4,12 @@ import pandas as pd
 import pytest
 import torch
 from tokenizers import ByteLevelBPETokenizer
-from transformers import PreTrainedTokenizerFast
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 
 from harness import results, runner
+from harness.candidate import score_candidate
+from harness.errors import BadInput
+from harness.export import export
 from harness.models.causal_lm import tiny_llama
 from harness.planning import Options, make_plan
 from harness.progress import Tracker
@@ -116,3 +119,23 @@ def test_costs_that_have_no_common_input_are_unavailable_with_the_reason(run):
 
 def test_the_study_is_left_out_with_a_warning(run):
     assert any("study of pool 'main'" in w and "tokenizer" in w for w in run.record["warnings"])
+
+
+@pytest.mark.parametrize("variant", ["member/index=0", "member/index=2", "uniform_soup/members=0+1"])
+def test_an_exported_model_is_what_transformers_loads_and_scores_as_it_did_here(run, tmp_path, variant):
+    folder = export(run, variant, tmp_path / "out")
+    module, words = AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
+    assert len(words) == module.config.vocab_size
+    suite = read_suite(run.folder.parents[2] / "suite.yaml", TASKS, [])
+    options = Options(out=run.folder.parents[1], workers=2, limit=6)
+    candidate = results.read_run(score_candidate(suite, folder, options, Tracker()))
+    assert of(candidate, "candidate", "nll") == pytest.approx(of(run, variant, "nll"), rel=1e-5)
+    assert row(candidate, "candidate")["bits_per_byte"] == pytest.approx(row(run, variant)["bits_per_byte"])
+
+
+def test_a_pool_of_language_models_is_not_for_images(run, tmp_path):
+    (tmp_path / "suite.yaml").write_text("suite: digits\ntask: digits\nmethods: [best_single]\npool: {train: "
+                                         "{architecture: mlp, start: independent}}\n")  # fmt: skip
+    suite = read_suite(tmp_path / "suite.yaml", TASKS, ["mlp"])
+    with pytest.raises(BadInput, match="a language model, which the task 'digits' is not for"):
+        score_candidate(suite, run.folder.parents[2] / "a", Options(out=tmp_path, workers=1), Tracker())

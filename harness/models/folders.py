@@ -1,4 +1,4 @@
-"""Models in Hugging Face folders: read lazily from safetensors, refused with a reason where they cannot be trusted."""
+"""Models in folders: read lazily from safetensors, refused with a reason where they cannot be trusted."""
 
 from __future__ import annotations
 
@@ -7,14 +7,15 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from harness.errors import BadInput
 from harness.models import causal_lm
-from harness.models.weights import load_into, without_ties
+from harness.models.architectures import TRAINABLE
+from harness.models.weights import ARCHITECTURE, WEIGHTS, load_into, saved_architecture, without_ties
 from harness.store import digest, file_digest
 from harness.types import Architecture, Tokenizer
 
@@ -59,7 +60,7 @@ def shards(folder: Path) -> list[Path]:
     if (folder / INDEX).is_file():
         named = sorted(set(json.loads((folder / INDEX).read_text())["weight_map"].values()))
     else:
-        named = ["model.safetensors"]
+        named = [WEIGHTS]
     if outside := next((name for name in named if Path(name).name != name), None):
         raise BadInput(f"shard '{outside}' lies outside the folder", place=str(folder))
     found = [folder / name for name in named]
@@ -73,7 +74,7 @@ def shards(folder: Path) -> list[Path]:
 
 @dataclass(frozen=True)
 class FolderModel:
-    """A causal language model in a folder, or an adapter (PEFT) on another one."""
+    """A causal language model in a folder, an adapter (PEFT) on another one, or one of our networks for images."""
 
     folder: str
     base: str | None = None
@@ -88,7 +89,14 @@ class FolderModel:
         return (self.path / ADAPTER).is_file()
 
     @property
+    def kind(self) -> Literal["images", "text"]:
+        """What it reads."""
+        return "images" if (self.path / ARCHITECTURE).is_file() else "text"
+
+    @property
     def architecture(self) -> Architecture:
+        if self.kind == "images":
+            return saved_architecture(self.path)
         return causal_lm.architecture_of(_settings(Path(self.base) if self.is_adapter and self.base else self.path))
 
     @property
@@ -130,9 +138,12 @@ def tokenizer_of(folder: Path) -> Tokenizer | None:
 
 
 def check_folder(folder: Path) -> None:
-    """``BadInput`` where a folder is no causal language model, or adapter, that can be read without its own code."""
+    """``BadInput`` where a folder is no model, or adapter, that can be read without its own code."""
     if not folder.is_dir():
         raise BadInput("there is no such folder", place=str(folder))
+    if (folder / ARCHITECTURE).is_file():
+        _check_network(folder)
+        return
     if (folder / ADAPTER).is_file():
         if not (folder / "adapter_model.safetensors").is_file():
             raise BadInput("adapter_model.safetensors is missing", place=str(folder))
@@ -147,6 +158,16 @@ def check_folder(folder: Path) -> None:
     if kind not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
         raise BadInput(f"'{kind}' is no causal language model that transformers knows", place=str(folder))
     AutoConfig.for_model(**settings)
+    shards(folder)
+
+
+def _check_network(folder: Path) -> None:
+    try:
+        name = saved_architecture(folder).name
+    except (ValueError, TypeError, AttributeError):
+        raise BadInput(f"{ARCHITECTURE} is not a name and its options", place=str(folder)) from None
+    if name not in TRAINABLE["images"]:
+        raise BadInput(f"unknown architecture '{name}'", place=str(folder), given=name, choices=TRAINABLE["images"])
     shards(folder)
 
 

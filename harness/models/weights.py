@@ -11,7 +11,11 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from harness.models.architectures import build
+from harness.store import read_json, write_json
 from harness.types import Architecture, Member
+
+WEIGHTS, ARCHITECTURE = "model.safetensors", "architecture.json"
+"""The files of one of our networks in a folder."""
 
 
 class LazyWeights(Mapping[str, Tensor]):
@@ -38,6 +42,18 @@ class LazyWeights(Mapping[str, Tensor]):
 def save_weights(weights: Mapping[str, Tensor], path: Path) -> None:
     """Write a state dict; views and layouts are made plain first, as the format asks."""
     save_file({name: tensor.detach().cpu().contiguous().clone() for name, tensor in weights.items()}, path)
+
+
+def save_network(architecture: Architecture, module: nn.Module, folder: Path) -> None:
+    """Write a network of the zoo to an existing folder."""
+    save_weights(without_ties(module), folder / WEIGHTS)
+    write_json(folder / ARCHITECTURE, [architecture.name, dict(architecture.options)])
+
+
+def saved_architecture(folder: Path) -> Architecture:
+    """The architecture of a folder that ``save_network`` wrote."""
+    name, options = read_json(folder / ARCHITECTURE)
+    return Architecture(name, tuple(sorted(options.items())))
 
 
 def module_with(architecture: Architecture, weights: Mapping[str, Tensor]) -> nn.Module:

@@ -12,6 +12,7 @@ from typing import Any
 import jinja2
 
 from harness import formats
+from harness.history import Entry, history
 from harness.report.answer import Answer, answer
 from harness.report.claims import Claim, as_json, claims
 from harness.report.evidence import Evidence
@@ -81,6 +82,7 @@ def _context(evidence: Evidence, said: Answer, found: list[Claim]) -> dict[str, 
         "versions": record["versions"],
         "bits": evidence.ok["bits_per_byte"].notna().any(),
         "learned": _learned(evidence),
+        "history": _history(history(evidence.run)),
         "summary": record["summary"],
         "json": lambda value: json.dumps(value, sort_keys=True),
     }
@@ -112,6 +114,12 @@ def _learned(evidence: Evidence) -> list[tuple[str, str]]:
         if parts and evidence.by_name.get(variant, {}).get("method") != "member":
             lines.append((variant, "; ".join(parts)))
     return lines
+
+
+def _history(entries: list[Entry]) -> dict[str, Any] | None:
+    """The runs of the suite up to this one, and the families that any of them has; None for the first run."""
+    families = sorted({family for entry in entries for family in entry.best})
+    return {"families": families, "entries": entries} if len(entries) > 1 else None
 
 
 def _short(value: Any) -> str:

@@ -2,6 +2,7 @@
 
 import copy
 from datetime import date
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -79,7 +80,7 @@ def planted(correct, extra=None, not_ok=None, **record):
         "task": {"name": "t", "title": "A task"},
         "summary": {"variants": sum(row["seed"] == "all" for row in rows)},
     }
-    run = Run("planted", usual | record)
+    run = Run(Path("planted"), usual | record)
     run.__dict__["variants"] = pd.DataFrame(rows, columns=["variant", "seed", "status", "reason", "accuracy", "nll",
                                                            "brier", *_more(extra)])  # fmt: skip
     columns = ["variant", "seed", "metric", "value", "low", "high", "n", "source"]

@@ -9,9 +9,11 @@ from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel
 
 from harness.errors import BadInput
 from harness.merging.guards import check_mergeable
+from harness.models.architectures import build
 from harness.models.causal_lm import tiny_llama
 from harness.models.folders import INDEX, FolderModel, check_folder, load_folder
-from harness.types import Member, NotApplicable
+from harness.models.weights import module_with, save_network
+from harness.types import Architecture, Member, NotApplicable
 
 TOKENS = torch.arange(24).view(2, 12) % 20
 
@@ -130,3 +132,32 @@ def test_nan_weights_are_not_merged(llama):
     member = Member("m0", model.architecture, model.weights(), "x", 0, {}, "d")
     with pytest.raises(NotApplicable, match="NaN"):
         check_mergeable([member, member])
+
+
+def test_a_network_for_images_is_read_from_its_two_files(tmp_path):
+    architecture = Architecture("mlp", (("classes", 3), ("hidden", 4), ("side", 4)))
+    network = build(architecture).eval()
+    save_network(architecture, network, tmp_path)
+    model = FolderModel(str(tmp_path))
+    check_folder(tmp_path)
+    assert (model.kind, model.architecture, model.tokenizer) == ("images", architecture, None)
+    images = torch.randn(5, 1, 4, 4, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        assert torch.equal(module_with(model.architecture, model.weights())(images), network(images))
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ('["mpl", {}]', "did you mean 'mlp'"),
+        ('["causal_lm", {}]', "unknown architecture"),
+        ("[1", "is not a name and its options"),
+        ('"mlp"', "is not a name and its options"),
+        ('["mlp", 3]', "is not a name and its options"),
+        ('["mlp", {}]', "model.safetensors is missing"),
+    ],
+)
+def test_a_network_that_cannot_be_read_is_refused_with_the_reason(tmp_path, content, words):
+    (tmp_path / "architecture.json").write_text(content)
+    with pytest.raises(BadInput, match=words):
+        check_folder(tmp_path)

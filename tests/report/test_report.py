@@ -140,6 +140,30 @@ def test_the_same_run_gives_the_same_bytes(run, tmp_path):
         assert (folder / name).read_bytes() == (run.folder / name).read_bytes(), name
 
 
+def test_earlier_runs_are_a_section_of_the_report_and_later_ones_change_nothing(run, tmp_path):
+    def beside(name, started, **record):
+        folder = copied(run, tmp_path / "copies").rename(tmp_path / f"run-{started[:10]}")
+        (folder / "run.json").write_text(json.dumps({**run.record, "started": started, "run_id": name, **record}))
+        return folder
+
+    this = beside("this", "2026-01-02T00:00:00+00:00")
+    alone = write_report(this).read_text()
+    assert ">History<" not in alone
+    beside("a<b>|", "2026-01-01T00:00:00+00:00", limit=5)
+    page, text = write_report(this).read_text(), (this / "report.md").read_text()
+    (table,) = [table for table in Page(page).tables if table[0][0]["text"] == "run"]
+    assert [row[0]["text"] for row in table] == ["run", "a<b>|", "this"]
+    ok, _ = summary_rows(run)
+    assert formats.percent(ok.loc["best_single", "accuracy"]) in table[1][1]["text"]
+    best = ok[ok["family"] == "output"]["accuracy"].max()
+    assert formats.percent(best) in table[2][[cell["text"] for cell in table[0]].index("output")]["text"]
+    assert [row[-1]["text"] for row in table[1:]] == ["limited to 5 examples; incomplete", "incomplete"]
+    assert "| a&lt;b&gt;\\| |" in text
+    beside("later", "2026-01-03T00:00:00+00:00")
+    assert write_report(this).read_text() == page
+    assert (this / "report.md").read_text() == text
+
+
 def test_the_page_needs_nothing_from_outside(run, page):
     text = (run.folder / "report.html").read_text()
     sources = [a[key] for _, a in page.tags for key in ("src", "href", "action", "data", "poster") if key in a]

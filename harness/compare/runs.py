@@ -1,0 +1,234 @@
+"""Two finished runs, variant by variant: paired by example and seed, or not comparable and why."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+
+from harness import stats
+from harness.compare.suites import change_of_suite
+from harness.gate.comparable import hardware_difference
+from harness.gate.evidence import Evidence, Missing, NonFinite
+from harness.results import ALL_SEEDS, Run, data_difference
+from harness.stats import Interval
+
+Verdict = Literal["better", "worse", "unclear", "not comparable", "failed"]
+
+COUNTED = ("flops_per_example",)
+MEASURED = ("latency_ms_p50", "peak_memory_bytes")
+"""Costs that only the same machine would give again."""
+
+BITS = "bits_per_byte"
+
+
+class Incomparable(Exception):
+    """Two variants of one name that cannot be compared; the message says why."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One variant of both runs; every difference is the second run minus the first."""
+
+    variant: str
+    verdict: Verdict
+    """By accuracy: its interval excludes 0 and the corrected p-value is below .05; a NaN is a failure."""
+    reason: str = ""
+    """Why it is not comparable, or failed."""
+    seeds: tuple[int, ...] = ()
+    """Those that both runs have."""
+    n: int | None = None
+    """Examples."""
+    accuracy: Interval | None = None
+    nll: Interval | None = None
+    """Nats: negative is better."""
+    bits_per_byte: Interval | None = None
+    """Of language models: negative is better."""
+    p: float | None = None
+    """Exact McNemar test, two-sided; of several seeds, on the examples that one run gets right with more of them."""
+    p_corrected: float | None = None
+    """The same after Benjamini-Hochberg over all compared variants."""
+    costs: Mapping[str, float | None] | None = None
+    """Of each cost the second run's divided by the first's; None where it was not measured, or on another machine."""
+
+
+@dataclass(frozen=True)
+class RunComparison:
+    """What two runs have in common, and how it differs."""
+
+    variants: tuple[Comparison, ...]
+    """In the first run's order."""
+    only_first: tuple[str, ...]
+    only_second: tuple[str, ...]
+    suite_changed: bool
+    """Whether the suites differ: where a variant's task or pool does, it is not comparable."""
+    other_machine: str | None
+    """How the machines differ; then measured costs are not compared."""
+
+
+def compare(first: Run, second: Run) -> RunComparison:
+    """Compare the variants that two runs share, by name."""
+    pair = _Pair(first, second)
+    names = [list(dict.fromkeys(run.variants["variant"].astype(str))) for run in (first, second)]
+    found = [pair.compared(name) for name in names[0] if name in names[1]]
+    tested = [item for item in found if item.p is not None]
+    p_values = stats.benjamini_hochberg([item.p for item in tested if item.p is not None])
+    corrected = {item.variant: p for item, p in zip(tested, p_values, strict=True)}
+    return RunComparison(
+        tuple(_judged(item, corrected[item.variant]) if item.variant in corrected else item for item in found),
+        tuple(name for name in names[0] if name not in names[1]),
+        tuple(name for name in names[1] if name not in names[0]),
+        first.record["suite"]["digest"] != second.record["suite"]["digest"],
+        pair.other_machine,
+    )
+
+
+def _judged(item: Comparison, p: float) -> Comparison:
+    assert item.accuracy is not None
+    return replace(item, p_corrected=p, verdict=stats.verdict(item.accuracy, p))
+
+
+class _Pair:
+    """Both runs, looked up by variant."""
+
+    def __init__(self, first: Run, second: Run) -> None:
+        self.runs = first, second
+        self.sides = Evidence(first, "first run"), Evidence(second, "second run")
+        self.other_machine = hardware_difference(second, first)
+        self.other_data = data_difference(second.record, first.record)
+        self.relabelled = _relabelled(first, second)
+        self.bits = [_bits(run) for run in self.runs]
+
+    def compared(self, variant: str) -> Comparison:
+        try:
+            self._check(variant)
+            return self._paired(variant)
+        except (Incomparable, Missing) as problem:
+            return Comparison(variant, "not comparable", str(problem))
+        except NonFinite as problem:
+            return Comparison(variant, "failed", str(problem))
+
+    def _check(self, variant: str) -> None:
+        """Raise where the two are not the same variant on the same task."""
+        for side in self.sides:
+            status, reason = side.status(variant, ALL_SEEDS)
+            if status == "failed":
+                raise NonFinite(f"it failed in the {side.name}: {reason}")
+            if status != "ok":
+                raise Incomparable(f"it does not apply in the {side.name}: {reason}")
+        if self.other_data:
+            raise Incomparable(self.other_data)
+        ours, theirs = (_summary_row(run, variant) for run in self.runs)
+        if change := change_of_suite(*(run.record for run in self.runs), pool=str(ours.get("pool"))):
+            raise Incomparable(change)
+        for column in ("pool", "params", "members"):
+            if ours.get(column) != theirs.get(column):
+                raise Incomparable(f"its {column} differ: {ours.get(column)} and {theirs.get(column)}")
+
+    def _paired(self, variant: str) -> Comparison:
+        tables = {metric: self._outcomes(variant, metric) for metric in ("accuracy", "nll")}
+        before, after = tables["accuracy"]
+        right_before, right_after = before.to_numpy(), after.to_numpy()
+        if len(before) == 1:
+            gained, lost = int((right_after > right_before).sum()), int((right_after < right_before).sum())
+            accuracy = stats.paired_proportions(gained, lost, before.shape[1])
+        else:
+            accuracy = _difference(before, after)
+        totals = right_before.sum(axis=0), right_after.sum(axis=0)
+        return Comparison(
+            variant,
+            "unclear",
+            seeds=tuple(int(seed) for seed in before.index),
+            n=before.shape[1],
+            accuracy=accuracy,
+            nll=_difference(*tables["nll"]),
+            bits_per_byte=self._bits_difference(variant),
+            p=stats.mcnemar_exact(totals[1] > totals[0], totals[0] > totals[1]),
+            costs=self._costs(variant),
+        )
+
+    def _outcomes(self, variant: str, metric: str) -> tuple[pd.DataFrame, pd.DataFrame]:
+        """A row per seed that both have, a column per example, of the first run and the second."""
+        before, after = (side.outcomes(variant, ALL_SEEDS, metric) for side in self.sides)
+        ours, theirs = set(before.columns), set(after.columns)
+        if ours != theirs:
+            raise Incomparable(f"other examples: {len(ours - theirs)} are only in the first run, "
+                               f"{len(theirs - ours)} only in the second")  # fmt: skip
+        if changed := len(ours & self.relabelled):
+            raise Incomparable(f"{changed} examples have another label")
+        common = before.index.intersection(after.index)
+        if common.empty:
+            raise Incomparable("the runs have no seed in common")
+        if before.shape[1] < 2:
+            raise Incomparable("one example is too few")
+        return before.loc[common], after.loc[common]
+
+    def _bits_difference(self, variant: str) -> Interval | None:
+        before, after = (tables.get(variant) for tables in self.bits)
+        if before is None or after is None or list(before.columns) != list(after.columns):
+            return None
+        common = before.index.intersection(after.index)
+        if common.empty or before.shape[1] < 2:
+            return None
+        return _difference(before.loc[common], after.loc[common])
+
+    def _costs(self, variant: str) -> dict[str, float | None]:
+        ours, theirs = (_summary_row(run, variant) for run in self.runs)
+        found: dict[str, float | None] = {}
+        for column in (*COUNTED, *MEASURED):
+            before, after = (float(row.get(column, math.nan)) for row in (ours, theirs))
+            known = math.isfinite(before) and math.isfinite(after) and before > 0
+            found[column] = after / before if known and not (column in MEASURED and self.other_machine) else None
+        return found
+
+
+def _difference(before: pd.DataFrame, after: pd.DataFrame) -> Interval:
+    return stats.crossed_mean(after.to_numpy(np.float64) - before.to_numpy(np.float64)).interval()
+
+
+def _summary_row(run: Run, variant: str) -> dict[str, Any]:
+    rows = run.variants[(run.variants["variant"] == variant) & (run.variants["seed"] == ALL_SEEDS)]
+    row: dict[str, Any] = rows.iloc[0].to_dict()
+    return row
+
+
+def _relabelled(first: Run, second: Run) -> set[str]:
+    """The ids of examples that the two runs have different labels for."""
+    labels = []
+    for run in (first, second):
+        if run.examples is None:
+            return set()
+        table = run.examples[["example_id", "label"]].drop_duplicates()
+        labels.append(set(zip(table["example_id"].astype(str), table["label"], strict=True)))
+    shared = {name for name, _ in labels[0]} & {name for name, _ in labels[1]}
+    return {name for name, _ in labels[0] ^ labels[1]} & shared
+
+
+def _bits(run: Run) -> dict[str, pd.DataFrame]:
+    """Bits per byte of every variant, a row per seed and a column per document."""
+    table = run.document_measures
+    if table is None:
+        return {}
+    chosen = table[table["metric"] == BITS]
+    return {
+        str(name): of.pivot(index="seed", columns="document", values="value")
+        for name, of in chosen.groupby("variant", observed=True)
+    }
+
+
+def as_json(found: RunComparison) -> dict[str, Any]:
+    """JSON values; a bound that is no number is null."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: plain(item) for key, item in value.items()}
+        if isinstance(value, list | tuple):
+            return [plain(item) for item in value]
+        return None if isinstance(value, float) and not math.isfinite(value) else value
+
+    result: dict[str, Any] = plain(asdict(found))
+    return result

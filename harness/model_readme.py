@@ -1,0 +1,26 @@
+"""The README.md beside an exported model."""
+
+from __future__ import annotations
+
+from harness.formats import inline_code, percent, percent_interval, plain_text
+from harness.gate.model_card import model_index
+from harness.results import ALL_SEEDS, Run
+
+
+def model_readme(run: Run, variant: str, seed: int) -> str:
+    """Markdown with the scores as metadata (``model-index``), and where the model comes from."""
+    record = run.record
+    row = run.variants[(run.variants["variant"] == variant) & (run.variants["seed"] == ALL_SEEDS)].iloc[0]
+    suite, name = record["suite"], f"{record['suite']['name']}-{row['method']}"
+    accuracy = f"{percent(row['accuracy'])} ({percent_interval(row['accuracy_low'], row['accuracy_high'])})"
+    lines = [
+        f"---\n{model_index(run, variant, name)}---",
+        f"# {name}",
+        f"The variant {inline_code(variant)} of the Stockpot suite {inline_code(suite['name'])}, seed {seed}: "
+        f"accuracy on test {accuracy}, 95 % interval, over the seeds {', '.join(map(str, record['seeds']))}.",
+        f"- method {inline_code(str(row['method']))} with {inline_code(str(row['params']))}, "
+        f"on {row['members']} members of the pool {inline_code(str(row['pool']))}",
+        f"- data: {plain_text(record['task']['title'])}, from {plain_text(record['task']['source'])}",
+        f"- run {record['run_id']}, suite digest {suite['digest'][:16]}, code {record['git_commit'] or 'unknown'}",
+    ]
+    return "\n\n".join(lines[:3]) + "\n\n" + "\n".join(lines[3:]) + "\n"
