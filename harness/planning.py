@@ -85,25 +85,27 @@ def make_plan(suite: Suite, options: Options) -> Plan:
         seed: {name: _pool(suite, name, recipe, task, seed) for name, recipe in suite.pools.items()} for seed in seeds
     }
     chosen = _chosen(suite, options.only)
-    variants = {seed: {v.name: _variant(v, pools[seed][v.pool], seed, setting) for v in chosen} for seed in seeds}
+    data = {name: Data.of(jobs.task_of(setting, pool.groups)) for name, pool in pools[seeds[0]].items()}
+    variants = {
+        seed: {
+            v.name: VariantPlan(
+                v.name, v.method, v.parameters, v.members, pools[seed][v.pool], seed, data[v.pool], device
+            )
+            for v in chosen
+        }
+        for seed in seeds
+    }
     studies = []
     if (study := suite.file.correlate) and options.only is None:
-        sizes = tuple(study.subsets.sizes)
+        sizes, plain = tuple(study.subsets.sizes), Data.of(task)
         studies = [
-            StudyPlan(pools[seed][name], seed, study.rule, sizes, study.subsets.at_most, Data.of(task))
+            StudyPlan(pools[seed][name], seed, study.rule, sizes, study.subsets.at_most, plain)
             for seed in seeds
             for name in study.pools
         ]
     plan = Plan(suite, options, setting, task, list(seeds), pools, variants, studies)
     plan.jobs = planned_jobs(plan)
     return plan
-
-
-def _variant(asked: Variant, pool: PoolPlan, seed: int, setting: Setting) -> VariantPlan:
-    data = Data.of(jobs.task_of(setting, pool.groups))
-    return VariantPlan(
-        asked.name, asked.method, asked.parameters, asked.members, pool, seed, data, setting.device
-    )
 
 
 def _pool(suite: Suite, name: str, recipe: TrainPool | HfPool, task: Task, seed: int) -> PoolPlan:

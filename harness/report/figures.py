@@ -208,12 +208,13 @@ def domains(evidence: Evidence) -> Figure | None:
     reference = evidence.run.record["reference"]["variant"]
     if bits.empty or reference not in bits.index:
         return None
-    return _heat_map(bits.rename(columns=lambda c: c.split("/bytes_")[-1]), reference, "bits per byte", better=-1)
+    shown = bits.rename(columns=lambda c: c.split("/bytes_")[-1])
+    return _heat_map(shown, reference, f"bits per byte − {reference}", better=-1, digits=2)
 
 
 VIEWS = (
     "Accuracy on test by view of its images, minus that of the base, which no member was added to: blue is better, in "
-    "points. Rows are sorted by their mean over the views, the score of one model for all of them."
+    "points. Rows are sorted by the mean over the views, the score of one model for all of them."
 )
 
 
@@ -223,7 +224,8 @@ def views(evidence: Evidence) -> Figure | None:
         accuracy = _by_part(evidence, parts.pool, parts.kind.prefix) if parts.kind is PART_VIEWS else pd.DataFrame()
         if parts.base in accuracy.index:
             shown = 100 * accuracy.rename(columns=lambda c: c.removeprefix("accuracy/"))
-            return _heat_map(shown, parts.base, "accuracy, %", better=1)
+            shown = shown.assign(mean=shown.mean(axis=1))
+            return _heat_map(shown, parts.base, "accuracy − the base's, points", better=1, digits=1)
     return None
 
 
@@ -234,7 +236,7 @@ def _by_part(evidence: Evidence, pool: str, prefix: str) -> pd.DataFrame:
     return table.loc[rows, [c for c in table.columns if c.startswith(prefix)]].dropna()
 
 
-def _heat_map(scores: pd.DataFrame, reference: str, unit: str, *, better: int) -> Figure:
+def _heat_map(scores: pd.DataFrame, reference: str, label: str, *, better: int, digits: int) -> Figure:
     """Scores of variants (rows) by part (columns), coloured by their difference from one of the variants'."""
     scores = scores.loc[(-better * scores.mean(axis=1)).sort_values().index]
     gains = scores - scores.loc[reference]
@@ -245,13 +247,13 @@ def _heat_map(scores: pd.DataFrame, reference: str, unit: str, *, better: int) -
     image = axes.imshow(gains, cmap=colours, vmin=-extent, vmax=extent, aspect="auto")
     for (row, column), gain in np.ndenumerate(gains.to_numpy()):
         colour = "white" if abs(gain) > 0.6 * extent else "#333333"
-        text = f"{scores.iloc[row, column]:.2f} ({gain:+.2f})".replace("-", "−")
+        text = f"{scores.iloc[row, column]:.{digits}f} ({gain:+.{digits}f})".replace("-", "−")
         axes.text(column, row, text, ha="center", va="center", fontsize=6.5, color=colour)
     axes.set_xticks(range(len(scores.columns)), list(scores.columns))
     axes.set_yticks(range(len(gains)), list(gains.index), fontsize=6.5)
     axes.tick_params(length=0, top=True, labeltop=True, bottom=False, labelbottom=False)
     axes.grid(visible=False)
-    figure.colorbar(image, shrink=0.4, label=f"{unit} − {reference}")
+    figure.colorbar(image, shrink=0.4, label=label)
     return figure
 
 
@@ -333,7 +335,8 @@ def sweeps(evidence: Evidence) -> Figure | None:
         for index, (variant, curve, chosen) in enumerate(lines):
             colour = SEED_COLOURS[index % len(SEED_COLOURS)]
             x, y = [p[key] for p in curve], [scale * p[metric] for p in curve]
-            axes.plot(x, y, color=colour, linewidth=1.2, label=variant)
+            style = ("-", "--", ":")[index // len(SEED_COLOURS) % 3]
+            axes.plot(x, y, style, color=colour, linewidth=1.2, label=variant)
             for point in curve:
                 if point[key] == chosen:
                     axes.plot(point[key], scale * point[metric], "o", color=colour, markersize=5)

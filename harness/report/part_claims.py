@@ -14,6 +14,7 @@ import numpy as np
 
 from harness.report.claim import Claim, judged, untested
 from harness.report.evidence import Evidence, over_seeds
+from harness.report.formats import number
 from harness.report.parts import Parts
 
 
@@ -46,12 +47,15 @@ def gains_at_home(evidence: Evidence, parts: Parts) -> Claim:
     claim = f"A {what}'s expert gains at home and loses abroad"
     count = evidence.run.record["pools"][parts.pool]["members"]
     homes = {parts.variant(f"member/index={i}"): parts.home_of(i) for i in range(count)}
-    experts = {name: home for name, home in homes.items() if home and parts.measured(name)}
+    experts = {name: place for name, place in homes.items() if place and parts.measured(name)}
     if missing := needs(parts, claim, parts.base, *(experts or [None])):
         return missing
-    found = over_seeds(np.mean([home_minus_abroad(parts, n, h) for n, h in experts.items()], axis=0))
+    found = over_seeds(np.mean([home_minus_abroad(parts, n, p) for n, p in experts.items()], axis=0))
     statistic = f"change against the base at home minus abroad, mean of {len(experts)} experts, {unit}"
-    return judged(claim, statistic, found, wanted=parts.kind.better, unit=unit)
+    own = np.mean([parts.values(name, place).mean() for name, place in experts.items()])
+    every = np.mean([parts.mean(name).mean() for name in experts])
+    note = f"the experts' mean score is {number(own)} at home and {number(every)} over all {what}s"
+    return judged(claim, statistic, found, wanted=parts.kind.better, unit=unit, note=note)
 
 
 def composes(evidence: Evidence, parts: Parts) -> Claim:
@@ -74,14 +78,14 @@ def negates(evidence: Evidence, parts: Parts) -> Claim:
     what, unit = parts.kind.part, parts.kind.unit
     claim = f"A negated task vector loses its {what} more than the others"
     negated = {
-        given["variant"]: home
+        given["variant"]: place
         for given, positions in variants_of(evidence, parts, "task_arithmetic")
         if given["coefficients"] == "negate" and positions and len(positions) == 1
-        and (home := parts.home_of(positions[0]))
+        and (place := parts.home_of(positions[0]))
     }  # fmt: skip
     if missing := needs(parts, claim, parts.base, *(negated or [None])):
         return missing
-    found = over_seeds(np.mean([home_minus_abroad(parts, n, h) for n, h in negated.items()], axis=0))
+    found = over_seeds(np.mean([home_minus_abroad(parts, n, p) for n, p in negated.items()], axis=0))
     homes, loss = ", ".join(sorted(negated.values())), "rise" if parts.kind.better < 0 else "change"
     statistic = f"{loss} against the base in the negated {what} minus the others' (controls): {homes}; {unit}"
     return judged(claim, statistic, found, wanted=-parts.kind.better, unit=unit)

@@ -88,6 +88,9 @@ def test_experts_are_judged_by_home_minus_abroad(kind, pool, sign):
     assert found.verdict == ("held" if sign > 0 else "not held")
     assert found.estimate == pytest.approx(sign * kind.better * 0.3, abs=0.005)
     assert found.unit == kind.unit
+    assert found.note == (
+        f"the experts' mean score is {0.5 + sign * kind.better * 0.2:.3f} at home and 0.500 over all {kind.part}s"
+    )
 
 
 @BOTH
@@ -174,7 +177,8 @@ def test_figures_show_the_parts_that_there_are_best_first():
     assert views(of_domains) is None
     for figure, prefix in ((views(of_views), "conflict:"), (domains(of_domains), "")):
         axes = figure.axes[0]
-        assert [tick.get_text() for tick in axes.get_xticklabels()] == list(PARTS)
+        columns = [*PARTS, "mean"] if prefix else list(PARTS)
+        assert [tick.get_text() for tick in axes.get_xticklabels()] == columns
         rows = [tick.get_text() for tick in axes.get_yticklabels()]
         assert rows[0] == f"{prefix}ties/scale=heldout"
         assert rows[-1].endswith("coefficients=negate,members=1,scale=0.5")
