@@ -2,19 +2,22 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-SUITES ?= suites/mnist.yaml
+SUITES ?= suites/mnist.yaml suites/domains.yaml
 RUN ?= results/mnist/latest
 
-.PHONY: help bench test report perf reference check clean
+POLICY ?= suites/mnist.policy.yaml
+
+.PHONY: help bench test report gate perf reference check clean
 
 help:
 	@echo "make bench    run the suites ($(SUITES)) and print where the report is"
 	@echo "make test     run all tests"
 	@echo "make report   render the report of RUN again ($(RUN))"
+	@echo "make gate     judge RUN by POLICY ($(POLICY)), against BASELINE if given; prints the exit code"
 	@echo "make perf     time Stockpot against plain readings of the same work, in one run"
 	@echo "make reference  copy the small files of RUN to results/reference"
 	@echo "make check    lint, types, import directions"
-	@echo "make clean    remove .venv, caches and results (but not results/reference)"
+	@echo "make clean    remove .venv, caches and results (but not results/reference and results/baselines)"
 
 bench: $(VENV)/.installed
 	@$(BIN)/stockpot run $(SUITES)
@@ -24,6 +27,11 @@ test: $(VENV)/.installed
 
 report: $(VENV)/.installed
 	@$(BIN)/stockpot report $(RUN)
+
+# make turns every failure into exit code 2: CI calls stockpot gate itself.
+gate: $(VENV)/.installed
+	@$(BIN)/stockpot gate $(RUN) --policy $(POLICY) $(if $(BASELINE),--baseline $(BASELINE)); \
+	  code=$$?; echo "exit code $$code"; exit $$code
 
 perf: $(VENV)/.installed
 	@mkdir -p results/perf
@@ -44,7 +52,7 @@ check: $(VENV)/.installed
 
 clean:
 	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis .benchmarks
-	find results -mindepth 1 -maxdepth 1 ! -name reference ! -name perf -exec rm -rf {} + 2>/dev/null || true
+	find results -mindepth 1 -maxdepth 1 ! -name reference ! -name baselines ! -name perf -exec rm -rf {} + 2>/dev/null || true
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

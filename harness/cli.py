@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Sequence
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -24,6 +26,8 @@ listing = typer.Typer(help="List what there is.", no_args_is_help=True)
 cache = typer.Typer(help="Look after the store of artefacts.", no_args_is_help=True)
 app.add_typer(listing, name="ls")
 app.add_typer(cache, name="cache")
+baseline = typer.Typer(help="What gates compare with.", no_args_is_help=True)
+app.add_typer(baseline, name="baseline")
 
 SuitePath = Annotated[Path, typer.Argument(help="A suite file, such as suites/mnist.yaml.", metavar="SUITE")]
 Out = Annotated[Path, typer.Option(help="Folder of the results; artefacts are kept in its .store.")]
@@ -76,6 +80,7 @@ def plan(
     seed: Seed = None,
     device: Device = "auto",
     workers: Workers = None,
+    policy: Annotated[Path | None, typer.Option(help="Also say whether the examples suffice for this policy.")] = None,
 ) -> None:
     """Say what a run would do: its jobs, what is reused, and about how long the rest takes."""
     from harness.engine import LocalEngine
@@ -83,6 +88,8 @@ def plan(
     from harness.progress import duration
 
     planned = make_plan(_suite(suite), _options(out, only, limit, seed, device, workers))
+    if policy:
+        _print_margins(policy, planned)
     missing = {job.job.name for job in planned.missing()}
     stages: dict[str, list[Any]] = {}
     for job in planned.jobs:
@@ -110,6 +117,84 @@ def report(run: Annotated[Path, typer.Argument(help="A run's folder.", metavar="
     from harness.report import write_report
 
     print(write_report(run))
+
+
+@app.command()
+def gate(
+    run: Annotated[Path, typer.Argument(help="A finished run's folder.", metavar="RUN")],
+    policy: Annotated[Path, typer.Option(help="A policy file, such as suites/mnist.policy.yaml.")],
+    baseline: Annotated[Path | None, typer.Option(help="A baseline's folder, in place of the policy's.")] = None,
+    junit: Annotated[Path | None, typer.Option(help="Also write the outcome as JUnit XML.")] = None,
+    summary: Annotated[Path | None, typer.Option(help="Also write it as Markdown; by default to the GitHub step's "
+                                                      "summary, where there is one.")] = None,
+) -> None:
+    """Judge a run by a policy. Exit codes: 0 pass, 3 fail, 4 inconclusive, 5 incomplete, stale or not comparable.
+
+    The outcome is on stdout and, whole, in the run's gate.json. 1 is a crash and 2 bad usage, neither a verdict.
+    """
+    from harness.gate.banner import banner
+    from harness.gate.junit import junit as as_junit
+    from harness.gate.markdown import write_summary
+    from harness.gate.release import gate_run
+
+    found = gate_run(run, policy, baseline, _today())
+    print(banner(found))
+    if junit:
+        junit.write_text(as_junit(found), encoding="utf-8")
+    write_summary(found, summary, os.environ.get("GITHUB_STEP_SUMMARY"))
+    raise typer.Exit(found.exit_code)
+
+
+@app.command("model-index")
+def model_index(
+    run: Annotated[Path, typer.Argument(help="A finished run's folder.", metavar="RUN")],
+    variant: Annotated[str, typer.Argument(help="A variant's name.", metavar="VARIANT")],
+    name: Annotated[str | None, typer.Option(help="The model's name; the variant's by default.")] = None,
+) -> None:
+    """Print a variant's scores as metadata for a Hugging Face model card (the key model-index)."""
+    from harness.gate.model_card import model_index as as_yaml
+    from harness.results import read_run
+
+    print(as_yaml(read_run(run), variant, name or variant), end="")
+
+
+@app.command("eval-results")
+def eval_results(
+    run: Annotated[Path, typer.Argument(help="A finished run's folder.", metavar="RUN")],
+    variant: Annotated[str, typer.Argument(help="A variant's name.", metavar="VARIANT")],
+    dataset: Annotated[str, typer.Option(help="The benchmark's dataset on the Hub, such as cais/hle.")],
+    task: Annotated[str, typer.Option(help="The benchmark's task id.")],
+    metric: Annotated[str, typer.Option(help="Which score.")] = "accuracy",
+) -> None:
+    """Print a variant's score as a file for .eval_results in a model's repository on the Hugging Face Hub."""
+    from harness.gate.model_card import eval_results as as_yaml
+    from harness.results import read_run
+
+    print(as_yaml(read_run(run), variant, dataset, task, metric), end="")
+
+
+@baseline.command("set")
+def baseline_set(
+    run: Annotated[Path, typer.Argument(help="A finished run's folder.", metavar="RUN")],
+    reason: Annotated[str, typer.Option(help="Why this run is right, for those who read it later.")],
+    name: Annotated[str, typer.Option(help="The baseline's name.")] = "main",
+    out: Out = Path("results"),
+) -> None:
+    """Make a copy of a run the baseline, in OUT/baselines/NAME, and print its folder and the sha256 for policies."""
+    from harness.gate.baseline import files_sha256, set_baseline
+
+    folder = set_baseline(run, out, name, reason, _today())
+    print(f"{folder}  sha256 {files_sha256(folder)}")
+
+
+@baseline.command("show")
+def baseline_show(
+    name: Annotated[str, typer.Option(help="The baseline's name.")] = "main", out: Out = Path("results")
+) -> None:
+    """Say where a baseline comes from, and whether its files are as they were set."""
+    from harness.gate.baseline import baselines_folder, describe
+
+    print(describe(baselines_folder(out) / name))
 
 
 @app.command("lm-eval", context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
@@ -158,7 +243,7 @@ def ls_tasks() -> None:
 @listing.command("suites")
 def ls_suites(folder: Annotated[Path, typer.Argument(help="Where suite files are.")] = Path("suites")) -> None:
     """The suite files of a folder, each with its question."""
-    for path in sorted(folder.glob("*.yaml")):
+    for path in sorted(set(folder.glob("*.yaml")) - set(folder.glob("*.policy.yaml"))):
         print(f"{path}  {_suite(path).file.question}")
 
 
@@ -197,6 +282,10 @@ def cache_verify(out: Out = Path("results")) -> None:
     raise typer.Exit(1 if damaged else 0)
 
 
+def _today() -> date:
+    return datetime.now(UTC).date()
+
+
 def _suite(path: Path) -> Any:
     from harness import tasks
     from harness.models.architectures import TRAINABLE
@@ -213,6 +302,19 @@ def _options(
     if device not in ("auto", "cpu", "cuda"):
         raise BadInput(f"unknown device '{device}'", given=device, choices=["auto", "cpu", "cuda"])
     return Options(out, only, limit, seed, device, workers)
+
+
+def _print_margins(policy: Path, planned: Any) -> None:
+    from harness import jobs
+    from harness.gate.margins import DISCORDANCE, margins
+    from harness.gate.policy import read_policy
+
+    examples = len(jobs.documents_of(planned.setting).ids)
+    variants = list(planned.variants[planned.seeds[0]])
+    print(f"{'rule':<20}{'tests':>6}{'margin':>9}{'examples':>10}{'needed':>9}{'power':>7}")
+    for found in margins(read_policy(policy), variants, examples):
+        print(f"{found.rule:<20}{found.tests:>6}{found.margin:>9.4g}{examples:>10}{found.needed:>9}{found.power:>7.2f}")
+    print(f"needed: for equal models to pass with power 0.8, if two differ on {DISCORDANCE:.0%} of examples\n")
 
 
 def _print_summary(folder: Path, report: Path) -> None:

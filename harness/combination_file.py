@@ -23,7 +23,7 @@ from harness.fitting import uniform
 from harness.models.folders import tokenizer_of
 from harness.models.recipes import load_pool, plan_folders
 from harness.store import Store
-from harness.suite import HfPool, located
+from harness.suite import HfPool, fetched, located
 from harness.tasks.text import read_tokenizer, windows_of
 from harness.types import Combination, Ingredients, NotApplicable, Part, Split
 
@@ -60,7 +60,7 @@ def read_combination(path: Path, device: torch.device) -> tuple[Combination, Any
         hint = None if fault["type"] != "extra_forbidden" else f"it has {', '.join(CombinationFile.model_fields)}"
         raise BadInput(f"{'.'.join(where)}: {fault['msg']}", place=document.place(where), hint=hint) from None
     method, parameters = _method(file, document)
-    recipe = located(file.pool.hf, path.parent)
+    recipe = fetched(located(file.pool.hf, path.parent))
     assert isinstance(recipe, HfPool)
     pool = load_pool(plan_folders("main", recipe), Store(path.parent))
     folder = Path(recipe.base or recipe.members[0])

@@ -198,8 +198,13 @@ class SingleModel(Combination):
         write_json(folder / "architecture.json", [self.architecture.name, dict(self.architecture.options)])
 
 
-def load_combination(folder: Path, pool: Pool, device: torch.device = CPU) -> Combination:
-    """The combination saved in a folder; an output rule finds its members in the pool by their digests."""
+def load_combination(
+    folder: Path, pool: Pool, device: torch.device = CPU, shared: dict[str, MemberPart] | None = None
+) -> Combination:
+    """The combination saved in a folder; an output rule finds its members in the pool by their digests.
+
+    Combinations that are held at once are given one dictionary as ``shared``: a part of several is then loaded once.
+    """
     if (folder / "rule.json").is_file():
         members = {m.digest: m for m in (*pool.members, *((pool.base,) if pool.base else ()))}
         references = read_json(folder / "parts.json")
@@ -208,7 +213,8 @@ def load_combination(folder: Path, pool: Pool, device: torch.device = CPU) -> Co
             DropoutPass(models[r["member"]], r["pass"], r["seed"]) if "pass" in r else models[r["member"]]
             for r in references
         ]
-        return OutputCombination(parts, Rule.load(folder))
+        shared = {} if shared is None else shared
+        return OutputCombination([shared.setdefault(part.digest, part) for part in parts], Rule.load(folder))
     name, options = read_json(folder / "architecture.json")
     architecture = Architecture(name, tuple(sorted(options.items())))
     return SingleModel(architecture, module_with(architecture, load_file(folder / "model.safetensors")).to(device))

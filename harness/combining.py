@@ -195,7 +195,11 @@ class Gated(Rule):
 
     def weights(self, stacked: Tensor) -> Tensor:
         """Weights [M, ...] on the simplex for every example."""
-        scores = confidence_features(stacked) @ self.slopes.to(stacked)
+        return self.weights_from(confidence_features(stacked))
+
+    def weights_from(self, features: Tensor) -> Tensor:
+        """The same, from what the gate sees [M, ..., 3]: gates over the same members share it."""
+        scores = features @ self.slopes.to(features)
         return torch.softmax(scores + _column(self.bias, scores), dim=0)
 
     def __call__(self, stacked: Tensor) -> Tensor:

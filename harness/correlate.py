@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 from torch import Tensor
 
 from harness import stats
@@ -64,7 +65,9 @@ def ensembles_and_averages(
     for subset, module in zip(subsets, models.averages(subsets), strict=True):
         recalibrate(module, batches_of(train.inputs))
         averaged = predict_module(module, test)
-        ensemble = MIXES[rule](stacked[list(subset)], uniform(len(subset)))
+        # in parts: of a large vocabulary, the predictions of all members fit memory once, not several times
+        mixed = [MIXES[rule](part[list(subset)], uniform(len(subset))) for part in stacked.split(250, dim=1)]
+        ensemble = torch.cat(mixed)
         for name, score in METRICS.items():
             rows.append(
                 {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 
 import torch
 from torch import Tensor
@@ -12,11 +12,13 @@ from harness.combining import confidence_features, mix_log_linear, temper
 
 FLOOR = -1e4
 """Stands for log 0 where a fit needs a finite number."""
+BLOCK = 64 * 2**20
+"""Bytes of predictions, in float64, that a fit works on at once: with a large vocabulary a copy of all is too much."""
 
 
 def nll(log_probs: Tensor, labels: Tensor) -> float:
     """Mean negative log-likelihood, in nats."""
-    return float(-log_probs.double().gather(-1, labels.unsqueeze(-1)).mean())
+    return float(-log_probs.gather(-1, labels.unsqueeze(-1)).double().mean())
 
 
 def accuracy(log_probs: Tensor, labels: Tensor) -> float:
@@ -26,6 +28,16 @@ def accuracy(log_probs: Tensor, labels: Tensor) -> float:
 
 def _of_label(stacked: Tensor, labels: Tensor) -> Tensor:
     return stacked.gather(-1, labels.expand(len(stacked), -1).unsqueeze(-1)).squeeze(-1)
+
+
+def _blocks(stacked: Tensor) -> list[slice]:
+    """Ranges of examples of [M, N, C], each with at most ``BLOCK`` bytes of predictions, or one example."""
+    size = max(1, BLOCK // (8 * stacked[:, :1].numel()))
+    return [slice(start, start + size) for start in range(0, stacked.shape[1], size)]
+
+
+def _finite(stacked: Tensor) -> Tensor:
+    return stacked.double().clamp(min=FLOOR)
 
 
 def fit_linear(stacked: Tensor, labels: Tensor, *, steps: int = 2000, tolerance: float = 1e-9) -> Tensor:
@@ -56,37 +68,48 @@ def fit_log_linear(stacked: Tensor, labels: Tensor, *, ridge: float = 1e-4, step
     loss alone has no single minimum, and is far below the noise of a held-out split.
     """
     members = len(stacked)
-    logs = stacked.double().clamp(min=FLOOR)
-    start = torch.full((members,), 1 / members, dtype=torch.float64, device=logs.device)
-    true = _of_label(logs, labels)  # [M, N]
-    flat = logs.flatten(1)  # [M, N*C]
-    identity = torch.eye(members, dtype=torch.float64, device=logs.device)
+    start = torch.full((members,), 1 / members, dtype=torch.float64, device=stacked.device)
+    true = _finite(_of_label(stacked, labels))  # [M, N]
+    blocks = _blocks(stacked)
 
-    def objective(weights: Tensor) -> tuple[Tensor, Tensor]:
-        scores = (weights @ flat).view(logs.shape[1:])
-        loss = (torch.logsumexp(scores, dim=-1) - weights @ true).mean() + ridge / 2 * (weights - start).square().sum()
-        return loss, torch.softmax(scores, dim=-1)
+    def objective(weights: Tensor) -> Tensor:
+        norms = torch.cat([_mix(weights, _finite(stacked[:, rows])).logsumexp(dim=-1) for rows in blocks])
+        return (norms - weights @ true).mean() + ridge / 2 * (weights - start).square().sum()
+
+    def derivatives(weights: Tensor) -> tuple[Tensor, Tensor]:
+        gradient = ridge * (weights - start)
+        hessian = ridge * torch.eye(members, dtype=torch.float64, device=stacked.device)
+        for rows in blocks:
+            logs = _finite(stacked[:, rows])
+            posterior = torch.softmax(_mix(weights, logs), dim=-1)
+            mean = (logs * posterior).sum(dim=-1)  # [M, n]: expected log-probability under the mixture
+            gradient += (mean - true[:, rows]).sum(dim=1) / len(labels)
+            spread = ((logs - mean.unsqueeze(-1)) * posterior.sqrt()).flatten(1)
+            hessian += spread @ spread.T / len(labels)
+        return gradient, hessian
 
     weights = start
-    loss, posterior = objective(weights)
+    loss = objective(weights)
     for _ in range(steps):
-        mean = (logs * posterior).sum(dim=-1)  # [M, N]: expected log-probability under the mixture
-        gradient = (mean - true).mean(dim=1) + ridge * (weights - start)
-        spread = (logs - mean.unsqueeze(-1)) * posterior.sqrt()
-        hessian = torch.einsum("mx,kx->mk", spread.flatten(1), spread.flatten(1)) / len(labels) + ridge * identity
+        gradient, hessian = derivatives(weights)
         step = torch.linalg.solve(hessian, gradient)
         size = 1.0
         while size > 1e-6:
-            trial, trial_posterior = objective(weights - size * step)
+            trial = objective(weights - size * step)
             if trial <= loss - 1e-4 * size * float(gradient @ step):
                 break
             size /= 2
         else:
             break
-        weights, improved, loss, posterior = weights - size * step, float(loss - trial), trial, trial_posterior
+        weights, improved, loss = weights - size * step, float(loss - trial), trial
         if improved < 1e-12:
             break
     return weights
+
+
+def _mix(weights: Tensor, logs: Tensor) -> Tensor:
+    """``sum_k w_k logs_k`` [n, C]."""
+    return (weights @ logs.flatten(1)).view(logs.shape[1:])
 
 
 def fit_gate(stacked: Tensor, labels: Tensor, rule: str, *, ridge: float = 1e-2) -> tuple[Tensor, Tensor]:
@@ -94,36 +117,41 @@ def fit_gate(stacked: Tensor, labels: Tensor, rule: str, *, ridge: float = 1e-2)
 
     ``ridge/2 * |slopes|^2 + ridge/2 * |bias|^2`` keeps a gate that learns nothing at equal weights.
     """
-    logs = stacked.double().clamp(min=FLOOR)  # the derivative by a weight is the log itself
-    features = confidence_features(logs)
+    blocks = _blocks(stacked)
+    features = torch.cat([confidence_features(_finite(stacked[:, rows])) for rows in blocks], dim=1)
     centre = features.mean(dim=(0, 1))
     scale = features.std(dim=(0, 1)).clamp(min=1e-6)
     features = (features - centre) / scale
-    true = _of_label(logs, labels)
-    bias = torch.zeros(len(stacked), 1, dtype=torch.float64, device=logs.device, requires_grad=True)
-    slopes = torch.zeros(3, dtype=torch.float64, device=logs.device, requires_grad=True)
+    true = _finite(_of_label(stacked, labels))
+    bias = torch.zeros(len(stacked), 1, dtype=torch.float64, device=stacked.device, requires_grad=True)
+    slopes = torch.zeros(3, dtype=torch.float64, device=stacked.device, requires_grad=True)
 
-    def loss() -> Tensor:
-        scores = features @ slopes + bias
-        weights = torch.softmax(scores, dim=0)
-        if rule == "linear":  # the true labels' probabilities are enough
-            likelihood = torch.logsumexp(true + weights.log(), dim=0).mean()
-        else:
-            likelihood = mix_log_linear(logs, weights).gather(-1, labels.unsqueeze(-1)).mean()
-        return -likelihood + ridge / 2 * (slopes.square().sum() + bias.square().sum())
+    def terms() -> Iterator[Tensor]:
+        yield ridge / 2 * (slopes.square().sum() + bias.square().sum())
+        for rows in blocks:
+            weights = torch.softmax(features[:, rows] @ slopes + bias, dim=0)
+            if rule == "linear":  # the true labels' probabilities are enough
+                likelihood = torch.logsumexp(true[:, rows] + weights.log(), dim=0)
+            else:  # the derivative by a weight is the log itself, which has to be finite
+                mixed = mix_log_linear(_finite(stacked[:, rows]), weights)
+                likelihood = mixed.gather(-1, labels[rows].unsqueeze(-1))
+            yield -likelihood.sum() / len(labels)
 
-    _lbfgs([bias, slopes], loss)
+    _lbfgs([bias, slopes], terms)
     return bias.detach().flatten(), slopes.detach() / scale
 
 
-def _lbfgs(parameters: list[Tensor], loss: Callable[[], Tensor]) -> None:
+def _lbfgs(parameters: list[Tensor], terms: Callable[[], Iterable[Tensor]]) -> None:
+    """Minimise the sum of the terms; the graph of each is let go before the next one is made."""
     optimiser = torch.optim.LBFGS(parameters, max_iter=40, tolerance_change=1e-7, line_search_fn="strong_wolfe")
 
-    def closure() -> Tensor:
+    def closure() -> float:
         optimiser.zero_grad()
-        value = loss()
-        value.backward()
-        return value
+        total = 0.0
+        for term in terms():
+            term.backward()
+            total += float(term.detach())
+        return total
 
     with torch.enable_grad():
         optimiser.step(closure)

@@ -302,7 +302,8 @@ def evaluate_variants(setting: Setting, plans: tuple[VariantPlan, ...]) -> None:
     todo = [plan for plan in plans if _is_built(store, plan) and not store.has(plan.evaluation_key)]
     if not todo:
         return
-    combinations = [_load(setting, plan) for plan in todo]
+    shared: dict[str, MemberPart] = {}  # without it a member is in memory once for each rule that has it
+    combinations = [_load(setting, plan, shared) for plan in todo]
     task = task_of(setting)
     assert isinstance(task, TextTask)
     scored = evaluation.score_combinations(combinations, task)
@@ -408,9 +409,9 @@ def summarise_variant(
         write_json(folder / "summary.json", found)
 
 
-def _load(setting: Setting, plan: VariantPlan) -> Combination:
-    store = Store(setting.store)
-    return load_combination(store.path(plan.build_key), _members(setting, plan), torch.device(setting.device))
+def _load(setting: Setting, plan: VariantPlan, shared: dict[str, MemberPart] | None = None) -> Combination:
+    folder, device = Store(setting.store).path(plan.build_key), torch.device(setting.device)
+    return load_combination(folder, _members(setting, plan), device, shared)
 
 
 def _why_not_run(setting: Setting, plan: VariantPlan) -> str | None:
@@ -437,7 +438,7 @@ def measure_latency(setting: Setting, plan: VariantPlan, reference: VariantPlan)
     test = task_of(setting).test
     batch = test.inputs[: test.batch]
     alone = latency.measure(candidate, other, test.inputs[:1], rounds=200, seconds=0.15)
-    full = latency.measure(candidate, other, batch, rounds=50, seconds=0.25)
+    full = latency.measure(candidate, other, batch, rounds=50, seconds=0.25) if len(batch) > 1 else alone
     with store.write(plan.latency_key(reference)) as folder:
         found = {
             "latency_ms_p50": alone.p50_ms,

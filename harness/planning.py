@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 
@@ -13,12 +13,12 @@ from harness import jobs, registry
 from harness.engine import Job
 from harness.errors import BadInput
 from harness.jobs import Data, Setting, StudyPlan, VariantPlan
-from harness.models.architectures import TRAINABLE
+from harness.models.architectures import TRAINABLE, check_options
 from harness.models.recipes import FolderPlan, PoolPlan, Source, TrainingPlan, plan_folders, plan_pool
 from harness.models.training import usual_schedule
 from harness.store import Key, Store
-from harness.suite import HfPool, Suite, TrainPool, Variant
-from harness.tasks import Task
+from harness.suite import HfPool, Suite, TrainPool, Variant, fetched
+from harness.tasks import Task, pretrained
 
 SECONDS_PER_INPUT = {"images": 2.5e-4, "text": 0.012}
 """Of training, expected, for the order of jobs and the time left; the display corrects it by what it sees."""
@@ -73,7 +73,8 @@ class Plan:
 
 
 def make_plan(suite: Suite, options: Options) -> Plan:
-    """Plan a run; the task's data is fetched if it is not there, nothing else happens."""
+    """Plan a run; the task's data and pretrained models are fetched if they are not there, nothing else happens."""
+    suite = _with_models(suite)
     device = options.device
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -108,6 +109,13 @@ def make_plan(suite: Suite, options: Options) -> Plan:
     return plan
 
 
+def _with_models(suite: Suite) -> Suite:
+    """The suite with the folders of pretrained models in the place of their archives' names."""
+    tokenizer = pretrained.folder_of(suite.task.tokenizer) if suite.task.tokenizer else None
+    pools = {name: fetched(pool) for name, pool in suite.pools.items()}
+    return replace(suite, task=replace(suite.task, tokenizer=tokenizer), pools=pools)
+
+
 def _pool(suite: Suite, name: str, recipe: TrainPool | HfPool, task: Task, seed: int) -> PoolPlan:
     if isinstance(recipe, HfPool):
         if suite.task.kind == "images":
@@ -126,9 +134,15 @@ def _pool(suite: Suite, name: str, recipe: TrainPool | HfPool, task: Task, seed:
     if recipe.vary.data and recipe.bootstrap and suite.task.kind == "images":
         problem = f"pool '{name}': resamples are of the training split, and views are not parts of it"
         raise BadInput(problem, place=suite.path, hint="drop 'bootstrap' or 'data'")
-    return plan_pool(
+    planned = plan_pool(
         name, recipe, data=task.train.digest, shape=task.shape, seed=seed, defaults=usual_schedule(task.train)
     )
+    for made in sorted({member.architecture for member in planned.members}, key=str):
+        try:
+            check_options(made)
+        except BadInput as fault:
+            raise fault.at(f"{suite.path}: pool '{name}'") from None
+    return planned
 
 
 def _chosen(suite: Suite, only: str | None) -> list[Variant]:

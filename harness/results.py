@@ -15,6 +15,9 @@ from harness.store import read_json
 
 SCHEMA_VERSION = 1
 
+BASELINES = "baselines"
+"""The folder of a results folder that holds copies of runs to compare with."""
+
 ALL_SEEDS = "all"
 """The value of ``seed`` in the row that summarises all seeds of a variant."""
 
@@ -76,6 +79,28 @@ VARIANT_COLUMNS: dict[str, str] = {
 }
 """The columns of variants.csv, in order. Columns are added, never renamed, without a new schema version."""
 
+METRICS = tuple(
+    column
+    for column in VARIANT_COLUMNS
+    if column
+    not in ("variant", "family", "method", "pool", "params", "members", "seed", "status", "reason", "n", "verdict",
+            "pareto")
+    and not column.endswith(("_low", "_high", "_source"))
+)  # fmt: skip
+"""The columns of variants.csv that are numbers to judge a variant by; scores.parquet has a row for each."""
+
+SCORE_COLUMNS = {
+    "variant": "name",
+    "seed": "the suite's seed, or 'all'",
+    "metric": "a column of variants.csv, lm-eval's metric/task, or metric/view",
+    "value": "its value",
+    "low": "95 % interval, where it has one",
+    "high": "",
+    "n": "test examples",
+    "source": "where the value comes from",
+}
+"""The columns of scores.parquet."""
+
 EXAMPLE_COLUMNS = {
     "variant": "name",
     "seed": "the suite's seed",
@@ -124,10 +149,13 @@ RUN_FIELDS = {
     "versions": "of Python and the libraries that compute",
     "devices": "[{name, kind, memory_bytes}]",
     "engine": "{name, workers, threads_per_worker}",
+    "dtype": "in which predictions are computed and combined",
+    "batch_policy": "{test: examples in a batch}: results may differ in the last digits with it",
     "seeds": "as run",
     "limit": "test examples kept by --limit; null for all",
     "only": "the --only filter; null for all variants",
-    "task": "{name, title, source, classes, splits: {train, heldout, test}, documents: {task: how many are scored}}",
+    "task": "{name, title, source, classes, criterion: what held-out choices go by, splits: {train, heldout, test}, "
+    "documents: {task: how many are scored}}",
     "reference": "{variant, members: {seed: which member it is}}",
     "pools": "{pool: {kind, architectures, members, seeds: {seed: {train_seconds, members: [{name, ...}]}}}}",
     "summary": "{variants, ok, not_applicable, failed, jobs_run, jobs_reused, predict_seconds, combine_seconds, "
@@ -163,10 +191,15 @@ class Run:
         return pd.read_parquet(path) if path.is_file() else None
 
     @cached_property
+    def scores(self) -> pd.DataFrame:
+        """scores.parquet: a row per variant, seed and metric that has a value; empty where the folder is without it."""
+        path = self.folder / "scores.parquet"
+        return pd.read_parquet(path) if path.is_file() else pd.DataFrame(columns=list(SCORE_COLUMNS))
+
+    @cached_property
     def measures(self) -> pd.DataFrame:
         """Scores of parts of the task, over all seeds: variants by "metric/task" or "metric/view"; may be empty."""
-        path = self.folder / "scores.parquet"
-        table = pd.read_parquet(path) if path.is_file() else pd.DataFrame({"seed": [], "metric": pd.Series(dtype=str)})
+        table = self.scores
         rows = table[(table["seed"] == ALL_SEEDS) & table["metric"].str.contains("/")]
         return rows.pivot(index="variant", columns="metric", values="value") if len(rows) else pd.DataFrame()
 
@@ -210,5 +243,6 @@ def read_run(folder: Path) -> Run:
 
 
 def runs_below(root: Path) -> list[Path]:
-    """The folders of all finished runs below a results folder, oldest first within each suite."""
-    return sorted(p.parent for p in Path(root).glob("*/*/run.json") if not p.parent.is_symlink())
+    """The folders of all finished runs below a results folder, oldest first within each suite; baselines are copies."""
+    found = (path.parent for path in Path(root).glob("*/*/run.json") if not path.parent.is_symlink())
+    return sorted(folder for folder in found if folder.parent.name != BASELINES)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
@@ -14,7 +14,8 @@ from pydantic import Field
 from harness import registry, strict_yaml
 from harness.errors import BadInput
 from harness.store import digest
-from harness.tasks import TaskReference
+from harness.strict_model import STRICT, read_model
+from harness.tasks import TaskReference, pretrained
 
 MAIN = "main"
 Name = Annotated[str, Field(pattern=r"^[a-z0-9_]+$")]
@@ -23,7 +24,7 @@ Count = Annotated[int, Field(ge=1)]
 
 
 class _Strict(pydantic.BaseModel):
-    model_config = pydantic.ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+    model_config = STRICT
 
 
 class Vary(_Strict):
@@ -37,7 +38,10 @@ class Vary(_Strict):
 
 
 class HfPool(_Strict):
-    """A pool of Hugging Face folders, or of adapters on the base; paths are relative to the suite file."""
+    """A pool of Hugging Face folders, or of adapters on the base; paths are relative to the suite file.
+
+    In the place of a folder, ``archive:NAME`` is a pretrained model that comes as a data archive.
+    """
 
     base: str | None = None
     members: Annotated[list[str], Field(min_length=1)]
@@ -51,10 +55,12 @@ class TrainPool(_Strict):
     architecture: Name | Annotated[list[Name], Field(min_length=2)] = "small_cnn"
     start: Literal["shared_base", "independent"]
     base: str | None = None
-    """The folder of the shared base, which is then not trained."""
+    """The folder of the shared base (or ``archive:NAME``), which is then not trained."""
     members: Count = 1
     epochs: Count = 6
     base_epochs: Count = 2
+    examples: Count | None = None
+    """Training inputs of a member at most, spread over its data; all of them if None. A base is trained on all."""
     vary: Vary = Vary()
     bootstrap: bool = False
     checkpoints: Annotated[int, Field(ge=2)] | None = None
@@ -182,12 +188,7 @@ class Suite:
 def read_suite(path: Path, tasks: Collection[str], architectures: Collection[str]) -> Suite:
     """Read a suite file; every fault is one line with its place, the known choices and the nearest of them."""
     document = strict_yaml.read(path)
-    if not isinstance(document.value, dict):
-        raise BadInput("a suite file holds keys and values", place=document.place(()))
-    try:
-        file = SuiteFile.model_validate(document.value)
-    except pydantic.ValidationError as error:
-        raise _first_fault(error, document) from None
+    file = read_model(SuiteFile, document, "a suite file", empty={"members": "the pool is empty: 'members' is 0"})
     if isinstance(file.task, str):
         _known("task", file.task, tasks, document.place(("task",)))
     if MAIN in file.pools:
@@ -200,6 +201,7 @@ def read_suite(path: Path, tasks: Collection[str], architectures: Collection[str
                            hint="give it one of: train, hf")  # fmt: skip
         if spec.train:
             _check_pool(spec.train, (*place, "train"), document, architectures)
+        _check_archives(spec.chosen, (*place, "train" if spec.train else "hf"), document)
         pools[name] = located(spec.chosen, path.parent)
     if len(set(file.seeds)) < len(file.seeds):
         raise BadInput("a seed is named twice", place=document.place(("seeds",)))
@@ -215,21 +217,37 @@ def _task(file: SuiteFile, pool: TrainPool | HfPool, folder: Path) -> TaskRefere
     if isinstance(file.task, str):
         return TaskReference(file.task)
     tokenizer = pool.base or (pool.members[0] if isinstance(pool, HfPool) else None)
-    include_path = _beside(folder, file.task.include_path)
+    include_path = _beside(folder, file.task.include_path) if file.task.include_path else None
     return TaskReference(file.suite, tuple(file.task.lm_eval), include_path, tokenizer)
 
 
 def located(pool: TrainPool | HfPool, folder: Path) -> TrainPool | HfPool:
     """The pool with its folders as seen from here."""
-    changes: dict[str, Any] = {"base": _beside(folder, pool.base)}
+    return _with_folders(pool, lambda name: _beside(folder, name))
+
+
+def fetched(pool: TrainPool | HfPool) -> TrainPool | HfPool:
+    """The pool with folders in the place of archives' names; what is not there yet is fetched and converted."""
+    return _with_folders(pool, pretrained.folder_of)
+
+
+def _with_folders(pool: TrainPool | HfPool, change: Callable[[str], str]) -> TrainPool | HfPool:
+    changes: dict[str, Any] = {"base": change(pool.base) if pool.base else None}
     if isinstance(pool, HfPool):
-        changes["members"] = [_beside(folder, member) for member in pool.members]
+        changes["members"] = [change(member) for member in pool.members]
     return pool.model_copy(update=changes)
 
 
-def _beside(folder: Path, name: str | None) -> str | None:
+def _beside(folder: Path, name: str) -> str:
     """A path of a suite file, which is relative to that file; an archive's name stays as it is."""
-    return name if name is None or name.startswith("archive:") else str(folder / Path(name).expanduser())
+    return name if name.startswith(pretrained.PREFIX) else str(folder / Path(name).expanduser())
+
+
+def _check_archives(pool: TrainPool | HfPool, path: strict_yaml.Position, document: strict_yaml.Document) -> None:
+    if pool.base:
+        pretrained.model_of(pool.base, document.place((*path, "base")))
+    for index, member in enumerate(pool.members if isinstance(pool, HfPool) else []):
+        pretrained.model_of(member, document.place((*path, "members", index)))
 
 
 def _check_pool(
@@ -336,62 +354,6 @@ def _word(value: Any) -> str:
     if isinstance(value, float) and value.is_integer() and abs(value) < 1e15:
         return str(int(value))
     return "none" if value is None else str(value)
-
-
-def _first_fault(error: pydantic.ValidationError, document: strict_yaml.Document) -> BadInput:
-    """The fault that stands first in the file, in words; a missing key comes last: it may only be misspelled."""
-
-    def rank(fault: Any) -> tuple[bool, int, int]:
-        line = document.line(_path(fault["loc"], document))
-        return fault["type"] == "missing", line, -len(fault["loc"])
-
-    fault = min(error.errors(), key=rank)
-    path = _path(fault["loc"], document)
-    place, name = document.place(path), str(path[-1]) if path else "the suite"
-    for part in reversed(path):  # an item of a list is named by the list's key
-        if isinstance(part, str):
-            name = part
-            break
-    if fault["type"] == "extra_forbidden":
-        return BadInput(f"unknown key '{name}'", place=place, given=name, choices=_keys_at(path[:-1]))
-    if fault["type"] == "missing":
-        missing = str(fault["loc"][-1])
-        return BadInput(f"the key '{missing}' is missing", place=document.place(path[:-1]))
-    message = fault["msg"].replace("Input should", "it should")
-    problem = f"bad value {fault['input']!r} for '{name}'"
-    if fault["type"] == "too_short" or (name == "members" and fault["input"] == 0):
-        problem = f"'{name}' is empty" if name != "members" else "the pool is empty: 'members' is 0"
-    return BadInput(problem, place=place, hint=message)
-
-
-def _path(location: Sequence[Any], document: strict_yaml.Document) -> strict_yaml.Position:
-    """A pydantic location without the parts that name a branch of a union and not a key of the file."""
-    path: strict_yaml.Position = ()
-    value = document.value
-    for i, part in enumerate(location):
-        inside = isinstance(value, dict) and part in value
-        if isinstance(value, list) and isinstance(part, int) and part < len(value):
-            inside = True
-        if inside:
-            value = value[part]
-            path = (*path, part)
-        elif i == len(location) - 1 and isinstance(value, dict) and isinstance(part, str) and "[" not in part:
-            path = (*path, part)
-    return path
-
-
-def _keys_at(path: strict_yaml.Position) -> list[str]:
-    """The keys that a place in a suite file knows."""
-    model: type[pydantic.BaseModel] = SuiteFile
-    children: dict[type[pydantic.BaseModel], dict[str, type[pydantic.BaseModel]]] = {
-        SuiteFile: {"task": LmEval, "pool": PoolSpec, "pools": PoolSpec, "correlate": Correlate, "cost": CostSpec},
-        PoolSpec: {"train": TrainPool, "hf": HfPool},
-        TrainPool: {"vary": Vary},
-        Correlate: {"subsets": Subsets},
-    }
-    for part in path:
-        model = children.get(model, {}).get(str(part), model)
-    return list(model.model_fields)
 
 
 def json_schema(tasks: Collection[str], architectures: Collection[str]) -> dict[str, Any]:

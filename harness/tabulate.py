@@ -19,6 +19,7 @@ from harness.results import (
     CORRELATION_COLUMNS,
     EXAMPLE_COLUMNS,
     MEASURE_COLUMNS,
+    METRICS,
     SCHEMA_VERSION,
     VARIANT_COLUMNS,
 )
@@ -160,7 +161,6 @@ class _Table:
         kinds = {"variant": "category", "example_id": "category", "task": "category"}
         return whole.astype({**kinds, "nll": "float32", "brier": "float32"})
 
-
     def document_measures(self) -> list[pd.DataFrame]:
         """The rows of measures.parquet, a table for each variant, seed and metric."""
         tables = []
@@ -202,15 +202,9 @@ def _mark_pareto(rows: list[dict[str, Any]]) -> None:
 
 def _tidy(variants: pd.DataFrame, measures: list[dict[str, Any]], source: str) -> pd.DataFrame:
     """scores.parquet: one row per variant, seed and metric, with its interval where it has one, and its source."""
-    texts = {"variant", "family", "method", "pool", "params", "members", "seed", "status", "reason", "n", "verdict"}
     bounds = {"diff_vs_reference": "diff", "latency_ratio_p50": "latency_ratio"}
-    numbers = [
-        column
-        for column in variants
-        if column not in texts | {"pareto"} and not column.endswith(("_low", "_high", "_source"))
-    ]
     tables = []
-    for column in numbers:
+    for column in METRICS:
         stem = bounds.get(column, column)
         table = variants[["variant", "seed"]].copy()
         table["metric"] = column
@@ -287,6 +281,8 @@ def _record(
         "machine": environment.machine(),
         "versions": environment.versions(),
         "devices": environment.devices(),
+        "dtype": "float32",
+        "batch_policy": {"test": task.test.batch},
         "seeds": plan.seeds,
         "limit": plan.options.limit,
         "only": plan.options.only,
@@ -295,6 +291,7 @@ def _record(
             "title": task.title,
             "source": task.source,
             "classes": documents.classes,
+            "criterion": task.heldout.criterion,
             "splits": {split.name: len(split.inputs) for split in (task.train, task.heldout, task.test)},
             "documents": dict(Counter(documents.tasks)),
         },

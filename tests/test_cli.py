@@ -84,6 +84,13 @@ def test_validate_lists_the_variants_and_plan_the_jobs(capsys, tmp_path):
     assert code == 0
     assert rows["train"] == ["2", "0", "2"]
     assert rows["build"] == ["2", "0", "2"]
+    (tmp_path / "policy.yaml").write_text(
+        'version: 1\nrules: [{id: drop, match: {variant: linear, metric: accuracy}, vs: "variant:best_single", '
+        "max_drop: {abs: 0.02}, test: paired}]\n"
+    )
+    policy = ("--policy", tmp_path / "policy.yaml")
+    code, out, _ = call(capsys, "plan", path, "--out", tmp_path / "results", *policy)
+    assert out.splitlines()[1].split() == ["drop", "1", "0.02", "700", "1542", "0.51"]
 
 
 def test_run_prints_the_folder_and_keeps_everything_else_off_stdout(capsys, tmp_path):
@@ -97,6 +104,7 @@ def test_run_prints_the_folder_and_keeps_everything_else_off_stdout(capsys, tmp_
     assert "predict_seconds" in err
     code, out, _ = call(capsys, "ls", "runs", "--out", tmp_path / "results")
     assert "complete, 2 of 2 variants ok" in out
+    assert_gated(capsys, tmp_path, folder)
     code, out, _ = call(capsys, "cache", "verify", "--out", tmp_path / "results")
     assert (code, out) == (0, "")
     damaged = next((tmp_path / "results/.store/training").rglob("*.safetensors"))
@@ -104,6 +112,22 @@ def test_run_prints_the_folder_and_keeps_everything_else_off_stdout(capsys, tmp_
     code, out, _ = call(capsys, "cache", "verify", "--out", tmp_path / "results")
     assert code == 1
     assert str(damaged) in out
+
+
+def assert_gated(capsys, tmp_path, folder):
+    """A run has all that a gate asks for, and is no worse than itself."""
+    policy = tmp_path / "policy.yaml"
+    policy.write_text(
+        "version: 1\ncomparable: [suite_digest, example_ids, dtype, batch_policy]\nrules:\n"
+        "- {id: drop, match: {metric: accuracy}, vs: baseline, max_drop: {abs: 0.05}, test: paired}\n"
+        "- {id: nll, match: {metric: nll}, vs: baseline, max_increase: {abs: 0.05}, test: paired}\n"
+        "- {id: latency, match: {metric: latency_ratio_p50}, vs: baseline, max_increase: {rel: 0.1}}\n"
+    )
+    results = tmp_path / "results"
+    assert call(capsys, "baseline", "set", folder, "--reason", "the first", "--out", results)[0] == 0
+    baseline = results / "baselines" / "main"
+    code, out, _ = call(capsys, "gate", folder, "--policy", policy, "--baseline", baseline)
+    assert (code, out.splitlines()[1].split(";")[0]) == (0, "  6 checks: 6 pass"), out
 
 
 def test_the_schema_and_the_lists_know_every_method(capsys):

@@ -5,11 +5,15 @@ import itertools
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.special import log_softmax
 from scipy.stats import pearsonr, spearmanr
 
-from harness.correlate import choose_subsets, correlations
+from harness.combinations import MemberPart
+from harness.correlate import choose_subsets, correlations, ensembles_and_averages
+from tests.small_pools import fine_tunes, plain_predict, split
 
 
 @given(st.integers(2, 9), st.sets(st.integers(2, 9), min_size=1, max_size=4), st.integers(3, 70))
@@ -74,3 +78,18 @@ def test_one_seed_is_its_own_summary():
     found = correlations(planted(seeds=(3,)))
     assert [c["seed"] for c in found] == ["3", "all"]
     assert found[0]["pearson"] == found[1]["pearson"]
+
+
+@pytest.mark.parametrize("rule", ["linear", "log_linear"])
+def test_each_subset_is_scored_as_an_ensemble_over_all_examples(rule):
+    """More examples than are mixed at once; means of probabilities, and of their logarithms, in numpy."""
+    members, test = fine_tunes().members, split("test", 620)
+    stacked = torch.stack([plain_predict(MemberPart(member), test) for member in members])
+    found = ensembles_and_averages(members, stacked, split("train"), test, [(0, 1), (0, 1, 2)], rule)
+    for subset in ((0, 1), (0, 1, 2)):
+        log_probs = stacked[list(subset)].double().numpy()
+        mixed = np.log(np.exp(log_probs).mean(0)) if rule == "linear" else log_softmax(log_probs.mean(0), axis=-1)
+        rows = found[found["subset"] == "+".join(map(str, subset))].set_index("metric")
+        of_label = mixed[np.arange(620), test.labels]
+        assert rows.loc["nll", "ensemble"] == pytest.approx(-of_label.mean(), abs=1e-6)
+        assert rows.loc["accuracy", "ensemble"] == pytest.approx((mixed.argmax(-1) == test.labels.numpy()).mean())

@@ -355,3 +355,20 @@ def test_greedy_selection_repairs_a_label_that_the_best_member_rules_out():
     counts, history = select_greedily(stacked, labels, rounds=2, score=lambda p, y: -nll(p, y))
     assert counts == [1, 1]
     assert history == [pytest.approx(-nll(stacked[1], labels)), pytest.approx(np.log([0.7, 0.7, 0.3]).mean())]
+
+
+# Many examples of many classes
+
+
+@pytest.mark.parametrize("examples_at_once", [1, 7])
+@pytest.mark.parametrize(
+    "fit",
+    [fit_log_linear, lambda *given: fit_gate(*given, "linear"), lambda *given: fit_gate(*given, "log_linear")],
+    ids=["log-linear", "linear gate", "log-linear gate"],
+)
+def test_a_fit_in_blocks_is_the_fit_on_all_at_once(monkeypatch, fit, examples_at_once):
+    stacked, labels = members_and_labels(3, members=3, examples=50)
+    stacked = minus_infinity_somewhere(stacked, 3)
+    whole = fit(stacked, labels)
+    monkeypatch.setattr("harness.fitting.BLOCK", examples_at_once * 3 * 4 * 8)
+    torch.testing.assert_close(fit(stacked, labels), whole, atol=1e-7, rtol=1e-7)

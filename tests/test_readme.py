@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from harness import registry
-from harness.report.formats import percent, percent_interval, points
+from harness.formats import percent, percent_interval, points
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from harness import results, runner
+from harness.errors import BadInput
 from harness.planning import Options, make_plan
 from harness.progress import Tracker
 from harness.suite import read_suite
@@ -144,3 +145,18 @@ def test_only_keeps_the_chosen_variants_and_the_reference(first):
         "uniform_soup",
         "mixed:uniform_soup",
     }
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ("{hiden: 8}", ["hiden"]),
+        ("{hidden: -1}", ["cannot be built", "-1"]),
+        ("{hidden: 8, dropout: 2.0}", ["between 0 and 1"]),
+    ],
+)
+def test_options_that_no_network_has_are_found_before_anything_is_trained(tmp_path, options, words):
+    with pytest.raises(BadInput) as error:
+        run(tmp_path, SUITE.replace("options: {hidden: 8}", f"options: {options}"))
+    assert all(word in str(error.value) for word in [*words, "suite.yaml", "pool 'main'"])
+    assert not (tmp_path / "results" / "tiny").exists()

@@ -13,7 +13,7 @@ from harness import registry, strict_yaml, tasks
 from harness.errors import BadInput
 from harness.models.architectures import ARCHITECTURES
 from harness.models.recipes import member_digests, plan_pool
-from harness.suite import TrainPool, json_schema, read_suite, variant_name
+from harness.suite import HfPool, TrainPool, fetched, json_schema, read_suite, variant_name
 
 SUITES = sorted((Path(__file__).parents[1] / "suites").glob("*.yaml"))
 SMOKE = Path(__file__).parents[1] / "suites/smoke.yaml"
@@ -501,3 +501,45 @@ def test_the_schema_knows_every_method_with_its_parameters_and_every_task(schema
     task = schema["properties"]["task"]
     named = next(option for option in task.get("anyOf", [task]) if option["type"] == "string")
     assert named["enum"] == sorted(tasks.TASKS)
+
+
+# Pretrained models in archives
+
+ARCHIVED = """suite: t
+task: {lm_eval: [sciq]}
+pool:
+  train: {base: archive:smollm2, start: shared_base, members: 2, examples: 160}
+pools:
+  folders:
+    hf:
+      base: models/base
+      members: [models/one, archive:smollm2]
+methods: [best_single]
+"""
+
+
+def test_an_archives_name_is_read_as_it_is_and_nothing_is_fetched(suite_at, monkeypatch, tmp_path):
+    monkeypatch.setenv("STOCKPOT_ARCHIVES", str(tmp_path / "archives"))
+    suite = suite_at(ARCHIVED)
+    assert suite.pools["main"].base == suite.task.tokenizer == "archive:smollm2"
+    assert suite.pools["main"].examples == 160
+    assert suite.pools["folders"].members == [str(tmp_path / "models/one"), "archive:smollm2"]
+    assert not (tmp_path / "archives").exists()
+
+
+@pytest.mark.parametrize(
+    ("old", "line"), [("base: archive:smollm2", 4), ("models/one, archive:smollm2", 9), ("base: models/base", 8)]
+)
+def test_an_unknown_archive_is_refused_where_it_is_named(refusal, old, line):
+    new = old.replace("archive:smollm2", "archive:smolm2").replace("models/base", "archive:smolm2")
+    assert refusal(ARCHIVED.replace(old, new)) == (
+        line,
+        "unknown archive 'smolm2'; did you mean 'smollm2'? (known: smollm2)",
+    )
+
+
+def test_fetching_puts_folders_in_the_place_of_archives_and_leaves_the_rest(monkeypatch):
+    monkeypatch.setattr("harness.tasks.pretrained.folder_of", {"archive:smollm2": "/made", "one": "one"}.__getitem__)
+    pool = HfPool(base="archive:smollm2", members=["one", "archive:smollm2"])
+    assert fetched(pool) == HfPool(base="/made", members=["one", "/made"])
+    assert fetched(TrainPool(start="independent")) == TrainPool(start="independent")

@@ -13,6 +13,7 @@ from torch import nn
 
 from harness.combinations import OutputCombination
 from harness.combining import Linear, Rule
+from harness.errors import BadInput
 from harness.lm.encoding import Encoder, requests_of
 from harness.lm.forward import max_length_of
 from harness.lm.mixing import System
@@ -57,6 +58,10 @@ class _Pass:
         longest = min(max_length_of(model) for model in self.models)
         asked = requests_of(Encoder(self.tokenizer, longest), instances)
         scored = score(self.models, self.systems, asked.requests)
+        if cut := scored.work.truncated:  # lm-eval goes on with what is left of the context: here that is no result
+            raise BadInput(
+                f"{cut} of {len(asked.requests)} requests are longer than the {longest} tokens that a model takes"
+            )
         found = {}
         for system in self.systems:
             said = asked.answers(scored, system.name)

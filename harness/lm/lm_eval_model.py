@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -126,6 +127,11 @@ class StockpotLM(TemplateLM):
                 max_length=self._max_length,
                 progress=show,
             )
+        if cut := self.scored.work.truncated:
+            logging.getLogger("lm_eval").warning(
+                "%d of %d contexts were cut on the left to the %d tokens that the model takes",
+                cut, len(requests), self._max_length,
+            )  # fmt: skip
         return self.scored
 
     def _loglikelihood_tokens(

@@ -103,10 +103,10 @@ class Mixer:
             block.first[s] = block.are_first(result)[0]
 
     def _gate(self, s: int, block: _Block) -> Tensor:
-        """A gated system's weights [m, R] of its members, as ``Gated.weights`` gives them."""
-        rule, features = self.systems[s].rule, block.features(self.systems[s].members)
+        """A gated system's weights [m, R] of its members."""
+        rule = self.systems[s].rule
         assert isinstance(rule, Gated)
-        return torch.softmax(features @ rule.slopes.to(features) + rule.bias.to(features)[:, None], dim=0)
+        return rule.weights_from(block.features(self.systems[s].members))
 
     def _over_models(self, chosen: Sequence[int], gates: Mapping[int, Tensor], block: _Block) -> Tensor:
         """Gated systems' weights [K, count, R] of all models."""

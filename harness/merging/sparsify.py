@@ -11,6 +11,7 @@ from typing import Literal
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from harness.store import digest
 
@@ -34,11 +35,20 @@ def trim(tensor: Tensor, density: float, keep: Keep = "at_least_one") -> Tensor:
     size = tensor.numel()
     magnitude = tensor.abs().flatten()
     if keep == "kthvalue":
-        kept = magnitude >= magnitude.kthvalue(max(1, size - int(density * size))).values
-    else:
-        fewest = 1 if keep == "at_least_one" and density > 0 else 0
-        kept = _largest(magnitude, max(fewest, int(density * size)))
-    return torch.where(kept.view_as(tensor), tensor, 0.0)
+        kept = magnitude >= kth_largest(magnitude, min(size, int(density * size) + 1))
+        return tensor * kept.view_as(tensor)
+    fewest = 1 if keep == "at_least_one" and density > 0 else 0
+    count = max(fewest, int(density * size))
+    if not 0 < count < size:
+        return tensor if count else torch.zeros_like(tensor)
+    # hardshrink instead of a mask: on a CPU it is many times as fast
+    smallest = kth_largest(magnitude, count)
+    below = torch.nextafter(smallest, torch.zeros_like(smallest))
+    trimmed, whole = (functional.hardshrink(tensor, float(limit)).flatten() for limit in (smallest, below))
+    missing = count - int(torch.count_nonzero(trimmed))
+    place = _first_with(magnitude == smallest, missing)
+    trimmed[:place] = whole[:place]
+    return trimmed.view_as(tensor)
 
 
 def trim_outliers(tensor: Tensor, density: float, outliers: float) -> Tensor:
@@ -52,7 +62,26 @@ def trim_outliers(tensor: Tensor, density: float, outliers: float) -> Tensor:
     removed = min(int(outliers * size), size - kept)
     magnitude = tensor.abs().flatten()
     inside = _largest(magnitude, kept + removed, last=True) & ~_largest(magnitude, removed, last=True)
-    return torch.where(inside.view_as(tensor), tensor, 0.0)
+    return tensor * inside.view_as(tensor)
+
+
+def kth_largest(magnitude: Tensor, k: int) -> Tensor:
+    """The k-th largest of magnitudes [d], k from 1.
+
+    Floats that are not negative are ordered as their bits are, so two histograms of 16 bits find it without a sort or
+    a partition: on a CPU in a third of the time of ``kthvalue``, and equal values do not slow it down.
+    """
+    if magnitude.dtype != torch.float32 or magnitude.device.type != "cpu" or len(magnitude) < 4096:
+        return magnitude.kthvalue(len(magnitude) - k + 1).values
+    bits = magnitude.view(torch.int32)
+    reached = torch.bincount(bits >> 16, minlength=1 << 15).flip(0).cumsum(0)  # in this bin or a higher one
+    place = int(torch.searchsorted(reached, k))
+    start = ((1 << 15) - 1 - place) << 16
+    inside = (bits - start).clamp_(-1, 1 << 16).add_(1)  # 0 for what is below the bin, the last for what is above it
+    missing = k - (int(reached[place - 1]) if place else 0)
+    reached = torch.bincount(inside, minlength=(1 << 16) + 2)[1:-1].flip(0).cumsum(0)
+    found = start + (1 << 16) - 1 - int(torch.searchsorted(reached, missing))
+    return torch.tensor(found, dtype=torch.int32).view(torch.float32)
 
 
 def _largest(magnitude: Tensor, count: int, *, last: bool = False) -> Tensor:
@@ -60,12 +89,29 @@ def _largest(magnitude: Tensor, count: int, *, last: bool = False) -> Tensor:
     size = len(magnitude)
     if not 0 < count < size:
         return torch.full((size,), count >= size, device=magnitude.device)
-    smallest = magnitude.kthvalue(size - count + 1).values
-    found = magnitude > smallest
-    equal = (magnitude == smallest).nonzero().flatten()
-    missing = count - int(found.sum())
-    found[equal[-missing:] if last else equal[:missing]] = True
+    smallest = kth_largest(magnitude, count)
+    found, equal = magnitude > smallest, magnitude == smallest
+    missing = count - int(torch.count_nonzero(found))
+    if last:
+        place = _first_with(equal, int(torch.count_nonzero(equal)) - missing)
+        found[place:] |= equal[place:]
+    else:
+        place = _first_with(equal, missing)
+        found[:place] |= equal[:place]
     return found
+
+
+def _first_with(mask: Tensor, count: int) -> int:
+    """The least length of a start of the mask [d] that holds ``count`` true entries, by bisection."""
+    low, high, counted = -1, len(mask) if count else 0, 0
+    while high - low > 1:
+        middle = (low + high) // 2
+        more = int(torch.count_nonzero(mask[max(low, 0) : middle]))
+        if counted + more >= count:
+            high = middle
+        else:
+            low, counted = middle, counted + more
+    return high
 
 
 def drop(tensor: Tensor, probability: float | Tensor, draws: Tensor, rescale: Rescale = "inverse") -> Tensor:
@@ -77,8 +123,8 @@ def drop(tensor: Tensor, probability: float | Tensor, draws: Tensor, rescale: Re
     """
     kept = draws < probability
     if rescale == "inverse":
-        return torch.where(kept, tensor / probability, 0.0)
-    sparse = torch.where(kept, tensor, 0.0)
+        return torch.where(kept, tensor / probability, 0.0)  # which may divide by 0 where nothing is kept
+    sparse = tensor * kept
     if rescale == "l1" and (left := sparse.abs().sum()) > 0:
         return sparse * (tensor.abs().sum() / left)
     return sparse

@@ -20,7 +20,9 @@ class FlatModels:
 
     def __init__(self, module: nn.Module, models: Sequence[Weights]) -> None:
         self.flat = FlatModule(module)
-        self.matrix = torch.stack([self.flat.flatten(weights) for weights in models])
+        self.matrix = torch.empty(len(models), len(self.flat.vector))
+        for row, weights in zip(self.matrix, models, strict=True):  # each model is held once, not twice
+            row.copy_(self.flat.flatten(weights))
 
     def averages(self, subsets: Sequence[Sequence[int]]) -> Iterator[nn.Module]:
         """The module with the uniform mean of each subset's weights; the next one overwrites it."""

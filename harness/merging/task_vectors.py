@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import reduce
 from typing import Any
 
 import torch
@@ -48,10 +49,18 @@ def merge_task_vectors(
     names = list(floating_names(base))
     tensors: dict[str, Tensor] = {}
     conflicts: Counter[str] = Counter()
-    for block in [names] if dialect.at_once and names else [[name] for name in names]:
+    blocks = [names] if dialect.at_once and names else [[name] for name in names]
+    room = torch.empty(0)  # reused from tensor to tensor: fresh pages would cost more than the arithmetic
+    for block in blocks:
         start = {name: _wide(base[name]) for name in block}
-        vectors = torch.stack([_sparse(start, model, k, sparsify, dialect) for k, model in enumerate(models)])
         sizes = [tensor.numel() for tensor in start.values()]
+        widest = reduce(torch.promote_types, (tensor.dtype for tensor in start.values()))
+        shape = len(models), sum(sizes)
+        if room.numel() < shape[0] * shape[1] or room.dtype != widest:
+            room = torch.empty(shape[0] * shape[1], dtype=widest, device=start[block[0]].device)
+        vectors = room[: shape[0] * shape[1]].view(shape)
+        for k, model in enumerate(models):
+            _fill(vectors[k], start, model, k, sparsify, dialect)
         merged = merge_vectors(vectors, dialect, weights).split(sizes)
         disagree = sign_conflicts(vectors).split(sizes)
         for (name, tensor), piece, conflict in zip(start.items(), merged, disagree, strict=True):
@@ -64,13 +73,18 @@ def _wide(tensor: Tensor) -> Tensor:
     return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
 
 
-def _sparse(start: Mapping[str, Tensor], model: Weights, position: int, sparsify: Sparsify, dialect: Dialect) -> Tensor:
-    """One model's sparse task vector [d] over the tensors of ``start``."""
-    changes = {name: _wide(model[name]) - tensor for name, tensor in start.items()}
-    if dialect.scope == "tensor":
-        changes = {name: sparsify(t, position, name) if t.numel() else t for name, t in changes.items()}
-    flat = torch.cat([change.flatten() for change in changes.values()])
-    return sparsify(flat, position, "") if dialect.scope == "model" and len(flat) else flat
+def _fill(
+    flat: Tensor, start: Mapping[str, Tensor], model: Weights, position: int, sparsify: Sparsify, dialect: Dialect
+) -> None:
+    """Write one model's sparse task vector over the tensors of ``start`` to a flat vector [d]."""
+    pieces = flat.split([tensor.numel() for tensor in start.values()])
+    for (name, tensor), piece in zip(start.items(), pieces, strict=True):
+        change = piece.view(tensor.shape)
+        torch.sub(_wide(model[name]), tensor, out=change)
+        if dialect.scope == "tensor" and tensor.numel():
+            change.copy_(sparsify(change, position, name))
+    if dialect.scope == "model" and len(flat):
+        flat.copy_(sparsify(flat, position, ""))
 
 
 def _shares(conflicts: Counter[str], tensors: Mapping[str, Tensor]) -> dict[str, Any]:

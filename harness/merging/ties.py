@@ -106,24 +106,39 @@ DIALECTS = {dialect.name: dialect for dialect in (STOCKPOT, PAPER, MERGEKIT, PEF
 
 
 def merge_vectors(vectors: Tensor, dialect: Dialect, weights: Sequence[float] | None = None) -> Tensor:
-    """One vector [d] of sparse task vectors [M, d], each with its weight (1 by default); 0 where no entry counts."""
-    weighted, factors = vectors, None
-    if weights is not None:
-        factors = torch.tensor(weights, dtype=vectors.dtype, device=vectors.device).unsqueeze(1)
-        weighted = vectors * factors
+    """One vector [d] of sparse task vectors [M, d], each with its weight (1 by default); 0 where no entry counts.
+
+    Vector by vector and in place, with operations that are quick on a CPU: comparisons and masks are not among them.
+    """
+    factors = [1.0] * len(vectors) if weights is None else list(weights)
+    total = torch.zeros_like(vectors[0])
     if dialect.elect == "none":
-        total = weighted.sum(dim=0)
-        agreeing = torch.ones_like(vectors[:, :1], dtype=torch.bool)  # [M, 1]: in every place the same
-    else:
-        voting = vectors if dialect.weigh == "after" else weighted
-        agreeing = voting.sign() == elect_signs(voting, dialect.elect, dialect.zero_sum)
-        total = torch.where(agreeing, weighted, 0.0).sum(dim=0)
+        for vector, factor in zip(vectors, factors, strict=True):
+            total.add_(vector, alpha=factor)
+        if dialect.divide == "none":
+            return total
+        divisor = sum(factors) if dialect.divide == "weights" else len(factors)
+        return total.div_(divisor or 1.0)
+    voting = vectors if dialect.weigh == "after" or weights is None else vectors * _column(factors, vectors)
+    signs = elect_signs(voting, dialect.elect, dialect.zero_sum)
+    divisors = torch.zeros_like(total)
+    for votes, factor in zip(voting, factors, strict=True):
+        agreeing = (votes * signs).clamp_min_(0)  # the magnitude of the vote where it is for the sign, else 0
+        if dialect.weigh == "after":
+            total.add_(agreeing, alpha=factor)
+        else:
+            total.add_(agreeing)
+        if dialect.divide != "none":
+            share = factor if dialect.divide == "weights" else 1.0
+            divisors.add_(agreeing.sign_(), alpha=share)
+    total.mul_(signs)
     if dialect.divide == "none":
         return total
-    if dialect.divide == "count" or factors is None:
-        return total / agreeing.sum(dim=0).clamp(min=1)
-    divisor = (agreeing * factors).sum(dim=0)
-    return total / torch.where(divisor == 0, 1.0, divisor)
+    return total.div_(divisors.add_((divisors == 0).to(divisors.dtype)))  # where nothing agrees the sum is 0 as well
+
+
+def _column(factors: Sequence[float], like: Tensor) -> Tensor:
+    return torch.tensor(factors, dtype=like.dtype, device=like.device).unsqueeze(1)
 
 
 def elect_signs(vectors: Tensor, elect: Elect = "sum", zero_sum: ZeroSum = "majority") -> Tensor:
@@ -135,13 +150,17 @@ def elect_signs(vectors: Tensor, elect: Elect = "sum", zero_sum: ZeroSum = "majo
     total = torch.zeros(vectors.shape[1], dtype=torch.float64, device=vectors.device)
     for vector in vectors:
         total += vector if elect == "sum" else vector.sign()
-    signs = total.sign().to(vectors.dtype)
+    signs = total.sign_().to(vectors.dtype)
     fallback = -1.0 if zero_sum == "majority_or_negative" else 1.0
     if zero_sum != "positive" and (majority := float(signs.sum().sign())):
         fallback = majority
-    return torch.where(signs == 0, fallback, signs)
+    return signs.add_((signs == 0).to(signs.dtype), alpha=fallback)
 
 
 def sign_conflicts(vectors: Tensor) -> Tensor:
     """Where [d] task vectors [M, d] disagree in sign: some entry is positive and some is negative."""
-    return (vectors.amax(dim=0) > 0) & (vectors.amin(dim=0) < 0)
+    highest, lowest = vectors[0].clone(), vectors[0].clone()
+    for vector in vectors[1:]:
+        torch.maximum(highest, vector, out=highest)
+        torch.minimum(lowest, vector, out=lowest)
+    return (highest > 0) & (lowest < 0)

@@ -130,6 +130,15 @@ def build(architecture: Architecture) -> nn.Module:
     return module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
+def check_options(architecture: Architecture) -> None:
+    """``BadInput`` for options that no network can be built with; nothing is allocated."""
+    try:
+        with torch.device("meta"):
+            build(architecture)
+    except (RuntimeError, ValueError, ZeroDivisionError) as error:
+        raise BadInput(f"architecture '{architecture.name}' cannot be built: {error}") from None
+
+
 def with_options(architecture: Architecture, **options: Any) -> Architecture:
     """The same family with some options changed."""
     return Architecture(architecture.name, tuple(sorted({**dict(architecture.options), **options}.items())))

@@ -6,7 +6,7 @@ A recipe is planned before anything is trained, so that a run knows all its keys
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import cache
 from typing import Any, Protocol
@@ -44,6 +44,8 @@ class TrainedPool(Protocol):
     @property
     def base_epochs(self) -> int: ...
     @property
+    def examples(self) -> int | None: ...
+    @property
     def base(self) -> str | None: ...
     @property
     def bootstrap(self) -> bool: ...
@@ -73,6 +75,8 @@ class TrainingPlan:
     checkpoints: int = 1
     groups: tuple[str, ...] = ()
     """The groups that it sees (``Task.groups``); the whole training split if empty."""
+    examples: int | None = None
+    """Of these, how many inputs it sees at most, spread evenly; all of them if None."""
 
     def key(self) -> Key:
         fields = asdict(self)
@@ -95,6 +99,7 @@ class TrainingPlan:
         words = f"rate {self.schedule.lr:g}, {self.schedule.epochs} epochs"
         words += f", noise {self.schedule.augment:g}" if self.schedule.augment else ""
         words += f", on {' and '.join(self.groups)}" if self.groups else ""
+        words += f", at most {self.examples} examples" if self.examples else ""
         words += ", on a bootstrap resample" if self.bootstrap else ""
         words += ", bfloat16 matrix products" if self.schedule.precision == "bfloat16" else ""
         settings = {key: getattr(self.schedule, key) for key in ("epochs", "lr", "augment", "precision")}
@@ -200,6 +205,7 @@ def plan_pool(
                 bootstrap=recipe.bootstrap,
                 checkpoints=recipe.checkpoints or 1,
                 groups=(groups,) if groups else (),
+                examples=recipe.examples,
             )
         )
     return PoolPlan(name, recipe.kind, tuple(members), base)
@@ -221,13 +227,7 @@ def train_planned(plan: TrainingPlan, split: Split, store: Store, start: Member 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(plan.seed)
         module = load_module(start) if start else build(plan.architecture)
-    rows: Sequence[int] | None = None
-    if plan.groups:
-        rows = [row for row, group in enumerate(split.groups) if group in plan.groups]
-    if plan.bootstrap:
-        generator = torch.Generator().manual_seed(plan.seed)
-        among = torch.arange(len(split.inputs)) if rows is None else torch.tensor(rows)
-        rows = among[torch.randint(len(among), (len(among),), generator=generator)].tolist()
+    rows = _rows(plan, split)
     kept: list[int] = []
     with store.write(plan.key()) as folder:
 
@@ -239,6 +239,19 @@ def train_planned(plan: TrainingPlan, split: Split, store: Store, start: Member 
         log = train(module.to(device), split, plan.schedule, seed=plan.seed, rows=rows, after_epoch=keep)
         resample = rows if plan.bootstrap else None
         write_json(folder / "training.json", {"rows": resample, "epochs": kept, **asdict(log)})
+
+
+def _rows(plan: TrainingPlan, split: Split) -> list[int]:
+    """The inputs that a run sees, in the split's order, or as they were drawn for a bootstrap resample."""
+    rows = torch.arange(len(split.inputs))
+    if plan.groups:
+        rows = torch.tensor([row for row, group in enumerate(split.groups) if group in plan.groups])
+    if plan.examples and plan.examples < len(rows):
+        rows = rows[torch.arange(plan.examples) * len(rows) // plan.examples]
+    if plan.bootstrap:
+        generator = torch.Generator().manual_seed(plan.seed)
+        rows = rows[torch.randint(len(rows), (len(rows),), generator=generator)]
+    return rows.tolist()
 
 
 def member_of(plan: Source, store: Store, checkpoint: int = -1, name: str | None = None) -> Member:

@@ -66,7 +66,7 @@ def train(
 
     Args:
         module: the network; its device is where it is trained.
-        split: the training examples.
+        split: the training examples; at most ``split.batch`` of a batch are run at once, and their gradients added up.
         schedule: epochs, rate, noise, batch size.
         seed: seeds the order, the noise and the dropout; the global generator is left as it was.
         rows: the rows to train on, with repeats (a bootstrap resample); all of them by default.
@@ -90,14 +90,15 @@ def train(
         for epoch in range(schedule.epochs):
             module.train()
             for batch in chosen[torch.randperm(len(chosen))].to(device).split(schedule.batch_size):
-                images = inputs[batch]
-                if schedule.augment:
-                    images = images + schedule.augment * torch.randn_like(images)
                 optimiser.zero_grad(set_to_none=True)
-                with torch.autocast(device.type, torch.bfloat16, enabled=schedule.precision == "bfloat16"):
-                    found = logits(module, images)
-                objective = loss(found.float(), batch) + sum((layer.aux_loss for layer in auxiliary), start=zero)
-                objective.backward()
+                for piece in batch.split(split.batch):  # a whole batch of a large model may take too much memory
+                    images = inputs[piece]
+                    if schedule.augment:
+                        images = images + schedule.augment * torch.randn_like(images)
+                    with torch.autocast(device.type, torch.bfloat16, enabled=schedule.precision == "bfloat16"):
+                        found = logits(module, images)
+                    objective = loss(found.float(), piece) + sum((layer.aux_loss for layer in auxiliary), start=zero)
+                    (objective * (len(piece) / len(batch))).backward()
                 optimiser.step()
                 decay.step()
             module.eval()

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 
 from harness import stats
+from harness.formats import number, points
 from harness.report.claim import Claim, judged, untested
 from harness.report.domain_claims import domain_claims
 from harness.report.evidence import DRAWS, Evidence, over_seeds
-from harness.report.formats import number, points
 from harness.report.parts import DOMAINS, parts_of
 from harness.report.view_claims import view_claims
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import jinja2
 
-from harness.report import formats
+from harness import formats
 from harness.report.answer import Answer, answer
 from harness.report.claims import Claim, as_json, claims
 from harness.report.evidence import Evidence
@@ -79,6 +79,7 @@ def _context(evidence: Evidence, said: Answer, found: list[Claim]) -> dict[str, 
         "columns": VARIANT_COLUMNS,
         "pools": record["pools"],
         "versions": record["versions"],
+        "bits": evidence.ok["bits_per_byte"].notna().any(),
         "learned": _learned(evidence),
         "summary": record["summary"],
         "json": lambda value: json.dumps(value, sort_keys=True),

@@ -17,9 +17,9 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
 from harness.evaluate.metrics import reliability_bins
+from harness.formats import number
 from harness.report.answer import correlation_words
 from harness.report.evidence import Evidence, best
-from harness.report.formats import number
 from harness.report.parts import VIEWS as PART_VIEWS
 from harness.report.parts import parts_of
 
@@ -331,7 +331,8 @@ def sweeps(evidence: Evidence) -> Figure | None:
         return None
     figure = Figure(figsize=(4.4 * len(used), 3.6), layout="constrained")
     for axes, (key, lines) in zip(figure.subplots(1, len(used), squeeze=False)[0], used.items(), strict=True):
-        metric, scale = ("accuracy", 100.0) if "accuracy" in lines[0][1][0] else ("nll", 1.0)
+        by_accuracy = "accuracy" in lines[0][1][0] and evidence.run.record["task"].get("criterion") != "nll"
+        metric, scale = ("accuracy", 100.0) if by_accuracy else ("nll", 1.0)
         for index, (variant, curve, chosen) in enumerate(lines):
             colour = SEED_COLOURS[index % len(SEED_COLOURS)]
             x, y = [p[key] for p in curve], [scale * p[metric] for p in curve]

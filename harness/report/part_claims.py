@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
+from harness.formats import number
 from harness.report.claim import Claim, judged, untested
 from harness.report.evidence import Evidence, over_seeds
-from harness.report.formats import number
 from harness.report.parts import Parts
 
 

@@ -23,8 +23,12 @@ LENGTH = 128
 """Tokens of a window."""
 WINDOWS = {"train": 1200, "heldout": 6, "test": 10}
 """Windows of each domain."""
-LARGEST = 128 * 2**20
-"""Bytes of one model's predictions on held-out at most: with a large vocabulary there are fewer windows."""
+LARGEST = 256 * 2**20
+"""Bytes of one model's predictions on a split at most: with a large vocabulary there are fewer windows."""
+LOGITS = 8 * 2**20
+"""Bytes of a batch's logits at most, unless it is one window: they stay in the cache."""
+BATCH = 8
+"""Windows that are run at once, with a small vocabulary."""
 VOCABULARY = 2048
 END = "<|endoftext|>"
 TOKENIZER_CHARACTERS = 300_000
@@ -137,13 +141,24 @@ def windows_of(text: str, folder: Path) -> Split:
     whole = torch.tensor(tokens[: len(tokens) // LENGTH * LENGTH]).view(-1, LENGTH)
     if not len(whole):
         raise BadInput(f"the held-out text has {len(tokens)} tokens: at least {LENGTH} are needed")
-    most = max(1, LARGEST // (4 * len(words) * (LENGTH - 1)))
-    inputs = whole[torch.linspace(0, len(whole) - 1, min(most, len(whole))).long()].contiguous()
+    count = _fitting(LARGEST, len(words), len(whole))
+    inputs = whole[torch.linspace(0, len(whole) - 1, count).long()].contiguous()
     ids = [f"window {i}" for i in range(len(inputs))]
-    labels, identity = inputs[:, 1:].flatten(), digest(inputs.tolist())
     return Split(
-        "heldout", inputs, labels, ids, identity, batch=6, criterion="nll", tokenizer=tokenizer_of(folder)
+        "heldout",
+        inputs,
+        inputs[:, 1:].flatten(),
+        ids,
+        digest(inputs.tolist()),
+        batch=_fitting(LOGITS, len(words), BATCH),
+        criterion="nll",
+        tokenizer=tokenizer_of(folder),
     )
+
+
+def _fitting(size: int, vocabulary: int, most: int) -> int:
+    """How many windows have predictions of at most ``size`` bytes: from 1 to ``most``."""
+    return max(1, min(most, size // (4 * vocabulary * (LENGTH - 1))))
 
 
 def _windows(words: Any, domain: str, split: str) -> torch.Tensor:
@@ -163,8 +178,8 @@ def _split(
     name: str, windows: dict[str, torch.Tensor], source: str, vocabulary: int, tokenizer: Tokenizer
 ) -> Split:
     count = WINDOWS[name]
-    if name == "heldout":
-        count = max(1, min(count, LARGEST // (4 * vocabulary * (LENGTH - 1) * len(DOMAINS))))
+    if name != "train":  # what is predicted on is kept
+        count = _fitting(LARGEST // len(DOMAINS), vocabulary, count)
     parts = {domain: windows[f"{name}.{domain}"][:count] for domain in DOMAINS}
     inputs = torch.cat(list(parts.values()))
     return Split(
@@ -174,7 +189,7 @@ def _split(
         [f"{domain}-{name}-{i}" for domain in DOMAINS for i in range(count)],
         digest([source, name, count]),
         groups=[domain for domain in DOMAINS for _ in range(count)],
-        batch=6,
+        batch=_fitting(LOGITS, vocabulary, BATCH),
         criterion="nll",
         tokenizer=tokenizer,
     )

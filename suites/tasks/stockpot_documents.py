@@ -15,6 +15,6 @@ def passages(domain, count=40, **_):
     return {"test": Dataset.from_list(documents.passages(domain, count=count))}
 
 
-def standard(name, **_):
-    """A standard set's validation rows, from the data archive."""
-    return {"test": Dataset.from_list(documents.standard(name))}
+def standard(name, count=None, **_):
+    """A standard set's validation rows, or ``count`` of them, from the data archive."""
+    return {"test": Dataset.from_list(documents.standard(name, count))}

@@ -17,6 +17,7 @@ from harness.combinations import (
     has_dropout,
 )
 from harness.combining import Contrast, Linear, LogLinear
+from harness.errors import BadInput
 from harness.fitting import uniform
 from harness.lm.evaluation import measures, score_combinations
 from harness.lm.lm_eval_model import StockpotLM
@@ -108,6 +109,13 @@ def test_attention_that_drops_by_itself_is_dropout(task):
         tokens = torch.arange(12).view(1, 12)
         one, two = (StochasticNetwork(module, seed)(input_ids=tokens).logits for seed in (1, 2))
         assert torch.equal(one, two) == (rate == 0)
+
+
+def test_a_context_longer_than_a_model_is_an_error_and_no_score(task):
+    options = (("context", 16), ("hidden", 16), ("layers", 1), ("heads", 2), ("vocab", task.vocabulary))
+    short = Architecture("tiny_llama", options)
+    with pytest.raises(BadInput, match="requests are longer than the 16 tokens"):
+        score_combinations([SingleModel(short, build(short))], task)
 
 
 def test_documents_are_labelled_as_lm_eval_labels_them(task):

@@ -145,10 +145,11 @@ def test_one_text_split_at_two_points_is_scored_right_where_lm_evals_collator_is
         assert_same_answers(ours._loglikelihood_tokens([shorter, longer], disable_tqdm=True), alone)
 
 
-def test_a_context_longer_than_the_model_is_cut_and_counted(pools, tokenizer):
+def test_a_context_longer_than_the_model_is_cut_counted_and_warned_of(pools, tokenizer, caplog):
     lm = StockpotLM(pools["llama"][:1], ONE, tokenizer)
     lm.loglikelihood(choices())
     assert lm.scored.work.truncated == 4
+    assert "contexts were cut on the left to the 128 tokens" in caplog.text
     shorter = StockpotLM(pools["llama"][:1], ONE, tokenizer, max_length=20)
     assert_same_answers(
         shorter.loglikelihood(choices()),

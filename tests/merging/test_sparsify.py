@@ -7,7 +7,7 @@ import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from harness.merging.sparsify import drop, magprune_probabilities, trim, trim_outliers, uniform_draws
+from harness.merging.sparsify import drop, kth_largest, magprune_probabilities, trim, trim_outliers, uniform_draws
 from tests.merging import by_hand
 
 MANY = settings(max_examples=150, deadline=None)
@@ -169,3 +169,13 @@ def test_a_row_is_what_feeds_one_output_or_what_differs_in_the_second_axis():
     of_matrix = [magprune_probabilities(kernel.flatten(1), 0.5, 0.2, rows) for rows in ("outputs", "second_axis")]
     assert torch.equal(*of_matrix)
     assert magprune_probabilities(torch.ones(3, 1), 0.5, 0.2).tolist() == [[0.5]] * 3
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(1, 5000), st.sampled_from(["plain", "coarse", "equal", "zeros", "tiny"]))
+@settings(max_examples=60, deadline=None)
+def test_two_histograms_find_what_a_sort_finds(seed, k, kind):
+    values = torch.randn(5000, generator=torch.Generator().manual_seed(seed)).abs()
+    if kind == "coarse":
+        values = values.bfloat16().float()
+    values = {"equal": values * 0 + 3.0, "zeros": values * (values > 0.8), "tiny": values * 1e-42}.get(kind, values)
+    assert kth_largest(values, k) == values.sort(descending=True).values[k - 1]

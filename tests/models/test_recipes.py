@@ -275,3 +275,38 @@ def test_a_subset_of_a_pool_keeps_the_asked_order(trained):
     chosen = pool.subset([2, 0])
     assert [m.name for m in chosen.members] == ["m2", "m0"]
     assert chosen.base is pool.base
+
+
+# A limit on the examples.
+
+
+@pytest.mark.parametrize(("limit", "expected"), [(7, 7), (20, 20), (60, 60), (500, 60)])
+def test_a_limit_takes_so_many_examples_spread_over_all(tmp_path, limit, expected):
+    run, store = replace(plan("independent").members[0], examples=limit), Store(tmp_path)
+    train_planned(run, split("train"), store, None, CPU)
+    assert training_log(run, store).examples == expected * run.schedule.epochs
+    rows = [int(i * 60 / expected) for i in range(expected)]
+    assert same(member_of(run, store).weights, by_hand(run, rows=rows))
+
+
+def test_a_limit_takes_the_chosen_groups_examples_only(tmp_path):
+    groups = ["a"] * 20 + ["b"] * 30 + ["a"] * 10
+    run, store = replace(plan("independent").members[0], examples=10, groups=("b",)), Store(tmp_path)
+    train_planned(run, replace(split("train"), groups=groups), store, None, CPU)
+    assert same(member_of(run, store).weights, by_hand(run, rows=range(20, 50, 3)))
+
+
+def test_a_resample_of_limited_examples_draws_from_these(tmp_path):
+    run, store = replace(plan("bootstrap").members[0], examples=12), Store(tmp_path)
+    train_planned(run, split("train"), store, None, CPU)
+    rows = member_of(run, store).provenance["rows"]
+    assert len(rows) == 12
+    assert set(rows) <= set(range(0, 60, 5))
+
+
+def test_a_limit_is_part_of_what_a_member_is_and_of_how_it_is_described():
+    limited = plan("fine_tunes", examples=160)
+    assert digests(limited)[0] == digests(plan("fine_tunes"))[0]  # the base is trained on all
+    assert not set(digests(limited)[1:]) & set(digests(plan("fine_tunes")))
+    assert all("at most 160 examples" in run.describe()["how"] for run in limited.members)
+    assert "examples" not in limited.base.describe()["how"]

@@ -203,3 +203,13 @@ def test_it_learns():
     module = fresh(NO_DROPOUT)
     train(module, split("train"), Schedule(60, 0.01, batch_size=20), seed=1)
     assert (module(split("train").inputs).argmax(dim=1) == split("train").labels).double().mean() > 0.95
+
+
+@pytest.mark.parametrize("at_once", [7, 1])
+def test_a_batch_run_in_pieces_is_the_same_step(at_once):
+    """Batches of 25, 25 and 10 in pieces of 7, the last of a batch smaller: each example counts alike."""
+    schedule = Schedule(2, 0.01, batch_size=25)
+    whole = trained(NO_DROPOUT, schedule)
+    pieces = trained(NO_DROPOUT, schedule, examples=replace(split("train"), batch=at_once))
+    assert is_nearly(pieces, whole)
+    assert not is_nearly(whole, fresh(NO_DROPOUT).state_dict())

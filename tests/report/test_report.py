@@ -14,11 +14,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from harness import runner
+from harness import formats, runner
 from harness.errors import BadInput
 from harness.planning import Options, make_plan
 from harness.progress import Tracker
-from harness.report import formats, write_report
+from harness.report import write_report
 from harness.report.answer import answer, correlation_words
 from harness.report.claims import as_json, claims
 from harness.report.evidence import Evidence, best

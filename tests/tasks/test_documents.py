@@ -1,9 +1,17 @@
 """Documents made from held-apart text: what is right stands in the text, what is wrong does not stand there."""
 
+import itertools
+from pathlib import Path
+
+import pyarrow as pa
 import pytest
 
 from harness.tasks import corpora
-from harness.tasks.documents import cloze, passages
+from harness.tasks.archives import Archive
+from harness.tasks.documents import cloze, passages, standard
+from harness.tasks.questions import Questions
+
+FOLDER = str(Path(__file__).parents[2] / "suites" / "tasks")
 
 
 @pytest.fixture(scope="module")
@@ -45,3 +53,40 @@ def test_passages_lie_in_the_test_text():
     found = passages("python", count=10, length=200)
     assert len(found) == 10
     assert all(record["text"] in text and len(record["text"]) > 100 for record in found)
+
+
+# Standard sets.
+
+
+@pytest.fixture
+def rows(monkeypatch):
+    """Stands in for the archive: 500 rows of SciQ."""
+    columns = ("question", "distractor1", "distractor2", "distractor3", "correct_answer", "support")
+    written = [{name: f"{name} {number}" for name in columns} for number in range(500)]
+    sink = pa.BufferOutputStream()
+    table = pa.Table.from_pylist(written)
+    with pa.ipc.new_stream(sink, table.schema) as stream:
+        stream.write_table(table)
+    monkeypatch.setattr(Archive, "read", lambda archive, name: sink.getvalue().to_pybytes())
+    return written
+
+
+@pytest.mark.parametrize("count", [1, 3, 200, 500])
+def test_a_number_of_rows_is_spread_evenly(rows, count):
+    places = [rows.index(row) for row in standard("sciq", count)]
+    assert len(places) == count
+    assert places == sorted(set(places))
+    assert {after - before for before, after in itertools.pairwise(places)} <= {500 // count, -(-500 // count)}
+
+
+@pytest.mark.parametrize("count", [None, 501])
+def test_all_rows_without_a_number_or_with_too_large_a_one(rows, count):
+    assert standard("sciq", count) == rows
+
+
+def test_a_task_of_200_asks_the_same_of_200_rows(rows):
+    """Its file adds a number to the whole task's."""
+    whole, part = (Questions([name], FOLDER).tasks[name] for name in ("sciq_archive", "sciq_archive_200"))
+    assert [len(list(task.test_docs())) for task in (whole, part)] == [500, 200]
+    asked = {(instance.args, instance.idx) for instance in whole.instances}
+    assert {(instance.args, instance.idx) for instance in part.instances} < asked

@@ -1,6 +1,5 @@
-"""Intervals, paired comparisons and correlations against scipy, statsmodels and their plain readings."""
+"""Bootstrap intervals against scipy and their plain readings."""
 
-import itertools
 import math
 
 import numpy as np
@@ -8,59 +7,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats as scipy_stats
-from statsmodels.stats.contingency_tables import mcnemar
-from statsmodels.stats.proportion import proportion_confint
 
 from harness import stats
-from harness.stats import Interval
+from tests.stats.intervals import assert_is_95_percent, bounds, covers, width
 
 NAN = math.nan
 
 
-def bounds(interval):
-    return interval.low, interval.high
-
-
-def width(interval):
-    return interval.high - interval.low
-
-
-# proportions
-
-
-@given(st.integers(1, 3000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))), st.floats(0.5, 0.999))
-@settings(deadline=None)
-def test_wilson_is_that_of_statsmodels(counted, confidence):
-    successes, n = counted
-    found = stats.wilson(successes, n, confidence)
-    oracle = proportion_confint(successes, n, alpha=1 - confidence, method="wilson")
-    assert bounds(found) == pytest.approx(oracle, abs=1e-12)
-    assert (found.value, found.n) == (successes / n, n)
-    assert 0 <= found.low <= found.value <= found.high <= 1
-
-
-@pytest.mark.parametrize(("successes", "n", "words"), [(0, 0, "at least one"), (3, 2, "k "), (-1, 2, "k ")])
-def test_wilson_refuses_what_is_no_proportion(successes, n, words):
-    with pytest.raises(ValueError, match=words):
-        stats.wilson(successes, n)
-
-
-def test_wilson_covers_the_truth_as_often_as_it_says():
-    rng = np.random.default_rng(0)
-    hits = [covers(stats.wilson(rng.binomial(150, p), 150), p) for p in rng.uniform(0.2, 0.95, size=400)]
-    assert_is_95_percent(hits)
-
-
-def covers(interval, truth):
-    return interval.low <= truth <= interval.high
-
-
-def assert_is_95_percent(hits):
-    """Three standard errors of a binomial proportion, plus a point for what a small sample costs the bootstrap."""
-    assert abs(np.mean(hits) - 0.95) < 3 * math.sqrt(0.95 * 0.05 / len(hits)) + 0.01
-
-
-# the bootstrap of a mean
+# means
 
 
 def test_counts_are_multinomial_shared_and_cannot_be_changed():
@@ -220,53 +174,6 @@ def test_the_paired_bootstrap_covers_the_truth_as_often_as_it_says():
     assert_is_95_percent(hits)
 
 
-@given(st.integers(0, 40), st.integers(0, 40), st.integers(0, 10), st.integers(0, 10))
-@settings(max_examples=60, deadline=None)
-def test_mcnemar_is_that_of_statsmodels(gained, lost, both, neither):
-    candidate = np.repeat([True, False, True, False], [gained, lost, both, neither])
-    reference = np.repeat([False, True, True, False], [gained, lost, both, neither])
-    oracle = mcnemar([[both, gained], [lost, neither]], exact=True).pvalue if gained + lost else 1.0
-    assert stats.mcnemar_exact(candidate, reference) == pytest.approx(oracle, abs=1e-12)
-    assert stats.mcnemar_exact(reference, candidate) == pytest.approx(oracle, abs=1e-12)
-
-
-# verdicts
-
-
-@pytest.mark.parametrize(
-    ("low", "high", "p", "word"),
-    [
-        (0.01, 0.05, None, "better"),
-        (-0.05, -0.01, None, "worse"),
-        (-0.01, 0.05, None, "unclear"),
-        (0.0, 0.05, None, "unclear"),
-        (-0.05, 0.0, None, "unclear"),
-        (0.01, 0.05, 0.04, "better"),
-        (-0.05, -0.01, 0.04, "worse"),
-        (0.01, 0.05, 0.05, "unclear"),
-        (-0.05, -0.01, 0.06, "unclear"),
-        (-0.01, 0.05, 0.001, "unclear"),
-    ],
-)
-def test_a_verdict_needs_the_interval_and_the_p_value(low, high, p, word):
-    assert stats.verdict(Interval((low + high) / 2, low, high, 100), p) == word
-
-
-def test_alpha_is_the_callers():
-    difference = Interval(0.03, 0.01, 0.05, 100)
-    assert stats.verdict(difference, 0.03, alpha=0.05) == "better"
-    assert stats.verdict(difference, 0.03, alpha=0.01) == "unclear"
-
-
-@pytest.mark.parametrize("low", [NAN, -2.0, 1.0])
-@pytest.mark.parametrize("high", [NAN, -1.0, 2.0])
-@pytest.mark.parametrize("p", [NAN, None, 0.0])
-def test_nan_is_neither_better_nor_worse(low, high, p):
-    known = not any(value is not None and math.isnan(value) for value in (low, high, p))
-    decided = known and (low > 0 or high < 0) and low <= high
-    assert (stats.verdict(Interval(0.0, low, high, 10), p) != "unclear") == decided
-
-
 # several seeds
 
 
@@ -369,156 +276,44 @@ def test_ece_refuses_answers_to_other_questions():
         stats.bootstrap_ece(np.full(2, 0.5), np.ones(1), stats.resample_counts(2, draws=10))
 
 
-# correlations
-
-SCORES = st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4)), min_size=3, max_size=12)
-COEFFICIENTS = {
-    "pearson": scipy_stats.pearsonr,
-    "spearman": scipy_stats.spearmanr,
-    "kendall": scipy_stats.kendalltau,
-}
+# clusters
 
 
-def pairs_of(members):
-    chosen = list(itertools.combinations(range(members), 2))
-    return np.array([[m in subset for m in range(members)] for subset in chosen])
-
-
-@given(SCORES)
-@settings(max_examples=60, deadline=None)
-def test_coefficients_are_those_of_scipy_with_ties_and_all(scores):
-    x, y = np.array(scores, float).T
-    found = stats.correlation(x, y, np.eye(len(x), dtype=bool), draws=20)
-    for name, oracle in COEFFICIENTS.items():
-        value = getattr(found, name).value
-        if np.ptp(x) and np.ptp(y):
-            assert value == pytest.approx(oracle(x, y).statistic, abs=1e-9)
-        else:
-            assert math.isnan(value)
-
-
-@pytest.mark.parametrize("left_out", [[], [0, 7]], ids=["all pairs", "two pairs left out"])
-def test_intervals_are_those_of_points_repeated_as_often_as_their_members_are_drawn(left_out):
-    members, draws = 5, 150
+def test_clusters_of_one_are_items():
     rng = np.random.default_rng(0)
-    membership = np.delete(pairs_of(members), left_out, axis=0)
-    x, y = np.round(rng.normal(size=(2, len(membership))), 1)  # rounded: ties
-    found = stats.correlation(x, y, membership, draws=draws, seed=3)
-    repeated = {name: [] for name in COEFFICIENTS}
-    for drawn in stats._draw_counts(np.random.default_rng(3), members, draws):
-        weights = np.array([np.prod(drawn[subset]) for subset in membership]).astype(int)
-        points = np.repeat(x, weights), np.repeat(y, weights)
-        if (weights > 0).sum() < 3 or not np.ptp(points[0]) or not np.ptp(points[1]):
-            continue
-        for name, oracle in COEFFICIENTS.items():
-            repeated[name].append(oracle(*points).statistic)
-    assert found.draws_used == len(repeated["pearson"]) > 80
-    for name, rows in repeated.items():
-        assert bounds(getattr(found, name)) == pytest.approx(np.quantile(rows, [0.025, 0.975]), abs=1e-9)
+    candidate, reference = rng.normal(size=(2, 80))
+    found = stats.clustered_difference(candidate, reference, np.arange(80), draws=500)
+    plain = stats.paired_difference(candidate, reference, stats.resample_counts(80, draws=500))
+    assert (found.value, *bounds(found)) == pytest.approx((plain.value, *bounds(plain)), abs=1e-6)
 
 
-def test_what_it_was_computed_from_is_counted():
-    membership = np.hstack([pairs_of(6), np.zeros((15, 2), bool)])
-    x = np.random.default_rng(0).normal(size=15)
-    found = stats.correlation(x, x**3, membership, draws=200)
-    assert (found.n, found.members, found.draws) == (15, 6, 200)
-    assert 0 < found.draws_used <= 200
-    assert found.pearson.n == found.kendall.n == 15
+def test_clusters_are_drawn_whole():
+    """The same draws, cluster by cluster in plain Python, with clusters of different sizes and text labels."""
+    rng = np.random.default_rng(1)
+    labels = np.array(list("aaabbcddddeefgggghhhi"))
+    candidate, reference = rng.normal(size=(2, len(labels)))
+    names = sorted(set(labels))
+    rows = []
+    for draw in stats.resample_counts(len(names), draws=300):
+        times = dict(zip(names, draw.astype(int), strict=True))
+        rows.append(np.repeat(candidate - reference, [times[label] for label in labels]).mean())
+    found = stats.clustered_difference(candidate, reference, labels, draws=300)
+    assert bounds(found) == pytest.approx(np.quantile(rows, [0.025, 0.975]), abs=1e-6)
 
 
-def test_one_order_is_a_rank_correlation_of_one_and_its_reverse_of_minus_one():
-    x = np.random.default_rng(0).normal(size=15)
-    same, reverse = (stats.correlation(x, sign * np.exp(x), pairs_of(6), draws=200) for sign in (1, -1))
-    for name in ("spearman", "kendall"):
-        assert (getattr(same, name).value, *bounds(getattr(same, name))) == pytest.approx((1, 1, 1))
-        assert (getattr(reverse, name).value, *bounds(getattr(reverse, name))) == pytest.approx((-1, -1, -1))
-    assert 0 < same.pearson.low < same.pearson.value < 1
+def test_copies_of_an_item_make_nothing_surer():
+    rng = np.random.default_rng(2)
+    candidate, reference = rng.normal(size=(2, 60))
+    once = stats.paired_difference(candidate, reference, stats.resample_counts(60))
+    copies = [np.repeat(v, 5) for v in (candidate, reference, np.arange(60))]
+    assert width(stats.clustered_difference(*copies)) == pytest.approx(width(once), rel=1e-4)
+    assert width(stats.paired_difference(*copies[:2], stats.resample_counts(300))) < 0.6 * width(once)
 
 
-def test_independent_points_have_the_interval_that_fisher_gives():
-    """Subsets of one member each: the ordinary bootstrap of points."""
-    rng = np.random.default_rng(4)
-    x = rng.normal(size=200)
-    y = 0.6 * x + 0.8 * rng.normal(size=200)
-    found = stats.correlation(x, y, np.eye(200, dtype=bool)).pearson
-    oracle = scipy_stats.pearsonr(x, y).confidence_interval(0.95)
-    assert bounds(found) == pytest.approx((oracle.low, oracle.high), abs=0.03)
-
-
-def test_shared_members_make_the_interval_wider_than_if_subsets_were_independent():
-    rng = np.random.default_rng(0)
-    membership = pairs_of(8)
-    skill = membership @ rng.normal(size=(8, 2))
-    x, y = skill[:, 0], skill[:, 0] + 0.7 * skill[:, 1]
-    shared = stats.correlation(x, y, membership).pearson
-    apart = stats.correlation(x, y, np.eye(len(x), dtype=bool)).pearson
-    assert shared.value == apart.value
-    assert width(shared) > 1.3 * width(apart)
-
-
-@pytest.mark.parametrize("constant", [0.0, 0.1, 1 / 3, 1e9])
-def test_a_constant_score_has_no_correlation(constant):
-    varying = np.random.default_rng(0).normal(size=15)
-    for x, y in ((varying, np.full(15, constant)), (np.full(15, constant), varying)):
-        found = stats.correlation(x, y, pairs_of(6), draws=100)
-        assert found.draws_used == 0
-        for name in COEFFICIENTS:
-            interval = getattr(found, name)
-            assert np.isnan([interval.value, *bounds(interval)]).all()
-            assert stats.verdict(interval, None) == "unclear"
-
-
-def test_one_subset_has_no_correlation():
-    found = stats.correlation([1.0], [2.0], [[True, True]], draws=50)
-    assert math.isnan(found.pearson.value)
-    assert math.isnan(found.kendall.low)
-
-
-@pytest.mark.parametrize(
-    "membership",
-    [pairs_of(3), np.array([[True, True, True]] * 4), ~np.eye(8, dtype=bool), pairs_of(4)[:5]],
-    ids=["three members", "one subset again and again", "all but one member each", "seven resamples"],
-)
-def test_too_few_different_resamples_have_a_value_but_no_interval(membership):
-    x, y = np.random.default_rng(0).normal(size=(2, len(membership)))
-    found = stats.correlation(x, y, membership, draws=300)
-    for name, oracle in COEFFICIENTS.items():
-        interval = getattr(found, name)
-        assert interval.value == pytest.approx(oracle(x, y).statistic, abs=1e-9)
-        assert np.isnan(bounds(interval)).all()
-
-
-def test_thirteen_different_resamples_have_an_interval():
-    """All pairs of four members: all four drawn, or any three of them, one twice."""
-    x, y = np.random.default_rng(0).normal(size=(2, 6))
-    found = stats.correlation(x, y, pairs_of(4), draws=300).spearman
-    assert found.low < found.value < found.high
-
-
-def test_the_order_and_the_scale_of_the_scores_do_not_matter():
-    rng = np.random.default_rng(0)
-    membership = pairs_of(6)
-    x, y = rng.normal(size=(2, 15))
-    order = rng.permutation(15)
-    plain = stats.correlation(x, y, membership, draws=200)
-    moved = stats.correlation(7 * x[order] - 3, y[order] / 9, membership[order], draws=200)
-    for name in COEFFICIENTS:
-        before, after = getattr(plain, name), getattr(moved, name)
-        assert (after.value, *bounds(after)) == pytest.approx((before.value, *bounds(before)), abs=1e-9)
-
-
-@pytest.mark.parametrize(
-    ("x", "y", "membership", "words"),
-    [
-        ([1.0, NAN], [1.0, 2.0], [[1, 0], [0, 1]], "finite"),
-        ([1.0, 2.0], [math.inf, 2.0], [[1, 0], [0, 1]], "finite"),
-        ([1.0, 2.0, 3.0], [1.0, 2.0], [[1, 0], [0, 1]], "same subsets"),
-        ([1.0, 2.0], [1.0, 2.0], [[1, 0]], "same subsets"),
-        ([1.0, 2.0], [1.0, 2.0], [1, 0], "same subsets"),
-        ([], [], np.zeros((0, 2)), "same subsets"),
-        ([1.0, 2.0], [1.0, 2.0], [[1, 0], [0, 0]], "no members"),
-    ],
-)
-def test_scores_that_do_not_fit_are_refused(x, y, membership, words):
-    with pytest.raises(ValueError, match=words):
-        stats.correlation(x, y, membership)
+def test_clusters_that_do_not_fit_or_hold_nan_have_no_interval():
+    with pytest.raises(ValueError, match="shapes differ"):
+        stats.clustered_difference(np.zeros(3), np.zeros(3), np.zeros(4))
+    with pytest.raises(ValueError, match="nothing to resample"):
+        stats.clustered_difference(np.zeros(0), np.zeros(0), np.zeros(0))
+    found = stats.clustered_difference(np.array([1.0, NAN, 0.0]), np.zeros(3), np.array([0, 0, 1]), draws=50)
+    assert np.isnan(bounds(found)).all()

@@ -1,0 +1,105 @@
+"""Baselines: a copy of a finished run that people agreed on, with the reason, and a hash that shows it unchanged."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from datetime import date
+from pathlib import Path
+
+from harness.errors import BadInput
+from harness.gate.comparable import run_faults
+from harness.gate.evidence import read_tables
+from harness.results import BASELINES, Run
+from harness.store import digest, file_digest, read_json, write_json
+
+FILES = ("run.json", "variants.csv", "details.json", "scores.parquet", "examples.parquet")
+"""What a comparison reads of a run."""
+
+RECORD = "baseline.json"
+
+
+def baselines_folder(out: Path) -> Path:
+    """Where baselines are kept below a results folder."""
+    return Path(out) / BASELINES
+
+
+def files_sha256(folder: Path) -> str:
+    """One hash of the files of a run that a comparison reads; a file that is missing is part of it."""
+    return digest({name: file_digest(folder / name) for name in FILES if (folder / name).is_file()})
+
+
+def set_baseline(run_folder: Path, out: Path, name: str, reason: str, today: date) -> Path:
+    """Copy a run to ``out/baselines/name`` in place of what was there; returns the folder.
+
+    baseline.json beside the copy holds {name, reason, date, run, git_commit, sha256}.
+
+    Raises:
+        BadInput: a folder that is no run, a run that is not all of its suite, no examples, no reason, a bad name.
+    """
+    run = read_tables(run_folder)
+    if faults := run_faults(run):
+        raise BadInput(f"this run cannot be a baseline: {faults[0]}", place=str(run_folder))
+    if missing := [file for file in FILES if not (run.folder / file).is_file()]:
+        raise BadInput(f"{missing[0]} is missing", place=str(run_folder), hint="name the folder of a whole run")
+    if not reason.strip():
+        raise BadInput("a baseline needs a reason", hint='say why it is right: --reason "release 1.2, reviewed by ..."')
+    if not name.replace("-", "").replace("_", "").isalnum():
+        raise BadInput(f"'{name}' is no name for a baseline", hint="use letters, digits, - and _")
+    folder = baselines_folder(out) / name
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    fresh = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=folder.parent))
+    try:
+        for file in FILES:
+            shutil.copyfile(run.folder / file, fresh / file)
+        record = {
+            "name": name,
+            "reason": reason.strip(),
+            "date": today.isoformat(),
+            "run": run.record.get("run_id"),
+            "git_commit": run.record.get("git_commit"),
+            "sha256": files_sha256(fresh),
+        }
+        write_json(fresh / RECORD, record)
+        fresh.chmod(0o755)
+        if folder.exists():
+            shutil.rmtree(folder)
+        os.rename(fresh, folder)
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
+    return folder
+
+
+def open_baseline(folder: Path, expected: str | None) -> tuple[Run | None, str | None, list[str]]:
+    """A baseline, or any run in its place: the run, the hash of its files, and why it cannot be trusted.
+
+    Args:
+        folder: of a baseline or a run.
+        expected: the sha256 that the policy names, if it does. The one in baseline.json is checked in any case.
+    """
+    try:
+        run = read_tables(folder)
+        recorded = read_json(folder / RECORD)["sha256"] if (folder / RECORD).is_file() else None
+    except BadInput as problem:
+        return None, None, [f"the baseline cannot be read: {problem}"]
+    except (ValueError, KeyError, TypeError):
+        return None, None, [f"the baseline cannot be read: {folder / RECORD} is not what it was written as"]
+    found = files_sha256(folder)
+    faults = [f"the baseline: {fault}" for fault in run_faults(run)]
+    if expected is not None and found != expected:
+        faults.append(f"the baseline is not the one the policy names: its sha256 is {found}, not {expected}")
+    if recorded is not None and found != recorded:
+        faults.append(f"the files of the baseline were changed since it was set: their sha256 is {found}")
+    return run, found, faults
+
+
+def describe(folder: Path) -> str:
+    """One baseline in lines of text."""
+    if not (folder / RECORD).is_file():
+        hint = "set one: stockpot baseline set RUN --reason TEXT"
+        raise BadInput(f"no {RECORD} in {folder}", place=str(folder), hint=hint)
+    record = read_json(folder / RECORD)
+    intact = files_sha256(folder) == record["sha256"]
+    record["sha256"] += "" if intact else "  (its files were CHANGED since)"
+    return "\n".join(f"{key:<11}{record[key]}" for key in ("name", "run", "date", "reason", "git_commit", "sha256"))

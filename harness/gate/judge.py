@@ -1,0 +1,154 @@
+"""One rule on one variant: what the results say about it, or why they say nothing."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from harness import stats
+from harness.gate.comparable import differences, hardware_difference
+from harness.gate.evidence import Evidence, Missing, NonFinite, Score
+from harness.gate.policy import BASELINE, MEASURED, VARIANT, Policy, Rule
+from harness.gate.record import Check, State
+from harness.results import Run
+
+NEAR_ZERO = 1e-9
+"""A relative change is refused from a smaller value, and from one whose interval includes 0."""
+
+
+class Incomparable(Exception):
+    """The two sides of a comparison cannot be compared; the message says why."""
+
+
+@dataclass(frozen=True)
+class Tested:
+    """A check whose state waits for the correction over all paired tests."""
+
+    check: Check
+    test: stats.NonInferiority
+    rule: Rule
+
+
+class Judge:
+    """Applies rules to variants, one at a time."""
+
+    def __init__(self, policy: Policy, run: Run, baseline: Run | None) -> None:
+        self.policy, self.run = policy, Evidence(run, "run")
+        self.baseline = Evidence(baseline, "baseline") if baseline else None
+        self.faults = differences(run, baseline, policy.file.comparable) if baseline else []
+        self.hardware = hardware_difference(run, baseline) if baseline else None
+
+    def variants(self, rule: Rule) -> list[str]:
+        """What a rule is about: also what only the baseline has, and the pattern itself where nothing fits it."""
+        pattern, seed = rule.match.variant, str(rule.match.seed)
+        found = self.run.matching(pattern, seed)
+        if rule.vs == BASELINE and self.baseline:
+            found += [variant for variant in self.baseline.matching(pattern, seed) if variant not in found]
+        return found or [pattern]
+
+    def judge(self, rule: Rule, variant: str) -> Check | Tested:
+        seed, metric = str(rule.match.seed), rule.match.metric
+        check = Check(rule.id, variant, metric, seed, "error", "")
+        try:
+            if reason := self._beside_the_point(rule, variant, seed):
+                return replace(check, state="skipped", reason=reason)
+            score = self.run.score(variant, seed, metric)
+            check = replace(check, value=score.value, low=_known(score.low), high=_known(score.high))
+            if rule.bound is None:
+                return self._limits(rule, check, score)
+            return self._change(rule, check, score)
+        except Missing as problem:
+            return replace(check, state=self._state(rule, "on_missing"), reason=str(problem))
+        except NonFinite as problem:
+            return replace(check, state=self._state(rule, "on_nonfinite"), reason=str(problem))
+        except Incomparable as problem:
+            return replace(check, reason=str(problem))
+
+    def _state(self, rule: Rule, event: Literal["on_missing", "on_nonfinite"]) -> State:
+        return "fail" if self.policy.outcome(rule, event) == "fail" else "error"
+
+    def _beside_the_point(self, rule: Rule, variant: str, seed: str) -> str | None:
+        """Why there is nothing to judge and need not be: the same system, or a method that does not apply."""
+        if rule.vs == f"{VARIANT}{variant}":
+            return "it is the variant that others are compared with"
+        if not self.run.matching(rule.match.variant, seed):
+            raise Missing(f"the rule matches no variant of seed {seed}")
+        status, reason = self.run.status(variant, seed)
+        if status != "not_applicable":
+            return None
+        if rule.vs == BASELINE and self.baseline and self.baseline.status(variant, seed)[0] != "not_applicable":
+            raise Missing(f"'{variant}' no longer applies: {reason}")
+        return f"does not apply: {reason}"
+
+    def _limits(self, rule: Rule, check: Check, score: Score) -> Check:
+        """min and max, on the value or on an end of its interval."""
+        apply_to = rule.apply_to or "value"
+        given = {"value": score.value, "ci_low": score.low, "ci_high": score.high}[apply_to]
+        if not math.isfinite(given):
+            raise Missing(f"{check.metric} of '{check.variant}' has no interval")
+        what = f"{check.metric} {given:.6g}" + ("" if apply_to == "value" else f" ({apply_to})")
+        if rule.min is not None and given < rule.min:
+            return replace(check, state="fail", reason=f"{what} is below {rule.min:g}")
+        if rule.max is not None and given > rule.max:
+            return replace(check, state="fail", reason=f"{what} is above {rule.max:g}")
+        limits = [f"{word} {limit:g}" for word, limit in (("min", rule.min), ("max", rule.max)) if limit is not None]
+        return replace(check, state="pass", reason=f"{what} is within {' and '.join(limits)}")
+
+    def _change(self, rule: Rule, check: Check, score: Score) -> Check | Tested:
+        """max_drop and max_increase."""
+        side, name = self._other_side(rule, check)
+        other = side.score(name, check.seed, check.metric)
+        limit = self._accepted(rule, other)
+        difference = score.value - other.value
+        check = replace(check, limit=limit, other=other.value, difference=difference)
+        if rule.test:
+            return self._paired(rule, check, limit, side, name)
+        change = -rule.sign * difference
+        within = change <= limit or math.isclose(change, limit, rel_tol=1e-9)
+        word = "within" if within else "beyond"
+        reason = f"{moved(check)}, {word} the accepted {limit:.4g}"
+        return replace(check, state="pass" if within else "fail", reason=reason)
+
+    def _other_side(self, rule: Rule, check: Check) -> tuple[Evidence, str]:
+        if rule.vs != BASELINE:
+            assert rule.vs is not None
+            return self.run, rule.vs.removeprefix(VARIANT)
+        if self.baseline is None:
+            raise Incomparable("there is no baseline to compare with")
+        if self.faults:
+            raise Incomparable("the baseline is not comparable")
+        needs_same = rule.same_hardware or ("require" if check.metric in MEASURED else "ignore")
+        if needs_same == "require" and self.hardware:
+            raise Incomparable(f"measured on other hardware: {self.hardware}")
+        return self.baseline, check.variant
+
+    def _accepted(self, rule: Rule, other: Score) -> float:
+        assert rule.bound is not None
+        if rule.bound.rel is None:
+            assert rule.bound.abs is not None
+            return rule.bound.abs
+        if abs(other.value) < NEAR_ZERO or other.low <= 0 <= other.high:
+            raise Incomparable(f"a relative change from {other.value:.4g}, which is near zero, says nothing: use abs")
+        return rule.bound.rel * abs(other.value)
+
+    def _paired(self, rule: Rule, check: Check, limit: float, side: Evidence, name: str) -> Tested:
+        ours = self.run.outcomes(check.variant, check.seed, check.metric)
+        theirs = side.outcomes(name, check.seed, check.metric)
+        if list(ours.columns) != list(theirs.columns) or list(ours.index) != list(theirs.index):
+            raise Incomparable(f"'{check.variant}' and '{name}' were not scored on the same examples and seeds")
+        sign, alpha = rule.sign, self.policy.file.defaults.alpha
+        test = stats.non_inferiority(sign * ours.to_numpy(), sign * theirs.to_numpy(), limit, alpha)
+        low, high = sorted((sign * test.difference.low, sign * test.difference.high))
+        check = replace(check, difference_low=_known(low), difference_high=_known(high), n=test.difference.n)
+        return Tested(check, test, rule)
+
+
+def moved(check: Check) -> str:
+    """The change in words."""
+    assert check.value is not None
+    return f"{check.metric} {check.value:.6g} from {check.other:.6g}: {check.difference:+.4g}"
+
+
+def _known(value: float) -> float | None:
+    return value if math.isfinite(value) else None

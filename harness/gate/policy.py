@@ -1,0 +1,220 @@
+"""A policy file: what a release has to fulfil, read strictly; every fault is one line with its place."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import date
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import pydantic
+from pydantic import BeforeValidator, Field
+
+from harness import strict_yaml
+from harness.errors import BadInput
+from harness.results import METRICS
+from harness.store import file_digest
+from harness.strict_model import STRICT, read_model
+
+BASELINE = "baseline"
+VARIANT = "variant:"
+
+PAIRED = ("accuracy", "nll", "brier")
+"""The metrics of which examples.parquet has the value of every example."""
+
+HIGHER_IS_BETTER = frozenset({"accuracy", "macro_f1", "diff_vs_reference", "throughput_per_s"})
+NO_DIRECTION = frozenset({"temperature", "mcnemar_p"})
+MEASURED = frozenset(
+    {"latency_ms_p50", "latency_ms_p95", "latency_ratio_p50", "throughput_per_s", "throughput_ratio",
+     "peak_memory_bytes", "working_memory_bytes", "energy_j_per_example", "build_seconds", "members_train_seconds"}
+)  # fmt: skip
+"""Metrics that another machine would give otherwise: compared on the same hardware only, unless a rule says ignore."""
+
+Comparable = Literal["suite_digest", "example_ids", "dtype", "batch_policy"]
+
+
+class _Strict(pydantic.BaseModel):
+    model_config = STRICT
+
+
+def _number(value: Any) -> Any:
+    """YAML 1.2 has no 24_000_000_000, but people count zeros better with it."""
+    return int(value.replace("_", "")) if isinstance(value, str) and re.fullmatch(r"\d+(_\d{3})+", value) else value
+
+
+def _day(value: Any) -> Any:
+    try:
+        return date.fromisoformat(value) if isinstance(value, str) else value
+    except ValueError:
+        return value
+
+
+Number = Annotated[float, BeforeValidator(_number)]
+Change = Annotated[float, BeforeValidator(_number), Field(ge=0)]
+Day = Annotated[date, BeforeValidator(_day)]
+Text = Annotated[str, Field(min_length=1)]
+
+
+class Baseline(_Strict):
+    """Which baseline, and that it is the one that was reviewed; the path is relative to where the command is run."""
+
+    path: Text
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
+
+
+class Match(_Strict):
+    """The rows of the results that a rule is about; ``variant`` is a pattern ("ties/*")."""
+
+    variant: Text = "*"
+    metric: str
+    seed: Annotated[int, Field(ge=0)] | Literal["all"] = "all"
+
+
+class Bound(_Strict):
+    """An accepted change: absolute, or relative to the size of what is compared with. One of the two."""
+
+    abs: Change | None = None
+    rel: Change | None = None
+
+
+class Defaults(_Strict):
+    """What holds for every rule that does not say otherwise."""
+
+    alpha: Annotated[float, Field(gt=0, lt=0.5)] = 0.05
+    correction: Literal["holm", "none"] = "holm"
+    on_missing: Literal["error", "fail"] = "error"
+    on_nonfinite: Literal["error", "fail"] = "error"
+    on_inconclusive: Literal["fail", "warn"] = "fail"
+
+
+class Rule(_Strict):
+    """One requirement: a floor or ceiling (min, max), or how far a value may move from another (vs)."""
+
+    id: Annotated[str, Field(pattern=r"^[a-z0-9_-]+$")]
+    match: Match
+    min: Number | None = None
+    max: Number | None = None
+    apply_to: Literal["value", "ci_low", "ci_high"] | None = None
+    vs: Annotated[str, Field(pattern=r"^(baseline|variant:.+)$")] | None = None
+    max_drop: Bound | None = None
+    max_increase: Bound | None = None
+    test: Literal["paired"] | None = None
+    same_hardware: Literal["require", "ignore"] | None = None
+    on_missing: Literal["error", "fail"] | None = None
+    on_nonfinite: Literal["error", "fail"] | None = None
+    on_inconclusive: Literal["fail", "warn"] | None = None
+
+    @property
+    def bound(self) -> Bound | None:
+        """The accepted change."""
+        return self.max_drop or self.max_increase
+
+    @property
+    def sign(self) -> int:
+        """1 where a fall is what the rule limits, -1 where it is a rise."""
+        return 1 if self.max_drop else -1
+
+    def contradiction(self) -> tuple[str, str] | None:
+        """The key and the sentence of a setting that contradicts another or lacks one."""
+        limits = self.min is not None or self.max is not None
+        if limits == (self.bound is not None) or (self.max_drop and self.max_increase):
+            return "id", "a rule has either min and max, or one of max_drop and max_increase"
+        if self.min is not None and self.max is not None and self.min > self.max:
+            return "min", f"min {self.min:g} is above max {self.max:g}"
+        if limits:
+            return next(
+                ((key, f"'{key}' belongs to max_drop and max_increase") for key in ("vs", "test", "same_hardware")
+                 if getattr(self, key) is not None), None
+            )  # fmt: skip
+        if self.vs is None:
+            return "id", "a change is from something: add vs: baseline, or vs: \"variant:NAME\""
+        if self.apply_to is not None:
+            return "apply_to", "'apply_to' belongs to min and max"
+        if self.same_hardware is not None and self.vs != BASELINE:
+            return "same_hardware", "variants of one run were measured on the same hardware"
+        return self._wrong_change()
+
+    def _wrong_change(self) -> tuple[str, str] | None:
+        key = "max_drop" if self.max_drop else "max_increase"
+        assert self.bound is not None
+        if (self.bound.abs is None) == (self.bound.rel is None):
+            return key, f"'{key}' has one of: abs, rel"
+        metric = self.match.metric
+        if self.test and metric not in PAIRED:
+            return "test", f"'{metric}' has no value for each example; a paired test is of {', '.join(PAIRED)}"
+        known = metric in METRICS and metric not in NO_DIRECTION
+        if known and (metric in HIGHER_IS_BETTER) != bool(self.max_drop):
+            better, other = ("higher", "max_drop") if metric in HIGHER_IS_BETTER else ("lower", "max_increase")
+            return key, f"'{metric}' is better when {better}: limit it with {other}"
+        return None
+
+
+class Waiver(_Strict):
+    """A failure that is accepted for a while; ``variant`` is a pattern."""
+
+    rule: str
+    variant: Text
+    reason: Text
+    expires: Day
+
+
+class PolicyFile(_Strict):
+    """The keys of a policy file."""
+
+    version: Literal[1]
+    baseline: Baseline | None = None
+    comparable: list[Comparable] = ["suite_digest", "example_ids"]
+    defaults: Defaults = Defaults()
+    rules: Annotated[list[Rule], Field(min_length=1)]
+    waivers: list[Waiver] = []
+
+
+@dataclass(frozen=True)
+class Policy:
+    """A checked policy file."""
+
+    path: str
+    sha256: str
+    file: PolicyFile
+
+    def outcome(self, rule: Rule, event: Literal["on_missing", "on_nonfinite", "on_inconclusive"]) -> str:
+        """What follows from an event: the rule's own word, or the default."""
+        return str(getattr(rule, event) or getattr(self.file.defaults, event))
+
+
+def matches(pattern: str, variant: str) -> bool:
+    """Whether a variant's name fits a pattern; ``*`` also spans slashes."""
+    return fnmatchcase(variant, pattern)
+
+
+def read_policy(path: Path) -> Policy:
+    """Read a policy file; ``BadInput`` with the first fault's place."""
+    document = strict_yaml.read(path)
+    file = read_model(PolicyFile, document, "a policy file")
+    for place, problem, given, choices in _faults(file):
+        raise BadInput(problem, place=document.place(place), given=given, choices=choices)
+    return Policy(str(path), file_digest(path), file)
+
+
+Fault = tuple[strict_yaml.Position, str, str | None, tuple[str, ...]]
+
+
+def _faults(file: PolicyFile) -> Iterator[Fault]:
+    seen: set[str] = set()
+    for index, rule in enumerate(file.rules):
+        place: strict_yaml.Position = ("rules", index)
+        if rule.id in seen:
+            yield (*place, "id"), f"two rules are called '{rule.id}'", None, ()
+        seen.add(rule.id)
+        metric = rule.match.metric
+        if metric not in METRICS and "/" not in metric:  # "acc/sciq" is lm-eval's
+            yield (*place, "match", "metric"), f"unknown metric '{metric}'", metric, METRICS
+        if fault := rule.contradiction():
+            yield (*place, fault[0]), fault[1], None, ()
+    for index, waiver in enumerate(file.waivers):
+        if waiver.rule not in seen:
+            problem = f"the waiver is of an unknown rule '{waiver.rule}'"
+            yield ("waivers", index, "rule"), problem, waiver.rule, tuple(seen)

@@ -1,0 +1,137 @@
+"""From intervals and p-values to decisions: better or worse, not inferior by a margin, and many comparisons at once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from harness.stats.components import crossed_mean
+from harness.stats.interval import Interval
+from harness.stats.proportions import paired_proportions, paired_score
+
+FEWEST_DISCORDANT = 10
+"""With fewer items on which right and wrong differ, a variance says little and the score test decides."""
+
+FEWEST_ITEMS = 30
+"""The mean of fewer losses is not normal enough to decide anything."""
+
+Verdict = Literal["better", "worse", "unclear"]
+MarginVerdict = Literal["pass", "fail", "inconclusive"]
+
+
+def verdict(difference: Interval, p: float | None, alpha: float = 0.05) -> Verdict:
+    """The comparison in a word, for a difference in a score where higher is better (negate a loss).
+
+    ``better`` and ``worse`` need an interval that excludes 0 and, where there is a p-value, ``p < alpha``. A NaN in
+    either is ``unclear``.
+    """
+    if not difference.low <= difference.high or (p is not None and not p < alpha):
+        return "unclear"
+    if difference.low > 0:
+        return "better"
+    return "worse" if difference.high < 0 else "unclear"
+
+
+@dataclass(frozen=True)
+class NonInferiority:
+    """A candidate against a reference and a margin, in a score where higher is better."""
+
+    difference: Interval
+    """Candidate minus reference; each end is a one-sided bound at level 1 - alpha."""
+    margin: float
+    p_inferior: float
+    """Of seeing such a difference or a higher one if the candidate were worse by the margin: small is a pass."""
+    p_not_inferior: float
+    """Of seeing such a difference or a lower one if the candidate were worse by the margin: small is a fail."""
+    item_variance: float
+    """Of the difference from item to item, which more items average out."""
+    seed_variance: float
+    """What the seeds add to the variance of the mean, which more items do not lessen."""
+
+    def needed(self, alpha: float = 0.05, power: float = 0.8) -> int | None:
+        """The items that would decide at this level if the difference stays what it is; None where no number would."""
+        from scipy.stats import norm
+
+        gap = self.difference.value + self.margin
+        allowed = (gap / float(norm.isf(alpha) + norm.ppf(power))) ** 2 - self.seed_variance
+        return int(np.ceil(self.item_variance / allowed)) if allowed > 0 else None
+
+
+def non_inferiority(
+    candidate: np.ndarray, reference: np.ndarray, margin: float, alpha: float = 0.05
+) -> NonInferiority:
+    """Test whether the candidate is worse than the reference by more than ``margin``.
+
+    Right and wrong answers of one seed, or with hardly a difference, are tested by Tango's score test; everything else
+    by Student's t with the variance of seeds and items (``crossed_mean``).
+
+    Args:
+        candidate: [S, N] a score per seed and item, higher is better (negate a loss).
+        reference: [S, N] the same of the reference, on the same items.
+        margin: the drop in the mean that is accepted, >= 0.
+        alpha: level of either one-sided test.
+
+    Raises:
+        ValueError: for shapes that differ or are no table, or scores that are not finite.
+    """
+    candidate, reference = np.asarray(candidate, np.float64), np.asarray(reference, np.float64)
+    if candidate.shape != reference.shape or candidate.ndim != 2 or not candidate.size:
+        raise ValueError(f"scores have shapes {candidate.shape} and {reference.shape}, expected both [seeds, items]")
+    difference = candidate - reference
+    if not np.isfinite(difference).all():
+        raise ValueError("scores must be finite")
+    outcomes = bool(np.isin(candidate, (0, 1)).all() and np.isin(reference, (0, 1)).all())
+    discordant = int(difference.any(axis=0).sum())
+    if outcomes and (len(difference) == 1 or discordant < FEWEST_DISCORDANT):
+        return _by_score(difference, margin, alpha)
+    if difference.shape[1] < FEWEST_ITEMS:
+        unknown = Interval(float(difference.mean()), np.nan, np.nan, difference.shape[1])
+        return NonInferiority(unknown, margin, 1.0, 1.0, float(difference.var()), 0.0)
+    found = crossed_mean(difference)
+    p_inferior = found.p_below(-margin)
+    interval = found.interval(1 - 2 * alpha)
+    return NonInferiority(interval, margin, p_inferior, 1 - p_inferior, found.item_variance, found.seed_variance)
+
+
+def non_inferiority_verdict(p_inferior: float, p_not_inferior: float, alpha: float = 0.05) -> MarginVerdict:
+    """The decision from the two p-values, corrected or not; NaN decides nothing."""
+    if p_inferior <= alpha:
+        return "pass"
+    return "fail" if p_not_inferior <= alpha else "inconclusive"
+
+
+def _by_score(difference: np.ndarray, margin: float, alpha: float) -> NonInferiority:
+    from scipy.stats import norm
+
+    seeds, items = difference.shape
+    gained, lost = (float((sign * difference > 0).sum()) / seeds for sign in (1, -1))
+    z = paired_score(gained, lost, items, -margin)
+    # Means over seeds are rounded outwards: the interval is of whole counts.
+    low = paired_proportions(int(gained), int(np.ceil(lost)), items, 1 - 2 * alpha).low
+    high = paired_proportions(int(np.ceil(gained)), int(lost), items, 1 - 2 * alpha).high
+    interval = Interval((gained - lost) / items, low, high, items)
+    # Models that never differed: those the test has to exclude are a margin apart.
+    variance = float(difference.mean(axis=0).var()) or margin * (1 - margin)
+    return NonInferiority(interval, margin, float(norm.sf(z)), float(norm.cdf(z)), variance, 0.0)
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """p-values corrected so that the chance of any false rejection among them is at most the level (Holm 1979)."""
+    return _corrected(p_values, "holm")
+
+
+def benjamini_hochberg(p_values: Sequence[float]) -> list[float]:
+    """p-values corrected so that the expected share of false rejections is at most the level (1995)."""
+    return _corrected(p_values, "fdr_bh")
+
+
+def _corrected(p_values: Sequence[float], method: str) -> list[float]:
+    from statsmodels.stats.multitest import multipletests
+
+    p = np.asarray(p_values, np.float64)
+    if not ((p >= 0) & (p <= 1)).all():  # NaN too, which multipletests would pass on as a rejection of others
+        raise ValueError("p-values must be in 0..1")
+    return [float(value) for value in multipletests(p, method=method)[1]] if p.size else []

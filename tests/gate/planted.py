@@ -1,0 +1,124 @@
+"""Runs with planted outcomes, in memory and in folders, and policies as people write them."""
+
+import copy
+from datetime import date
+
+import numpy as np
+import pandas as pd
+
+from harness import stats
+from harness.gate.policy import read_policy
+from harness.results import Run
+from harness.store import write_json
+
+TODAY = date(2026, 11, 25)
+
+
+def coins(share, n=600, seeds=1, seed=0):
+    """Right answers of this share, [seeds, n]: the same number for every seed, in different places."""
+    rng = np.random.default_rng(seed)
+    return np.stack([rng.permutation(np.arange(n) < round(share * n)) for _ in range(seeds)]).astype(float)
+
+
+def worse(correct, count):
+    """The same answers but for ``count`` right ones of every seed that are now wrong."""
+    changed = correct.copy()
+    for row in changed:
+        row[np.flatnonzero(row)[:count]] = 0
+    return changed
+
+
+def planted(correct, extra=None, not_ok=None, **record):
+    """A run in memory.
+
+    Args:
+        correct: variant -> right answers [seeds, n].
+        extra: variant -> metric -> value, in the rows of all seeds.
+        not_ok: variant -> (status, reason).
+        record: fields of run.json in place of the usual ones.
+    """
+    correct = {name: np.asarray(values, float) for name, values in correct.items()}
+    seeds = list(range(len(next(iter(correct.values()))))) if correct else [0]
+    rows, scores, examples = [], [], []
+    for name, values in correct.items():
+        for seed, of in [("all", values), *((str(s), values[s : s + 1]) for s in seeds)]:
+            row = {"variant": name, "seed": seed, "status": "ok", "reason": np.nan}
+            loss = {"accuracy": of, "nll": 1.5 - of, "brier": 0.5 - of / 2}
+            found = {metric: stats.over_seeds(v, draws=200) for metric, v in loss.items()}
+            found |= {m: stats.Interval(v, np.nan, np.nan, 0) for m, v in (extra or {}).get(name, {}).items()}
+            for metric, interval in found.items():
+                row[metric] = interval.value
+                bounds = {"low": interval.low, "high": interval.high}
+                scores.append({"variant": name, "seed": seed, "metric": metric, "value": interval.value, **bounds,
+                               "n": of.shape[1], "source": "test split"})  # fmt: skip
+            rows.append(row)
+        for seed in seeds:
+            right = values[seed].astype(bool)
+            examples.append(pd.DataFrame({
+                "variant": name, "seed": seed, "example_id": [f"x{i}" for i in range(len(right))], "task": "t",
+                "label": 1, "prediction": right.astype(int), "confidence": 0.5, "correct": right,
+                "nll": 1.5 - right, "brier": 0.5 - right / 2,
+            }))  # fmt: skip
+    for name, (status, reason) in (not_ok or {}).items():
+        rows += [{"variant": name, "seed": s, "status": status, "reason": reason} for s in ("all", *map(str, seeds))]
+    usual = {
+        "schema_version": 1,
+        "run_id": "20261125-000000",
+        "status": "incomplete" if any(row["status"] == "failed" for row in rows) else "complete",
+        "started": "2026-11-25T00:00:00+00:00",
+        "git_commit": "abc",
+        "seeds": seeds,
+        "limit": None,
+        "only": None,
+        "dtype": "float32",
+        "batch_policy": {"test": 250},
+        "machine": {"system": "Linux x86_64", "cpu": "a cpu", "cores": 2, "memory_bytes": 1},
+        "devices": [{"kind": "cpu", "name": "a cpu", "memory_bytes": 1}],
+        "engine": {"name": "local", "workers": 2, "threads_per_worker": 1},
+        "suite": {"name": "planted", "digest": "d" * 64, "yaml": f"suite: planted\nseeds: {seeds}\n"},
+        "task": {"name": "t", "title": "A task"},
+        "summary": {"variants": sum(row["seed"] == "all" for row in rows)},
+    }
+    run = Run("planted", usual | record)
+    run.__dict__["variants"] = pd.DataFrame(rows, columns=["variant", "seed", "status", "reason", "accuracy", "nll",
+                                                           "brier", *_more(extra)])  # fmt: skip
+    columns = ["variant", "seed", "metric", "value", "low", "high", "n", "source"]
+    run.__dict__["scores"] = pd.DataFrame(scores, columns=columns)
+    run.__dict__["examples"] = pd.concat(examples, ignore_index=True) if examples else None
+    return run
+
+
+def _more(extra):
+    return sorted({metric for values in (extra or {}).values() for metric in values})
+
+
+def changed(run, **tables):
+    """The run with some of its tables or fields of its record replaced."""
+    other = Run(run.folder, copy.deepcopy(run.record))
+    other.__dict__.update({name: run.__dict__[name].copy() for name in ("variants", "scores", "examples")})
+    for name, value in tables.items():
+        if name in other.__dict__:
+            other.__dict__[name] = value
+        else:
+            other.record[name] = value
+    return other
+
+
+def saved(run, folder):
+    """Write a run as ``stockpot run`` leaves it; returns the folder."""
+    folder.mkdir(parents=True)
+    run.variants.to_csv(folder / "variants.csv", index=False)
+    run.scores.to_parquet(folder / "scores.parquet", index=False)
+    if run.examples is not None:
+        run.examples.to_parquet(folder / "examples.parquet", index=False)
+    write_json(folder / "details.json", {})
+    write_json(folder / "run.json", run.record)
+    return folder
+
+
+def policy(tmp_path, rules, more=""):
+    """A policy of these lines of rules."""
+    path = tmp_path / "policy.yaml"
+    body = "\n".join(f"- {rule}" for rule in ([rules] if isinstance(rules, str) else rules))
+    path.write_text(f"version: 1\n{more}\nrules:\n{body}\n")
+    return read_policy(path)

@@ -1,0 +1,245 @@
+"""Where peers pass on evidence that is missing, stale or not comparable, this gate gives no verdict (exit code 5)."""
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from harness.gate.decide import decide
+from harness.gate.release import gate_run
+from tests.gate.planted import TODAY, changed, coins, planted, policy, saved, worse
+
+GOOD = coins(0.9, n=2000)
+RUN = planted({"linear": GOOD, "ties": GOOD}, extra={n: {"latency_ratio_p50": 1.0} for n in ("linear", "ties")})
+FLOOR = "{id: floor, match: {metric: accuracy}, min: 0.5}"
+DROP = "{id: drop, match: {metric: accuracy}, vs: baseline, max_drop: {abs: 0.02}, test: paired}"
+SLOWER = "{id: slower, match: {metric: latency_ratio_p50}, vs: baseline, max_increase: {rel: 0.1}}"
+RULES = [FLOOR, DROP, SLOWER]
+
+
+def gate(tmp_path, run, baseline=RUN, rules=RULES, more=""):
+    return decide(policy(tmp_path, rules, more), run, baseline, today=TODAY)
+
+
+def gives_no_verdict(found, words):
+    assert (found.outcome, found.exit_code) == ("error", 5)
+    said = [*found.problems, *(check.reason for check in found.checks if check.state == "error")]
+    assert any(words in line for line in said), said
+
+
+def test_the_same_run_passes(tmp_path):
+    """Every test below is this one with one thing wrong."""
+    found = gate(tmp_path, RUN)
+    assert (found.outcome, found.problems, found.counts) == ("pass", [], {"pass": 6})
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("table", ["variants", "scores"])
+def test_a_value_that_is_no_number(tmp_path, table, bad):
+    broken = RUN.__dict__[table].copy()
+    column = "accuracy" if table == "variants" else "value"
+    rows = (broken["variant"] == "ties") & (broken["seed"] == "all")
+    broken.loc[rows if table == "variants" else rows & (broken["metric"] == "accuracy"), column] = bad
+    gives_no_verdict(gate(tmp_path, changed(RUN, **{table: broken})), "not a finite number")
+    gives_no_verdict(gate(tmp_path, RUN, changed(RUN, **{table: broken})), "not a finite number")
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_an_example_that_is_no_number(tmp_path, bad):
+    examples = RUN.examples.copy()
+    examples.loc[3, "nll"] = bad
+    rule = "{id: a, match: {metric: nll}, vs: baseline, max_increase: {abs: 9}, test: paired}"
+    gives_no_verdict(gate(tmp_path, changed(RUN, examples=examples), rules=[rule]), "of an example of")
+
+
+def test_a_row_that_is_missing(tmp_path):
+    variants = RUN.variants[RUN.variants["variant"] != "ties"]
+    gives_no_verdict(gate(tmp_path, changed(RUN, variants=variants)), "has 1 of the run's 2 variants")
+    gives_no_verdict(gate(tmp_path, changed(RUN, variants=variants)), "the run has no 'ties'")
+
+
+def test_a_variant_that_the_baseline_lacks(tmp_path):
+    gives_no_verdict(gate(tmp_path, RUN, planted({"linear": GOOD})), "the baseline has no 'ties'")
+
+
+def test_a_variant_that_only_the_baseline_has(tmp_path):
+    gives_no_verdict(gate(tmp_path, planted({"linear": GOOD}), rules=[DROP]), "the run has no 'ties'")
+
+
+def test_a_variant_that_no_longer_applies(tmp_path):
+    run = planted({"linear": GOOD}, not_ok={"ties": ("not_applicable", "other shapes")})
+    gives_no_verdict(gate(tmp_path, run, rules=[DROP]), "no longer applies")
+    assert gate(tmp_path, run, run, rules=[DROP]).outcome == "pass"
+    gives_no_verdict(gate(tmp_path, run, rules=[FLOOR.replace("{metric", "{variant: ties, metric")]), "nothing was")
+
+
+def test_a_value_that_is_missing(tmp_path):
+    scores = RUN.scores[(RUN.scores["variant"] != "ties") | (RUN.scores["metric"] != "latency_ratio_p50")]
+    gives_no_verdict(gate(tmp_path, changed(RUN, scores=scores)), "no latency_ratio_p50 of 'ties'")
+    found = gate(tmp_path, changed(RUN, scores=scores), more="defaults: {on_missing: fail}")
+    assert (found.outcome, found.exit_code) == ("fail", 3)
+
+
+def test_files_that_disagree(tmp_path):
+    variants = RUN.variants.assign(accuracy=RUN.variants["accuracy"] + 1e-4)
+    gives_no_verdict(gate(tmp_path, changed(RUN, variants=variants)), "variants.csv and scores.parquet")
+    flipped = RUN.examples.assign(correct=np.where(RUN.examples.index < 50, True, RUN.examples["correct"]))
+    gives_no_verdict(gate(tmp_path, changed(RUN, examples=flipped)), "examples.parquet of the run does not give")
+
+
+def test_an_empty_run(tmp_path):
+    found = gate(tmp_path, planted({}), rules=[FLOOR])
+    gives_no_verdict(found, "variants.csv has 0 of the run's 0 variants")
+    gives_no_verdict(found, "the rule matches no variant")
+
+
+@pytest.mark.parametrize(
+    ("field", "words"),
+    [({"limit": 100}, "limited to 100 test examples"), ({"only": "linear*"}, "--only linear*"),
+     ({"status": "incomplete"}, "the run is incomplete"), ({"status": None}, "unknown status"),
+     ({"seeds": [7]}, "the run has seeds [7], its suite asks for [0]"),
+     ({"suite": {"name": "s", "digest": "d" * 64}}, "its suite asks for None")],
+)  # fmt: skip
+def test_a_run_that_is_not_all_of_its_suite(tmp_path, field, words):
+    gives_no_verdict(gate(tmp_path, changed(RUN, **field), rules=[FLOOR]), words)
+
+
+def test_a_rule_that_matches_nothing(tmp_path):
+    nothing = "{id: typo, match: {variant: tise, metric: accuracy}, min: 0.5}"
+    gives_no_verdict(gate(tmp_path, RUN, rules=[FLOOR, nothing]), "the rule matches no variant of seed all")
+    gives_no_verdict(gate(tmp_path, RUN, rules=[FLOOR.replace("accuracy}", "accuracy, seed: 3}")]), "of seed 3")
+
+
+def test_a_suite_that_was_changed(tmp_path):
+    other = changed(RUN, suite={**RUN.record["suite"], "digest": "e" * 64})
+    gives_no_verdict(gate(tmp_path, other), "the suite was changed since")
+    assert {c.rule for c in gate(tmp_path, other).checks if c.state == "pass"} == {"floor"}
+    unrecorded = changed(RUN, suite={"yaml": RUN.record["suite"]["yaml"]})
+    gives_no_verdict(gate(tmp_path, RUN, unrecorded), "suite_digest is not recorded in the baseline")
+
+
+@pytest.mark.parametrize("column", ["example_id", "label"])
+def test_other_examples(tmp_path, column):
+    examples = RUN.examples.copy()
+    examples.loc[examples[column].index % 2000 == 5, column] = "new" if column == "example_id" else 0
+    gives_no_verdict(gate(tmp_path, changed(RUN, examples=examples)), "test examples differ: 1 are new")
+    gives_no_verdict(gate(tmp_path, changed(RUN, examples=None)), "no examples.parquet")
+
+
+def test_examples_are_paired_even_if_the_policy_does_not_ask_for_the_same(tmp_path):
+    examples = RUN.examples.assign(example_id="other" + RUN.examples["example_id"])
+    found = gate(tmp_path, changed(RUN, examples=examples), rules=[DROP], more="comparable: [suite_digest]")
+    gives_no_verdict(found, "not scored on the same examples")
+
+
+def test_an_example_that_is_lost_or_scored_twice(tmp_path):
+    gives_no_verdict(gate(tmp_path, changed(RUN, examples=RUN.examples.drop(7))), "does not give the accuracy")
+    two = planted({"linear": coins(0.9, n=100, seeds=2)})
+    one_less = changed(two, examples=two.examples.drop(7))
+    gives_no_verdict(gate(tmp_path, one_less, two, [DROP]), "some examples or seeds of 'linear'")
+    twice = RUN.examples.copy()
+    twice.loc[8, "example_id"] = "x7"
+    gives_no_verdict(gate(tmp_path, changed(RUN, examples=twice)), "is scored twice")
+
+
+@pytest.mark.parametrize("key", ["dtype", "batch_policy"])
+def test_what_the_policy_asks_to_be_the_same(tmp_path, key):
+    more = f"comparable: [suite_digest, example_ids, {key}]"
+    assert gate(tmp_path, RUN, more=more).outcome == "pass"
+    gives_no_verdict(gate(tmp_path, changed(RUN, **{key: "other"}), more=more), f"{key} differs")
+    gives_no_verdict(gate(tmp_path, RUN, changed(RUN, **{key: None}), more=more), f"{key} is not recorded")
+
+
+def test_other_seeds(tmp_path):
+    two = np.concatenate([GOOD, GOOD])
+    gives_no_verdict(gate(tmp_path, planted({"linear": two}), planted({"linear": GOOD}), rules=[DROP]), "seeds differs")
+
+
+@pytest.mark.parametrize(
+    "field",
+    [{"machine": {"system": "Linux x86_64", "cpu": "another", "cores": 2}}, {"machine": {}},
+     {"devices": [{"kind": "cuda", "name": "a gpu"}]}, {"devices": []}, {"engine": {"workers": 4}}],
+)  # fmt: skip
+def test_other_hardware(tmp_path, field):
+    """Also hardware that neither records."""
+    unknown = changed(RUN, machine={})
+    gives_no_verdict(gate(tmp_path, unknown, unknown), "system is not recorded")
+    found = gate(tmp_path, changed(RUN, **field))
+    gives_no_verdict(found, "other hardware")
+    assert {check.rule for check in found.checks if check.state == "error"} == {"slower"}
+    ignoring = SLOWER.replace("vs:", "same_hardware: ignore, vs:")
+    assert gate(tmp_path, changed(RUN, **field), rules=[ignoring]).outcome == "pass"
+    requiring = DROP.replace("vs:", "same_hardware: require, vs:")
+    gives_no_verdict(gate(tmp_path, changed(RUN, **field), rules=[requiring]), "other hardware")
+
+
+@pytest.mark.parametrize("value", [0.0, 1e-12, -1e-12])
+def test_a_relative_change_from_nearly_nothing(tmp_path, value):
+    baseline = planted({"linear": GOOD}, extra={"linear": {"log/score": value}})
+    run = planted({"linear": GOOD}, extra={"linear": {"log/score": 5.0}})
+    rule = '{id: a, match: {metric: "log/score"}, vs: baseline, max_%s: {rel: 0.1}}'
+    for way in ("drop", "increase"):
+        gives_no_verdict(gate(tmp_path, run, baseline, [rule % way]), "near zero")
+
+
+@pytest.mark.parametrize("right", [0, 1])
+def test_a_relative_change_from_what_may_be_zero(tmp_path, right):
+    hardly_any = planted({"linear": [np.arange(50) < right]})
+    rule = "{id: a, match: {metric: accuracy}, vs: baseline, max_drop: {rel: 0.1}}"
+    gives_no_verdict(gate(tmp_path, planted({"linear": np.ones((1, 50))}), hardly_any, [rule]), "near zero")
+
+
+def test_no_baseline(tmp_path):
+    gives_no_verdict(gate(tmp_path, RUN, None), "there is no baseline")
+
+
+@pytest.mark.parametrize(
+    ("waiver", "words"),
+    [('{rule: floor, variant: ties, reason: old, expires: 2026-11-24}', "expired on 2026-11-24"),
+     ('{rule: floor, variant: tise, reason: typo, expires: 2027-01-01}', "for 'tise' matches nothing")],
+)  # fmt: skip
+def test_a_waiver_that_is_stale(tmp_path, waiver, words):
+    gives_no_verdict(gate(tmp_path, RUN, more=f"waivers: [{waiver}]"), words)
+
+
+# folders
+
+
+def named(tmp_path, baseline, sha256=None, rules=RULES):
+    digest = f", sha256: {sha256}" if sha256 else ""
+    return Path(policy(tmp_path, rules, f"baseline: {{path: {baseline}{digest}}}").path)
+
+
+def test_a_baseline_that_is_not_the_one_the_policy_names(tmp_path):
+    run, baseline = saved(RUN, tmp_path / "run"), saved(RUN, tmp_path / "baseline")
+    sha256 = gate_run(run, named(tmp_path, baseline), None, TODAY).baseline["sha256"]
+    path = named(tmp_path, baseline, sha256)
+    assert gate_run(run, path, None, TODAY).outcome == "pass"
+    other = saved(planted({"linear": worse(GOOD, 9), "ties": GOOD}), tmp_path / "other")
+    gives_no_verdict(gate_run(run, path, other, TODAY), "not the one the policy names")
+    (baseline / "variants.csv").write_text((baseline / "variants.csv").read_text() + "\n")
+    gives_no_verdict(gate_run(run, path, None, TODAY), "not the one the policy names")
+
+
+@pytest.mark.parametrize("name", ["run.json", "variants.csv", "scores.parquet", "examples.parquet", "details.json"])
+@pytest.mark.parametrize("damage", ["gone", "cut", "empty"])
+@pytest.mark.parametrize("which", ["run", "baseline"])
+def test_a_file_that_is_gone_or_cut_off(tmp_path, name, damage, which):
+    folders = {"run": saved(RUN, tmp_path / "run"), "baseline": saved(RUN, tmp_path / "baseline")}
+    file = folders[which] / name
+    content = file.read_bytes()
+    file.unlink()
+    if damage != "gone":
+        file.write_bytes(content[: len(content) // 2] if damage == "cut" else b"")
+    if name == "details.json" and damage != "gone":
+        return  # nothing of it is read
+    found = gate_run(folders["run"], named(tmp_path, folders["baseline"]), None, TODAY)
+    assert found.exit_code == 5
+
+
+def test_a_run_that_was_stopped(tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "log.jsonl").write_text("{}\n")
+    found = gate_run(tmp_path / "run", named(tmp_path, tmp_path / "none"), None, TODAY)
+    gives_no_verdict(found, "no run.json")

@@ -1,0 +1,46 @@
+"""The workflow that users copy, and the policy it names."""
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from harness.gate.policy import read_policy
+from harness.suite import read_suite
+from harness.tasks import TASKS
+
+ROOT = Path(__file__).parents[2]
+WORKFLOW = ROOT / ".github" / "workflows" / "stockpot-gate.yml"
+
+
+def test_the_workflow_fits_the_schema_of_github():
+    command = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.github-workflows", WORKFLOW]
+    found = subprocess.run(command, capture_output=True, text=True)
+    assert found.returncode == 0, found.stdout
+
+
+@pytest.mark.skipif(not shutil.which("actionlint"), reason="actionlint is not installed")
+def test_the_workflow_is_linted():
+    found = subprocess.run(["actionlint", WORKFLOW], capture_output=True, text=True)
+    assert found.returncode == 0, found.stdout
+
+
+def test_the_workflow_calls_the_gate_itself_on_files_that_are_there():
+    jobs = yaml.safe_load(WORKFLOW.read_text())["jobs"]
+    commands = [step["run"] for step in jobs["gate"]["steps"] if "run" in step]
+    assert any(command.startswith("stockpot gate results/mnist/latest ") for command in commands)
+    assert not any("make" in command for command in commands)
+    for name in re.findall(r"suites/\S+", " ".join(commands)):
+        assert (ROOT / name).is_file()
+
+
+def test_the_policy_of_mnist_is_about_variants_that_its_suite_has():
+    suite = read_suite(ROOT / "suites" / "mnist.yaml", TASKS, ["small_cnn", "small_cnn_bn", "mlp"])
+    variants = {variant.name for variant in suite.variants}
+    for rule in read_policy(ROOT / "suites" / "mnist.policy.yaml").file.rules:
+        assert rule.match.variant in variants
+        assert rule.vs is None or rule.vs.removeprefix("variant:") in variants

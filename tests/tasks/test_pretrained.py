@@ -1,0 +1,84 @@
+"""Pretrained models of archives: fetched and converted once, and refused in one line where that cannot be."""
+
+import subprocess
+import zipfile
+from pathlib import Path
+
+import pytest
+import torch
+
+from harness.errors import BadInput
+from harness.models import gguf
+from harness.models.folders import load_folder
+from harness.store import file_digest
+from harness.tasks import pretrained
+from harness.tasks.archives import Archive, archive_folder
+from harness.tasks.pretrained import Pretrained, folder_of, model_of
+from tests.small_gguf import write_gguf
+
+
+def never(*arguments, **options):
+    raise AssertionError("nothing is to be done")
+
+
+@pytest.fixture
+def tiny(tmp_path, monkeypatch):
+    """An archive with a tiny model, there already, and the model."""
+    monkeypatch.setenv("STOCKPOT_ARCHIVES", str(tmp_path / "archives"))
+    archive_folder().mkdir()
+    wheel = archive_folder() / "tiny-1.0-py3-none-any.whl"
+    model = write_gguf(tmp_path / "tiny.gguf")
+    with zipfile.ZipFile(wheel, "w") as archive:
+        archive.write(tmp_path / "tiny.gguf", "tiny/tiny.gguf")
+    described = Archive("stockpot-no-such-package", "1.0", wheel.name, file_digest(wheel), "none")
+    monkeypatch.setitem(pretrained.MODELS, "tiny", Pretrained("tiny", described, "tiny/tiny.gguf"))
+    return model
+
+
+def test_a_model_is_converted_once_and_is_the_one_in_the_archive(tiny, monkeypatch, capsys):
+    folder = folder_of("archive:tiny")
+    said = capsys.readouterr()
+    assert said.out == ""
+    announced, done = said.err.splitlines()
+    assert "stockpot-no-such-package==1.0" in announced
+    assert folder in done
+    monkeypatch.setattr(gguf, "convert", never)
+    assert folder_of("archive:tiny") == folder
+    assert capsys.readouterr().err == ""
+    tokens = torch.arange(20)[None]
+    assert torch.equal(load_folder(Path(folder))(input_ids=tokens).logits, tiny(input_ids=tokens).logits)
+
+
+def test_a_conversion_that_fails_leaves_nothing_and_is_begun_again(tiny, monkeypatch):
+    def cut_off(file, folder):
+        (folder / "model.safetensors").write_bytes(b"half")
+        raise OSError("no space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(gguf, "convert", cut_off)
+        with pytest.raises(OSError, match="no space"):
+            folder_of("archive:tiny")
+    assert not any(path.is_file() for path in (archive_folder() / "tiny").rglob("*"))
+    load_folder(Path(folder_of("archive:tiny")))
+
+
+def test_without_the_reader_nothing_is_fetched(tiny, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr(Archive, "read", never)
+    with pytest.raises(BadInput) as caught:
+        folder_of("archive:tiny")
+    assert str(caught.value).startswith("archive:tiny: ")
+    assert str(caught.value).endswith("pip install 'stockpot[gguf]'")
+
+
+def test_an_unknown_archive_names_those_there_are(monkeypatch):
+    monkeypatch.setattr(subprocess, "run", never)
+    with pytest.raises(BadInput) as caught:
+        model_of("archive:smolm2", "suite.yaml:3")
+    assert str(caught.value) == "suite.yaml:3: unknown archive 'smolm2'; did you mean 'smollm2'? (known: smollm2)"
+
+
+@pytest.mark.parametrize("name", ["models/llama", "/models/archive", "smollm2"])
+def test_a_folder_stands_for_itself(name):
+    assert model_of(name) is None
+    assert folder_of(name) == name

@@ -1,0 +1,56 @@
+"""Plans: a pretrained model is fetched when a run is planned, and is from then on a folder like any other."""
+
+import pytest
+import torch
+
+from harness import jobs
+from harness.models.architectures import ARCHITECTURES
+from harness.models.folders import load_folder
+from harness.models.recipes import FolderPlan, load_pool
+from harness.planning import Options, make_plan
+from harness.suite import read_suite
+from harness.tasks import TASKS, pretrained, text
+from tests.small_gguf import TEXT, trained_tokenizer, write_gguf
+
+SUITE = """suite: tuned
+task: {lm_eval: [sciq]}
+pool:
+  train: {base: archive:smollm2, start: shared_base, members: 2, epochs: 1, examples: 8, vary: {lr: [1e-3, 1e-2]}}
+methods: [best_single, uniform_soup]
+"""
+
+
+@pytest.fixture
+def made(tmp_path, monkeypatch):
+    """A tiny model where SmolLM2's folder would be, and one domain of text."""
+    folder = tmp_path / "made"
+    folder.mkdir()
+    write_gguf(tmp_path / "tiny.gguf")
+    pretrained.gguf.convert(tmp_path / "tiny.gguf", folder)
+    monkeypatch.setattr(pretrained.Pretrained, "folder", lambda self: folder)
+    monkeypatch.setattr(text, "DOMAINS", {"recipes": text.DOMAINS["python"]})
+    monkeypatch.setattr(text, "split_of", lambda domain, split: (TEXT * 40,) * 8)
+    monkeypatch.setattr(text, "WINDOWS", {"train": 12, "heldout": 3, "test": 2})
+    yield folder
+    jobs.task_of.cache_clear()
+
+
+def test_fine_tunes_of_a_pretrained_model_start_from_it_in_its_tokens(made, tmp_path):
+    (tmp_path / "suite.yaml").write_text(SUITE)
+    suite = read_suite(tmp_path / "suite.yaml", TASKS, ARCHITECTURES)
+    plan = make_plan(suite, Options(tmp_path / "results", device="cpu"))
+    pool = plan.pools[0]["main"]
+    assert isinstance(pool.base, FolderPlan)
+    assert pool.base.model.path == made
+    tokens = plan.task.train.inputs[0].tolist()
+    assert trained_tokenizer().decode(tokens) in TEXT * 40
+
+    for source in (pool.base, *pool.members):
+        jobs.prepare_member(plan.setting, source, pool.base if source.name != "base" else None)
+    loaded = load_pool(pool, plan.store)
+    base = load_folder(made).state_dict()
+    assert {member.start for member in loaded.members} == {loaded.base.digest}
+    for run, member in zip(pool.members, loaded.members, strict=True):
+        assert set(member.weights) == set(base) - {"lm_head.weight"}
+        changes = [(member.weights[name] - base[name]).abs().max() for name in member.weights]
+        assert 0 < float(torch.stack(changes).max()) < 2 * run.schedule.lr  # one step of Adam
