@@ -203,18 +203,19 @@ def load_combination(
 ) -> Combination:
     """The combination saved in a folder; an output rule finds its members in the pool by their digests.
 
-    Combinations that are held at once are given one dictionary as ``shared``: a part of several is then loaded once.
+    Combinations that are held at once are given one dictionary as ``shared``: a member of several is then loaded once.
     """
     if (folder / "rule.json").is_file():
         members = {m.digest: m for m in (*pool.members, *((pool.base,) if pool.base else ()))}
         references = read_json(folder / "parts.json")
-        models = {r["member"]: MemberPart(members[r["member"]], device) for r in references}
+        models = {} if shared is None else shared
+        for digest_ in {r["member"] for r in references} - models.keys():
+            models[digest_] = MemberPart(members[digest_], device)
         parts = [
             DropoutPass(models[r["member"]], r["pass"], r["seed"]) if "pass" in r else models[r["member"]]
             for r in references
         ]
-        shared = {} if shared is None else shared
-        return OutputCombination([shared.setdefault(part.digest, part) for part in parts], Rule.load(folder))
+        return OutputCombination(parts, Rule.load(folder))
     name, options = read_json(folder / "architecture.json")
     architecture = Architecture(name, tuple(sorted(options.items())))
     return SingleModel(architecture, module_with(architecture, load_file(folder / "model.safetensors")).to(device))

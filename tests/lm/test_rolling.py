@@ -8,9 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 
+from harness.combinations import SEQUENCE_LEVEL
 from harness.errors import BadInput
 from harness.lm.rolling import windows
-from harness.lm.sequence import LABEL, sequence_mixture
+from harness.lm.sequence import sequence_mixture
 
 few = settings(max_examples=100, deadline=None, derandomize=True, database=None)
 
@@ -55,5 +56,5 @@ def test_it_is_not_the_token_level_mixture_and_never_better_than_its_best_member
     ("weights", "problem"), [([0.5, 0.5], "2 weights"), ([0.5, 0.2, 0.2], "simplex"), ([1.5, -0.5, 0.0], "simplex")]
 )
 def test_weights_that_make_no_mixture(weights, problem):
-    with pytest.raises(BadInput, match=f"{LABEL}: .*{problem}"):
+    with pytest.raises(BadInput, match=f"{SEQUENCE_LEVEL}: .*{problem}"):
         sequence_mixture(torch.zeros(3, 4), torch.tensor(weights))

@@ -5,6 +5,9 @@ import torch
 
 from harness.tasks import text
 from harness.tasks.text import LARGEST, LENGTH, LOGITS, WINDOWS
+from harness.types import Tokenizer
+
+TOKENIZER = Tokenizer("words", "nowhere")
 
 
 def splits(vocabulary):
@@ -14,7 +17,7 @@ def splits(vocabulary):
         for name, count in WINDOWS.items()
         for place, domain in enumerate(text.DOMAINS)
     }
-    return {name: text._split(name, windows, "source", vocabulary) for name in WINDOWS}
+    return {name: text._split(name, windows, "source", vocabulary, TOKENIZER) for name in WINDOWS}
 
 
 def bytes_of(predictions, vocabulary):
@@ -28,7 +31,7 @@ def test_predictions_and_batches_stay_small_and_every_domain_has_its_share(vocab
         each = len(split.inputs) // 3
         assert split.groups == [domain for domain in text.DOMAINS for _ in range(each)]
         assert split.inputs[:, 0].tolist() == [i + 1000 * place for place in range(3) for i in range(each)]
-        assert 1 <= split.batch <= 6
+        assert 1 <= split.batch <= text.BATCH
         assert split.batch == 1 or bytes_of(split.batch, vocabulary) <= LOGITS
         assert len(split.ids) == len(set(split.ids)) == len(split.inputs)
         if name != "train":
