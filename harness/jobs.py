@@ -40,7 +40,9 @@ from harness.models.recipes import (
 )
 from harness.store import Key, Store, code_version, digest, read_json, write_json
 from harness.tasks import Documents, Task, TaskReference
+from harness.tasks.images import Task as ImageTask
 from harness.tasks.text import TextTask
+from harness.tasks.views import VIEWS
 from harness.types import Combination, Ingredients, NotApplicable, Part, Pool, Split, check_tokens
 
 CODE = (
@@ -149,9 +151,11 @@ def machine() -> str:
     return digest([platform.system(), platform.machine(), model, len(lines), torch.__version__])
 
 
-@lru_cache(maxsize=2)
-def task_of(setting: Setting) -> Task:
-    """The task, kept by each process."""
+@lru_cache(maxsize=8)
+def task_of(setting: Setting, groups: tuple[str, ...] = ()) -> Task:
+    """The task, or that of a pool whose members were trained on these groups; kept by each process."""
+    if groups:
+        return task_of(setting).of_groups(groups)
     return tasks.load(setting.task, Store(setting.store), setting.limit)
 
 
@@ -226,7 +230,7 @@ def prepare_member(setting: Setting, plan: Source, base: Source | None) -> None:
     task = task_of(setting)
     if isinstance(plan, TrainingPlan) and not store.has(plan.key()):
         start = member_of(base, store) if base else None
-        train_planned(plan, task.train, store, start, device)
+        train_planned(plan, task_of(setting, plan.groups).train, store, start, device)
     cached = CachedPredictions(store, setting.device)
     for checkpoint in range(plan.checkpoints):
         part = MemberPart(member_of(plan, store, checkpoint), device)
@@ -239,7 +243,7 @@ def prepare_member(setting: Setting, plan: Source, base: Source | None) -> None:
 def build_variant(setting: Setting, plan: VariantPlan) -> None:
     """Build a variant and predict with it; a method that does not apply leaves its reason."""
     store, device = Store(setting.store), torch.device(setting.device)
-    task = task_of(setting)
+    task = task_of(setting, plan.pool.groups)
     pool = _members(setting, plan)
     cached = CachedPredictions(store, setting.device)
     method = registry.get(plan.method)
@@ -266,20 +270,30 @@ def build_variant(setting: Setting, plan: VariantPlan) -> None:
 
 
 def _evaluate(setting: Setting, plan: VariantPlan, combination: Combination, cached: CachedPredictions) -> None:
-    task = task_of(setting)
-    found: dict[str, Tensor] = {}
-    combine_seconds = 0.0
-    for split in (task.test, task.heldout):
-        if isinstance(combination, OutputCombination):
-            stacked = cached.stacked(combination.parts(), split)
-            begin = time.perf_counter()
-            found[split.name] = combination.combine(stacked)
-            combine_seconds += time.perf_counter() - begin
-        else:
-            found[split.name] = predict(combination.log_probs, split)
-    calibrated = scores.calibrated(found["test"], task.test.labels, found["heldout"], task.heldout.labels)
-    record = {"combine_seconds": combine_seconds, **calibrated}
-    _write_evaluation(setting, plan, combination, found["test"].numpy(), record, {})
+    """Score a variant on test and, where its pool was trained on views, on each of these as well."""
+    task, seen = task_of(setting), task_of(setting, plan.pool.groups)
+    assert isinstance(seen, ImageTask)
+    (on_test, seconds), (on_heldout, more) = (_run(combination, split, cached) for split in (task.test, task.heldout))
+    calibrated = scores.calibrated(on_test, task.test.labels, on_heldout, task.heldout.labels)
+    record = {"combine_seconds": seconds + more, **calibrated}
+    measures = {}
+    for view in seen.views:
+        rows, split = VIEWS[view].rows(task.test.labels), seen.seen(task.test, view)
+        if len(rows):  # --limit may leave none
+            examples = metrics.per_example(_run(combination, split, cached)[0].numpy(), split.labels.numpy())
+            right = np.full(len(task.test), np.nan)  # a view that leaves an image out says nothing of it
+            right[rows.numpy()] = examples["correct"]
+            measures[f"accuracy/{view}"] = right
+    _write_evaluation(setting, plan, combination, on_test.numpy(), record, measures)
+
+
+def _run(combination: Combination, split: Split, cached: CachedPredictions) -> tuple[Tensor, float]:
+    """Predictions [N, C], and the seconds that went into combining those of the members."""
+    if not isinstance(combination, OutputCombination):
+        return predict(combination.log_probs, split), 0.0
+    stacked = cached.stacked(combination.parts(), split)
+    begin = time.perf_counter()
+    return combination.combine(stacked), time.perf_counter() - begin
 
 
 def evaluate_variants(setting: Setting, plans: tuple[VariantPlan, ...]) -> None:
@@ -351,7 +365,7 @@ def examples_of(store: Store, plan: VariantPlan) -> pd.DataFrame:
 
 
 def measures_of(store: Store, plan: VariantPlan) -> dict[str, np.ndarray]:
-    """A variant's other per-document values on test, by name: the mean of each is a score."""
+    """A variant's other values on test, one for each document or NaN, by name: the mean of each is a score."""
     columns = load_file(store.path(plan.evaluation_key) / "measures.safetensors")
     return {name: columns[name].numpy() for name in sorted(columns)}
 

@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -18,7 +17,7 @@ from harness.models.architectures import TRAINABLE, check_options
 from harness.models.recipes import FolderPlan, PoolPlan, Source, TrainingPlan, plan_folders, plan_pool
 from harness.models.training import usual_schedule
 from harness.store import Key, Store
-from harness.suite import HfPool, Suite, TrainPool, fetched
+from harness.suite import HfPool, Suite, TrainPool, Variant, fetched
 from harness.tasks import Task, pretrained
 
 SECONDS_PER_INPUT = {"images": 2.5e-4, "text": 0.012}
@@ -82,24 +81,26 @@ def make_plan(suite: Suite, options: Options) -> Plan:
     store = Path(options.out) / ".store"
     setting = Setting(store, suite.task, options.limit, device)
     task = jobs.task_of(setting)
-    data = Data.of(task)
     seeds = suite.file.seeds if options.seed is None else [options.seed]
     pools = {
         seed: {name: _pool(suite, name, recipe, task, seed) for name, recipe in suite.pools.items()} for seed in seeds
     }
     chosen = _chosen(suite, options.only)
+    data = {name: Data.of(jobs.task_of(setting, pool.groups)) for name, pool in pools[seeds[0]].items()}
     variants = {
         seed: {
-            v.name: VariantPlan(v.name, v.method, v.parameters, v.members, pools[seed][v.pool], seed, data, device)
+            v.name: VariantPlan(
+                v.name, v.method, v.parameters, v.members, pools[seed][v.pool], seed, data[v.pool], device
+            )
             for v in chosen
         }
         for seed in seeds
     }
     studies = []
     if (study := suite.file.correlate) and options.only is None:
-        sizes = tuple(study.subsets.sizes)
+        sizes, plain = tuple(study.subsets.sizes), Data.of(task)
         studies = [
-            StudyPlan(pools[seed][name], seed, study.rule, sizes, study.subsets.at_most, data)
+            StudyPlan(pools[seed][name], seed, study.rule, sizes, study.subsets.at_most, plain)
             for seed in seeds
             for name in study.pools
         ]
@@ -125,10 +126,13 @@ def _pool(suite: Suite, name: str, recipe: TrainPool | HfPool, task: Task, seed:
         if recipe.base is None and architecture not in known:
             problem = f"pool '{name}': architecture '{architecture}' is not for {suite.task.kind}"
             raise BadInput(problem, place=suite.path, choices=known)
-    groups = set(task.train.groups)
     for group in recipe.vary.data or []:
-        if group not in groups:
-            raise BadInput(f"pool '{name}': unknown data '{group}'", place=suite.path, given=group, choices=groups)
+        if group not in task.groups:
+            problem = f"pool '{name}': unknown data '{group}'"
+            raise BadInput(problem, place=suite.path, given=group, choices=task.groups)
+    if recipe.vary.data and recipe.bootstrap and suite.task.kind == "images":
+        problem = f"pool '{name}': resamples are of the training split, and views are not parts of it"
+        raise BadInput(problem, place=suite.path, hint="drop 'bootstrap' or 'data'")
     planned = plan_pool(
         name, recipe, data=task.train.digest, shape=task.shape, seed=seed, defaults=usual_schedule(task.train)
     )
@@ -156,7 +160,7 @@ def _check_folders(suite: Suite, pool: PoolPlan, task: Task) -> None:
             raise BadInput(f"the network has {shapes[0]}; the task '{task.name}' has {shapes[1]}", place=place)
 
 
-def _chosen(suite: Suite, only: str | None) -> list[Any]:
+def _chosen(suite: Suite, only: str | None) -> list[Variant]:
     if only is None:
         return list(suite.variants)
     chosen = [v for v in suite.variants if v.method == only or fnmatchcase(v.name, only)]
@@ -281,8 +285,8 @@ def _needs(pool: PoolPlan, trainings: Mapping[str, str]) -> tuple[str, ...]:
 
 
 def _training_seconds(plan: Plan, training: TrainingPlan) -> float:
-    groups = plan.task.train.groups
-    inputs = sum(g in training.groups for g in groups) if training.groups else len(plan.task.train.inputs)
+    split = jobs.task_of(plan.setting, training.groups).train
+    inputs = sum(g in training.groups for g in split.groups) if training.groups else len(split.inputs)
     return training.schedule.epochs * inputs * SECONDS_PER_INPUT[plan.setting.task.kind]
 
 

@@ -93,7 +93,7 @@ METRICS = tuple(
 SCORE_COLUMNS = {
     "variant": "name",
     "seed": "the suite's seed, or 'all'",
-    "metric": "a column of variants.csv, or lm-eval's metric/task",
+    "metric": "a column of variants.csv, lm-eval's metric/task, or metric/view",
     "value": "its value",
     "low": "95 % interval, where it has one",
     "high": "",
@@ -119,11 +119,12 @@ EXAMPLE_COLUMNS = {
 MEASURE_COLUMNS = {
     "variant": "name",
     "seed": "the suite's seed",
-    "metric": "metric/task, such as bits_per_byte/bytes_python; the mean over its documents is the score",
-    "document": "position in the task",
+    "metric": "metric/task or metric/view, such as bits_per_byte/bytes_python or accuracy/inverted; the mean over its "
+    "documents is the score",
+    "document": "position in the task, or among the test images",
     "value": "of this document",
 }
-"""The columns of measures.parquet, which runs on lm-eval's tasks have: one row per document and metric."""
+"""The columns of measures.parquet, which runs on lm-eval's tasks or with views have: a row per document and metric."""
 
 CORRELATION_COLUMNS = {
     "pool": "the suite's pool",
@@ -199,14 +200,14 @@ class Run:
 
     @cached_property
     def measures(self) -> pd.DataFrame:
-        """Scores per task that lm-eval gave, over all seeds: variants by "metric/task"; empty where there are none."""
+        """Scores of parts of the task, over all seeds: variants by "metric/task" or "metric/view"; may be empty."""
         table = self.scores
-        rows = table[(table["source"] == "lm-eval") & (table["seed"] == ALL_SEEDS) & table["metric"].str.contains("/")]
+        rows = table[(table["seed"] == ALL_SEEDS) & table["metric"].str.contains("/")]
         return rows.pivot(index="variant", columns="metric", values="value") if len(rows) else pd.DataFrame()
 
     @cached_property
     def document_measures(self) -> pd.DataFrame | None:
-        """measures.parquet, or None for images, or where the folder is a summary without it."""
+        """measures.parquet, or None where there are none, or where the folder is a summary without it."""
         path = self.folder / "measures.parquet"
         return pd.read_parquet(path) if path.is_file() else None
 

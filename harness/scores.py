@@ -81,10 +81,11 @@ def score_over_seeds(examples: list[pd.DataFrame], references: list[pd.DataFrame
 
 
 def score_measures(seeds: list[dict[str, np.ndarray]]) -> dict[str, dict[str, float]]:
-    """Mean of every per-document measure over documents and seeds, with its interval, by name."""
+    """Mean of every per-document measure over documents and seeds, with its interval, by name; NaN is no value."""
     found = {}
     for name in seeds[0]:
-        interval = stats.over_seeds(np.stack([measures[name] for measures in seeds]))
+        values = np.stack([measures[name] for measures in seeds])
+        interval = stats.over_seeds(values[:, ~np.isnan(values).any(axis=0)])
         found[name] = {"value": interval.value, "low": interval.low, "high": interval.high, "n": interval.n}
     return found
 

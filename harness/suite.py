@@ -34,6 +34,7 @@ class Vary(_Strict):
     augment: Annotated[list[Annotated[float, Field(ge=0)]], Field(min_length=1)] = [0.0]
     epochs: Annotated[list[Count], Field(min_length=1)] | None = None
     data: Annotated[list[str], Field(min_length=1)] | None = None
+    """What each is trained on: a domain of text, or a view of images; by default the whole training split."""
 
 
 class HfPool(_Strict):

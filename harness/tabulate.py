@@ -46,7 +46,8 @@ def write_results(
     variants = pd.DataFrame(rows, columns=list(VARIANT_COLUMNS))
     variants.to_csv(folder / "variants.csv", index=False)
     write_json(folder / "details.json", table.details)
-    _tidy(variants, table.measures).to_parquet(folder / "scores.parquet", index=False)
+    source = "lm-eval" if plan.setting.task.kind == "text" else "test split"
+    _tidy(variants, table.measures, source).to_parquet(folder / "scores.parquet", index=False)
     table.examples().to_parquet(folder / "examples.parquet", index=False)
     if measures := table.document_measures():
         pd.concat(measures, ignore_index=True).to_parquet(folder / "measures.parquet", index=False)
@@ -168,7 +169,8 @@ class _Table:
                 if str(seed) in self.details.get(name, {}):
                     for metric, values in jobs.measures_of(self.store, plan).items():
                         row = {"variant": name, "seed": seed, "metric": metric, "document": range(len(values))}
-                        tables.append(pd.DataFrame({**row, "value": values})[list(MEASURE_COLUMNS)])
+                        table = pd.DataFrame({**row, "value": values})[list(MEASURE_COLUMNS)]
+                        tables.append(table.dropna(subset="value"))
         return tables
 
 
@@ -198,7 +200,7 @@ def _mark_pareto(rows: list[dict[str, Any]]) -> None:
         row["pareto"] = not any(p != here and p[0] >= here[0] and p[1] >= here[1] for p in points)
 
 
-def _tidy(variants: pd.DataFrame, measures: list[dict[str, Any]]) -> pd.DataFrame:
+def _tidy(variants: pd.DataFrame, measures: list[dict[str, Any]], source: str) -> pd.DataFrame:
     """scores.parquet: one row per variant, seed and metric, with its interval where it has one, and its source."""
     bounds = {"diff_vs_reference": "diff", "latency_ratio_p50": "latency_ratio"}
     tables = []
@@ -213,7 +215,7 @@ def _tidy(variants: pd.DataFrame, measures: list[dict[str, Any]]) -> pd.DataFram
         table["source"] = _source(column, variants)
         tables.append(table.dropna(subset="value"))
     if measures:
-        tables.append(pd.DataFrame(measures).assign(source="lm-eval"))
+        tables.append(pd.DataFrame(measures).assign(source=source))
     return pd.concat(tables, ignore_index=True)
 
 

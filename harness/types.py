@@ -58,7 +58,7 @@ class Split:
     """One stable id for each input."""
     digest: str
     groups: Sequence[str] = ()
-    """Of each input, the group it belongs to (a domain of text), where the task has groups."""
+    """Of each input, the group it belongs to (a domain of text, a view of images), where the task has groups."""
     batch: int = 250
     """Inputs that are run at once: few enough that activations stay in the cache, which doubles the speed."""
     criterion: Literal["accuracy", "nll"] = "accuracy"

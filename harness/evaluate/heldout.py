@@ -71,14 +71,6 @@ def search(
     return trials.result(scale, (scale,))
 
 
-def search_scale(
-    grid: Sequence[float], build: Callable[[float], nn.Module], split: Split, *, lowest: bool = False
-) -> tuple[float, nn.Module, list[dict[str, Any]]]:
-    """``search`` for callers that do not count its cost: the scale, its model and the whole curve."""
-    found = search(grid, build, split, lowest=lowest)
-    return found.scale, found.module, found.curve
-
-
 def search_layer_scales(
     layers: Sequence[str],
     grid: Sequence[float],

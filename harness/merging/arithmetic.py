@@ -74,24 +74,6 @@ def average(models: Sequence[Weights]) -> dict[str, Tensor]:
     return streamed(models, combine)
 
 
-def task_vector_sum(
-    base: Weights, models: Sequence[Weights], coefficients: Sequence[float], scale: float
-) -> dict[str, Tensor]:
-    """``theta_0 + scale * sum_k c_k (theta_k - theta_0)`` (task arithmetic, arXiv:2212.04089).
-
-    Scale 0 is the base bit for bit; one model with coefficient and scale 1 is that model to float32 rounding.
-    """
-
-    def combine(tensors: list[Tensor]) -> Tensor:
-        start = tensors[0]
-        total = torch.zeros_like(start)
-        for tensor, coefficient in zip(tensors[1:], coefficients, strict=True):
-            total.add_(tensor - start, alpha=coefficient)
-        return total.mul_(scale).add_(start)
-
-    return streamed([base, *models], combine)
-
-
 def substituted(model: Weights, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The model with these floating-point tensors in place of its own, in its dtypes; tied names follow the first."""
     names = iter(list(floating_names(model)))

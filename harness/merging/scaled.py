@@ -14,7 +14,7 @@ from harness.merging.layers import layer_of, layers_of
 
 
 class ScaledTaskVector:
-    """The models that a search over scales tries.
+    """The models that a search over scales tries, each with the weights that ``apply_task_vector`` would give it.
 
     Args:
         module: the network that takes their weights, on its device; it is changed.
@@ -31,17 +31,24 @@ class ScaledTaskVector:
         self._base = self.flat.flatten(base)
         zeros = {name: torch.zeros_like(base[name]) for name in self.flat.places if name not in vector}
         self._vector = self.flat.flatten({**vector, **zeros})
+        dtypes = [(place, base[name].dtype) for name, place in self.flat.places.items()]
+        self._narrow = [(place, dtype) for place, dtype in dtypes if dtype.itemsize < 4]
 
     def at(self, scale: float) -> nn.Module:
         """The module with ``theta_0 + scale * tau``; the next one overwrites it."""
-        torch.add(self._base, self._vector, alpha=scale, out=self.flat.vector)
-        recalibrate(self.flat.module, self.batches)
-        return self.flat.module
+        torch.mul(self._vector, scale, out=self.flat.vector)
+        return self._added()
 
     def at_each(self, scales: Mapping[str, float]) -> nn.Module:
         """The module in which each layer's task vector has a scale of its own (0 for a layer that is not named)."""
         for name, place in self.flat.places.items():
-            scale = scales.get(layer_of(name), 0.0)
-            torch.add(self._base[place], self._vector[place], alpha=scale, out=self.flat.vector[place])
+            torch.mul(self._vector[place], scales.get(layer_of(name), 0.0), out=self.flat.vector[place])
+        return self._added()
+
+    def _added(self) -> nn.Module:
+        """The module with the base added to the vector: a sum after the product, as a fused one rounds differently."""
+        self.flat.vector.add_(self._base)
+        for place, dtype in self._narrow:
+            self.flat.vector[place] = self.flat.vector[place].to(dtype)
         recalibrate(self.flat.module, self.batches)
         return self.flat.module

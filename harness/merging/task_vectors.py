@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from harness.merging.arithmetic import Weights, floating_names, streamed
+from harness.merging.layers import layer_of
 from harness.merging.ties import Dialect, merge_vectors, sign_conflicts
 
 Sparsify = Callable[[Tensor, int, str], Tensor]
@@ -26,8 +27,7 @@ class MergedTaskVector:
     tensors: dict[str, Tensor]
     """By tensor name, tied tensors once, in float32 (or wider, as the weights are)."""
     sign_conflict: dict[str, Any]
-    """The share of all entries in which sparse task vectors disagree in sign: ``model``, and ``groups`` by the first
-    part of the tensors' names."""
+    """The share of all entries in which sparse task vectors disagree in sign: ``model``, and ``layers`` by layer."""
 
 
 def merge_task_vectors(
@@ -91,12 +91,11 @@ def _shares(conflicts: Counter[str], tensors: Mapping[str, Tensor]) -> dict[str,
     counted: Counter[str] = Counter()
     sizes: Counter[str] = Counter()
     for name, tensor in tensors.items():
-        group = name.split(".")[0]
-        counted[group] += conflicts[name]
-        sizes[group] += tensor.numel()
+        counted[layer_of(name)] += conflicts[name]
+        sizes[layer_of(name)] += tensor.numel()
     return {
         "model": counted.total() / max(1, sizes.total()),
-        "groups": {group: counted[group] / max(1, size) for group, size in sizes.items()},
+        "layers": {layer: counted[layer] / max(1, size) for layer, size in sizes.items()},
     }
 
 

@@ -74,7 +74,7 @@ class TrainingPlan:
     bootstrap: bool = False
     checkpoints: int = 1
     groups: tuple[str, ...] = ()
-    """The groups of the training split it sees; all of them if empty."""
+    """The groups that it sees (``Task.groups``); the whole training split if empty."""
     examples: int | None = None
     """Of these, how many inputs it sees at most, spread evenly; all of them if None."""
 
@@ -142,6 +142,12 @@ class PoolPlan:
     kind: str
     members: tuple[Source, ...]
     base: Source | None
+
+    @property
+    def groups(self) -> tuple[str, ...]:
+        """What its members were trained on, each once, where that is not the whole training split."""
+        trained = [member for member in self.members if isinstance(member, TrainingPlan)]
+        return tuple(dict.fromkeys(group for member in trained for group in member.groups))
 
 
 def plan_folders(name: str, recipe: FolderPool) -> PoolPlan:

@@ -9,6 +9,7 @@ import numpy as np
 
 from harness.formats import percent, points, points_interval, ratio
 from harness.report.evidence import Evidence, best, is_one_model, over_seeds
+from harness.report.parts import DOMAINS, Parts
 
 
 @dataclass(frozen=True)
@@ -104,15 +105,16 @@ def _notes(evidence: Evidence, reference: dict[str, Any]) -> list[str]:
 def _bits(evidence: Evidence, reference: dict[str, Any]) -> list[str]:
     """The fewest bits per byte, of all and of single models: a sharper measure than choices, where there is one."""
     main = evidence.ok[evidence.ok["pool"] == "main"]
-    names = [name for name in main["variant"] if evidence.measured(name, reference["variant"])]
+    parts = Parts(evidence.run, DOMAINS, "main")
+    names = [name for name in main["variant"] if parts.measured(name, reference["variant"])]
     if not names:
         return []
-    mean = {name: float(evidence.mean_bits(name).mean()) for name in names}
+    mean = {name: float(parts.mean(name).mean()) for name in names}
     single = [n for n in names if evidence.by_name[n]["family"] in ("weights", "trained")]
     chosen = dict.fromkeys(min(group, key=mean.__getitem__) for group in (names, single) if group)
     told = []
     for name in chosen:
-        found = over_seeds(evidence.mean_bits(name) - evidence.mean_bits(reference["variant"]))
+        found = over_seeds(parts.mean(name) - parts.mean(reference["variant"]))
         told.append(f"{name} {found.value:+.3f} ({found.low:+.3f} to {found.high:+.3f})".replace("-", "−"))
     what = "best of all, and best single model made of all" if len(told) > 1 else "best of all"
     return [f"In bits per byte of test text, mean over the domains, against the reference: {'; '.join(told)} ({what})."]

@@ -13,12 +13,18 @@ from harness.formats import number, points
 from harness.report.claim import Claim, judged, untested
 from harness.report.domain_claims import domain_claims
 from harness.report.evidence import DRAWS, Evidence, over_seeds
+from harness.report.parts import DOMAINS, parts_of
+from harness.report.view_claims import view_claims
 
 
 def claims(evidence: Evidence) -> list[Claim]:
     """Every claim that the design names: those about task vectors as the suite's pool lets them be tested."""
-    of_task_vectors = domain_claims(evidence) or [claim(evidence) for claim in ONE_TASK]
-    return [*(claim(evidence) for claim in CLAIMS), *of_task_vectors]
+    of_task_vectors = [
+        claim
+        for parts in parts_of(evidence.run)
+        for claim in (domain_claims if parts.kind is DOMAINS else view_claims)(evidence, parts)
+    ]
+    return [*(claim(evidence) for claim in CLAIMS), *(of_task_vectors or [claim(evidence) for claim in ONE_TASK])]
 
 
 def as_json(found: list[Claim]) -> list[dict[str, Any]]:

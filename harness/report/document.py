@@ -104,9 +104,9 @@ def _row(evidence: Evidence, row: dict[str, Any]) -> dict[str, Any]:
 def _learned(evidence: Evidence) -> list[tuple[str, str]]:
     """What the methods chose on held-out, first seed: weights, scales, members, temperatures."""
     seed = str(evidence.run.record["seeds"][0])
-    told = ("member", "members", "weights", "counts", "scale", "a", "roles", "temperature", "out_of_bag_accuracy",
-            "out_of_bag_fraction", "checkpoints", "expert_load", "student", "slopes", "reference",
-            "barrier", "ratios", "dialect", "remarks", "sign_conflict")  # fmt: skip
+    told = ("member", "members", "weights", "counts", "scale", "density", "heldout_evaluations", "a", "roles",
+            "temperature", "out_of_bag_accuracy", "out_of_bag_fraction", "checkpoints", "expert_load", "student",
+            "slopes", "reference", "barrier", "ratios", "dialect", "remarks", "sign_conflict")  # fmt: skip
     lines = []
     for variant, seeds in sorted(evidence.run.details.items()):
         details = seeds.get(seed, {})
@@ -128,5 +128,9 @@ def _short(value: Any) -> str:
     if isinstance(value, list):
         return "[" + ", ".join(_short(item) for item in value) + "]"
     if isinstance(value, dict):
+        if len(value) > 12 and all(isinstance(item, float) for item in value.values()):  # a language model's layers
+            ordered = sorted(value, key=lambda key: float(value[key]))
+            ends = (f"{_short(value[key])} ({key})" for key in (ordered[0], ordered[-1]))
+            return f"{len(value)} from {' to '.join(ends)}"
         return ", ".join(f"{key}: {_short(item)}" for key, item in value.items())
     return str(value)

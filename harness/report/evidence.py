@@ -15,10 +15,6 @@ DRAWS = 4_000
 """Resamples of an interval that is made here; those of the table come from the run."""
 
 
-BITS = "bits_per_byte/bytes_"
-"""What the measures of bits per byte of a domain begin with."""
-
-
 class Evidence:
     """A run's summary rows and examples, looked up by variant."""
 
@@ -74,40 +70,6 @@ class Evidence:
     def mean_member(self, column: str = "correct") -> np.ndarray:
         """The mean over the members of a column, [seeds, examples]."""
         return np.mean([self.values(name, column).astype(np.float64) for name in self.members], axis=0)
-
-    @cached_property
-    def _measures(self) -> dict[tuple[str, str], np.ndarray]:
-        table = self.run.document_measures
-        if table is None:
-            return {}
-        seeds = len(self.run.record["seeds"])
-        groups = table[table["metric"].str.startswith(BITS)].groupby(["variant", "metric"], sort=True)
-        return {key: group["value"].to_numpy().reshape(seeds, -1) for key, group in groups}
-
-    @cached_property
-    def domains(self) -> list[str]:
-        """The domains of text that every variant's bits per byte were measured on."""
-        return sorted({metric.removeprefix(BITS) for _, metric in self._measures})
-
-    def bits(self, name: str, domain: str) -> np.ndarray:
-        """A variant's bits per byte of a domain: the mean of these, [seeds, documents], is the score."""
-        return self._measures[name, BITS + domain]
-
-    def mean_bits(self, name: str) -> np.ndarray:
-        """A variant's bits per byte, mean over the domains [seeds, documents]."""
-        return np.mean([self.bits(name, domain) for domain in self.domains], axis=0)
-
-    def measured(self, *names: str) -> bool:
-        """Whether there are bits per byte of all these variants, on as many documents in every domain."""
-        if not self.domains or any((name, BITS + self.domains[0]) not in self._measures for name in names):
-            return False
-        return len({self.bits(name, domain).shape for name in names for domain in self.domains}) == 1
-
-    def home_of(self, position: int) -> str | None:
-        """The one domain that a member of the main pool was trained on, by its position."""
-        pool = self.run.record["pools"]["main"]["seeds"][str(self.run.record["seeds"][0])]
-        groups: list[str] = next((m.get("groups", []) for m in pool["members"] if m["name"] == f"m{position}"), [])
-        return groups[0] if len(groups) == 1 and groups[0] in self.domains else None
 
     def flops_ratio(self, row: dict[str, Any]) -> float:
         """FLOPs per example in units of the reference's."""

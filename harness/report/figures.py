@@ -20,6 +20,8 @@ from harness.evaluate.metrics import reliability_bins
 from harness.formats import number
 from harness.report.answer import correlation_words
 from harness.report.evidence import Evidence, best
+from harness.report.parts import VIEWS as PART_VIEWS
+from harness.report.parts import parts_of
 
 # Okabe and Ito's palette, which colour-blind readers can tell apart; the shapes say the same again.
 FAMILIES = {
@@ -53,6 +55,7 @@ def figures(evidence: Evidence) -> Iterator[tuple[str, str, Figure]]:
         ("pareto", pareto, PARETO),
         ("correlation", correlation, CORRELATION),
         ("domains", domains, DOMAINS),
+        ("views", views, VIEWS),
         ("weights", weights, WEIGHTS),
         ("reliability", reliability, RELIABILITY),
         ("sweeps", sweeps, SWEEPS),
@@ -201,27 +204,56 @@ DOMAINS = (
 
 def domains(evidence: Evidence) -> Figure | None:
     """Every variant of the main pool against every task that gives bits per byte."""
-    table = evidence.run.measures
-    columns = [c for c in table.columns if c.startswith("bits_per_byte/")]
+    bits = _by_part(evidence, "main", "bits_per_byte/")
     reference = evidence.run.record["reference"]["variant"]
-    if not columns or reference not in table.index:
+    if bits.empty or reference not in bits.index:
         return None
-    rows = [name for name in evidence.ok[evidence.ok["pool"] == "main"]["variant"] if name in table.index]
-    bits = table.loc[rows, columns]
-    gains = (bits - table.loc[reference, columns]).loc[bits.mean(axis=1).sort_values().index]
+    shown = bits.rename(columns=lambda c: c.split("/bytes_")[-1])
+    return _heat_map(shown, reference, f"bits per byte − {reference}", better=-1, digits=2)
+
+
+VIEWS = (
+    "Accuracy on test by view of its images, minus that of the base, which no member was added to: blue is better, in "
+    "points. Rows are sorted by the mean over the views, the score of one model for all of them."
+)
+
+
+def views(evidence: Evidence) -> Figure | None:
+    """Every variant of the first pool whose members conflict against every view that one was trained on."""
+    for parts in parts_of(evidence.run):
+        accuracy = _by_part(evidence, parts.pool, parts.kind.prefix) if parts.kind is PART_VIEWS else pd.DataFrame()
+        if parts.base in accuracy.index:
+            shown = 100 * accuracy.rename(columns=lambda c: c.removeprefix("accuracy/"))
+            shown = shown.assign(mean=shown.mean(axis=1))
+            return _heat_map(shown, parts.base, "accuracy − the base's, points", better=1, digits=1)
+    return None
+
+
+def _by_part(evidence: Evidence, pool: str, prefix: str) -> pd.DataFrame:
+    """The scores of a pool's variants by part of the task; empty without any."""
+    table = evidence.run.measures
+    rows = [name for name in evidence.ok[evidence.ok["pool"] == pool]["variant"] if name in table.index]
+    return table.loc[rows, [c for c in table.columns if c.startswith(prefix)]].dropna()
+
+
+def _heat_map(scores: pd.DataFrame, reference: str, label: str, *, better: int, digits: int) -> Figure:
+    """Scores of variants (rows) by part (columns), coloured by their difference from one of the variants'."""
+    scores = scores.loc[(-better * scores.mean(axis=1)).sort_values().index]
+    gains = scores - scores.loc[reference]
     figure = Figure(figsize=(7.5, 1.4 + 0.19 * len(gains)), layout="constrained")
     axes = figure.add_subplot()
     extent = float(np.quantile(np.abs(gains.to_numpy()), 0.95)) or 1.0
-    image = axes.imshow(gains, cmap="RdBu_r", vmin=-extent, vmax=extent, aspect="auto")
+    colours = "RdBu" if better > 0 else "RdBu_r"
+    image = axes.imshow(gains, cmap=colours, vmin=-extent, vmax=extent, aspect="auto")
     for (row, column), gain in np.ndenumerate(gains.to_numpy()):
         colour = "white" if abs(gain) > 0.6 * extent else "#333333"
-        text = f"{bits.loc[gains.index[row], columns[column]]:.2f} ({gain:+.2f})".replace("-", "−")
+        text = f"{scores.iloc[row, column]:.{digits}f} ({gain:+.{digits}f})".replace("-", "−")
         axes.text(column, row, text, ha="center", va="center", fontsize=6.5, color=colour)
-    axes.set_xticks(range(len(columns)), [c.split("/bytes_")[-1] for c in columns])
+    axes.set_xticks(range(len(scores.columns)), list(scores.columns))
     axes.set_yticks(range(len(gains)), list(gains.index), fontsize=6.5)
     axes.tick_params(length=0, top=True, labeltop=True, bottom=False, labelbottom=False)
     axes.grid(visible=False)
-    figure.colorbar(image, shrink=0.4, label=f"bits per byte − {reference}")
+    figure.colorbar(image, shrink=0.4, label=label)
     return figure
 
 
@@ -304,7 +336,8 @@ def sweeps(evidence: Evidence) -> Figure | None:
         for index, (variant, curve, chosen) in enumerate(lines):
             colour = SEED_COLOURS[index % len(SEED_COLOURS)]
             x, y = [p[key] for p in curve], [scale * p[metric] for p in curve]
-            axes.plot(x, y, color=colour, linewidth=1.2, label=variant)
+            style = ("-", "--", ":")[index // len(SEED_COLOURS) % 3]
+            axes.plot(x, y, style, color=colour, linewidth=1.2, label=variant)
             for point in curve:
                 if point[key] == chosen:
                     axes.plot(point[key], scale * point[metric], "o", color=colour, markersize=5)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import gzip
 import io
 import itertools
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -16,12 +16,17 @@ from harness.errors import BadInput
 from harness.store import Key, Store, digest
 from harness.tasks.archives import MNIST_5K
 from harness.tasks.task import Documents
+from harness.tasks.views import VIEWS, mixture, seen
 from harness.types import Split
 
 
 @dataclass(frozen=True, eq=False)
 class Task:
-    """Labelled examples in three disjoint, stratified splits; methods see train and held-out only."""
+    """Labelled examples in three disjoint, stratified splits; methods see train and held-out only.
+
+    The task of a pool whose members were trained on views has train and held-out in equal shares of these, so that
+    what methods choose goes by all of them; its test split stays plain.
+    """
 
     name: str
     title: str
@@ -32,6 +37,11 @@ class Task:
     heldout: Split
     test: Split
     digest: str
+    black: float
+    """What the inputs have for a black pixel."""
+    white: float
+    views: tuple[str, ...] = ()
+    """The views that train and held-out are made of, and that are scored besides test."""
 
     @property
     def shape(self) -> Mapping[str, int]:
@@ -41,6 +51,21 @@ class Task:
     def documents(self) -> Documents:
         """The test examples."""
         return Documents(self.test.ids, [self.name] * len(self.test), self.test.labels, self.classes)
+
+    @property
+    def groups(self) -> Collection[str]:
+        """The views."""
+        return VIEWS
+
+    def of_groups(self, groups: tuple[str, ...]) -> Task:
+        if not groups:
+            return self
+        train, heldout = (mixture([self.seen(split, g) for g in groups]) for split in (self.train, self.heldout))
+        return replace(self, train=train, heldout=heldout, digest=digest([self.digest, *groups]), views=groups)
+
+    def seen(self, split: Split, view: str) -> Split:
+        """One of the plain splits as a view shows it."""
+        return seen(split, view, self.black, self.white)
 
 
 @dataclass(frozen=True)
@@ -121,7 +146,8 @@ def load(name: str, store: Store, limit: int | None = None) -> Task:
     classes = int(data["labels"].max()) + 1
     train, heldout, test = splits
     identity = digest([key.digest, limit])
-    return Task(name, spec.title, spec.source, classes, spec.side, train, heldout, test, identity)
+    black, white = -spec.mean / spec.std, (1 - spec.mean) / spec.std
+    return Task(name, spec.title, spec.source, classes, spec.side, train, heldout, test, identity, black, white)
 
 
 def _split_rows(labels: np.ndarray, sizes: tuple[int, int, int]) -> tuple[torch.Tensor, ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -62,3 +62,11 @@ class Task(Protocol):
         """The options that every architecture needs."""
     @property
     def documents(self) -> Documents: ...
+    @property
+    def groups(self) -> Collection[str]:
+        """What a member can be trained on instead of the whole training split: domains of text, views of images."""
+    def of_groups(self, groups: tuple[str, ...]) -> Task:
+        """The task of a pool whose members were trained on one of these groups each, or of all of it without any.
+
+        Its training split has rows of these groups, and those it is made of are named by ``Split.groups``.
+        """

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -75,6 +75,15 @@ class TextTask:
     @property
     def documents(self) -> Documents:
         return self.questions.documents
+
+    @property
+    def groups(self) -> Collection[str]:
+        """The domains."""
+        return set(self.train.groups)
+
+    def of_groups(self, groups: tuple[str, ...]) -> TextTask:
+        """The same for every pool: all splits are in equal shares of all domains."""
+        return self
 
 
 def load(reference: TaskReference, store: Store, limit: int | None = None) -> TextTask:

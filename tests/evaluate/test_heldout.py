@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from harness.evaluate.heldout import predict_module, ranking, score, search, search_layer_scales, search_scale
+from harness.evaluate.heldout import predict_module, ranking, score, search, search_layer_scales
 from harness.types import Architecture, Member, Split
 
 LABELS = torch.tensor([0, 1, 1, 0])
@@ -93,11 +93,12 @@ def chosen_from(table, examples=SPLIT, **options):
         made[scale] = Says(*table[scale])
         return made[scale]
 
-    chosen, module, curve = search_scale(list(table), build, examples, **options)
-    assert list(made) == list(table)  # each once, in the grid's order
-    assert module is made[chosen]
-    assert [point["scale"] for point in curve] == list(table)
-    for point in curve:
+    found = search(list(table), build, examples, **options)
+    chosen = found.scale
+    assert list(made) == list(table)  # each in the grid's order
+    assert found.module is made[chosen]
+    assert [point["scale"] for point in found.curve] == list(table)
+    for point in found.curve:
         expected = score(predict_module(made[point["scale"]], SPLIT), LABELS)
         assert (point["accuracy"], -point["nll"]) == expected
     return chosen

@@ -1,4 +1,4 @@
-"""Averages, sums and task vectors against float64 numpy, and what they must keep bit for bit."""
+"""Averages and sums against float64 numpy, and what they must keep bit for bit."""
 
 import weakref
 from collections import Counter
@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness.merging.arithmetic import average, floating_names, streamed, task_vector_sum, weighted_sum
+from harness.merging.arithmetic import average, floating_names, streamed, weighted_sum
 from harness.models.weights import LazyWeights, save_weights
 
 SHAPES = {"conv": (3, 2, 2, 2), "bias": (3,), "scalar": (), "empty": (0, 4), "linear": (4, 5)}
@@ -67,19 +67,6 @@ def test_the_weighted_sum_is_the_weighted_sum(seed, coefficients):
     assert_rounded(weighted_sum(members, coefficients), expected, members, tolerance=1e-5)
 
 
-@FEW
-@given(SEEDS, st.lists(st.floats(-2, 2, width=32), min_size=1, max_size=5), st.floats(-1, 1, width=32))
-def test_the_task_vector_sum_is_its_formula(seed, coefficients, scale):
-    base, *tuned = members = models(seed, len(coefficients) + 1)
-
-    def formula(tensors):
-        start, *others = tensors
-        return start + scale * sum(c * (t - start) for c, t in zip(coefficients, others, strict=True))
-
-    found = task_vector_sum(base, tuned, coefficients, scale)
-    assert_rounded(found, exact(members, formula), members, tolerance=1e-5)
-
-
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("count", [1, 2, 3, 7])
 def test_copies_of_one_model_average_to_it_bit_for_bit(count, dtype):
@@ -119,47 +106,6 @@ def test_coefficients_are_one_for_each_model():
     for wrong in ([1.0], [1.0] * 4):
         with pytest.raises(ValueError, match="coefficients"):
             weighted_sum(members, wrong)
-        with pytest.raises(ValueError, match="zip"):
-            task_vector_sum(members[0], members, wrong, 1.0)
-
-
-@FEW
-@given(SEEDS, st.floats(-3, 3, width=32))
-def test_scale_zero_is_the_base_bit_for_bit(seed, weight):
-    base, one, other = models(seed, 3)
-    assert_same(task_vector_sum(base, [one, other], [weight, -1.0], 0.0), base)
-
-
-@FEW
-@given(SEEDS, st.sampled_from([0.25, 1.0, 2.0]), st.floats(-3, 3, width=32))
-def test_opposite_coefficients_of_one_model_are_the_base_bit_for_bit(seed, weight, scale):
-    """Powers of two: any other product is rounded, and the second one is not (a fused multiply-add)."""
-    base, one = models(seed, 2)
-    assert_same(task_vector_sum(base, [one, one], [weight, -weight], scale), base)
-
-
-@FEW
-@given(SEEDS, st.floats(-2, 2, width=32))
-def test_a_task_vector_added_and_then_taken_away_leaves_the_base(seed, weight):
-    base, tuned = members = models(seed, 2)
-    there = task_vector_sum(base, [tuned], [weight], 1.0)
-    tau = task_vector_sum(there, [{n: there[n] + tuned[n] - base[n] for n in there}], [-weight], 1.0)
-    assert_rounded(tau, exact([base], lambda t: t[0]), [*members, there], tolerance=1e-5)
-
-
-@FEW
-@given(SEEDS)
-def test_one_task_at_scale_one_is_the_fine_tune(seed):
-    base, tuned = members = models(seed, 2)
-    assert_rounded(task_vector_sum(base, [tuned], [1.0], 1.0), exact([tuned], lambda t: t[0]), members)
-
-
-@FEW
-@given(SEEDS, st.integers(1, 6))
-def test_all_tasks_at_scale_one_over_n_are_the_uniform_average(seed, count):
-    base, *tuned = members = models(seed, count + 1)
-    found = task_vector_sum(base, tuned, [1.0] * count, 1 / count)
-    assert_rounded(found, exact(tuned, lambda t: np.mean(t, axis=0)), members)
 
 
 def test_half_precision_is_summed_wide_and_rounded_once():
@@ -203,8 +149,8 @@ def test_models_of_mixed_precision_take_the_first_ones():
 
 @pytest.mark.parametrize(
     "merge",
-    [average, lambda m: weighted_sum(m, [0.5, 0.5]), lambda m: task_vector_sum(m[0], m[1:], [1.0], 0.5)],
-    ids=["average", "weighted_sum", "task_vector_sum"],
+    [average, lambda m: weighted_sum(m, [0.5, 0.5])],
+    ids=["average", "weighted_sum"],
 )
 def test_counters_are_copied_and_nothing_is_shared_with_the_models(merge):
     members = models(7, 2)
@@ -221,7 +167,7 @@ def test_counters_are_copied_and_nothing_is_shared_with_the_models(merge):
 
 def test_one_model_comes_back_as_a_copy():
     (model,) = models(8, 1)
-    for found in (average([model]), weighted_sum([model], [1.0]), task_vector_sum(model, [], [], 1.0)):
+    for found in (average([model]), weighted_sum([model], [1.0])):
         assert_same(found, model)
         assert all(found[n].data_ptr() != model[n].data_ptr() for n in model if model[n].numel())
 
@@ -288,7 +234,6 @@ class Watched(Mapping):
 MERGES = {
     "average": average,
     "weighted_sum": lambda m: weighted_sum(m, [0.2, 0.3, 0.5]),
-    "task_vector_sum": lambda m: task_vector_sum(m[0], m[1:], [1.0, -0.5], 0.7),
 }
 
 

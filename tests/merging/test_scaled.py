@@ -4,10 +4,11 @@ import pytest
 import torch
 
 from harness.combinations import batches_of, merged_model
-from harness.merging.arithmetic import task_vector_sum
 from harness.merging.flat import FlatModule
 from harness.merging.scaled import ScaledTaskVector
-from harness.merging.ties import apply_task_vector, ties_task_vector
+from harness.merging.sparsify import trim
+from harness.merging.task_vectors import apply_task_vector, merge_task_vectors
+from harness.merging.ties import STOCKPOT, SUM
 from harness.models.architectures import build
 from harness.models.weights import load_module
 from harness.types import Architecture
@@ -17,10 +18,14 @@ LLAMA = Architecture("tiny_llama", (("heads", 2), ("hidden", 16), ("layers", 1),
 TRAIN = split("train").inputs
 
 
-def candidates(architecture, density=0.5):
+def ties_vector(base, tuned):
+    return merge_task_vectors(base, tuned, lambda t, member, name: trim(t, 0.5), STOCKPOT).tensors
+
+
+def candidates(architecture):
     """A pool, its TIES vector, and the models along it."""
     pool = fine_tunes(3, architecture)
-    vector = ties_task_vector(pool.base.weights, [m.weights for m in pool.members], density)
+    vector = ties_vector(pool.base.weights, [m.weights for m in pool.members])
     return pool, vector, ScaledTaskVector(load_module(pool.base), pool.base.weights, vector, list(batches_of(TRAIN)))
 
 
@@ -46,11 +51,25 @@ def test_every_scale_is_the_model_built_for_it_in_any_order(architecture):
 def test_task_arithmetic_goes_along_a_vector_too():
     pool = fine_tunes(3)
     weights = [m.weights for m in pool.members]
-    full = task_vector_sum(pool.base.weights, weights, [1.0, -0.5, 2.0], 1.0)
-    vector = {n: full[n] - t for n, t in pool.base.weights.items()}
+    vector = merge_task_vectors(pool.base.weights, weights, lambda t, *_: t, SUM, [1.0, -0.5, 2.0]).tensors
     models = ScaledTaskVector(load_module(pool.base), pool.base.weights, vector, [])
-    expected = task_vector_sum(pool.base.weights, weights, [1.0, -0.5, 2.0], 0.3)
-    torch.testing.assert_close(dict(models.at(0.3).state_dict()), expected, rtol=1e-5, atol=1e-6)
+    found = models.at(0.3).state_dict()
+    for name, start in pool.base.weights.items():
+        expected = start + 0.3 * sum(c * (w[name] - start) for c, w in zip([1.0, -0.5, 2.0], weights, strict=True))
+        torch.testing.assert_close(found[name], expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_weights_are_those_of_apply_task_vector_to_the_bit(dtype):
+    """In half precision too, where each sum is rounded once: what is scored is what will be saved."""
+    pool = fine_tunes(3, MLP)
+    base, *tuned = ({n: t.to(dtype) for n, t in m.weights.items()} for m in (pool.base, *pool.members))
+    vector = ties_vector(base, tuned)
+    models = ScaledTaskVector(load_module(pool.base), base, vector, [])
+    for scale in (0.3, 1.7):
+        expected = apply_task_vector(base, vector, scale)
+        for module in (models.at(scale), models.at_each(dict.fromkeys(models.layers, scale))):
+            assert all(torch.equal(t, expected[n].float()) for n, t in module.state_dict().items())
 
 
 @pytest.mark.parametrize("architecture", [CNN, CNN_BN, MLP], ids=lambda a: a.name)

@@ -1,5 +1,6 @@
 """Merged task vectors of whole models: what is looked at together, what is tied, counted, read, and rounded once."""
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -12,6 +13,7 @@ from harness.merging.ties import DIALECTS, MERGEKIT, PAPER, PEFT, STOCKPOT, SUM
 from harness.models.weights import LazyWeights, save_weights
 from harness.types import NotApplicable
 from tests.merging import by_hand
+from tests.merging.test_arithmetic import FEW, SEEDS, assert_rounded, assert_same, exact, models
 
 SOME = settings(max_examples=60, deadline=None)
 DENSITIES = st.sampled_from([1e-9, 0.2, 0.25, 0.5, 0.9, 1.0])
@@ -113,13 +115,13 @@ def test_the_order_of_the_tensors_does_not_matter(dialect, sparsify):
         assert torch.equal(found["fc.weight"], expected["fc.weight"])
 
 
-def test_the_share_of_entries_whose_signs_conflict_over_the_model_and_by_group():
+def test_the_share_of_entries_whose_signs_conflict_over_the_model_and_by_layer():
     start = {"conv.weight": torch.zeros(4), "conv.bias": torch.zeros(1), "head.weight": torch.zeros(5)}
     one = {"conv.weight": torch.tensor([1.0, -1, 0, 2]), "conv.bias": torch.ones(1), "head.weight": -torch.ones(5)}
     two = {"conv.weight": torch.tensor([-1.0, -1, 1, -2]), "conv.bias": -torch.ones(1), "head.weight": -torch.ones(5)}
     for dialect in (STOCKPOT, MERGEKIT):
         found = merge_task_vectors(start, [one, two], lambda t, member, name: t, dialect).sign_conflict
-        assert found == {"model": 0.3, "groups": {"conv": 0.6, "head": 0.0}}
+        assert found == {"model": 0.3, "layers": {"conv": 0.6, "head": 0.0}}
     trimmed = merge_task_vectors(start, [one, two], lambda t, member, name: trim(t, 0.1), STOCKPOT).sign_conflict
     assert trimmed["model"] == 0.1  # the one largest entry of each is left: 2 against -2
 
@@ -137,7 +139,7 @@ def test_weights_that_have_no_meaning_are_refused_before_any_arithmetic():
 def test_models_of_nothing_have_no_task_vector(dialect):
     found = merge_task_vectors({"steps": torch.tensor(1)}, [{"steps": torch.tensor(2)}], dare, dialect)
     assert found.tensors == {}
-    assert found.sign_conflict == {"model": 0.0, "groups": {}}
+    assert found.sign_conflict == {"model": 0.0, "layers": {}}
     empty = {"w": torch.zeros(0, 3)}
     assert ties(empty, [empty], 0.5, dialect)["w"].shape == (0, 3)
 
@@ -191,3 +193,63 @@ def test_weights_on_disk_merge_as_those_in_memory(tmp_path):
     assert flat(found) == flat(expected)
     merged = apply_task_vector(lazy[0], found, 0.5)
     assert flat(merged) == flat(apply_task_vector(start, expected, 0.5))
+
+
+# Sums of task vectors: task arithmetic.
+
+
+def added(base, tuned, coefficients, scale):
+    """``theta_0 + scale * sum_k c_k tau_k``."""
+    total = merge_task_vectors(base, tuned, lambda tensor, member, name: tensor, SUM, coefficients)
+    return apply_task_vector(base, total.tensors, scale)
+
+
+@FEW
+@given(SEEDS, st.lists(st.floats(-2, 2, width=32), min_size=1, max_size=5), st.floats(-1, 1, width=32))
+def test_the_task_vector_sum_is_its_formula(seed, coefficients, scale):
+    base, *tuned = members = models(seed, len(coefficients) + 1)
+
+    def formula(tensors):
+        start, *others = tensors
+        return start + scale * sum(c * (t - start) for c, t in zip(coefficients, others, strict=True))
+
+    found = added(base, tuned, coefficients, scale)
+    assert_rounded(found, exact(members, formula), members, tolerance=1e-5)
+
+
+@FEW
+@given(SEEDS, st.floats(-3, 3, width=32))
+def test_scale_zero_is_the_base_bit_for_bit(seed, weight):
+    base, one, other = models(seed, 3)
+    assert_same(added(base, [one, other], [weight, -1.0], 0.0), base)
+
+
+@FEW
+@given(SEEDS, st.sampled_from([0.25, 1.0, 2.0]), st.floats(-3, 3, width=32))
+def test_opposite_coefficients_of_one_model_are_the_base_bit_for_bit(seed, weight, scale):
+    base, one = models(seed, 2)
+    assert_same(added(base, [one, one], [weight, -weight], scale), base)
+
+
+@FEW
+@given(SEEDS, st.floats(-2, 2, width=32))
+def test_a_task_vector_added_and_then_taken_away_leaves_the_base(seed, weight):
+    base, tuned = members = models(seed, 2)
+    there = added(base, [tuned], [weight], 1.0)
+    tau = added(there, [{n: there[n] + tuned[n] - base[n] for n in there}], [-weight], 1.0)
+    assert_rounded(tau, exact([base], lambda t: t[0]), [*members, there], tolerance=1e-5)
+
+
+@FEW
+@given(SEEDS)
+def test_one_task_at_scale_one_is_the_fine_tune(seed):
+    base, tuned = members = models(seed, 2)
+    assert_rounded(added(base, [tuned], [1.0], 1.0), exact([tuned], lambda t: t[0]), members)
+
+
+@FEW
+@given(SEEDS, st.integers(1, 6))
+def test_all_tasks_at_scale_one_over_n_are_the_uniform_average(seed, count):
+    base, *tuned = members = models(seed, count + 1)
+    found = added(base, tuned, [1.0] * count, 1 / count)
+    assert_rounded(found, exact(tuned, lambda t: np.mean(t, axis=0)), members)

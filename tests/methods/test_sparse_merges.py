@@ -9,9 +9,10 @@ import torch
 
 from harness import registry
 from harness.evaluate.heldout import predict_module, score
+from harness.merging.layers import layers_of
 from harness.merging.sparsify import uniform_draws
 from harness.methods.weights.task_arithmetic import GRID as SUM_GRID
-from harness.methods.weights.ties import GRID
+from harness.methods.weights.ties import DENSITIES, GRID
 from harness.types import NotApplicable
 from tests.merging import by_hand
 from tests.merging.peers import masks, merge_state_dicts, peers
@@ -109,8 +110,7 @@ def test_details_say_which_dialect_ran_what_surprises_in_it_and_how_often_signs_
     taus = {n: torch.stack([m.weights[n] - t for m in pool().members]) for n, t in pool().base.weights.items()}
     conflict = {n: ((t > 0).any(dim=0) & (t < 0).any(dim=0)).double() for n, t in taus.items()}
     assert details["sign_conflict"]["model"] == pytest.approx(float(flat(conflict).mean()))
-    groups = {name.split(".")[0] for name in taus}
-    assert set(details["sign_conflict"]["groups"]) == groups
+    assert list(details["sign_conflict"]["layers"]) == layers_of(taus)
     assert 0 < details["sign_conflict"]["model"] < 1
 
     details = build_method("ties", pool(), dialect="mergekit", divide="none").details
@@ -156,6 +156,24 @@ def test_the_scale_is_searched_on_heldout(name, parameters, grid):
     assert (accuracy, -likely) == (best["accuracy"], best["nll"])
     fixed = build_method(name, pool(), **parameters, scale=best["scale"])
     assert torch.equal(flat(weights_of(fixed)), flat(weights_of(found)))
+
+
+@pytest.mark.parametrize("scale", [1.0, "heldout"])
+def test_the_density_is_searched_on_heldout_with_the_scale_that_is_given_or_its_own_best(scale):
+    found = build_method("ties", pool(), density="heldout", scale=scale)
+    curve, heldout = found.details["density_curve"], split("heldout")
+    assert [point["density"] for point in curve] == DENSITIES
+    each = [build_method("ties", pool(), density=density, scale=scale) for density in DENSITIES]
+    scores = [score(predict_module(one.module, heldout), heldout.labels) for one in each]
+    assert [(p["scale"], (p["accuracy"], -p["nll"])) for p in curve] == [
+        (one.details["scale"], s) for one, s in zip(each, scores, strict=True)
+    ]
+    best = max(range(len(each)), key=scores.__getitem__)
+    assert found.details["density"] == DENSITIES[best]
+    assert torch.equal(flat(weights_of(found)), flat(weights_of(each[best])))
+    tried = len(GRID) if scale == "heldout" else 0
+    assert found.details["heldout_evaluations"] == (1 + tried) * len(DENSITIES)
+    assert found.details["search_seconds"] > 0
 
 
 @pytest.mark.parametrize("name", SPARSE)

@@ -9,10 +9,12 @@ import pandas as pd
 import pytest
 
 from harness.report.answer import _bits
-from harness.report.domain_claims import BASE, domain_claims
+from harness.report.domain_claims import domain_claims
 from harness.report.evidence import Evidence
+from harness.report.parts import parts_of
 from harness.results import Run
 
+BASE = "task_arithmetic/members=0,scale=0"
 DOMAINS = ("python", "scripture", "speeches")
 NEGATED = "task_arithmetic/coefficients=negate,members=0,scale=1"
 ANTI = "expert_anti_expert/a=0.5,anti=2,expert=0,on=base"
@@ -78,7 +80,9 @@ def evidence(seeds=2, documents=40, without=(), **changes):
 
 
 def found(words, **changes):
-    return next(claim for claim in domain_claims(evidence(**changes)) if words in claim.claim)
+    planted = evidence(**changes)
+    (parts,) = parts_of(planted.run)
+    return next(claim for claim in domain_claims(planted, parts) if words in claim.claim)
 
 
 @pytest.mark.parametrize(

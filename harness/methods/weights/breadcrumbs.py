@@ -9,6 +9,7 @@ from pydantic import Field
 from torch import Tensor
 
 from harness.combinations import SingleModel
+from harness.evaluate.scaling import Scale
 from harness.merging.sparsify import trim_outliers
 from harness.merging.ties import MERGEKIT, Divide
 from harness.methods.weights.ties import merge_sparse
@@ -36,7 +37,7 @@ def breadcrumbs(
     merge: Literal["linear", "ties"] = "linear",
     weights: list[float] | None = None,
     divide: Divide | None = None,
-    scale: Literal["heldout"] | float = "heldout",
+    scale: Scale = "heldout",
 ) -> SingleModel:
     """As mergekit's ``breadcrumbs`` and ``breadcrumbs_ties``; its ``gamma`` is ``outliers``.
 

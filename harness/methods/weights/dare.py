@@ -9,6 +9,7 @@ from pydantic import Field
 from torch import Tensor
 
 from harness.combinations import SingleModel
+from harness.evaluate.scaling import Scale
 from harness.merging.sparsify import Rescale, drop, uniform_draws
 from harness.merging.ties import DIALECTS, Divide
 from harness.methods.weights.ties import merge_sparse
@@ -40,7 +41,7 @@ def dare(
     weights: list[float] | None = None,
     rescale: Rescale | None = None,
     divide: Divide | None = None,
-    scale: Literal["heldout"] | float = "heldout",
+    scale: Scale = "heldout",
 ) -> SingleModel:
     """``density`` is 1 - p, the share that is kept; p = 0.9 in the paper.
 

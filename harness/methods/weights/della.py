@@ -9,6 +9,7 @@ from pydantic import Field
 from torch import Tensor
 
 from harness.combinations import SingleModel
+from harness.evaluate.scaling import Scale
 from harness.merging.sparsify import Rescale, Rows, drop, magprune_probabilities, uniform_draws
 from harness.merging.ties import MERGEKIT, Divide
 from harness.methods.weights.ties import merge_sparse
@@ -40,7 +41,7 @@ def della(
     weights: list[float] | None = None,
     rescale: Rescale | None = None,
     divide: Divide | None = None,
-    scale: Literal["heldout"] | float = "heldout",
+    scale: Scale = "heldout",
 ) -> SingleModel:
     """An entry is kept with a probability from ``density - epsilon`` to ``density + epsilon``; all at density 1.
 

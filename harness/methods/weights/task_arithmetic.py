@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
-from torch import nn
-
-from harness.combinations import SingleModel, merged_model
-from harness.evaluate.heldout import search_scale
+from harness.combinations import SingleModel
+from harness.evaluate.scaling import Scale, add_task_vector
 from harness.merging.guards import check_mergeable, different_starts
-from harness.merging.task_vectors import apply_task_vector, merge_task_vectors
+from harness.merging.task_vectors import merge_task_vectors
 from harness.merging.ties import SUM
 from harness.registry import method
 from harness.types import Ingredients, NotApplicable
@@ -27,6 +25,7 @@ GRID = [step / 20 for step in range(21)]
     small=(
         {"scale": 0.3},
         {"scale": "heldout"},
+        {"scale": "heldout_per_layer"},
         {"coefficients": "negate", "scale": 0.3},
         {"coefficients": [1.0, -0.5, 0.0], "scale": 1.0},
     ),
@@ -35,11 +34,12 @@ def task_arithmetic(
     ingredients: Ingredients,
     *,
     coefficients: Literal["add", "negate"] | list[float] = "add",
-    scale: Literal["heldout"] | float = "heldout",
+    scale: Scale = "heldout",
 ) -> SingleModel:
     """``scale: heldout`` tries 0, 0.05 .. 1 on held-out: the best accuracy when adding, the worst when negating.
 
-    A negation is meant to lose a skill; how much else is lost with it is for a control task to say.
+    ``heldout_per_layer`` then tries them for each layer in turn. A negation is meant to lose a skill; how much else is
+    lost with it is for a control task to say.
     """
     base, members = ingredients.base, ingredients.members
     check_mergeable((base, *members))
@@ -49,17 +49,9 @@ def task_arithmetic(
     signs = [factors[coefficients]] * len(members) if isinstance(coefficients, str) else coefficients
     models = [member.weights for member in members]
     # made once, in float32: each scale is then a step along it, rounded once to the weights' precision
-    total = merge_task_vectors(base.weights, models, lambda change, member, name: change, SUM, signs).tensors
-
-    def at(value: float) -> nn.Module:
-        weights = apply_task_vector(base.weights, total, value)
-        return merged_model(base.architecture, weights, ingredients.train.inputs, ingredients.device)
-
-    details: dict[str, Any] = {}
-    if scale == "heldout":
-        scale, module, details["curve"] = search_scale(GRID, at, ingredients.heldout, lowest=coefficients == "negate")
-    else:
-        module = at(scale)
+    total = merge_task_vectors(base.weights, models, lambda change, member, name: change, SUM, signs)
+    module, details = add_task_vector(ingredients, total.tensors, scale, GRID, lowest=coefficients == "negate")
+    details["sign_conflict"] = total.sign_conflict
     if warning := different_starts(members):
         details["warnings"] = [warning]
-    return SingleModel(base.architecture, module, {"scale": scale, **details})
+    return SingleModel(base.architecture, module, details)

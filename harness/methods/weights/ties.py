@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 
-from harness.combinations import SingleModel, merged_model
-from harness.evaluate.heldout import search_scale
+from harness.combinations import SingleModel
+from harness.evaluate.heldout import Score, predict_module, score
+from harness.evaluate.scaling import Scale, add_task_vector
 from harness.merging.guards import check_mergeable, different_starts
 from harness.merging.sparsify import Keep, trim
-from harness.merging.task_vectors import Sparsify, apply_task_vector, merge_task_vectors
+from harness.merging.task_vectors import Sparsify, merge_task_vectors
 from harness.merging.ties import DIALECTS, Dialect, Divide, Elect, Scope, Weigh, ZeroSum
 from harness.methods.weights.task_arithmetic import GRID as SUM_GRID
 from harness.registry import method
-from harness.types import Ingredients
+from harness.types import Ingredients, Split
 
 GRID = [step / 10 for step in range(1, 21)]
+DENSITIES = [0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0]
 
 
 @method(
@@ -31,6 +34,7 @@ GRID = [step / 10 for step in range(1, 21)]
     small=(
         {"density": 0.2},
         {"density": 0.5, "scale": "heldout"},
+        {"density": "heldout", "scale": "heldout_per_layer"},
         {"dialect": "paper"},
         {"dialect": "mergekit", "weights": [1.0, 0.5, 0.25]},
         {"dialect": "peft", "weights": [1.0, -0.5, 0.25], "elect": "count"},
@@ -39,8 +43,8 @@ GRID = [step / 10 for step in range(1, 21)]
 def ties(
     ingredients: Ingredients,
     *,
-    density: Annotated[float, Field(gt=0, le=1)] = 0.2,
-    scale: Literal["heldout"] | float = 1.0,
+    density: Literal["heldout"] | Annotated[float, Field(gt=0, le=1)] = 0.2,
+    scale: Scale = 1.0,
     dialect: Literal["stockpot", "paper", "mergekit", "peft"] = "stockpot",
     weights: list[float] | None = None,
     scope: Scope | None = None,
@@ -50,15 +54,44 @@ def ties(
     weigh: Weigh | None = None,
     divide: Divide | None = None,
 ) -> SingleModel:
-    """A dialect is a preset of the six parameters after ``weights`` (``merging.ties.Dialect``); each given one wins."""
+    """A dialect is a preset of the six parameters after ``weights`` (``merging.ties.Dialect``); each given one wins.
+
+    ``density: heldout`` tries 0.05 .. 1, each with the scale that is given or, where that is searched, its own best.
+    """
     rules = DIALECTS[dialect].changed(
         scope=scope, keep=keep, elect=elect, zero_sum=zero_sum, weigh=weigh, divide=divide
     )
 
-    def sparsify(vector: Tensor, member: int, name: str) -> Tensor:
-        return trim(vector, density, rules.keep)
+    def merged(share: float) -> SingleModel:
+        def sparsify(vector: Tensor, member: int, name: str) -> Tensor:
+            return trim(vector, share, rules.keep)
 
-    return merge_sparse(ingredients, sparsify, rules, weights, scale, remarks=rules.trim_remarks)
+        return merge_sparse(ingredients, sparsify, rules, weights, scale, remarks=rules.trim_remarks)
+
+    return best_density(merged, ingredients.heldout) if isinstance(density, str) else merged(density)
+
+
+def best_density(merged: Callable[[float], SingleModel], heldout: Split) -> SingleModel:
+    """Of the models that are merged at each density, the first that scores best on held-out.
+
+    The two costs in its details are those of all densities, and ``density_curve`` has each one's scale and scores.
+    """
+    begin, curve, evaluations = time.perf_counter(), [], 0
+    best: tuple[Score, float, SingleModel] | None = None
+    for density in DENSITIES:
+        candidate = merged(density)
+        found = score(predict_module(candidate.module, heldout), heldout.labels, heldout.criterion)
+        accurate, likely = found if heldout.criterion == "accuracy" else found[::-1]
+        point = {"density": density, "scale": candidate.details["scale"], "accuracy": accurate, "nll": -likely}
+        curve.append(point)
+        evaluations += 1 + candidate.details.get("heldout_evaluations", 0)
+        if best is None or found > best[0]:
+            best = found, density, candidate
+    assert best is not None
+    _, density, chosen = best
+    cost = {"heldout_evaluations": evaluations, "search_seconds": time.perf_counter() - begin}
+    chosen.details |= {"density": density, "density_curve": curve, **cost}
+    return chosen
 
 
 def merge_sparse(
@@ -66,7 +99,7 @@ def merge_sparse(
     sparsify: Sparsify,
     dialect: Dialect,
     weights: Sequence[float] | None,
-    scale: Literal["heldout"] | float,
+    scale: Scale,
     *,
     remarks: Sequence[str] = (),
     **details: Any,
@@ -75,25 +108,16 @@ def merge_sparse(
 
     ``remarks`` say what is surprising in the sparsifying; they and ``details`` are handed on to the report.
 
-    ``scale: heldout`` tries 0.1, 0.2 .. 2 or, of sums that are not divided, 0, 0.05 .. 1, and the best held-out score
-    wins.
+    A search over scales tries 0.1, 0.2 .. 2 or, of sums that are not divided, 0, 0.05 .. 1.
     """
     base, members = ingredients.base, ingredients.members
     check_mergeable((base, *members))
     merged = merge_task_vectors(base.weights, [member.weights for member in members], sparsify, dialect, weights)
-
-    def at(value: float) -> nn.Module:
-        found = apply_task_vector(base.weights, merged.tensors, value)
-        return merged_model(base.architecture, found, ingredients.train.inputs, ingredients.device)
-
-    told = {"dialect": dialect.name, **details, "sign_conflict": merged.sign_conflict}
+    grid = SUM_GRID if dialect.divide == "none" else GRID
+    module, told = add_task_vector(ingredients, merged.tensors, scale, grid)
+    told |= {"dialect": dialect.name, **details, "sign_conflict": merged.sign_conflict}
     if surprising := [*remarks, *dialect.merge_remarks]:
         told["remarks"] = "; ".join(surprising)
     if warning := different_starts(members):
         told["warnings"] = [warning]
-    if scale == "heldout":
-        grid = SUM_GRID if dialect.divide == "none" else GRID
-        scale, module, told["curve"] = search_scale(grid, at, ingredients.heldout)
-    else:
-        module = at(scale)
-    return SingleModel(base.architecture, module, {"scale": scale, **told})
+    return SingleModel(base.architecture, module, told)
