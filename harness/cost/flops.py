@@ -1,4 +1,4 @@
-"""Floating-point operations of whatever runs: torch's counter, with formulas for the operators that it does not know."""
+"""Floating-point operations of whatever runs: torch's counter, with formulas for operators that it passes over."""
 
 from __future__ import annotations
 

@@ -87,19 +87,19 @@ def test_the_peak_is_of_the_whole_process_and_the_source_is_named(fresh):
     for found in fresh.values():
         assert found.peak_bytes > found.working_bytes >= 0
         assert found.peak_bytes > 50e6  # Python and torch alone
-        assert found.source == ("VmHWM" if can_reset() else "VmHWM (peak of the whole process)")
+        assert found.source == ("VmHWM" if can_reset() else "VmHWM: peak of the whole process")
 
 
 def test_where_the_peak_cannot_be_reset_the_source_says_what_the_figure_is(monkeypatch):
     monkeypatch.setattr(memory, "_reset_peak", lambda: False)
     found = memory.peak_memory(lambda: None, torch.device("cpu"))
-    assert found.source == "VmHWM (peak of the whole process)"
+    assert found.source == "VmHWM: peak of the whole process"
     assert found.peak_bytes > 0
 
 
 def test_without_proc_the_peak_comes_from_getrusage(monkeypatch):
     expected = memory._peak()
-    monkeypatch.setattr(memory, "_status", lambda field: None)
+    monkeypatch.setattr(memory, "_status", lambda field, pid="self": None)
     found = memory.peak_memory(lambda: None, torch.device("cpu"))
     assert found.peak_bytes == pytest.approx(expected, rel=0.5)
     assert asdict(found).keys() == {"peak_bytes", "working_bytes", "source"}
