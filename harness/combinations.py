@@ -8,13 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from harness.combining import Linear, Rule
 from harness.merging.batchnorm import recalibrate
 from harness.models import forward
-from harness.models.weights import load_module, module_with, save_weights, without_ties
+from harness.models.weights import LazyWeights, load_module, module_with, save_weights, without_ties
 from harness.store import digest, read_json, write_json
 from harness.types import Architecture, Combination, Ingredients, Member, NotApplicable, Part, Pool
 
@@ -211,7 +210,8 @@ def load_combination(folder: Path, pool: Pool, device: torch.device = CPU) -> Co
         return OutputCombination(parts, Rule.load(folder))
     name, options = read_json(folder / "architecture.json")
     architecture = Architecture(name, tuple(sorted(options.items())))
-    return SingleModel(architecture, module_with(architecture, load_file(folder / "model.safetensors")).to(device))
+    weights = LazyWeights(folder / "model.safetensors")  # all of them at once would take the memory of two models
+    return SingleModel(architecture, module_with(architecture, weights).to(device))
 
 
 def member_parts(ingredients: Ingredients) -> list[MemberPart]:

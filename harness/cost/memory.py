@@ -15,7 +15,9 @@ import psutil
 import torch
 
 from harness.cost.gpu import CudaAllocator, DeviceMemory
-from harness.cost.meters import Meter, Reading
+from harness.cost.meters import Meter, Poll, Reading
+
+_RUSAGE_UNIT = 1 if sys.platform == "darwin" else 1024
 
 
 @dataclass(frozen=True)
@@ -31,11 +33,14 @@ def peak_memory(work: Callable[[], object], device: torch.device) -> Memory:
     """Run ``work`` and say how much memory it needed at its peak."""
     if device.type == "cuda":
         return _on_gpu(work, device)
+    torch.nn.functional.linear(torch.zeros(64, 64), torch.zeros(64, 64))  # libraries' own buffers are not the work's
     before = _resident()
     meter = ResidentPeak()
     meter.start()
-    work()
-    found = meter.stop()
+    try:
+        work()
+    finally:
+        found = meter.stop()
     peak = int(found.value or 0)
     return Memory(peak, max(0, peak - before), found.words)
 
@@ -55,18 +60,33 @@ def _on_gpu(work: Callable[[], object], device: torch.device) -> Memory:
 
 
 class ResidentPeak(Meter):
-    """Peak resident bytes of this process, and of its children: their peaks added, which is an upper bound."""
+    """Peak resident bytes of this process, and of children that it began meanwhile.
+
+    Their peaks are added, which is an upper bound: they need not be at the same time, and pages may be shared. Children
+    are looked for every few hundredths of a second; the kernel's own sum over those that have ended is of no use, since
+    a process inherits the peak of the one that it was forked from.
+    """
 
     unit = "bytes"
 
     def _begin(self) -> None:
         self.reset = _reset_peak()
-        self.ended_before = _peak_of_ended_children()
+        self.others = {child.pid for child in psutil.Process().children(recursive=True)}
+        self.children: dict[int, int] = {}
+        self.poll = Poll(self._see_children, every=0.03)
+        self.poll.start()
+
+    def _release(self) -> None:
+        self.poll.end()
+
+    def _see_children(self) -> None:
+        for child in psutil.Process().children(recursive=True):
+            if child.pid not in self.others and (peak := _status("VmHWM", child.pid)):
+                self.children[child.pid] = peak
 
     def _end(self) -> Reading:
-        children = sum(_status("VmHWM", child.pid) or 0 for child in psutil.Process().children(recursive=True))
-        if (ended := _peak_of_ended_children()) > self.ended_before:
-            children += ended
+        self.poll.stop()
+        children = sum(self.children.values())
         notes = [] if self.reset else ["peak of the whole process"]
         if children:
             notes.append(f"with {children / 1e6:.0f} MB of children")
@@ -88,16 +108,7 @@ def _resident() -> int:
 
 
 def _peak() -> int:
-    return _status("VmHWM") or _largest(resource.RUSAGE_SELF)
-
-
-def _peak_of_ended_children() -> int:
-    """Of the largest child that has ended, since this process began."""
-    return _largest(resource.RUSAGE_CHILDREN)
-
-
-def _largest(who: int) -> int:
-    return resource.getrusage(who).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    return _status("VmHWM") or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _RUSAGE_UNIT
 
 
 def _reset_peak() -> bool:

@@ -161,12 +161,12 @@ def test_slow_spells_and_drift_cancel_in_the_ratio(clock):
     assert found.p95_ms > 5 * found.p50_ms
 
 
-def test_blocks_that_were_disturbed_throughout_are_nothing(clock):
+def test_a_block_that_was_disturbed_throughout_is_nothing(clock):
     loads = []
 
     def load():
         loads.append(1)
-        return clock.system("c", 0.02 if len(loads) in (4, 7) else 0.002)
+        return clock.system("c", 0.02 if len(loads) == 4 else 0.002)
 
     found = latency.measure(load, lambda: clock.system("r", 0.002), BATCH, seconds=1)
     assert len(loads) >= 11
