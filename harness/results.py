@@ -137,7 +137,7 @@ RUN_FIELDS = {
     "summary": "{variants, ok, not_applicable, failed, jobs_run, jobs_reused, predict_seconds, combine_seconds, "
     "output_variants, ...}",
     "noise": "{latency_ratio, low, high, throughput_ratio, throughput_low, throughput_high, rounds, clock}: the "
-    "reference timed against itself, first seed; null where no times were taken. clock: processor or wall, of all ratios",
+    "reference timed against itself, first seed; null where no times were taken. clock: processor or wall",
     "warnings": "sentences a reader should know",
 }
 """The fields of run.json."""

@@ -63,7 +63,7 @@ class Steady(Meter):
 
 
 def test_without_a_meter_no_time_is_spent_and_the_cells_say_why(first):
-    folder, found = first
+    _, found = first
     rows = found.variants[found.variants["status"] == "ok"]
     assert set(rows["energy_source"]) == {"unavailable: OSError: unplugged"}
     assert rows[ENERGY].isna().all(axis=None)
@@ -88,7 +88,7 @@ def test_the_reference_against_itself_is_the_noise_of_the_run(first):
 
 
 def test_with_a_meter_every_variant_has_a_job_and_its_figures_are_consistent(first, monkeypatch):
-    folder, before = first
+    folder, _ = first
     monkeypatch.setattr(energy, "meter_for", lambda device: Steady())
     monkeypatch.setattr(energy.window, "__defaults__", (0.05,))
     monkeypatch.setattr(energy.per_example, "__defaults__", (0.05,))

@@ -122,6 +122,13 @@ def test_power_is_polled_where_there_is_no_counter_and_labelled(driver):
     assert 150 * length * 0.9 < meter.stop().value
 
 
+def test_polled_power_is_integrated_by_trapezoids(monkeypatch):
+    meter = DeviceEnergy(ONE)
+    meter.why_polled = "no counter"
+    monkeypatch.setattr(meter, "_samples", lambda: [(0.0, (100.0,)), (1.0, (200.0,)), (3.0, (200.0,)), (3.5, (0.0,))])
+    assert meter._integral().value == pytest.approx(150 + 400 + 50)
+
+
 def test_utilisation_is_the_mean_of_what_was_seen(driver):
     meter = Utilisation(ONE, EVERY)
     driver.state(busy=80)

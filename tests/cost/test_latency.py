@@ -161,6 +161,14 @@ def test_slow_spells_and_drift_cancel_in_the_ratio(clock):
     assert found.p95_ms > 5 * found.p50_ms
 
 
+def test_a_disturbed_call_here_and_there_is_nothing(clock):
+    """Of the candidate every fifth call takes ten times as long, in every block."""
+    slow = clock.system("c", lambda before: 0.02 if before % 10 in (0, 1) else 0.002)
+    found = measure(slow, clock.system("r", 0.002), seconds=2)
+    assert (found.ratio, found.ratio_low, found.ratio_high) == (pytest.approx(1),) * 3
+    assert found.p95_ms == pytest.approx(20)
+
+
 def test_a_block_that_was_disturbed_throughout_is_nothing(clock):
     loads = []
 

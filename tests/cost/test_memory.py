@@ -113,7 +113,14 @@ def test_the_work_is_done_once_and_its_error_is_not_swallowed():
         memory.peak_memory(lambda: 1 / 0, torch.device("cpu"))
 
 
-CHILD = "import sys\nheld = bytearray(200 * 10**6)\nfor i in range(0, len(held), 4096): held[i] = 1\nprint(flush=True)\n"
+CHILD = """
+import sys
+held = bytearray(200 * 10**6)
+for i in range(0, len(held), 4096):
+    held[i] = 1
+print(flush=True)
+sys.stdin.read()
+"""
 
 
 @pytest.mark.parametrize("ends", [True, False], ids=["a child that has ended", "a child that lives on"])
@@ -123,7 +130,7 @@ def test_children_of_the_work_are_added_and_others_are_not(ends):
 import subprocess, sys, time
 from harness.cost.memory import ResidentPeak
 def begin():
-    child = subprocess.Popen([sys.executable, "-c", {CHILD!r} + "sys.stdin.read()"], stdin=subprocess.PIPE,
+    child = subprocess.Popen([sys.executable, "-c", {CHILD!r}], stdin=subprocess.PIPE,
                              stdout=subprocess.PIPE)
     child.stdout.readline()
     return child
