@@ -324,6 +324,18 @@ def lm_eval(context: typer.Context) -> None:
 
 
 @app.command()
+def doctor(
+    out: Out = Path("results"),
+    as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+) -> None:
+    """Say what this machine has, what a run will measure here, and what will be unavailable and why."""
+    from harness.doctor import as_text, examine
+
+    record = examine(out)
+    print(json.dumps(record, indent=1) if as_json else as_text(record))
+
+
+@app.command()
 def schema() -> None:
     """Print the JSON schema of suite files, for editors."""
     from harness import tasks

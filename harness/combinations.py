@@ -8,13 +8,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from harness.combining import Linear, Rule
 from harness.merging.batchnorm import recalibrate
 from harness.models import forward
-from harness.models.weights import WEIGHTS, load_module, module_with, save_network, saved_architecture
+from harness.models.weights import (
+    WEIGHTS,
+    LazyWeights,
+    load_module,
+    module_with,
+    save_network,
+    saved_architecture,
+)
 from harness.store import digest, read_json, write_json
 from harness.types import Architecture, Combination, Ingredients, Member, NotApplicable, Part, Pool
 
@@ -216,7 +222,8 @@ def load_combination(
         ]
         return OutputCombination(parts, Rule.load(folder))
     architecture = saved_architecture(folder)
-    return SingleModel(architecture, module_with(architecture, load_file(folder / WEIGHTS)).to(device))
+    weights = LazyWeights(folder / WEIGHTS)  # all of them at once would take the memory of two models
+    return SingleModel(architecture, module_with(architecture, weights).to(device))
 
 
 def member_parts(ingredients: Ingredients) -> list[MemberPart]:

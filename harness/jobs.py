@@ -10,7 +10,7 @@ import platform
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from torch import Tensor
 
 from harness import correlate, registry, scores, tasks
 from harness.combinations import MemberPart, OutputCombination, load_combination
-from harness.cost import counters, latency, memory
+from harness.cost import counters, energy, latency, memory
 from harness.evaluate import metrics
 from harness.evaluate.predictions import predict
 from harness.lm import evaluation
@@ -49,6 +49,7 @@ CODE = (
     "harness.models.recipes",
     "harness.combinations",
     "harness.cost.counters",
+    "harness.cost.energy",
     "harness.cost.latency",
     "harness.cost.memory",
     "harness.scores",
@@ -141,14 +142,19 @@ class VariantPlan:
     def memory_key(self) -> Key:
         return self.key("memory", "harness.cost.memory", machine=machine())
 
+    @property
+    def energy_key(self) -> Key:
+        return self.key("energy", "harness.cost.energy", machine=machine())
+
 
 @lru_cache
 def machine() -> str:
-    """What times and memory depend on and a store may be carried away from."""
+    """What times, memory and energy depend on and a store may be carried away from."""
     cpu = Path("/proc/cpuinfo")
     lines = cpu.read_text().splitlines() if cpu.is_file() else []
     model = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.processor())
-    return digest([platform.system(), platform.machine(), model, len(lines), torch.__version__])
+    devices = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    return digest([platform.system(), platform.machine(), model, len(lines), torch.__version__, devices])
 
 
 @lru_cache(maxsize=8)
@@ -434,11 +440,11 @@ def measure_latency(setting: Setting, plan: VariantPlan, reference: VariantPlan)
         with store.write(plan.latency_key(reference)) as folder:
             write_json(folder / "latency.json", {})
         return
-    candidate, other = _load(setting, plan), _load(setting, reference)
+    loads = partial(_load, setting, plan), partial(_load, setting, reference)
     test = task_of(setting).test
     batch = test.inputs[: test.batch]
-    alone = latency.measure(candidate, other, test.inputs[:1], rounds=200, seconds=0.15)
-    full = latency.measure(candidate, other, batch, rounds=50, seconds=0.25) if len(batch) > 1 else alone
+    alone = latency.measure(*loads, test.inputs[:1], seconds=0.25)
+    full = latency.measure(*loads, batch, seconds=0.4) if len(batch) > 1 else alone
     with store.write(plan.latency_key(reference)) as folder:
         found = {
             "latency_ms_p50": alone.p50_ms,
@@ -448,6 +454,10 @@ def measure_latency(setting: Setting, plan: VariantPlan, reference: VariantPlan)
             "latency_ratio_high": alone.ratio_high,
             "throughput_per_s": len(batch) / full.p50_ms * 1000,
             "throughput_ratio": full.ratio,
+            "throughput_ratio_low": full.ratio_low,
+            "throughput_ratio_high": full.ratio_high,
+            "rounds": alone.rounds,
+            "clock": alone.clock,
         }
         write_json(folder / "latency.json", found)
 
@@ -477,6 +487,43 @@ def measure_memory(setting: Setting, plan: VariantPlan) -> None:
         }
     with store.write(plan.memory_key) as folder:
         write_json(folder / "memory.json", record)
+
+
+def why_no_energy(setting: Setting) -> str | None:
+    """Why the energy of a run's device cannot be measured; None if it can."""
+    return energy.why_unavailable(torch.device(setting.device))
+
+
+def measure_energy(setting: Setting, plan: VariantPlan) -> None:
+    """Energy of one example in full batches, over a window of some seconds, and how busy the device was."""
+    store, device = Store(setting.store), torch.device(setting.device)
+    if not _is_built(store, plan):
+        return
+    if reason := _why_not_run(setting, plan):
+        record: dict[str, Any] = {"energy_source": f"unavailable: {reason}"}
+    else:
+        idle = energy.idle_watts(device)  # before the variant is loaded, and once for all of them
+        combination, test = _load(setting, plan), task_of(setting).test
+        batch = test.inputs[: test.batch]
+
+        def work() -> None:
+            with torch.inference_mode():
+                combination.log_probs(batch)
+                if device.type == "cuda":
+                    torch.cuda.synchronize(device)
+
+        busy = energy.utilisation_meter_for(device)
+        if busy:
+            busy.start()
+        found = energy.per_example(energy.meter_for(device), idle, work, len(batch))
+        record = {
+            "energy_j_per_example": found.gross,
+            "energy_net_j_per_example": found.net,
+            "gpu_utilisation": busy.stop().value if busy else None,
+            "energy_source": found.source,
+        }
+    with store.write(plan.energy_key) as folder:
+        write_json(folder / "energy.json", record)
 
 
 @dataclass(frozen=True)

@@ -64,16 +64,21 @@ VARIANT_COLUMNS: dict[str, str] = {
     "flops_per_example": "matrix products and convolutions, 1 multiply-add = 2",
     "latency_ms_p50": "median time of one example alone, milliseconds (first seed)",
     "latency_ms_p95": "",
-    "latency_ratio_p50": "the same divided by the reference's, both measured in turn",
-    "latency_ratio_low": "95 % interval over the rounds",
+    "latency_ratio_p50": "time of one example divided by the reference's, both in turn: median over blocks of rounds",
+    "latency_ratio_low": "95 % interval over the blocks",
     "latency_ratio_high": "",
+    "latency_verdict": "faster, slower, reference; unclear where the interval is not beyond the noise of run.json",
     "throughput_per_s": "examples per second in full batches",
-    "throughput_ratio": "time of a full batch divided by the reference's, both measured in turn",
+    "throughput_ratio": "the same of a full batch",
     "peak_memory_bytes": "peak memory of a fresh process that only runs this",
     "working_memory_bytes": "the part of it above the idle process",
     "memory_source": "where the memory figures come from",
-    "energy_j_per_example": "joules per example",
+    "energy_j_per_example": "joules per example in full batches, all that the device used (first seed)",
+    "energy_net_j_per_example": "less what the idle device uses in the same time",
+    "energy_j_per_correct": "divided by the accuracy; of images only, where both have the same examples",
+    "gpu_utilisation": "per cent of that time in which a kernel ran",
     "energy_source": "where the energy figure comes from, or why there is none",
+    "money_per_million_examples": "from throughput and the suite's price_per_gpu_hour, on a GPU",
     "build_seconds": "time to build it from trained members, held-out searches included",
     "members_train_seconds": "time it took to train the members it was given, and their base",
     "pareto": "True where no other variant is as accurate at fewer FLOPs",
@@ -85,7 +90,7 @@ METRICS = tuple(
     for column in VARIANT_COLUMNS
     if column
     not in ("variant", "family", "method", "pool", "params", "members", "seed", "status", "reason", "n", "verdict",
-            "pareto")
+            "pareto", "latency_verdict")
     and not column.endswith(("_low", "_high", "_source"))
 )  # fmt: skip
 """The columns of variants.csv that are numbers to judge a variant by; scores.parquet has a row for each."""
@@ -162,6 +167,8 @@ RUN_FIELDS = {
     "pools": "{pool: {kind, architectures, members, seeds: {seed: {train_seconds, members: [{name, ...}]}}}}",
     "summary": "{variants, ok, not_applicable, failed, jobs_run, jobs_reused, predict_seconds, combine_seconds, "
     "output_variants, ...}",
+    "noise": "{latency_ratio, low, high, throughput_ratio, throughput_low, throughput_high, rounds, clock}: the "
+    "reference timed against itself, first seed; null where no times were taken. clock: processor or wall",
     "warnings": "sentences a reader should know",
 }
 """The fields of run.json."""

@@ -144,6 +144,10 @@ class CostSpec(_Strict):
 
     latency: bool = True
     memory: bool = True
+    energy: bool = True
+    """Measured where the device has a counter; elsewhere it takes no time."""
+    price_per_gpu_hour: Positive | None = None
+    """In any currency, for the money that a million examples cost on a GPU."""
 
 
 class SuiteFile(_Strict):

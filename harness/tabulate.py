@@ -11,6 +11,7 @@ from typing import Any
 import pandas as pd
 
 from harness import correlate, environment, jobs, registry
+from harness.cost import latency
 from harness.jobs import VariantPlan
 from harness.models.recipes import PoolPlan, Source, training_log
 from harness.planning import Plan
@@ -81,7 +82,7 @@ class _Table:
             "members": len(plan.digests),
             "seed": str(plan.seed),
             "members_train_seconds": sum(_seconds(t, self.store) for t in _trainings(plan)),
-            "energy_source": "unavailable: not measured on this device",
+            "energy_source": f"unavailable: {self._why_no_energy(plan)}",
         }
         built = jobs.built(self.store, plan)
         if built and built["status"] == "not_applicable":
@@ -96,7 +97,7 @@ class _Table:
         row |= {"status": "ok", "build_seconds": built["build_seconds"]}
         row |= {key: evaluation.get(key) for key in (*COUNTED, *CALIBRATED)}
         row |= self._scores(plan.name, str(plan.seed), plan.score_key(reference), "score")
-        row |= self._measured(plan, reference)
+        row |= self._measured(plan, reference, row["accuracy"])
         return row
 
     def _scores(self, variant: str, seed: str, key: Key, name: str) -> dict[str, Any]:
@@ -109,18 +110,49 @@ class _Table:
             found |= {f"bits_per_byte_{end}": bits[end] for end in ("low", "high")}
         return found
 
-    def _measured(self, plan: VariantPlan, reference: VariantPlan) -> dict[str, Any]:
-        """Times and memory, which only the first seed has; a measurement that failed leaves its cells empty."""
+    def _measured(self, plan: VariantPlan, reference: VariantPlan, accuracy: float) -> dict[str, Any]:
+        """Times, memory and energy, which only the first seed has; a measurement that failed leaves its cells empty."""
         found: dict[str, Any] = {}
-        for key, name in ((plan.latency_key(reference), "latency"), (plan.memory_key, "memory")):
+        keys = {"latency": plan.latency_key(reference), "memory": plan.memory_key, "energy": plan.energy_key}
+        for name, key in keys.items():
             if self.store.has(key):
                 found |= read_json(self.store.path(key) / f"{name}.json")
+        if "latency_ratio_p50" in found:
+            found["latency_verdict"] = self._latency_verdict(plan, reference, found)
+            found["money_per_million_examples"] = self._money(found["throughput_per_s"])
+        joules = found.get("energy_j_per_example")
+        if joules is not None and accuracy and self.plan.setting.task.kind == "images":
+            found["energy_j_per_correct"] = joules / accuracy
         if "memory_source" not in found:
             asked = self.plan.suite.file.cost.memory
             why = "measured on the first seed only" if asked else "the suite does not ask for it"
             reason = self.errors.get(f"seed {plan.seed}: memory of {plan.name}", why)
             found["memory_source"] = f"unavailable: {reason}"
         return found
+
+    def _latency_verdict(self, plan: VariantPlan, reference: VariantPlan, found: Mapping[str, Any]) -> str:
+        if plan.build_key == reference.build_key:
+            return "reference"
+        against_itself = noise(self.plan, self.store)
+        if against_itself is None:
+            return "unclear"
+        ends = against_itself["low"], against_itself["high"]
+        return latency.verdict(found["latency_ratio_low"], found["latency_ratio_high"], ends)
+
+    def _why_no_energy(self, plan: VariantPlan) -> str:
+        if not self.plan.suite.file.cost.energy:
+            return "the suite does not ask for it"
+        if reason := jobs.why_no_energy(self.plan.setting):
+            return reason
+        failure = self.errors.get(f"seed {plan.seed}: energy of {plan.name}")
+        return failure or "measured on the first seed only"
+
+    def _money(self, per_second: float) -> float | None:
+        """The price of a million examples; None without a price, or without the GPU that it is for."""
+        price = self.plan.suite.file.cost.price_per_gpu_hour
+        if price is None or not self.plan.setting.device.startswith("cuda"):
+            return None
+        return price / 3600 / per_second * 1e6
 
     def _summary(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
         """The row of all seeds: costs are those of the first."""
@@ -224,7 +256,9 @@ def _source(column: str, variants: pd.DataFrame) -> Any:
         return variants["memory_source"]
     if column in COUNTED:
         return "counter"
-    timed = ("latency", "throughput", "build_seconds", "members_train")
+    if column.startswith(("energy", "gpu")):
+        return variants["energy_source"]
+    timed = ("latency", "throughput", "build_seconds", "members_train", "money")
     return "timer" if column.startswith(timed) else "test split"
 
 
@@ -302,9 +336,32 @@ def _record(
         },
         "pools": {name: _pool_record(plan, name, store) for name in plan.pools[plan.seeds[0]]},
         "summary": summary | _shared_passes(plan, store),
+        "noise": noise(plan, store),
         "warnings": warnings,
         **{key: run_record[key] for key in ("run_id", "started", "wall_seconds", "engine")},
     }
+
+
+def noise(plan: Plan, store: Store) -> dict[str, Any] | None:
+    """The reference timed against itself: what a latency ratio means nothing within. None where it was not timed."""
+    reference = plan.reference(plan.seeds[0])
+    key = reference.latency_key(reference)
+    if not store.has(key):
+        return None
+    found = read_json(store.path(key) / "latency.json")
+    if not found:
+        return None
+    names = {
+        "latency_ratio": "latency_ratio_p50",
+        "low": "latency_ratio_low",
+        "high": "latency_ratio_high",
+        "throughput_ratio": "throughput_ratio",
+        "throughput_low": "throughput_ratio_low",
+        "throughput_high": "throughput_ratio_high",
+        "rounds": "rounds",
+        "clock": "clock",
+    }
+    return {name: found[of] for name, of in names.items()}
 
 
 def _pool_record(plan: Plan, name: str, store: Store) -> dict[str, Any]:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
-from torch.utils.flop_counter import FlopCounterMode
 
 from harness.combinations import MemberPart
+from harness.cost import flops
 from harness.moe.layer import MixtureOfExperts
 from harness.types import Combination, Part
 
@@ -34,11 +33,8 @@ def _active(part: Part) -> int:
 
 
 def flops_per_example(combination: Combination, batch: Tensor) -> float:
-    """Floating-point operations per example of matrix products and convolutions (1 multiply-add = 2).
+    """Floating-point operations per example (1 multiply-add = 2), as ``flops.count`` has them.
 
     Counted while the combination runs on this batch [B, ...], so every model call is in it.
     """
-    counter = FlopCounterMode(display=False)
-    with torch.no_grad(), counter:
-        combination.log_probs(batch)
-    return counter.get_total_flops() / len(batch)
+    return flops.count(lambda: combination.log_probs(batch)) / len(batch)

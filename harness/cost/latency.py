@@ -2,21 +2,33 @@
 
 from __future__ import annotations
 
+import math
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+from scipy import stats
 from torch import Tensor
 
 from harness.types import Combination
 
+Load = Callable[[], Combination]
+Time = dict[str, float]
+"""Seconds of one call, by clock."""
+BLOCKS = 12
+FEWEST_BLOCKS = 6
+"""So many observations have a distribution-free 95 % interval for their median."""
+
 
 @dataclass(frozen=True)
 class Latency:
-    """Times of one combination and its ratio to the reference, over the rounds that were measured."""
+    """Times of one combination over all rounds, and its ratio to the reference over the blocks of rounds."""
 
     rounds: int
+    clock: str
+    """Of the ratio: "processor" or "wall"; the times themselves are on the wall."""
     p50_ms: float
     p95_ms: float
     ratio: float
@@ -24,32 +36,80 @@ class Latency:
     ratio_high: float
 
 
-def measure(candidate: Combination, reference: Combination, batch: Tensor, *, rounds: int, seconds: float) -> Latency:
-    """Run reference and candidate in turn, ``rounds`` times or until the time is used up (at least 5 rounds).
+def measure(candidate: Load, reference: Load, batch: Tensor, *, seconds: float) -> Latency:
+    """Run reference and candidate in turn for about so long, loading included: 12 blocks of rounds, at least 6.
 
-    The ratio is the median over the rounds of candidate/reference, with a bootstrap interval over the rounds. The two
-    neighbours of a round meet the same machine, so slow spells cancel.
+    A block's ratio is that of the two fastest calls, since whatever disturbs a call only adds to it. The ratio is the
+    median over the blocks, with the interval of ``median_interval``. Every block loads both anew, in alternating order:
+    where in memory weights lie makes one of two equal models faster by a per cent or two for as long as it lives
+    (Mytkowicz et al. 2009, "Producing wrong data without doing anything obviously wrong!"). Systems of which one call
+    takes as long as a block are loaded once, and a block is one round of them.
+
+    On a CPU with one thread the ratio is that of processor times: they differ from those on the wall by the waits for
+    a core that others use, which on a shared machine may be several times as long as the work.
     """
-    for system in (reference, candidate):
-        _timed(system, batch)  # the first call loads weights and chooses kernels
-    times: list[tuple[float, float]] = []
+    clock = "wall" if torch.cuda.is_available() or torch.get_num_threads() > 1 else "processor"
+    loads = {"reference": reference, "candidate": candidate}
     begin = time.perf_counter()
-    while len(times) < rounds and (len(times) < 5 or time.perf_counter() - begin < seconds):
-        pair = (reference, candidate) if len(times) % 2 == 0 else (candidate, reference)
-        found = {id(system): _timed(system, batch) for system in pair}
-        times.append((found[id(reference)], found[id(candidate)]))
-    base, own = np.array(times).T
-    ratios = own / base
-    picks = np.random.default_rng(0).integers(0, len(ratios), size=(2000, len(ratios)))
-    low, high = np.quantile(np.median(ratios[picks], axis=1), [0.025, 0.975])
-    p50, p95 = np.quantile(own * 1000, [0.5, 0.95])
-    return Latency(len(times), float(p50), float(p95), float(np.median(ratios)), float(low), float(high))
+    systems = {name: _warm(load, batch) for name, load in loads.items()}
+    slow = sum(_timed(system, batch)[clock] for system in systems.values()) > seconds / BLOCKS
+    ratios: list[float] = []
+    own: list[float] = []
+    while len(ratios) < BLOCKS and (len(ratios) < FEWEST_BLOCKS or time.perf_counter() - begin < seconds):
+        order = list(loads) if len(ratios) % 2 == 0 else list(reversed(loads))
+        if not slow:
+            systems.clear()  # so that the next are loaded into the same memory, in the other order
+            systems = {name: _warm(loads[name], batch) for name in order}
+        times = _block(systems, order, batch, 0.0 if slow else seconds / BLOCKS)
+        fastest = {name: min(call[clock] for call in calls) for name, calls in times.items()}
+        ratios.append(fastest["candidate"] / fastest["reference"])
+        own += [call["wall"] * 1000 for call in times["candidate"]]
+    low, high = median_interval(ratios)
+    p50, p95 = np.quantile(own, [0.5, 0.95])
+    return Latency(len(own), clock, float(p50), float(p95), float(np.median(ratios)), low, high)
 
 
-def _timed(system: Combination, batch: Tensor) -> float:
+def median_interval(values: Sequence[float]) -> tuple[float, float]:
+    """95 % interval of the median by order statistics, whatever the distribution; all of fewer than 6 values."""
+    ordered = sorted(values)
+    outside = int(stats.binom.ppf(0.025, len(ordered), 0.5))  # values below the interval, and above it
+    return ordered[max(outside - 1, 0)], ordered[-max(outside, 1)]
+
+
+def verdict(low: float, high: float, noise: tuple[float, float]) -> str:
+    """In words, from a ratio's interval and that of the reference against itself.
+
+    "unclear" unless the whole interval is farther from 1 than the noise reaches.
+    """
+    reach = max(abs(math.log(end)) for end in noise)
+    if math.log(low) > reach:
+        return "slower"
+    return "faster" if math.log(high) < -reach else "unclear"
+
+
+def _warm(load: Load, batch: Tensor) -> Combination:
+    system = load()
+    _timed(system, batch)  # the first call loads weights and chooses kernels
+    return system
+
+
+def _block(
+    systems: dict[str, Combination], order: Sequence[str], batch: Tensor, seconds: float
+) -> dict[str, list[Time]]:
+    """Times of both systems in one round or more, each round in the other order than the one before."""
+    times: dict[str, list[Time]] = {name: [] for name in order}
+    begin = time.perf_counter()
+    while not times[order[0]] or time.perf_counter() - begin < seconds:
+        for name in order:
+            times[name].append(_timed(systems[name], batch))
+        order = list(reversed(order))
+    return times
+
+
+def _timed(system: Combination, batch: Tensor) -> Time:
     with torch.inference_mode():
-        begin = time.perf_counter()
+        wall, processor = time.perf_counter(), time.process_time()
         system.log_probs(batch)
         if torch.cuda.is_available():
             torch.cuda.synchronize()
-        return time.perf_counter() - begin
+        return {"processor": time.process_time() - processor, "wall": time.perf_counter() - wall}

@@ -5,14 +5,19 @@ Meant for a fresh process: the peak of one that has done other work says nothing
 
 from __future__ import annotations
 
-import os
 import resource
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
 import torch
+
+from harness.cost.gpu import CudaAllocator, DeviceMemory
+from harness.cost.meters import Meter, Poll, Reading
+
+_RUSAGE_UNIT = 1 if sys.platform == "darwin" else 1024
 
 
 @dataclass(frozen=True)
@@ -28,43 +33,73 @@ def peak_memory(work: Callable[[], object], device: torch.device) -> Memory:
     """Run ``work`` and say how much memory it needed at its peak."""
     if device.type == "cuda":
         return _on_gpu(work, device)
+    torch.nn.functional.linear(torch.zeros(64, 64), torch.zeros(64, 64))  # libraries' own buffers are not the work's
     before = _resident()
-    reset = _reset_peak()
-    work()
-    peak = _peak()
-    return Memory(peak, max(0, peak - before), "VmHWM" if reset else "VmHWM (peak of the whole process)")
+    meter = ResidentPeak()
+    meter.start()
+    try:
+        work()
+    finally:
+        found = meter.stop()
+    peak = int(found.value or 0)
+    return Memory(peak, max(0, peak - before), found.words)
 
 
 def _on_gpu(work: Callable[[], object], device: torch.device) -> Memory:
-    torch.cuda.reset_peak_memory_stats(device)
-    work()
-    torch.cuda.synchronize(device)
-    allocated = torch.cuda.max_memory_allocated(device)
-    if (used := _nvml_used_by_this_process(device)) is not None:
-        return Memory(max(used, torch.cuda.max_memory_reserved(device)), allocated, "nvml + torch.cuda")
-    return Memory(torch.cuda.max_memory_reserved(device), allocated, "torch.cuda (nvml unavailable)")
-
-
-def _nvml_used_by_this_process(device: torch.device) -> int | None:
-    """What the driver says this process holds, context included; None where it does not say."""
+    driver, allocator = DeviceMemory(device), CudaAllocator(device)
+    driver.start()
+    allocator.start()
     try:
-        import pynvml
+        work()
+    finally:
+        reserved, used = allocator.stop(), driver.stop()
+    peak, allocated = int(reserved.value or 0), allocator.allocated or 0
+    if used.value is None:
+        return Memory(peak, allocated, f"torch.cuda (nvml unavailable: {used.note})")
+    return Memory(max(int(used.value), peak), allocated, f"nvml + torch.cuda ({used.note})")
 
-        pynvml.nvmlInit()
-        # by UUID: NVML's numbering ignores CUDA_VISIBLE_DEVICES
-        uuid = str(torch.cuda.get_device_properties(device).uuid)
-        handle = pynvml.nvmlDeviceGetHandleByUUID(uuid if uuid.startswith("GPU-") else f"GPU-{uuid}")
-        running = pynvml.nvmlDeviceGetComputeRunningProcesses(handle)
-        return next((p.usedGpuMemory for p in running if p.pid == os.getpid() and p.usedGpuMemory), None)
-    except Exception:  # any driver trouble: the figure is unavailable, the run goes on
+
+class ResidentPeak(Meter):
+    """Peak resident bytes of this process, and of children that it began meanwhile.
+
+    Their peaks are added, which is an upper bound: they need not be at the same time, and pages may be shared. Children
+    are looked for every few hundredths of a second; the kernel's own sum over those that have ended is of no use, since
+    a process inherits the peak of the one that it was forked from.
+    """
+
+    unit = "bytes"
+
+    def _begin(self) -> None:
+        self.reset = _reset_peak()
+        self.others = {child.pid for child in psutil.Process().children(recursive=True)}
+        self.children: dict[int, int] = {}
+        self.poll = Poll(self._see_children, every=0.03)
+        self.poll.start()
+
+    def _release(self) -> None:
+        self.poll.end()
+
+    def _see_children(self) -> None:
+        for child in psutil.Process().children(recursive=True):
+            if child.pid not in self.others and (peak := _status("VmHWM", child.pid)):
+                self.children[child.pid] = peak
+
+    def _end(self) -> Reading:
+        self.poll.stop()
+        children = sum(self.children.values())
+        notes = [] if self.reset else ["peak of the whole process"]
+        if children:
+            notes.append(f"with {children / 1e6:.0f} MB of children")
+        return Reading(_peak() + children, self.unit, "VmHWM", ", ".join(notes))
+
+
+def _status(field: str, pid: int | str = "self") -> int | None:
+    """Bytes of a field of a process's status; None where there is none."""
+    try:
+        text = Path(f"/proc/{pid}/status").read_text()
+    except OSError:  # no /proc, or the process has ended
         return None
-
-
-def _status(field: str) -> int | None:
-    path = Path("/proc/self/status")
-    if not path.is_file():
-        return None
-    line = next((line for line in path.read_text().splitlines() if line.startswith(field + ":")), None)
+    line = next((line for line in text.splitlines() if line.startswith(field + ":")), None)
     return int(line.split()[1]) * 1024 if line else None
 
 
@@ -73,10 +108,7 @@ def _resident() -> int:
 
 
 def _peak() -> int:
-    found = _status("VmHWM")
-    if found is not None:
-        return found
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    return _status("VmHWM") or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _RUSAGE_UNIT
 
 
 def _reset_peak() -> bool:

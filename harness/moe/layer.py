@@ -61,22 +61,29 @@ class MixtureOfExperts(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         gates, load = self.gates(x)
-        if self.training:
+        if load is not None:
             self.aux_loss = self.balance_weight * (squared_variation(gates.sum(dim=0)) + squared_variation(load))
         else:
             self.aux_loss = torch.zeros((), device=x.device)
         return self._sparse(x, gates) if self.routing == "sparse" else self._dense(x, gates)
 
-    def gates(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Gates [N, E] with exactly k non-zero in a row, and the smooth load [E] of ``load``."""
+    def gates(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Gates [N, E] with exactly k non-zero in a row, and the smooth load [E] of ``load``; in eval mode None.
+
+        Noise and load are for training only, and cost as much as the gate.
+        """
         clean = x @ self.gate
+        if not self.training:
+            return self._top(clean), None
         spread = functional.softplus(x @ self.noise)
-        noisy = clean + torch.randn_like(clean) * spread if self.training else clean
+        noisy = clean + torch.randn_like(clean) * spread
+        return self._top(noisy), self.load(clean, noisy, spread)
+
+    def _top(self, scores: Tensor) -> Tensor:
         # a stable sort, not topk: equal scores (all of them at the start) go to the lowest index on every machine
-        chosen = noisy.sort(dim=-1, descending=True, stable=True).indices[:, : self.k]
-        weights = torch.softmax(noisy.gather(1, chosen), dim=-1)
-        gates = torch.zeros_like(noisy).scatter(1, chosen, weights)
-        return gates, self.load(clean, noisy, spread)
+        chosen = scores.sort(dim=-1, descending=True, stable=True).indices[:, : self.k]
+        weights = torch.softmax(scores.gather(1, chosen), dim=-1)
+        return torch.zeros_like(scores).scatter(1, chosen, weights)
 
     def load(self, clean: Tensor, noisy: Tensor, spread: Tensor) -> Tensor:
         """Expected rows per expert [E]: the chance of being in the top k if that expert's noise were drawn again.

@@ -84,6 +84,8 @@ def _context(evidence: Evidence, said: Answer, found: list[Claim]) -> dict[str, 
         "learned": _learned(evidence),
         "history": _history(history(evidence.run)),
         "summary": record["summary"],
+        "noise": _noise(record.get("noise")),
+        "energy": sorted(set(rows.get("energy_source", ())) - {""}),
         "json": lambda value: json.dumps(value, sort_keys=True),
     }
 
@@ -99,6 +101,18 @@ def _row(evidence: Evidence, row: dict[str, Any]) -> dict[str, Any]:
 
     bar = {"low": at(row["accuracy_low"]), "value": at(row["accuracy"]), "high": at(row["accuracy_high"])}
     return {**row, "flops_ratio": evidence.flops_ratio(row), "bar": bar, "pareto": bool(row["pareto"])}
+
+
+def _noise(found: dict[str, Any] | None) -> str:
+    """What the machine does to equal systems; empty where no times were taken."""
+    if not found:
+        return ""
+    full = f"{found['throughput_ratio']:.3f} ({found['throughput_low']:.3f} to {found['throughput_high']:.3f})"
+    return (
+        f"against itself the reference takes {found['latency_ratio']:.3f} times as long ({found['low']:.3f} to "
+        f"{found['high']:.3f}) for one example and {full} for a full batch, {found['clock']} time; differences in "
+        "latency that are not beyond this are called unclear"
+    )
 
 
 def _learned(evidence: Evidence) -> list[tuple[str, str]]:

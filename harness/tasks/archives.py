@@ -32,12 +32,17 @@ class Archive:
         target = archive_folder() / self.file
         if not target.is_file():
             self._fetch(target)
-        if (found := file_digest(target)) != self.sha256:
+        if not self.is_intact(target):
             raise BadInput(
-                f"{target} is not the pinned archive: sha256 {found[:12]}…, expected {self.sha256[:12]}…",
+                f"{target} is not the pinned archive: sha256 {file_digest(target)[:12]}…, "
+                f"expected {self.sha256[:12]}…",
                 hint="delete it and run again",
             )
         return target
+
+    def is_intact(self, path: Path) -> bool:
+        """Whether a file is the pinned archive."""
+        return file_digest(path) == self.sha256
 
     def read(self, member: str) -> bytes:
         """One file's bytes out of the archive."""

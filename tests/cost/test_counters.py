@@ -112,9 +112,9 @@ def test_of_sparse_experts_only_those_that_run_are_counted(k):
 
     around = CONVOLUTIONS + 2 * 6 * 3
     experts = k * 2 * (4 * 6 + 6 * 6)
-    low, high = around + GATES + experts, around + 2 * GATES + experts  # the noise's product may or may not be made
-    assert low <= flops_per_example(sparse, BATCH) <= high
-    assert flops_per_example(sparse, BATCH) + (5 - k) * 2 * (4 * 6 + 6 * 6) <= flops_per_example(dense, BATCH)
+    weighing = 2 * 5 * 6  # the dense path multiplies every expert's output by its gate
+    assert flops_per_example(sparse, BATCH) == around + GATES + experts  # two for each of half the parameters
+    assert flops_per_example(dense, BATCH) == around + GATES + 5 * 2 * (4 * 6 + 6 * 6) + weighing
 
 
 def test_counting_leaves_no_trace():

@@ -12,6 +12,7 @@ import torch
 from harness.cost import memory
 
 MEGABYTES = 300
+ROOT = Path(__file__).parents[2]
 SCRIPT = """
 import json, sys, torch
 from dataclasses import asdict
@@ -44,8 +45,7 @@ print(json.dumps([asdict(peak_memory(work, torch.device("cpu"))) for work in wor
 
 def start(*arguments):
     script = SCRIPT.format(megabytes=MEGABYTES)
-    root = Path(__file__).parents[2]
-    return subprocess.Popen([sys.executable, "-c", script, *arguments], stdout=subprocess.PIPE, text=True, cwd=root)
+    return subprocess.Popen([sys.executable, "-c", script, *arguments], stdout=subprocess.PIPE, text=True, cwd=ROOT)
 
 
 @pytest.fixture(scope="module")
@@ -87,19 +87,19 @@ def test_the_peak_is_of_the_whole_process_and_the_source_is_named(fresh):
     for found in fresh.values():
         assert found.peak_bytes > found.working_bytes >= 0
         assert found.peak_bytes > 50e6  # Python and torch alone
-        assert found.source == ("VmHWM" if can_reset() else "VmHWM (peak of the whole process)")
+        assert found.source == ("VmHWM" if can_reset() else "VmHWM: peak of the whole process")
 
 
 def test_where_the_peak_cannot_be_reset_the_source_says_what_the_figure_is(monkeypatch):
     monkeypatch.setattr(memory, "_reset_peak", lambda: False)
     found = memory.peak_memory(lambda: None, torch.device("cpu"))
-    assert found.source == "VmHWM (peak of the whole process)"
+    assert found.source == "VmHWM: peak of the whole process"
     assert found.peak_bytes > 0
 
 
 def test_without_proc_the_peak_comes_from_getrusage(monkeypatch):
     expected = memory._peak()
-    monkeypatch.setattr(memory, "_status", lambda field: None)
+    monkeypatch.setattr(memory, "_status", lambda field, pid="self": None)
     found = memory.peak_memory(lambda: None, torch.device("cpu"))
     assert found.peak_bytes == pytest.approx(expected, rel=0.5)
     assert asdict(found).keys() == {"peak_bytes", "working_bytes", "source"}
@@ -111,3 +111,112 @@ def test_the_work_is_done_once_and_its_error_is_not_swallowed():
     assert calls == [1]
     with pytest.raises(ZeroDivisionError):
         memory.peak_memory(lambda: 1 / 0, torch.device("cpu"))
+
+
+CHILD = """
+import sys
+held = bytearray(200 * 10**6)
+for i in range(0, len(held), 4096):
+    held[i] = 1
+print(flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.mark.parametrize("ends", [True, False], ids=["a child that has ended", "a child that lives on"])
+def test_children_of_the_work_are_added_and_others_are_not(ends):
+    """In a process of its own: what earlier children of this one took would hide a smaller one."""
+    script = f"""
+import subprocess, sys, time
+from harness.cost.memory import ResidentPeak
+def begin():
+    child = subprocess.Popen([sys.executable, "-c", {CHILD!r}], stdin=subprocess.PIPE,
+                             stdout=subprocess.PIPE)
+    child.stdout.readline()
+    return child
+def end(child):
+    child.communicate()
+other = begin()
+meter = ResidentPeak()
+meter.start()
+child = begin()
+if {ends}:
+    time.sleep(0.3)
+    end(child)
+found = meter.stop()
+for each in {{child, other}}:
+    if each.poll() is None:
+        end(each)
+meter.start()
+alone = meter.stop()
+print(found.value - alone.value, "children" in found.note, "children" in alone.note)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT, check=True)
+    more, named, still = done.stdout.split()
+    assert float(more) == pytest.approx(210e6, rel=0.1)
+    assert (named, still) == ("True", "False")
+
+
+DEEP = """
+import json, sys, torch
+from pathlib import Path
+from torch import nn
+from harness.combinations import MemberPart, OutputCombination, SingleModel, load_combination
+from harness.combining import Linear
+from harness.cost.memory import peak_memory
+from harness.fitting import uniform
+from harness.models.architectures import ARCHITECTURES, build
+from harness.models.weights import LazyWeights, save_weights
+from harness.types import Architecture, Member, Pool
+
+torch.set_num_threads(1)
+ARCHITECTURES["deep"] = lambda **_: nn.Sequential(*(nn.Linear(400, 400) for _ in range(130)))
+architecture, folder = Architecture("deep"), Path(sys.argv[1])
+
+def member(i):
+    return Member(f"m{i}", architecture, LazyWeights(folder / f"{i}.safetensors"), "s", 0, {}, f"m{i}")
+
+def prepare():
+    for i in range(3):
+        module = build(architecture)
+        save_weights(module.state_dict(), folder / f"{i}.safetensors")
+    members = [member(i) for i in range(3)]
+    systems = {
+        "ensemble": OutputCombination([MemberPart(m) for m in members], Linear(uniform(3))),
+        "merge": SingleModel(architecture, module),
+        "member": OutputCombination([MemberPart(members[1])], Linear(uniform(1))),
+    }
+    for name, system in systems.items():
+        (folder / name).mkdir()
+        system.save(folder / name)
+    return sum(parameter.numel() * 4 for parameter in module.parameters())
+
+def needed(name):
+    def work():
+        found = load_combination(folder / name, pool, torch.device("cpu"))
+        with torch.inference_mode():
+            found.log_probs(torch.zeros(20, 400))
+    return peak_memory(work, torch.device("cpu")).working_bytes
+
+if sys.argv[2:] == ["prepare"]:
+    print(prepare())
+else:
+    pool = Pool("deep", "fine_tunes", tuple(member(i) for i in range(3)))
+    print(needed(sys.argv[2]))
+"""
+
+
+def deep(folder, what):
+    command = [sys.executable, "-c", DEEP, str(folder), what]
+    return int(subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=True).stdout)
+
+
+@linux
+def test_a_variant_needs_the_memory_of_the_models_it_holds_in_whatever_order_they_are_measured(tmp_path):
+    """Three members of 83 MB in many small tensors, each variant in a fresh process, as the engine has it."""
+    size = deep(tmp_path, "prepare")
+    assert size > 80e6
+    found = {name: deep(tmp_path, name) for name in ("ensemble", "merge", "member")}
+    for name, models in (("ensemble", 3), ("merge", 1), ("member", 1)):
+        assert found[name] == pytest.approx(models * size, rel=0.1), name
+    assert deep(tmp_path, "ensemble") == pytest.approx(found["ensemble"], rel=0.02)

@@ -1,0 +1,82 @@
+"""Energy of a system that works for some seconds: all that the device used, and less what the idle device uses."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+
+from harness.cost.gpu import DeviceEnergy, Utilisation
+from harness.cost.meters import Meter, Reading
+from harness.cost.rapl import PackageEnergy
+
+WINDOW_SECONDS = 5.0
+"""Counters move in steps of up to 100 ms, of which 5 s are fifty."""
+
+
+@dataclass(frozen=True)
+class Energy:
+    """Joules for one example; None where the meter gave none."""
+
+    gross: float | None
+    """All that the device used."""
+    net: float | None
+    """Less what the idle device uses in the same time."""
+    source: str
+
+
+def meter_for(device: torch.device) -> Meter:
+    """The meter that covers what runs on this device."""
+    return DeviceEnergy(device) if device.type == "cuda" else PackageEnergy()
+
+
+def utilisation_meter_for(device: torch.device) -> Meter | None:
+    """The meter that says how busy this device is, if its kind has one."""
+    return Utilisation(device) if device.type == "cuda" else None
+
+
+@lru_cache
+def why_unavailable(device: torch.device) -> str | None:
+    """Why the energy of this device cannot be measured; None if it can. It takes no time to find out."""
+    found = window(meter_for(device), lambda: None, seconds=0)[0]
+    return found.note if found.value is None else None
+
+
+@lru_cache
+def idle_watts(device: torch.device) -> Reading:
+    """What the device uses while this process does nothing, over one window; measured once by each process."""
+    found, seconds, _ = window(meter_for(device), lambda: time.sleep(0.1))
+    value = None if found.value is None else found.value / seconds
+    return Reading(value, "W", found.source, found.note)
+
+
+def window(meter: Meter, work: Callable[[], object], seconds: float = WINDOW_SECONDS) -> tuple[Reading, float, int]:
+    """Repeat ``work`` for at least so many seconds: the meter's reading, the seconds it took, and how often."""
+    times = 0
+    meter.start()
+    begin = time.perf_counter()
+    while not times or time.perf_counter() - begin < seconds:
+        work()
+        times += 1
+    spent = time.perf_counter() - begin
+    return meter.stop(), spent, times
+
+
+def per_example(meter: Meter, idle: Reading, work: Callable[[], object], examples: int,
+                seconds: float = WINDOW_SECONDS) -> Energy:  # fmt: skip
+    """Energy of one of the ``examples`` that each call of ``work`` processes.
+
+    ``work`` returns when the device has done it (it synchronises). ``idle`` is in watts, of the same meter.
+    """
+    work()  # the first call loads weights and chooses kernels
+    found, spent, times = window(meter, work, seconds)
+    if found.value is None:
+        return Energy(None, None, found.words)
+    gross = found.value / (times * examples)
+    if idle.value is None:
+        return Energy(gross, None, f"{found.words}; idle power {idle.words}")
+    net = (found.value - idle.value * spent) / (times * examples)
+    return Energy(gross, net, f"{found.words}; idle {idle.value:.1f} W; window of {spent:.1f} s")
