@@ -30,6 +30,10 @@ class Incomparable(Exception):
     """Two variants of one name that cannot be compared; the message says why."""
 
 
+class Failed(Exception):
+    """A variant that failed in one of the runs; the message says why."""
+
+
 @dataclass(frozen=True)
 class Comparison:
     """One variant of both runs; every difference is the second run minus the first."""
@@ -109,7 +113,7 @@ class _Pair:
             return self._paired(variant)
         except (Incomparable, Missing) as problem:
             return Comparison(variant, "not comparable", str(problem))
-        except NonFinite as problem:
+        except (Failed, NonFinite) as problem:
             return Comparison(variant, "failed", str(problem))
 
     def _check(self, variant: str) -> None:
@@ -117,7 +121,7 @@ class _Pair:
         for side in self.sides:
             status, reason = side.status(variant, ALL_SEEDS)
             if status == "failed":
-                raise NonFinite(f"it failed in the {side.name}: {reason}")
+                raise Failed(f"it failed in the {side.name}: {reason}")
             if status != "ok":
                 raise Incomparable(f"it does not apply in the {side.name}: {reason}")
         if self.other_data:
