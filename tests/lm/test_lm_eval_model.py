@@ -1,6 +1,7 @@
 """The combined model against lm-eval's own ``hf`` model, request by request."""
 
 import copy
+import logging
 
 import pytest
 import torch
@@ -147,7 +148,8 @@ def test_one_text_split_at_two_points_is_scored_right_where_lm_evals_collator_is
 
 def test_a_context_longer_than_the_model_is_cut_counted_and_warned_of(pools, tokenizer, caplog):
     lm = StockpotLM(pools["llama"][:1], ONE, tokenizer)
-    lm.loglikelihood(choices())
+    with caplog.at_level(logging.WARNING, logger="lm_eval"):
+        lm.loglikelihood(choices())
     assert lm.scored.work.truncated == 4
     assert "contexts were cut on the left to the 128 tokens" in caplog.text
     shorter = StockpotLM(pools["llama"][:1], ONE, tokenizer, max_length=20)
