@@ -12,7 +12,8 @@ from harness.formats import percent, percent_interval, points
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-REFERENCE = ROOT / "results" / "reference" / "mnist"
+REFERENCES = ROOT / "results" / "reference"
+REFERENCE = REFERENCES / "mnist"
 
 
 def test_every_method_is_in_the_table_with_its_summary():
@@ -32,6 +33,20 @@ def test_the_numbers_are_those_of_the_reference_run():
         assert interval == percent_interval(row["accuracy_low"], row["accuracy_high"])
         if name != "best_single":
             assert difference == points(row["diff_vs_reference"])
+
+
+@pytest.mark.parametrize("suite", ["domains", "smollm2"])
+def test_the_bits_per_byte_are_those_of_the_reference_run(suite):
+    section = README.split(f"results/reference/{suite}/report.md")[0 if suite == "domains" else 1]
+    row = r"^\| `([^`]+)` \| ([0-9.]+) \| ([0-9.]+) \| ([0-9.]+) \| ([0-9.]+) \| ([0-9.]+ %)"
+    shown = re.findall(row, section, flags=re.MULTILINE)
+    assert len(shown) >= 10
+    scores = pd.read_parquet(REFERENCES / suite / "scores.parquet")
+    table = scores[scores["seed"] == "all"].pivot(index="variant", columns="metric", values="value")
+    for name, *bits, accuracy in shown:
+        found = [table.loc[name, f"bits_per_byte/bytes_{domain}"] for domain in ("scripture", "speeches", "python")]
+        assert bits == [f"{value:.3f}" for value in (*found, table.loc[name, "bits_per_byte"])]
+        assert accuracy == percent(table.loc[name, "accuracy"])
 
 
 def test_the_speeds_are_those_of_the_committed_benchmark():
