@@ -22,6 +22,7 @@ from harness.evaluate.predictions import predict
 from harness.fitting import uniform
 from harness.models.folders import tokenizer_of
 from harness.models.recipes import load_pool, plan_folders
+from harness.models.tokens import reading
 from harness.store import Store
 from harness.suite import HfPool, fetched, located
 from harness.tasks.text import read_tokenizer, windows_of
@@ -62,9 +63,9 @@ def read_combination(path: Path, device: torch.device) -> tuple[Combination, Any
     method, parameters = _method(file, document)
     recipe = fetched(located(file.pool.hf, path.parent))
     assert isinstance(recipe, HfPool)
-    pool = load_pool(plan_folders("main", recipe), Store(path.parent))
     folder = Path(recipe.base or recipe.members[0])
     own = tokenizer_of(folder)
+    pool = reading(load_pool(plan_folders("main", recipe), Store(path.parent)), own)
     if other := next((m for m in pool.members if m.tokenizer and m.tokenizer != own), None):
         hint = "a suite can mix them by whole continuations: linear, uniform or given weights"
         raise BadInput("the members have different tokenizers", place=str(other.provenance["folder"]), hint=hint)

@@ -38,14 +38,15 @@ correlate: {{subsets: {{sizes: [2], at_most: 3}}}}
 """
 
 
-def save(folder, name, vocabulary, seed):
+def save(folder, name, vocabulary, seed, tokenizer=True):
     trained = ByteLevelBPETokenizer()
     text = "".join(split_of("python", "train"))[:20_000]
     trained.train_from_iterator([text], vocab_size=vocabulary, special_tokens=["<end>"], show_progress=False)
     words = PreTrainedTokenizerFast(tokenizer_object=trained._tokenizer, eos_token="<end>")
     torch.manual_seed(seed)
     tiny_llama(vocab=len(words), hidden=16, layers=1, heads=2).save_pretrained(folder / name)
-    words.save_pretrained(folder / name)
+    if tokenizer:
+        words.save_pretrained(folder / name)
 
 
 @pytest.fixture(scope="module")
@@ -139,3 +140,14 @@ def test_a_pool_of_language_models_is_not_for_images(run, tmp_path):
     suite = read_suite(tmp_path / "suite.yaml", TASKS, ["mlp"])
     with pytest.raises(BadInput, match="a language model, which the task 'digits' is not for"):
         score_candidate(suite, run.folder.parents[2] / "a", Options(out=tmp_path, workers=1), Tracker())
+
+
+def test_weights_without_a_tokenizer_read_the_tokens_of_their_base(tmp_path, run):
+    for name, seed in (("base", 0), ("a", 1), ("b", 2)):
+        save(tmp_path, name, 300, seed, tokenizer=name == "base")
+    text = SUITE.replace("{hf: {members: [a, b, other]}}", "{hf: {base: base, members: [a, b]}}").split("methods:")[0]
+    methods = "methods: [member: {index: 0}, expert_anti_expert: {on: base, a: 0.5}, task_arithmetic: {scale: 0.5}]\n"
+    (tmp_path / "suite.yaml").write_text(text + methods + "cost: {latency: false, memory: false}\n")
+    suite = read_suite(tmp_path / "suite.yaml", TASKS, [])
+    found = results.read_run(runner.run(make_plan(suite, Options(out=tmp_path / "results", limit=2)), Tracker()))
+    assert set(found.variants["status"]) == {"ok"}, found.variants["reason"].dropna().tolist()
