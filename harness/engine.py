@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
+from multiprocessing import forkserver
 from typing import Any, Literal
 
 import torch
@@ -144,6 +145,7 @@ class _Pools:
 
     def __init__(self, workers: int, preload: Sequence[str]) -> None:
         self.workers = workers
+        forkserver._forkserver._stop()  # type: ignore[attr-defined]  # one that runs keeps what it imported at first
         self.context = multiprocessing.get_context("forkserver")
         self.context.set_forkserver_preload(["harness.preload", *preload])
         self.pools: dict[Kind, ProcessPoolExecutor] = {}

@@ -444,8 +444,8 @@ def measure_latency(setting: Setting, plan: VariantPlan, reference: VariantPlan)
     loads = partial(_load, setting, plan), partial(_load, setting, reference)
     test = task_of(setting).test
     batch = test.inputs[: test.batch]
-    alone = latency.measure(*loads, test.inputs[:1], seconds=0.25)
-    full = latency.measure(*loads, batch, seconds=0.4) if len(batch) > 1 else alone
+    alone = latency.measure(*loads, test.inputs[:1], seconds=0.15)
+    full = latency.measure(*loads, batch, seconds=0.25) if len(batch) > 1 else alone
     with store.write(plan.latency_key(reference)) as folder:
         found = {
             "latency_ms_p50": alone.p50_ms,

@@ -1,6 +1,7 @@
 """Laws of the engine: order, failure, and processes that die."""
 
 import os
+import sys
 import time
 
 from harness.engine import DIED, Job, LocalEngine
@@ -79,3 +80,15 @@ def test_jobs_run_after_what_they_need_and_timed_ones_after_all_others(tmp_path)
 def test_what_is_needed_and_was_not_asked_to_run_counts_as_there():
     outcomes, _ = run(Job("a", double, {"value": 1}, needs=("made by an earlier run",)))
     assert outcomes["a"].value == 2
+
+
+def is_imported(name):
+    return name in sys.modules
+
+
+def test_each_run_imports_what_it_asks_for_although_another_came_before():
+    """The fork server of the first run would go on without the module."""
+    for preload in ((), ("wave",)):
+        engine = LocalEngine(workers=1, preload=preload)
+        outcome = engine.run([Job("job", is_imported, {"name": "wave"}, kind="fresh")], lambda *_: None)["job"]
+        assert outcome.value is bool(preload)

@@ -32,7 +32,7 @@ class Layers(Combination):
         raise NotImplementedError
 
 
-@pytest.mark.parametrize(("rows", "seconds"), [(1, 0.25), (250, 0.4)], ids=["one example", "a full batch"])
+@pytest.mark.parametrize(("rows", "seconds"), [(1, 0.15), (250, 0.25)], ids=["one example", "a full batch"])
 def test_equal_systems_and_a_planted_slowdown(benchmark, rows, seconds):
     batch = torch.randn(rows, 128)
 
