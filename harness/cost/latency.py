@@ -42,8 +42,8 @@ def measure(candidate: Load, reference: Load, batch: Tensor, *, seconds: float) 
     A block's ratio is that of the two fastest calls, since whatever disturbs a call only adds to it. The ratio is the
     median over the blocks, with the interval of ``median_interval``. Every block loads both anew, in alternating order:
     where in memory weights lie makes one of two equal models faster by a per cent or two for as long as it lives
-    (Mytkowicz et al. 2009, "Producing wrong data without doing anything obviously wrong!"). Systems that take a third of
-    the time to load are loaded once; a block of those of which one call takes as long as a block is one round.
+    (Mytkowicz et al. 2009, "Producing wrong data without doing anything obviously wrong!"). Systems that take a third
+    of the time to load are loaded once; a block of those of which one call takes as long as a block is one round.
 
     On a CPU with one thread the ratio is that of processor times: they differ from those on the wall by the waits for
     a core that others use, which on a shared machine may be several times as long as the work.
