@@ -104,7 +104,7 @@ class _Table:
         """The scores of a row; per-task measures are kept apart, but bits per byte over all tasks is a column."""
         found: dict[str, Any] = read_json(self.store.path(key) / f"{name}.json")
         measures = found.pop("measures")
-        self.measures += [{"variant": variant, "seed": seed, "metric": m, **v} for m, v in measures.items()]
+        self.measures += [{"variant": variant, "seed": seed, "metric": m, **v} for m, v in measures.items() if "/" in m]
         if bits := measures.get("bits_per_byte"):
             found |= {"bits_per_byte": bits["value"]}
             found |= {f"bits_per_byte_{end}": bits[end] for end in ("low", "high")}

@@ -35,14 +35,15 @@ def test_the_numbers_are_those_of_the_reference_run():
             assert difference == points(row["diff_vs_reference"])
 
 
-@pytest.mark.parametrize("suite", ["domains", "smollm2"])
+@pytest.mark.parametrize("suite", [s for s in ("domains", "smollm2") if (REFERENCES / s).is_dir()])
 def test_the_bits_per_byte_are_those_of_the_reference_run(suite):
     section = README.split(f"results/reference/{suite}/report.md")[0 if suite == "domains" else 1]
     row = r"^\| `([^`]+)` \| ([0-9.]+) \| ([0-9.]+) \| ([0-9.]+) \| ([0-9.]+) \| ([0-9.]+ %)"
     shown = re.findall(row, section, flags=re.MULTILINE)
     assert len(shown) >= 10
     scores = pd.read_parquet(REFERENCES / suite / "scores.parquet")
-    table = scores[scores["seed"] == "all"].pivot(index="variant", columns="metric", values="value")
+    scores = scores[scores["seed"] == "all"].drop_duplicates(["variant", "metric"])
+    table = scores.pivot(index="variant", columns="metric", values="value")
     for name, *bits, accuracy in shown:
         found = [table.loc[name, f"bits_per_byte/bytes_{domain}"] for domain in ("scripture", "speeches", "python")]
         assert bits == [f"{value:.3f}" for value in (*found, table.loc[name, "bits_per_byte"])]
