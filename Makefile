@@ -43,7 +43,7 @@ reference: $(VENV)/.installed
 	@$(BIN)/stockpot report $(RUN) >/dev/null
 	@target=results/reference/$$(basename $$(dirname $(RUN))); rm -rf $$target; mkdir -p $$target/figures; \
 	  cd $(RUN) && cp run.json variants.csv details.json claims.json correlation.* scores.parquet report.md $(CURDIR)/$$target/ && \
-	  cp figures/*.svg $(CURDIR)/$$target/figures/ && du -sh $(CURDIR)/$$target
+	  cp figures/*.svg $(CURDIR)/$$target/figures/ && sed -i "s#$$HOME/#~/#g" $(CURDIR)/$$target/run.json && du -sh $(CURDIR)/$$target
 
 check: $(VENV)/.installed
 	@$(BIN)/ruff check .
