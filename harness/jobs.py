@@ -38,6 +38,7 @@ from harness.models.recipes import (
     seed_of,
     train_planned,
 )
+from harness.models.tokens import reading
 from harness.store import Key, Store, code_version, digest, read_json, write_json
 from harness.tasks import Documents, Task, TaskReference
 from harness.tasks.text import TextTask
@@ -173,7 +174,7 @@ def documents_of(setting: Setting) -> Documents:
 
 @lru_cache(maxsize=8)
 def _pool(setting: Setting, plan: PoolPlan) -> Pool:
-    return load_pool(plan, Store(setting.store))
+    return reading(load_pool(plan, Store(setting.store)), task_of(setting).heldout.tokenizer)
 
 
 def _members(setting: Setting, plan: VariantPlan) -> Pool:
