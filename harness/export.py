@@ -10,14 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from harness import jobs
-from harness.combinations import DropoutPass, OutputCombination, SingleModel, load_combination
+from harness.combinations import DropoutPass, OutputCombination, SingleModel
 from harness.combining import Linear
 from harness.errors import BadInput
 from harness.model_readme import model_readme
 from harness.models import forward
 from harness.models.architectures import TRAINABLE
 from harness.models.folders import load_folder
-from harness.models.recipes import load_pool
 from harness.models.weights import WEIGHTS, LazyWeights, module_with, save_network, saved_architecture
 from harness.planning import Options, make_plan
 from harness.results import Run
@@ -97,9 +96,7 @@ def _load(run: Run, variant: str, seed: int) -> tuple[Combination, Tensor, Path 
     built = jobs.built(store, planned)
     if built is None or built["status"] != "ok":
         raise BadInput(f"the weights of '{variant}' are not in {store.root}", place=str(run.folder), hint=again)
-    pool = load_pool(planned.pool, store)
-    members = pool if planned.positions is None else pool.subset(planned.positions)
-    combination = load_combination(store.path(planned.build_key), members)
+    combination = jobs.load_built(plan.setting, planned)
     inputs = plan.task.test.inputs[: plan.task.test.batch]
     shared = plan.task.tokenizer if isinstance(plan.task, TextTask) else None
     own = combination.parts()[0].tokenizer

@@ -10,7 +10,7 @@ import platform
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from torch import Tensor
 
 from harness import correlate, registry, scores, tasks
 from harness.combinations import MemberPart, OutputCombination, load_combination
-from harness.cost import counters, energy, latency, memory
+from harness.cost import counters
 from harness.evaluate import metrics
 from harness.evaluate.predictions import predict
 from harness.lm import evaluation
@@ -273,7 +273,7 @@ def build_variant(setting: Setting, plan: VariantPlan) -> None:
             write_json(folder / "built.json", {**built, "details": combination.details})
             combination.save(folder)
     if setting.task.kind == "images":
-        _evaluate(setting, plan, load_combination(store.path(plan.build_key), pool, device), cached)
+        _evaluate(setting, plan, load_built(setting, plan), cached)
 
 
 def _evaluate(setting: Setting, plan: VariantPlan, combination: Combination, cached: CachedPredictions) -> None:
@@ -306,11 +306,11 @@ def _run(combination: Combination, split: Split, cached: CachedPredictions) -> t
 def evaluate_variants(setting: Setting, plans: tuple[VariantPlan, ...]) -> None:
     """Score language models with lm-eval's tasks: all these variants in one pass over the models they share."""
     store = Store(setting.store)
-    todo = [plan for plan in plans if _is_built(store, plan) and not store.has(plan.evaluation_key)]
+    todo = [plan for plan in plans if is_built(store, plan) and not store.has(plan.evaluation_key)]
     if not todo:
         return
     shared: dict[str, MemberPart] = {}  # without it a member is in memory once for each rule that has it
-    combinations = [_load(setting, plan, shared) for plan in todo]
+    combinations = [load_built(setting, plan, shared) for plan in todo]
     task = task_of(setting)
     assert isinstance(task, TextTask)
     scored = evaluation.score_combinations(combinations, task)
@@ -341,7 +341,7 @@ def _write_evaluation(
         "params_stored": counters.parameters_stored(combination),
         "params_active": counters.parameters_active(combination),
     }
-    if not _why_not_run(setting, plan):
+    if not why_not_run(setting, plan):
         few = task.test.inputs[: min(task.test.batch, 50)]
         counts["flops_per_example"] = counters.flops_per_example(combination, few)
     with Store(setting.store).write(plan.evaluation_key) as folder:
@@ -359,7 +359,8 @@ def built(store: Store, plan: VariantPlan) -> dict[str, Any] | None:
     return record
 
 
-def _is_built(store: Store, plan: VariantPlan) -> bool:
+def is_built(store: Store, plan: VariantPlan) -> bool:
+    """Whether a variant was built, and applies."""
     record = built(store, plan)
     return record is not None and record["status"] == "ok"
 
@@ -380,7 +381,7 @@ def measures_of(store: Store, plan: VariantPlan) -> dict[str, np.ndarray]:
 def score_variant(setting: Setting, plan: VariantPlan, reference: VariantPlan) -> None:
     """Aggregates of one variant and seed, with intervals, paired with the reference's."""
     store = Store(setting.store)
-    if not _is_built(store, plan):
+    if not is_built(store, plan):
         return
     other = None if plan.build_key == reference.build_key else examples_of(store, reference)
     documents = documents_of(setting)
@@ -406,7 +407,7 @@ def summarise_variant(
 ) -> None:
     """Means over the seeds, with intervals over seeds and examples."""
     store = Store(setting.store)
-    if not all(_is_built(store, plan) for plan in plans):
+    if not all(is_built(store, plan) for plan in plans):
         return
     is_reference = all(p.build_key == r.build_key for p, r in zip(plans, references, strict=True))
     others = None if is_reference else [examples_of(store, plan) for plan in references]
@@ -416,115 +417,21 @@ def summarise_variant(
         write_json(folder / "summary.json", found)
 
 
-def _load(setting: Setting, plan: VariantPlan, shared: dict[str, MemberPart] | None = None) -> Combination:
+def load_built(setting: Setting, plan: VariantPlan, shared: dict[str, MemberPart] | None = None) -> Combination:
+    """A variant as it was built; ``shared`` as in ``load_combination``."""
     folder, device = Store(setting.store).path(plan.build_key), torch.device(setting.device)
     return load_combination(folder, _members(setting, plan), device, shared)
 
 
-def _why_not_run(setting: Setting, plan: VariantPlan) -> str | None:
+def why_not_run(setting: Setting, plan: VariantPlan) -> str | None:
     """Why a variant's cost cannot be measured on the task's windows: they are tokens, and not all its parts'."""
     if registry.get(plan.method).family not in ("single", "output"):
         return None  # a model made of members that read the task's tokens
     try:
-        check_tokens(_load(setting, plan).parts(), task_of(setting).test)
+        check_tokens(load_built(setting, plan).parts(), task_of(setting).test)
     except NotApplicable as reason:
         return str(reason)
     return None
-
-
-def measure_latency(setting: Setting, plan: VariantPlan, reference: VariantPlan) -> None:
-    """Time a variant beside the reference, one example alone and a full batch."""
-    store = Store(setting.store)
-    if not _is_built(store, plan):
-        return
-    if _why_not_run(setting, plan) or _why_not_run(setting, reference):
-        with store.write(plan.latency_key(reference)) as folder:
-            write_json(folder / "latency.json", {})
-        return
-    loads = partial(_load, setting, plan), partial(_load, setting, reference)
-    test = task_of(setting).test
-    batch = test.inputs[: test.batch]
-    alone = latency.measure(*loads, test.inputs[:1], seconds=0.15)
-    full = latency.measure(*loads, batch, seconds=0.25) if len(batch) > 1 else alone
-    with store.write(plan.latency_key(reference)) as folder:
-        found = {
-            "latency_ms_p50": alone.p50_ms,
-            "latency_ms_p95": alone.p95_ms,
-            "latency_ratio_p50": alone.ratio,
-            "latency_ratio_low": alone.ratio_low,
-            "latency_ratio_high": alone.ratio_high,
-            "throughput_per_s": len(batch) / full.p50_ms * 1000,
-            "throughput_ratio": full.ratio,
-            "throughput_ratio_low": full.ratio_low,
-            "throughput_ratio_high": full.ratio_high,
-            "rounds": alone.rounds,
-            "clock": alone.clock,
-        }
-        write_json(folder / "latency.json", found)
-
-
-def measure_memory(setting: Setting, plan: VariantPlan) -> None:
-    """Peak memory of this process, which is fresh, while it loads the variant and runs two full batches."""
-    store = Store(setting.store)
-    if not _is_built(store, plan):
-        return
-    test = task_of(setting).test
-    batches = test.inputs[: 2 * test.batch].split(test.batch)
-
-    def work() -> None:
-        combination = _load(setting, plan)
-        with torch.inference_mode():
-            for batch in batches:
-                combination.log_probs(batch)
-
-    if reason := _why_not_run(setting, plan):
-        record: dict[str, Any] = {"memory_source": f"unavailable: {reason}"}
-    else:
-        found = memory.peak_memory(work, torch.device(setting.device))
-        record = {
-            "peak_memory_bytes": found.peak_bytes,
-            "working_memory_bytes": found.working_bytes,
-            "memory_source": found.source,
-        }
-    with store.write(plan.memory_key) as folder:
-        write_json(folder / "memory.json", record)
-
-
-def why_no_energy(setting: Setting) -> str | None:
-    """Why the energy of a run's device cannot be measured; None if it can."""
-    return energy.why_unavailable(torch.device(setting.device))
-
-
-def measure_energy(setting: Setting, plan: VariantPlan) -> None:
-    """Energy of one example in full batches, over a window of some seconds, and how busy the device was."""
-    store, device = Store(setting.store), torch.device(setting.device)
-    if not _is_built(store, plan):
-        return
-    if reason := _why_not_run(setting, plan):
-        record: dict[str, Any] = {"energy_source": f"unavailable: {reason}"}
-    else:
-        idle = energy.idle_watts(device)  # before the variant is loaded, and once for all of them
-        combination, test = _load(setting, plan), task_of(setting).test
-        batch = test.inputs[: test.batch]
-
-        def work() -> None:
-            with torch.inference_mode():
-                combination.log_probs(batch)
-                if device.type == "cuda":
-                    torch.cuda.synchronize(device)
-
-        busy = energy.utilisation_meter_for(device)
-        if busy:
-            busy.start()
-        found = energy.per_example(energy.meter_for(device), idle, work, len(batch))
-        record = {
-            "energy_j_per_example": found.gross,
-            "energy_net_j_per_example": found.net,
-            "gpu_utilisation": busy.stop().value if busy else None,
-            "energy_source": found.source,
-        }
-    with store.write(plan.energy_key) as folder:
-        write_json(folder / "energy.json", record)
 
 
 @dataclass(frozen=True)

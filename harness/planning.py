@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from harness import jobs, registry
+from harness import jobs, measuring, registry
 from harness.cost.energy import WINDOW_SECONDS
 from harness.engine import Job
 from harness.errors import BadInput
@@ -220,16 +220,16 @@ def _jobs(plan: Plan) -> Iterator[PlannedJob]:
             yield PlannedJob(job, keys, "score")
             if seed == plan.seeds[0] and cost.latency:
                 keys = _unless_inapplicable(plan, variant, (variant.latency_key(reference),))
-                job = Job(f"{place}time {name}", jobs.measure_latency, against, after, kind="alone", cost=1.0)
+                job = Job(f"{place}time {name}", measuring.measure_latency, against, after, kind="alone", cost=1.0)
                 yield PlannedJob(job, keys, "time")
             if seed == plan.seeds[0] and cost.memory:
                 keys = _unless_inapplicable(plan, variant, (variant.memory_key,))
-                job = Job(f"{place}memory of {name}", jobs.measure_memory, arguments, (built,), kind="fresh", cost=0.9)
+                job = Job(f"{place}memory of {name}", measuring.measure_memory, arguments, (built,), "fresh", cost=0.9)
                 yield PlannedJob(job, keys, "memory")
-            if seed == plan.seeds[0] and cost.energy and jobs.why_no_energy(setting) is None:
+            if seed == plan.seeds[0] and cost.energy and measuring.why_no_energy(setting) is None:
                 keys = _unless_inapplicable(plan, variant, (variant.energy_key,))
                 seconds = 2 * WINDOW_SECONDS
-                job = Job(f"{place}energy of {name}", jobs.measure_energy, arguments, (built,), "alone", seconds)
+                job = Job(f"{place}energy of {name}", measuring.measure_energy, arguments, (built,), "alone", seconds)
                 yield PlannedJob(job, keys, "energy")
     references = tuple(plan.reference(seed) for seed in plan.seeds)
     for name in plan.variants[plan.seeds[0]]:

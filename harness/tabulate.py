@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from harness import correlate, environment, jobs, registry
+from harness import correlate, environment, jobs, measuring, registry
 from harness.cost import latency
 from harness.jobs import VariantPlan
 from harness.models.recipes import PoolPlan, Source, training_log
@@ -142,7 +142,7 @@ class _Table:
     def _why_no_energy(self, plan: VariantPlan) -> str:
         if not self.plan.suite.file.cost.energy:
             return "the suite does not ask for it"
-        if reason := jobs.why_no_energy(self.plan.setting):
+        if reason := measuring.why_no_energy(self.plan.setting):
             return reason
         failure = self.errors.get(f"seed {plan.seed}: energy of {plan.name}")
         return failure or "measured on the first seed only"

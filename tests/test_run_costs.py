@@ -2,7 +2,7 @@
 
 import pytest
 
-from harness import jobs, results, runner, tabulate
+from harness import measuring, results, runner, tabulate
 from harness.cost import energy
 from harness.cost.meters import Meter, Reading
 from harness.planning import Options, make_plan
@@ -108,7 +108,7 @@ def test_with_a_meter_every_variant_has_a_job_and_its_figures_are_consistent(fir
         assert row["energy_j_per_example"] == found["energy_j_per_example"]
         assert row["energy_j_per_correct"] == pytest.approx(found["energy_j_per_example"] / row["accuracy"])
         assert row["energy_source"].startswith("a meter; idle ")
-    assert jobs.why_no_energy(plan.setting) is None
+    assert measuring.why_no_energy(plan.setting) is None
     assert not planned(folder).missing()
     for cached in (energy.why_unavailable, energy.idle_watts):
         cached.cache_clear()

@@ -74,6 +74,8 @@ def test_the_contract_is_that_of_images_and_bits_per_byte(run):
     assert list(run.variants.columns) == list(results.VARIANT_COLUMNS)
     assert list(run.document_measures.columns) == list(results.MEASURE_COLUMNS)
     assert row(run, "member/index=0")["bits_per_byte"] > 0
+    scores = pd.read_parquet(run.folder / "scores.parquet")
+    assert not scores.duplicated(["variant", "seed", "metric"]).any()
     assert not any(run.variants["status"] == "failed"), run.variants["reason"].dropna().tolist()
 
 

@@ -42,8 +42,8 @@ def measure(candidate: Load, reference: Load, batch: Tensor, *, seconds: float) 
     A block's ratio is that of the two fastest calls, since whatever disturbs a call only adds to it. The ratio is the
     median over the blocks, with the interval of ``median_interval``. Every block loads both anew, in alternating order:
     where in memory weights lie makes one of two equal models faster by a per cent or two for as long as it lives
-    (Mytkowicz et al. 2009, "Producing wrong data without doing anything obviously wrong!"). Systems that take a third
-    of the time to load are loaded once; a block of those of which one call takes as long as a block is one round.
+    (Mytkowicz et al. 2009, "Producing wrong data without doing anything obviously wrong!"). Systems of which one
+    call takes as long as a block are loaded once, and a block is one round of them.
 
     On a CPU with one thread the ratio is that of processor times: they differ from those on the wall by the waits for
     a core that others use, which on a shared machine may be several times as long as the work.
@@ -52,13 +52,12 @@ def measure(candidate: Load, reference: Load, batch: Tensor, *, seconds: float) 
     loads = {"reference": reference, "candidate": candidate}
     begin = time.perf_counter()
     systems = {name: _warm(load, batch) for name, load in loads.items()}
-    kept = time.perf_counter() - begin > seconds / 3
     slow = sum(_timed(system, batch)[clock] for system in systems.values()) > seconds / BLOCKS
     ratios: list[float] = []
     own: list[float] = []
     while len(ratios) < BLOCKS and (len(ratios) < FEWEST_BLOCKS or time.perf_counter() - begin < seconds):
         order = list(loads) if len(ratios) % 2 == 0 else list(reversed(loads))
-        if not (slow or kept):
+        if not slow:
             systems.clear()  # so that the next are loaded into the same memory, in the other order
             systems = {name: _warm(loads[name], batch) for name in order}
         times = _block(systems, order, batch, 0.0 if slow else seconds / BLOCKS)

@@ -22,6 +22,9 @@ TIES, all that are ``>= kthvalue(n - int(density * n))``, which is one more, and
 Rescale = Literal["none", "inverse", "l1"]
 """What makes up for dropped entries: nothing, 1 / (probability to be kept), or the tensor's L1 norm restored."""
 
+L1_REMARK = "each tensor keeps the L1 norm it had, and not each entry its expected value"
+"""What may surprise in ``l1``."""
+
 Rows = Literal["outputs", "second_axis"]
 """What MAGPRUNE ranks together: all that feeds one output (its paper), or what differs in the second axis alone
 (mergekit); the two are one for matrices, not for convolutions."""

@@ -131,10 +131,15 @@ def tokenizer_of(folder: Path) -> Tokenizer | None:
     file = folder / "tokenizer.json"
     if not file.is_file():
         return None
+    return Tokenizer(_tokenizer_digest(file, file.stat().st_size, file.stat().st_mtime_ns), str(folder))
+
+
+@cache
+def _tokenizer_digest(file: Path, size: int, modified: int) -> str:
     does: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
     for setting in ("version", "padding", "truncation"):  # how it was last called, which makes no other tokens
         does.pop(setting, None)
-    return Tokenizer(digest(does), str(folder))
+    return digest(does)
 
 
 def check_folder(folder: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -30,7 +31,7 @@ def checkpoint_ensemble(
     checkpoints = last_checkpoints(ingredients, n)
     parts = [MemberPart(member, ingredients.device) for member in checkpoints]
     weights = uniform(len(parts))
-    details = {"checkpoints": [f"epoch {member.provenance['epochs']}" for member in checkpoints]}
+    details = {"checkpoints": epochs_of(checkpoints)}
     return OutputCombination(parts, Linear(weights) if rule == "linear" else LogLinear(weights), details)
 
 
@@ -41,3 +42,8 @@ def last_checkpoints(ingredients: Ingredients, n: int) -> tuple[Member, ...]:
     if n > len(ingredients.members):
         raise NotApplicable(f"the run kept {len(ingredients.members)} checkpoints, not {n}")
     return ingredients.members[-n:]
+
+
+def epochs_of(checkpoints: Sequence[Member]) -> list[str]:
+    """After which epochs they were kept, in words, for the report."""
+    return [f"epoch {member.provenance['epochs']}" for member in checkpoints]

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from harness.combinations import SingleModel
 from harness.merging.guards import check_mergeable
-from harness.methods.output.checkpoint_ensemble import last_checkpoints
+from harness.methods.output.checkpoint_ensemble import epochs_of, last_checkpoints
 from harness.methods.weights.uniform_soup import mean_of
 from harness.registry import method
 from harness.types import Ingredients
@@ -29,5 +29,5 @@ def checkpoint_average(ingredients: Ingredients, *, n: Annotated[int, Field(ge=1
     checkpoints = last_checkpoints(ingredients, n)
     check_mergeable(checkpoints)
     module = mean_of(checkpoints, ingredients)
-    details = {"checkpoints": [f"epoch {member.provenance['epochs']}" for member in checkpoints]}
+    details = {"checkpoints": epochs_of(checkpoints)}
     return SingleModel(checkpoints[0].architecture, module, details)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from harness.combinations import SingleModel
 from harness.evaluate.scaling import Scale
-from harness.merging.sparsify import Rescale, drop, uniform_draws
+from harness.merging.sparsify import L1_REMARK, Rescale, drop, uniform_draws
 from harness.merging.ties import DIALECTS, Divide
 from harness.methods.weights.ties import merge_sparse
 from harness.registry import method
@@ -59,5 +59,5 @@ def dare(
     def sparsify(tensor: Tensor, member: int, name: str) -> Tensor:
         return drop(tensor, density, uniform_draws(tensor.shape, seed, digests[member], name), how)
 
-    remarks = ["each tensor keeps the L1 norm it had, and not each entry its expected value"] if how == "l1" else []
+    remarks = [L1_REMARK] if how == "l1" else []
     return merge_sparse(ingredients, sparsify, rules, weights, scale, remarks=remarks, merge=merge, rescale=how)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from harness.combinations import SingleModel
 from harness.evaluate.scaling import Scale
-from harness.merging.sparsify import Rescale, Rows, drop, magprune_probabilities, uniform_draws
+from harness.merging.sparsify import L1_REMARK, Rescale, Rows, drop, magprune_probabilities, uniform_draws
 from harness.merging.ties import MERGEKIT, Divide
 from harness.methods.weights.ties import merge_sparse
 from harness.registry import method
@@ -68,7 +68,7 @@ def della(
 
     remarks = {
         "entries are ranked along the second axis alone, in convolutions too": rows == "second_axis",
-        "each tensor keeps the L1 norm it had, and not each entry its expected value": how == "l1",
+        L1_REMARK: how == "l1",
     }
     said = [words for words, holds in remarks.items() if holds]
     return merge_sparse(ingredients, sparsify, rules, weights, scale, remarks=said, merge=merge, rescale=how)

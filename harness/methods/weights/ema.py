@@ -9,7 +9,7 @@ from pydantic import Field
 from harness.combinations import SingleModel, merged_model
 from harness.merging.ema import exponential_average
 from harness.merging.guards import check_mergeable
-from harness.methods.output.checkpoint_ensemble import last_checkpoints
+from harness.methods.output.checkpoint_ensemble import epochs_of, last_checkpoints
 from harness.models.weights import load_module
 from harness.registry import method
 from harness.types import Ingredients
@@ -36,5 +36,5 @@ def ema(ingredients: Ingredients, *, decay: Annotated[float, Field(ge=0, le=1)] 
     else:
         weights = exponential_average([member.weights for member in checkpoints], decay)
         module = merged_model(last.architecture, weights, ingredients.train.inputs, ingredients.device)
-    details = {"checkpoints": [f"epoch {member.provenance['epochs']}" for member in checkpoints]}
+    details = {"checkpoints": epochs_of(checkpoints)}
     return SingleModel(last.architecture, module, details)

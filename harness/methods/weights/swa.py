@@ -8,7 +8,7 @@ from pydantic import Field
 
 from harness.combinations import SingleModel
 from harness.merging.guards import check_mergeable
-from harness.methods.output.checkpoint_ensemble import last_checkpoints
+from harness.methods.output.checkpoint_ensemble import epochs_of, last_checkpoints
 from harness.methods.weights.uniform_soup import mean_of
 from harness.registry import method
 from harness.types import Ingredients, NotApplicable
@@ -36,5 +36,5 @@ def swa(ingredients: Ingredients, *, from_epoch: Annotated[int, Field(ge=1)] = 1
     if not checkpoints:
         raise NotApplicable(f"no checkpoint from epoch {from_epoch} on: the last is {run[-1].provenance['epochs']}")
     check_mergeable(checkpoints)
-    details = {"checkpoints": [f"epoch {member.provenance['epochs']}" for member in checkpoints]}
+    details = {"checkpoints": epochs_of(checkpoints)}
     return SingleModel(run[-1].architecture, mean_of(checkpoints, ingredients), details)
