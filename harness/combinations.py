@@ -160,7 +160,8 @@ class OutputCombination(Combination):
     def log_probs(self, batch: Tensor) -> Tensor:
         if self.by_continuation:
             raise NotApplicable(f"{SEQUENCE_LEVEL} gives no probabilities of tokens")
-        return self.combine(torch.stack([part.log_probs(batch) for part in self._parts]))
+        first, *others = [part.log_probs(batch) for part in self._parts]
+        return self.combine(torch.stack([first, *others]) if others else first.unsqueeze(0))
 
     def parts(self) -> Sequence[MemberPart]:
         return self._parts

@@ -15,14 +15,14 @@ from typing import Any, Literal
 
 import torch
 
-Kind = Literal["shared", "alone", "fresh"]
+Kind = Literal["shared", "alone"]
 
 
 @dataclass(frozen=True)
 class Job:
     """One call of a top-level function with plain arguments.
 
-    ``kind``: "shared" runs beside other jobs, "alone" with no other (it is timed), "fresh" in a process of its own.
+    ``kind``: "shared" runs beside other jobs; "alone" measures, so it has a fresh process and no other job beside it.
     """
 
     name: str
@@ -69,8 +69,9 @@ class LocalEngine:
             os.environ.setdefault(variable, "1")
         pools = _Pools(self.workers, self.preload)
         try:
-            for kinds, slots in ((("shared", "fresh"), self.workers), (("alone",), 1)):
-                self._drain([job for job in jobs if job.kind in kinds], slots, pools, outcomes, progress)
+            slots: dict[Kind, int] = {"shared": self.workers, "alone": 1}
+            for kind, at_once in slots.items():
+                self._drain([job for job in jobs if job.kind == kind], at_once, pools, outcomes, progress)
         except BaseException:
             pools.kill()
             raise
@@ -160,8 +161,7 @@ class _Pools:
         raise RuntimeError("worker processes die as soon as they start")
 
     def _open(self, kind: Kind) -> ProcessPoolExecutor:
-        workers = 1 if kind == "alone" else self.workers
-        tasks = 1 if kind == "fresh" else None
+        workers, tasks = (1, 1) if kind == "alone" else (self.workers, None)
         self.pools[kind] = ProcessPoolExecutor(
             workers, mp_context=self.context, initializer=_prepare, max_tasks_per_child=tasks
         )

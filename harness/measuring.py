@@ -1,53 +1,51 @@
-"""The jobs of a run that measure what a built variant costs: time, memory and energy."""
+"""The jobs of a run that measure what a built variant costs: memory, time and energy, in a process of its own."""
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
 from harness.cost import energy, latency, memory
-from harness.jobs import Setting, VariantPlan, is_built, load_built, task_of, why_not_run
-from harness.store import Store, write_json
+from harness.cost.meters import Reading
+from harness.jobs import Setting, VariantPlan, is_built, load_built, machine, task_of, why_not_run
+from harness.store import Key, Store, read_json, write_json
+
+Cost = Literal["memory", "latency", "energy"]
+"""What is measured, in this order: a process has a peak of memory to tell of only as long as it is fresh."""
 
 
-def measure_latency(setting: Setting, plan: VariantPlan, reference: VariantPlan) -> None:
-    """Time a variant beside the reference, one example alone and a full batch."""
+def key(cost: Cost, plan: VariantPlan, reference: VariantPlan) -> Key:
+    """The key of one measured cost of a variant."""
+    keys = {"memory": plan.memory_key, "latency": plan.latency_key(reference), "energy": plan.energy_key}
+    return keys[cost]
+
+
+def measure_variant(setting: Setting, plan: VariantPlan, reference: VariantPlan, costs: tuple[Cost, ...]) -> None:
+    """Measure these costs of a variant, but for those that are in the store already."""
     store = Store(setting.store)
     if not is_built(store, plan):
         return
-    if why_not_run(setting, plan) or why_not_run(setting, reference):
-        with store.write(plan.latency_key(reference)) as folder:
-            write_json(folder / "latency.json", {})
-        return
-    loads = partial(load_built, setting, plan), partial(load_built, setting, reference)
-    test = task_of(setting).test
-    batch = test.inputs[: test.batch]
-    alone = latency.measure(*loads, test.inputs[:1], seconds=0.15)
-    full = latency.measure(*loads, batch, seconds=0.25) if len(batch) > 1 else alone
-    with store.write(plan.latency_key(reference)) as folder:
-        found = {
-            "latency_ms_p50": alone.p50_ms,
-            "latency_ms_p95": alone.p95_ms,
-            "latency_ratio_p50": alone.ratio,
-            "latency_ratio_low": alone.ratio_low,
-            "latency_ratio_high": alone.ratio_high,
-            "throughput_per_s": len(batch) / full.p50_ms * 1000,
-            "throughput_ratio": full.ratio,
-            "throughput_ratio_low": full.ratio_low,
-            "throughput_ratio_high": full.ratio_high,
-            "rounds": alone.rounds,
-            "clock": alone.clock,
-        }
-        write_json(folder / "latency.json", found)
+    reason = why_not_run(setting, plan) or why_not_run(setting, reference)
+    for cost in costs:
+        if store.has(key(cost, plan, reference)):
+            continue
+        if reason:
+            record: dict[str, Any] = {} if cost == "latency" else {f"{cost}_source": f"unavailable: {reason}"}
+        elif cost == "memory":
+            record = _memory(setting, plan)
+        elif cost == "latency":
+            record = _latency(setting, plan, reference)
+        else:
+            record = _energy(setting, plan)
+        with store.write(key(cost, plan, reference)) as folder:
+            write_json(folder / f"{cost}.json", record)
 
 
-def measure_memory(setting: Setting, plan: VariantPlan) -> None:
-    """Peak memory of this process, which is fresh, while it loads the variant and runs two full batches."""
-    store = Store(setting.store)
-    if not is_built(store, plan):
-        return
+def _memory(setting: Setting, plan: VariantPlan) -> dict[str, Any]:
+    """Peak memory while this process loads the variant and runs two full batches."""
     test = task_of(setting).test
     batches = test.inputs[: 2 * test.batch].split(test.batch)
 
@@ -57,17 +55,39 @@ def measure_memory(setting: Setting, plan: VariantPlan) -> None:
             for batch in batches:
                 combination.log_probs(batch)
 
-    if reason := why_not_run(setting, plan):
-        record: dict[str, Any] = {"memory_source": f"unavailable: {reason}"}
-    else:
-        found = memory.peak_memory(work, torch.device(setting.device))
-        record = {
-            "peak_memory_bytes": found.peak_bytes,
-            "working_memory_bytes": found.working_bytes,
-            "memory_source": found.source,
-        }
-    with store.write(plan.memory_key) as folder:
-        write_json(folder / "memory.json", record)
+    found = memory.peak_memory(work, torch.device(setting.device))
+    return {
+        "peak_memory_bytes": found.peak_bytes,
+        "working_memory_bytes": found.working_bytes,
+        "memory_source": found.source,
+    }
+
+
+def _latency(setting: Setting, plan: VariantPlan, reference: VariantPlan) -> dict[str, Any]:
+    """Times beside the reference, of one example alone and of a full batch."""
+    device, test = torch.device(setting.device), task_of(setting).test
+    batch = test.inputs[: test.batch]
+    measure = partial(
+        latency.measure, partial(load_built, setting, plan), partial(load_built, setting, reference), device=device
+    )
+    alone = measure(test.inputs[:1], seconds=0.15)
+    full = measure(batch, seconds=0.25) if len(batch) > 1 else alone
+    return {
+        "latency_ms_p50": alone.p50_ms,
+        "latency_ms_p95": alone.p95_ms,
+        "latency_ratio_p50": alone.ratio,
+        "latency_ratio_low": alone.ratio_low,
+        "latency_ratio_high": alone.ratio_high,
+        "throughput_per_s": len(batch) / full.p50_ms * 1000,
+        "throughput_ratio": full.ratio,
+        "throughput_ratio_low": full.ratio_low,
+        "throughput_ratio_high": full.ratio_high,
+        "rounds": alone.rounds,
+        "clock": alone.clock,
+        "batch": len(batch),
+        "measured": datetime.now(UTC).isoformat(timespec="seconds"),
+        **latency.conditions(device),
+    }
 
 
 def why_no_energy(setting: Setting) -> str | None:
@@ -75,33 +95,39 @@ def why_no_energy(setting: Setting) -> str | None:
     return energy.why_unavailable(torch.device(setting.device))
 
 
-def measure_energy(setting: Setting, plan: VariantPlan) -> None:
+def idle_key(setting: Setting) -> Key:
+    """The key of the power that the run's device uses when idle."""
+    return Key.of("idle", code="harness.cost.energy", device=setting.device, machine=machine())
+
+
+def measure_idle(setting: Setting) -> None:
+    """Power of the idle device over one window: once for all variants, before any of them is measured."""
+    found = energy.idle_watts(torch.device(setting.device))
+    with Store(setting.store).write(idle_key(setting)) as folder:
+        write_json(folder / "idle.json", {"watts": found.value, "source": found.source, "note": found.note})
+
+
+def _energy(setting: Setting, plan: VariantPlan) -> dict[str, Any]:
     """Energy of one example in full batches, over a window of some seconds, and how busy the device was."""
     store, device = Store(setting.store), torch.device(setting.device)
-    if not is_built(store, plan):
-        return
-    if reason := why_not_run(setting, plan):
-        record: dict[str, Any] = {"energy_source": f"unavailable: {reason}"}
-    else:
-        idle = energy.idle_watts(device)  # before the variant is loaded, and once for all of them
-        combination, test = load_built(setting, plan), task_of(setting).test
-        batch = test.inputs[: test.batch]
+    known = read_json(store.path(idle_key(setting)) / "idle.json")
+    idle = Reading(known["watts"], "W", known["source"], known["note"])
+    combination, test = load_built(setting, plan), task_of(setting).test
+    batch = test.inputs[: test.batch]
 
-        def work() -> None:
-            with torch.inference_mode():
-                combination.log_probs(batch)
-                if device.type == "cuda":
-                    torch.cuda.synchronize(device)
+    def work() -> None:
+        with torch.inference_mode():
+            combination.log_probs(batch)
+            if device.type == "cuda":
+                torch.cuda.synchronize(device)
 
-        busy = energy.utilisation_meter_for(device)
-        if busy:
-            busy.start()
-        found = energy.per_example(energy.meter_for(device), idle, work, len(batch))
-        record = {
-            "energy_j_per_example": found.gross,
-            "energy_net_j_per_example": found.net,
-            "gpu_utilisation": busy.stop().value if busy else None,
-            "energy_source": found.source,
-        }
-    with store.write(plan.energy_key) as folder:
-        write_json(folder / "energy.json", record)
+    busy = energy.utilisation_meter_for(device)
+    if busy:
+        busy.start()
+    found = energy.per_example(energy.meter_for(device), idle, work, len(batch))
+    return {
+        "energy_j_per_example": found.gross,
+        "energy_net_j_per_example": found.net,
+        "gpu_utilisation": busy.stop().value if busy else None,
+        "energy_source": found.source,
+    }

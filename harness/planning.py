@@ -14,6 +14,7 @@ from harness.cost.energy import WINDOW_SECONDS
 from harness.engine import Job
 from harness.errors import BadInput
 from harness.jobs import Data, Setting, StudyPlan, VariantPlan
+from harness.measuring import Cost
 from harness.models.architectures import TRAINABLE, check_options
 from harness.models.recipes import FolderPlan, PoolPlan, Source, TrainingPlan, plan_folders, plan_pool
 from harness.models.training import usual_schedule
@@ -21,6 +22,7 @@ from harness.store import Key, Store
 from harness.suite import HfPool, Suite, TrainPool, Variant, fetched
 from harness.tasks import Task, pretrained
 
+SECONDS_PER_COST: dict[Cost, float] = {"memory": 0.3, "latency": 0.7, "energy": WINDOW_SECONDS + 1}
 SECONDS_PER_INPUT = {"images": 2.5e-4, "text": 0.012}
 """Of training, expected, for the order of jobs and the time left; the display corrects it by what it sees."""
 
@@ -71,6 +73,14 @@ class Plan:
         """The jobs whose artefacts are not all in the store."""
         store = self.store
         return [planned for planned in self.jobs if not all(store.has(key) for key in planned.keys)]
+
+    def renew_noise(self) -> None:
+        """Where anything is to be timed, forget how the reference was timed against itself: it is timed again."""
+        reference = self.reference(self.seeds[0])
+        timings = {variant.latency_key(reference) for variant in self.variants[self.seeds[0]].values()}
+        wanted = {key for planned in self.missing() for key in planned.keys if not self.store.has(key)}
+        if timings & wanted:
+            self.store.remove(reference.latency_key(reference))
 
 
 def make_plan(suite: Suite, options: Options) -> Plan:
@@ -182,7 +192,7 @@ def planned_jobs(plan: Plan) -> list[PlannedJob]:
 
 
 def _jobs(plan: Plan) -> Iterator[PlannedJob]:
-    setting, cost = plan.setting, plan.suite.file.cost
+    setting, costs = plan.setting, _costs(plan)
     used = {
         *((seed, v.pool.name) for seed in plan.seeds for v in plan.variants[seed].values()),
         *((study.seed, study.pool.name) for study in plan.studies),
@@ -201,6 +211,10 @@ def _jobs(plan: Plan) -> Iterator[PlannedJob]:
     images = setting.task.kind == "images"
     if not images:
         yield from _pass_jobs(plan, passes)
+    idle = ("idle power",) if "energy" in costs else ()
+    for name in idle:
+        job = Job(name, measuring.measure_idle, {"setting": setting}, kind="alone", cost=WINDOW_SECONDS)
+        yield PlannedJob(job, (measuring.idle_key(setting),), "measure")
     for seed in plan.seeds:
         reference = plan.reference(seed)
         for name, variant in plan.variants[seed].items():
@@ -218,19 +232,13 @@ def _jobs(plan: Plan) -> Iterator[PlannedJob]:
             keys = _unless_inapplicable(plan, variant, (variant.score_key(reference),))
             job = Job(f"{place}score {name}", jobs.score_variant, against, (*after, *passed), cost=0.1)
             yield PlannedJob(job, keys, "score")
-            if seed == plan.seeds[0] and cost.latency:
-                keys = _unless_inapplicable(plan, variant, (variant.latency_key(reference),))
-                job = Job(f"{place}time {name}", measuring.measure_latency, against, after, kind="alone", cost=1.0)
-                yield PlannedJob(job, keys, "time")
-            if seed == plan.seeds[0] and cost.memory:
-                keys = _unless_inapplicable(plan, variant, (variant.memory_key,))
-                job = Job(f"{place}memory of {name}", measuring.measure_memory, arguments, (built,), "fresh", cost=0.9)
-                yield PlannedJob(job, keys, "memory")
-            if seed == plan.seeds[0] and cost.energy and measuring.why_no_energy(setting) is None:
-                keys = _unless_inapplicable(plan, variant, (variant.energy_key,))
-                seconds = 2 * WINDOW_SECONDS
-                job = Job(f"{place}energy of {name}", measuring.measure_energy, arguments, (built,), "alone", seconds)
-                yield PlannedJob(job, keys, "energy")
+            if seed == plan.seeds[0] and costs:
+                keys = _unless_inapplicable(plan, variant, tuple(measuring.key(c, variant, reference) for c in costs))
+                arguments = {**against, "costs": costs}
+                needs = (*after, *idle)
+                seconds = sum(SECONDS_PER_COST[cost] for cost in costs)
+                job = Job(f"{place}measure {name}", measuring.measure_variant, arguments, needs, "alone", seconds)
+                yield PlannedJob(job, keys, "measure")
     references = tuple(plan.reference(seed) for seed in plan.seeds)
     for name in plan.variants[plan.seeds[0]]:
         plans = tuple(plan.variants[seed][name] for seed in plan.seeds)
@@ -241,6 +249,14 @@ def _jobs(plan: Plan) -> Iterator[PlannedJob]:
         arguments = {"setting": setting, "plans": plans, "references": references}
         job = Job(f"summary of {name}", jobs.summarise_variant, arguments, scored, cost=0.2)
         yield PlannedJob(job, keys, "score")
+
+
+def _costs(plan: Plan) -> tuple[Cost, ...]:
+    """What is measured of every variant on the first seed: what the suite asks for and the device has a meter for."""
+    asked = plan.suite.file.cost
+    energy = asked.energy and measuring.why_no_energy(plan.setting) is None
+    wanted: dict[Cost, bool] = {"memory": asked.memory, "latency": asked.latency, "energy": energy}
+    return tuple(cost for cost, is_wanted in wanted.items() if is_wanted)
 
 
 def _pass_jobs(plan: Plan, passes: dict[tuple[int, str], str]) -> Iterator[PlannedJob]:

@@ -167,8 +167,9 @@ RUN_FIELDS = {
     "pools": "{pool: {kind, architectures, members, seeds: {seed: {train_seconds, members: [{name, ...}]}}}}",
     "summary": "{variants, ok, not_applicable, failed, jobs_run, jobs_reused, predict_seconds, combine_seconds, "
     "output_variants, ...}",
-    "noise": "{latency_ratio, low, high, throughput_ratio, throughput_low, throughput_high, rounds, clock}: the "
-    "reference timed against itself, first seed; null where no times were taken. clock: processor or wall",
+    "noise": "{latency_ratio, low, high, throughput_ratio, throughput_low, throughput_high, rounds, clock, batch, "
+    "threads, cores, sm_mhz, memory_mhz, measured}: the reference timed against itself, whenever anything is timed, "
+    "first seed; null where no times were taken. clock: processor or wall; cores: those it might use; *_mhz: of a GPU",
     "warnings": "sentences a reader should know",
 }
 """The fields of run.json."""

@@ -32,6 +32,7 @@ def run(plan: Plan, progress: Progress) -> Path:
     """Run what is missing and write the results; returns the run's folder, which ``latest`` then points to."""
     started, begin = datetime.now(UTC), time.perf_counter()
     store = plan.store
+    plan.renew_noise()
     todo = plan.missing()
     title = f"{plan.suite.file.suite}: {len(plan.variants[plan.seeds[0]])} variants, {len(plan.seeds)} seeds"
     engine = LocalEngine(preload=PRELOAD[plan.setting.task.kind])

@@ -103,6 +103,10 @@ class Store:
     def has(self, key: Key) -> bool:
         return (self.path(key) / MANIFEST).is_file()
 
+    def remove(self, key: Key) -> None:
+        """Forget an artefact; nothing happens if it is not there."""
+        shutil.rmtree(self.path(key), ignore_errors=True)
+
     @contextmanager
     def write(self, key: Key) -> Iterator[Path]:
         """A temporary folder to fill; it becomes the artefact when the block ends without an error."""

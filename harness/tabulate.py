@@ -6,7 +6,7 @@ import json
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pandas as pd
 
@@ -113,10 +113,9 @@ class _Table:
     def _measured(self, plan: VariantPlan, reference: VariantPlan, accuracy: float) -> dict[str, Any]:
         """Times, memory and energy, which only the first seed has; a measurement that failed leaves its cells empty."""
         found: dict[str, Any] = {}
-        keys = {"latency": plan.latency_key(reference), "memory": plan.memory_key, "energy": plan.energy_key}
-        for name, key in keys.items():
-            if self.store.has(key):
-                found |= read_json(self.store.path(key) / f"{name}.json")
+        for cost in get_args(measuring.Cost):
+            if self.store.has(key := measuring.key(cost, plan, reference)):
+                found |= read_json(self.store.path(key) / f"{cost}.json")
         if "latency_ratio_p50" in found:
             found["latency_verdict"] = self._latency_verdict(plan, reference, found)
             found["money_per_million_examples"] = self._money(found["throughput_per_s"])
@@ -126,7 +125,7 @@ class _Table:
         if "memory_source" not in found:
             asked = self.plan.suite.file.cost.memory
             why = "measured on the first seed only" if asked else "the suite does not ask for it"
-            reason = self.errors.get(f"seed {plan.seed}: memory of {plan.name}", why)
+            reason = self.errors.get(f"seed {plan.seed}: measure {plan.name}", why)
             found["memory_source"] = f"unavailable: {reason}"
         return found
 
@@ -144,7 +143,7 @@ class _Table:
             return "the suite does not ask for it"
         if reason := measuring.why_no_energy(self.plan.setting):
             return reason
-        failure = self.errors.get(f"seed {plan.seed}: energy of {plan.name}")
+        failure = self.errors.get(f"seed {plan.seed}: measure {plan.name}")
         return failure or "measured on the first seed only"
 
     def _money(self, per_second: float) -> float | None:
@@ -361,7 +360,8 @@ def noise(plan: Plan, store: Store) -> dict[str, Any] | None:
         "rounds": "rounds",
         "clock": "clock",
     }
-    return {name: found[of] for name, of in names.items()}
+    conditions = ("batch", "threads", "cores", "sm_mhz", "memory_mhz", "measured")
+    return {name: found[of] for name, of in names.items()} | {key: found[key] for key in conditions if key in found}
 
 
 def _pool_record(plan: Plan, name: str, store: Store) -> dict[str, Any]:

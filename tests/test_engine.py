@@ -64,17 +64,28 @@ def test_a_process_that_dies_fails_its_own_job_and_no_other():
     assert [outcomes[f"fine {i}"].value for i in range(6)] == [0, 2, 4, 6, 8, 10]
 
 
-def test_jobs_run_after_what_they_need_and_timed_ones_after_all_others(tmp_path):
+def note_process(path):
+    with open(path, "a") as file:
+        file.write(f"{os.getpid()}\n")
+
+
+def test_every_measurement_has_a_fresh_process(tmp_path):
+    path = tmp_path / "processes"
+    outcomes, _ = run(*(Job(f"alone {i}", note_process, {"path": path}, kind="alone") for i in range(3)))
+    assert all(outcome.error is None for outcome in outcomes.values())
+    assert len(set(path.read_text().split())) == 3
+
+
+def test_jobs_run_after_what_they_need_and_measurements_after_all_others(tmp_path):
     path = tmp_path / "order"
     words = {"c": ("b",), "b": ("a",), "a": ()}
     jobs = [Job(w, note, {"path": path, "word": w}, needs=n, cost=i) for i, (w, n) in enumerate(words.items())]
     alone = [Job(f"alone {i}", note, {"path": path, "word": f"alone {i}"}, kind="alone", cost=9) for i in range(2)]
-    fresh = [Job("fresh", note, {"path": path, "word": "fresh"}, needs=("c",), kind="fresh")]
-    outcomes, _ = run(*alone, *jobs, *fresh)
+    outcomes, _ = run(*alone, *jobs)
     assert all(outcome.error is None for outcome in outcomes.values())
     order = path.read_text().splitlines()
-    assert order[:4] == ["a", "b", "c", "fresh"]
-    assert sorted(order[4:]) == ["alone 0", "alone 1"]
+    assert order[:3] == ["a", "b", "c"]
+    assert sorted(order[3:]) == ["alone 0", "alone 1"]
 
 
 def test_what_is_needed_and_was_not_asked_to_run_counts_as_there():
@@ -90,5 +101,5 @@ def test_each_run_imports_what_it_asks_for_although_another_came_before():
     """The fork server of the first run would go on without the module."""
     for preload in ((), ("wave",)):
         engine = LocalEngine(workers=1, preload=preload)
-        outcome = engine.run([Job("job", is_imported, {"name": "wave"}, kind="fresh")], lambda *_: None)["job"]
+        outcome = engine.run([Job("job", is_imported, {"name": "wave"}, kind="alone")], lambda *_: None)["job"]
         assert outcome.value is bool(preload)

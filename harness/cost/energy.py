@@ -45,9 +45,8 @@ def why_unavailable(device: torch.device) -> str | None:
     return found.note if found.value is None else None
 
 
-@lru_cache
 def idle_watts(device: torch.device) -> Reading:
-    """What the device uses while this process does nothing, over one window; measured once by each process."""
+    """What the device uses while this process does nothing, over one window."""
     found, seconds, _ = window(meter_for(device), lambda: time.sleep(0.1))
     value = None if found.value is None else found.value / seconds
     return Reading(value, "W", found.source, found.note)

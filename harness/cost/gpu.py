@@ -21,6 +21,20 @@ def uuids_of(device: torch.device) -> list[str]:
     return nvml.uuids_of(index, str(uuid), os.environ.get("CUDA_VISIBLE_DEVICES"))
 
 
+def clocks(device: torch.device) -> dict[str, float | str]:
+    """What the driver says of the device's clocks now, MHz; a sentence in the place of what it does not say."""
+    try:
+        opened = nvml.Device(uuids_of(device))
+    except Unavailable as reason:
+        return {"sm_mhz": f"unavailable: {reason}"}
+    try:
+        return {"sm_mhz": opened.clock("sm"), "memory_mhz": opened.clock("memory")}
+    except Unavailable as reason:
+        return {"sm_mhz": f"unavailable: {reason}"}
+    finally:
+        opened.close()
+
+
 class _DeviceMeter(Meter):
     """A meter that holds an NVML device, and perhaps a poll, while it measures.
 

@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import math
+import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
 from scipy import stats
 from torch import Tensor
 
+from harness.cost.gpu import clocks
 from harness.types import Combination
 
 Load = Callable[[], Combination]
 Time = dict[str, float]
 """Seconds of one call, by clock."""
+Timed = Callable[[Combination], Time]
+CPU = torch.device("cpu")
 BLOCKS = 12
 FEWEST_BLOCKS = 6
 """So many observations have a distribution-free 95 % interval for their median."""
@@ -36,7 +42,9 @@ class Latency:
     ratio_high: float
 
 
-def measure(candidate: Load, reference: Load, batch: Tensor, *, seconds: float) -> Latency:
+def measure(
+    candidate: Load, reference: Load, batch: Tensor, *, seconds: float, device: torch.device = CPU
+) -> Latency:
     """Run reference and candidate in turn for about so long, loading included: 12 blocks of rounds, at least 6.
 
     A block's ratio is that of the two fastest calls, since whatever disturbs a call only adds to it. The ratio is the
@@ -48,19 +56,20 @@ def measure(candidate: Load, reference: Load, batch: Tensor, *, seconds: float) 
     On a CPU with one thread the ratio is that of processor times: they differ from those on the wall by the waits for
     a core that others use, which on a shared machine may be several times as long as the work.
     """
-    clock = "wall" if torch.cuda.is_available() or torch.get_num_threads() > 1 else "processor"
+    clock = "wall" if device.type == "cuda" or torch.get_num_threads() > 1 else "processor"
     loads = {"reference": reference, "candidate": candidate}
     begin = time.perf_counter()
-    systems = {name: _warm(load, batch) for name, load in loads.items()}
-    slow = sum(_timed(system, batch)[clock] for system in systems.values()) > seconds / BLOCKS
+    timed = partial(_timed, batch=batch, device=device)
+    systems = {name: _warm(load, timed) for name, load in loads.items()}
+    slow = sum(timed(system)[clock] for system in systems.values()) > seconds / BLOCKS
     ratios: list[float] = []
     own: list[float] = []
     while len(ratios) < BLOCKS and (len(ratios) < FEWEST_BLOCKS or time.perf_counter() - begin < seconds):
         order = list(loads) if len(ratios) % 2 == 0 else list(reversed(loads))
         if not slow:
             systems.clear()  # so that the next are loaded into the same memory, in the other order
-            systems = {name: _warm(loads[name], batch) for name in order}
-        times = _block(systems, order, batch, 0.0 if slow else seconds / BLOCKS)
+            systems = {name: _warm(loads[name], timed) for name in order}
+        times = _block(systems, order, timed, 0.0 if slow else seconds / BLOCKS)
         fastest = {name: min(call[clock] for call in calls) for name, calls in times.items()}
         ratios.append(fastest["candidate"] / fastest["reference"])
         own += [call["wall"] * 1000 for call in times["candidate"]]
@@ -87,29 +96,36 @@ def verdict(low: float, high: float, noise: tuple[float, float]) -> str:
     return "faster" if math.log(high) < -reach else "unclear"
 
 
-def _warm(load: Load, batch: Tensor) -> Combination:
+def conditions(device: torch.device) -> dict[str, Any]:
+    """What times were taken under: threads, the cores that this process may use, and a GPU's clocks in MHz."""
+    cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None
+    found: dict[str, Any] = {"threads": torch.get_num_threads(), "cores": cores}
+    return found | (clocks(device) if device.type == "cuda" else {})
+
+
+def _warm(load: Load, timed: Timed) -> Combination:
     system = load()
-    _timed(system, batch)  # the first call loads weights and chooses kernels
+    timed(system)  # the first call loads weights and chooses kernels
     return system
 
 
 def _block(
-    systems: dict[str, Combination], order: Sequence[str], batch: Tensor, seconds: float
+    systems: dict[str, Combination], order: Sequence[str], timed: Timed, seconds: float
 ) -> dict[str, list[Time]]:
     """Times of both systems in one round or more, each round in the other order than the one before."""
     times: dict[str, list[Time]] = {name: [] for name in order}
     begin = time.perf_counter()
     while not times[order[0]] or time.perf_counter() - begin < seconds:
         for name in order:
-            times[name].append(_timed(systems[name], batch))
+            times[name].append(timed(systems[name]))
         order = list(reversed(order))
     return times
 
 
-def _timed(system: Combination, batch: Tensor) -> Time:
+def _timed(system: Combination, batch: Tensor, device: torch.device) -> Time:
     with torch.inference_mode():
         wall, processor = time.perf_counter(), time.process_time()
         system.log_probs(batch)
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
         return {"processor": time.process_time() - processor, "wall": time.perf_counter() - wall}

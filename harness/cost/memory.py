@@ -33,7 +33,7 @@ def peak_memory(work: Callable[[], object], device: torch.device) -> Memory:
     """Run ``work`` and say how much memory it needed at its peak."""
     if device.type == "cuda":
         return _on_gpu(work, device)
-    torch.nn.functional.linear(torch.zeros(64, 64), torch.zeros(64, 64))  # libraries' own buffers are not the work's
+    _multiply(device)
     before = _resident()
     meter = ResidentPeak()
     meter.start()
@@ -45,15 +45,22 @@ def peak_memory(work: Callable[[], object], device: torch.device) -> Memory:
     return Memory(peak, max(0, peak - before), found.words)
 
 
+def _multiply(device: torch.device) -> None:
+    """Have the libraries take their own buffers (cuBLAS: 32 MiB on an H100), which are not the work's."""
+    torch.nn.functional.linear(torch.zeros(64, 64, device=device), torch.zeros(64, 64, device=device))
+
+
 def _on_gpu(work: Callable[[], object], device: torch.device) -> Memory:
     driver, allocator = DeviceMemory(device), CudaAllocator(device)
     driver.start()
+    _multiply(device)
+    before = torch.cuda.memory_allocated(device)
     allocator.start()
     try:
         work()
     finally:
         reserved, used = allocator.stop(), driver.stop()
-    peak, allocated = int(reserved.value or 0), allocator.allocated or 0
+    peak, allocated = int(reserved.value or 0), (allocator.allocated or before) - before
     if used.value is None:
         return Memory(peak, allocated, f"torch.cuda (nvml unavailable: {used.note})")
     return Memory(max(int(used.value), peak), allocated, f"nvml + torch.cuda ({used.note})")

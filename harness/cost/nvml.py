@@ -10,7 +10,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pynvml
 
@@ -85,6 +85,11 @@ class Device:
     def power(self) -> float:
         """Watts."""
         return call("nvmlDeviceGetPowerUsage", self.handle) / 1000
+
+    def clock(self, domain: Literal["sm", "memory"]) -> float:
+        """MHz at this moment."""
+        kind = {"sm": pynvml.NVML_CLOCK_SM, "memory": pynvml.NVML_CLOCK_MEM}[domain]
+        return float(call("nvmlDeviceGetClockInfo", self.handle, kind))
 
     def utilisation(self) -> float:
         """Per cent of the last sample period in which a kernel ran."""

@@ -108,11 +108,17 @@ def _noise(found: dict[str, Any] | None) -> str:
     if not found:
         return ""
     full = f"{found['throughput_ratio']:.3f} ({found['throughput_low']:.3f} to {found['throughput_high']:.3f})"
-    return (
+    words = (
         f"against itself the reference takes {found['latency_ratio']:.3f} times as long ({found['low']:.3f} to "
         f"{found['high']:.3f}) for one example and {full} for a full batch, {found['clock']} time; differences in "
         "latency that are not beyond this are called unclear"
     )
+    if "measured" not in found:  # a run of an earlier version
+        return words
+    threads = f"{found['threads']} thread{'s' if found['threads'] > 1 else ''}"
+    cores = f" on any of {len(found['cores'])} cores" if found["cores"] else ""
+    speed = f", GPU at {found['sm_mhz']:.0f} MHz" if isinstance(found.get("sm_mhz"), float) else ""
+    return f"{words}; full batches of {found['batch']}, {threads}{cores}{speed}, measured {found['measured']}"
 
 
 def _learned(evidence: Evidence) -> list[tuple[str, str]]:

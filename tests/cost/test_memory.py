@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from harness.cost import memory
+from tests.cost.deep import DEEP
 
 MEGABYTES = 300
 ROOT = Path(__file__).parents[2]
@@ -157,66 +158,17 @@ print(found.value - alone.value, "children" in found.note, "children" in alone.n
     assert (named, still) == ("True", "False")
 
 
-DEEP = """
-import json, sys, torch
-from pathlib import Path
-from torch import nn
-from harness.combinations import MemberPart, OutputCombination, SingleModel, load_combination
-from harness.combining import Linear
-from harness.cost.memory import peak_memory
-from harness.fitting import uniform
-from harness.models.architectures import ARCHITECTURES, build
-from harness.models.weights import LazyWeights, save_weights
-from harness.types import Architecture, Member, Pool
-
-torch.set_num_threads(1)
-ARCHITECTURES["deep"] = lambda **_: nn.Sequential(*(nn.Linear(400, 400) for _ in range(130)))
-architecture, folder = Architecture("deep"), Path(sys.argv[1])
-
-def member(i):
-    return Member(f"m{i}", architecture, LazyWeights(folder / f"{i}.safetensors"), "s", 0, {}, f"m{i}")
-
-def prepare():
-    for i in range(3):
-        module = build(architecture)
-        save_weights(module.state_dict(), folder / f"{i}.safetensors")
-    members = [member(i) for i in range(3)]
-    systems = {
-        "ensemble": OutputCombination([MemberPart(m) for m in members], Linear(uniform(3))),
-        "merge": SingleModel(architecture, module),
-        "member": OutputCombination([MemberPart(members[1])], Linear(uniform(1))),
-    }
-    for name, system in systems.items():
-        (folder / name).mkdir()
-        system.save(folder / name)
-    return sum(parameter.numel() * 4 for parameter in module.parameters())
-
-def needed(name):
-    def work():
-        found = load_combination(folder / name, pool, torch.device("cpu"))
-        with torch.inference_mode():
-            found.log_probs(torch.zeros(20, 400))
-    return peak_memory(work, torch.device("cpu")).working_bytes
-
-if sys.argv[2:] == ["prepare"]:
-    print(prepare())
-else:
-    pool = Pool("deep", "fine_tunes", tuple(member(i) for i in range(3)))
-    print(needed(sys.argv[2]))
-"""
-
-
 def deep(folder, what):
-    command = [sys.executable, "-c", DEEP, str(folder), what]
-    return int(subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=True).stdout)
+    command = [sys.executable, "-c", DEEP, str(folder), what, "cpu"]
+    return json.loads(subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=True).stdout)
 
 
 @linux
 def test_a_variant_needs_the_memory_of_the_models_it_holds_in_whatever_order_they_are_measured(tmp_path):
-    """Three members of 83 MB in many small tensors, each variant in a fresh process, as the engine has it."""
+    """Each variant in a fresh process, as the engine has it."""
     size = deep(tmp_path, "prepare")
     assert size > 80e6
-    found = {name: deep(tmp_path, name) for name in ("ensemble", "merge", "member")}
+    found = {name: deep(tmp_path, name)["working"] for name in ("ensemble", "merge", "member")}
     for name, models in (("ensemble", 3), ("merge", 1), ("member", 1)):
         assert found[name] == pytest.approx(models * size, rel=0.1), name
-    assert deep(tmp_path, "ensemble") == pytest.approx(found["ensemble"], rel=0.02)
+    assert deep(tmp_path, "ensemble")["working"] == pytest.approx(found["ensemble"], rel=0.02)
