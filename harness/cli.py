@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 from collections.abc import Sequence
 from datetime import UTC, date, datetime
@@ -34,7 +35,7 @@ Out = Annotated[Path, typer.Option(help="Folder of the results; artefacts are ke
 Only = Annotated[str | None, typer.Option(help="Only variants of this method or name ('linear*'), and the reference.")]
 Limit = Annotated[int | None, typer.Option(min=1, help="Only the first N test examples: a trial run, never a verdict.")]
 Seed = Annotated[int | None, typer.Option(min=0, help="This seed instead of the suite's.")]
-Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, or one of several GPUs such as cuda:1.")]
 Workers = Annotated[int | None, typer.Option(min=1, help="Worker processes; one for each core by default.")]
 
 
@@ -80,11 +81,13 @@ def plan(
     seed: Seed = None,
     device: Device = "auto",
     workers: Workers = None,
+    memory: Annotated[str | None, typer.Option(help="What batches and ensembles should fit in, such as 24GB; by "
+                                                    "default the suite's memory_budget, or all of the device.")] = None,
     policy: Annotated[Path | None, typer.Option(help="A policy file: can the suite decide its margins?")] = None,
     earlier: Annotated[Path | None, typer.Option("--from", help="With --policy: a run that says how much models "
                                                                 "differ; 10 % of answers by default.")] = None,
 ) -> None:
-    """Say what a run would do: its jobs, what is reused, and about how long the rest takes.
+    """Say what a run would do: its jobs, what is reused, about how long the rest takes, and what fits in memory.
 
     With --policy also whether its examples are enough to decide the policy's margins, rule by rule, and how many lack.
     """
@@ -92,6 +95,9 @@ def plan(
     from harness.planning import make_plan
     from harness.progress import duration
 
+    if policy is None and earlier is not None:
+        raise BadInput("--from goes with --policy")
+    room = None if memory is None else _bytes(memory)
     planned = make_plan(_suite(suite), _options(out, only, limit, seed, device, workers))
     missing = {job.job.name for job in planned.missing()}
     stages: dict[str, list[Any]] = {}
@@ -105,10 +111,31 @@ def plan(
     shared = sum(job.job.cost for job in planned.jobs if job.job.name in missing and job.job.kind != "alone")
     alone = sum(job.job.cost for job in planned.jobs if job.job.name in missing and job.job.kind == "alone")
     print(f"about {duration(shared / workers + alone)} with {workers} workers")
-    if policy is None and earlier is not None:
-        raise BadInput("--from goes with --policy")
+    _print_capacity(planned, room)
     if policy is not None:
         _print_power(planned, policy, earlier)
+
+
+def _bytes(text: str) -> int:
+    from harness.formats import read_bytes
+
+    try:
+        return read_bytes(text)
+    except ValueError as problem:
+        raise BadInput(f"bad --memory '{text}'; {problem}") from None
+
+
+def _print_capacity(planned: Any, memory: int | None) -> None:
+    from harness import capacity
+    from harness.formats import amount
+    from harness.terminal_table import print_table
+
+    budget = capacity.budget_of(planned, memory)
+    record = capacity.as_record(budget, list(capacity.capacities(planned, budget)))
+    print(f"\nwhat fits in {amount(budget.bytes)}B ({budget.source}), of which a process takes "
+          f"{amount(budget.process)}B before it holds any model")  # fmt: skip
+    rows = capacity.as_rows(record["pools"])
+    print_table(capacity.COLUMNS, rows, right=set(capacity.COLUMNS) - {"pool"})
 
 
 def _print_power(planned: Any, policy: Path, earlier: Path | None) -> None:
@@ -427,8 +454,8 @@ def _options(
 ) -> Any:
     from harness.planning import Options
 
-    if device not in ("auto", "cpu", "cuda"):
-        raise BadInput(f"unknown device '{device}'", given=device, choices=["auto", "cpu", "cuda"])
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", device):
+        raise BadInput(f"unknown device '{device}'", given=device, choices=["auto", "cpu", "cuda", "cuda:0"])
     return Options(out, only, limit, seed, device, workers)
 
 

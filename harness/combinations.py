@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -137,6 +137,22 @@ def _rate(layer: nn.Module) -> float | None:
     return rate if isinstance(rate, float) else None
 
 
+def stacked_log_probs(models: Sequence[Callable[[Tensor], Tensor]], batch: Tensor) -> Tensor:
+    """Predictions [M, N, C] of models that run one after another, each written to its place as soon as it is there.
+
+    (With a large vocabulary predictions are most of an ensemble's memory: a list that is stacked holds them twice.)
+    """
+    first = models[0](batch)
+    if len(models) == 1:
+        return first.unsqueeze(0)
+    stacked = first.new_empty((len(models), *first.shape))
+    stacked[0] = first
+    del first
+    for index, model in enumerate(models[1:], start=1):
+        stacked[index] = model(batch)
+    return stacked
+
+
 class OutputCombination(Combination):
     """An output rule over the predictions of several parts."""
 
@@ -160,8 +176,7 @@ class OutputCombination(Combination):
     def log_probs(self, batch: Tensor) -> Tensor:
         if self.by_continuation:
             raise NotApplicable(f"{SEQUENCE_LEVEL} gives no probabilities of tokens")
-        first, *others = [part.log_probs(batch) for part in self._parts]
-        return self.combine(torch.stack([first, *others]) if others else first.unsqueeze(0))
+        return self.combine(stacked_log_probs([part.log_probs for part in self._parts], batch))
 
     def parts(self) -> Sequence[MemberPart]:
         return self._parts
@@ -195,7 +210,7 @@ class SingleModel(Combination):
         self.details = dict(details or {})
 
     def log_probs(self, batch: Tensor) -> Tensor:
-        return self.parts()[0].log_probs(batch)
+        return forward.log_probs(self.module, batch)
 
     def parts(self) -> Sequence[Part]:
         return (ModelPart(str(self.architecture), self.module, f"in-memory-{id(self.module)}"),)

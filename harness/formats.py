@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+import re
 from typing import Any
 
 DASH = "–"
+UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
 MINUS = "−"
 
 
@@ -63,6 +65,30 @@ def amount(value: Any) -> str:
 def megabytes(value: Any) -> str:
     """Bytes in MB (1e6)."""
     return DASH if missing(value) else f"{value / 1e6:.0f} MB"
+
+
+def read_bytes(text: str | int) -> int:
+    """Bytes as people write them: 24000000000, 24_000_000_000, 24e9, 24GB, 80 GiB; ``ValueError`` for anything else."""
+    found = re.fullmatch(r"([0-9][0-9_]*\.?[0-9]*(?:e[0-9]+)?) *([kmgt]?i?)b?", str(text).strip().lower())
+    count = int(float(found[1].replace("_", "")) * UNITS.get(found[2], 0)) if found else 0
+    if not count:
+        raise ValueError("it should be an amount of memory, such as 24GB, 80GiB or 24e9")
+    return count
+
+
+def bytes_more(value: float) -> str:
+    """A difference in bytes, in words: 1.20 MB more."""
+    return f"{amount(abs(value))}B {'more' if value >= 0 else 'less'}"
+
+
+def joules(value: Any) -> str:
+    """Joules with a prefix: 12.3 mJ."""
+    if missing(value):
+        return DASH
+    for size, prefix in ((1, ""), (1e-3, "m"), (1e-6, "µ")):
+        if abs(value) >= size:
+            return _sign(f"{value / size:.3g} {prefix}J")
+    return _sign(f"{value:.2g} J")
 
 
 def seconds(value: Any) -> str:

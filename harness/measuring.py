@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any, Literal
 
 import torch
+from torch import Tensor
 
 from harness.cost import energy, latency, memory
 from harness.cost.meters import Reading
@@ -49,13 +51,14 @@ def _memory(setting: Setting, plan: VariantPlan) -> dict[str, Any]:
     test = task_of(setting).test
     batches = test.inputs[: 2 * test.batch].split(test.batch)
 
-    def work() -> None:
+    def work(batches: Sequence[Tensor]) -> None:
         combination = load_built(setting, plan)
         with torch.inference_mode():
             for batch in batches:
                 combination.log_probs(batch)
 
-    found = memory.peak_memory(work, torch.device(setting.device))
+    device = torch.device(setting.device)
+    found = memory.peak_memory(lambda: work(batches), device, warm_up=lambda: work(batches[:1]))
     return {
         "peak_memory_bytes": found.peak_bytes,
         "working_memory_bytes": found.working_bytes,

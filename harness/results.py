@@ -72,6 +72,7 @@ VARIANT_COLUMNS: dict[str, str] = {
     "throughput_ratio": "the same of a full batch",
     "peak_memory_bytes": "peak memory of a fresh process that only runs this",
     "working_memory_bytes": "the part of it above the idle process",
+    "predicted_memory_bytes": "working memory as predicted before anything ran; of plain sets of a pool's models",
     "memory_source": "where the memory figures come from",
     "energy_j_per_example": "joules per example in full batches, all that the device used (first seed)",
     "energy_net_j_per_example": "less what the idle device uses in the same time",
@@ -170,6 +171,9 @@ RUN_FIELDS = {
     "noise": "{latency_ratio, low, high, throughput_ratio, throughput_low, throughput_high, rounds, clock, batch, "
     "threads, cores, sm_mhz, memory_mhz, measured}: the reference timed against itself, whenever anything is timed, "
     "first seed; null where no times were taken. clock: processor or wall; cores: those it might use; *_mhz: of a GPU",
+    "capacity": "{budget_bytes, budget_source, process_bytes, pools: {pool: {models, batch, model_bytes, input_bytes, "
+    "bytes_of_one, bytes_of_all, largest_batch_of_one, largest_batch_of_all, largest_ensemble}}}: predicted; null "
+    "where memory is not asked for",
     "warnings": "sentences a reader should know",
 }
 """The fields of run.json."""

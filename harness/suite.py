@@ -13,6 +13,7 @@ from pydantic import Field
 
 from harness import registry, strict_yaml
 from harness.errors import BadInput
+from harness.formats import read_bytes
 from harness.store import digest
 from harness.strict_model import STRICT, read_model
 from harness.tasks import TaskReference, pretrained
@@ -146,6 +147,8 @@ class CostSpec(_Strict):
     memory: bool = True
     energy: bool = True
     """Measured where the device has a counter; elsewhere it takes no time."""
+    memory_budget: Annotated[int, pydantic.BeforeValidator(read_bytes)] | None = None
+    """What batches and ensembles should fit in, such as 24GB; by default all memory of the device."""
     price_per_gpu_hour: Positive | None = None
     """In any currency, for the money that a million examples cost on a GPU."""
 

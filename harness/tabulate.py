@@ -10,7 +10,7 @@ from typing import Any, get_args
 
 import pandas as pd
 
-from harness import correlate, environment, jobs, measuring, registry
+from harness import capacity, correlate, environment, jobs, measuring, registry
 from harness.cost import latency
 from harness.jobs import VariantPlan
 from harness.models.recipes import PoolPlan, Source, training_log
@@ -97,7 +97,7 @@ class _Table:
         row |= {"status": "ok", "build_seconds": built["build_seconds"]}
         row |= {key: evaluation.get(key) for key in (*COUNTED, *CALIBRATED)}
         row |= self._scores(plan.name, str(plan.seed), plan.score_key(reference), "score")
-        row |= self._measured(plan, reference, row["accuracy"])
+        row |= self._measured(plan, reference, row["accuracy"], row["params_stored"])
         return row
 
     def _scores(self, variant: str, seed: str, key: Key, name: str) -> dict[str, Any]:
@@ -110,7 +110,7 @@ class _Table:
             found |= {f"bits_per_byte_{end}": bits[end] for end in ("low", "high")}
         return found
 
-    def _measured(self, plan: VariantPlan, reference: VariantPlan, accuracy: float) -> dict[str, Any]:
+    def _measured(self, plan: VariantPlan, reference: VariantPlan, accuracy: float, stored: float) -> dict[str, Any]:
         """Times, memory and energy, which only the first seed has; a measurement that failed leaves its cells empty."""
         found: dict[str, Any] = {}
         for cost in get_args(measuring.Cost):
@@ -122,6 +122,8 @@ class _Table:
         joules = found.get("energy_j_per_example")
         if joules is not None and accuracy and self.plan.setting.task.kind == "images":
             found["energy_j_per_correct"] = joules / accuracy
+        if "working_memory_bytes" in found:
+            found["predicted_memory_bytes"] = capacity.predicted(self.plan, plan, stored)
         if "memory_source" not in found:
             asked = self.plan.suite.file.cost.memory
             why = "measured on the first seed only" if asked else "the suite does not ask for it"
@@ -253,6 +255,8 @@ def _tidy(variants: pd.DataFrame, measures: list[dict[str, Any]], source: str) -
 def _source(column: str, variants: pd.DataFrame) -> Any:
     if column in ("peak_memory_bytes", "working_memory_bytes"):
         return variants["memory_source"]
+    if column == "predicted_memory_bytes":
+        return "analytic"
     if column in COUNTED:
         return "counter"
     if column.startswith(("energy", "gpu")):
@@ -336,9 +340,17 @@ def _record(
         "pools": {name: _pool_record(plan, name, store) for name in plan.pools[plan.seeds[0]]},
         "summary": summary | _shared_passes(plan, store),
         "noise": noise(plan, store),
+        "capacity": _capacity(plan),
         "warnings": warnings,
         **{key: run_record[key] for key in ("run_id", "started", "wall_seconds", "engine")},
     }
+
+
+def _capacity(plan: Plan) -> dict[str, Any] | None:
+    if not plan.suite.file.cost.memory:
+        return None
+    budget = capacity.budget_of(plan)
+    return capacity.as_record(budget, list(capacity.capacities(plan, budget)))
 
 
 def noise(plan: Plan, store: Store) -> dict[str, Any] | None:

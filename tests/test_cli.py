@@ -85,7 +85,7 @@ def test_validate_lists_the_variants_and_plan_the_jobs(capsys, tmp_path):
     code, out, _ = call(capsys, "validate", path)
     assert (code, out.splitlines()) == (0, ["best_single", "linear"])
     code, out, _ = call(capsys, "plan", path, "--out", tmp_path / "results")
-    rows = {line.split()[0]: line.split()[1:] for line in out.splitlines()}
+    rows = {line.split()[0]: line.split()[1:] for line in out.splitlines() if line}
     assert code == 0
     assert rows["train"] == ["2", "0", "2"]
     assert rows["build"] == ["2", "0", "2"]

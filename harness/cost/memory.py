@@ -5,9 +5,12 @@ Meant for a fresh process: the peak of one that has done other work says nothing
 
 from __future__ import annotations
 
+import ctypes
+import gc
 import resource
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +23,10 @@ from harness.cost.meters import Meter, Poll, Reading
 _RUSAGE_UNIT = 1 if sys.platform == "darwin" else 1024
 
 
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
+"""Parameters of glibc's ``mallopt``."""
+
+
 @dataclass(frozen=True)
 class Memory:
     """Peak bytes, the part of them above the level before the work began, and where the figures come from."""
@@ -29,11 +36,34 @@ class Memory:
     source: str
 
 
-def peak_memory(work: Callable[[], object], device: torch.device) -> Memory:
-    """Run ``work`` and say how much memory it needed at its peak."""
-    if device.type == "cuda":
-        return _on_gpu(work, device)
-    _multiply(device)
+def peak_memory(
+    work: Callable[[], object], device: torch.device, warm_up: Callable[[], object] = lambda: None
+) -> Memory:
+    """Run ``work`` and say how much memory it needed at its peak.
+
+    ``warm_up`` is run before: what libraries take for themselves the first time that they are called with such shapes
+    (code, handles, workspaces: 17 MB for convolutions on a CPU, 32 MiB for cuBLAS on an H100) is not the work's.
+    """
+    with _freed_memory_returned():
+        return _on_gpu(work, device, warm_up) if device.type == "cuda" else _on_cpu(work, warm_up)
+
+
+def process_bytes(device: torch.device) -> int:
+    """What a process takes before it holds any model: this one's memory, or its CUDA context on a GPU.
+
+    0 where the driver does not tell.
+    """
+    if device.type != "cuda":
+        return _resident()
+    meter = DeviceMemory(device)
+    meter.start()
+    torch.zeros(1, device=device)
+    return int(meter.stop().value or 0)
+
+
+def _on_cpu(work: Callable[[], object], warm_up: Callable[[], object]) -> Memory:
+    warm_up()
+    gc.collect()
     before = _resident()
     meter = ResidentPeak()
     meter.start()
@@ -45,15 +75,12 @@ def peak_memory(work: Callable[[], object], device: torch.device) -> Memory:
     return Memory(peak, max(0, peak - before), found.words)
 
 
-def _multiply(device: torch.device) -> None:
-    """Have the libraries take their own buffers (cuBLAS: 32 MiB on an H100), which are not the work's."""
-    torch.nn.functional.linear(torch.zeros(64, 64, device=device), torch.zeros(64, 64, device=device))
-
-
-def _on_gpu(work: Callable[[], object], device: torch.device) -> Memory:
+def _on_gpu(work: Callable[[], object], device: torch.device, warm_up: Callable[[], object]) -> Memory:
     driver, allocator = DeviceMemory(device), CudaAllocator(device)
     driver.start()
-    _multiply(device)
+    warm_up()
+    gc.collect()
+    torch.cuda.empty_cache()
     before = torch.cuda.memory_allocated(device)
     allocator.start()
     try:
@@ -64,6 +91,26 @@ def _on_gpu(work: Callable[[], object], device: torch.device) -> Memory:
     if used.value is None:
         return Memory(peak, allocated, f"torch.cuda (nvml unavailable: {used.note})")
     return Memory(max(int(used.value), peak), allocated, f"nvml + torch.cuda ({used.note})")
+
+
+@contextmanager
+def _freed_memory_returned() -> Iterator[None]:
+    """Have glibc give back at once what a tensor held; without that a peak depends on the order of earlier ones.
+
+    Afterwards blocks of up to 32 MiB are kept again, which is where glibc's own rule ends up: it is the faster one.
+    """
+    _set_malloc(mmap_threshold=1 << 13, trim_threshold=0)
+    try:
+        yield
+    finally:
+        _set_malloc(mmap_threshold=1 << 25, trim_threshold=1 << 26)
+
+
+def _set_malloc(mmap_threshold: int, trim_threshold: int) -> None:
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # of glibc; others give memory back as they please
+    if mallopt:
+        mallopt(_M_MMAP_THRESHOLD, mmap_threshold)
+        mallopt(_M_TRIM_THRESHOLD, trim_threshold)
 
 
 class ResidentPeak(Meter):

@@ -10,8 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
+import numpy as np
+import pandas as pd
 
-from harness import formats
+from harness import capacity, formats
+from harness.formats import amount, bytes_more
 from harness.history import Entry, history
 from harness.report.answer import Answer, answer
 from harness.report.claims import Claim, as_json, claims
@@ -55,7 +58,7 @@ def _render(template: str, context: dict[str, Any]) -> str:
     environment.filters |= {
         name: getattr(formats, name)
         for name in (
-            "percent", "percent_interval", "points", "points_interval", "number", "ratio", "amount", "megabytes",
+            "percent", "percent_interval", "points", "points_interval", "number", "ratio", "joules", "megabytes",
             "seconds", "inline_code", "plain_text",
         )
     }  # fmt: skip
@@ -85,7 +88,9 @@ def _context(evidence: Evidence, said: Answer, found: list[Claim]) -> dict[str, 
         "history": _history(history(evidence.run)),
         "summary": record["summary"],
         "noise": _noise(record.get("noise")),
-        "energy": sorted(set(rows.get("energy_source", ())) - {""}),
+        "capacity": _capacity(record.get("capacity"), rows),
+        "joules": "energy_j_per_example" in rows and rows["energy_j_per_example"].notna().any(),
+        "energy": sorted({str(source).split("; window of")[0] for source in rows.get("energy_source", ())} - {""}),
         "json": lambda value: json.dumps(value, sort_keys=True),
     }
 
@@ -119,6 +124,28 @@ def _noise(found: dict[str, Any] | None) -> str:
     cores = f" on any of {len(found['cores'])} cores" if found["cores"] else ""
     speed = f", GPU at {found['sm_mhz']:.0f} MHz" if isinstance(found.get("sm_mhz"), float) else ""
     return f"{words}; full batches of {found['batch']}, {threads}{cores}{speed}, measured {found['measured']}"
+
+
+def _capacity(found: dict[str, Any] | None, rows: pd.DataFrame) -> dict[str, Any] | None:
+    """What was predicted to fit, and how far the prediction was from what was then measured."""
+    if not found or not found["pools"]:
+        return None
+    words = (
+        f"Predicted before the run, for {amount(found['budget_bytes'])}B ({found['budget_source']}), of which a "
+        f"process takes {amount(found['process_bytes'])}B before it holds any model: what one model and all of a "
+        "pool need on full batches, one after another; the largest batch that one and all can be given at once; the "
+        "largest ensemble on full batches."
+    )
+    both = rows.dropna(subset=["predicted_memory_bytes", "working_memory_bytes"])
+    if len(both):
+        more = (both["working_memory_bytes"] - both["predicted_memory_bytes"]).to_numpy()
+        worst = int((abs(more) / both["predicted_memory_bytes"].to_numpy()).argmax())
+        words += (
+            f" Measured after it, {len(both)} variants needed {bytes_more(float(np.median(more)))} than predicted in "
+            f"the median, and {both['variant'].iloc[worst]}, which is farthest off, {bytes_more(float(more[worst]))} "
+            f"than {amount(both['predicted_memory_bytes'].iloc[worst])}B."
+        )
+    return {"words": words, "columns": capacity.COLUMNS, "rows": capacity.as_rows(found["pools"])}
 
 
 def _learned(evidence: Evidence) -> list[tuple[str, str]]:

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from harness import stats
-from harness.results import ALL_SEEDS, Run
+from harness.results import ALL_SEEDS, VARIANT_COLUMNS, Run
 
 DRAWS = 4_000
 """Resamples of an interval that is made here; those of the table come from the run."""
@@ -20,7 +20,7 @@ class Evidence:
 
     def __init__(self, run: Run) -> None:
         self.run = run
-        table = run.variants
+        table = run.variants.reindex(columns=list(VARIANT_COLUMNS))  # a run of an earlier version has fewer
         self.rows = table[table["seed"] == ALL_SEEDS].reset_index(drop=True)
         self.ok = self.rows[self.rows["status"] == "ok"].reset_index(drop=True)
         self.by_name: dict[str, dict[str, Any]] = {row["variant"]: row for row in self.ok.to_dict("records")}

@@ -42,7 +42,7 @@ def needed(name):
         found = load_combination(folder / name, pool, device)
         with torch.inference_mode():
             found.log_probs(torch.zeros(20, 400))
-    found = peak_memory(work, device)
+    found = peak_memory(work, device, warm_up=work)
     return {"working": found.working_bytes, "peak": found.peak_bytes, "source": found.source}
 
 if sys.argv[2] == "prepare":

@@ -60,7 +60,7 @@ def test_the_allocator_is_exact_and_the_driver_sees_what_it_took():
     held = torch.ones(1000 * MEGABYTE, dtype=torch.uint8, device=GPU)
     time.sleep(0.1)
     seen, reserved = driver.stop(), allocator.stop()
-    assert allocator.allocated == pytest.approx(before + len(held), abs=512)
+    assert allocator.allocated == pytest.approx(before + len(held), abs=2 << 20)  # its blocks are whole pages of 2 MiB
     assert reserved.value >= allocator.allocated
     assert seen.source == "nvml", seen
     own = "this process" in seen.note

@@ -17,8 +17,8 @@ REPETITIONS = 20
 class Layers(Combination):
     """So many equal layers one after another: 24 take 20 % longer than 20."""
 
-    def __init__(self, count):
-        self.layers = torch.nn.ModuleList(torch.nn.Linear(128, 128) for _ in range(count)).eval()
+    def __init__(self, count, device):
+        self.layers = torch.nn.ModuleList(torch.nn.Linear(128, 128) for _ in range(count)).eval().to(device)
 
     def log_probs(self, batch):
         for layer in self.layers:
@@ -32,14 +32,15 @@ class Layers(Combination):
         raise NotImplementedError
 
 
+@pytest.mark.parametrize("device", [torch.device("cpu")] + [torch.device("cuda")] * torch.cuda.is_available(), ids=str)
 @pytest.mark.parametrize(("rows", "seconds"), [(1, 0.15), (250, 0.25)], ids=["one example", "a full batch"])
-def test_equal_systems_and_a_planted_slowdown(benchmark, rows, seconds):
-    batch = torch.randn(rows, 128)
+def test_equal_systems_and_a_planted_slowdown(benchmark, rows, seconds, device):
+    batch = torch.randn(rows, 128, device=device)
 
     def study():
         def measured(count):
-            loads = partial(Layers, count), partial(Layers, 20)
-            return [latency.measure(*loads, batch, seconds=seconds) for _ in range(REPETITIONS)]
+            loads = partial(Layers, count, device), partial(Layers, 20, device)
+            return [latency.measure(*loads, batch, seconds=seconds, device=device) for _ in range(REPETITIONS)]
 
         covered = sum(found.ratio_low <= 1 <= found.ratio_high for found in measured(20))
         return covered, sum(found.ratio_low > 1 for found in measured(24))

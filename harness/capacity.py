@@ -1,0 +1,159 @@
+"""What fits: the memory that a suite's pools will need, and the largest batch and ensemble within a budget of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+
+from harness import environment, registry
+from harness.cost.forecast import Need, need
+from harness.cost.memory import process_bytes
+from harness.formats import amount
+from harness.jobs import VariantPlan
+from harness.planning import Plan
+from harness.store import Key, read_json, write_json
+from harness.types import Architecture
+
+COLUMNS = ("pool", "models", "model", "input", "one needs", "all need", "batch of one", "batch of all", "ensemble")
+"""Of the table for people: see ``Capacity``."""
+
+
+@dataclass(frozen=True)
+class Budget:
+    """Bytes that may be used, and those that a process takes before it holds any model."""
+
+    bytes: int
+    source: str
+    process: int
+
+    @property
+    def room(self) -> int:
+        return self.bytes - self.process
+
+
+@dataclass(frozen=True)
+class Capacity:
+    """What the models of one pool need, and what fits within the budget; their largest architecture counts for all."""
+
+    pool: str
+    models: int
+    batch: int
+    """Inputs of a full batch of the suite."""
+    need: Need
+    largest_batch_of_one: int
+    largest_batch_of_all: int
+    largest_ensemble: int
+    """Models that fit on full batches."""
+
+    @property
+    def bytes_of_one(self) -> int:
+        return self.need.bytes(1, self.batch)
+
+    @property
+    def bytes_of_all(self) -> int:
+        return self.need.bytes(self.models, self.batch)
+
+
+def budget_of(plan: Plan, asked: int | None = None) -> Budget:
+    """What was asked for on the command line, else the suite's ``memory_budget``, else the memory of the device."""
+    process = process_bytes(torch.device(plan.setting.device))
+    if asked is not None:
+        return Budget(asked, "as asked", process)
+    if budget := plan.suite.file.cost.memory_budget:
+        return Budget(budget, "the suite's memory_budget", process)
+    is_gpu = plan.setting.device.startswith("cuda")
+    device = environment.devices()[torch.device(plan.setting.device).index or 0] if is_gpu else environment.machine()
+    return Budget(device["memory_bytes"], "all of the device", process)
+
+
+def capacities(plan: Plan, budget: Budget) -> Iterator[Capacity]:
+    """One for each pool whose needs can be told, in the suite's order."""
+    for name, pool in plan.pools[plan.seeds[0]].items():
+        models = sum(member.checkpoints for member in pool.members)
+        batch = min(plan.task.test.batch, len(plan.task.test.inputs))
+        found = [of for member in pool.members if (of := needed(plan, member.architecture))]
+        if len(found) < len(pool.members):
+            continue
+        largest = max(found, key=lambda one: one.bytes(models, batch))
+        yield Capacity(
+            name,
+            models,
+            batch,
+            largest,
+            largest.largest_batch(1, budget.room),
+            largest.largest_batch(models, budget.room),
+            largest.largest_ensemble(batch, budget.room),
+        )
+
+
+def needed(plan: Plan, architecture: Architecture) -> Need | None:
+    """What models of an architecture need on the suite's full batches; None where torch cannot tell without values.
+
+    Kept in the store, since it takes seconds.
+    """
+    test = plan.task.test
+    batch = test.inputs[: test.batch]
+    described = [architecture.name, dict(architecture.options)]
+    code, inputs = "harness.cost.forecast", [list(batch.shape), str(batch.dtype)]
+    key = Key.of("need", code=code, architecture=described, inputs=inputs)
+    if not plan.store.has(key):
+        try:
+            record = asdict(need(architecture, batch))
+        except RuntimeError:  # of fake tensors: an operation whose result depends on values
+            record = {}
+        with plan.store.write(key) as folder:
+            write_json(folder / "need.json", record)
+    record = read_json(plan.store.path(key) / "need.json")
+    return Need(**record) if record else None
+
+
+def predicted(plan: Plan, variant: VariantPlan, parameters: float) -> int | None:
+    """Working memory of a variant that is one model, or an ensemble of models, of its pool's one architecture.
+
+    None for every other: what a gate or a student needs is not known before it is built.
+
+    Args:
+        plan: the run's.
+        variant: one of its variants.
+        parameters: how many it turned out to store.
+    """
+    architectures = {member.architecture for member in variant.pool.members}
+    plain = registry.get(variant.method).family in ("single", "output", "weights") and variant.method != "mc_dropout"
+    if not plain or len(architectures) > 1 or not (one := needed(plan, architectures.pop())):
+        return None
+    models, rest = divmod(parameters, one.parameters)
+    batch = min(plan.task.test.batch, len(plan.task.test.inputs))
+    return one.bytes(int(models), batch) if models and not rest else None
+
+
+def as_record(budget: Budget, found: list[Capacity]) -> dict[str, Any]:
+    """JSON values for run.json."""
+    pools = {
+        one.pool: {
+            "models": one.models,
+            "batch": one.batch,
+            "model_bytes": one.need.weights,
+            "input_bytes": one.need.one,
+            "bytes_of_one": one.bytes_of_one,
+            "bytes_of_all": one.bytes_of_all,
+            "largest_batch_of_one": one.largest_batch_of_one,
+            "largest_batch_of_all": one.largest_batch_of_all,
+            "largest_ensemble": one.largest_ensemble,
+        }
+        for one in found
+    }
+    known = {"budget_bytes": budget.bytes, "budget_source": budget.source, "process_bytes": budget.process}
+    return {**known, "pools": pools}
+
+
+def as_rows(pools: Mapping[str, Mapping[str, Any]]) -> list[list[str]]:
+    """The pools of a record, as rows of ``COLUMNS``."""
+    sizes = ("model_bytes", "input_bytes", "bytes_of_one", "bytes_of_all")
+    counts = ("largest_batch_of_one", "largest_batch_of_all", "largest_ensemble")
+    return [
+        [name, str(one["models"]), *(f"{amount(one[key])}B" for key in sizes), *(f"{one[key]:,}" for key in counts)]
+        for name, one in pools.items()
+    ]
