@@ -97,11 +97,11 @@ def needed(plan: Plan, architecture: Architecture) -> Need | None:
     test = plan.task.test
     batch = test.inputs[: test.batch]
     described = [architecture.name, dict(architecture.options)]
-    code, inputs = "harness.cost.forecast", [list(batch.shape), str(batch.dtype)]
-    key = Key.of("need", code=code, architecture=described, inputs=inputs)
+    device, inputs = torch.device(plan.setting.device), [list(batch.shape), str(batch.dtype)]
+    key = Key.of("need", code="harness.cost.forecast", architecture=described, inputs=inputs, device=device.type)
     if not plan.store.has(key):
         try:
-            record = asdict(need(architecture, batch))
+            record = asdict(need(architecture, batch, device))
         except RuntimeError:  # of fake tensors: an operation whose result depends on values
             record = {}
         with plan.store.write(key) as folder:

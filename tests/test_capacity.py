@@ -97,7 +97,7 @@ def test_what_is_asked_for_goes_before_the_suite_and_the_suite_before_the_device
 def test_an_architecture_that_needs_values_to_run_has_no_prediction_and_the_rest_has(run, monkeypatch):
     plan, _ = run
 
-    def fails(architecture, inputs):
+    def fails(architecture, inputs, device):
         raise RuntimeError("data-dependent")
 
     monkeypatch.setattr(capacity, "need", fails)

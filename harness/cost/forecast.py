@@ -37,6 +37,8 @@ class Need:
     """Of one model."""
     weights: int
     """Bytes of one model, buffers included."""
+    loading: int
+    """Bytes of the largest tensor on a CPU, where it is there twice while it is loaded; 0 on a GPU."""
     one: float
     """Bytes for each input, at the peak of one model."""
     two: float
@@ -50,20 +52,22 @@ class Need:
 
     def bytes(self, models: int, batch: int) -> int:
         """Bytes of so many models on batches of this size."""
-        return round(models * self.weights + batch * self.per_input(models))
+        return round(models * self.weights + max(self.loading, batch * self.per_input(models)))
 
     def largest_batch(self, models: int, room: float) -> int:
         """Inputs that so many models can be given at once within ``room`` bytes; 0 if not even one."""
-        return max(0, int((room - models * self.weights) / self.per_input(models)))
+        left = room - models * self.weights
+        return int(left / self.per_input(models)) if left >= self.loading else 0
 
     def largest_ensemble(self, batch: int, room: float) -> int:
         """Models that fit within ``room`` bytes on batches of this size; 0 if not even one."""
         if self.bytes(2, batch) > room:
             return int(self.bytes(1, batch) <= room)
-        return 2 + int((room - self.bytes(2, batch)) / (self.weights + batch * self.more))
+        by_activations = 2 + (room - 2 * self.weights - batch * self.two) / (self.weights + batch * self.more)
+        return int(min(by_activations, (room - self.loading) / self.weights))
 
 
-def need(architecture: Architecture, inputs: Tensor) -> Need:
+def need(architecture: Architecture, inputs: Tensor, device: torch.device) -> Need:
     """What models of this architecture need on inputs like these [B, ...]; B is the batch that is looked at."""
     with torch.device("meta"):
         module = build(architecture).eval()
@@ -72,9 +76,10 @@ def need(architecture: Architecture, inputs: Tensor) -> Need:
         batch = torch.empty(inputs.shape, dtype=inputs.dtype)
         one, two, three = (_peak(module, batch, models) / len(inputs) for models in (1, 2, 3))
         held = {*module.parameters(), *module.buffers()}
-        weights = sum(tensor.numel() * tensor.element_size() for tensor in held)
+        sizes = [tensor.nbytes for tensor in held]
     parameters = sum(parameter.numel() for parameter in module.parameters())
-    return Need(parameters, weights, one, two, three - two)
+    loading = max(sizes) if device.type == "cpu" else 0
+    return Need(parameters, sum(sizes), loading, one, two, three - two)
 
 
 def _peak(module: nn.Module, batch: Tensor, models: int) -> int:

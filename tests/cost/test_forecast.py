@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -9,13 +10,17 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness.cost.forecast import Need, need
+from harness.cost import forecast
+from harness.cost.forecast import Need
 from harness.cost.memory import _reset_peak
 from harness.models.architectures import ARCHITECTURES, build
 from harness.types import Architecture
 
 ROOT = Path(__file__).parents[2]
 linux = pytest.mark.skipif(not _reset_peak(), reason="this kernel does not let a process forget its peak")
+
+
+need = partial(forecast.need, device=torch.device("cpu"))
 
 
 def architecture(name, **options):
@@ -49,6 +54,7 @@ def test_needs_that_can_be_written_down(wide):
     found = need(wide, torch.zeros(50, 10))
     assert found.parameters == 10 * 1000 + 1000 + 1000 * 20 + 20
     assert found.weights == 4 * (found.parameters + 7)
+    assert found.loading == 4 * 1000 * 20
     hidden, logits = 4 * 1000, 4 * 20
     assert found.one == hidden + logits  # the second layer's output is made while the first's is still held
     # of two, there is room for both predictions when the second is made
@@ -76,7 +82,8 @@ def test_a_model_far_too_large_for_this_machine_is_no_trouble():
 needs = st.builds(
     Need,
     parameters=st.just(1),
-    weights=st.integers(1, 10**9),
+    weights=st.integers(10**6, 10**9),
+    loading=st.integers(0, 10**6),
     one=st.floats(1, 1e6),
     two=st.floats(1e6, 2e6),
     more=st.floats(1, 1e6),
@@ -113,7 +120,7 @@ CASES = {
 }
 architecture, one = CASES[sys.argv[1]]
 models, device = int(sys.argv[2]), torch.device(sys.argv[3])
-found = need(architecture, one.repeat(8, *[1] * (one.dim() - 1)))
+found = need(architecture, one.repeat(8, *[1] * (one.dim() - 1)), device)
 room = found.bytes(models, 1) + 64e6
 inputs = one.repeat(found.largest_batch(models, room), *[1] * (one.dim() - 1)).to(device)
 
