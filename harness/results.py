@@ -55,7 +55,7 @@ VARIANT_COLUMNS: dict[str, str] = {
     "nll_calibrated": "NLL after temperature scaling on held-out",
     "ece_calibrated": "ECE after temperature scaling on held-out",
     "diff_vs_reference": "accuracy minus the reference's, paired by example",
-    "diff_low": "95 % interval (paired bootstrap)",
+    "diff_low": "95 % interval, of one seed by paired bootstrap, of several as that of a mean over seeds and examples",
     "diff_high": "",
     "mcnemar_p": "exact McNemar test of equal accuracy, two-sided",
     "verdict": "better, worse, unclear, reference; or the status where it is not ok",

@@ -40,7 +40,7 @@ def score(
     _put(found, "accuracy", stats.wilson(int(correct.sum()), count))
     for name in ("nll", "brier"):
         _put(found, name, stats.bootstrap_mean(examples[name].to_numpy(), draws))
-    _put(found, "ece", stats.bootstrap_ece(confidence, correct, draws))
+    _put(found, "ece", stats.ece_interval(confidence, correct))
     found["adaptive_ece"] = metrics.adaptive_calibration_error(confidence, correct)
     found["aurc"] = metrics.area_under_risk_coverage(confidence, correct)
     found["macro_f1"] = metrics.macro_f1(examples["prediction"].to_numpy(), labels, classes)
@@ -64,18 +64,21 @@ def calibrated(
 
 
 def score_over_seeds(examples: list[pd.DataFrame], references: list[pd.DataFrame] | None) -> dict[str, Any]:
-    """Means over the seeds, with intervals from resampling both seeds and examples; one table for each seed."""
-    found: dict[str, Any] = {"n": len(examples[0])}
+    """Means over the seeds, with intervals over both seeds and examples; one table for each seed."""
+    count = len(examples[0])
+    found: dict[str, Any] = {"n": count}
 
     def stacked(tables: list[pd.DataFrame], column: str) -> np.ndarray:
         return np.stack([table[column].to_numpy(np.float64) for table in tables])
 
-    for column, name in (("correct", "accuracy"), ("nll", "nll"), ("brier", "brier")):
-        _put(found, name, stats.over_seeds(stacked(examples, column)))
+    for column, name, most in (("correct", "accuracy", 1.0), ("nll", "nll", np.inf), ("brier", "brier", 2.0)):
+        _put(found, name, stats.over_seeds(stacked(examples, column)).within(0.0, most))
+    if len(examples) == 1:
+        _put(found, "accuracy", stats.wilson(int(examples[0]["correct"].sum()), count))
     _put(found, "ece", stats.ece_over_seeds(stacked(examples, "confidence"), stacked(examples, "correct")))
     if references is None:
         return found | {"diff_vs_reference": 0.0, "diff_low": 0.0, "diff_high": 0.0, "verdict": "reference"}
-    difference = stats.over_seeds(stacked(examples, "correct") - stacked(references, "correct"))
+    difference = stats.over_seeds(stacked(examples, "correct") - stacked(references, "correct")).within(-1.0, 1.0)
     found |= {"diff_vs_reference": difference.value, "diff_low": difference.low, "diff_high": difference.high}
     return found | {"verdict": stats.verdict(difference, None)}
 

@@ -92,7 +92,7 @@ def _tracks(evidence: Evidence) -> Claim:
             if r["value"] is None or r["low"] is None:
                 return untested(claim, "too few members for an interval")
             interval = stats.Interval(r["value"], r["low"], r["high"], found["n"])
-            note = f"{found['n']} subsets of {found['members']} members, which were resampled"
+            note = f"{found['n']} subsets of {found['members']} members, left out in turn for the interval"
             return judged(claim, "Pearson r of ensemble and average NLL over subsets", interval, unit="r", note=note)
     return untested(claim, "the suite has no study of the main pool")
 
@@ -124,10 +124,9 @@ def _aligns(evidence: Evidence) -> Claim:
     name = (apart or list(found))[0]
     falls = np.array([barrier["before"] - barrier["after"] for barrier in found[name]])
     before = np.mean([barrier["before"] for barrier in found[name]])
-    interval = stats.bootstrap_mean(falls, stats.resample_counts(len(falls), DRAWS))
     note = f"{name}: the barrier is {number(before)} before and {number(before - falls.mean())} after, mean over seeds"
-    if len(falls) == 1:  # nothing to resample
-        interval = stats.Interval(interval.value, np.nan, np.nan, 1)
+    alone = len(falls) == 1  # seeds are all that varies here, and one of them tells of no variance
+    interval = stats.Interval(falls[0], np.nan, np.nan, 1) if alone else stats.crossed_mean(falls[None]).interval()
     statistic = "held-out NLL barrier between the two best members, before minus after, nats, over seeds"
     return judged(claim, statistic, interval, unit="nats", note=note)
 

@@ -78,7 +78,7 @@ class Evidence:
 
 
 def over_seeds(values: np.ndarray) -> stats.Interval:
-    """Mean and interval of [seeds, examples], resampling both."""
+    """Mean and interval of [seeds, examples], both taken as samples."""
     return stats.over_seeds(values, draws=DRAWS)
 
 

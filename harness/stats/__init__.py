@@ -1,7 +1,8 @@
 """Intervals, paired comparisons, decisions and correlations."""
 
-from harness.stats.components import CrossedMean, crossed_mean
-from harness.stats.correlations import FEWEST_RESAMPLES, Correlation, correlation
+from harness.stats.calibration import ece_interval, ece_over_seeds
+from harness.stats.components import Crossed, crossed_mean, crossed_statistic
+from harness.stats.correlations import FEWEST_SUBSETS, Correlation, correlation
 from harness.stats.decisions import (
     NonInferiority,
     Verdict,
@@ -14,29 +15,28 @@ from harness.stats.decisions import (
 from harness.stats.interval import LEVEL, Interval
 from harness.stats.proportions import examples_needed, mcnemar_exact, paired_power, paired_proportions, wilson
 from harness.stats.resampling import (
-    bootstrap_ece,
     bootstrap_mean,
     clustered_difference,
-    ece_over_seeds,
     over_seeds,
     paired_difference,
     resample_counts,
 )
 
 __all__ = [
-    "FEWEST_RESAMPLES",
+    "FEWEST_SUBSETS",
     "LEVEL",
     "Correlation",
-    "CrossedMean",
+    "Crossed",
     "Interval",
     "NonInferiority",
     "Verdict",
     "benjamini_hochberg",
-    "bootstrap_ece",
     "bootstrap_mean",
     "clustered_difference",
     "correlation",
     "crossed_mean",
+    "crossed_statistic",
+    "ece_interval",
     "ece_over_seeds",
     "examples_needed",
     "holm",

@@ -7,53 +7,45 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from harness.stats.interval import Interval, percentile_interval
-from harness.stats.resampling import draw_counts
+from harness.stats.interval import LEVEL, Interval
 
-FEWEST_RESAMPLES = 10
-"""A correlation has no interval if fewer different resamples of its members are usable."""
+FEWEST_SUBSETS = 3
+"""A correlation of fewer points says nothing, so a member without which fewer are left cannot be left out."""
 
 
 @dataclass(frozen=True)
 class Correlation:
-    """Three correlations over subsets of members, with intervals from resampling the members."""
+    """Three correlations over subsets of members, with intervals from leaving out each member in turn."""
 
     n: int
     """Subsets, that is points in the scatter plot."""
     members: int
-    """Members that occur in the subsets, the units that were resampled."""
+    """Members that occur in the subsets: the units that are left out, and what the intervals' width depends on."""
     draws: int
+    """How many times a member was left out."""
     draws_used: int
-    """Draws that left three subsets and some variance; the intervals are percentiles over these only."""
+    """How many of these left three different subsets and some variance; there are intervals only if all did."""
     pearson: Interval
     spearman: Interval
     kendall: Interval
 
 
-def correlation(
-    x: np.ndarray, y: np.ndarray, membership: np.ndarray, draws: int = 2_000, seed: int = 0
-) -> Correlation:
-    """Correlations of two scores over subsets of members, with intervals that allow for the members they share.
+def correlation(x: np.ndarray, y: np.ndarray, membership: np.ndarray) -> Correlation:
+    """Correlations of two scores over subsets of members, with 95 % intervals that allow for the members they share.
 
-    Subsets that share members are not independent, so a draw resamples members: member m is drawn c_m times, and a
-    subset weighs the product of c_m over its members, which is how often it can be put together from the drawn ones.
-    Each coefficient is then computed as if every subset were repeated by its weight (mid-ranks for Spearman, tau-b
-    for Kendall). Percentiles over the usable draws: three different subsets left, and neither score constant.
-
-    Limits: a subset drops out of every draw that misses one of its members, so the intervals rest mostly on small
-    subsets (all of 8 members are drawn together in 0.2 % of draws). With fewer than ``FEWEST_RESAMPLES`` different
-    usable resamples (three members or fewer; subsets that leave out one member) there is no interval: NaN. Few members
-    give rough intervals in any case, for which ``members`` and ``draws_used`` are there to be shown.
+    Subsets that share members are not independent, so members are resampled: each is left out in turn, with all the
+    subsets it is in (the jackknife, on Fisher's z; Efron and Tibshirani 1993, chapter 11), and the standard error is
+    taken with Student's t of M - 1 degrees of freedom. In simulations it covers what it says or up to 4 points more
+    with 6 members or more, and nearly always with 4; a bootstrap of members covers 73 % with 4.
 
     Args:
         x: [K] one score of each subset.
         y: [K] the other.
         membership: [K, M] bool, which members make up each subset.
-        draws: how many times the members are resampled.
-        seed: of the resampling.
 
     Returns:
-        All coefficients NaN where x or y is constant or there are fewer than two subsets.
+        All coefficients NaN where x or y is constant or there are fewer than two subsets; bounds NaN where leaving out
+        some member leaves fewer than three different subsets, or no variance.
 
     Raises:
         ValueError: for scores that are not finite, shapes that do not fit, or a subset without members.
@@ -63,18 +55,33 @@ def correlation(
     membership = membership[:, membership.any(axis=0)]
     subsets, members = membership.shape
     values = _Weighted(x, y, np.ones((1, subsets))).coefficients()
-    counts = draw_counts(np.random.default_rng(seed), members, draws)
-    weights = _subset_weights(counts, membership)
+    weights = (~membership.T).astype(np.float64)  # [M, K]: member m is left out
     distinct = np.unique(membership, axis=0, return_index=True)[1]
     weighted = _Weighted(x, y, weights)
-    usable = ((weights[:, distinct] > 0).sum(axis=1) >= 3) & weighted.varies()
-    enough = len(np.unique(counts[usable], axis=0)) >= FEWEST_RESAMPLES
-    nothing = np.array([np.nan])
+    usable = ((weights[:, distinct] > 0).sum(axis=1) >= FEWEST_SUBSETS) & weighted.varies()
     pearson, spearman, kendall = (
-        percentile_interval(float(value[0]), resampled[usable] if enough else nothing, subsets)
-        for value, resampled in zip(values, weighted.coefficients(), strict=True)
+        _jackknife(float(value[0]), left_out if usable.all() else np.full(members, np.nan), subsets)
+        for value, left_out in zip(values, weighted.coefficients(), strict=True)
     )
-    return Correlation(subsets, members, draws, int(usable.sum()), pearson, spearman, kendall)
+    return Correlation(subsets, members, members, int(usable.sum()), pearson, spearman, kendall)
+
+
+def _jackknife(value: float, left_out: np.ndarray, subsets: int) -> Interval:
+    """The interval of a coefficient from its values [M] without each of the members."""
+    from scipy.stats import t
+
+    members = len(left_out)
+    if members < 2 or not np.isfinite(value):
+        return Interval(value, np.nan, np.nan, subsets)
+    z = np.arctanh(np.clip([value, *left_out], -ONE, ONE))
+    error = np.sqrt((members - 1) / members * ((z[1:] - z[1:].mean()) ** 2).sum())
+    half = float(t.isf((1 - LEVEL) / 2, members - 1)) * error
+    low, high = np.tanh([z[0] - half, z[0] + half])
+    return Interval(value, float(min(low, value)), float(max(high, value)), subsets)
+
+
+ONE = 1 - 1e-12
+"""As near to a correlation of one as Fisher's z goes."""
 
 
 class _Weighted:
@@ -113,14 +120,6 @@ class _Weighted:
         known = self.varies().reshape(-1, *[1] * (above.ndim - 1)) & (below > 0)
         ratio = np.divide(above, below, out=np.full(above.shape, np.nan), where=known)
         return np.clip(ratio, -1.0, 1.0)
-
-
-def _subset_weights(counts: np.ndarray, membership: np.ndarray) -> np.ndarray:
-    """The product of the counts [D, M] over the members of each subset: [D, K] float64."""
-    weights = np.ones((len(counts), len(membership)))
-    for drawn, takes_part in zip(counts.T, membership.T, strict=True):
-        weights[:, takes_part] *= drawn[:, None]
-    return weights
 
 
 def _check_subsets(x: np.ndarray, y: np.ndarray, membership: np.ndarray) -> None:

@@ -20,6 +20,10 @@ class Interval:
     n: int
     """How many items the value was computed from."""
 
+    def within(self, least: float, most: float) -> Interval:
+        """The same with bounds that a score cannot pass."""
+        return Interval(self.value, max(least, self.low), min(most, self.high), self.n)
+
 
 def percentile_interval(value: float, resampled: np.ndarray, n: int, confidence: float = LEVEL) -> Interval:
     """The middle ``confidence`` of ``resampled`` [draws] around ``value``; NaN among them: NaN bounds."""

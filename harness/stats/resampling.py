@@ -1,4 +1,4 @@
-"""Bootstrap intervals over items, clusters of items, and seeds."""
+"""Bootstrap intervals over items and clusters of items, and of scores over seeds."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from harness.evaluate.metrics import confidence_bins
+from harness.stats.components import crossed_mean
 from harness.stats.interval import Interval, percentile_interval
 
 
@@ -30,41 +30,6 @@ def bootstrap_mean(values: np.ndarray, counts: np.ndarray) -> Interval:
     values = np.asarray(values, np.float64)
     _check_counts(values, counts)
     return percentile_interval(float(values.mean()), _resampled_means(values, counts), len(values))
-
-
-def bootstrap_ece(confidence: np.ndarray, correct: np.ndarray, counts: np.ndarray, bins: int = 15) -> Interval:
-    """Interval of the expected calibration error of ``confidence`` and ``correct`` [N] over equal-width bins.
-
-    Raises:
-        ValueError: for no examples, counts or ``correct`` over another number of items, or confidences outside 0..1.
-    """
-    confidence, correct = np.asarray(confidence, np.float64), np.asarray(correct, np.float64)
-    _check_counts(confidence, counts)
-    return percentile_interval(*_ece_and_resampled(confidence, correct, counts, bins), len(confidence))
-
-
-def ece_over_seeds(
-    confidence: np.ndarray, correct: np.ndarray, bins: int = 15, draws: int = 10_000, seed: int = 0
-) -> Interval:
-    """Interval of the mean over seeds of the ECE of ``confidence`` and ``correct`` [S, N], as ``over_seeds``."""
-    confidence, correct = np.asarray(confidence, np.float64), np.asarray(correct, np.float64)
-    counts = resample_counts(confidence.shape[1], draws, seed)
-    found = [_ece_and_resampled(c, r, counts, bins) for c, r in zip(confidence, correct, strict=True)]
-    resampled = _resampled_over_seeds(np.stack([r for _, r in found], axis=1), draws, seed)
-    return percentile_interval(float(np.mean([value for value, _ in found])), resampled, confidence.shape[1])
-
-
-def _ece_and_resampled(
-    confidence: np.ndarray, correct: np.ndarray, counts: np.ndarray, bins: int
-) -> tuple[float, np.ndarray]:
-    if correct.shape != confidence.shape:
-        raise ValueError(f"confidence {confidence.shape} and correct {correct.shape} must be equally long")
-    index = confidence_bins(confidence, bins)
-    gaps = np.zeros((len(confidence), bins), np.float32)
-    gaps[np.arange(len(confidence)), index] = confidence - correct
-    resampled = np.abs(counts @ gaps).sum(axis=1, dtype=np.float64) / len(confidence)
-    value = np.abs(np.bincount(index, weights=confidence - correct)).sum() / len(confidence)
-    return float(value), resampled
 
 
 def paired_difference(candidate: np.ndarray, reference: np.ndarray, counts: np.ndarray) -> Interval:
@@ -105,11 +70,9 @@ def clustered_difference(
 
 
 def over_seeds(values: np.ndarray, draws: int = 10_000, seed: int = 0) -> Interval:
-    """Percentile interval of the mean of ``values`` [S, N]: S seeds scored on the same N items; ``n`` is N.
+    """Interval of the mean of ``values`` [S, N]: S seeds scored on the same N items; ``n`` is N.
 
-    Each draw resamples the seeds and, apart from that, the items: one draw of items for all seeds, since they share
-    them. One seed leaves the items only. With few seeds the spread between them is understated, by (S - 1) / S in
-    variance, as in any bootstrap of so few.
+    That of ``crossed_mean``; of one seed the percentile interval over the items.
 
     Raises:
         ValueError: if ``values`` is not a table with at least one seed and one item.
@@ -117,17 +80,11 @@ def over_seeds(values: np.ndarray, draws: int = 10_000, seed: int = 0) -> Interv
     values = np.asarray(values, np.float64)
     if values.ndim != 2 or not values.size:
         raise ValueError(f"values have shape {values.shape}, expected [seeds, items]")
-    items = values.shape[1]
-    per_seed = _resampled_means(values.T, resample_counts(items, draws, seed))  # [draws, S]
-    return percentile_interval(float(values.mean()), _resampled_over_seeds(per_seed, draws, seed), items)
-
-
-def _resampled_over_seeds(per_seed: np.ndarray, draws: int, seed: int) -> np.ndarray:
-    """The mean over resampled seeds [draws] of what each draw of items gave for every seed [draws, S]."""
-    seeds = per_seed.shape[1]
-    # A stream of its own: with as many seeds as items, the same one would resample both alike.
-    of_seeds = draw_counts(np.random.default_rng([seed, 1]), seeds, draws)
-    return (per_seed * of_seeds).sum(axis=1) / seeds
+    if len(values) == 1 or values.shape[1] == 1:
+        return bootstrap_mean(values.mean(axis=0), resample_counts(values.shape[1], draws, seed))
+    if not np.isfinite(values).all():
+        return Interval(float(values.mean()), np.nan, np.nan, values.shape[1])
+    return crossed_mean(values).interval()
 
 
 @lru_cache(maxsize=2)

@@ -134,3 +134,65 @@ def test_the_bootstrap_of_clusters_covers_the_truth():
         values = rng.normal(size=600) + np.repeat(rng.normal(size=150), 4)
         found.append(stats.clustered_difference(values, np.zeros(600), clusters, draws=1000))
     covered_within_a_point(found, 0.0)
+
+
+def outcomes(rng, seeds, gained, lost, spread):
+    """Right and wrong of candidate and baseline [S, N] each: half of what differs is shared by all seeds.
+
+    ``spread`` is the standard deviation of the true difference from seed to seed.
+    """
+    effect = np.clip(spread * rng.normal(size=(seeds, 1)), -min(gained, lost) + 1e-3, min(gained, lost) - 1e-3)
+    draws = np.where(rng.random((seeds, N)) < 0.5, rng.random((1, N)), rng.random((seeds, N)))
+    candidate, baseline = np.ones((seeds, N)), np.ones((seeds, N))
+    baseline[draws < gained + effect / 2] = 0
+    candidate[draws > 1 - lost + effect / 2] = 0
+    return candidate, baseline
+
+
+SPREADS = (0.0, 0.002, 0.004)
+"""In the mnist run the differences to the reference vary by 0.1 to 0.4 points from seed to seed."""
+
+
+@pytest.mark.parametrize("spread", SPREADS)
+def test_three_seeds_of_equal_models_are_hardly_ever_failed_and_a_drop_is_not_passed(spread):
+    rng = np.random.default_rng(4)
+    equal = [stats.non_inferiority(*outcomes(rng, 3, 0.03, 0.03, spread), 0.02) for _ in range(DRAWS)]
+    verdicts = [stats.non_inferiority_verdict(one.p_inferior, one.p_not_inferior) for one in equal]
+    assert verdicts.count("fail") == 0
+    assert verdicts.count("pass") / DRAWS >= (0.95 if spread <= 0.002 else 0.9)
+    worse = [stats.non_inferiority(*outcomes(rng, 3, 0.03, 0.06, spread), 0.02) for _ in range(DRAWS)]
+    verdicts = [stats.non_inferiority_verdict(one.p_inferior, one.p_not_inferior) for one in worse]
+    assert verdicts.count("pass") / DRAWS <= 0.05
+    assert (verdicts.count("fail") + verdicts.count("inconclusive")) / DRAWS >= 0.95
+
+
+@pytest.mark.parametrize("spread", SPREADS)
+def test_the_interval_over_three_seeds_covers_the_truth(spread):
+    rng = np.random.default_rng(5)
+    found = [stats.over_seeds(np.subtract(*outcomes(rng, 3, 0.03, 0.05, spread))) for _ in range(DRAWS)]
+    hits = [interval.low <= -0.02 <= interval.high for interval in found]
+    assert abs(np.mean(hits) - 0.95) < 0.01 + ERROR / 3
+
+
+def answers(rng, seeds, count, gap, spread=0.0):
+    """Confidences near 1, as a trained network's, and whether it was right: less often than it says, by ``gap``."""
+    confidence = 1 - 0.6 * rng.beta(0.5, 3, size=(seeds, count))
+    right = confidence - gap - spread * rng.normal(size=(seeds, 1))
+    return confidence, (rng.random((seeds, count)) < right).astype(float)
+
+
+@pytest.mark.parametrize("gap", [0.08, 0.03, 0.01, 0.0])
+def test_the_interval_of_calibration_error_covers_the_truth(gap):
+    """Within two points and a half; more where a model is nearly calibrated: the measured error is nearly all noise."""
+    rng = np.random.default_rng(6)
+    found = [stats.ece_interval(*(v[0] for v in answers(rng, 1, 1000, gap)), draws=300) for _ in range(DRAWS)]
+    covered = np.mean([interval.low <= gap <= interval.high for interval in found])
+    assert 0.925 - ERROR / 3 < covered < (1 if gap == 0 else 0.975 + ERROR / 3)
+
+
+@pytest.mark.parametrize("spread", [0.0, 0.01, 0.03])
+def test_the_interval_of_calibration_error_over_three_seeds_covers_the_truth(spread):
+    rng = np.random.default_rng(7)
+    found = [stats.ece_over_seeds(*answers(rng, 3, 800, 0.1, spread), draws=500) for _ in range(DRAWS // 2)]
+    hits = [interval.low <= 0.1 <= interval.high for interval in found]
+    assert 0.925 - ERROR / 3 < np.mean(hits) < 0.975 + ERROR / 3

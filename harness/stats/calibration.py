@@ -1,0 +1,99 @@
+"""Intervals of the expected calibration error, which is measured too large: a bin's gap counts whatever its sign."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from harness.evaluate.metrics import confidence_bins
+from harness.stats.components import crossed_statistic
+from harness.stats.interval import LEVEL, Interval
+from harness.stats.resampling import resample_counts
+
+_SCALES = np.linspace(0, 2.5, 51)
+"""Sizes of the true gaps that are tried, in units of those measured."""
+
+
+@dataclass(frozen=True)
+class _Bins:
+    """The gaps of one model's bins: confidence less accuracy, times the bin's share of the items."""
+
+    each: np.ndarray
+    """[N, bins]: of every item, in the bin that it is in."""
+    errors: np.ndarray
+    """Standard error of each bin's gap [bins]: as the items vary, or as they would if confidences were right; a bin of
+    a few items that were all right has no variance to be seen, and that is no certainty."""
+
+    @classmethod
+    def of(cls, confidence: np.ndarray, correct: np.ndarray, bins: int) -> _Bins:
+        if correct.shape != confidence.shape:
+            raise ValueError(f"confidence {confidence.shape} and correct {correct.shape} must be equally long")
+        if confidence.ndim != 1 or not len(confidence):
+            raise ValueError(f"confidences have shape {confidence.shape}, expected one for each item and at least one")
+        count, inside = len(confidence), confidence_bins(confidence, bins)
+        each = np.zeros((count, bins))
+        each[np.arange(count), inside] = confidence - correct
+        if_right = np.bincount(inside, weights=confidence * (1 - confidence), minlength=bins) / count
+        return cls(each, np.sqrt(np.maximum(each.var(axis=0), if_right) / count))
+
+    @property
+    def sizes(self) -> np.ndarray:
+        """[bins], their sum being the calibration error."""
+        return np.asarray(np.abs(self.each.mean(axis=0)))
+
+    def bias(self) -> float:
+        """By how much the error of bins whose true gaps are just to be expected after these exceeds their own."""
+        in_errors = np.divide(self.sizes, self.errors, out=np.zeros_like(self.sizes), where=self.errors > 0)
+        grid = np.linspace(0, 6, 601)
+        likely = np.where(in_errors > 5, in_errors, np.interp(in_errors, _folded_mean(grid), grid))
+        return float((self.errors * (_folded_mean(likely) - likely)).sum())
+
+
+def _folded_mean(mean: np.ndarray) -> np.ndarray:
+    """Mean of |Z + mean| for a standard normal Z (Leone, Nelson and Nottingham 1961)."""
+    from scipy.stats import norm
+
+    return np.asarray(np.sqrt(2 / np.pi) * np.exp(-(mean**2) / 2) + mean * (1 - 2 * norm.cdf(-mean)))
+
+
+def ece_interval(
+    confidence: np.ndarray, correct: np.ndarray, bins: int = 15, draws: int = 2_000, seed: int = 0
+) -> Interval:
+    """Interval of the expected calibration error of ``confidence`` and ``correct`` [N] over equal-width bins.
+
+    All errors that the measured one does not reject: true gaps of so many times the measured ones are tried, each with
+    normal noise of the bins' standard errors, and kept while the measured error is among the middle 95 % of what comes
+    of them. It goes up to the measured error at least. In simulations it covers 93 to 98 %, most where a model is
+    nearly calibrated and the measured error nearly all noise; percentiles of a bootstrap would cover 0 % there.
+
+    Raises:
+        ValueError: for no examples, ``correct`` over another number of items, or confidences outside 0..1.
+    """
+    found = _Bins.of(np.asarray(confidence, np.float64), np.asarray(correct, np.float64), bins)
+    value = float(found.sizes.sum())
+    noise = np.random.default_rng(seed).normal(size=(draws, bins)) * found.errors
+    above = [float((np.abs(scale * found.sizes + noise).sum(axis=1) >= value).mean()) for scale in _SCALES]
+    tails = (1 - LEVEL) / 2, (1 + LEVEL) / 2
+    low, high = (value * float(np.interp(tail, above, _SCALES)) for tail in tails)
+    return Interval(value, low if above[0] < tails[0] else 0.0, max(value, high), len(found.each))
+
+
+def ece_over_seeds(
+    confidence: np.ndarray, correct: np.ndarray, bins: int = 15, draws: int = 10_000, seed: int = 0
+) -> Interval:
+    """Interval of the mean over seeds of the ECE of ``confidence`` and ``correct`` [S, N]; one seed: ``ece_interval``.
+
+    That of ``crossed_statistic`` around the measured value less its bias, up to the measured value at least.
+    """
+    confidence, correct = np.asarray(confidence, np.float64), np.asarray(correct, np.float64)
+    if len(confidence) == 1:
+        return ece_interval(confidence[0], correct[0], bins, draws, seed)
+    found = [_Bins.of(c, r, bins) for c, r in zip(confidence, correct, strict=True)]
+    items = confidence.shape[1]
+    counts = resample_counts(items, draws, seed)
+    resampled = [np.abs(counts @ one.each.astype(np.float32)).sum(axis=1, dtype=np.float64) / items for one in found]
+    of_seeds, bias = np.array([one.sizes.sum() for one in found]), float(np.mean([one.bias() for one in found]))
+    interval = crossed_statistic(of_seeds, np.stack(resampled, axis=1), items).interval()
+    low, high = interval.low - bias, interval.high - bias
+    return Interval(interval.value, max(0.0, low), max(interval.value, high), items)
