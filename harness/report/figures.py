@@ -141,7 +141,8 @@ def _floor(accuracy: np.ndarray) -> float:
 
 CORRELATION = (
     "One mark per subset of members: its ensemble's score against that of the average of its weights. On the dashed "
-    "line both are equal. Coefficients are over all seeds, each seed centred, with intervals from leaving out each member in turn."
+    "line both are equal. Coefficients are over all seeds, each seed centred, with intervals from leaving out each "
+    "member in turn."
 )
 
 
