@@ -64,6 +64,7 @@ def process_bytes(device: torch.device) -> int:
 def _on_cpu(work: Callable[[], object], warm_up: Callable[[], object]) -> Memory:
     warm_up()
     gc.collect()
+    _trim()
     before = _resident()
     meter = ResidentPeak()
     meter.start()
@@ -104,6 +105,13 @@ def _freed_memory_returned() -> Iterator[None]:
         yield
     finally:
         _set_malloc(mmap_threshold=1 << 25, trim_threshold=1 << 26)
+
+
+def _trim() -> None:
+    """Give back what is free inside the heap: the work would be served from it, and its need would not be seen."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim:
+        trim(0)
 
 
 def _set_malloc(mmap_threshold: int, trim_threshold: int) -> None:

@@ -114,6 +114,22 @@ def test_the_work_is_done_once_and_its_error_is_not_swallowed():
         memory.peak_memory(lambda: 1 / 0, torch.device("cpu"))
 
 
+@linux
+def test_what_lies_free_in_the_heap_does_not_hide_the_need():
+    """Many small tensors, freed under one that is kept: 200 MB that the work could be served from."""
+    script = """
+import torch
+from harness.cost.memory import peak_memory
+pieces = [torch.ones(60_000, dtype=torch.uint8) for _ in range(3300)]
+last = pieces[-1]
+del pieces
+work = lambda: [torch.ones(60_000, dtype=torch.uint8) for _ in range(1700)]
+print(peak_memory(work, torch.device("cpu")).working_bytes)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT, check=True)
+    assert int(done.stdout) == pytest.approx(1700 * 60_000, rel=0.1)
+
+
 CHILD = """
 import sys
 held = bytearray(200 * 10**6)
