@@ -149,7 +149,7 @@ def _print_power(planned: Any, policy: Path, earlier: Path | None) -> None:
     names = list(planned.variants[planned.seeds[0]])
     found = power.rule_powers(rules, names, examples, read_tables(earlier) if earlier else None)
     print(f"\nexamples to decide {policy} with power {power.POWER:g}, if the models are equal")
-    print_table(power.COLUMNS, power.as_rows(found, examples), right={"tests", "needs", "has", "lacks", "power"})
+    print_table(power.COLUMNS, power.as_rows(found), right={"tests", "needs", "has", "lacks", "power"})
 
 
 @app.command()

@@ -241,7 +241,7 @@ class Run:
         if variant not in known:
             raise BadInput(f"the run has no variant '{variant}'", place=str(self.folder), given=variant, choices=known)
         view = Run(self.folder, self.record)
-        for key in ("variants", "scores", "examples"):
+        for key in ("variants", "scores", "examples", "document_measures"):
             table: pd.DataFrame | None = getattr(self, key)
             if table is not None:
                 table = table[table["variant"] == variant].assign(variant=name)

@@ -71,10 +71,9 @@ def score_over_seeds(examples: list[pd.DataFrame], references: list[pd.DataFrame
     def stacked(tables: list[pd.DataFrame], column: str) -> np.ndarray:
         return np.stack([table[column].to_numpy(np.float64) for table in tables])
 
-    for column, name, most in (("correct", "accuracy", 1.0), ("nll", "nll", np.inf), ("brier", "brier", 2.0)):
-        _put(found, name, stats.over_seeds(stacked(examples, column)).within(0.0, most))
-    if len(examples) == 1:
-        _put(found, "accuracy", stats.wilson(int(examples[0]["correct"].sum()), count))
+    _put(found, "accuracy", stats.proportion_over_seeds(stacked(examples, "correct")))
+    for column, most in (("nll", np.inf), ("brier", 2.0)):
+        _put(found, column, stats.over_seeds(stacked(examples, column)).within(0.0, most))
     _put(found, "ece", stats.ece_over_seeds(stacked(examples, "confidence"), stacked(examples, "correct")))
     if references is None:
         return found | {"diff_vs_reference": 0.0, "diff_low": 0.0, "diff_high": 0.0, "verdict": "reference"}
@@ -88,7 +87,9 @@ def score_measures(seeds: list[dict[str, np.ndarray]]) -> dict[str, dict[str, fl
     found = {}
     for name in seeds[0]:
         values = np.stack([measures[name] for measures in seeds])
-        interval = stats.over_seeds(values[:, ~np.isnan(values).any(axis=0)])
+        values = values[:, ~np.isnan(values).any(axis=0)]
+        outcomes = values.size and np.isin(values, (0, 1)).all()
+        interval = stats.proportion_over_seeds(values) if outcomes else stats.over_seeds(values)
         found[name] = {"value": interval.value, "low": interval.low, "high": interval.high, "n": interval.n}
     return found
 

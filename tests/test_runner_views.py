@@ -16,6 +16,7 @@ from harness.tasks import TASKS, images
 from harness.types import Pool
 
 VIEWS = ("labels_0_4", "inverted")
+SEEDS = (0, 1, 2)
 BASE = "conflict:task_arithmetic/members=0,scale=0"
 SUITE = """
 suite: conflict
@@ -26,7 +27,7 @@ pools:
   conflict:
     train: {architecture: mlp, start: shared_base, base_epochs: 16, members: 2, epochs: 8, options: {hidden: 16},
             vary: {data: [labels_0_4, inverted], lr: [3e-3]}}
-seeds: [0, 1]
+seeds: [0, 1, 2]
 methods:
   - best_single
   - best_single: {pool: conflict}
@@ -68,7 +69,7 @@ def test_only_the_pool_of_views_is_scored_on_them(run):
 def test_a_view_that_changes_no_pixel_has_the_outcomes_of_the_plain_split(run):
     examples = run.examples
     for variant in sorted(set(run.document_measures["variant"])):
-        for seed in (0, 1):
+        for seed in SEEDS:
             rows = examples[(examples["variant"] == variant) & (examples["seed"] == seed)].reset_index(drop=True)
             expected = rows[rows["label"] < 5]["correct"].astype(float)
             found = of(run, variant, "labels_0_4", seed)
@@ -79,7 +80,7 @@ def test_a_view_that_changes_no_pixel_has_the_outcomes_of_the_plain_split(run):
 def test_scores_are_the_means_of_the_measures_with_intervals(run):
     scores = pd.read_parquet(run.folder / "scores.parquet")
     scores = scores[(scores["variant"] == "conflict:linear") & (scores["metric"] == "accuracy/inverted")]
-    for seed in (0, 1):
+    for seed in SEEDS:
         row = scores[scores["seed"] == str(seed)].iloc[0]
         values = of(run, "conflict:linear", "inverted", seed)
         assert row["value"] == pytest.approx(values.mean())
@@ -117,7 +118,10 @@ def test_the_report_judges_the_merges_and_shows_every_view(run):
     write_report(run.folder)
     claims = {claim["claim"]: claim for claim in read_json(run.folder / "claims.json")}
     assert claims["A view's expert gains at home and loses abroad"]["verdict"] == "held"
-    assert claims["A negated task vector loses its view more than the others"]["verdict"] == "held"
+    negated = claims["A negated task vector loses its view more than the others"]
+    # Seeds differ much, and by the machine that trains them: three may or may not tell the loss from 0.
+    assert negated["estimate"] < -0.2
+    assert negated["verdict"] == ("held" if negated["high"] < 0 else "undecided")
     assert claims["TIES beats plain addition under conflict"]["verdict"] in ("held", "not held", "undecided")
     assert claims["DARE beats plain addition under conflict"]["verdict"] == "not tested"
     assert "Negated task vectors lose the skill" not in claims

@@ -14,6 +14,7 @@ from harness import stats
 from harness.compare.suites import change_of_suite
 from harness.gate.comparable import hardware_difference
 from harness.gate.evidence import Evidence, Missing, NonFinite
+from harness.gate.policy import BITS
 from harness.results import ALL_SEEDS, Run, data_difference
 from harness.stats import Interval
 
@@ -22,9 +23,6 @@ Verdict = Literal["better", "worse", "unclear", "not comparable", "failed"]
 COUNTED = ("flops_per_example",)
 MEASURED = ("latency_ms_p50", "peak_memory_bytes")
 """Costs that only the same machine would give again."""
-
-BITS = "bits_per_byte"
-
 
 class Incomparable(Exception):
     """Two variants of one name that cannot be compared; the message says why."""
@@ -105,7 +103,6 @@ class _Pair:
         self.other_machine = hardware_difference(second, first)
         self.other_data = data_difference(second.record, first.record)
         self.relabelled = _relabelled(first, second)
-        self.bits = [_bits(run) for run in self.runs]
 
     def compared(self, variant: str) -> Comparison:
         try:
@@ -172,8 +169,11 @@ class _Pair:
         return before.loc[common], after.loc[common]
 
     def _bits_difference(self, variant: str) -> Interval | None:
-        before, after = (tables.get(variant) for tables in self.bits)
-        if before is None or after is None or list(before.columns) != list(after.columns):
+        try:
+            before, after = (side.outcomes(variant, ALL_SEEDS, BITS) for side in self.sides)
+        except Missing:
+            return None
+        if list(before.columns) != list(after.columns):
             return None
         common = before.index.intersection(after.index)
         if common.empty or before.shape[1] < 2:
@@ -210,18 +210,6 @@ def _relabelled(first: Run, second: Run) -> set[str]:
         labels.append(set(zip(table["example_id"].astype(str), table["label"], strict=True)))
     shared = {name for name, _ in labels[0]} & {name for name, _ in labels[1]}
     return {name for name, _ in labels[0] ^ labels[1]} & shared
-
-
-def _bits(run: Run) -> dict[str, pd.DataFrame]:
-    """Bits per byte of every variant, a row per seed and a column per document."""
-    table = run.document_measures
-    if table is None:
-        return {}
-    chosen = table[table["metric"] == BITS]
-    return {
-        str(name): of.pivot(index="seed", columns="document", values="value")
-        for name, of in chosen.groupby("variant", observed=True)
-    }
 
 
 def as_json(found: RunComparison) -> dict[str, Any]:

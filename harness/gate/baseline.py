@@ -14,8 +14,9 @@ from harness.gate.evidence import read_tables
 from harness.results import BASELINES, Run
 from harness.store import digest, file_digest, read_json, write_json
 
-FILES = ("run.json", "variants.csv", "details.json", "scores.parquet", "examples.parquet")
-"""What a comparison reads of a run."""
+NEEDED = ("run.json", "variants.csv", "details.json", "scores.parquet", "examples.parquet")
+FILES = (*NEEDED, "measures.parquet")
+"""What a comparison reads of a run; not every run has the last."""
 
 RECORD = "baseline.json"
 
@@ -41,7 +42,7 @@ def set_baseline(run_folder: Path, out: Path, name: str, reason: str, today: dat
     run = read_tables(run_folder)
     if faults := run_faults(run):
         raise BadInput(f"this run cannot be a baseline: {faults[0]}", place=str(run_folder))
-    if missing := [file for file in FILES if not (run.folder / file).is_file()]:
+    if missing := [file for file in NEEDED if not (run.folder / file).is_file()]:
         raise BadInput(f"{missing[0]} is missing", place=str(run_folder), hint="name the folder of a whole run")
     if not reason.strip():
         raise BadInput("a baseline needs a reason", hint='say why it is right: --reason "release 1.2, reviewed by ..."')
@@ -52,7 +53,8 @@ def set_baseline(run_folder: Path, out: Path, name: str, reason: str, today: dat
     fresh = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=folder.parent))
     try:
         for file in FILES:
-            shutil.copyfile(run.folder / file, fresh / file)
+            if (run.folder / file).is_file():
+                shutil.copyfile(run.folder / file, fresh / file)
         record = {
             "name": name,
             "reason": reason.strip(),

@@ -8,7 +8,7 @@ from typing import Any
 from harness import strict_yaml
 from harness.errors import BadInput
 from harness.gate.policy import Comparable
-from harness.results import ALL_SEEDS, Run
+from harness.results import ALL_SEEDS, Run, data_difference
 
 
 def run_faults(run: Run) -> list[str]:
@@ -74,6 +74,13 @@ def _examples(run: Run, baseline: Run, key: str) -> str | None:
     if ours == theirs:
         return None
     return f"the test examples differ: {len(ours - theirs)} are new or relabelled, {len(theirs - ours)} are gone"
+
+
+def other_documents(run: Run, baseline: Run) -> str | None:
+    """Why documents of the two may not be the same: they have no ids as examples have, only a position in the task."""
+    if not all(r.record.get("task", {}).get("digest") for r in (run, baseline)):
+        return "the content of the task is not recorded"
+    return data_difference(run.record, baseline.record)
 
 
 def hardware_difference(run: Run, baseline: Run) -> str | None:

@@ -13,10 +13,10 @@ import pandas as pd
 
 from harness.errors import BadInput
 from harness.gate.policy import matches
-from harness.results import ALL_SEEDS, EXAMPLE_COLUMNS, SCORE_COLUMNS, Run, read_run
+from harness.results import ALL_SEEDS, EXAMPLE_COLUMNS, MEASURE_COLUMNS, SCORE_COLUMNS, Run, read_run
 
 COLUMNS = {"accuracy": "correct", "nll": "nll", "brier": "brier"}
-"""The column of examples.parquet whose mean a metric is."""
+"""The column of examples.parquet whose mean a metric is; the values of the other metrics are in measures.parquet."""
 
 
 class Missing(Exception):
@@ -44,6 +44,7 @@ def read_tables(folder: Path) -> Run:
             "variants.csv": (run.variants, {"variant", "seed", "status", "reason"}),
             "scores.parquet": (run.scores, set(SCORE_COLUMNS)),
             "examples.parquet": (run.examples, set(EXAMPLE_COLUMNS)),
+            "measures.parquet": (run.document_measures, set(MEASURE_COLUMNS)),
         }
     except (OSError, ValueError) as error:  # pandas' and pyarrow's errors of bad files are ValueErrors
         raise BadInput(f"a table cannot be read: {error}", place=str(folder), hint="was the file cut off?") from None
@@ -103,34 +104,50 @@ class Evidence:
         return found
 
     def outcomes(self, variant: str, seed: str, metric: str) -> pd.DataFrame:
-        """The values behind a score: a row per seed, a column per example id, both sorted.
+        """The values behind a score: a row per seed, a column per example or document, both sorted.
 
         Raises:
             Missing: no examples, some example without a value, or values that are not those of the score.
             NonFinite: a value that is no number.
         """
-        table = self._tables.get(variant)
-        if table is None:
-            raise Missing(f"the {self.name} has no examples of '{variant}'")
+        table, one = self._values(variant, metric)
         if seed != ALL_SEEDS:
             table = table[table["seed"].astype(str) == seed]
-        if table.duplicated(["seed", "example_id"]).any():
+        if table.duplicated(["seed", one]).any():
             raise Missing(f"an example of '{variant}' is scored twice in the {self.name}")
-        values = table.pivot(index="seed", columns="example_id", values=COLUMNS[metric]).astype(float)
+        values = table.pivot(index="seed", columns=one, values="value").astype(float)
         expected = [str(s) for s in self.run.record["seeds"]] if seed == ALL_SEEDS else [seed]
         if sorted(values.index.astype(str)) != sorted(expected) or len(table) != values.size:
             raise Missing(f"some examples or seeds of '{variant}' are missing in the {self.name}")
         if not np.isfinite(values.to_numpy()).all():
             raise NonFinite(f"{metric} of an example of '{variant}' in the {self.name} is not a finite number")
         if not math.isclose(values.to_numpy().mean(), self.score(variant, seed, metric).value, rel_tol=1e-5):
-            raise Missing(f"examples.parquet of the {self.name} does not give the {metric} of '{variant}'")
+            raise Missing(f"the examples of the {self.name} do not give the {metric} of '{variant}'")
         return values
 
+    def _values(self, variant: str, metric: str) -> tuple[pd.DataFrame, str]:
+        """The rows {seed, value, ...} of a metric, and the column that says which example or document each is of."""
+        if metric in COLUMNS:
+            if (table := self._examples.get(variant)) is None:
+                raise Missing(f"the {self.name} has no examples of '{variant}'")
+            return table.assign(value=table[COLUMNS[metric]]), "example_id"
+        if (table := self._measures.get((variant, metric))) is None:
+            raise Missing(f"the {self.name} has no {metric} of the documents of '{variant}'")
+        return table, "document"
+
     @cached_property
-    def _tables(self) -> dict[str, pd.DataFrame]:
+    def _examples(self) -> dict[str, pd.DataFrame]:
         examples = self.run.examples
         if examples is None or examples.empty:
             return {}
         needed = examples[["variant", "seed", "example_id", *COLUMNS.values()]]
         needed = needed.assign(example_id=needed["example_id"].astype(str))
         return {str(name): table for name, table in needed.groupby("variant", observed=True)}
+
+    @cached_property
+    def _measures(self) -> dict[tuple[str, str], pd.DataFrame]:
+        measures = self.run.document_measures
+        if measures is None:
+            return {}
+        groups = measures.groupby(["variant", "metric"], observed=True)
+        return {(str(variant), str(metric)): table for (variant, metric), table in groups}

@@ -25,8 +25,13 @@ VARIANT = "variant:"
 PAIRED = ("accuracy", "nll", "brier")
 """The metrics of which examples.parquet has the value of every example."""
 
+BITS = "bits_per_byte"
+
 HIGHER_IS_BETTER = frozenset({"accuracy", "macro_f1", "diff_vs_reference", "throughput_per_s"})
 NO_DIRECTION = frozenset({"temperature", "mcnemar_p"})
+HIGHER_OF_TASKS = frozenset({"accuracy", "acc", "acc_norm", "acc_bytes", "exact_match", "f1", "mcc"})
+"""Of a task or view ("acc/sciq"). Of other metrics of lm-eval the policy's word is taken for what is better."""
+LOWER_OF_TASKS = frozenset({BITS, "perplexity", "word_perplexity", "byte_perplexity"})
 MEASURED = frozenset(
     {"latency_ms_p50", "latency_ms_p95", "latency_ratio_p50", "throughput_per_s", "throughput_ratio",
      "peak_memory_bytes", "working_memory_bytes", "energy_j_per_example", "build_seconds", "members_train_seconds"}
@@ -34,6 +39,24 @@ MEASURED = frozenset(
 """Metrics that another machine would give otherwise: compared on the same hardware only, unless a rule says ignore."""
 
 Comparable = Literal["suite_digest", "example_ids", "dtype", "batch_policy"]
+
+
+def is_of_a_part(metric: str) -> bool:
+    """Whether a metric is of one of lm-eval's tasks or of a view: "acc/sciq", "accuracy/inverted"."""
+    return "/" in metric
+
+
+def has_outcomes(metric: str) -> bool:
+    """Whether a run keeps a metric's value of every example or document, so that two runs can be paired."""
+    return metric in PAIRED or metric == BITS or is_of_a_part(metric)
+
+
+def higher_is_better(metric: str) -> bool | None:
+    """None where it is not known."""
+    if is_of_a_part(metric):
+        kind = metric.split("/")[0]
+        return None if kind not in HIGHER_OF_TASKS | LOWER_OF_TASKS else kind in HIGHER_OF_TASKS
+    return None if metric not in METRICS or metric in NO_DIRECTION else metric in HIGHER_IS_BETTER
 
 
 class _Strict(pydantic.BaseModel):
@@ -143,11 +166,12 @@ class Rule(_Strict):
         if (self.bound.abs is None) == (self.bound.rel is None):
             return key, f"'{key}' has one of: abs, rel"
         metric = self.match.metric
-        if self.test and metric not in PAIRED:
-            return "test", f"'{metric}' has no value for each example; a paired test is of {', '.join(PAIRED)}"
-        known = metric in METRICS and metric not in NO_DIRECTION
-        if known and (metric in HIGHER_IS_BETTER) != bool(self.max_drop):
-            better, other = ("higher", "max_drop") if metric in HIGHER_IS_BETTER else ("lower", "max_increase")
+        if self.test and not has_outcomes(metric):
+            known = f"{', '.join(PAIRED)}, {BITS} and those of one task or view (acc/TASK)"
+            return "test", f"'{metric}' has no value for each example; a paired test is of {known}"
+        higher = higher_is_better(metric)
+        if higher is not None and higher != bool(self.max_drop):
+            better, other = ("higher", "max_drop") if higher else ("lower", "max_increase")
             return key, f"'{metric}' is better when {better}: limit it with {other}"
         return None
 
@@ -210,7 +234,7 @@ def _faults(file: PolicyFile) -> Iterator[Fault]:
             yield (*place, "id"), f"two rules are called '{rule.id}'", None, ()
         seen.add(rule.id)
         metric = rule.match.metric
-        if metric not in METRICS and "/" not in metric:  # "acc/sciq" is lm-eval's
+        if metric not in METRICS and not is_of_a_part(metric):
             yield (*place, "match", "metric"), f"unknown metric '{metric}'", metric, METRICS
         if fault := rule.contradiction():
             yield (*place, fault[0]), fault[1], None, ()

@@ -13,7 +13,7 @@ import numpy as np
 from harness import stats
 from harness.formats import percent
 from harness.gate.evidence import Evidence, Missing, NonFinite
-from harness.gate.policy import BASELINE, VARIANT, Policy, Rule, matches
+from harness.gate.policy import BASELINE, PAIRED, VARIANT, Policy, Rule, matches
 from harness.results import ALL_SEEDS, Run
 
 POWER = 0.8
@@ -36,6 +36,8 @@ class RulePower:
     """Variants that the rule is a paired test of."""
     metric: str = ""
     margin: float | None = None
+    has: int | None = None
+    """Examples that the metric is a mean of; of one task or view only an earlier run says how many."""
     needed: int | None = None
     """Examples with which two equal models pass with probability .8, at the level that correction leaves one test."""
     power: float | None = None
@@ -48,6 +50,7 @@ class _Test:
     variant: str
     note: str
     margin: float | None = None
+    has: int | None = None
     needed: int | None = None
     power: float | None = None
 
@@ -86,10 +89,10 @@ def _of_rule(
         return RulePower(rule.id, "no test", "the value is judged as it is")
     hardest = max((_test(rule, variant, examples, evidence, alpha) for variant in tested), key=_difficulty)
     found = RulePower(rule.id, "unknown", f"{hardest.variant}: {hardest.note}", len(tested), rule.match.metric,
-                      hardest.margin, hardest.needed, hardest.power)  # fmt: skip
-    if hardest.needed is None:
+                      hardest.margin, hardest.has, hardest.needed, hardest.power)  # fmt: skip
+    if hardest.needed is None or hardest.has is None:
         return found
-    lacking = max(0, hardest.needed - examples)
+    lacking = max(0, hardest.needed - hardest.has)
     return RulePower(**{**vars(found), "state": "too few" if lacking else "enough", "lacking": lacking})
 
 
@@ -100,26 +103,35 @@ def _difficulty(test: _Test) -> float:
 def _test(rule: Rule, variant: str, examples: int, evidence: Evidence | None, alpha: float) -> _Test:
     metric = rule.match.metric
     other = variant if rule.vs == BASELINE else str(rule.vs).removeprefix(VARIANT)
+    differences = _differences(evidence, variant, other, metric)
+    has: int | None = examples
+    if metric not in PAIRED:
+        has = None if differences is None else differences.shape[1]
     margin = _margin(rule, other, evidence)
     if margin is None:
-        return _Test(variant, "the margin is relative to a score that no earlier run gives (--from RUN)")
+        return _Test(variant, "the margin is relative to a score that no earlier run gives (--from RUN)", None, has)
     if margin == 0:
-        return _Test(variant, "no number of examples shows a change of exactly 0", margin)
-    differences = _differences(evidence, variant, other, metric)
+        return _Test(variant, "no number of examples shows a change of exactly 0", margin, has)
     source = "between the seeds of" if other == variant else "in"
-    if metric != "accuracy":
-        if differences is None:
-            return _Test(variant, f"how much {metric} differs by example is not known (--from RUN)", margin)
+    if differences is None and metric != "accuracy":
+        return _Test(variant, f"how much {metric} differs by example is not known (--from RUN)", margin, has)
+    if differences is not None and has is not None and not _of_answers(metric, differences):
         spread = float(np.sqrt(differences.var(axis=1).mean()))
         note = f"standard deviation {spread:.3g} {source} the earlier run"
-        return _Test(variant, note, margin, *_of_losses(spread, margin, examples, alpha))
+        return _Test(variant, note, margin, has, *_of_losses(spread, margin, has, alpha))
     share, words = DISCORDANCE, "assumed"
     if differences is not None:
         share = max(float((differences != 0).mean()), 3 / differences.shape[1])  # none seen: the rule of three
         words = f"{source} the earlier run"
+    assert has is not None
     needed = stats.examples_needed(margin, share, alpha=alpha, power=POWER)
-    power = stats.paired_power(examples, margin, share, alpha=alpha)
-    return _Test(variant, f"{percent(share, 1)} discordant, {words}", margin, needed, power)
+    power = stats.paired_power(has, margin, share, alpha=alpha)
+    return _Test(variant, f"{percent(share, 1)} discordant, {words}", margin, has, needed, power)
+
+
+def _of_answers(metric: str, differences: np.ndarray) -> bool:
+    """Whether a metric is a share of right answers."""
+    return metric == "accuracy" or (metric not in PAIRED and bool(np.isin(differences, (-1, 0, 1)).all()))
 
 
 def _of_losses(spread: float, margin: float, examples: int, alpha: float) -> tuple[int, float]:

@@ -10,7 +10,7 @@ from harness.power.rules import RulePower
 COLUMNS = ("rule", "tests", "margin", "needs", "has", "lacks", "power", "verdict", "assuming")
 
 
-def as_rows(powers: Sequence[RulePower], examples: int) -> list[list[str]]:
+def as_rows(powers: Sequence[RulePower]) -> list[list[str]]:
     """A row of text for each rule, under ``COLUMNS``."""
     return [
         [
@@ -18,7 +18,7 @@ def as_rows(powers: Sequence[RulePower], examples: int) -> list[list[str]]:
             str(power.tests) if power.tests else DASH,
             _margin_words(power),
             DASH if power.needed is None else f"{power.needed:,}",
-            f"{examples:,}",
+            DASH if power.has is None else f"{power.has:,}",
             f"{power.lacking:,}" if power.lacking else DASH,
             number(power.power, 2),
             power.state,

@@ -13,7 +13,14 @@ from harness.stats.decisions import (
     verdict,
 )
 from harness.stats.interval import LEVEL, Interval
-from harness.stats.proportions import examples_needed, mcnemar_exact, paired_power, paired_proportions, wilson
+from harness.stats.proportions import (
+    examples_needed,
+    mcnemar_exact,
+    paired_power,
+    paired_proportions,
+    proportion_over_seeds,
+    wilson,
+)
 from harness.stats.resampling import (
     bootstrap_mean,
     clustered_difference,
@@ -47,6 +54,7 @@ __all__ = [
     "paired_difference",
     "paired_power",
     "paired_proportions",
+    "proportion_over_seeds",
     "resample_counts",
     "verdict",
     "wilson",

@@ -10,10 +10,7 @@ import numpy as np
 
 from harness.stats.components import crossed_mean
 from harness.stats.interval import Interval
-from harness.stats.proportions import paired_proportions, paired_score
-
-FEWEST_DISCORDANT = 10
-"""With fewer items on which right and wrong differ, a variance says little and the score test decides."""
+from harness.stats.proportions import FEWEST, paired_proportions, paired_score
 
 FEWEST_ITEMS = 30
 """The mean of fewer losses is not normal enough to decide anything."""
@@ -85,7 +82,7 @@ def non_inferiority(
         raise ValueError("scores must be finite")
     outcomes = bool(np.isin(candidate, (0, 1)).all() and np.isin(reference, (0, 1)).all())
     discordant = int(difference.any(axis=0).sum())
-    if outcomes and (len(difference) == 1 or discordant < FEWEST_DISCORDANT):
+    if outcomes and (len(difference) == 1 or discordant < FEWEST):
         return _by_score(difference, margin, alpha)
     if difference.shape[1] < FEWEST_ITEMS:
         unknown = Interval(float(difference.mean()), np.nan, np.nan, difference.shape[1])

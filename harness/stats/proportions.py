@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
+from harness.stats.components import crossed_mean
 from harness.stats.interval import Interval
+
+FEWEST = 10
+"""With fewer items of a kind (right, wrong, discordant) their variance says little: an inverted score test decides."""
 
 # scipy.stats takes over a second to import, so the functions that need it import it themselves.
 
@@ -22,6 +26,29 @@ def wilson(successes: int, n: int, confidence: float = 0.95) -> Interval:
     successes, n = int(successes), int(n)
     bounds = binomtest(successes, n).proportion_ci(confidence, method="wilson")
     return Interval(successes / n, float(bounds.low), float(bounds.high), n)
+
+
+def proportion_over_seeds(right: np.ndarray) -> Interval:
+    """95 % interval of the mean of ``right`` [S, N]: right and wrong answers of S seeds to the same N items.
+
+    Wilson's for one seed. Of several that of ``crossed_mean``, and no narrower than Wilson's of the mean where hardly
+    an item is ever right, or ever wrong: there the answers do not vary, but more of them would.
+
+    Raises:
+        ValueError: if ``right`` is not a table of zeros and ones with at least one seed and one item.
+    """
+    right = np.asarray(right, np.float64)
+    if right.ndim != 2 or not right.size or not np.isin(right, (0, 1)).all():
+        raise ValueError(f"right answers {right.shape} are no zeros and ones [seeds, items]")
+    seeds, n = right.shape
+    total = right.sum() / seeds
+    alone = Interval(total / n, wilson(int(total), n).low, wilson(int(np.ceil(total)), n).high, n)
+    if seeds == 1 or n == 1:
+        return alone
+    found = crossed_mean(right).interval().within(0.0, 1.0)
+    if min(right.any(axis=0).sum(), n - right.all(axis=0).sum()) >= FEWEST:
+        return found
+    return Interval(found.value, min(found.low, alone.low), max(found.high, alone.high), n)
 
 
 def mcnemar_exact(candidate_correct: np.ndarray, reference_correct: np.ndarray) -> float:

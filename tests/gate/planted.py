@@ -29,13 +29,14 @@ def worse(correct, count):
     return changed
 
 
-def planted(correct, extra=None, not_ok=None, **record):
+def planted(correct, extra=None, not_ok=None, measures=None, **record):
     """A run in memory.
 
     Args:
         correct: variant -> right answers [seeds, n].
         extra: variant -> metric -> value, in the rows of all seeds.
         not_ok: variant -> (status, reason).
+        measures: variant -> metric of a task or view -> its values [seeds, documents].
         record: fields of run.json in place of the usual ones.
     """
     correct = {name: np.asarray(values, float) for name, values in correct.items()}
@@ -46,6 +47,7 @@ def planted(correct, extra=None, not_ok=None, **record):
             row = {"variant": name, "seed": seed, "status": "ok", "reason": np.nan}
             loss = {"accuracy": of, "nll": 1.5 - of, "brier": 0.5 - of / 2}
             found = {metric: stats.over_seeds(v, draws=200) for metric, v in loss.items()}
+            found["accuracy"] = stats.proportion_over_seeds(of)
             found |= {m: stats.Interval(v, np.nan, np.nan, 0) for m, v in (extra or {}).get(name, {}).items()}
             for metric, interval in found.items():
                 row[metric] = interval.value
@@ -60,6 +62,18 @@ def planted(correct, extra=None, not_ok=None, **record):
                 "label": 1, "prediction": right.astype(int), "confidence": 0.5, "correct": right,
                 "nll": 1.5 - right, "brier": 0.5 - right / 2,
             }))  # fmt: skip
+    documents = []
+    for name, values in (measures or {}).items():
+        for metric, of in values.items():
+            of = np.asarray(of, float)
+            for seed, rows_of in [("all", of), *((s, of[s : s + 1]) for s in seeds)]:
+                outcomes = np.isin(rows_of, (0, 1)).all()
+                found = stats.proportion_over_seeds(rows_of) if outcomes else stats.over_seeds(rows_of)
+                scores.append({"variant": name, "seed": str(seed), "metric": metric, "value": found.value,
+                               "low": found.low, "high": found.high, "n": found.n, "source": "test split"})  # fmt: skip
+                if seed != "all":
+                    row = {"variant": name, "seed": seed, "metric": metric, "document": range(rows_of.shape[1])}
+                    documents.append(pd.DataFrame({**row, "value": rows_of[0]}))
     for name, (status, reason) in (not_ok or {}).items():
         rows += [{"variant": name, "seed": s, "status": status, "reason": reason} for s in ("all", *map(str, seeds))]
     usual = {
@@ -77,7 +91,7 @@ def planted(correct, extra=None, not_ok=None, **record):
         "devices": [{"kind": "cpu", "name": "a cpu", "memory_bytes": 1}],
         "engine": {"name": "local", "workers": 2, "threads_per_worker": 1},
         "suite": {"name": "planted", "digest": "d" * 64, "yaml": f"suite: planted\nseeds: {seeds}\n"},
-        "task": {"name": "t", "title": "A task"},
+        "task": {"name": "t", "title": "A task", "digest": "t" * 64},
         "summary": {"variants": sum(row["seed"] == "all" for row in rows)},
     }
     run = Run(Path("planted"), usual | record)
@@ -86,6 +100,7 @@ def planted(correct, extra=None, not_ok=None, **record):
     columns = ["variant", "seed", "metric", "value", "low", "high", "n", "source"]
     run.__dict__["scores"] = pd.DataFrame(scores, columns=columns)
     run.__dict__["examples"] = pd.concat(examples, ignore_index=True) if examples else None
+    run.__dict__["document_measures"] = pd.concat(documents, ignore_index=True) if documents else None
     return run
 
 
@@ -96,7 +111,8 @@ def _more(extra):
 def changed(run, **tables):
     """The run with some of its tables or fields of its record replaced."""
     other = Run(run.folder, copy.deepcopy(run.record))
-    other.__dict__.update({name: run.__dict__[name].copy() for name in ("variants", "scores", "examples")})
+    kept = ("variants", "scores", "examples", "document_measures")
+    other.__dict__.update({name: copy.copy(run.__dict__[name]) for name in kept})
     for name, value in tables.items():
         if name in other.__dict__:
             other.__dict__[name] = value
@@ -112,6 +128,8 @@ def saved(run, folder):
     run.scores.to_parquet(folder / "scores.parquet", index=False)
     if run.examples is not None:
         run.examples.to_parquet(folder / "examples.parquet", index=False)
+    if run.document_measures is not None:
+        run.document_measures.to_parquet(folder / "measures.parquet", index=False)
     write_json(folder / "details.json", {})
     write_json(folder / "run.json", run.record)
     return folder

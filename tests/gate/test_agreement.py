@@ -100,6 +100,8 @@ RULES = st.lists(
         "match: {metric: accuracy}, vs: baseline, max_drop: {rel: 0.1}",
         "match: {metric: nll}, vs: baseline, max_increase: {abs: 0.05}, test: paired",
         "match: {metric: nll, seed: 0}, max: 1.0",
+        "match: {metric: acc/t}, vs: baseline, max_drop: {abs: 0.05}, test: paired",
+        "match: {variant: a, metric: bits_per_byte}, vs: baseline, max_increase: {abs: 0.05}, test: paired",
     ]), min_size=1, max_size=4,
 )  # fmt: skip
 OUTCOMES = st.lists(st.booleans(), min_size=40, max_size=40)
@@ -113,8 +115,10 @@ OUTCOMES = st.lists(st.booleans(), min_size=40, max_size=40)
 def test_policies_on_runs_are_judged_alike_by_all(
     tmp_path, rules, a, b, c, failed, limit, correction, waived, baseline
 ):
-    run = planted({"a": [a], "b": [b]}, not_ok={"f": ("failed", "it broke")} if failed else None)
-    other = planted({"a": [b], "b": [c]}) if baseline else None
+    parts = [{"a": {"acc/t": [x[:20]], "bits_per_byte": [x]}, "b": {"acc/t": [y[:20]]}} for x, y in ((a, b), (b, c))]
+    broken = {"f": ("failed", "it broke")} if failed else None
+    run = planted({"a": [a], "b": [b]}, not_ok=broken, measures=parts[0])
+    other = planted({"a": [b], "b": [c]}, measures=parts[1]) if baseline else None
     lines = [f"{{id: r{i}, {rule}}}" for i, rule in enumerate(rules)]
     more = f"defaults: {{correction: {correction}}}\n"
     more += 'waivers: [{rule: r0, variant: "*", reason: so, expires: 2027-01-01}]' if waived else ""

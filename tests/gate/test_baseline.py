@@ -9,7 +9,7 @@ from harness.gate.baseline import FILES, describe, files_sha256, open_baseline, 
 from harness.gate.evidence import read_tables
 from tests.gate.planted import TODAY, changed, coins, planted, saved
 
-RUN = planted({"linear": coins(0.9, n=50)})
+RUN = planted({"linear": coins(0.9, n=50)}, measures={"linear": {"acc/a": coins(0.9, n=20)}})
 
 
 def test_a_baseline_is_the_run_with_a_reason_a_date_and_a_hash(tmp_path):

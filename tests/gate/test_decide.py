@@ -126,6 +126,38 @@ def test_losses_are_tested_the_other_way_round(tmp_path):
     assert check.difference == pytest.approx(0.1)
 
 
+def test_a_task_or_view_is_tested_on_its_own_documents(tmp_path):
+    """One of them may fall far while the whole is as good as ever."""
+    small = coins(0.8, n=200, seeds=3)
+    before = {"accuracy/inverted": small, "bits_per_byte/x": 2 - small, "bleu/x": 5 * small}
+    after = {"accuracy/inverted": worse(small, 40), "bits_per_byte/x": 2 - worse(small, 40), "bleu/x": 5 * small}
+    seeds = coins(0.9, seeds=3)
+    run, baseline = (planted({"a": seeds}, measures={"a": of}) for of in (after, before))
+    rule = '{id: %s, match: {metric: "%s"}, vs: baseline, %s: {abs: 0.05}, test: paired}'
+    rules = [rule % ("whole", "accuracy", "max_drop"), rule % ("view", "accuracy/inverted", "max_drop"),
+             rule % ("bits", "bits_per_byte/x", "max_increase"), rule % ("bleu", "bleu/x", "max_drop")]  # fmt: skip
+    found = {check.rule: check for check in gate(tmp_path, rules, run, baseline).checks}
+    assert {name: check.state for name, check in found.items()} == {
+        "whole": "pass", "view": "fail", "bits": "fail", "bleu": "pass"
+    }  # fmt: skip
+    assert (found["view"].n, found["whole"].n) == (200, 600)
+    expected = stats.non_inferiority(worse(small, 40), small, 0.05)
+    assert found["view"].p_not_inferior == pytest.approx(4 * expected.p_not_inferior)
+    assert found["view"].difference == pytest.approx(-0.2)
+    assert found["bits"].difference_low <= found["bits"].difference == pytest.approx(0.2)
+
+
+def test_one_seed_of_answers_of_a_task_is_tested_as_answers_are(tmp_path):
+    before = coins(0.8, n=100)
+    run, baseline = (planted({"a": before}, measures={"a": {"acc/x": of}}) for of in (worse(before, 4), before))
+    rule = "{id: %s, match: {metric: %s}, vs: baseline, max_drop: {abs: 0.05}, test: paired}"
+    on_task = gate(tmp_path, rule % ("t", "acc/x"), run, baseline).checks[0]
+    whole = planted({"a": worse(before, 4)}), planted({"a": before})
+    on_all = gate(tmp_path, rule % ("t", "accuracy"), *whole).checks[0]
+    assert dataclasses.replace(on_task, metric="", reason="") == dataclasses.replace(on_all, metric="", reason="")
+    assert on_task.low == stats.wilson(76, 100).low
+
+
 def test_pairing_is_by_example_and_not_by_row(tmp_path):
     shuffled = changed(RUN, examples=RUN.examples.sample(frac=1, random_state=0))
     rule = "{id: a, match: {metric: accuracy}, vs: baseline, max_drop: {abs: 0.02}, test: paired}"

@@ -4,18 +4,22 @@ import math
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
+from harness.gate.baseline import FILES
 from harness.gate.decide import decide
 from harness.gate.release import gate_run
 from tests.gate.planted import TODAY, changed, coins, planted, policy, saved, worse
 
 GOOD = coins(0.9, n=2000)
-RUN = planted({"linear": GOOD, "ties": GOOD}, extra={n: {"latency_ratio_p50": 1.0} for n in ("linear", "ties")})
+VIEWS = {n: {"accuracy/blurred": coins(0.8, n=800)} for n in ("linear", "ties")}
+RUN = planted({"linear": GOOD, "ties": GOOD}, {n: {"latency_ratio_p50": 1.0} for n in VIEWS}, measures=VIEWS)
 FLOOR = "{id: floor, match: {metric: accuracy}, min: 0.5}"
 DROP = "{id: drop, match: {metric: accuracy}, vs: baseline, max_drop: {abs: 0.02}, test: paired}"
 SLOWER = "{id: slower, match: {metric: latency_ratio_p50}, vs: baseline, max_increase: {rel: 0.1}}"
-RULES = [FLOOR, DROP, SLOWER]
+VIEW = "{id: view, match: {metric: accuracy/blurred}, vs: baseline, max_drop: {abs: 0.05}, test: paired}"
+RULES = [FLOOR, DROP, SLOWER, VIEW]
 
 
 def gate(tmp_path, run, baseline=RUN, rules=RULES, more=""):
@@ -31,7 +35,7 @@ def gives_no_verdict(found, words):
 def test_the_same_run_passes(tmp_path):
     """Every test below is this one with one thing wrong."""
     found = gate(tmp_path, RUN)
-    assert (found.outcome, found.problems, found.counts) == ("pass", [], {"pass": 6})
+    assert (found.outcome, found.problems, found.counts) == ("pass", [], {"pass": 8})
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
@@ -85,7 +89,7 @@ def test_files_that_disagree(tmp_path):
     variants = RUN.variants.assign(accuracy=RUN.variants["accuracy"] + 1e-4)
     gives_no_verdict(gate(tmp_path, changed(RUN, variants=variants)), "variants.csv and scores.parquet")
     flipped = RUN.examples.assign(correct=np.where(RUN.examples.index < 50, True, RUN.examples["correct"]))
-    gives_no_verdict(gate(tmp_path, changed(RUN, examples=flipped)), "examples.parquet of the run does not give")
+    gives_no_verdict(gate(tmp_path, changed(RUN, examples=flipped)), "the examples of the run do not give")
 
 
 def test_an_empty_run(tmp_path):
@@ -134,13 +138,32 @@ def test_examples_are_paired_even_if_the_policy_does_not_ask_for_the_same(tmp_pa
 
 
 def test_an_example_that_is_lost_or_scored_twice(tmp_path):
-    gives_no_verdict(gate(tmp_path, changed(RUN, examples=RUN.examples.drop(7))), "does not give the accuracy")
+    gives_no_verdict(gate(tmp_path, changed(RUN, examples=RUN.examples.drop(7))), "do not give the accuracy")
     two = planted({"linear": coins(0.9, n=100, seeds=2)})
     one_less = changed(two, examples=two.examples.drop(7))
     gives_no_verdict(gate(tmp_path, one_less, two, [DROP]), "some examples or seeds of 'linear'")
     twice = RUN.examples.copy()
     twice.loc[8, "example_id"] = "x7"
     gives_no_verdict(gate(tmp_path, changed(RUN, examples=twice)), "is scored twice")
+
+
+def test_documents_of_a_view_that_are_lost_twice_there_other_ones_or_no_numbers(tmp_path):
+    table = RUN.document_measures
+    lost = changed(RUN, document_measures=table[table["document"] != 0])
+    gives_no_verdict(gate(tmp_path, lost, rules=[VIEW]), "do not give the accuracy/blurred")
+    gives_no_verdict(gate(tmp_path, changed(RUN, document_measures=table[table["variant"] == "ties"]), rules=[VIEW]),
+                     "no accuracy/blurred of the documents of 'linear'")  # fmt: skip
+    gives_no_verdict(gate(tmp_path, changed(RUN, document_measures=None)), "of the documents of 'ties'")
+    gives_no_verdict(gate(tmp_path, changed(RUN, document_measures=pd.concat([table, table[:1]]))), "scored twice")
+    moved = changed(RUN, document_measures=table.assign(document=table["document"] + 1))
+    gives_no_verdict(gate(tmp_path, moved), "not scored on the same examples")
+    for bad in (math.nan, math.inf):
+        broken = table.assign(value=table["value"].where(table["document"] != 3, bad))
+        gives_no_verdict(gate(tmp_path, changed(RUN, document_measures=broken)), "not a finite number")
+    for task in ({"name": "t", "digest": "other"}, {"name": "t"}):
+        found = gate(tmp_path, changed(RUN, task=task))
+        gives_no_verdict(found, "content")
+        assert {check.rule for check in found.checks if check.state == "error"} == {"view"}
 
 
 @pytest.mark.parametrize("key", ["dtype", "batch_policy"])
@@ -183,11 +206,18 @@ def test_a_relative_change_from_nearly_nothing(tmp_path, value):
         gives_no_verdict(gate(tmp_path, run, baseline, [rule % way]), "near zero")
 
 
-@pytest.mark.parametrize("right", [0, 1])
-def test_a_relative_change_from_what_may_be_zero(tmp_path, right):
-    hardly_any = planted({"linear": [np.arange(50) < right]})
+def test_a_relative_change_from_what_may_be_zero(tmp_path):
+    hardly_any = planted({"linear": np.zeros((1, 50))})
     rule = "{id: a, match: {metric: accuracy}, vs: baseline, max_drop: {rel: 0.1}}"
     gives_no_verdict(gate(tmp_path, planted({"linear": np.ones((1, 50))}), hardly_any, [rule]), "near zero")
+
+
+@pytest.mark.parametrize("seeds", [1, 3])
+def test_a_floor_is_not_passed_for_sure_because_no_answer_was_wrong(tmp_path, seeds):
+    perfect = planted({"a": np.ones((seeds, 40))}, measures={"a": {"acc/x": np.ones((seeds, 20))}})
+    rule = "{id: %s, match: {metric: %s}, min: 0.99, apply_to: ci_low}"
+    rules = [rule % ("whole", "accuracy"), rule % ("task", "acc/x")]
+    assert [check.state for check in gate(tmp_path, perfect, None, rules).checks] == ["fail", "fail"]
 
 
 def test_no_baseline(tmp_path):
@@ -230,7 +260,7 @@ def test_a_baseline_that_is_not_the_one_the_policy_names(tmp_path):
     gives_no_verdict(gate_run(run, path, None, TODAY), "not the one the policy names")
 
 
-@pytest.mark.parametrize("name", ["run.json", "variants.csv", "scores.parquet", "examples.parquet", "details.json"])
+@pytest.mark.parametrize("name", FILES)
 @pytest.mark.parametrize("damage", ["gone", "cut", "empty"])
 @pytest.mark.parametrize("which", ["run", "baseline"])
 def test_a_file_that_is_gone_or_cut_off(tmp_path, name, damage, which):

@@ -67,6 +67,8 @@ def test_the_policy_of_the_contract_reads_as_it_is_meant(tmp_path):
         ("max_drop: {abs: 0.02}", "max_increase: {abs: 0.02}", 7, ["is better when higher", "max_drop"]),
         ("max_drop: {abs: 0.02}", "max_drop: {abs: 0.02}, apply_to: value", 7, ["'apply_to' belongs to min and max"]),
         ("{metric: accuracy}, vs: baseline", "{metric: ece}, vs: baseline", 7, ["no value for each example"]),
+        ("{metric: accuracy}, vs: baseline", "{metric: bits_per_byte/x}, vs: baseline", 7, ["better when lower"]),
+        ("max_drop: {abs: 0.03}", "max_increase: {abs: 0.03}", 9, ["better when higher"]),
         ("max_drop: {abs: 0.03}", "max_drop: {abs: 0.03}, same_hardware: require", 9, ["variants of one run"]),
         ("max_increase: {rel", "max_drop: {rel", 10, ["better when lower", "max_increase"]),
         ("max: 24_000_000_000", "max: 24_00", 11, ["bad value '24_00' for 'max'"]),
@@ -94,5 +96,9 @@ def test_a_policy_without_rules_is_none(tmp_path, text):
 
 
 def test_measures_of_lm_eval_are_taken_by_their_own_names(tmp_path):
-    rule = 'rules: [{id: a, match: {metric: "acc/sciq"}, vs: baseline, max_drop: {abs: 0.1}}]'
-    assert read(tmp_path, f"version: 1\n{rule}\n").rules[0].match.metric == "acc/sciq"
+    rule = 'rules: [{id: a, match: {metric: "%s"}, vs: baseline, %s: {abs: 0.1}, test: paired}]'
+    for metric, limit in [("acc/sciq", "max_drop"), ("bits_per_byte/x", "max_increase"), ("bleu/x", "max_drop"),
+                          ("bits_per_byte", "max_increase"), ("bleu/x", "max_increase")]:  # fmt: skip
+        assert read(tmp_path, f"version: 1\n{rule % (metric, limit)}\n").rules[0].match.metric == metric
+    with pytest.raises(BadInput, match="'acc_norm/sciq' is better when higher: limit it with max_drop"):
+        read(tmp_path, f"version: 1\n{rule % ('acc_norm/sciq', 'max_increase')}\n")

@@ -93,6 +93,23 @@ def test_losses_need_an_earlier_run(tmp_path):
     assert exactly["vs"].power == pytest.approx(0.8, abs=0.01)
 
 
+def test_a_task_or_view_has_as_many_documents_as_an_earlier_run_says(tmp_path):
+    rule = VS_LINEAR % ("acc/x", "max_drop: {abs: 0.02}")
+    unknown = powers(tmp_path, rule, ["linear", "soup"], 1000)["vs"]
+    assert (unknown.state, unknown.has, unknown.needed) == ("unknown", None, None)
+    answers, bits = coins(0.8, n=200), np.random.default_rng(0).normal(2, 1, (1, 150))
+    parts = {"linear": {"acc/x": answers, "bits_per_byte": bits},
+             "soup": {"acc/x": worse(answers, 8), "bits_per_byte": -bits}}  # fmt: skip
+    earlier = planted({name: coins(0.8, n=500) for name in parts}, measures=parts)
+    found = powers(tmp_path, rule, ["linear", "soup"], 1000, earlier)["vs"]
+    assert (found.has, found.needed) == (200, stats.examples_needed(0.02, 8 / 200))
+    assert found.lacking == found.needed - 200
+    rule = VS_LINEAR % ("bits_per_byte", "max_increase: {abs: 0.05}")
+    found = powers(tmp_path, rule, ["linear", "soup"], 1000, earlier)["vs"]
+    assert found.has == 150
+    assert found.needed == int(np.ceil((2 * bits).var() * ((norm.isf(0.05) + norm.ppf(0.8)) / 0.05) ** 2))
+
+
 def test_a_relative_margin_is_of_the_earlier_score(tmp_path):
     rule = VS_LINEAR % ("accuracy", "max_drop: {rel: 0.05}")
     assert powers(tmp_path, rule, ["linear", "soup"], 1000)["vs"].state == "unknown"

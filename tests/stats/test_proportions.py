@@ -37,6 +37,45 @@ def test_wilson_covers_the_truth_as_often_as_it_says():
     assert_is_95_percent(hits)
 
 
+@given(st.integers(1, 5), st.integers(1, 60), st.floats(0, 1), st.integers(0, 2**32 - 1))
+@settings(deadline=None)
+def test_a_proportion_over_seeds_is_never_known_without_doubt(seeds, items, share, draw):
+    right = np.random.default_rng(draw).random((seeds, items)) < share
+    found = stats.proportion_over_seeds(right)
+    assert 0 <= found.low <= found.value <= found.high <= 1
+    assert found.value == pytest.approx(right.mean())
+    assert width(found) > 0
+    if seeds == 1:
+        assert bounds(found) == bounds(stats.wilson(int(right.sum()), items))
+
+
+@pytest.mark.parametrize("wrong", [0, 1, 9])
+def test_where_hardly_an_answer_is_wrong_it_is_no_narrower_than_wilsons(wrong):
+    right = np.ones((3, 2000))
+    right[:, :wrong] = 0
+    found = stats.proportion_over_seeds(right)
+    assert found.low <= stats.wilson(2000 - wrong, 2000).low
+    upside_down = stats.proportion_over_seeds(1 - right)
+    assert bounds(upside_down) == pytest.approx((1 - found.high, 1 - found.low))
+    right[:, :10] = 0
+    assert bounds(stats.proportion_over_seeds(right)) == pytest.approx(bounds(stats.over_seeds(right)))
+
+
+def test_nearly_perfect_models_over_seeds_are_covered_as_often_as_it_says_or_more():
+    """Of every item some chance to be wrong, the same for all seeds: a bootstrap would often say 100 % and no doubt."""
+    rng, hits = np.random.default_rng(0), []
+    for _ in range(600):
+        chance = rng.beta(0.05, 9.95, size=400)  # 0.5 % of the answers are wrong
+        hits.append(covers(stats.proportion_over_seeds(rng.random((3, 400)) > chance), 0.995))
+    assert np.mean(hits) >= 0.94
+
+
+@pytest.mark.parametrize("bad", [np.zeros(3), np.zeros((0, 3)), np.full((2, 2), 0.5), np.full((1, 2), np.nan)])
+def test_a_proportion_is_of_zeros_and_ones(bad):
+    with pytest.raises(ValueError, match="zeros and ones"):
+        stats.proportion_over_seeds(bad)
+
+
 @given(st.integers(0, 40), st.integers(0, 40), st.integers(0, 10), st.integers(0, 10))
 @settings(max_examples=60, deadline=None)
 def test_mcnemar_is_that_of_statsmodels(gained, lost, both, neither):
