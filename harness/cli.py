@@ -147,7 +147,7 @@ def _print_power(planned: Any, policy: Path, earlier: Path | None) -> None:
     rules = read_policy(policy)
     examples = len(jobs.documents_of(planned.setting).ids)
     names = list(planned.variants[planned.seeds[0]])
-    found = power.rule_powers(rules, names, examples, read_tables(earlier) if earlier else None)
+    found = power.rule_powers(rules, names, examples, read_tables(earlier) if earlier else None, planned.seeds)
     print(f"\nexamples to decide {policy} with power {power.POWER:g}, if the models are equal")
     print_table(power.COLUMNS, power.as_rows(found), right={"tests", "needs", "has", "lacks", "power"})
 
@@ -199,6 +199,10 @@ def gate(
         raise BadInput("the gate judges one of: RUN, --candidate DIR")
     if (candidate is None) != (suite is None):
         raise BadInput("--candidate and --suite go together", hint="the suite names the task that scores the folder")
+    if stands_for is not None and candidate is None:
+        raise BadInput("--stands-for goes with --candidate", hint="the variants of a run stand for themselves")
+    for option, target in (("--junit", junit), ("--summary", summary)):
+        _make_place(option, target)
     if run is not None:
         found = gate_run(run, policy, baseline, _today())
     else:
@@ -211,6 +215,18 @@ def gate(
         junit.write_text(as_junit(found), encoding="utf-8")
     write_summary(found, summary, os.environ.get("GITHUB_STEP_SUMMARY"))
     raise typer.Exit(found.exit_code)
+
+
+def _make_place(option: str, target: Path | None) -> None:
+    """The folder of a file that is to be written, made before the work: a verdict is not lost for it."""
+    if target is None:
+        return
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as problem:
+        raise BadInput(f"{option} cannot be written: {problem.strerror}", place=str(target)) from None
+    if target.is_dir() or not os.access(target if target.exists() else target.parent, os.W_OK):
+        raise BadInput(f"{option} cannot be written", place=str(target), hint="name a file in a folder of yours")
 
 
 def _gate_candidate(

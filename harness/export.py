@@ -91,7 +91,8 @@ def _load(run: Run, variant: str, seed: int) -> tuple[Combination, Tensor, Path 
     if suite.digest != recorded["digest"]:
         raise BadInput("the suite file was changed since the run", place=recorded["path"], hint=again)
     out = run.folder.resolve().parents[1]
-    plan = make_plan(suite, Options(out, seed=seed, device=run.record["devices"][0]["kind"]))
+    device = run.record.get("device") or run.record["devices"][0]["kind"]
+    plan = make_plan(suite, Options(out, seed=seed, device=device))
     planned, store = plan.variants[seed][variant], Store(plan.setting.store)
     built = jobs.built(store, planned)
     if built is None or built["status"] != "ok":

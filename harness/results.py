@@ -154,7 +154,8 @@ RUN_FIELDS = {
     "git_commit": "of the code, with + where files differed; null outside a checkout",
     "machine": "{system, cpu, cores, memory_bytes}",
     "versions": "of Python and the libraries that compute",
-    "devices": "[{name, kind, memory_bytes}]",
+    "device": "which of them the run was on: cpu, cuda:0",
+    "devices": "[{name, kind, memory_bytes}]: all that the machine has",
     "engine": "{name, workers, threads_per_worker}",
     "dtype": "in which predictions are computed and combined",
     "batch_policy": "{test: examples in a batch}: results may differ in the last digits with it",
@@ -260,6 +261,9 @@ def read_run(folder: Path) -> Run:
         record = read_json(record_path)
     except (json.JSONDecodeError, UnicodeDecodeError):
         raise BadInput("run.json is not JSON", place=str(record_path), hint="was the file cut off?") from None
+    parts = ("suite", "task", "summary")
+    if not isinstance(record, dict) or not all(isinstance(record.get(part, {}), dict) for part in parts):
+        raise BadInput("run.json is not a run's record", place=str(record_path), hint="was it edited?")
     version = record.get("schema_version")
     if version != SCHEMA_VERSION:
         raise BadInput(f"results of schema version {version}; this stockpot reads {SCHEMA_VERSION}", place=str(folder))

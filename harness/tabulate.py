@@ -161,7 +161,8 @@ class _Table:
         summary = {**first, "seed": ALL_SEEDS}
         if reason := self.errors.get(f"summary of {first['variant']}"):
             rows = [{**row, "status": "failed", "reason": reason} if row["status"] == "ok" else row for row in rows]
-        if broken := next((row for row in rows if row["status"] != "ok"), None):
+        not_ok = sorted((row for row in rows if row["status"] != "ok"), key=lambda row: row["status"] != "failed")
+        if broken := next(iter(not_ok), None):  # a failure first: a method that does not apply is none
             kept = {key: first[key] for key in ("variant", "family", "method", "pool", "params", "members")}
             reason = broken["reason"] if len(rows) == 1 else f"seed {broken['seed']}: {broken['reason']}"
             states = {"status": broken["status"], "reason": reason, "verdict": broken["status"]}
@@ -317,6 +318,7 @@ def _record(
         "git_commit": environment.git_commit(),
         "machine": environment.machine(),
         "versions": environment.versions(),
+        "device": plan.setting.device,
         "devices": environment.devices(),
         "dtype": "float32",
         "batch_policy": {"test": task.test.batch},

@@ -125,6 +125,18 @@ def test_with_a_meter_every_variant_has_a_job_and_its_figures_are_consistent(fir
     energy.why_unavailable.cache_clear()
 
 
+def test_a_variant_that_fails_on_one_seed_has_failed_whatever_the_others_are(tmp_path):
+    table = tabulate._Table(planned(tmp_path, SUITE), None, {})
+    states = {"failed": ("failed", "it broke"), "inapplicable": ("not_applicable", "other shapes"), "ok": ("ok", "")}
+    kept = {"variant": "v", "family": "", "method": "", "pool": "", "params": "", "members": 1, "energy_source": ""}
+    for order in (("failed", "inapplicable"), ("inapplicable", "failed"), ("ok", "inapplicable", "failed")):
+        rows = [{**kept, "seed": str(i), "status": states[state][0], "reason": states[state][1]}
+                for i, state in enumerate(order)]  # fmt: skip
+        found = table._summary(rows)
+        assert found["status"] == "failed"
+        assert found["reason"] == f"seed {order.index('failed')}: it broke"
+
+
 def test_a_suite_may_do_without_energy(first, monkeypatch):
     folder, _ = first
     monkeypatch.setattr(energy, "meter_for", lambda device: Steady())

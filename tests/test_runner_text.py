@@ -49,10 +49,14 @@ def save(folder, name, vocabulary, seed, tokenizer=True):
         words.save_pretrained(folder / name)
 
 
-@pytest.fixture(scope="module")
-def run(tmp_path_factory):
+def archives_or_skip():
     if missing := [a.file for a in (SCRIPTURE, SPEECHES) if not (archive_folder() / a.file).is_file()]:
         pytest.skip(f"{missing[0]} is not on this machine, and tests fetch nothing")
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    archives_or_skip()
     folder = tmp_path_factory.mktemp("folders")
     for name, vocabulary, seed in (("a", 300, 0), ("b", 300, 1), ("other", 280, 2)):
         save(folder, name, vocabulary, seed)

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from harness import stats
-from harness.compare.suites import change_of_suite
+from harness.compare.suites import change_of_suite, suite_digest
 from harness.gate.comparable import hardware_difference
 from harness.gate.evidence import Evidence, Missing, NonFinite
 from harness.gate.policy import BITS
@@ -84,7 +84,7 @@ def compare(first: Run, second: Run) -> RunComparison:
         tuple(_judged(item, corrected[item.variant]) if item.variant in corrected else item for item in found),
         tuple(name for name in names[0] if name not in names[1]),
         tuple(name for name in names[1] if name not in names[0]),
-        first.record["suite"]["digest"] != second.record["suite"]["digest"],
+        suite_digest(first.record) != suite_digest(second.record),
         pair.other_machine,
     )
 

@@ -17,7 +17,7 @@ def change_of_suite(first: Mapping[str, Any], second: Mapping[str, Any], *, pool
         second: run.json of the other.
         pool: the suite's pool that the variant is built from.
     """
-    if first["suite"]["digest"] == second["suite"]["digest"]:
+    if suite_digest(first) is not None and suite_digest(first) == suite_digest(second):
         return None
     ours, theirs = _file(first), _file(second)
     if ours is None or theirs is None:
@@ -25,6 +25,11 @@ def change_of_suite(first: Mapping[str, Any], second: Mapping[str, Any], *, pool
     if ours.get("task") != theirs.get("task"):
         return "the suite was changed: its task"
     return None if _pool(ours, pool) == _pool(theirs, pool) else f"the suite was changed: its pool '{pool}'"
+
+
+def suite_digest(record: Mapping[str, Any]) -> Any:
+    """Of the suite file's content; None in a record that does not say it."""
+    return record.get("suite", {}).get("digest")
 
 
 def _file(record: Mapping[str, Any]) -> dict[str, Any] | None:

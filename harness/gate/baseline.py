@@ -9,6 +9,7 @@ from datetime import date
 from pathlib import Path
 
 from harness.errors import BadInput
+from harness.formats import printable
 from harness.gate.comparable import run_faults
 from harness.gate.evidence import read_tables
 from harness.results import BASELINES, Run
@@ -19,6 +20,7 @@ FILES = (*NEEDED, "measures.parquet")
 """What a comparison reads of a run; not every run has the last."""
 
 RECORD = "baseline.json"
+DESCRIBED = ("name", "run", "date", "reason", "git_commit", "sha256")
 
 
 def baselines_folder(out: Path) -> Path:
@@ -49,7 +51,10 @@ def set_baseline(run_folder: Path, out: Path, name: str, reason: str, today: dat
     if not name.replace("-", "").replace("_", "").isalnum():
         raise BadInput(f"'{name}' is no name for a baseline", hint="use letters, digits, - and _")
     folder = baselines_folder(out) / name
-    folder.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as problem:
+        raise BadInput(f"no baseline can be put there: {problem.strerror}", place=str(folder.parent)) from None
     fresh = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=folder.parent))
     try:
         for file in FILES:
@@ -65,7 +70,9 @@ def set_baseline(run_folder: Path, out: Path, name: str, reason: str, today: dat
         }
         write_json(fresh / RECORD, record)
         fresh.chmod(0o755)
-        if folder.exists():
+        if folder.is_symlink():
+            folder.unlink()
+        elif folder.exists():
             shutil.rmtree(folder)
         os.rename(fresh, folder)
     finally:
@@ -101,7 +108,10 @@ def describe(folder: Path) -> str:
     if not (folder / RECORD).is_file():
         hint = "set one: stockpot baseline set RUN --reason TEXT"
         raise BadInput(f"no {RECORD} in {folder}", place=str(folder), hint=hint)
-    record = read_json(folder / RECORD)
-    intact = files_sha256(folder) == record["sha256"]
-    record["sha256"] += "" if intact else "  (its files were CHANGED since)"
-    return "\n".join(f"{key:<11}{record[key]}" for key in ("name", "run", "date", "reason", "git_commit", "sha256"))
+    try:
+        record = read_json(folder / RECORD)
+        rows = [(key, printable(str(record[key]))) for key in DESCRIBED]
+    except (ValueError, KeyError, TypeError):
+        raise BadInput(f"{RECORD} is not what it was written as", place=str(folder), hint="set it again") from None
+    changed = "" if files_sha256(folder) == record["sha256"] else "  (its files were CHANGED since)"
+    return "\n".join(f"{key:<11}{value}" for key, value in rows) + changed

@@ -23,9 +23,18 @@ def run_faults(run: Run) -> list[str]:
         faults.append(f"the run holds only some variants (--only {record['only']})")
     if (asked := _seeds_asked(record)) != record.get("seeds"):
         faults.append(f"the run has seeds {record.get('seeds')}, its suite asks for {asked}")
-    rows, expected = int((run.variants["seed"] == ALL_SEEDS).sum()), record.get("summary", {}).get("variants")
+    rows = run.variants.loc[run.variants["seed"] == ALL_SEEDS, "variant"].nunique()
+    expected = record.get("summary", {}).get("variants")
     if not rows or rows != expected:
         faults.append(f"variants.csv has {rows} of the run's {expected} variants")
+    for name, table, columns in (
+        ("variants.csv", run.variants, ["variant", "seed"]),
+        ("scores.parquet", run.scores, ["variant", "seed", "metric"]),
+    ):
+        twice = table.drop_duplicates()[columns].astype(str).duplicated()
+        if twice.any():
+            row = ", ".join(table.drop_duplicates()[columns].astype(str)[twice].iloc[0])
+            faults.append(f"{name} says two things of {row}")
     return faults
 
 
@@ -72,7 +81,7 @@ def _examples(run: Run, baseline: Run, key: str) -> str | None:
         tables.append(set(zip(distinct["example_id"].astype(str), distinct["label"], strict=True)))
     ours, theirs = tables
     if ours == theirs:
-        return None
+        return other_documents(run, baseline)
     return f"the test examples differ: {len(ours - theirs)} are new or relabelled, {len(theirs - ours)} are gone"
 
 
@@ -98,5 +107,6 @@ def _hardware(record: dict[str, Any]) -> dict[str, Any]:
     machine, engine, devices = (record.get(key) for key in ("machine", "engine", "devices"))
     found = {key: (machine or {}).get(key) for key in ("system", "cpu", "cores")}
     found |= {key: (engine or {}).get(key) for key in ("workers", "threads_per_worker")}
+    found["device"] = record.get("device")
     names = [f"{device.get('kind')} {device.get('name')}" for device in devices or []]
     return found | {"devices": ", ".join(names) or None}

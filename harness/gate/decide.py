@@ -79,6 +79,8 @@ def _decided(item: Tested, p: float, q: float, alpha: float, per_test: float, on
         word = "within" if verdict == "pass" else "beyond"
         return replace(check, state=verdict, reason=f"{change}, {word} the accepted {check.limit:.4g}")
     needed = item.test.needed(per_test)
+    if needed is not None and check.n is not None:
+        needed = max(needed, check.n + 1)  # the score test and its forecast differ by a hair
     more = f"about {needed:,} examples would decide" if needed else "no number of examples would decide"
     reason = f"{change}, not decided against the accepted {check.limit:.4g} (p = {min(p, q):.2g}): {more}"
     state: State = "warning" if on_inconclusive == "warn" else "inconclusive"
@@ -86,11 +88,11 @@ def _decided(item: Tested, p: float, q: float, alpha: float, per_test: float, on
 
 
 def _waive(waivers: Sequence[Waiver], checks: Sequence[Check], today: date) -> list[Check]:
-    """The checks, those that failed or were inconclusive waived where a waiver holds; an error cannot be waived."""
+    """The checks, those that failed or were inconclusive waived where a waiver holds; missing evidence cannot be."""
     result = []
     for check in checks:
         waiver = next((w for w in waivers if _covers(w, check) and w.expires >= today), None)
-        if waiver and check.state in ("fail", "inconclusive"):
+        if waiver and check.state in ("fail", "inconclusive") and not check.missing:
             reason = f"waived until {waiver.expires.isoformat()} ({waiver.reason}): {check.reason}"
             check = replace(check, state="waived", reason=reason)
         result.append(check)

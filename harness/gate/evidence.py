@@ -10,10 +10,11 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from pandas.api.types import is_numeric_dtype
 
 from harness.errors import BadInput
-from harness.gate.policy import matches
-from harness.results import ALL_SEEDS, EXAMPLE_COLUMNS, MEASURE_COLUMNS, SCORE_COLUMNS, Run, read_run
+from harness.gate.policy import matches, range_of
+from harness.results import ALL_SEEDS, EXAMPLE_COLUMNS, MEASURE_COLUMNS, METRICS, SCORE_COLUMNS, Run, read_run
 
 COLUMNS = {"accuracy": "correct", "nll": "nll", "brier": "brier"}
 """The column of examples.parquet whose mean a metric is; the values of the other metrics are in measures.parquet."""
@@ -48,9 +49,16 @@ def read_tables(folder: Path) -> Run:
         }
     except (OSError, ValueError) as error:  # pandas' and pyarrow's errors of bad files are ValueErrors
         raise BadInput(f"a table cannot be read: {error}", place=str(folder), hint="was the file cut off?") from None
+    numbers = {"variants.csv": METRICS, "scores.parquet": ("value", "low", "high"),
+               "examples.parquet": tuple(COLUMNS.values()), "measures.parquet": ("value",)}  # fmt: skip
     for name, (table, columns) in tables.items():
-        if table is not None and (lacking := columns - set(table.columns)):
+        if table is None:
+            continue
+        if lacking := columns - set(table.columns):
             raise BadInput(f"{name} has no column '{sorted(lacking)[0]}'", place=str(folder))
+        for column in numbers[name]:
+            if column in table and len(table) and not is_numeric_dtype(table[column]):
+                raise BadInput(f"column '{column}' of {name} holds what is no number", place=str(folder))
     return run
 
 
@@ -90,9 +98,10 @@ class Evidence:
             Missing: no such row, a variant that is not ok, no value, or files that disagree about it.
             NonFinite: a value that is no number.
         """
-        status, reason = self.status(variant, seed)
-        if status != "ok":
-            raise Missing(f"'{variant}' is {status} in the {self.name}: {reason}")
+        for each in (seed, *(str(s) for s in self.run.record["seeds"] if seed == ALL_SEEDS)):
+            status, reason = self.status(variant, each)
+            if status != "ok":
+                raise Missing(f"'{variant}' is {status} in the {self.name}: {reason}")
         found = self._scores.get((variant, seed, metric))
         cell = self._rows[variant, seed].get(metric)
         if found is None:
@@ -101,6 +110,11 @@ class Evidence:
             raise NonFinite(f"{metric} of '{variant}' in the {self.name} is not a finite number")
         if cell is not None and not math.isclose(float(cell), found.value, rel_tol=1e-9):
             raise Missing(f"variants.csv and scores.parquet of the {self.name} disagree on {metric} of '{variant}'")
+        least, most = range_of(metric)
+        if not least <= found.value <= most:
+            raise NonFinite(f"{metric} of '{variant}' in the {self.name} is {found.value:g}, which it cannot be")
+        if found.low > found.high:
+            raise Missing(f"the interval of {metric} of '{variant}' in the {self.name} ends before it begins")
         return found
 
     def outcomes(self, variant: str, seed: str, metric: str) -> pd.DataFrame:

@@ -59,9 +59,9 @@ class Judge:
                 return self._limits(rule, check, score)
             return self._change(rule, check, score)
         except Missing as problem:
-            return replace(check, state=self._state(rule, "on_missing"), reason=str(problem))
+            return replace(check, state=self._state(rule, "on_missing"), reason=str(problem), missing=True)
         except NonFinite as problem:
-            return replace(check, state=self._state(rule, "on_nonfinite"), reason=str(problem))
+            return replace(check, state=self._state(rule, "on_nonfinite"), reason=str(problem), missing=True)
         except Incomparable as problem:
             return replace(check, reason=str(problem))
 
@@ -101,6 +101,8 @@ class Judge:
         other = side.score(name, check.seed, check.metric)
         limit = self._accepted(rule, other)
         difference = score.value - other.value
+        if not math.isfinite(difference):
+            raise NonFinite(f"the change of {check.metric} of '{check.variant}' is not a finite number")
         check = replace(check, limit=limit, other=other.value, difference=difference)
         if rule.test:
             return self._paired(rule, check, limit, side, name)

@@ -14,8 +14,11 @@ LIMIT = 1024 * 1024
 
 
 def write_summary(gate: Gate, path: Path | None, step_summary: str | None) -> None:
-    """Write the summary to ``path``, or else append it to GitHub's file for the step, where there is one."""
-    if path is not None:
+    """Write the summary to ``path``, or else append it to GitHub's file for the step, where there is one.
+
+    The file for the step is never written over, also where it is the one that ``path`` names.
+    """
+    if path is not None and str(path) != step_summary:
         path.write_text(summary(gate), encoding="utf-8")
     elif step_summary:
         target = Path(step_summary)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -28,15 +29,23 @@ PAIRED = ("accuracy", "nll", "brier")
 BITS = "bits_per_byte"
 
 HIGHER_IS_BETTER = frozenset({"accuracy", "macro_f1", "diff_vs_reference", "throughput_per_s"})
-NO_DIRECTION = frozenset({"temperature", "mcnemar_p"})
+NO_DIRECTION = frozenset({"temperature", "mcnemar_p", "gpu_utilisation"})
 HIGHER_OF_TASKS = frozenset({"accuracy", "acc", "acc_norm", "acc_bytes", "exact_match", "f1", "mcc"})
 """Of a task or view ("acc/sciq"). Of other metrics of lm-eval the policy's word is taken for what is better."""
 LOWER_OF_TASKS = frozenset({BITS, "perplexity", "word_perplexity", "byte_perplexity"})
 MEASURED = frozenset(
     {"latency_ms_p50", "latency_ms_p95", "latency_ratio_p50", "throughput_per_s", "throughput_ratio",
-     "peak_memory_bytes", "working_memory_bytes", "energy_j_per_example", "build_seconds", "members_train_seconds"}
+     "peak_memory_bytes", "working_memory_bytes", "energy_j_per_example", "energy_net_j_per_example",
+     "energy_j_per_correct", "gpu_utilisation", "money_per_million_examples", "build_seconds",
+     "members_train_seconds"}
 )  # fmt: skip
 """Metrics that another machine would give otherwise: compared on the same hardware only, unless a rule says ignore."""
+
+SHARES = frozenset(
+    {"accuracy", "macro_f1", "ece", "adaptive_ece", "ece_calibrated", "aurc", "mcnemar_p", "acc", "acc_norm",
+     "acc_bytes", "exact_match"}
+)  # fmt: skip
+"""Metrics between 0 and 1, of the whole or of a task or view."""
 
 Comparable = Literal["suite_digest", "example_ids", "dtype", "batch_policy"]
 
@@ -59,6 +68,15 @@ def higher_is_better(metric: str) -> bool | None:
     return None if metric not in METRICS or metric in NO_DIRECTION else metric in HIGHER_IS_BETTER
 
 
+def range_of(metric: str) -> tuple[float, float]:
+    """The least and the most that a metric can be."""
+    if metric.split("/")[0] in SHARES:
+        return 0.0, 1.0
+    if is_of_a_part(metric):
+        return -math.inf, math.inf
+    return {"brier": (0.0, 2.0), "diff_vs_reference": (-1.0, 1.0)}.get(metric, (0.0, math.inf))
+
+
 class _Strict(pydantic.BaseModel):
     model_config = STRICT
 
@@ -69,8 +87,10 @@ def _number(value: Any) -> Any:
 
 
 def _day(value: Any) -> Any:
+    if not isinstance(value, str) or not re.fullmatch(r"\d{4}-\d\d-\d\d", value):
+        return None if isinstance(value, str) else value
     try:
-        return date.fromisoformat(value) if isinstance(value, str) else value
+        return date.fromisoformat(value)
     except ValueError:
         return value
 
@@ -148,10 +168,7 @@ class Rule(_Strict):
         if self.min is not None and self.max is not None and self.min > self.max:
             return "min", f"min {self.min:g} is above max {self.max:g}"
         if limits:
-            return next(
-                ((key, f"'{key}' belongs to max_drop and max_increase") for key in ("vs", "test", "same_hardware")
-                 if getattr(self, key) is not None), None
-            )  # fmt: skip
+            return self._wrong_limits()
         if self.vs is None:
             return "id", "a change is from something: add vs: baseline, or vs: \"variant:NAME\""
         if self.apply_to is not None:
@@ -160,12 +177,30 @@ class Rule(_Strict):
             return "same_hardware", "variants of one run were measured on the same hardware"
         return self._wrong_change()
 
+    def _wrong_limits(self) -> tuple[str, str] | None:
+        for key in ("vs", "test", "same_hardware"):
+            if getattr(self, key) is not None:
+                return key, f"'{key}' belongs to max_drop and max_increase"
+        least, most = range_of(self.match.metric)
+        for key, limit in (("min", self.min), ("max", self.max)):
+            if limit is not None and not least <= limit <= most:
+                return key, f"'{self.match.metric}' lies in {least:g} .. {most:g}: {key} {limit:g} decides nothing"
+        for key, end in (("min", "ci_high"), ("max", "ci_low")):
+            if self.apply_to == end and getattr(self, key) is not None:
+                return "apply_to", f"{key} on {end} would let doubt pass: apply it to the other end"
+        return None
+
     def _wrong_change(self) -> tuple[str, str] | None:
         key = "max_drop" if self.max_drop else "max_increase"
         assert self.bound is not None
         if (self.bound.abs is None) == (self.bound.rel is None):
             return key, f"'{key}' has one of: abs, rel"
         metric = self.match.metric
+        least, most = range_of(metric)
+        if self.bound.abs is not None and self.bound.abs >= most - least:
+            return key, f"'{metric}' lies in {least:g} .. {most:g}: a change of {self.bound.abs:g} limits nothing"
+        if self.max_drop and least == 0 and self.bound.rel is not None and self.bound.rel >= 1:
+            return key, f"'{metric}' cannot fall by more than all of it: rel is a share, such as 0.1"
         if self.test and not has_outcomes(metric):
             known = f"{', '.join(PAIRED)}, {BITS} and those of one task or view (acc/TASK)"
             return "test", f"'{metric}' has no value for each example; a paired test is of {known}"
@@ -181,7 +216,7 @@ class Waiver(_Strict):
 
     rule: str
     variant: Text
-    reason: Text
+    reason: Annotated[str, Field(pattern=r"\S")]
     expires: Day
 
 
@@ -211,7 +246,7 @@ class Policy:
 
 def matches(pattern: str, variant: str) -> bool:
     """Whether a variant's name fits a pattern; ``*`` also spans slashes."""
-    return fnmatchcase(variant, pattern)
+    return variant == pattern or fnmatchcase(variant, pattern)
 
 
 def read_policy(path: Path) -> Policy:

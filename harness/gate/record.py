@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from harness.errors import BadInput
 from harness.store import read_json, write_json
 
 SCHEMA_VERSION = 1
@@ -53,6 +54,8 @@ class Check:
     """Of a paired test, corrected: small if the change is shown to be beyond the limit."""
     n: int | None = None
     """Examples of a paired test."""
+    missing: bool = False
+    """Whether there was nothing to judge: the policy may call that a failure, but no waiver covers it."""
     needed: int | None = None
     """Examples that would decide an inconclusive test with power .8, if the difference stays what it is."""
 
@@ -97,9 +100,20 @@ def outcome_of(problems: Sequence[str], checks: Sequence[Check]) -> Outcome:
     return "inconclusive" if "inconclusive" in states else "pass"
 
 
+def forget_gate(folder: Path) -> None:
+    """Remove gate.json from a run's folder: should this gate end without a verdict, no earlier one is taken for it."""
+    try:
+        (folder / GATE_FILE).unlink(missing_ok=True)
+    except OSError as problem:
+        raise BadInput(f"{GATE_FILE} cannot be written: {problem.strerror}", place=str(folder)) from None
+
+
 def write_gate(path: Path, gate: Gate) -> None:
-    """Write gate.json."""
-    write_json(path, asdict(gate))
+    """Write gate.json; ``BadInput`` where it cannot be written."""
+    try:
+        write_json(path, asdict(gate))
+    except OSError as problem:
+        raise BadInput(f"{GATE_FILE} cannot be written: {problem.strerror}", place=str(path)) from None
 
 
 def read_gate(path: Path) -> Gate:

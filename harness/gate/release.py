@@ -10,7 +10,7 @@ from harness.gate.baseline import open_baseline
 from harness.gate.decide import decide
 from harness.gate.evidence import read_tables
 from harness.gate.policy import Policy, read_policy
-from harness.gate.record import GATE_FILE, SCHEMA_VERSION, Gate, outcome_of, read_gate, write_gate
+from harness.gate.record import GATE_FILE, SCHEMA_VERSION, Gate, forget_gate, outcome_of, read_gate, write_gate
 from harness.results import Run
 
 
@@ -26,9 +26,10 @@ def gate_run(folder: Path, policy_path: Path, baseline: Path | None, today: date
     Raises:
         BadInput: a bad policy file, or no such folder.
     """
-    policy = read_policy(policy_path)
     if not Path(folder).is_dir():
         raise BadInput("there is no such folder", place=str(folder), hint="name the folder of a finished run")
+    forget_gate(Path(folder))
+    policy = read_policy(policy_path)
     try:
         run = read_tables(Path(folder))
     except BadInput as problem:
@@ -45,6 +46,8 @@ def _judged(run: Run, policy: Policy, baseline: Path | None, today: date) -> Gat
     if path is None:
         return decide(policy, run, None, today=today)
     found, sha256, problems = open_baseline(path, named.sha256 if named else None)
+    if path.resolve() == run.folder.resolve():
+        problems = [*problems, "the baseline is the run itself"]
     return decide(policy, run, found, today=today, baseline_sha256=sha256, problems=problems)
 
 

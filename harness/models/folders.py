@@ -20,7 +20,7 @@ from harness.store import digest, file_digest
 from harness.types import Architecture, Tokenizer
 
 INDEX = "model.safetensors.index.json"
-ADAPTER = "adapter_config.json"
+ADAPTER, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 
 
 class FolderWeights(Mapping[str, Tensor]):
@@ -43,24 +43,39 @@ class FolderWeights(Mapping[str, Tensor]):
 def _tensor_files(folder: Path) -> dict[str, Path]:
     files: dict[str, Path] = {}
     for shard in shards(folder):
-        try:
-            with safe_open(shard, framework="pt") as file:
-                files |= dict.fromkeys(file.keys(), shard)
-        except (SafetensorError, OSError) as error:
-            raise BadInput(f"{shard.name} cannot be read: {error}", place=str(folder), hint="was it cut off?") from None
+        files |= dict.fromkeys(_tensors_of(shard), shard)
     if (folder / INDEX).is_file():
-        promised = json.loads((folder / INDEX).read_text())["weight_map"]
+        promised = _object(folder / INDEX)["weight_map"]
         if lost := sorted(set(promised) - set(files)):
             raise BadInput(f"{len(lost)} tensors of {INDEX} are missing, the first is '{lost[0]}'", place=str(folder))
     return files
 
 
+def _tensors_of(file: Path) -> list[str]:
+    """The names in a safetensors file, from its header; ``BadInput`` where it is not whole."""
+    try:
+        with safe_open(file, framework="pt") as opened:
+            return list(opened.keys())
+    except (SafetensorError, OSError) as error:
+        hint = "was it cut off?"
+        raise BadInput(f"{file.name} cannot be read: {error}", place=str(file.parent), hint=hint) from None
+
+
+def _object(file: Path) -> dict[str, Any]:
+    """The JSON object in a file of a model's folder; ``BadInput`` where it holds none."""
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError:
+        raise BadInput(f"{file.name} is not JSON", place=str(file.parent), hint="was it cut off?") from None
+    if not isinstance(found, dict):
+        raise BadInput(f"{file.name} is not a model's configuration", place=str(file.parent))
+    return found
+
+
 def shards(folder: Path) -> list[Path]:
     """The safetensors files of a model, in order; ``BadInput`` where there are none, or one lies elsewhere."""
-    if (folder / INDEX).is_file():
-        named = sorted(set(json.loads((folder / INDEX).read_text())["weight_map"].values()))
-    else:
-        named = [WEIGHTS]
+    index = _object(folder / INDEX)["weight_map"] if (folder / INDEX).is_file() else {"": WEIGHTS}
+    named = sorted(set(index.values()))
     if outside := next((name for name in named if Path(name).name != name), None):
         raise BadInput(f"shard '{outside}' lies outside the folder", place=str(folder))
     found = [folder / name for name in named]
@@ -97,12 +112,18 @@ class FolderModel:
     def architecture(self) -> Architecture:
         if self.kind == "images":
             return saved_architecture(self.path)
-        return causal_lm.architecture_of(_settings(Path(self.base) if self.is_adapter and self.base else self.path))
+        return causal_lm.architecture_of(_settings(self._base if self.is_adapter else self.path))
+
+    @property
+    def _base(self) -> Path:
+        if self.base is None:
+            raise BadInput("an adapter needs the pool's base model", place=self.folder, hint="name it under hf: base")
+        return Path(self.base)
 
     @property
     def digest(self) -> str:
         """What the weights are, wherever they lie."""
-        files = [self.path / "adapter_model.safetensors"] if self.is_adapter else shards(self.path)
+        files = [self.path / ADAPTER_WEIGHTS] if self.is_adapter else shards(self.path)
         own = [_digest_of(file, file.stat().st_size, file.stat().st_mtime_ns) for file in files]
         adapter = (self.path / ADAPTER).read_text() if self.is_adapter else None
         under = FolderModel(self.base).digest if self.is_adapter and self.base else None
@@ -117,11 +138,9 @@ class FolderModel:
         """The tensors by name; those of an adapter are merged into its base's, in memory and in float32."""
         if not self.is_adapter:
             return FolderWeights(self.path)
-        if self.base is None:
-            raise BadInput("an adapter needs the pool's base model", place=self.folder, hint="name it under hf: base")
         from peft import PeftModel
 
-        module = load_folder(Path(self.base))
+        module = load_folder(self._base)
         merged = PeftModel.from_pretrained(module, self.folder, local_files_only=True).merge_and_unload()
         return without_ties(merged)
 
@@ -150,8 +169,10 @@ def check_folder(folder: Path) -> None:
         _check_network(folder)
         return
     if (folder / ADAPTER).is_file():
-        if not (folder / "adapter_model.safetensors").is_file():
-            raise BadInput("adapter_model.safetensors is missing", place=str(folder))
+        if not (folder / ADAPTER_WEIGHTS).is_file():
+            raise BadInput(f"{ADAPTER_WEIGHTS} is missing", place=str(folder))
+        _object(folder / ADAPTER)
+        _tensors_of(folder / ADAPTER_WEIGHTS)
         return
     settings = _settings(folder)
     if "auto_map" in settings:
@@ -163,7 +184,7 @@ def check_folder(folder: Path) -> None:
     if kind not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
         raise BadInput(f"'{kind}' is no causal language model that transformers knows", place=str(folder))
     AutoConfig.for_model(**settings)
-    shards(folder)
+    _tensor_files(folder)
 
 
 def _check_network(folder: Path) -> None:
@@ -173,15 +194,14 @@ def _check_network(folder: Path) -> None:
         raise BadInput(f"{ARCHITECTURE} is not a name and its options", place=str(folder)) from None
     if name not in TRAINABLE["images"]:
         raise BadInput(f"unknown architecture '{name}'", place=str(folder), given=name, choices=TRAINABLE["images"])
-    shards(folder)
+    _tensor_files(folder)
 
 
 def _settings(folder: Path) -> dict[str, Any]:
     file = folder / "config.json"
     if not file.is_file():
         raise BadInput("config.json is missing", place=str(folder), hint="name a Hugging Face model folder")
-    settings: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-    return settings
+    return _object(file)
 
 
 def load_folder(folder: Path) -> nn.Module:

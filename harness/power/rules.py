@@ -55,7 +55,9 @@ class _Test:
     power: float | None = None
 
 
-def rule_powers(policy: Policy, variants: Sequence[str], examples: int, earlier: Run | None = None) -> list[RulePower]:
+def rule_powers(
+    policy: Policy, variants: Sequence[str], examples: int, earlier: Run | None = None, seeds: Sequence[int] = (0,)
+) -> list[RulePower]:
     """For each rule of a policy, whether this many examples can decide it.
 
     One seed is assumed: more of them decide sooner, where the seeds agree.
@@ -66,6 +68,7 @@ def rule_powers(policy: Policy, variants: Sequence[str], examples: int, earlier:
         examples: how many it scores.
         earlier: a run that says how much the models differ from example to example, and what relative margins are
             relative to; without it 10 % of the answers are taken to differ.
+        seeds: that the suite runs.
     """
     rules = policy.file.rules
     tested = {rule.id: [v for v in variants if _is_tested(rule, v)] for rule in rules}
@@ -73,7 +76,22 @@ def rule_powers(policy: Policy, variants: Sequence[str], examples: int, earlier:
     tests = sum(map(len, tested.values())) if defaults.correction == "holm" else 1
     evidence = Evidence(earlier, "earlier run") if earlier else None
     alpha = defaults.alpha / max(1, tests)  # Holm's first step, the strictest
-    return [_of_rule(rule, variants, tested[rule.id], examples, evidence, alpha) for rule in rules]
+    return [
+        RulePower(rule.id, "matches nothing", nothing)
+        if (nothing := _no_match(rule, variants, seeds))
+        else _of_rule(rule, tested[rule.id], examples, evidence, alpha)
+        for rule in rules
+    ]
+
+
+def _no_match(rule: Rule, variants: Sequence[str], seeds: Sequence[int]) -> str | None:
+    """What a rule is about that the suite does not have."""
+    if not any(matches(rule.match.variant, variant) for variant in variants):
+        return f"the suite has no variant '{rule.match.variant}'"
+    other = str(rule.vs or BASELINE).removeprefix(VARIANT)
+    if other != BASELINE and other not in variants:
+        return f"the suite has no variant '{other}' to compare with"
+    return None if rule.match.seed in (ALL_SEEDS, *seeds) else f"the suite has no seed {rule.match.seed}"
 
 
 def _is_tested(rule: Rule, variant: str) -> bool:
@@ -81,10 +99,8 @@ def _is_tested(rule: Rule, variant: str) -> bool:
 
 
 def _of_rule(
-    rule: Rule, variants: Sequence[str], tested: Sequence[str], examples: int, evidence: Evidence | None, alpha: float
+    rule: Rule, tested: Sequence[str], examples: int, evidence: Evidence | None, alpha: float
 ) -> RulePower:
-    if not any(matches(rule.match.variant, variant) for variant in variants):
-        return RulePower(rule.id, "matches nothing", f"the suite has no variant '{rule.match.variant}'")
     if not tested:
         return RulePower(rule.id, "no test", "the value is judged as it is")
     hardest = max((_test(rule, variant, examples, evidence, alpha) for variant in tested), key=_difficulty)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -36,15 +36,23 @@ class Crossed:
         total = self.shared + self.own
         return self.own / total if total else 0.0
 
+    def with_items(self, items: int) -> Crossed:
+        """What another number of items would give: they average out all but what the seeds themselves differ by."""
+        share = self.items / items
+        own = self.seed_variance + (self.own - self.seed_variance) * share
+        return replace(self, items=items, shared=self.shared * share, own=own)
+
     def interval(self, confidence: float = 0.95) -> Interval:
         """Student's t of the items for one seed, else ``critical.reach``; no width where nothing varied."""
+        half = self.reach((1 - confidence) / 2) * self.standard_error
+        return Interval(self.value, self.value - half, self.value + half, self.items)
+
+    def reach(self, alpha: float) -> float:
+        """Standard errors from the mean to its one-sided bound at this level, below .5."""
         from scipy.stats import t
 
-        quantile = float(t.isf((1 - confidence) / 2, self.items - 1))
-        if self.seeds > 1:
-            quantile = critical.reach(quantile, self.seed_share, self.seeds)
-        half = quantile * self.standard_error
-        return Interval(self.value, self.value - half, self.value + half, self.items)
+        quantile = float(t.isf(alpha, self.items - 1))
+        return critical.reach(quantile, self.seed_share, self.seeds) if self.seeds > 1 else quantile
 
     def p_below(self, value: float) -> float:
         """Of a mean this high or higher if the true one were ``value``; 0.5 if it is just that and nothing varied."""

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 
-from harness.stats.components import crossed_mean
+from harness.stats.components import Crossed, crossed_mean
 from harness.stats.interval import Interval
 from harness.stats.proportions import FEWEST, paired_proportions, paired_score
 
@@ -43,18 +44,27 @@ class NonInferiority:
     """Of seeing such a difference or a higher one if the candidate were worse by the margin: small is a pass."""
     p_not_inferior: float
     """Of seeing such a difference or a lower one if the candidate were worse by the margin: small is a fail."""
-    item_variance: float
-    """Of the difference from item to item, which more items average out."""
-    seed_variance: float
-    """What the seeds add to the variance of the mean, which more items do not lessen."""
+    crossed: Crossed
+    """The difference with its variance: what more items would average out, and what not."""
 
     def needed(self, alpha: float = 0.05, power: float = 0.8) -> int | None:
-        """The items that would decide at this level if the difference stays what it is; None where no number would."""
+        """The items that would decide at this level if the difference stays what it is; None where no number would.
+
+        "Decide": with this probability the bound of the difference is on the margin's other side.
+        """
         from scipy.stats import norm
 
-        gap = self.difference.value + self.margin
-        allowed = (gap / float(norm.isf(alpha) + norm.ppf(power))) ** 2 - self.seed_variance
-        return int(np.ceil(self.item_variance / allowed)) if allowed > 0 else None
+        gap, most = abs(self.difference.value + self.margin), 10**9
+        chance = float(norm.ppf(power))
+
+        def decides(items: int) -> bool:
+            found = self.crossed.with_items(items)
+            return gap >= (found.reach(alpha) + chance) * found.standard_error
+
+        if not gap or not decides(most):
+            return None
+        fewest = FEWEST_ITEMS
+        return fewest + bisect_left(range(fewest, most), True, key=decides)
 
 
 def non_inferiority(
@@ -86,11 +96,11 @@ def non_inferiority(
         return _by_score(difference, margin, alpha)
     if difference.shape[1] < FEWEST_ITEMS:
         unknown = Interval(float(difference.mean()), np.nan, np.nan, difference.shape[1])
-        return NonInferiority(unknown, margin, 1.0, 1.0, float(difference.var()), 0.0)
+        return NonInferiority(unknown, margin, 1.0, 1.0, _as_items(difference, float(difference.var())))
     found = crossed_mean(difference)
     p_inferior = found.p_below(-margin)
     interval = found.interval(1 - 2 * alpha)
-    return NonInferiority(interval, margin, p_inferior, 1 - p_inferior, found.item_variance, found.seed_variance)
+    return NonInferiority(interval, margin, p_inferior, 1 - p_inferior, found)
 
 
 def non_inferiority_verdict(p_inferior: float, p_not_inferior: float, alpha: float = 0.05) -> MarginVerdict:
@@ -112,7 +122,13 @@ def _by_score(difference: np.ndarray, margin: float, alpha: float) -> NonInferio
     interval = Interval((gained - lost) / items, low, high, items)
     # Models that never differed: those the test has to exclude are a margin apart.
     variance = float(difference.mean(axis=0).var()) or margin * (1 - margin)
-    return NonInferiority(interval, margin, float(norm.sf(z)), float(norm.cdf(z)), variance, 0.0)
+    return NonInferiority(interval, margin, float(norm.sf(z)), float(norm.cdf(z)), _as_items(difference, variance))
+
+
+def _as_items(difference: np.ndarray, variance: float) -> Crossed:
+    """A difference whose variance [seeds, items] is that of its items alone."""
+    items = difference.shape[1]
+    return Crossed(float(difference.mean()), 1, items, variance, 0.0, variance / items, 0.0)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

@@ -91,7 +91,8 @@ def test_only_the_seeds_that_both_have_are_compared():
     assert item.seeds == (0, 1)
     renamed = second.examples.assign(seed=second.examples["seed"] + 7)
     scores = second.scores.assign(seed=second.scores["seed"].replace({"0": "7", "1": "8"}))
-    other = changed(second, examples=renamed, scores=scores, seeds=[7, 8])
+    variants = second.variants.assign(seed=second.variants["seed"].replace({"0": "7", "1": "8"}))
+    other = changed(second, examples=renamed, scores=scores, variants=variants, seeds=[7, 8])
     assert reason(first, other) == ("not comparable", "the runs have no seed in common")
 
 

@@ -130,6 +130,23 @@ print(peak_memory(work, torch.device("cpu")).working_bytes)
     assert int(done.stdout) == pytest.approx(1700 * 60_000, rel=0.1)
 
 
+@linux
+def test_what_was_freed_into_the_heap_does_not_count_as_needed_by_what_follows():
+    script = """
+import torch
+from harness.cost.memory import peak_memory
+pieces = [torch.ones(60_000, dtype=torch.uint8) for _ in range(3300)]
+last = pieces[-1]
+del pieces
+def work():
+    [torch.ones(50_000, dtype=torch.uint8) for _ in range(3000)]  # each would fit into one of the holes
+    torch.ones(250_000_000, dtype=torch.uint8)
+print(peak_memory(work, torch.device("cpu")).working_bytes)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT, check=True)
+    assert int(done.stdout) == pytest.approx(250_000_000, rel=0.1)
+
+
 CHILD = """
 import sys
 held = bytearray(200 * 10**6)

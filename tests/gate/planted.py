@@ -88,6 +88,7 @@ def planted(correct, extra=None, not_ok=None, measures=None, **record):
         "dtype": "float32",
         "batch_policy": {"test": 250},
         "machine": {"system": "Linux x86_64", "cpu": "a cpu", "cores": 2, "memory_bytes": 1},
+        "device": "cpu",
         "devices": [{"kind": "cpu", "name": "a cpu", "memory_bytes": 1}],
         "engine": {"name": "local", "workers": 2, "threads_per_worker": 1},
         "suite": {"name": "planted", "digest": "d" * 64, "yaml": f"suite: planted\nseeds: {seeds}\n"},

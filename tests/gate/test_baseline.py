@@ -56,6 +56,28 @@ def test_a_record_that_is_damaged_is_no_baseline(tmp_path):
         assert "cannot be read" in problems[0]
 
 
+def test_a_damaged_record_is_not_described(tmp_path):
+    folder = set_baseline(saved(RUN, tmp_path / "run"), tmp_path, "main", "two\nlines \x1b[31m", TODAY)
+    assert describe(folder).count("\n") == 5
+    assert "\x1b" not in describe(folder)
+    for text in ("{", "[]", "{}"):
+        (folder / "baseline.json").write_text(text)
+        with pytest.raises(BadInput, match="not what it was written as"):
+            describe(folder)
+
+
+def test_a_link_is_replaced_and_what_it_leads_to_is_kept(tmp_path):
+    run = saved(RUN, tmp_path / "run")
+    (tmp_path / "baselines").mkdir()
+    (tmp_path / "baselines/main").symlink_to(run)
+    folder = set_baseline(run, tmp_path, "main", "why", TODAY)
+    assert (run / "run.json").is_file()
+    assert not folder.is_symlink()
+    (tmp_path / "file").write_text("")
+    with pytest.raises(BadInput, match="no baseline can be put there"):
+        set_baseline(run, tmp_path / "file", "main", "why", TODAY)
+
+
 @pytest.mark.parametrize(
     ("field", "words"),
     [({"limit": 5}, "limited to 5"), ({"only": "x"}, "only some variants"), ({"status": "incomplete"}, "incomplete"),

@@ -75,6 +75,34 @@ def test_a_bad_policy_is_one_line_and_exit_code_2(capsys, tmp_path, text, words)
     assert not (tmp_path / "run" / "gate.json").exists()
 
 
+def test_files_are_written_into_new_folders_and_where_that_cannot_be_nothing_is_judged(capsys, tmp_path):
+    run, policy = saved(RUN, tmp_path / "run"), policy_file(tmp_path, POLICY % 0.5)
+    for option in ("--junit", "--summary"):
+        target = tmp_path / option / "deep" / "file"
+        assert call(capsys, "gate", run, "--policy", policy, option, target)[0] == 0
+        assert target.stat().st_size > 100
+        (run / "gate.json").unlink()
+        for bad in (tmp_path / option, target / "below"):
+            code, out, err = call(capsys, "gate", run, "--policy", policy, option, bad)
+            assert (code, out, err.count("\n")) == (2, "", 1)
+            assert option in err
+        assert not (run / "gate.json").exists()
+
+
+def test_the_summary_of_the_step_is_added_to_also_where_it_is_named(capsys, tmp_path, monkeypatch):
+    run, policy, step = saved(RUN, tmp_path / "run"), policy_file(tmp_path, POLICY % 0.5), tmp_path / "step"
+    step.write_text("earlier\n")
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(step))
+    assert call(capsys, "gate", run, "--policy", policy, "--summary", step)[0] == 0
+    assert step.read_text().startswith("earlier\n| gate |")
+
+
+def test_what_a_candidate_stands_for_is_not_asked_of_a_run(capsys, tmp_path):
+    run, policy = saved(RUN, tmp_path / "run"), policy_file(tmp_path, POLICY % 0.5)
+    code, _, err = call(capsys, "gate", run, "--policy", policy, "--stands-for", "nonsense")
+    assert (code, err.count("\n")) == (2, 1)
+
+
 def test_a_folder_that_is_not_there_is_bad_usage_and_one_without_a_run_no_verdict(capsys, tmp_path):
     policy = policy_file(tmp_path, POLICY % 0.5)
     code, _, err = call(capsys, "gate", tmp_path / "none", "--policy", policy)

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from harness.errors import BadInput
 from harness.gate.baseline import FILES
 from harness.gate.decide import decide
 from harness.gate.release import gate_run
@@ -78,6 +79,41 @@ def test_a_variant_that_no_longer_applies(tmp_path):
     gives_no_verdict(gate(tmp_path, run, rules=[FLOOR.replace("{metric", "{variant: ties, metric")]), "nothing was")
 
 
+def test_a_variant_that_failed_on_one_seed(tmp_path):
+    two = planted({"a": coins(0.9, n=100, seeds=2)})
+    failed = two.variants.assign(status=two.variants["status"].where(two.variants["seed"] != "1", "failed"))
+    gives_no_verdict(gate(tmp_path, changed(two, variants=failed), rules=[FLOOR]), "'a' is failed in the run")
+
+
+def test_a_row_that_is_there_twice(tmp_path):
+    """It may hide that another is gone, and no one knows which of the two is right."""
+    linear = RUN.variants[RUN.variants["variant"] == "linear"]
+    gives_no_verdict(gate(tmp_path, changed(RUN, variants=pd.concat([linear, linear])), rules=[FLOOR]), "has 1 of the")
+    better = pd.concat([RUN.variants, linear.assign(accuracy=1.0)])
+    gives_no_verdict(gate(tmp_path, changed(RUN, variants=better), rules=[FLOOR]), "variants.csv says two things of")
+    scores = pd.concat([RUN.scores, RUN.scores[:1].assign(low=0.9)])
+    gives_no_verdict(gate(tmp_path, changed(RUN, scores=scores), rules=[FLOOR]), "scores.parquet says two things of")
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [({"value": 92.4}, "is 92.4, which it cannot be"), ({"value": -0.1}, "is -0.1, which it cannot be"),
+     ({"low": 0.95, "high": 0.1}, "ends before it begins")],
+)  # fmt: skip
+def test_a_value_that_cannot_be(tmp_path, changes, words):
+    is_it = (RUN.scores["variant"] == "ties") & (RUN.scores["seed"] == "all") & (RUN.scores["metric"] == "accuracy")
+    scores = RUN.scores.copy()
+    scores.loc[is_it, list(changes)] = list(changes.values())
+    variants = RUN.variants.assign(accuracy=changes.get("value", RUN.variants["accuracy"]))
+    gives_no_verdict(gate(tmp_path, changed(RUN, scores=scores, variants=variants), rules=[FLOOR]), words)
+
+
+def test_a_change_too_large_for_a_number(tmp_path):
+    runs = [planted({"linear": GOOD}, {"linear": {"log/score": value}}) for value in (1.7e308, -1.7e308)]
+    rule = "{id: a, match: {metric: log/score}, vs: baseline, max_drop: {abs: 1}}"
+    gives_no_verdict(gate(tmp_path, *runs, [rule]), "the change of log/score")
+
+
 def test_a_value_that_is_missing(tmp_path):
     scores = RUN.scores[(RUN.scores["variant"] != "ties") | (RUN.scores["metric"] != "latency_ratio_p50")]
     gives_no_verdict(gate(tmp_path, changed(RUN, scores=scores)), "no latency_ratio_p50 of 'ties'")
@@ -131,6 +167,13 @@ def test_other_examples(tmp_path, column):
     gives_no_verdict(gate(tmp_path, changed(RUN, examples=None)), "no examples.parquet")
 
 
+def test_other_data_of_which_the_examples_have_the_same_names(tmp_path):
+    for field in ("digest", "source", "splits"):
+        other = changed(RUN, task={**RUN.record["task"], "splits": {}, field: "other"})
+        first = changed(RUN, task={**RUN.record["task"], "splits": {}, "source": "a"})
+        gives_no_verdict(gate(tmp_path, other, first, [DROP]), "other data")
+
+
 def test_examples_are_paired_even_if_the_policy_does_not_ask_for_the_same(tmp_path):
     examples = RUN.examples.assign(example_id="other" + RUN.examples["example_id"])
     found = gate(tmp_path, changed(RUN, examples=examples), rules=[DROP], more="comparable: [suite_digest]")
@@ -161,7 +204,8 @@ def test_documents_of_a_view_that_are_lost_twice_there_other_ones_or_no_numbers(
         broken = table.assign(value=table["value"].where(table["document"] != 3, bad))
         gives_no_verdict(gate(tmp_path, changed(RUN, document_measures=broken)), "not a finite number")
     for task in ({"name": "t", "digest": "other"}, {"name": "t"}):
-        found = gate(tmp_path, changed(RUN, task=task))
+        gives_no_verdict(gate(tmp_path, changed(RUN, task=task)), "content")
+        found = gate(tmp_path, changed(RUN, task=task), more="comparable: [suite_digest]")
         gives_no_verdict(found, "content")
         assert {check.rule for check in found.checks if check.state == "error"} == {"view"}
 
@@ -181,7 +225,7 @@ def test_other_seeds(tmp_path):
 
 @pytest.mark.parametrize(
     "field",
-    [{"machine": {"system": "Linux x86_64", "cpu": "another", "cores": 2}}, {"machine": {}},
+    [{"machine": {"system": "Linux x86_64", "cpu": "another", "cores": 2}}, {"machine": {}}, {"device": "cuda:0"},
      {"devices": [{"kind": "cuda", "name": "a gpu"}]}, {"devices": []}, {"engine": {"workers": 4}}],
 )  # fmt: skip
 def test_other_hardware(tmp_path, field):
@@ -233,6 +277,21 @@ def test_a_waiver_that_is_stale(tmp_path, waiver, words):
     gives_no_verdict(gate(tmp_path, RUN, more=f"waivers: [{waiver}]"), words)
 
 
+@pytest.mark.parametrize(
+    "failing",
+    ["{variant: gone, metric: accuracy}", "{variant: ties, metric: energy_j_per_example}",
+     "{variant: broken, metric: accuracy}"],
+)  # fmt: skip
+def test_a_waiver_of_evidence_that_is_not_there(tmp_path, failing):
+    """Not even where the policy calls that a failure."""
+    run = planted({"ties": GOOD, "broken": GOOD})
+    scores = run.scores.assign(value=run.scores["value"].where(run.scores["variant"] != "broken", math.nan))
+    more = "defaults: {on_missing: fail, on_nonfinite: fail}\n"
+    more += 'waivers: [{rule: a, variant: "*", reason: known, expires: 2027-01-01}]'
+    found = gate(tmp_path, changed(run, scores=scores), None, [f"{{id: a, match: {failing}, max: 1}}"], more)
+    assert (found.outcome, found.exit_code, found.checks[0].missing) == ("fail", 3, True)
+
+
 def test_a_waiver_that_has_expired_covers_nothing(tmp_path):
     failing = "{id: floor, match: {variant: ties, metric: accuracy}, min: 0.95}"
     waiver = "waivers: [{rule: floor, variant: ties, reason: old, expires: 2026-11-24}]"
@@ -274,6 +333,44 @@ def test_a_file_that_is_gone_or_cut_off(tmp_path, name, damage, which):
         return  # nothing of it is read
     found = gate_run(folders["run"], named(tmp_path, folders["baseline"]), None, TODAY)
     assert found.exit_code == 5
+
+
+@pytest.mark.parametrize("which", ["run", "baseline"])
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [("variants.csv", lambda p: p.write_text(p.read_text().replace("0.9", "n.a", 1))),
+     ("scores.parquet", lambda p: pd.read_parquet(p).astype({"value": str}).to_parquet(p)),
+     ("examples.parquet", lambda p: pd.read_parquet(p).astype({"correct": str}).to_parquet(p)),
+     ("measures.parquet", lambda p: pd.read_parquet(p).astype({"value": str}).to_parquet(p)),
+     ("run.json", lambda p: p.write_text("[]")),
+     ("run.json", lambda p: p.write_text('{"schema_version": 1, "suite": null}'))],
+)  # fmt: skip
+def test_a_file_that_holds_something_else(tmp_path, which, name, change):
+    folders = {"run": saved(RUN, tmp_path / "run"), "baseline": saved(RUN, tmp_path / "baseline")}
+    change(folders[which] / name)
+    assert gate_run(folders["run"], named(tmp_path, folders["baseline"]), None, TODAY).exit_code == 5
+
+
+def test_the_run_itself_as_its_baseline(tmp_path):
+    run = saved(RUN, tmp_path / "run")
+    (tmp_path / "latest").symlink_to(run)
+    gives_no_verdict(gate_run(run, named(tmp_path, tmp_path / "latest"), None, TODAY), "the baseline is the run itself")
+
+
+def test_an_earlier_verdict_is_not_left_behind(tmp_path):
+    run = saved(RUN, tmp_path / "run")
+    assert gate_run(run, named(tmp_path, saved(RUN, tmp_path / "baseline")), None, TODAY).outcome == "pass"
+    (tmp_path / "policy.yaml").write_text("version: 2\n")
+    with pytest.raises(BadInput):
+        gate_run(run, tmp_path / "policy.yaml", None, TODAY)
+    assert not (run / "gate.json").exists()
+
+
+def test_a_verdict_that_cannot_be_written_is_said(tmp_path):
+    run = saved(RUN, tmp_path / "run")
+    (run / "gate.json").mkdir()
+    with pytest.raises(BadInput, match=r"gate\.json cannot be written"):
+        gate_run(run, named(tmp_path, run), None, TODAY)
 
 
 def test_a_run_that_was_stopped(tmp_path):

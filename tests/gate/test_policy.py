@@ -5,7 +5,8 @@ from datetime import date
 import pytest
 
 from harness.errors import BadInput
-from harness.gate.policy import read_policy
+from harness.gate.policy import MEASURED, matches, read_policy
+from harness.results import METRICS
 
 CONTRACT = """version: 1
 baseline: {path: results/baselines/main, sha256: "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"}
@@ -73,6 +74,12 @@ def test_the_policy_of_the_contract_reads_as_it_is_meant(tmp_path):
         ("max_increase: {rel", "max_drop: {rel", 10, ["better when lower", "max_increase"]),
         ("max: 24_000_000_000", "max: 24_00", 11, ["bad value '24_00' for 'max'"]),
         ("rule: latency", "rule: latancy", 12, ["unknown rule 'latancy'; did you mean 'latency'?"]),
+        ("max_drop: {abs: 0.02}", "max_drop: {abs: 2}", 7, ["'accuracy' lies in 0 .. 1", "limits nothing"]),
+        ("max_drop: {abs: 0.02}", "max_drop: {rel: 1}", 7, ["cannot fall by more than all of it"]),
+        ("min: 0.62", "max: 93", 6, ["'accuracy' lies in 0 .. 1", "max 93 decides nothing"]),
+        ("apply_to: ci_low", "apply_to: ci_high", 6, ["min on ci_high would let doubt pass"]),
+        ("2027-01-31", "2027-W05-7", 12, ["'expires'"]),
+        ('reason: "…"', 'reason: " "', 12, ["'reason'"]),
         ("2027-01-31", "2027-02-30", 12, ["bad value '2027-02-30' for 'expires'"]),
         ('reason: "…"', 'reason: ""', 12, ["'reason'"]),
         ('"0123456789', '"x123456789', 2, ["'sha256'"]),
@@ -93,6 +100,17 @@ def test_a_fault_is_one_line_with_its_place(tmp_path, old, new, line, words):
 def test_a_policy_without_rules_is_none(tmp_path, text):
     with pytest.raises(BadInput, match=r"policy\.yaml:"):
         read(tmp_path, text)
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_what_another_machine_would_give_otherwise_is_known_by_its_name(metric):
+    begins = metric.startswith(("energy", "money", "gpu", "latency", "throughput", "peak", "working"))
+    assert (metric in MEASURED) == (begins or metric.endswith("_seconds"))
+
+
+@pytest.mark.parametrize("name", ["a[0]", "a*", "?"])
+def test_a_name_matches_itself(name):
+    assert matches(name, name)
 
 
 def test_measures_of_lm_eval_are_taken_by_their_own_names(tmp_path):

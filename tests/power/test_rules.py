@@ -99,7 +99,7 @@ def test_a_task_or_view_has_as_many_documents_as_an_earlier_run_says(tmp_path):
     assert (unknown.state, unknown.has, unknown.needed) == ("unknown", None, None)
     answers, bits = coins(0.8, n=200), np.random.default_rng(0).normal(2, 1, (1, 150))
     parts = {"linear": {"acc/x": answers, "bits_per_byte": bits},
-             "soup": {"acc/x": worse(answers, 8), "bits_per_byte": -bits}}  # fmt: skip
+             "soup": {"acc/x": worse(answers, 8), "bits_per_byte": 4 - bits}}  # fmt: skip
     earlier = planted({name: coins(0.8, n=500) for name in parts}, measures=parts)
     found = powers(tmp_path, rule, ["linear", "soup"], 1000, earlier)["vs"]
     assert (found.has, found.needed) == (200, stats.examples_needed(0.02, 8 / 200))
@@ -125,6 +125,11 @@ def test_rules_without_a_test_and_rules_without_a_variant(tmp_path):
         "{id: typo, match: {variant: suop, metric: accuracy}, min: 0.9}",
         "{id: exact, match: {metric: accuracy}, vs: baseline, max_drop: {abs: 0}, test: paired}",
     ]
+    rules += [
+        '{id: other, match: {metric: accuracy}, vs: "variant:suop", max_drop: {abs: 0.02}, test: paired}',
+        "{id: seed, match: {metric: accuracy, seed: 7}, vs: baseline, max_drop: {abs: 0.02}, test: paired}",
+    ]
     found = powers(tmp_path, rules, ["soup"], 1000)
     states = {rule: power.state for rule, power in found.items()}
-    assert states == {"floor": "no test", "point": "no test", "typo": "matches nothing", "exact": "unknown"}
+    assert states == {"floor": "no test", "point": "no test", "typo": "matches nothing", "exact": "unknown",
+                      "other": "matches nothing", "seed": "matches nothing"}  # fmt: skip

@@ -125,6 +125,33 @@ def test_the_examples_needed_would_decide():
     assert found.needed(alpha=0.005) > found.needed()
 
 
+@pytest.mark.parametrize("seeds", [2, 3, 5])
+def test_with_few_seeds_the_examples_needed_are_more_than_there_were_and_would_decide(seeds):
+    """Items and seeds both differ; the number is for the critical values of so few seeds."""
+    rng, told = np.random.default_rng(0), 0
+    for _ in range(60):
+        chance = np.clip(rng.normal(0.9, 0.15, 300), 0, 1) + rng.normal(0, 0.004, (seeds, 1))
+        candidate, reference = (rng.random((2, seeds, 300)) < chance).astype(float)
+        found = stats.non_inferiority(candidate, reference, 0.015)
+        if stats.non_inferiority_verdict(found.p_inferior, found.p_not_inferior) != "inconclusive":
+            continue
+        if (needed := found.needed()) is None:
+            continue
+        told += 1
+        assert needed > 300
+        more = found.crossed.with_items(needed)
+        assert min(more.p_below(-0.015), 1 - more.p_below(-0.015)) < 0.05
+        assert (found.needed(power=0.9) or math.inf) > needed
+    assert told > 10
+
+
+@pytest.mark.parametrize("worse", [0, 1])
+def test_of_a_few_losses_at_least_as_many_are_needed_as_are_a_sample(worse):
+    losses = np.zeros((1, 20))
+    losses[0, :worse] = 0.01
+    assert stats.non_inferiority(-losses, np.zeros((1, 20)), 0.1).needed() >= 30
+
+
 def test_no_number_of_examples_decides_between_seeds_that_disagree_or_at_the_margin_itself():
     good, bad = np.zeros((2, 400))
     bad[:16] = 1.0
