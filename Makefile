@@ -7,7 +7,7 @@ RUN ?= results/mnist/latest
 
 POLICY ?= suites/mnist.policy.yaml
 
-.PHONY: help bench test report gate perf reference check clean
+.PHONY: help bench test report gate perf reference reference-perf check clean
 
 help:
 	@echo "make bench    run the suites ($(SUITES)) and print where the report is"
@@ -15,7 +15,8 @@ help:
 	@echo "make report   render the report of RUN again ($(RUN))"
 	@echo "make gate     judge RUN by POLICY ($(POLICY)), against BASELINE if given; prints the exit code"
 	@echo "make perf     time Stockpot against plain readings of the same work, in one run"
-	@echo "make reference  copy the small files of RUN to results/reference"
+	@echo "make reference       copy the small files of RUN to results/reference, and its numbers to the README"
+	@echo "make reference-perf  the same of the last make perf"
 	@echo "make check    lint, types, import directions"
 	@echo "make clean    remove .venv, caches and results (but not results/reference and results/baselines)"
 
@@ -44,6 +45,12 @@ reference: $(VENV)/.installed
 	@target=results/reference/$$(basename $$(dirname $(RUN))); rm -rf $$target; mkdir -p $$target/figures; \
 	  cd $(RUN) && cp run.json variants.csv details.json claims.json correlation.* scores.parquet report.md $(CURDIR)/$$target/ && \
 	  cp figures/*.svg $(CURDIR)/$$target/figures/ && sed -i "s#$$HOME/#~/#g" $(CURDIR)/$$target/run.json && du -sh $(CURDIR)/$$target
+	@$(BIN)/python -m tests.readme
+
+# What make perf measured last, without the single times, for the README.
+reference-perf: $(VENV)/.installed
+	@$(BIN)/python -m tests.perf.keep results/perf/latest.json results/perf/reference.json
+	@$(BIN)/python -m tests.readme
 
 check: $(VENV)/.installed
 	@$(BIN)/ruff check .

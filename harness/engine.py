@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import os
 import signal
@@ -183,6 +184,7 @@ class _Pools:
 def _prepare() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends the workers
     torch.set_num_threads(1)
+    gc.freeze()  # what was imported stays: each collection would walk it, and copy its pages from the server
 
 
 def _call(function: Callable[..., Any], arguments: dict[str, Any]) -> Outcome:

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
 
+from harness.combinations import OutputCombination
 from harness.cost import energy, latency, memory
 from harness.cost.meters import Reading
+from harness.cost.parallel import AtOnce, can_run_at_once
 from harness.jobs import Setting, VariantPlan, is_built, load_built, machine, task_of, why_not_run
 from harness.store import Key, Store, read_json, write_json
+from harness.types import Combination
 
 Cost = Literal["memory", "latency", "energy"]
 """What is measured, in this order: a process has a peak of memory to tell of only as long as it is fresh."""
@@ -47,18 +48,16 @@ def measure_variant(setting: Setting, plan: VariantPlan, reference: VariantPlan,
 
 
 def _memory(setting: Setting, plan: VariantPlan) -> dict[str, Any]:
-    """Peak memory while this process loads the variant and runs two full batches."""
+    """Peak memory while this process loads the variant and runs a full batch."""
     test = task_of(setting).test
-    batches = test.inputs[: 2 * test.batch].split(test.batch)
+    batch = test.inputs[: test.batch]
 
-    def work(batches: Sequence[Tensor]) -> None:
+    def work() -> None:
         combination = load_built(setting, plan)
         with torch.inference_mode():
-            for batch in batches:
-                combination.log_probs(batch)
+            combination.log_probs(batch)
 
-    device = torch.device(setting.device)
-    found = memory.peak_memory(lambda: work(batches), device, warm_up=lambda: work(batches[:1]))
+    found = memory.peak_memory(work, torch.device(setting.device), warm_up=work)
     return {
         "peak_memory_bytes": found.peak_bytes,
         "working_memory_bytes": found.working_bytes,
@@ -75,7 +74,15 @@ def _latency(setting: Setting, plan: VariantPlan, reference: VariantPlan) -> dic
     )
     alone = measure(test.inputs[:1], seconds=0.15)
     full = measure(batch, seconds=0.25) if len(batch) > 1 else alone
+    at_once: dict[str, Any] = {}
+    if can_run_at_once(load_built(setting, plan), device):
+        measure = partial(
+            latency.measure, partial(_load_at_once, setting, plan), partial(load_built, setting, plan), device=device
+        )
+        at_once["latency_parallel_ms_p50"] = measure(test.inputs[:1], seconds=0.15).p50_ms
+        at_once["throughput_parallel_per_s"] = len(batch) / measure(batch, seconds=0.25).p50_ms * 1000
     return {
+        **at_once,
         "latency_ms_p50": alone.p50_ms,
         "latency_ms_p95": alone.p95_ms,
         "latency_ratio_p50": alone.ratio,
@@ -91,6 +98,12 @@ def _latency(setting: Setting, plan: VariantPlan, reference: VariantPlan) -> dic
         "measured": datetime.now(UTC).isoformat(timespec="seconds"),
         **latency.conditions(device),
     }
+
+
+def _load_at_once(setting: Setting, plan: VariantPlan) -> Combination:
+    ensemble = load_built(setting, plan)
+    assert isinstance(ensemble, OutputCombination)
+    return AtOnce(ensemble, torch.device(setting.device))
 
 
 def why_no_energy(setting: Setting) -> str | None:

@@ -70,6 +70,8 @@ VARIANT_COLUMNS: dict[str, str] = {
     "latency_verdict": "faster, slower, reference; unclear where the interval is not beyond the noise of run.json",
     "throughput_per_s": "examples per second in full batches",
     "throughput_ratio": "the same of a full batch",
+    "latency_parallel_ms_p50": "of an ensemble on a GPU: one example with all members at once, on streams of their own",
+    "throughput_parallel_per_s": "the same in full batches",
     "peak_memory_bytes": "peak memory of a fresh process that only runs this",
     "working_memory_bytes": "the part of it above the idle process",
     "predicted_memory_bytes": "working memory as predicted before anything ran; of plain sets of a pool's models",

@@ -28,16 +28,18 @@ PAIRED = ("accuracy", "nll", "brier")
 
 BITS = "bits_per_byte"
 
-HIGHER_IS_BETTER = frozenset({"accuracy", "macro_f1", "diff_vs_reference", "throughput_per_s"})
+HIGHER_IS_BETTER = frozenset(
+    {"accuracy", "macro_f1", "diff_vs_reference", "throughput_per_s", "throughput_parallel_per_s"}
+)
 NO_DIRECTION = frozenset({"temperature", "mcnemar_p", "gpu_utilisation"})
 HIGHER_OF_TASKS = frozenset({"accuracy", "acc", "acc_norm", "acc_bytes", "exact_match", "f1", "mcc"})
 """Of a task or view ("acc/sciq"). Of other metrics of lm-eval the policy's word is taken for what is better."""
 LOWER_OF_TASKS = frozenset({BITS, "perplexity", "word_perplexity", "byte_perplexity"})
 MEASURED = frozenset(
-    {"latency_ms_p50", "latency_ms_p95", "latency_ratio_p50", "throughput_per_s", "throughput_ratio",
-     "peak_memory_bytes", "working_memory_bytes", "energy_j_per_example", "energy_net_j_per_example",
-     "energy_j_per_correct", "gpu_utilisation", "money_per_million_examples", "build_seconds",
-     "members_train_seconds"}
+    {"latency_ms_p50", "latency_ms_p95", "latency_ratio_p50", "latency_parallel_ms_p50", "throughput_per_s",
+     "throughput_ratio", "throughput_parallel_per_s", "peak_memory_bytes", "working_memory_bytes",
+     "energy_j_per_example", "energy_net_j_per_example", "energy_j_per_correct", "gpu_utilisation",
+     "money_per_million_examples", "build_seconds", "members_train_seconds"}
 )  # fmt: skip
 """Metrics that another machine would give otherwise: compared on the same hardware only, unless a rule says ignore."""
 

@@ -159,8 +159,4 @@ def elect_signs(vectors: Tensor, elect: Elect = "sum", zero_sum: ZeroSum = "majo
 
 def sign_conflicts(vectors: Tensor) -> Tensor:
     """Where [d] task vectors [M, d] disagree in sign: some entry is positive and some is negative."""
-    highest, lowest = vectors[0].clone(), vectors[0].clone()
-    for vector in vectors[1:]:
-        torch.maximum(highest, vector, out=highest)
-        torch.minimum(lowest, vector, out=lowest)
-    return (highest > 0) & (lowest < 0)
+    return (vectors.amax(dim=0) > 0) & (vectors.amin(dim=0) < 0)

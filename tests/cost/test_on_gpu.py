@@ -12,10 +12,14 @@ from pathlib import Path
 import pytest
 import torch
 
+from harness.combinations import MemberPart, OutputCombination
+from harness.combining import Linear
 from harness.cost import energy, gpu, nvml
 from harness.cost.gpu import CudaAllocator, DeviceEnergy, DeviceMemory, Utilisation
 from harness.cost.meters import Poll
+from harness.cost.parallel import AtOnce, can_run_at_once
 from tests.cost.deep import DEEP
+from tests.small_pools import independent, split
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 
@@ -81,6 +85,21 @@ def test_peak_memory_of_a_variant_is_that_of_the_models_it_holds(tmp_path):
         assert found[name]["peak"] > found[name]["working"], name  # the context is in it
         assert "nvml + torch.cuda" in found[name]["source"]
     assert deep("ensemble")["working"] == found["ensemble"]["working"]
+
+
+def test_members_at_once_give_what_they_give_one_after_another():
+    """Also where the caller goes on at once, and the memory of an earlier batch is used again."""
+    parts = [MemberPart(member, GPU) for member in independent(3).members]
+    ensemble = OutputCombination(parts, Linear(torch.tensor([0.5, 0.3, 0.2], dtype=torch.float64)))
+    at_once = AtOnce(ensemble, GPU)
+    batches = [split("test", 64).inputs.to(GPU) + k for k in range(8)]
+    with torch.inference_mode():
+        expected = [ensemble.log_probs(batch) for batch in batches]
+        found = [at_once.log_probs(batch) for batch in batches]
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-6)
+    assert can_run_at_once(ensemble, GPU)
+    assert not can_run_at_once(ensemble, torch.device("cpu"))
 
 
 def test_the_energy_counter_and_polled_power_agree_and_work_costs_more_than_rest():

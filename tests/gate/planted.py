@@ -113,7 +113,7 @@ def changed(run, **tables):
     """The run with some of its tables or fields of its record replaced."""
     other = Run(run.folder, copy.deepcopy(run.record))
     kept = ("variants", "scores", "examples", "document_measures")
-    other.__dict__.update({name: copy.copy(run.__dict__[name]) for name in kept})
+    other.__dict__.update({name: copy.copy(getattr(run, name)) for name in kept})
     for name, value in tables.items():
         if name in other.__dict__:
             other.__dict__[name] = value

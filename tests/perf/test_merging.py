@@ -14,7 +14,7 @@ from harness.merging.ties import MERGEKIT, SUM
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
-    from mergekit.merge_methods.api import merge_state_dicts
+    from mergekit.merge_methods.api import merge_state_dicts as merge
 
 MEMBERS = 4
 
@@ -52,7 +52,9 @@ PARAMETERS = {"ties": {"density": 0.2}, "dare_linear": {"density": 0.2}}
 
 
 def theirs(name):
+    """Computed in float32, as ours is: left to itself mergekit rounds the task vectors to bfloat16."""
     base, tuned = models()
+    merge_state_dicts = functools.partial(merge, dtype=torch.float32, out_dtype=torch.bfloat16)
     if name == "linear":
         return merge_state_dicts(tuned, name, parameters={"weight": [1 / MEMBERS] * MEMBERS})
     if name == "slerp":
@@ -67,4 +69,5 @@ def test_merging(in_turn, name):
     in_turn(what, OURS[name], lambda: theirs(name), rounds=3)
     if name in ("linear", "slerp", "task_arithmetic"):
         ours, peers = OURS[name](), theirs(name)
-        assert all((ours[n].float() - peers[n].float()).abs().max() < 0.07 for n in peers)  # bfloat16 between 2 and 8
+        differ = sum(int((ours[n] != peers[n]).sum()) for n in peers) / sum(peers[n].numel() for n in peers)
+        assert differ < 1e-3, f"{differ:.1e} of the weights differ in a last digit"
