@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
 
-from harness import environment, registry
+from harness import environment, measuring, registry
 from harness.cost.forecast import Need, need
-from harness.cost.memory import process_bytes
+from harness.engine import Job, LocalEngine
 from harness.formats import amount
 from harness.jobs import VariantPlan
-from harness.planning import Plan
+from harness.planning import PRELOAD, Plan
 from harness.store import Key, read_json, write_json
 from harness.types import Architecture
 
@@ -59,7 +59,7 @@ class Capacity:
 
 def budget_of(plan: Plan, asked: int | None = None) -> Budget:
     """What was asked for on the command line, else the suite's ``memory_budget``, else the memory of the device."""
-    process = process_bytes(torch.device(plan.setting.device))
+    process = _process_bytes(plan)
     if asked is not None:
         return Budget(asked, "as asked", process)
     if budget := plan.suite.file.cost.memory_budget:
@@ -67,6 +67,23 @@ def budget_of(plan: Plan, asked: int | None = None) -> Budget:
     is_gpu = plan.setting.device.startswith("cuda")
     device = environment.devices()[torch.device(plan.setting.device).index or 0] if is_gpu else environment.machine()
     return Budget(device["memory_bytes"], "all of the device", process)
+
+
+def _process_bytes(plan: Plan) -> int:
+    """What a worker takes before it holds any model, measured in one if it is not known yet."""
+    key = measuring.process_key(plan.setting)
+    if not plan.store.has(key):
+        engine = LocalEngine(workers=1, preload=PRELOAD[plan.setting.task.kind])
+        job = Job("size of a process", measuring.measure_process, {"setting": plan.setting}, kind="alone")
+        if error := engine.run([job], lambda what, job: None)[job.name].error:
+            raise RuntimeError(error)
+    found: int = read_json(plan.store.path(key) / "process.json")["bytes"]
+    return found
+
+
+def untold(plan: Plan, found: Sequence[Capacity]) -> list[str]:
+    """The pools whose needs cannot be told without running their models."""
+    return [name for name in plan.pools[plan.seeds[0]] if name not in {one.pool for one in found}]
 
 
 def capacities(plan: Plan, budget: Budget) -> Iterator[Capacity]:
@@ -98,7 +115,8 @@ def needed(plan: Plan, architecture: Architecture) -> Need | None:
     batch = test.inputs[: test.batch]
     described = [architecture.name, dict(architecture.options)]
     device, inputs = torch.device(plan.setting.device), [list(batch.shape), str(batch.dtype)]
-    key = Key.of("need", code="harness.cost.forecast", architecture=described, inputs=inputs, device=device.type)
+    key = Key.of("need", code="harness.cost.forecast", architecture=described, inputs=inputs, device=device.type,
+                 torch=torch.__version__)  # fmt: skip
     if not plan.store.has(key):
         try:
             record = asdict(need(architecture, batch, device))
@@ -129,8 +147,8 @@ def predicted(plan: Plan, variant: VariantPlan, parameters: float) -> int | None
     return one.bytes(int(models), batch) if models and not rest else None
 
 
-def as_record(budget: Budget, found: list[Capacity]) -> dict[str, Any]:
-    """JSON values for run.json."""
+def as_record(budget: Budget, found: Sequence[Capacity], untold: Sequence[str] = ()) -> dict[str, Any]:
+    """JSON values for run.json; ``untold`` are pools without a prediction."""
     pools = {
         one.pool: {
             "models": one.models,
@@ -146,7 +164,13 @@ def as_record(budget: Budget, found: list[Capacity]) -> dict[str, Any]:
         for one in found
     }
     known = {"budget_bytes": budget.bytes, "budget_source": budget.source, "process_bytes": budget.process}
-    return {**known, "pools": pools}
+    return {**known, "pools": pools, "untold": list(untold)}
+
+
+def untold_words(record: Mapping[str, Any]) -> str:
+    """A sentence on the pools without a prediction; none where there are none."""
+    names = ", ".join(record.get("untold", ()))
+    return f"What {names} will need cannot be told without running the models." if names else ""
 
 
 def as_rows(pools: Mapping[str, Mapping[str, Any]]) -> list[list[str]]:

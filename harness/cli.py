@@ -131,11 +131,14 @@ def _print_capacity(planned: Any, memory: int | None) -> None:
     from harness.terminal_table import print_table
 
     budget = capacity.budget_of(planned, memory)
-    record = capacity.as_record(budget, list(capacity.capacities(planned, budget)))
+    found = list(capacity.capacities(planned, budget))
+    record = capacity.as_record(budget, found, capacity.untold(planned, found))
     print(f"\nwhat fits in {amount(budget.bytes)}B ({budget.source}), of which a process takes "
           f"{amount(budget.process)}B before it holds any model")  # fmt: skip
-    rows = capacity.as_rows(record["pools"])
-    print_table(capacity.COLUMNS, rows, right=set(capacity.COLUMNS) - {"pool"})
+    if rows := capacity.as_rows(record["pools"]):
+        print_table(capacity.COLUMNS, rows, right=set(capacity.COLUMNS) - {"pool"})
+    if words := capacity.untold_words(record):
+        print(words)
 
 
 def _print_power(planned: Any, policy: Path, earlier: Path | None) -> None:

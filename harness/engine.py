@@ -16,6 +16,8 @@ from typing import Any, Literal
 
 import torch
 
+from harness import environment
+
 Kind = Literal["shared", "alone"]
 
 
@@ -53,7 +55,7 @@ class LocalEngine:
     many cores there are.
     """
 
-    workers: int = field(default_factory=lambda: max(1, min(len(os.sched_getaffinity(0)), 16)))
+    workers: int = field(default_factory=lambda: max(1, min(environment.cores(), 16)))
     name: str = "local"
     threads_per_worker: int = 1
     preload: tuple[str, ...] = ()

@@ -20,9 +20,14 @@ def machine() -> dict[str, Any]:
     cpu = Path("/proc/cpuinfo")
     lines = cpu.read_text().splitlines() if cpu.is_file() else []
     model = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.processor())
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     memory = psutil.virtual_memory().total
-    return {"system": f"{platform.system()} {platform.machine()}", "cpu": model, "cores": cores, "memory_bytes": memory}
+    system = f"{platform.system()} {platform.machine()}"
+    return {"system": system, "cpu": model, "cores": cores(), "memory_bytes": memory}
+
+
+def cores() -> int:
+    """The processors that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def versions() -> dict[str, str]:

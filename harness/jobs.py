@@ -153,7 +153,9 @@ def machine() -> str:
     """What times, memory and energy depend on and a store may be carried away from."""
     cpu = Path("/proc/cpuinfo")
     lines = cpu.read_text().splitlines() if cpu.is_file() else []
-    model = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.processor())
+    names = ("model name", "CPU implementer", "CPU part")  # the latter on ARM
+    told = {line.split(":")[1].strip() for line in lines if line.startswith(names)}
+    model = ", ".join(sorted(told)) or platform.processor()
     devices = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     return digest([platform.system(), platform.machine(), model, len(lines), torch.__version__, devices])
 

@@ -18,6 +18,8 @@ from harness.types import Combination
 
 Cost = Literal["memory", "latency", "energy"]
 """What is measured, in this order: a process has a peak of memory to tell of only as long as it is fresh."""
+GIVEN: dict[Cost, str] = {"memory": "peak_memory_bytes", "energy": "energy_j_per_example"}
+"""The figure that a meter gives, or fails to."""
 
 
 def key(cost: Cost, plan: VariantPlan, reference: VariantPlan) -> Key:
@@ -27,11 +29,16 @@ def key(cost: Cost, plan: VariantPlan, reference: VariantPlan) -> Key:
 
 
 def measure_variant(setting: Setting, plan: VariantPlan, reference: VariantPlan, costs: tuple[Cost, ...]) -> None:
-    """Measure these costs of a variant, but for those that are in the store already."""
+    """Measure these costs of a variant, but for those that are in the store already.
+
+    What a meter did not give this time is not kept, so that the next run tries again: the job fails with the reasons
+    once all of its costs have had their turn.
+    """
     store = Store(setting.store)
     if not is_built(store, plan):
         return
     reason = why_not_run(setting, plan) or why_not_run(setting, reference)
+    problems: list[str] = []
     for cost in costs:
         if store.has(key(cost, plan, reference)):
             continue
@@ -43,8 +50,13 @@ def measure_variant(setting: Setting, plan: VariantPlan, reference: VariantPlan,
             record = _latency(setting, plan, reference)
         else:
             record = _energy(setting, plan)
+        if GIVEN.get(cost, "") in record and record[GIVEN[cost]] is None:
+            problems.append(record[f"{cost}_source"])
+            continue
         with store.write(key(cost, plan, reference)) as folder:
             write_json(folder / f"{cost}.json", record)
+    if problems:
+        raise RuntimeError("; ".join(problems))
 
 
 def _memory(setting: Setting, plan: VariantPlan) -> dict[str, Any]:
@@ -119,15 +131,33 @@ def idle_key(setting: Setting) -> Key:
 def measure_idle(setting: Setting) -> None:
     """Power of the idle device over one window: once for all variants, before any of them is measured."""
     found = energy.idle_watts(torch.device(setting.device))
+    if found.value is None:  # not kept, so that the next run tries again; variants are measured all the same
+        return
     with Store(setting.store).write(idle_key(setting)) as folder:
         write_json(folder / "idle.json", {"watts": found.value, "source": found.source, "note": found.note})
+
+
+def process_key(setting: Setting) -> Key:
+    """The key of what a worker takes before it holds any model."""
+    about = {"device": setting.device, "machine": machine(), "task": setting.task.kind}
+    return Key.of("process", code="harness.cost.memory", **about)
+
+
+def measure_process(setting: Setting) -> None:
+    """Memory of a fresh worker that has loaded the task, or of its context on a GPU: once for all suites of a kind."""
+    _ = task_of(setting).test
+    taken = memory.process_bytes(torch.device(setting.device))
+    with Store(setting.store).write(process_key(setting)) as folder:
+        write_json(folder / "process.json", {"bytes": taken})
 
 
 def _energy(setting: Setting, plan: VariantPlan) -> dict[str, Any]:
     """Energy of one example in full batches, over a window of some seconds, and how busy the device was."""
     store, device = Store(setting.store), torch.device(setting.device)
-    known = read_json(store.path(idle_key(setting)) / "idle.json")
-    idle = Reading(known["watts"], "W", known["source"], known["note"])
+    idle = Reading(None, "W", "unavailable", "see the job 'idle power'")
+    if store.has(idle_key(setting)):
+        known = read_json(store.path(idle_key(setting)) / "idle.json")
+        idle = Reading(known["watts"], "W", known["source"], known["note"])
     combination, test = load_built(setting, plan), task_of(setting).test
     batch = test.inputs[: test.batch]
 

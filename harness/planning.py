@@ -22,6 +22,9 @@ from harness.store import Key, Store
 from harness.suite import HfPool, Suite, TrainPool, Variant, fetched
 from harness.tasks import Task, pretrained
 
+PRELOAD = {"images": (), "text": ("transformers.models.llama.modeling_llama", "lm_eval.tasks")}
+"""What workers need and takes seconds to import, by kind of task."""
+
 SECONDS_PER_COST: dict[Cost, float] = {"memory": 0.3, "latency": 0.7, "energy": WINDOW_SECONDS + 1}
 SECONDS_PER_INPUT = {"images": 2.5e-4, "text": 0.012}
 """Of training, expected, for the order of jobs and the time left; the display corrects it by what it sees."""
@@ -215,6 +218,9 @@ def _jobs(plan: Plan) -> Iterator[PlannedJob]:
     for name in idle:
         job = Job(name, measuring.measure_idle, {"setting": setting}, kind="alone", cost=WINDOW_SECONDS)
         yield PlannedJob(job, (measuring.idle_key(setting),), "measure")
+    if "memory" in costs:
+        job = Job("size of a process", measuring.measure_process, {"setting": setting}, kind="alone", cost=0.5)
+        yield PlannedJob(job, (measuring.process_key(setting),), "measure")
     for seed in plan.seeds:
         reference = plan.reference(seed)
         for name, variant in plan.variants[seed].items():

@@ -175,7 +175,8 @@ RUN_FIELDS = {
     "threads, cores, sm_mhz, memory_mhz, measured}: the reference timed against itself, whenever anything is timed, "
     "first seed; null where no times were taken. clock: processor or wall; cores: those it might use; *_mhz: of a GPU",
     "capacity": "{budget_bytes, budget_source, process_bytes, pools: {pool: {models, batch, model_bytes, input_bytes, "
-    "bytes_of_one, bytes_of_all, largest_batch_of_one, largest_batch_of_all, largest_ensemble}}}: predicted; null "
+    "bytes_of_one, bytes_of_all, largest_batch_of_one, largest_batch_of_all, largest_ensemble}}, "
+    "untold: pools without a prediction}: predicted; null "
     "where memory is not asked for",
     "warnings": "sentences a reader should know",
 }

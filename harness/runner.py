@@ -14,10 +14,7 @@ from typing import Protocol
 from harness import tabulate
 from harness.engine import Job, LocalEngine, Outcome
 from harness.errors import BadInput
-from harness.planning import Plan, PlannedJob, planned_jobs
-
-PRELOAD = {"images": (), "text": ("transformers.models.llama.modeling_llama", "lm_eval.tasks")}
-"""What takes seconds to import, by kind of task."""
+from harness.planning import PRELOAD, Plan, PlannedJob, planned_jobs
 
 
 class Progress(Protocol):
@@ -59,7 +56,8 @@ def run(plan: Plan, progress: Progress) -> Path:
         plan.jobs = planned_jobs(plan)  # what turned out not to apply leaves its reason and nothing else
         for planned in plan.missing():
             if not outcomes[planned.job.name].error:
-                outcomes[planned.job.name].error = "its artefact is missing: was the code changed meanwhile? Run again"
+                why = "it left nothing: a meter failed, or the code was changed meanwhile; run again"
+                outcomes[planned.job.name].error = why
         for name, outcome in outcomes.items():
             if outcome.error:
                 event = {"event": "error", "job": name, "error": outcome.error, "trace": outcome.trace}

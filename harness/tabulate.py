@@ -352,7 +352,8 @@ def _capacity(plan: Plan) -> dict[str, Any] | None:
     if not plan.suite.file.cost.memory:
         return None
     budget = capacity.budget_of(plan)
-    return capacity.as_record(budget, list(capacity.capacities(plan, budget)))
+    found = list(capacity.capacities(plan, budget))
+    return capacity.as_record(budget, found, capacity.untold(plan, found))
 
 
 def noise(plan: Plan, store: Store) -> dict[str, Any] | None:

@@ -1,11 +1,12 @@
 """Costs of a run from the suite's keys to the table: times with their noise, energy where there is a meter, money."""
 
 import os
+import shutil
 
 import pytest
 
-from harness import measuring, results, runner, tabulate
-from harness.cost import energy
+from harness import jobs, measuring, results, runner, tabulate
+from harness.cost import energy, memory
 from harness.cost.meters import Meter, Reading
 from harness.planning import Options, make_plan
 from harness.progress import Tracker
@@ -123,6 +124,32 @@ def test_with_a_meter_every_variant_has_a_job_and_its_figures_are_consistent(fir
     assert measuring.why_no_energy(plan.setting) is None
     assert not planned(folder).missing()
     energy.why_unavailable.cache_clear()
+
+
+def test_what_a_meter_did_not_give_is_measured_again_by_the_next_run(tmp_path, monkeypatch):
+    plan = planned(tmp_path, SUITE)
+    runner.run(plan, Tracker())
+    variant = plan.variants[0]["linear"]
+    shutil.rmtree(plan.store.path(variant.memory_key))
+    broken = memory.Memory(None, None, "unavailable: the meter broke")
+    with monkeypatch.context() as patched:
+        patched.setattr(memory, "peak_memory", lambda *_, **__: broken)
+        with pytest.raises(RuntimeError, match="the meter broke"):
+            measuring.measure_variant(plan.setting, variant, plan.reference(0), ("memory", "latency"))
+    assert not plan.store.has(variant.memory_key)
+    again = planned(tmp_path, SUITE)
+    assert [job.job.name for job in again.missing()] == ["seed 0: measure linear"]
+
+
+def test_a_processor_without_a_name_is_told_by_its_numbers(monkeypatch):
+    found = set()
+    for part in ("0xd0c", "0xd40"):
+        lines = f"processor : 0\nCPU implementer : 0x41\nCPU part : {part}\n"
+        monkeypatch.setattr(jobs.Path, "read_text", lambda self, lines=lines: lines)
+        jobs.machine.cache_clear()
+        found.add(jobs.machine())
+    jobs.machine.cache_clear()
+    assert len(found) == 2
 
 
 def test_a_variant_that_fails_on_one_seed_has_failed_whatever_the_others_are(tmp_path):

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from harness.combinations import MemberPart
 from harness.cost import flops
 from harness.moe.layer import MixtureOfExperts
 from harness.types import Combination, Part
+
+STACKED = ("gate_up_proj", "down_proj")
+"""The names under which transformers stacks the weights of all experts of a layer."""
 
 
 def parameters_stored(combination: Combination) -> int:
@@ -26,10 +29,19 @@ def _model_of(part: Part) -> str:
 
 
 def _active(part: Part) -> int:
-    layers = [layer for layer in part.module.modules() if isinstance(layer, MixtureOfExperts)]
-    inside = sum(parameter.numel() for layer in layers for parameter in layer.parameters())
     everything = sum(parameter.numel() for parameter in part.module.parameters())
-    return everything - inside + sum(layer.active_parameters for layer in layers)
+    return everything - sum(_idle(layer, part.module) for layer in part.module.modules())
+
+
+def _idle(layer: nn.Module, model: nn.Module) -> int:
+    """Parameters of a layer's own experts that an example does not meet; those of layers inside it are theirs."""
+    if isinstance(layer, MixtureOfExperts):
+        return sum(parameter.numel() for parameter in layer.parameters()) - layer.active_parameters
+    chosen = getattr(getattr(model, "config", None), "num_experts_per_tok", None)
+    stacked = dict(layer.named_parameters(recurse=False))  # [experts, ...], as transformers keeps them
+    if not chosen or not set(STACKED) <= set(stacked):
+        return 0
+    return sum(stacked[name].numel() // len(stacked[name]) * (len(stacked[name]) - chosen) for name in STACKED)
 
 
 def flops_per_example(combination: Combination, batch: Tensor) -> float:

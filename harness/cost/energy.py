@@ -61,7 +61,10 @@ def window(meter: Meter, work: Callable[[], object], seconds: float = WINDOW_SEC
         work()
         times += 1
     spent = time.perf_counter() - begin
-    return meter.stop(), spent, times
+    found = meter.stop()
+    if found.value == 0 and seconds:
+        found = Reading(None, found.unit, "unavailable", f"the counter of {found.source} did not move in {spent:.1f} s")
+    return found, spent, times
 
 
 def per_example(meter: Meter, idle: Reading, work: Callable[[], object], examples: int,

@@ -17,8 +17,13 @@ def count(work: Callable[[], object]) -> int:
     A multiply-add is 2; causal attention counts as full attention, as torch's own formulas have it.
     """
     counter = FlopCounterMode(display=False, custom_mapping=_formulas())
-    with torch.no_grad(), counter:
-        work()
+    quick = torch.backends.mha.get_fastpath_enabled()  # one operator for a whole layer of attention, without a formula
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with torch.no_grad(), counter:
+            work()
+    finally:
+        torch.backends.mha.set_fastpath_enabled(quick)
     return counter.get_total_flops()
 
 

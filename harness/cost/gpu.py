@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from itertools import pairwise
 
 import torch
@@ -32,7 +33,8 @@ def clocks(device: torch.device) -> dict[str, float | str]:
     except Unavailable as reason:
         return {"sm_mhz": f"unavailable: {reason}"}
     finally:
-        opened.close()
+        with suppress(Unavailable):  # what was timed before is not lost for it
+            opened.close()
 
 
 class _DeviceMeter(Meter):

@@ -35,9 +35,10 @@ _IS_MAPPED = 0b10
 class Memory:
     """Peak bytes, the part of them above the level before the work began, and where the figures come from."""
 
-    peak_bytes: int
-    working_bytes: int
+    peak_bytes: int | None
+    working_bytes: int | None
     source: str
+    """Also why there is no figure, where one is None."""
 
 
 def peak_memory(
@@ -58,7 +59,7 @@ def process_bytes(device: torch.device) -> int:
     0 where the driver does not tell.
     """
     if device.type != "cuda":
-        return _resident()
+        return _resident() or _peak()
     meter = DeviceMemory(device)
     meter.start()
     torch.zeros(1, device=device)
@@ -76,7 +77,11 @@ def _on_cpu(work: Callable[[], object], warm_up: Callable[[], object]) -> Memory
             work()
         finally:
             found = meter.stop()
-    peak = int(found.value or 0)
+    if found.value is None:
+        return Memory(None, None, found.words)
+    peak = int(found.value)
+    if before is None or not meter.reset:  # the peak may be of an earlier time
+        return Memory(peak, None, found.words)
     return Memory(peak, max(0, peak - before), found.words)
 
 
@@ -92,10 +97,12 @@ def _on_gpu(work: Callable[[], object], device: torch.device, warm_up: Callable[
         work()
     finally:
         reserved, used = allocator.stop(), driver.stop()
-    peak, allocated = int(reserved.value or 0), (allocator.allocated or before) - before
-    if used.value is None:
-        return Memory(peak, allocated, f"torch.cuda (nvml unavailable: {used.note})")
-    return Memory(max(int(used.value), peak), allocated, f"nvml + torch.cuda ({used.note})")
+    working = None if reserved.value is None or allocator.allocated is None else allocator.allocated - before
+    peaks = [int(reading.value) for reading in (used, reserved) if reading.value is not None]
+    gave = [name for name, reading in (("nvml", used), ("torch.cuda", reserved)) if reading.value is not None]
+    notes = [used.note if used.value is not None else f"nvml unavailable: {used.note}"]
+    notes += [] if reserved.value is not None else [f"torch.cuda unavailable: {reserved.note}"]
+    return Memory(max(peaks, default=None), working, f"{' + '.join(gave) or 'unavailable'} ({', '.join(notes)})")
 
 
 @contextmanager
@@ -118,8 +125,8 @@ def _no_holes() -> Iterator[None]:
     A tensor that fits in there would be resident already, and its need not seen; or it would stay resident after it
     is freed, and count as needed by all that follows: 20 to 50 % of the need of a small network, by where holes lie.
     """
-    libc = ctypes.CDLL(None)
-    if not hasattr(libc, "malloc_trim"):  # not glibc
+    libc = _glibc()
+    if libc is None:
         yield
         return
     libc.malloc_trim(0)
@@ -141,10 +148,19 @@ def _no_holes() -> Iterator[None]:
 
 
 def _set_malloc(mmap_threshold: int, trim_threshold: int) -> None:
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # of glibc; others give memory back as they please
-    if mallopt:
-        mallopt(_M_MMAP_THRESHOLD, mmap_threshold)
-        mallopt(_M_TRIM_THRESHOLD, trim_threshold)
+    if libc := _glibc():
+        libc.mallopt(_M_MMAP_THRESHOLD, mmap_threshold)
+        libc.mallopt(_M_TRIM_THRESHOLD, trim_threshold)
+
+
+def _glibc() -> ctypes.CDLL | None:
+    """glibc, if memory is its malloc's; None for another libc, or another allocator that was loaded before it."""
+    try:
+        libc, own = ctypes.CDLL(None), ctypes.CDLL("libc.so.6")
+        addresses = [ctypes.cast(library.malloc, ctypes.c_void_p).value for library in (libc, own)]
+        return libc if hasattr(own, "malloc_trim") and addresses[0] == addresses[1] else None
+    except (OSError, AttributeError, TypeError):
+        return None
 
 
 class ResidentPeak(Meter):
@@ -158,7 +174,7 @@ class ResidentPeak(Meter):
     unit = "bytes"
 
     def _begin(self) -> None:
-        self.reset = _reset_peak()
+        self.reset = _status("VmHWM") is not None and _reset_peak()
         self.others = {child.pid for child in psutil.Process().children(recursive=True)}
         self.children: dict[int, int] = {}
         self.poll = Poll(self._see_children, every=0.03)
@@ -175,10 +191,11 @@ class ResidentPeak(Meter):
     def _end(self) -> Reading:
         self.poll.stop()
         children = sum(self.children.values())
-        notes = [] if self.reset else ["peak of the whole process"]
+        notes = [] if self.reset else ["the peak of all that the process did"]
         if children:
             notes.append(f"with {children / 1e6:.0f} MB of children")
-        return Reading(_peak() + children, self.unit, "VmHWM", ", ".join(notes))
+        source = "getrusage" if _status("VmHWM") is None else "VmHWM"
+        return Reading(_peak() + children, self.unit, source, ", ".join(notes))
 
 
 def _status(field: str, pid: int | str = "self") -> int | None:
@@ -191,8 +208,8 @@ def _status(field: str, pid: int | str = "self") -> int | None:
     return int(line.split()[1]) * 1024 if line else None
 
 
-def _resident() -> int:
-    return _status("VmRSS") or _peak()
+def _resident() -> int | None:
+    return _status("VmRSS")
 
 
 def _peak() -> int:

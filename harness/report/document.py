@@ -128,7 +128,7 @@ def _noise(found: dict[str, Any] | None) -> str:
 
 def _capacity(found: dict[str, Any] | None, rows: pd.DataFrame) -> dict[str, Any] | None:
     """What was predicted to fit, and how far the prediction was from what was then measured."""
-    if not found or not found["pools"]:
+    if not found or not (found["pools"] or found.get("untold")):
         return None
     words = (
         f"Predicted before the run, for {amount(found['budget_bytes'])}B ({found['budget_source']}), of which a "
@@ -145,6 +145,7 @@ def _capacity(found: dict[str, Any] | None, rows: pd.DataFrame) -> dict[str, Any
             f"the median, and {both['variant'].iloc[worst]}, which is farthest off, {bytes_more(float(more[worst]))} "
             f"than {amount(both['predicted_memory_bytes'].iloc[worst])}B."
         )
+    words = f"{words} {capacity.untold_words(found)}".strip()
     return {"words": words, "columns": capacity.COLUMNS, "rows": capacity.as_rows(found["pools"])}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -59,7 +60,7 @@ class NonInferiority:
 
         def decides(items: int) -> bool:
             found = self.crossed.with_items(items)
-            return gap >= (found.reach(alpha) + chance) * found.standard_error
+            return gap >= found.half_width(alpha) + chance * max(found.standard_error, math.sqrt(found.least))
 
         if not gap or not decides(most):
             return None
@@ -128,7 +129,7 @@ def _by_score(difference: np.ndarray, margin: float, alpha: float) -> NonInferio
 def _as_items(difference: np.ndarray, variance: float) -> Crossed:
     """A difference whose variance [seeds, items] is that of its items alone."""
     items = difference.shape[1]
-    return Crossed(float(difference.mean()), 1, items, variance, 0.0, variance / items, 0.0)
+    return Crossed(float(difference.mean()), 1, items, variance, 0.0, variance / items, 0.0, variance / items)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from harness.combinations import DropoutPass, MemberPart, OutputCombination, SingleModel
 from harness.combining import Linear
@@ -115,6 +116,19 @@ def test_of_sparse_experts_only_those_that_run_are_counted(k):
     weighing = 2 * 5 * 6  # the dense path multiplies every expert's output by its gate
     assert flops_per_example(sparse, BATCH) == around + GATES + experts  # two for each of half the parameters
     assert flops_per_example(dense, BATCH) == around + GATES + 5 * 2 * (4 * 6 + 6 * 6) + weighing
+
+
+@pytest.mark.parametrize("kind", ["mixtral", "qwen3_moe"])
+def test_of_the_experts_that_transformers_stacks_only_those_that_run_are_counted(kind):
+    settings = {"vocab_size": 24, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 4,
+                "num_key_value_heads": 2, "num_experts_per_tok": 2}  # fmt: skip
+    experts = {"mixtral": {"num_local_experts": 8, "intermediate_size": 32},
+               "qwen3_moe": {"num_experts": 8, "moe_intermediate_size": 32, "head_dim": 4}}[kind]  # fmt: skip
+    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **settings, **experts))
+    combination = SingleModel(CNN, model)
+    stored = sum(parameter.numel() for parameter in model.parameters())
+    assert parameters_stored(combination) == stored
+    assert parameters_active(combination) == stored - 2 * 6 * 3 * 16 * 32  # six of eight idle in each of two layers
 
 
 def test_counting_leaves_no_trace():

@@ -52,6 +52,13 @@ def clock(monkeypatch):
 IDLE = Reading(20.0, "W", "a meter")
 
 
+def test_a_counter_that_stands_still_is_none(clock):
+    clock.work, clock.rest = (lambda seconds: setattr(clock, "now", clock.now + seconds),) * 2
+    found = energy.per_example(Counter(clock), IDLE, lambda: clock.work(1), examples=5)
+    assert (found.gross, found.net) == (None, None)
+    assert found.source == "unavailable: the counter of a meter did not move in 5.0 s"
+
+
 @pytest.mark.parametrize("seconds", [0.3, 2.0, 7.0])
 def test_joules_of_an_example_whatever_the_length_of_a_batch(clock, seconds):
     begin = clock.now

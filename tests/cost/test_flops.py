@@ -69,6 +69,14 @@ def test_llama(implementation, length):
     assert found == batch * (tokens + layers * attention)
 
 
+def test_attention_that_torch_runs_as_one_operator():
+    layer = torch.nn.TransformerEncoderLayer(16, 4, 32, batch_first=True).eval()
+    rows, projections, perceptron = 3 * 10, 4 * 2 * 16 * 16, 2 * 2 * 16 * 32
+    expected = rows * (projections + perceptron) + 3 * 2 * 2 * 10 * 10 * 16
+    assert count(lambda: layer(torch.randn(3, 10, 16))) == expected
+    assert torch.backends.mha.get_fastpath_enabled()
+
+
 @pytest.mark.parametrize("implementation", ["eager", "grouped_mm", "batched_mm"])
 def test_mixtral_whatever_runs_its_experts(implementation):
     hidden, inner, layers, vocabulary, experts, active, tokens = 16, 32, 2, 24, 4, 2, 30

@@ -297,3 +297,30 @@ def test_memory_on_a_gpu_without_nvml_is_the_allocators(driver, monkeypatch):
     assert found.source == "torch.cuda (nvml unavailable: nvmlInit: Unknown Error)"
     with pytest.raises(ZeroDivisionError):
         memory.peak_memory(lambda: 1 / 0, torch.device("cuda"))
+
+
+def test_memory_on_a_gpu_of_which_no_one_tells_is_no_figure(driver, monkeypatch):
+    FakeCuda(monkeypatch)
+
+    def broken(device):
+        raise RuntimeError("no allocator")
+
+    monkeypatch.setattr(torch.cuda, "max_memory_reserved", broken)
+    found = memory.peak_memory(lambda: None, torch.device("cuda"))
+    assert found.working_bytes is None
+    assert found.source.startswith("nvml (device minus")
+    assert "torch.cuda unavailable: RuntimeError: no allocator" in found.source
+    driver.fail("nvmlInit", 999)
+    found = memory.peak_memory(lambda: None, torch.device("cuda"))
+    assert (found.peak_bytes, found.working_bytes) == (None, None)
+    assert found.source.startswith("unavailable (nvml unavailable: nvmlInit")
+
+
+def test_a_driver_that_does_not_close_takes_no_clock_away(monkeypatch):
+    def close():
+        raise Unavailable("nvmlShutdown: Unknown Error")
+
+    monkeypatch.setattr(gpu, "uuids_of", lambda device: ONE)
+    opened = SimpleNamespace(clock={"sm": 1500.0, "memory": 900.0}.get, close=close)
+    monkeypatch.setattr(nvml, "Device", lambda names: opened)
+    assert gpu.clocks(torch.device("cuda")) == {"sm_mhz": 1500.0, "memory_mhz": 900.0}

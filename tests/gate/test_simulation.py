@@ -171,7 +171,8 @@ def test_the_interval_over_three_seeds_covers_the_truth(spread):
     rng = np.random.default_rng(5)
     found = [stats.over_seeds(np.subtract(*outcomes(rng, 3, 0.03, 0.05, spread))) for _ in range(DRAWS)]
     hits = [interval.low <= -0.02 <= interval.high for interval in found]
-    assert abs(np.mean(hits) - 0.95) < 0.01 + ERROR / 3
+    more = 0.037  # where seeds are alike it is no narrower than their items allow
+    assert 0.94 - ERROR / 3 < np.mean(hits) < 0.95 + more + ERROR / 3
 
 
 def answers(rng, seeds, count, gap, spread=0.0):

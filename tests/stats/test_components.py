@@ -27,6 +27,7 @@ def test_its_variances_are_those_of_an_analysis_of_variance(seeds):
     assert found.seed_variance == pytest.approx(max(0, of_seeds - rest) / seeds / 12)
     assert found.own == pytest.approx(of_seeds / seeds / 12)
     assert found.shared == pytest.approx(max(0, of_items - rest) / seeds / 12)
+    assert found.least == pytest.approx(max(of_items, rest) / seeds / 12)
     if of_seeds > rest and of_items > rest:
         assert found.standard_error**2 == pytest.approx(found.item_variance / 12 + found.seed_variance)
 
@@ -82,12 +83,25 @@ def simulated(rng, seeds, items, seed_effect):
 
 @pytest.mark.parametrize("confidence", [0.9, 0.95])
 @pytest.mark.parametrize(("seeds", "seed_effect"), [(1, 0.0), (3, 0.0), (3, 1.0), (3, 3.0), (5, 1.0), (5, 3.0)])
-def test_it_covers_the_truth_within_a_point_of_what_it_says(seeds, seed_effect, confidence):
+def test_it_covers_as_often_as_it_says_and_where_seeds_are_alike_somewhat_more(seeds, seed_effect, confidence):
     """Seeds add no error of their own, as much as items do, or three times that; in the mnist run 0 to 1.5 times."""
     rng, draws = np.random.default_rng(7), 4000
     found = [stats.crossed_mean(simulated(rng, seeds, 150, seed_effect)).interval(confidence) for _ in range(draws)]
     covered = np.mean([interval.low <= 0 <= interval.high for interval in found])
-    assert abs(covered - confidence) < 0.01 + 2 * math.sqrt(0.9 * 0.1 / draws)
+    noise = 2 * math.sqrt(0.9 * 0.1 / draws)
+    more = 0.0 if seeds == 1 or seed_effect == 3 else 0.75 * (1 - confidence)
+    assert -0.01 - noise < covered - confidence < 0.01 + noise + more
+
+
+def test_seeds_that_happen_to_agree_do_not_make_it_narrower_than_their_items_allow():
+    """Each seed is right on 90 of 100 items; that all three are on exactly 90 tells little of other items."""
+    rng = np.random.default_rng(0)
+    values = np.stack([rng.permutation(np.arange(100) < 90) for _ in range(3)]).astype(float)
+    found = stats.crossed_mean(values)
+    assert found.own == found.seed_variance == 0
+    of_items = values.mean(axis=0).std(ddof=1) / 10  # the items resampled, the same for all seeds
+    assert found.interval().high - found.value >= 1.95 * of_items
+    assert found.p_below(found.value - of_items) > 0.15
 
 
 @pytest.mark.parametrize("seed_effect", [0.0, 1.0, 3.0])
