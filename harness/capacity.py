@@ -20,6 +20,9 @@ from harness.types import Architecture
 COLUMNS = ("pool", "models", "model", "input", "one needs", "all need", "batch of one", "batch of all", "ensemble")
 """Of the table for people: see ``Capacity``."""
 
+LINEAR = ("linear", "greedy_ensemble", "bagging", "checkpoint_ensemble")
+"""The ensembles that mix probabilities as the forecast does."""
+
 
 @dataclass(frozen=True)
 class Budget:
@@ -129,9 +132,10 @@ def needed(plan: Plan, architecture: Architecture) -> Need | None:
 
 
 def predicted(plan: Plan, variant: VariantPlan, parameters: float) -> int | None:
-    """Working memory of a variant that is one model, or an ensemble of models, of its pool's one architecture.
+    """Working memory of a variant that is one model, or a linear ensemble of models, of its pool's one architecture.
 
-    None for every other: what a gate or a student needs is not known before it is built.
+    None for every other: what a gate or a student needs is not known before it is built, and other rules hold more or
+    less of the predictions at a time, which of language models are most of the memory.
 
     Args:
         plan: the run's.
@@ -139,7 +143,7 @@ def predicted(plan: Plan, variant: VariantPlan, parameters: float) -> int | None
         parameters: how many it turned out to store.
     """
     architectures = {member.architecture for member in variant.pool.members}
-    plain = registry.get(variant.method).family in ("single", "output", "weights") and variant.method != "mc_dropout"
+    plain = registry.get(variant.method).family in ("single", "weights") or variant.method in LINEAR
     if not plain or len(architectures) > 1 or not (one := needed(plan, architectures.pop())):
         return None
     models, rest = divmod(parameters, one.parameters)

@@ -74,7 +74,7 @@ VARIANT_COLUMNS: dict[str, str] = {
     "throughput_parallel_per_s": "the same in full batches",
     "peak_memory_bytes": "peak memory of a fresh process that only runs this",
     "working_memory_bytes": "the part of it above the idle process",
-    "predicted_memory_bytes": "working memory as predicted before anything ran; of plain sets of a pool's models",
+    "predicted_memory_bytes": "working memory as predicted before anything ran; of single models and linear ensembles",
     "memory_source": "where the memory figures come from",
     "energy_j_per_example": "joules per example in full batches, all that the device used (first seed)",
     "energy_net_j_per_example": "less what the idle device uses in the same time",
