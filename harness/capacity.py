@@ -21,7 +21,7 @@ COLUMNS = ("pool", "models", "model", "input", "one needs", "all need", "batch o
 """Of the table for people: see ``Capacity``."""
 
 LINEAR = ("linear", "greedy_ensemble", "bagging", "checkpoint_ensemble")
-"""The ensembles that mix probabilities as the forecast does."""
+"""The ensembles that mix probabilities as the forecast does, if their weights are constant."""
 
 
 @dataclass(frozen=True)
@@ -143,7 +143,8 @@ def predicted(plan: Plan, variant: VariantPlan, parameters: float) -> int | None
         parameters: how many it turned out to store.
     """
     architectures = {member.architecture for member in variant.pool.members}
-    plain = registry.get(variant.method).family in ("single", "weights") or variant.method in LINEAR
+    constant = variant.parameters.get("weights") != "contextual"
+    plain = registry.get(variant.method).family in ("single", "weights") or (variant.method in LINEAR and constant)
     if not plain or len(architectures) > 1 or not (one := needed(plan, architectures.pop())):
         return None
     models, rest = divmod(parameters, one.parameters)

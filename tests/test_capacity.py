@@ -19,7 +19,8 @@ pool:
   train: {architecture: mlp, start: shared_base, base_epochs: 1, members: 3, epochs: 1, options: {hidden: 1500}}
 pools:
   mixed: {train: {architecture: [mlp, small_cnn], start: independent, members: 2, epochs: 1}}
-methods: [best_single, linear, uniform_soup, distill: {epochs: 1}, linear: {pool: mixed}]
+methods: [best_single, linear, uniform_soup, distill: {epochs: 1}, linear: {pool: mixed}, log_linear,
+          linear: {weights: contextual}]
 cost: {latency: false, memory_budget: 1GB}
 """
 
@@ -47,12 +48,31 @@ def test_the_prediction_is_in_the_record_and_beside_what_was_measured(run):
     assert rows.loc["uniform_soup", "predicted_memory_bytes"] == main["bytes_of_one"]
     assert rows.loc["linear", "predicted_memory_bytes"] == main["bytes_of_all"]
     assert rows.loc["best_single", "predicted_memory_bytes"] == main["bytes_of_one"]
-    for unknown in ("distill/epochs=1", "mixed:linear"):
+    for unknown in ("distill/epochs=1", "mixed:linear", "log_linear", "linear/weights=contextual"):
         assert rows.loc[unknown].isna()["predicted_memory_bytes"]
     heavy = rows.loc["linear"]
     assert heavy["working_memory_bytes"] == pytest.approx(heavy["predicted_memory_bytes"], rel=0.1)
     scores = found.scores[found.scores["metric"] == "predicted_memory_bytes"]
     assert set(scores["source"]) == {"analytic"}
+
+
+def test_the_plan_and_the_run_say_the_same_of_a_process_and_measure_it_in_one(run):
+    plan, found = run
+    told = found.record["capacity"]["process_bytes"]
+    assert capacity.budget_of(plan).process == told
+    peaks = found.variants.dropna(subset="peak_memory_bytes")
+    level = peaks["peak_memory_bytes"] - peaks["working_memory_bytes"]
+    assert level.median() == pytest.approx(told, rel=0.35)  # that of the variants is after a first batch
+
+
+def test_a_pool_that_cannot_be_told_is_named(run, monkeypatch):
+    plan, found = run
+    monkeypatch.setattr(capacity, "needed", lambda *_: None)
+    budget = capacity.budget_of(plan)
+    record = capacity.as_record(budget, [], capacity.untold(plan, list(capacity.capacities(plan, budget))))
+    assert record["untold"] == ["main", "mixed"]
+    assert "main, mixed" in capacity.untold_words(record)
+    assert capacity.untold_words(found.record["capacity"]) == ""
 
 
 def test_the_report_shows_it(run):
