@@ -132,37 +132,36 @@ def test_the_work_is_done_once_and_its_error_is_not_swallowed():
         memory.peak_memory(lambda: 1 / 0, torch.device("cpu"))
 
 
-@linux
-def test_what_lies_free_in_the_heap_does_not_hide_the_need():
-    """Many small tensors, freed under one that is kept: 200 MB that the work could be served from."""
-    script = """
+HOLES = """
 import torch
 from harness.cost.memory import peak_memory
 pieces = [torch.ones(60_000, dtype=torch.uint8) for _ in range(3300)]
 last = pieces[-1]
 del pieces
-work = lambda: [torch.ones(60_000, dtype=torch.uint8) for _ in range(1700)]
-print(peak_memory(work, torch.device("cpu")).working_bytes)
 """
+
+
+def working_with_holes(work):
+    """Working bytes of a function's code in a process whose heap has 3,300 holes of 60 kB."""
+    script = f"{HOLES}{work}\nprint(peak_memory(work, torch.device('cpu')).working_bytes)"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT, check=True)
-    assert int(done.stdout) == pytest.approx(1700 * 60_000, rel=0.1)
+    return int(done.stdout)
+
+
+@linux
+def test_what_lies_free_in_the_heap_does_not_hide_the_need():
+    work = "work = lambda: [torch.ones(60_000, dtype=torch.uint8) for _ in range(1700)]"
+    assert working_with_holes(work) == pytest.approx(1700 * 60_000, rel=0.1)
 
 
 @linux
 def test_what_was_freed_into_the_heap_does_not_count_as_needed_by_what_follows():
-    script = """
-import torch
-from harness.cost.memory import peak_memory
-pieces = [torch.ones(60_000, dtype=torch.uint8) for _ in range(3300)]
-last = pieces[-1]
-del pieces
+    work = """
 def work():
     [torch.ones(50_000, dtype=torch.uint8) for _ in range(3000)]  # each would fit into one of the holes
     torch.ones(250_000_000, dtype=torch.uint8)
-print(peak_memory(work, torch.device("cpu")).working_bytes)
 """
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT, check=True)
-    assert int(done.stdout) == pytest.approx(250_000_000, rel=0.1)
+    assert working_with_holes(work) == pytest.approx(250_000_000, rel=0.1)
 
 
 CHILD = """
