@@ -86,10 +86,15 @@ def mix_log_linear(stacked: Tensor, weights: Tensor) -> Tensor:
     (``0 * -inf`` is 0 here), and under one of negative weight the zero is no evidence: it is read as the smallest
     positive float. Where every label would get 0 the members contradict each other, and the result is uniform.
     """
-    column = _column(weights, stacked)
     tiny = math.log(torch.finfo(stacked.dtype).tiny)
-    finite = torch.where(column < 0, stacked.clamp(min=tiny), stacked)
-    total = torch.where(column == 0, torch.zeros_like(stacked), column * finite).sum(dim=0)
+    total = torch.zeros_like(stacked[0])
+    column = _column(weights, stacked)
+    for index, values in enumerate(stacked):  # all of them at once would take the memory of more ensembles
+        if weights.dim() > 1:
+            finite = torch.where(column[index] < 0, values.clamp(min=tiny), values)
+            total = total + torch.where(column[index] == 0, 0.0, column[index] * finite)
+        elif weight := float(weights[index]):
+            total = total + column[index] * (values.clamp(min=tiny) if weight < 0 else values)
     contradiction = torch.isneginf(total).all(dim=-1, keepdim=True)
     return torch.log_softmax(torch.where(contradiction, torch.zeros_like(total), total), dim=-1)
 
