@@ -349,8 +349,8 @@ def _record(
 
 
 def _capacity(plan: Plan) -> dict[str, Any] | None:
-    if not plan.suite.file.cost.memory:
-        return None
+    if not plan.suite.file.cost.memory or not plan.store.has(measuring.process_key(plan.setting)):
+        return None  # not asked for, or the job that measures a process failed, which is in the log
     budget = capacity.budget_of(plan)
     found = list(capacity.capacities(plan, budget))
     return capacity.as_record(budget, found, capacity.untold(plan, found))

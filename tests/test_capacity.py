@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 
-from harness import capacity, cli, results, runner
+from harness import capacity, cli, measuring, results, runner, tabulate
 from harness.planning import Options, make_plan
 from harness.progress import Tracker
 from harness.report import write_report
@@ -63,6 +63,12 @@ def test_the_plan_and_the_run_say_the_same_of_a_process_and_measure_it_in_one(ru
     peaks = found.variants.dropna(subset="peak_memory_bytes")
     level = peaks["peak_memory_bytes"] - peaks["working_memory_bytes"]
     assert level.median() == pytest.approx(told, rel=0.35)  # that of the variants is after a first batch
+
+
+def test_a_process_that_was_not_measured_costs_the_run_nothing_else(tmp_path):
+    plan = planned(tmp_path)
+    assert not plan.store.has(measuring.process_key(plan.setting))
+    assert tabulate._capacity(plan) is None
 
 
 def test_a_pool_that_cannot_be_told_is_named(run, monkeypatch):

@@ -24,11 +24,10 @@ def test_every_number_is_that_of_the_committed_results():
 
 @pytest.mark.parametrize(
     ("word", "other"),
-    [("95.41 %", "95.42 %"), ("undecided", "held"), ("8.00×", "7.00×"), ("on two cores", "on three cores")],
+    [("95.41 %", "95.42 %"), ("| not held |", "| held |"), ("8.00×", "7.00×"), ("on two cores", "on three cores")],
 )
 def test_a_number_that_is_not_is_noticed(word, other):
-    if word not in README:
-        pytest.skip(f"'{word}' is not in the README")
+    assert word in README
     changed = README.replace(word, other, 1)
     try:
         assert updated(changed) != changed

@@ -24,6 +24,7 @@ COUNTED = ("flops_per_example",)
 MEASURED = ("latency_ms_p50", "peak_memory_bytes")
 """Costs that only the same machine would give again."""
 
+
 class Incomparable(Exception):
     """Two variants of one name that cannot be compared; the message says why."""
 

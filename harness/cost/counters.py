@@ -34,7 +34,7 @@ def _active(part: Part) -> int:
 
 
 def _idle(layer: nn.Module, model: nn.Module) -> int:
-    """Parameters of a layer's own experts that an example does not meet; those of layers inside it are theirs."""
+    """Parameters of a layer's own experts that an example does not meet; 0 for a layer without any."""
     if isinstance(layer, MixtureOfExperts):
         return sum(parameter.numel() for parameter in layer.parameters()) - layer.active_parameters
     chosen = getattr(getattr(model, "config", None), "num_experts_per_tok", None)

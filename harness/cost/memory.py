@@ -123,7 +123,7 @@ def _no_holes() -> Iterator[None]:
     """Keep the work from what lies free inside glibc's heap, whose pages are given back first.
 
     A tensor that fits in there would be resident already, and its need not seen; or it would stay resident after it
-    is freed, and count as needed by all that follows: 20 to 50 % of the need of a small network, by where holes lie.
+    is freed, and count as needed by all that follows.
     """
     libc = _glibc()
     if libc is None:

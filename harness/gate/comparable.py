@@ -31,10 +31,9 @@ def run_faults(run: Run) -> list[str]:
         ("variants.csv", run.variants, ["variant", "seed"]),
         ("scores.parquet", run.scores, ["variant", "seed", "metric"]),
     ):
-        twice = table.drop_duplicates()[columns].astype(str).duplicated()
-        if twice.any():
-            row = ", ".join(table.drop_duplicates()[columns].astype(str)[twice].iloc[0])
-            faults.append(f"{name} says two things of {row}")
+        named = table.drop_duplicates()[columns].astype(str)
+        if len(twice := named[named.duplicated()]):
+            faults.append(f"{name} says two things of {', '.join(twice.iloc[0])}")
     return faults
 
 
