@@ -20,12 +20,13 @@ from harness.combining import Linear, Rule
 from harness.errors import BadInput
 from harness.evaluate.predictions import predict
 from harness.fitting import uniform
-from harness.models.folders import tokenizer_of
+from harness.models.pretrained import check_causal
 from harness.models.recipes import load_pool, plan_folders
-from harness.models.tokens import reading
+from harness.models.tokens import read_tokenizer, reading, tokenizer_of
+from harness.models.weights import check_finite
 from harness.store import Store
 from harness.suite import HfPool, fetched, located
-from harness.tasks.text import read_tokenizer, windows_of
+from harness.tasks.text import windows_of
 from harness.types import Combination, Ingredients, NotApplicable, Part, Split
 
 
@@ -72,9 +73,13 @@ def read_combination(path: Path, device: torch.device) -> tuple[Combination, Any
     heldout = _heldout(path, file, folder)
     ingredients = Ingredients(pool, _no_windows(), heldout, _predict, file.seed, method.needs, device)
     try:
-        return registry.build(method, ingredients, parameters), read_tokenizer(folder)
+        combination = registry.build(method, ingredients, parameters)
     except NotApplicable as reason:
         raise BadInput(f"method '{method.name}' does not apply: {reason}", place=document.place(("method",))) from None
+    for part in combination.parts():
+        check_finite(part.name, part.module)
+        check_causal(part.module, part.name)
+    return combination, read_tokenizer(folder)
 
 
 def models_and_rule(combination: Combination) -> tuple[list[torch.nn.Module], Rule]:

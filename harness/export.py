@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -16,7 +17,8 @@ from harness.errors import BadInput
 from harness.model_readme import model_readme
 from harness.models import forward
 from harness.models.architectures import TRAINABLE
-from harness.models.folders import load_folder
+from harness.models.pretrained import load_pretrained, quiet, stored_dtype
+from harness.models.recipes import FolderPlan, TrainingPlan
 from harness.models.weights import WEIGHTS, LazyWeights, module_with, save_network, saved_architecture
 from harness.planning import Options, make_plan
 from harness.results import Run
@@ -26,20 +28,25 @@ from harness.tasks import TASKS
 from harness.tasks.text import TextTask
 from harness.types import Architecture, Combination
 
-TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+CARRIED = {".json", ".jinja", ".model", ".txt", ".tiktoken"}
+"""Endings of the files that say how a model is used: tokenizer, chat templates, generation settings."""
+LEFT = {"config.json", "adapter_config.json", "trainer_state.json", "architecture.json", "quantize_config.json"}
 
 
-def export(run: Run, variant: str, target: Path, seed: int | None = None) -> Path:
+def export(run: Run, variant: str, target: Path, seed: int | None = None, dtype: str | None = None) -> Path:
     """Write the model of a variant to a new folder and return it.
 
-    Language models become Hugging Face folders with their tokenizer; networks for images model.safetensors and
-    architecture.json. Both are read back and give the same predictions before the folder appears.
+    Language models become Hugging Face folders with all that belongs to the base's or first member's folder:
+    tokenizer, chat template, generation settings. Networks for images become model.safetensors and architecture.json.
+    Both are read back and give the same predictions before the folder appears.
 
     Args:
         run: whose store still has the variant.
         variant: its name.
         target: a folder that does not exist, or is empty.
         seed: of the run, the first by default.
+        dtype: a name of ``DTYPES`` for a language model's weights; by default what its members' folders have.
 
     Raises:
         BadInput: a variant that the run does not have, that is not ok, or that is more than one model; a run whose
@@ -49,15 +56,25 @@ def export(run: Run, variant: str, target: Path, seed: int | None = None) -> Pat
         raise BadInput("there is something already", place=str(target), hint="name a new folder")
     seed = _seed(run, seed)
     _check_row(run, variant, seed)
-    combination, inputs, tokenizer = _load(run, variant, seed)
+    if dtype is not None and dtype not in DTYPES:
+        raise BadInput(f"unknown dtype '{dtype}'", given=dtype, choices=DTYPES)
+    combination, inputs, origin = _load(run, variant, seed)
     architecture, module = _one_model(combination, variant)
+    if dtype is not None and origin is None:
+        raise BadInput("--dtype is for language models: networks for images are float32")
     target.parent.mkdir(parents=True, exist_ok=True)
     fresh = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
     try:
-        _write(architecture, module, tokenizer, fresh)
-        if not _same(_read(fresh, architecture), module, inputs):
+        if origin is None:
+            save_network(architecture, module, fresh)
+            read, stored = module_with(saved_architecture(fresh), LazyWeights(fresh / WEIGHTS)), "float32"
+        else:
+            stored = dtype or origin.dtype
+            _write(module, origin.folder, DTYPES[stored], fresh)
+            read = load_pretrained(fresh)
+        if not _same(read, module, inputs):
             raise BadInput(f"'{variant}' cannot be written down as one {architecture.name}", place=str(target))
-        (fresh / "README.md").write_text(model_readme(run, variant, seed), encoding="utf-8")
+        (fresh / "README.md").write_text(model_readme(run, variant, seed, stored), encoding="utf-8")
         fresh.chmod(0o755)
         if target.exists():
             target.rmdir()
@@ -83,8 +100,18 @@ def _check_row(run: Run, variant: str, seed: int) -> None:
         raise BadInput(f"'{variant}' is {status.replace('_', ' ')}: {reason}", place=str(run.folder))
 
 
-def _load(run: Run, variant: str, seed: int) -> tuple[Combination, Tensor, Path | None]:
-    """The variant as it was built, a batch of test inputs, and the folder of the tokenizer that it reads."""
+@dataclass(frozen=True)
+class Origin:
+    """Where a language model comes from."""
+
+    folder: Path
+    """What belongs to the model, beside its weights, lies here."""
+    dtype: str
+    """The precision of its members' weights."""
+
+
+def _load(run: Run, variant: str, seed: int) -> tuple[Combination, Tensor, Origin | None]:
+    """The variant as it was built, a batch of test inputs, and where it comes from if it is a language model."""
     recorded = run.record["suite"]
     suite = read_suite(Path(recorded["path"]), TASKS, [name for names in TRAINABLE.values() for name in names])
     again = "run the suite again with this version"
@@ -99,9 +126,19 @@ def _load(run: Run, variant: str, seed: int) -> tuple[Combination, Tensor, Path 
         raise BadInput(f"the weights of '{variant}' are not in {store.root}", place=str(run.folder), hint=again)
     combination = jobs.load_built(plan.setting, planned)
     inputs = plan.task.test.inputs[: plan.task.test.batch]
-    shared = plan.task.tokenizer if isinstance(plan.task, TextTask) else None
-    own = combination.parts()[0].tokenizer
-    return combination, inputs, Path(own.folder) if own else shared
+    if not isinstance(plan.task, TextTask):
+        return combination, inputs, None
+    used = [source for source in (planned.pool.base, *planned.pool.members) if isinstance(source, FolderPlan)]
+    own = combination.parts()[0].digest if isinstance(combination, OutputCombination) else None
+    chosen = next((source for source in used if source.identity == own), used[0] if used else None)
+    if chosen is None:
+        return combination, inputs, Origin(plan.task.tokenizer, "float32")
+    folder = chosen.model.base if chosen.model.is_adapter else chosen.model.folder
+    assert folder is not None
+    trained_here = any(isinstance(source, TrainingPlan) for source in planned.pool.members)
+    is_member = isinstance(combination, OutputCombination) and own == chosen.identity
+    dtype = "float32" if trained_here and not is_member else str(stored_dtype(Path(folder))).removeprefix("torch.")
+    return combination, inputs, Origin(Path(folder), dtype)
 
 
 def _one_model(combination: Combination, variant: str) -> tuple[Architecture, nn.Module]:
@@ -116,20 +153,19 @@ def _one_model(combination: Combination, variant: str) -> tuple[Architecture, nn
     return parts[0].member.architecture, parts[0].module
 
 
-def _write(architecture: Architecture, module: nn.Module, tokenizer: Path | None, folder: Path) -> None:
-    if tokenizer is None:
-        save_network(architecture, module, folder)
-        return
-    module.save_pretrained(folder)  # type: ignore[operator]
-    for name in TOKENIZER_FILES:
-        if (tokenizer / name).is_file():
-            shutil.copyfile(tokenizer / name, folder / name)
-
-
-def _read(folder: Path, architecture: Architecture) -> nn.Module:
-    if architecture.name not in TRAINABLE["images"]:
-        return load_folder(folder)
-    return module_with(saved_architecture(folder), LazyWeights(folder / WEIGHTS))
+def _write(module: nn.Module, origin: Path, dtype: torch.dtype, folder: Path) -> None:
+    """A language model in the format that transformers writes; the module's weights are rounded to the precision."""
+    for parameter in module.parameters():
+        parameter.data = parameter.data.to(dtype)
+    with quiet():
+        module.save_pretrained(folder)  # type: ignore[operator]
+    for parameter in module.parameters():
+        parameter.data = parameter.data.float()
+    for path in sorted(origin.iterdir()):
+        if path.suffix in CARRIED and path.name not in LEFT and not path.name.endswith(".index.json"):
+            shutil.copyfile(path, folder / path.name)
+    if (templates := origin / "additional_chat_templates").is_dir():
+        shutil.copytree(templates, folder / templates.name)
 
 
 def _same(read: nn.Module, module: nn.Module, inputs: Tensor) -> bool:

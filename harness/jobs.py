@@ -32,6 +32,8 @@ from harness.models.recipes import (
     Source,
     TrainingPlan,
     base_digest,
+    examine,
+    examined_key,
     load_pool,
     member_digests,
     member_of,
@@ -243,6 +245,8 @@ def prepare_member(setting: Setting, plan: Source, base: Source | None) -> None:
     cached = CachedPredictions(store, setting.device)
     for checkpoint in range(plan.checkpoints):
         part = MemberPart(member_of(plan, store, checkpoint), device)
+        if not store.has(examined_key(plan)):
+            examine(plan, part.member, part.module, store)
         if reads_other_tokens(plan, task):
             continue
         for split in (task.heldout, task.test):

@@ -16,7 +16,7 @@ from harness.errors import BadInput
 from harness.jobs import Data, Setting, StudyPlan, VariantPlan
 from harness.measuring import Cost
 from harness.models.architectures import TRAINABLE, check_options
-from harness.models.recipes import FolderPlan, PoolPlan, Source, TrainingPlan, plan_folders, plan_pool
+from harness.models.recipes import FolderPlan, PoolPlan, Source, TrainingPlan, examined_key, plan_folders, plan_pool
 from harness.models.training import usual_schedule
 from harness.store import Key, Store
 from harness.suite import HfPool, Suite, TrainPool, Variant, fetched
@@ -302,6 +302,7 @@ def _training_jobs(plan: Plan, pool: PoolPlan, seed: int, trainings: dict[str, s
             plan.task.test.digest,
         )
         keys = [jobs.predictions_key(d, s, plan.setting.device) for d in training.digests for s in splits]
+        keys.append(examined_key(training))
         if isinstance(training, TrainingPlan):
             keys.append(training.key())
         yield PlannedJob(Job(name, jobs.prepare_member, arguments, needs, cost=cost), tuple(keys), "train")

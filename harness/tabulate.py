@@ -13,7 +13,7 @@ import pandas as pd
 from harness import capacity, correlate, environment, jobs, measuring, registry
 from harness.cost import latency
 from harness.jobs import VariantPlan
-from harness.models.recipes import PoolPlan, Source, training_log
+from harness.models.recipes import PoolPlan, Source, notes_of, training_log
 from harness.planning import Plan
 from harness.results import (
     ALL_SEEDS,
@@ -300,6 +300,8 @@ def _record(
     if plan.options.limit is not None:
         trial = f"a trial run on the first {len(documents.ids)} test examples (--limit): never a verdict"
         warnings = [*warnings, trial]
+    sources = {t.digests[-1]: t for pool in plan.pools[plan.seeds[0]].values() for t in (pool.base, *pool.members) if t}
+    warnings = [*warnings, *(note for source in sources.values() for note in notes_of(source, store))]
     for name, seeds in details.items():
         for sentence in sorted({w for found in seeds.values() for w in found.get("warnings", [])}):
             warnings = [*warnings, f"{name}: {sentence}"]

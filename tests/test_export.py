@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from harness import runner
 from harness.errors import BadInput
 from harness.export import export
-from harness.models.folders import FolderModel, check_folder
+from harness.models.folders import FolderModel
 from harness.models.weights import module_with, save_network
 from harness.planning import Options, make_plan
 from harness.progress import Tracker
@@ -55,7 +55,7 @@ def predictions(run, folder):
 @pytest.mark.parametrize(("variant", "seed"), [("uniform_soup", None), ("uniform_soup", 1), ("best_single", 0)])
 def test_the_folder_predicts_what_the_run_says(run, tmp_path, variant, seed):
     folder = export(run, variant, tmp_path / "out", seed)
-    check_folder(folder)
+    FolderModel(str(folder)).check()
     rows = run.examples[(run.examples["variant"] == variant) & (run.examples["seed"] == (seed or 0))]
     assert predictions(run, folder) == rows["prediction"].tolist()
 

@@ -5,7 +5,7 @@ import torch
 
 from harness import jobs
 from harness.models.architectures import ARCHITECTURES
-from harness.models.folders import load_folder
+from harness.models.pretrained import load_pretrained
 from harness.models.recipes import FolderPlan, load_pool
 from harness.planning import Options, make_plan
 from harness.suite import read_suite
@@ -48,7 +48,7 @@ def test_fine_tunes_of_a_pretrained_model_start_from_it_in_its_tokens(made, tmp_
     for source in (pool.base, *pool.members):
         jobs.prepare_member(plan.setting, source, pool.base if source.name != "base" else None)
     loaded = load_pool(pool, plan.store)
-    base = load_folder(made).state_dict()
+    base = load_pretrained(made).state_dict()
     assert {member.start for member in loaded.members} == {loaded.base.digest}
     for run, member in zip(pool.members, loaded.members, strict=True):
         assert set(member.weights) == set(base) - {"lm_head.weight"}

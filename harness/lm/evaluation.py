@@ -19,8 +19,9 @@ from harness.lm.forward import max_length_of
 from harness.lm.mixing import System
 from harness.lm.scoring import Work, score
 from harness.lm.sequence import sequence_mixture
+from harness.models.tokens import read_tokenizer
 from harness.tasks.questions import Answers
-from harness.tasks.text import TextTask, read_tokenizer
+from harness.tasks.text import TextTask
 from harness.types import Combination, Part, Tokenizer
 
 

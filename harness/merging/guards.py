@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from typing import Any
+from weakref import WeakKeyDictionary
 
-import torch
-
+from harness.models import causal_lm
+from harness.models.weights import why_not_finite
 from harness.types import Architecture, Member, NotApplicable
 
 
@@ -15,14 +15,15 @@ def check_mergeable(members: Sequence[Member]) -> None:
     """Raise ``NotApplicable`` unless the members' weights can be combined element by element.
 
     Checked in this order: there are members, one architecture, one tokenizer, the same keys; then, tensor by tensor,
-    the same shapes and finite values.
+    the same shapes and finite values. Settings of a configuration that change nothing of what is computed may differ
+    (``warnings_of`` names them).
     """
     if not members:
         raise NotApplicable("there is nothing to merge: the pool is empty")
     first = members[0]
     for other in members[1:]:
-        if other.architecture != first.architecture:
-            raise NotApplicable(f"different architectures: {first.name} and {other.name}: {_unlike(first, other)}")
+        if unlike := _unlike(first.architecture, other.architecture):
+            raise NotApplicable(f"different architectures: {first.name} and {other.name}: {unlike}")
         if other.tokenizer != first.tokenizer:
             raise NotApplicable(f"different tokenizers: the tokens of {first.name} are not those of {other.name}")
     for other in members[1:]:
@@ -31,33 +32,62 @@ def check_mergeable(members: Sequence[Member]) -> None:
             more = f" and {len(differing) - 3} more" if len(differing) > 3 else ""
             raise NotApplicable(f"{first.name} and {other.name} differ in keys: {', '.join(differing[:3])}{more}")
     for name in sorted(first.weights):
-        shape = first.weights[name].shape
-        for member in members:
-            tensor = member.weights[name]
-            if tensor.shape != shape:
-                raise NotApplicable(
-                    f"'{name}' has shape {list(shape)} in {first.name} and {list(tensor.shape)} in {member.name}"
-                )
-            if tensor.is_floating_point() and not torch.isfinite(tensor).all():
-                kind = "NaN" if torch.isnan(tensor).any() else "infinite"
-                raise NotApplicable(f"member {member.name} holds {kind} weights in '{name}'")
+        shapes = {member.name: list(member.weights[name].shape) for member in members}
+        if odd := next((other for other, shape in shapes.items() if shape != shapes[first.name]), None):
+            raise NotApplicable(
+                f"'{name}' has shape {shapes[first.name]} in {first.name} and {shapes[odd]} in {odd}"
+            )
+    for member in members:
+        if reason := _not_finite(member):
+            raise NotApplicable(f"member {member.name} holds {reason}")
 
 
-def _unlike(first: Member, other: Member) -> str:
-    """What two architectures differ in: their kinds, or the first few options."""
-    one, two = first.architecture, other.architecture
-    if one.name != two.name:
-        return f"{one.name} and {two.name}"
-    ones, twos = _options(one), _options(two)
-    keys = sorted(key for key in ones.keys() | twos.keys() if ones.get(key) != twos.get(key))
-    told = [f"{key} {ones.get(key)} and {twos.get(key)}" for key in keys[:3]]
-    return ", ".join(told) + (f" and {len(keys) - 3} more" if len(keys) > 3 else "")
+_looked_through: WeakKeyDictionary[Member, str | None] = WeakKeyDictionary()
 
 
-def _options(architecture: Architecture) -> dict[str, Any]:
-    """An architecture's options; those of a folder's config.json one by one."""
-    options = dict(architecture.options)
-    return options | json.loads(options.pop("config", "{}"))
+def _not_finite(member: Member) -> str | None:
+    """What of a member's weights is no number; they are looked through once, however many merges it is in."""
+    if member not in _looked_through:
+        names = sorted(member.weights)
+        found = ((why_not_finite(member.weights[name]), name) for name in names)
+        _looked_through[member] = next((f"{reason} weights in '{name}'" for reason, name in found if reason), None)
+    return _looked_through[member]
+
+
+def _unlike(one: Architecture, other: Architecture) -> str:
+    """What two architectures differ in: their kinds, or the first few options; empty where they compute the same."""
+    if one == other:
+        return ""
+    if one.name != other.name:
+        return f"{one.name} and {other.name}"
+    if one.name == causal_lm.NAME:
+        found = causal_lm.differences(one, other)
+        return _told({key: pair for key, pair in found.items() if not causal_lm.is_inert(key, one)})
+    ones, twos = dict(one.options), dict(other.options)
+    return _told({key: (ones.get(key), twos.get(key)) for key in sorted(ones.keys() | twos.keys())})
+
+
+def _told(differences: dict[str, tuple[Any, Any]]) -> str:
+    pairs = [(key, pair) for key, pair in differences.items() if pair[0] != pair[1]]
+    told = [f"{key} {one} and {two}" for key, (one, two) in pairs[:3]]
+    return ", ".join(told) + (f" and {len(pairs) - 3} more" if len(pairs) > 3 else "")
+
+
+def warnings_of(members: Sequence[Member], base: Member | None = None) -> dict[str, list[str]]:
+    """What a reader of a merge's scores should know, as ``details``: nothing where there is nothing.
+
+    Different starts, and settings in which the members' configurations differ without computing anything else: the
+    merge has the first one's.
+    """
+    found = [different_starts(members)]
+    everyone = (*((base,) if base else ()), *members)
+    for other in everyone[1:]:
+        first = everyone[0]
+        if first.architecture != other.architecture and first.architecture.name == causal_lm.NAME:
+            told = _told(causal_lm.differences(first.architecture, other.architecture))
+            found.append(f"settings of {first.name} and {other.name} that change no scores were ignored: {told}")
+    warnings = [warning for warning in found if warning]
+    return {"warnings": warnings} if warnings else {}
 
 
 def different_starts(members: Sequence[Member]) -> str | None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -14,6 +15,15 @@ from harness.types import Architecture
 
 NAME = "causal_lm"
 """The architecture of a model from a folder; its one option is the configuration, as JSON."""
+
+PASSING = {"transformers_version", "_name_or_path", "dtype", "architectures", "auto_map"}
+"""What a configuration says of its folder, not of the network."""
+INERT = re.compile(
+    "initializer.*|use_cache|.*dropout.*|.*pdrop|.*_drop|.*aux_loss.*|output_.*|return_dict|id2label|label2id|"
+    "problem_type|task_specific_params|tokenizer_class|prefix|finetuning_task|pretraining_tp|.*(?<!forced)_token_id|"
+    "begin_suppress_tokens|suppress_tokens|(max|min)_length|do_sample|temperature|top_[kp]|num_beams"
+)
+"""Settings of a configuration that say how a model is trained, called or ended, not what it computes."""
 
 
 def tiny_llama(*, vocab: int, hidden: int = 128, layers: int = 4, heads: int = 4, context: int = 512) -> nn.Module:
@@ -38,15 +48,22 @@ def tiny_llama(*, vocab: int, hidden: int = 128, layers: int = 4, heads: int = 4
 
 def from_configuration(*, config: str) -> nn.Module:
     """The model of a configuration, its weights not initialised: they are loaded next."""
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM
     from transformers.initialization import no_init_weights
 
-    settings: dict[str, Any] = json.loads(config)
     with no_init_weights():
-        module: Any = AutoModelForCausalLM.from_config(AutoConfig.for_model(**settings), dtype=torch.float32)
+        module: Any = AutoModelForCausalLM.from_config(config_of(json.loads(config)), dtype=torch.float32)
         module.tie_weights()  # which building without initialisation leaves out
     built: nn.Module = module
     return built
+
+
+def config_of(settings: Mapping[str, Any]) -> Any:
+    """The configuration of transformers that ``architecture_of`` wrote down."""
+    from transformers import CONFIG_MAPPING
+
+    kind = CONFIG_MAPPING[settings["model_type"]]
+    return kind.from_dict(kind._decode_special_floats(dict(settings)))
 
 
 @contextmanager
@@ -66,10 +83,10 @@ def attention_for_training(module: nn.Module) -> Iterator[None]:
         module.set_attn_implementation(used)  # type: ignore[operator]
 
 
-def architecture_of(settings: dict[str, Any]) -> Architecture:
-    """The architecture of a configuration; what does not change the computation is left out."""
-    passing = ("transformers_version", "_name_or_path", "dtype", "torch_dtype", "architectures", "use_cache")
-    kept = {key: value for key, value in settings.items() if key not in passing}
+def architecture_of(config: Any) -> Architecture:
+    """The architecture of a configuration of transformers, without what says nothing of the network."""
+    settings = json.loads(config.to_json_string(use_diff=True))
+    kept = {key: settings[key] for key in settings.keys() - PASSING}
     return Architecture(NAME, (("config", json.dumps(kept, sort_keys=True)),))
 
 
@@ -77,3 +94,23 @@ def configuration(architecture: Architecture) -> dict[str, Any]:
     """The configuration that ``architecture_of`` wrote down."""
     settings: dict[str, Any] = json.loads(dict(architecture.options)["config"])
     return settings
+
+
+def differences(one: Architecture, other: Architecture) -> dict[str, tuple[Any, Any]]:
+    """The settings in which two configurations differ once transformers has filled in what they leave out."""
+    ones, twos = (_whole(architecture) for architecture in (one, other))
+    keys = sorted(ones.keys() | twos.keys())
+    return {key: (ones.get(key), twos.get(key)) for key in keys if ones.get(key) != twos.get(key)}
+
+
+def _whole(architecture: Architecture) -> dict[str, Any]:
+    settings = json.loads(config_of(configuration(architecture)).to_json_string(use_diff=False))
+    return {key: settings[key] for key in settings.keys() - PASSING}
+
+
+def is_inert(key: str, architecture: Architecture) -> bool:
+    """Whether a setting changes nothing of what a model of this architecture computes, shapes apart."""
+    if key == "max_position_embeddings":  # tables of positions differ in shape; some rotary embeddings stretch by it
+        settings = json.dumps(_whole(architecture).get("rope_parameters"))
+        return not re.search("dynamic|longrope|yarn", settings)
+    return bool(INERT.fullmatch(key))

@@ -1,90 +1,32 @@
-"""Models in folders: read lazily from safetensors, refused with a reason where they cannot be trusted."""
+"""Members that lie in folders: models, adapters on one, and our networks for images."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-from safetensors import SafetensorError, safe_open
+import torch
 from torch import Tensor, nn
 
 from harness.errors import BadInput
-from harness.models import causal_lm
+from harness.models.adapters import ADAPTER, ADAPTER_WEIGHTS, AdapterWeights, adapter_architecture
 from harness.models.architectures import TRAINABLE
-from harness.models.weights import ARCHITECTURE, WEIGHTS, load_into, saved_architecture, without_ties
+from harness.models.pretrained import (
+    FolderWeights,
+    check_causal,
+    checkpoint_files,
+    layout,
+    read_config,
+    signature,
+    stored_tensors,
+)
+from harness.models.tokens import tokenizer_of
+from harness.models.weights import ARCHITECTURE, WEIGHTS, LazyWeights, saved_architecture
 from harness.store import digest, file_digest
 from harness.types import Architecture, Tokenizer
-
-INDEX = "model.safetensors.index.json"
-ADAPTER, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
-
-
-class FolderWeights(Mapping[str, Tensor]):
-    """The tensors of a folder's safetensors shards by name; each is read when asked for, and none is kept."""
-
-    def __init__(self, folder: Path) -> None:
-        self._files = _tensor_files(folder)
-
-    def __getitem__(self, name: str) -> Tensor:
-        with safe_open(self._files[name], framework="pt") as file:
-            return file.get_tensor(name)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._files)
-
-    def __len__(self) -> int:
-        return len(self._files)
-
-
-def _tensor_files(folder: Path) -> dict[str, Path]:
-    files: dict[str, Path] = {}
-    for shard in shards(folder):
-        files |= dict.fromkeys(_tensors_of(shard), shard)
-    if (folder / INDEX).is_file():
-        promised = _object(folder / INDEX)["weight_map"]
-        if lost := sorted(set(promised) - set(files)):
-            raise BadInput(f"{len(lost)} tensors of {INDEX} are missing, the first is '{lost[0]}'", place=str(folder))
-    return files
-
-
-def _tensors_of(file: Path) -> list[str]:
-    """The names in a safetensors file, from its header; ``BadInput`` where it is not whole."""
-    try:
-        with safe_open(file, framework="pt") as opened:
-            return list(opened.keys())
-    except (SafetensorError, OSError) as error:
-        hint = "was it cut off?"
-        raise BadInput(f"{file.name} cannot be read: {error}", place=str(file.parent), hint=hint) from None
-
-
-def _object(file: Path) -> dict[str, Any]:
-    """The JSON object in a file of a model's folder; ``BadInput`` where it holds none."""
-    try:
-        found = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError:
-        raise BadInput(f"{file.name} is not JSON", place=str(file.parent), hint="was it cut off?") from None
-    if not isinstance(found, dict):
-        raise BadInput(f"{file.name} is not a model's configuration", place=str(file.parent))
-    return found
-
-
-def shards(folder: Path) -> list[Path]:
-    """The safetensors files of a model, in order; ``BadInput`` where there are none, or one lies elsewhere."""
-    index = _object(folder / INDEX)["weight_map"] if (folder / INDEX).is_file() else {"": WEIGHTS}
-    named = sorted(set(index.values()))
-    if outside := next((name for name in named if Path(name).name != name), None):
-        raise BadInput(f"shard '{outside}' lies outside the folder", place=str(folder))
-    found = [folder / name for name in named]
-    for shard in found:
-        if not shard.is_file():
-            pickled = any(folder.glob("*.bin")) or any(folder.glob("*.pt"))
-            hint = "pickled weights are not read: save them with safe_serialization" if pickled else None
-            raise BadInput(f"{shard.name} is missing", place=str(folder), hint=hint)
-    return found
 
 
 @dataclass(frozen=True)
@@ -112,22 +54,28 @@ class FolderModel:
     def architecture(self) -> Architecture:
         if self.kind == "images":
             return saved_architecture(self.path)
-        return causal_lm.architecture_of(_settings(self._base if self.is_adapter else self.path))
+        if self.is_adapter:
+            return adapter_architecture(self.path, self._base)
+        return layout(self.path).architecture
 
     @property
     def _base(self) -> Path:
         if self.base is None:
             raise BadInput("an adapter needs the pool's base model", place=self.folder, hint="name it under hf: base")
+        if (Path(self.base) / ADAPTER).is_file():
+            raise BadInput("an adapter's base is an adapter", place=self.folder, hint="name a whole model as the base")
         return Path(self.base)
 
     @property
     def digest(self) -> str:
         """What the weights are, wherever they lie."""
-        files = [self.path / ADAPTER_WEIGHTS] if self.is_adapter else shards(self.path)
-        own = [_digest_of(file, file.stat().st_size, file.stat().st_mtime_ns) for file in files]
-        adapter = (self.path / ADAPTER).read_text() if self.is_adapter else None
-        under = FolderModel(self.base).digest if self.is_adapter and self.base else None
-        return digest([str(self.architecture), own, adapter, under])
+        if self.is_adapter:
+            files, under = [self.path / ADAPTER_WEIGHTS, self.path / ADAPTER], FolderModel(str(self._base)).digest
+        elif self.kind == "images":
+            files, under = [self.path / WEIGHTS], ""
+        else:
+            files, under = checkpoint_files(self.path, read_config(self.path)), ""
+        return digest([str(self.architecture), [_digest_of(*signature(file)) for file in files], under])
 
     @property
     def tokenizer(self) -> Tokenizer | None:
@@ -136,83 +84,45 @@ class FolderModel:
 
     def weights(self) -> Mapping[str, Tensor]:
         """The tensors by name; those of an adapter are merged into its base's, in memory and in float32."""
+        if self.kind == "images":
+            return LazyWeights(self.path / WEIGHTS)
+        return AdapterWeights(self.path, self._base) if self.is_adapter else FolderWeights(self.path)
+
+    def check(self) -> None:
+        """``BadInput`` where it is no model, or adapter, that can be read without its own code."""
+        folder = self.path
+        if not folder.is_dir():
+            raise BadInput("there is no such folder", place=self.folder)
+        if self.is_adapter and not (folder / ADAPTER_WEIGHTS).is_file():
+            pickled = (folder / "adapter_model.bin").is_file()
+            hint = "pickled weights are not read: save them with safe_serialization" if pickled else None
+            raise BadInput(f"{ADAPTER_WEIGHTS} is missing", place=self.folder, hint=hint)
+        if self.kind == "images":
+            self._check_network()
+        assert self.architecture
+
+    def _check_network(self) -> None:
+        try:
+            name = saved_architecture(self.path).name
+        except (ValueError, TypeError, AttributeError):
+            raise BadInput(f"{ARCHITECTURE} is not a name and its options", place=self.folder) from None
+        if name not in TRAINABLE["images"]:
+            raise BadInput(f"unknown architecture '{name}'", place=self.folder, given=name, choices=TRAINABLE["images"])
+        if not (self.path / WEIGHTS).is_file():
+            raise BadInput(f"{WEIGHTS} is missing", place=self.folder)
+        stored_tensors(self.path / WEIGHTS)
+
+    def examine(self, module: nn.Module) -> list[str]:
+        """What a reader of its scores should know, from its network; ``BadInput`` where it is no causal model."""
+        if self.kind == "images":
+            return []
+        check_causal(module, self.folder)
         if not self.is_adapter:
-            return FolderWeights(self.path)
-        from peft import PeftModel
-
-        module = load_folder(self._base)
-        merged = PeftModel.from_pretrained(module, self.folder, local_files_only=True).merge_and_unload()
-        return without_ties(merged)
-
-
-def tokenizer_of(folder: Path) -> Tokenizer | None:
-    """The tokenizer in a folder; None where there is none."""
-    file = folder / "tokenizer.json"
-    if not file.is_file():
-        return None
-    return Tokenizer(_tokenizer_digest(file, file.stat().st_size, file.stat().st_mtime_ns), str(folder))
-
-
-@cache
-def _tokenizer_digest(file: Path, size: int, modified: int) -> str:
-    does: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-    for setting in ("version", "padding", "truncation"):  # how it was last called, which makes no other tokens
-        does.pop(setting, None)
-    return digest(does)
-
-
-def check_folder(folder: Path) -> None:
-    """``BadInput`` where a folder is no model, or adapter, that can be read without its own code."""
-    if not folder.is_dir():
-        raise BadInput("there is no such folder", place=str(folder))
-    if (folder / ARCHITECTURE).is_file():
-        _check_network(folder)
-        return
-    if (folder / ADAPTER).is_file():
-        if not (folder / ADAPTER_WEIGHTS).is_file():
-            raise BadInput(f"{ADAPTER_WEIGHTS} is missing", place=str(folder))
-        _object(folder / ADAPTER)
-        _tensors_of(folder / ADAPTER_WEIGHTS)
-        return
-    settings = _settings(folder)
-    if "auto_map" in settings:
-        raise BadInput("the model brings its own code, which is not run", place=str(folder))
-    from transformers import AutoConfig
-    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
-
-    kind = settings.get("model_type")
-    if kind not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
-        raise BadInput(f"'{kind}' is no causal language model that transformers knows", place=str(folder))
-    AutoConfig.for_model(**settings)
-    _tensor_files(folder)
-
-
-def _check_network(folder: Path) -> None:
-    try:
-        name = saved_architecture(folder).name
-    except (ValueError, TypeError, AttributeError):
-        raise BadInput(f"{ARCHITECTURE} is not a name and its options", place=str(folder)) from None
-    if name not in TRAINABLE["images"]:
-        raise BadInput(f"unknown architecture '{name}'", place=str(folder), given=name, choices=TRAINABLE["images"])
-    _tensor_files(folder)
-
-
-def _settings(folder: Path) -> dict[str, Any]:
-    file = folder / "config.json"
-    if not file.is_file():
-        raise BadInput("config.json is missing", place=str(folder), hint="name a Hugging Face model folder")
-    return _object(file)
-
-
-def load_folder(folder: Path) -> nn.Module:
-    """A folder's model in float32 and eval mode."""
-    check_folder(folder)
-    module = causal_lm.from_configuration(config=json.dumps(_settings(folder)))
-    try:
-        load_into(module, FolderWeights(folder))
-    except ValueError as error:
-        raise BadInput(str(error), place=str(folder)) from None
-    return module.eval()
+            return [f"{self.folder}: {note}" for note in layout(self.path).notes]
+        plain = FolderWeights(self._base)
+        state = module.state_dict()
+        same = all(torch.equal(state[name], plain[name].to(state[name])) for name in plain)
+        return [f"{self.folder}: the adapter changes nothing, all its deltas are zero"] if same else []
 
 
 @cache

@@ -12,11 +12,12 @@ from functools import cache
 from typing import Any, Protocol
 
 import torch
+from torch import nn
 
 from harness.models.architectures import build
-from harness.models.folders import FolderModel, check_folder
+from harness.models.folders import FolderModel
 from harness.models.training import Schedule, TrainingLog, train
-from harness.models.weights import LazyWeights, load_module, save_weights, without_ties
+from harness.models.weights import LazyWeights, check_finite, load_module, save_weights, without_ties
 from harness.store import Key, Store, digest, read_json, write_json
 from harness.types import Architecture, Member, Pool, Split
 
@@ -159,7 +160,7 @@ def plan_folders(name: str, recipe: FolderPool) -> PoolPlan:
 
 def _folder_plan(name: str, folder: str, base: FolderPlan | None) -> FolderPlan:
     model = FolderModel(folder, base.model.folder if base else None)
-    check_folder(model.path)
+    model.check()
     return FolderPlan(name, model, model.digest, base.identity if base else None)
 
 
@@ -276,6 +277,29 @@ def member_of(plan: Source, store: Store, checkpoint: int = -1, name: str | None
         provenance,
         _member_digest(plan, epoch),
     )
+
+
+def examined_key(plan: Source) -> Key:
+    """The key of what was found when a source's last member was read whole for the first time."""
+    return Key.of("member", code=__name__, member=plan.digests[-1])
+
+
+def examine(plan: Source, member: Member, module: nn.Module, store: Store) -> None:
+    """Look a member's network through, once, and keep what a reader of its scores should know.
+
+    Raises:
+        BadInput: NaN or infinite weights; a folder's model that is no causal language model.
+    """
+    check_finite(member.name, module)
+    notes = plan.model.examine(module) if isinstance(plan, FolderPlan) else []
+    with store.write(examined_key(plan)) as folder:
+        write_json(folder / "member.json", {"notes": notes})
+
+
+def notes_of(plan: Source, store: Store) -> list[str]:
+    """What ``examine`` kept."""
+    key = examined_key(plan)
+    return list(read_json(store.path(key) / "member.json")["notes"]) if store.has(key) else []
 
 
 def _member_digest(plan: TrainingPlan, epoch: int) -> str:

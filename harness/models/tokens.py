@@ -2,9 +2,21 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
+from functools import cache, lru_cache
+from pathlib import Path
+from typing import Any
 
+from harness.errors import BadInput
+from harness.models.pretrained import error_line, quiet, signature
+from harness.store import digest
 from harness.types import Member, Pool, Tokenizer
+
+FILES = ("tokenizer.json", "tokenizer.model", "spiece.model", "vocab.json", "vocab.txt", "tekken.json")
+"""Any of these makes tokens; a folder without one has no tokenizer."""
+ASIDE = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "merges.txt")
+"""What says how, beside them."""
 
 
 def reading(pool: Pool, tokenizer: Tokenizer | None) -> Pool:
@@ -18,3 +30,39 @@ def reading(pool: Pool, tokenizer: Tokenizer | None) -> Pool:
 
     base = with_tokens(pool.base) if pool.base else None
     return replace(pool, members=tuple(map(with_tokens, pool.members)), base=base)
+
+
+@lru_cache(maxsize=4)
+def read_tokenizer(folder: Path) -> Any:
+    """The tokenizer of a folder, as transformers reads it; ``BadInput`` where it does not."""
+    from transformers import AutoTokenizer
+
+    try:
+        with quiet():
+            return AutoTokenizer.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
+    except Exception as error:  # tokenizers raises plain exceptions
+        raise BadInput(f"the tokenizer cannot be read: {error_line(error)}", place=str(folder)) from None
+
+
+def tokenizer_of(folder: Path) -> Tokenizer | None:
+    """The tokenizer in a folder; None where there is none."""
+    if not any((folder / name).is_file() for name in FILES):
+        return None
+    files = tuple(signature(folder / name) for name in FILES + ASIDE if (folder / name).is_file())
+    return Tokenizer(_digest(folder, files), str(folder))
+
+
+@cache
+def _digest(folder: Path, files: tuple[tuple[Path, int, int], ...]) -> str:
+    """What a tokenizer makes of text: two with the same digest make the same tokens, however they are written down."""
+    words = read_tokenizer(folder)
+    backend = getattr(words, "backend_tokenizer", None)
+    if backend is None:  # a tokenizer in Python: by its class and files
+        contents = [[file.name, file.read_bytes().hex()] for file, _, _ in files]
+        return digest([type(words).__name__, contents])
+    does: dict[str, Any] = json.loads(backend.to_str())
+    for setting in ("version", "padding", "truncation", "decoder"):  # how it is called, and text out of tokens
+        does.pop(setting, None)
+    for token in does.get("added_tokens") or []:
+        token.pop("special", None)  # which only says what is left out of text
+    return digest(does)

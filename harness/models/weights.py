@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -10,12 +11,21 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from harness.errors import BadInput
 from harness.models.architectures import build
 from harness.store import read_json, write_json
 from harness.types import Architecture, Member
 
 WEIGHTS, ARCHITECTURE = "model.safetensors", "architecture.json"
 """The files of one of our networks in a folder."""
+
+
+class ModelWeights(Mapping[str, Tensor]):
+    """The tensors of a model that another library reads: what the model is, it says."""
+
+    @abstractmethod
+    def module(self) -> nn.Module:
+        """The model as that library loads it, new at every call, in float32 and eval mode."""
 
 
 class LazyWeights(Mapping[str, Tensor]):
@@ -68,21 +78,28 @@ def load_into(module: nn.Module, weights: Mapping[str, Tensor]) -> None:
     """Copy weights into a module; of tied tensors, which files hold once, the second name may be absent.
 
     Raises:
-        ValueError: names or shapes that are not the module's.
+        ValueError: names or shapes that are not the module's, or unequal weights for tied names.
     """
     expected = module.state_dict()
     missing = sorted(set(without_ties(module)) - set(weights))
-    unknown = sorted(name for name in set(weights) - set(expected) if not name.endswith("rotary_emb.inv_freq"))
+    unknown = sorted(set(weights) - set(expected))
     if missing or unknown:
         what = f"'{missing[0]}' is missing" if missing else f"'{unknown[0]}' is not one of its tensors"
         raise ValueError(f"the weights do not fit the network: {what}")
+    written: set[int] = set()
     with torch.no_grad():
-        for name in expected.keys() & set(weights):
-            tensor = weights[name]
-            if tensor.shape != expected[name].shape:
-                shapes = f"{list(tensor.shape)}, not {list(expected[name].shape)}"
+        for name in expected:
+            if name not in weights:
+                continue
+            tensor, place = weights[name], expected[name]
+            if tensor.shape != place.shape:
+                shapes = f"{list(tensor.shape)}, not {list(place.shape)}"
                 raise ValueError(f"the weights do not fit the network: '{name}' is {shapes}")
-            expected[name].copy_(tensor)
+            if place.data_ptr() in written and not torch.equal(place, tensor.to(place)):
+                raise ValueError(f"the weights do not fit the network: '{name}' is tied, and given other values")
+            place.copy_(tensor)
+            if place.numel():
+                written.add(place.data_ptr())
 
 
 def without_ties(module: nn.Module) -> dict[str, Tensor]:
@@ -98,4 +115,20 @@ def without_ties(module: nn.Module) -> dict[str, Tensor]:
 
 def load_module(member: Member) -> nn.Module:
     """A member's network in eval mode."""
+    if isinstance(member.weights, ModelWeights):
+        return member.weights.module()
     return module_with(member.architecture, member.weights)
+
+
+def check_finite(member: str, module: nn.Module) -> None:
+    """``BadInput`` where a member's network holds NaN or infinite weights."""
+    for name, tensor in module.state_dict().items():
+        if reason := why_not_finite(tensor):
+            raise BadInput(f"member {member} holds {reason} weights in '{name}'")
+
+
+def why_not_finite(tensor: Tensor) -> str | None:
+    """"NaN" or "infinite" where a tensor is; None for one of finite numbers, or of none."""
+    if not tensor.is_floating_point() or torch.isfinite(tensor).all():
+        return None
+    return "NaN" if torch.isnan(tensor).any() else "infinite"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from harness.errors import BadInput
-from harness.models.folders import tokenizer_of
+from harness.models.tokens import read_tokenizer, tokenizer_of
 from harness.store import Key, Store, code_version, digest
 from harness.tasks.corpora import DOMAINS, corpus_digest, split_of
 from harness.tasks.questions import Questions, questions_digest
@@ -109,14 +109,6 @@ def load(reference: TaskReference, store: Store, limit: int | None = None) -> Te
     vocabulary = len(read_tokenizer(folder))
     splits = {split: _split(split, windows, key.digest, vocabulary, tokenizer) for split in WINDOWS}
     return TextTask(reference, folder, vocabulary, **splits, limit=limit)
-
-
-@lru_cache(maxsize=4)
-def read_tokenizer(folder: Path) -> Any:
-    """The tokenizer of a folder, as transformers wraps it."""
-    from transformers import AutoTokenizer
-
-    return AutoTokenizer.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
 
 
 def _trained_tokenizer(store: Store) -> Path:

@@ -22,8 +22,9 @@ from harness.fitting import uniform
 from harness.lm.evaluation import measures, score_combinations
 from harness.lm.lm_eval_model import StockpotLM
 from harness.models.architectures import build
-from harness.models.causal_lm import architecture_of
-from harness.models.weights import module_with
+from harness.models.causal_lm import architecture_of, config_of
+from harness.models.tokens import read_tokenizer
+from harness.models.weights import module_with, without_ties
 from harness.store import Store
 from harness.tasks import text
 from harness.tasks.task import TaskReference
@@ -65,7 +66,7 @@ def test_each_has_the_scores_that_lm_eval_gives_it_alone(task, combinations):
     manager = TaskManager(include_path=FOLDER, include_defaults=False)
     for combination, answers in zip(combinations, found.answers, strict=True):
         rule = combination.rule if isinstance(combination, OutputCombination) else Linear(uniform(1))
-        alone = StockpotLM([part.module for part in combination.parts()], rule, text.read_tokenizer(task.tokenizer))
+        alone = StockpotLM([part.module for part in combination.parts()], rule, read_tokenizer(task.tokenizer))
         theirs = lm_eval.simple_evaluate(
             alone, tasks=list(TASKS), task_manager=manager, limit=12, bootstrap_iters=0, log_samples=True
         )
@@ -84,9 +85,9 @@ def test_passes_with_dropout_are_stochastic_in_the_scorer_too(task):
     """Their mixture is that of the passes themselves, and not the network without dropout several times over."""
     settings = {"vocab_size": task.vocabulary, "n_embd": 16, "n_layer": 1, "n_head": 2, "n_positions": 128}
     settings |= {"model_type": "gpt2", "resid_pdrop": 0.3, "bos_token_id": 0, "eos_token_id": 0}
-    architecture = architecture_of(settings)
+    architecture = architecture_of(config_of(settings))
     torch.manual_seed(0)
-    weights = {name: torch.randn_like(t) / 4 for name, t in build(architecture).state_dict().items()}
+    weights = {name: torch.randn_like(t) / 4 for name, t in without_ties(build(architecture)).items()}
     whole = MemberPart(Member("m", architecture, weights, "", 0, {}, "m"))
     passes = [DropoutPass(whole, index, 1) for index in range(3)]
     alone = [OutputCombination([part], Linear(uniform(1))) for part in (whole, *passes)]
@@ -102,7 +103,7 @@ def test_attention_that_drops_by_itself_is_dropout(task):
     settings = {"vocab_size": 32, "hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1}
     settings |= {"num_attention_heads": 2, "model_type": "llama"}
     for rate in (0.0, 0.5):
-        module = build(architecture_of(settings | {"attention_dropout": rate}))
+        module = build(architecture_of(config_of(settings | {"attention_dropout": rate})))
         for weight in module.parameters():
             torch.nn.init.normal_(weight)
         assert has_dropout(module) == (rate > 0)
@@ -129,5 +130,5 @@ def test_windows_predict_the_next_token(task):
     rows = task.heldout.inputs
     assert task.heldout.labels.tolist() == rows[:, 1:].flatten().tolist()
     assert set(task.heldout.groups) == {"python"}
-    words = text.read_tokenizer(task.tokenizer)
+    words = read_tokenizer(task.tokenizer)
     assert words.decode(rows[0]) in "".join(text.split_of("python", "heldout"))

@@ -5,9 +5,12 @@ from dataclasses import replace
 
 import pytest
 import torch
+from transformers import LlamaConfig
 
-from harness.merging.guards import check_mergeable, different_starts
-from harness.models.weights import LazyWeights, save_weights
+from harness.merging.guards import check_mergeable, different_starts, warnings_of
+from harness.models import causal_lm
+from harness.models.architectures import build
+from harness.models.weights import LazyWeights, save_weights, without_ties
 from harness.types import NotApplicable
 from tests.small_pools import CNN, CNN_BN, MLP, copied, fine_tunes, independent, member, trained
 
@@ -141,3 +144,57 @@ def test_members_of_different_starts_are_warned_of_with_their_number():
     members = (*independent(3).members, replace(GOOD, start="start 2"))
     assert different_starts(members).startswith("the 4 members come from 3 different initialisations:")
     assert different_starts(members[1:]).startswith("the 3 members come from 2 different initialisations:")
+
+
+def llama(**settings):
+    config = LlamaConfig(vocab_size=20, hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=2,
+                         **settings)  # fmt: skip
+    architecture = causal_lm.architecture_of(config)
+    weights = {name: torch.zeros_like(tensor) for name, tensor in without_ties(build(architecture)).items()}
+    return member("llama", weights, architecture)
+
+
+INERT = {
+    "eos_token_id": [2, 7],
+    "pad_token_id": 3,
+    "bos_token_id": 5,
+    "initializer_range": 0.5,
+    "max_position_embeddings": 99,
+    "attention_dropout": 0.3,
+    "use_cache": False,
+}
+
+
+@pytest.mark.parametrize("key", INERT)
+def test_settings_that_change_no_scores_may_differ_and_are_named(key):
+    one, other = llama(), replace(llama(**{key: INERT[key]}), name="other")
+    check_mergeable([one, other])
+    assert key in warnings_of([one, other])["warnings"][-1]
+
+
+def test_old_and_new_spellings_of_a_setting_are_the_same():
+    old = {"model_type": "llama", "rope_theta": 5000.0, "vocab_size": 20, "hidden_size": 8, "intermediate_size": 8,
+           "num_hidden_layers": 1, "num_attention_heads": 2}  # fmt: skip
+    new = llama(rope_parameters={"rope_type": "default", "rope_theta": 5000.0})
+    read = causal_lm.architecture_of(causal_lm.config_of(old))
+    assert causal_lm.differences(read, new.architecture) == {}
+    check_mergeable([new, replace(new, architecture=read)])
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"rope_parameters": {"rope_type": "default", "rope_theta": 77.0}}, "rope_parameters"),
+        ({"rms_norm_eps": 0.1}, "rms_norm_eps"),
+        ({"hidden_act": "gelu"}, "hidden_act"),
+        ({"tie_word_embeddings": True}, "tie_word_embeddings"),
+    ],
+)
+def test_settings_that_change_scores_are_a_reason(settings, words):
+    assert words in refusal(llama(), replace(llama(**settings), name="other"))
+
+
+def test_a_length_counts_where_positions_stretch_by_it():
+    rope = {"rope_type": "dynamic", "rope_theta": 1e4, "factor": 2.0}
+    short, long = (llama(rope_parameters=rope, max_position_embeddings=length) for length in (64, 128))
+    assert "max_position_embeddings 64 and 128" in refusal(short, replace(long, name="long"))

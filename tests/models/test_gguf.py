@@ -10,7 +10,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from harness.errors import BadInput
 from harness.models import gguf as conversion
-from harness.models.folders import load_folder
+from harness.models.pretrained import load_pretrained
 from tests.small_gguf import TEXT, gguf_name, rotated, trained_tokenizer, write_gguf
 
 TOKENS = torch.arange(60).view(2, 30) * 4
@@ -42,14 +42,14 @@ def quantised(tmp_path_factory):
 def test_an_unquantised_model_gives_the_logits_it_had(plain):
     """Rows of queries and keys are in another order in the file: left there, every logit would be another."""
     folder, model = plain
-    assert torch.equal(logits(load_folder(folder)), logits(model))
+    assert torch.equal(logits(load_pretrained(folder)), logits(model))
     assert torch.equal(logits(AutoModelForCausalLM.from_pretrained(folder)), logits(model))
 
 
 def test_embeddings_are_stored_once_and_tied(plain):
     folder, model = plain
     assert set(load_file(folder / "model.safetensors")) == set(model.state_dict()) - {"lm_head.weight"}
-    loaded = load_folder(folder)
+    loaded = load_pretrained(folder)
     assert loaded.lm_head.weight is loaded.model.embed_tokens.weight
 
 

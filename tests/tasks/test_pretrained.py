@@ -9,7 +9,7 @@ import torch
 
 from harness.errors import BadInput
 from harness.models import gguf
-from harness.models.folders import load_folder
+from harness.models.pretrained import load_pretrained
 from harness.store import file_digest
 from harness.tasks import pretrained
 from harness.tasks.archives import Archive, archive_folder
@@ -46,7 +46,7 @@ def test_a_model_is_converted_once_and_is_the_one_in_the_archive(tiny, monkeypat
     assert folder_of("archive:tiny") == folder
     assert capsys.readouterr().err == ""
     tokens = torch.arange(20)[None]
-    assert torch.equal(load_folder(Path(folder))(input_ids=tokens).logits, tiny(input_ids=tokens).logits)
+    assert torch.equal(load_pretrained(Path(folder))(input_ids=tokens).logits, tiny(input_ids=tokens).logits)
 
 
 def test_a_conversion_that_fails_leaves_nothing_and_is_begun_again(tiny, monkeypatch):
@@ -59,7 +59,7 @@ def test_a_conversion_that_fails_leaves_nothing_and_is_begun_again(tiny, monkeyp
         with pytest.raises(OSError, match="no space"):
             folder_of("archive:tiny")
     assert not any(path.is_file() for path in (archive_folder() / "tiny").rglob("*"))
-    load_folder(Path(folder_of("archive:tiny")))
+    load_pretrained(Path(folder_of("archive:tiny")))
 
 
 def test_without_the_reader_nothing_is_fetched(tiny, monkeypatch):

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from harness.combinations import SingleModel, merged_model
 from harness.merging.fisher import diagonal_fisher, fisher_average
-from harness.merging.guards import check_mergeable, different_starts
+from harness.merging.guards import check_mergeable, warnings_of
 from harness.models.weights import load_module
 from harness.registry import method
 from harness.types import Ingredients, Member, NotApplicable
@@ -68,6 +68,5 @@ def fisher(
     )
     module = merged_model(members[0].architecture, merged, ingredients.train.inputs, ingredients.device)
     details: dict[str, Any] = {"gradients": len(inputs) * len(members)}
-    if warning := different_starts(members):
-        details["warnings"] = [warning]
+    details |= warnings_of(members)
     return SingleModel(members[0].architecture, module, details)

@@ -6,7 +6,7 @@ from typing import Literal
 
 from harness.combinations import SingleModel, member_parts
 from harness.evaluate.heldout import predict_module, ranking, score
-from harness.merging.guards import check_mergeable, different_starts
+from harness.merging.guards import check_mergeable, warnings_of
 from harness.methods.weights.uniform_soup import mean_of
 from harness.registry import method
 from harness.types import Ingredients
@@ -40,6 +40,5 @@ def greedy_soup(
             best = (found, module)
     assert best is not None
     details = {"members": [members[i].name for i in inside], "heldout_score": best[0], "steps": curve}
-    if warning := different_starts([members[i] for i in inside]):
-        details["warnings"] = [warning]
+    details |= warnings_of([members[i] for i in inside])
     return SingleModel(members[0].architecture, best[1], details)

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from harness.combinations import SingleModel, merged_model
-from harness.merging.guards import check_mergeable, different_starts
+from harness.merging.guards import check_mergeable, warnings_of
 from harness.merging.learned_soup import Descent, learn_mix, mix
 from harness.methods.weights.uniform_soup import mean_of
 from harness.models.weights import load_module
@@ -56,6 +56,5 @@ def learned_soup(
         "temperature": learned.temperature,
         "heldout_loss": learned.losses,
     }
-    if warning := different_starts(members):
-        details["warnings"] = [warning]
+    details |= warnings_of(members)
     return SingleModel(members[0].architecture, module, details)

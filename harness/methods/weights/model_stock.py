@@ -8,7 +8,7 @@ from pydantic import Field
 
 from harness.combinations import SingleModel, merged_model
 from harness.merging import model_stock as kernel
-from harness.merging.guards import check_mergeable, different_starts
+from harness.merging.guards import check_mergeable, warnings_of
 from harness.registry import method
 from harness.types import Ingredients, NotApplicable
 
@@ -36,9 +36,8 @@ def model_stock(
     details: dict[str, Any] = {
         "ratios": {"least": min(ratios), "mean": sum(ratios) / len(ratios), "largest": max(ratios)}
     }
-    warnings = [different_starts(members)]
+    details |= warnings_of(members, base)
     if against := sum(ratio < 0 for ratio in ratios):
-        warnings.append(f"in {against} of {len(ratios)} tensors the updates point away from each other (ratio below 0)")
-    if any(warnings):
-        details["warnings"] = [warning for warning in warnings if warning]
+        apart = f"in {against} of {len(ratios)} tensors the updates point away from each other (ratio below 0)"
+        details.setdefault("warnings", []).append(apart)
     return SingleModel(base.architecture, module, details)

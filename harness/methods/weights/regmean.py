@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from harness.combinations import SingleModel, batches_of, merged_model
-from harness.merging.guards import check_mergeable, different_starts
+from harness.merging.guards import check_mergeable, warnings_of
 from harness.merging.regmean import Grams, input_grams, regression_mean
 from harness.models.weights import load_module
 from harness.registry import method
@@ -48,6 +48,5 @@ def regmean(
     weights = regression_mean([member.weights for member in members], map(measured, members), alpha)
     module = merged_model(members[0].architecture, weights, ingredients.train.inputs, ingredients.device)
     details = {"forward_passes": len(inputs) * len(members), **cost}
-    if warning := different_starts(members):
-        details["warnings"] = [warning]
+    details |= warnings_of(members)
     return SingleModel(members[0].architecture, module, details)

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from harness.combinations import SingleModel, merged_model
 from harness.merging import slerp as kernel
-from harness.merging.guards import check_mergeable, different_starts
+from harness.merging.guards import check_mergeable, warnings_of
 from harness.registry import method
 from harness.types import Ingredients, NotApplicable
 
@@ -42,6 +42,5 @@ def slerp(
     weights = kernel.slerp(pair[0].weights, pair[1].weights, t, scope)
     module = merged_model(pair[0].architecture, weights, ingredients.train.inputs, ingredients.device)
     details = {"members": [member.name for member in pair]}
-    if warning := different_starts(pair):
-        details["warnings"] = [warning]
+    details |= warnings_of(pair)
     return SingleModel(pair[0].architecture, module, details)

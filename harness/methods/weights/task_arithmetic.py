@@ -6,7 +6,7 @@ from typing import Literal
 
 from harness.combinations import SingleModel
 from harness.evaluate.scaling import Scale, add_task_vector
-from harness.merging.guards import check_mergeable, different_starts
+from harness.merging.guards import check_mergeable, warnings_of
 from harness.merging.task_vectors import merge_task_vectors
 from harness.merging.ties import SUM
 from harness.registry import method
@@ -52,6 +52,5 @@ def task_arithmetic(
     total = merge_task_vectors(base.weights, models, lambda change, member, name: change, SUM, signs)
     module, details = add_task_vector(ingredients, total.tensors, scale, GRID, lowest=coefficients == "negate")
     details["sign_conflict"] = total.sign_conflict
-    if warning := different_starts(members):
-        details["warnings"] = [warning]
+    details |= warnings_of(members, base)
     return SingleModel(base.architecture, module, details)

@@ -12,7 +12,7 @@ from torch import Tensor
 from harness.combinations import SingleModel
 from harness.evaluate.heldout import Score, predict_module, score
 from harness.evaluate.scaling import Scale, add_task_vector
-from harness.merging.guards import check_mergeable, different_starts
+from harness.merging.guards import check_mergeable, warnings_of
 from harness.merging.sparsify import Keep, trim
 from harness.merging.task_vectors import Sparsify, merge_task_vectors
 from harness.merging.ties import DIALECTS, Dialect, Divide, Elect, Scope, Weigh, ZeroSum
@@ -118,6 +118,5 @@ def merge_sparse(
     told |= {"dialect": dialect.name, **details, "sign_conflict": merged.sign_conflict}
     if surprising := [*remarks, *dialect.merge_remarks]:
         told["remarks"] = "; ".join(surprising)
-    if warning := different_starts(members):
-        told["warnings"] = [warning]
+    told |= warnings_of(members, base)
     return SingleModel(base.architecture, module, told)

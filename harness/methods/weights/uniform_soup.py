@@ -8,7 +8,7 @@ from torch import nn
 
 from harness.combinations import SingleModel, merged_model
 from harness.merging.arithmetic import average
-from harness.merging.guards import check_mergeable, different_starts
+from harness.merging.guards import check_mergeable, warnings_of
 from harness.models.weights import load_module
 from harness.registry import method
 from harness.types import Ingredients, Member
@@ -25,9 +25,8 @@ from harness.types import Ingredients, Member
 def uniform_soup(ingredients: Ingredients) -> SingleModel:
     members = ingredients.members
     check_mergeable(members)
-    warning = different_starts(members)
     module = mean_of(members, ingredients)
-    return SingleModel(members[0].architecture, module, {"warnings": [warning]} if warning else {})
+    return SingleModel(members[0].architecture, module, warnings_of(members))
 
 
 def mean_of(members: Sequence[Member], ingredients: Ingredients) -> nn.Module:

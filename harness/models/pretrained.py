@@ -1,0 +1,422 @@
+"""Folders of causal language models, read as transformers' ``from_pretrained`` reads them, one tensor at a time.
+
+Which files, which names, which conversions and which ties is asked of transformers itself, on a model without values.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from copy import deepcopy
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+
+from harness.errors import BadInput
+from harness.models import causal_lm
+from harness.models.weights import ModelWeights
+from harness.types import Architecture
+
+CONFIG = "config.json"
+INDEX = "model.safetensors.index.json"
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without transformers' warnings and bars: what they would say is checked here, and refused or kept as a note."""
+    from transformers.utils import logging
+
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()
+
+
+def read_object(file: Path) -> dict[str, Any]:
+    """The JSON object in a file of a model's folder; ``BadInput`` where it holds none."""
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError):
+        raise BadInput(f"{file.name} is not JSON", place=str(file.parent), hint="was it cut off?") from None
+    if not isinstance(found, dict):
+        raise BadInput(f"{file.name} is not a model's configuration", place=str(file.parent))
+    return found
+
+
+def read_config(folder: Path) -> Any:
+    """A folder's configuration as transformers reads it, old spellings brought up to date.
+
+    Raises:
+        BadInput: no configuration, no causal language model, quantised weights.
+    """
+    file = folder / CONFIG
+    if not file.is_file():
+        raise BadInput("config.json is missing", place=str(folder), hint="name a Hugging Face model folder")
+    settings = read_object(file)
+    from transformers import AutoConfig
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+    kind = settings.get("model_type")
+    if not isinstance(kind, str) or kind not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
+        own = "the model brings its own code, which is not run; " if "auto_map" in settings else ""
+        raise BadInput(f"{own}'{kind}' is no causal language model that transformers knows", place=str(folder))
+    if settings.get("quantization_config"):
+        hint = "save it with plain weights (dequantize) first"
+        raise BadInput("quantised weights cannot be combined", place=str(folder), hint=hint)
+    try:
+        with quiet():
+            config = AutoConfig.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
+    except Exception as error:  # whatever a configuration's own checks raise
+        raise BadInput(f"config.json is refused by transformers: {error_line(error)}", place=str(folder)) from None
+    return config
+
+
+def error_line(error: Exception) -> str:
+    """An error in one line."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"[:300]
+
+
+def checkpoint_files(folder: Path, config: Any) -> list[Path]:
+    """The safetensors files that ``from_pretrained`` would read; ``BadInput`` where one is missing or elsewhere."""
+    from transformers.modeling_utils import _get_resolved_checkpoint_files
+
+    if not (folder / "model.safetensors").is_file() and (folder / INDEX).is_file():
+        _check_index(folder)
+    try:
+        with quiet():
+            found, _ = _get_resolved_checkpoint_files(
+                str(folder),
+                variant=None,
+                gguf_file=None,
+                use_safetensors=True,
+                user_agent=None,
+                is_remote_code=False,
+                transformers_explicit_filename=getattr(config, "transformers_weights", None),
+                download_kwargs={"local_files_only": True},
+            )
+    except (OSError, ValueError):
+        pickled = any(folder.glob("*.bin")) or any(folder.glob("*.pt"))
+        hint = "pickled weights are not read: save them with safe_serialization" if pickled else None
+        raise BadInput("model.safetensors is missing", place=str(folder), hint=hint) from None
+    return [Path(file) for file in found or []]
+
+
+def _check_index(folder: Path) -> None:
+    """An index names shards of its own folder."""
+    names = read_object(folder / INDEX).get("weight_map")
+    if not isinstance(names, dict) or not all(isinstance(shard, str) for shard in names.values()):
+        raise BadInput(f"{INDEX} has no weight_map", place=str(folder), hint="was it cut off?")
+    for shard in sorted(set(names.values())):
+        if Path(shard).name != shard:
+            raise BadInput(f"shard '{shard}' lies outside the folder", place=str(folder))
+        if not (folder / shard).is_file():
+            raise BadInput(f"{shard} is missing", place=str(folder))
+    stored = {name for shard in set(names.values()) for name in stored_tensors(folder / shard)}
+    if lost := sorted(names.keys() - stored):
+        raise BadInput(f"{len(lost)} tensors of {INDEX} are missing, the first is '{lost[0]}'", place=str(folder))
+
+
+def stored_tensors(file: Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors file without their values, from its header; ``BadInput`` where it is not whole."""
+    try:
+        with safe_open(file, framework="pt") as opened:
+            slices = {name: opened.get_slice(name) for name in opened.keys()}  # noqa: SIM118
+            return {
+                name: torch.empty(each.get_shape(), dtype=_dtype(each.get_dtype()), device="meta")
+                for name, each in slices.items()
+            }
+    except (SafetensorError, OSError) as error:
+        hint = "was it cut off?"
+        raise BadInput(f"{file.name} cannot be read: {error}", place=str(file.parent), hint=hint) from None
+
+
+def _dtype(code: str) -> torch.dtype:
+    from transformers.modeling_utils import str_to_torch_dtype
+
+    known: dict[str, torch.dtype] = str_to_torch_dtype
+    return known[code]
+
+
+@dataclass(frozen=True)
+class Made:
+    """What a tensor of a model is made of: stored tensors, by file and name, and what converts them."""
+
+    stored: tuple[tuple[Path, str], ...]
+    patterns: tuple[str, ...] = ()
+    conversion: Any = None
+    """A ``WeightConverter`` of transformers; None for one stored tensor that is taken as it is."""
+    first: str = ""
+    """The name that the conversion goes by: one may make several tensors."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where a folder's model has its tensors from."""
+
+    architecture: Architecture
+    names: tuple[str, ...]
+    """The tensors of the model in its own order, each tied one under its first name only."""
+    made: Mapping[str, Made]
+    """By name in the model; tied ones under every name that is stored."""
+    same: Mapping[str, tuple[str, ...]]
+    """Of tied tensors, all names by each name."""
+    notes: tuple[str, ...]
+    """What was ignored in reading it."""
+    model: nn.Module
+    """Without values; conversions ask it for its configuration."""
+
+
+def layout(folder: Path) -> Layout:
+    """How a folder's files make a model's tensors.
+
+    Raises:
+        BadInput: a folder that ``from_pretrained`` would not read whole: tensors that are missing (it would draw them
+            at random), or of other shapes.
+    """
+    config = read_config(folder)
+    files = checkpoint_files(folder, config)
+    return _layout(folder, tuple(signature(file) for file in (folder / CONFIG, *files)))
+
+
+def signature(file: Path) -> tuple[Path, int, int]:
+    """What changes whenever a file does."""
+    found = file.stat()
+    return file, found.st_size, found.st_mtime_ns
+
+
+@lru_cache(maxsize=64)
+def _layout(folder: Path, files: tuple[tuple[Path, int, int], ...]) -> Layout:
+    config = read_config(folder)
+    with quiet():
+        model: Any = without_values(config)
+        shapes = {file: stored_tensors(file) for file, _, _ in files[1:]}
+        _check_decoder(model, folder)
+        made, unknown = _conversions(model, shapes)
+        missing, ignored = _unmatched(model, made.keys(), unknown)
+    state = model.state_dict()
+    if missing:
+        raise BadInput(
+            f"the weights do not fit the network: '{missing[0]}' is missing"
+            + (f" and {len(missing) - 1} more" if len(missing) > 1 else ""),
+            place=str(folder),
+        )
+    for name in sorted(made.keys() & state.keys()):
+        shape = _converted(made[name], name, model, lambda file, stored: shapes[file][stored]).shape
+        if shape != state[name].shape:
+            raise BadInput(
+                f"the weights do not fit the network: '{name}' is {list(shape)}, not {list(state[name].shape)}",
+                place=str(folder),
+            )
+    same = _ties(model)
+    notes = []
+    settings = read_object(folder / CONFIG)
+    if "auto_map" in settings:
+        notes.append(f"the folder's own code is not run: transformers' {type(model).__name__} is")
+    if ignored:
+        notes.append(f"{len(ignored)} stored tensors that {type(model).__name__} does not have are ignored, "
+                     f"as transformers does: {', '.join(ignored[:3])}")  # fmt: skip
+    if _are_untied(made, same):
+        notes.append("its config.json ties tensors that are stored with different values: they are read as two")
+        config.tie_word_embeddings = False
+        with quiet():
+            model = without_values(config)
+        same = _ties(model)
+        if _are_untied(made, same):
+            raise BadInput("tied tensors are stored with different values", place=str(folder))
+    seen: set[str] = set()
+    names = []
+    for name in state:
+        if name not in seen:
+            names.append(name)
+            seen.update(same.get(name, (name,)))
+    return Layout(causal_lm.architecture_of(config), tuple(names), made, same, tuple(notes), model)
+
+
+def _check_decoder(model: Any, folder: Path) -> None:
+    """``BadInput`` for an encoder such as BERT, whose attention sees the tokens that it is asked for."""
+    decodes = getattr(model.config, "is_decoder", None) is not False
+    if not decodes and any(getattr(part, "is_causal", True) is False for part in model.modules()):
+        kind = model.config.model_type
+        raise BadInput(
+            f"this '{kind}' is no causal language model: it sees the tokens that it is asked for",
+            place=str(folder),
+            hint="is_decoder is false in its config.json",
+        )
+
+
+def without_values(config: Any) -> nn.Module:
+    """The model of a configuration, on no device."""
+    from transformers import AutoModelForCausalLM
+
+    with torch.device("meta"):
+        model: nn.Module = AutoModelForCausalLM.from_config(deepcopy(config), dtype=torch.float32)
+    return model
+
+
+def _conversions(model: Any, shapes: Mapping[Path, Mapping[str, Tensor]]) -> tuple[dict[str, Made], list[str]]:
+    """What each tensor of a model is made of, and the names that no tensor is made of.
+
+    The names are found as in transformers' ``convert_and_load_state_dict_in_model``.
+    """
+    from transformers.conversion_mapping import get_model_conversion_mapping
+    from transformers.core_model_loading import WeightConverter, WeightRenaming, dot_natural_key, rename_source_key
+
+    transforms = get_model_conversion_mapping(model)
+    renamings = [each for each in transforms if isinstance(each, WeightRenaming)]
+    converters = [each for each in transforms if isinstance(each, WeightConverter)]
+    by_pattern = {pattern: each for each in converters for pattern in each.source_patterns}
+    state, prefix = model.state_dict(), model.base_model_prefix
+    made: dict[str, Made] = {}
+    parts: dict[str, list[tuple[Path, str, str]]] = {}
+    unknown = []
+    places = {name: file for file, tensors in shapes.items() for name in tensors}  # a later file's tensor counts
+    for stored in sorted(places, key=dot_natural_key):
+        name, pattern = rename_source_key(stored, renamings, converters, prefix, state)
+        if name not in state and stored in state:
+            name, pattern = rename_source_key(stored, [], [], prefix, state)
+        if name not in state:
+            unknown.append(name)
+        elif pattern is None:
+            made.setdefault(name, Made(((places[stored], stored),)))
+        else:
+            parts.setdefault(name, []).append((places[stored], stored, pattern))
+    for first, found in parts.items():
+        stored_parts = tuple((file, stored) for file, stored, _ in found)
+        patterns = tuple(pattern for _, _, pattern in found)
+        whole = Made(stored_parts, patterns, by_pattern[patterns[0]], first)
+        for name in _convert(whole, model, lambda file, stored: shapes[file][stored]):
+            made[name] = whole
+    return made, unknown
+
+
+def _convert(made: Made, model: Any, read: Any) -> dict[str, Tensor]:
+    """All tensors that a conversion makes; ``read`` gives a stored tensor by its file and name."""
+    conversion = deepcopy(made.conversion)
+    for (file, stored), pattern in zip(made.stored, made.patterns, strict=True):
+        conversion.add_tensor(made.first, stored, pattern, read(file, stored))
+    found = conversion.convert(made.first, model=model, config=model.config)
+    return {name: each[0] if isinstance(each, list) else each for name, each in found.items()}
+
+
+def _converted(made: Made, name: str, model: Any, read: Any) -> Tensor:
+    """One tensor of a model."""
+    if made.conversion is None:
+        tensor: Tensor = read(*made.stored[0])
+        return tensor
+    return _convert(made, model, read)[name]
+
+
+def _unmatched(model: Any, made: Any, unknown: list[str]) -> tuple[list[str], list[str]]:
+    """The model's tensors that nothing is stored for, and stored ones that it does not have, by its own exceptions."""
+    from transformers.utils.loading_report import LoadStateDictInfo
+
+    state = model.state_dict()
+    info = LoadStateDictInfo(set(state) - set(made), set(unknown), set(), [], {}, set())
+    model.tie_weights(missing_keys=info.missing_keys, recompute_mapping=False)
+    model._adjust_missing_and_unexpected_keys(info)
+    return sorted(info.missing_keys), sorted(info.unexpected_keys)
+
+
+def _ties(model: Any) -> dict[str, tuple[str, ...]]:
+    """All names of each tied tensor, by each of them."""
+    groups: dict[str, list[str]] = {}
+    for target, source in model.all_tied_weights_keys.items():
+        groups.setdefault(source, [source]).append(target)
+    return {name: tuple(names) for names in groups.values() for name in names}
+
+
+def _are_untied(made: Mapping[str, Made], same: Mapping[str, tuple[str, ...]]) -> bool:
+    """Whether tied tensors are stored under several names and differ: then transformers does not tie them."""
+    for names in set(same.values()):
+        stored = [made[name] for name in names if name in made]
+        if any(each.conversion for each in stored) or len(stored) < 2:
+            continue
+        first, *others = (_read(*each.stored[0]) for each in stored)
+        if not all(torch.equal(first, other) for other in others):
+            return True
+    return False
+
+
+def _read(file: Path, name: str) -> Tensor:
+    with safe_open(file, framework="pt") as opened:
+        tensor: Tensor = opened.get_tensor(name)
+        return tensor
+
+
+def stored_dtype(folder: Path) -> torch.dtype:
+    """The precision of a folder's weights, by transformers' rule: what its configuration says, else the first's."""
+    config = read_config(folder)
+    if isinstance(config.dtype, torch.dtype):
+        return config.dtype
+    stored = (tensor.dtype for file in checkpoint_files(folder, config) for tensor in stored_tensors(file).values())
+    return next((dtype for dtype in stored if dtype.is_floating_point), torch.float32)
+
+
+class FolderWeights(ModelWeights):
+    """The tensors of a folder's model by their names in the model; each is read when asked for, and none is kept.
+
+    They have the precision that they are stored in.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self._layout = folder, layout(folder)
+
+    def __getitem__(self, name: str) -> Tensor:
+        if name not in self._layout.names:
+            raise KeyError(name)
+        alias = next((each for each in self._layout.same.get(name, (name,)) if each in self._layout.made), None)
+        if alias is None:  # transformers computes it: it is stored nowhere
+            return self.module().state_dict()[name]
+        return _converted(self._layout.made[alias], alias, self._layout.model, _read)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._layout.names)
+
+    def __len__(self) -> int:
+        return len(self._layout.names)
+
+    def module(self) -> nn.Module:
+        """The model, new at every call, in float32 and eval mode."""
+        return load_pretrained(self.folder)
+
+
+def load_pretrained(folder: Path) -> nn.Module:
+    """A folder's model by ``from_pretrained``, in float32 and eval mode; ``BadInput`` as in ``layout``."""
+    from transformers import AutoModelForCausalLM
+
+    found = layout(folder)
+    with quiet(), torch.random.fork_rng(devices=[]):
+        module: Any = AutoModelForCausalLM.from_pretrained(
+            str(folder), dtype=torch.float32, local_files_only=True, use_safetensors=True, trust_remote_code=False
+        )
+    if "tie_word_embeddings" in (settings := causal_lm.configuration(found.architecture)):
+        module.config.tie_word_embeddings = settings["tie_word_embeddings"]  # as it is, which its file may deny
+    return module.eval()
+
+
+def probe(module: Any, *more: int) -> Tensor:
+    """Token ids [1, T] on which two forms of a model are compared: spread over its vocabulary, and ``more``."""
+    vocabulary = module.get_input_embeddings().weight.shape[0]
+    return torch.tensor([[*(i * (vocabulary - 1) // 15 for i in range(16)), *more]])
+
+
+def check_causal(module: nn.Module, name: str) -> None:
+    """``BadInput`` where what a model says of a token depends on those that follow it."""
+    tokens = probe(module)
+    changed = tokens.clone()
+    changed[:, -1] = tokens[:, 0]
+    with torch.no_grad():
+        one, other = (module(input_ids=each, use_cache=False).logits[:, :-1] for each in (tokens, changed))
+    if not torch.allclose(one, other, rtol=1e-3, atol=1e-3 * float(one.abs().max())):
+        raise BadInput(f"{name} is no causal language model: it sees the tokens that it is asked for")

@@ -1,0 +1,180 @@
+"""An adapter is the model that PEFT runs, whatever it adapts, or is refused with the reason."""
+
+import json
+import shutil
+
+import peft
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM
+
+from harness.errors import BadInput
+from harness.models.folders import FolderModel
+from harness.models.weights import module_with
+from tests.models.families import build
+
+TOKENS = torch.arange(3, 40)[None]
+
+
+@pytest.fixture(scope="module", params=["untied", "tied"])
+def base(request, tmp_path_factory):
+    folder = tmp_path_factory.mktemp(request.param)
+    module = build("llama")
+    if request.param == "tied":
+        module.config.tie_word_embeddings = True
+        module.tie_weights()
+    module.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def untied(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("base")
+    build("llama").save_pretrained(folder)
+    return folder
+
+
+def lora(**settings):
+    return peft.LoraConfig(**{"r": 4, "target_modules": ["q_proj"], "task_type": "CAUSAL_LM", **settings})
+
+
+def put(folder, base, config, noise=0.2, **options):
+    """A trained-looking adapter in a folder."""
+    torch.manual_seed(3)
+    module = peft.get_peft_model(AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32), config)
+    with torch.no_grad():
+        for parameter in module.parameters():
+            if parameter.requires_grad:
+                parameter.add_(noise * torch.randn_like(parameter))
+    module.save_pretrained(folder, **options)
+    return folder
+
+
+def unmerged(folder, base):
+    """The logits of PEFT's own model."""
+    module = peft.PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32), folder)
+    with torch.inference_mode():
+        return module.eval()(input_ids=TOKENS).logits
+
+
+def as_peft_says(folder, base):
+    model = FolderModel(str(folder), str(base))
+    model.check()
+    expected, weights = unmerged(folder, base), model.weights()
+    module = weights.module()
+    for each in (module, module_with(model.architecture, weights)):
+        with torch.inference_mode():
+            torch.testing.assert_close(each(input_ids=TOKENS).logits, expected, rtol=1e-4, atol=1e-4)
+    assert model.examine(module) == []
+
+
+LORAS = {
+    "plain": lora(),
+    "patterns": lora(rank_pattern={"layers.0.self_attn.q_proj": 2}, alpha_pattern={"layers.1.self_attn.q_proj": 32}),
+    "rank-stabilised": lora(use_rslora=True),
+    "dora": lora(use_dora=True),
+    "biases": lora(bias="all"),
+    "head saved": lora(modules_to_save=["lm_head"]),
+    "embedding saved": lora(modules_to_save=["embed_tokens"]),
+    "both saved": lora(modules_to_save=["embed_tokens", "lm_head"]),
+    "on embedding": lora(target_modules=["embed_tokens"]),
+    "on both": lora(target_modules=["embed_tokens", "lm_head", "q_proj"]),
+    "on both, tied": lora(target_modules=["embed_tokens", "lm_head"], ensure_weight_tying=True),
+    "some tokens": lora(trainable_token_indices=[5, 7]),
+    "repeated layers": lora(layer_replication=[[0, 2], [1, 2]]),
+}
+
+
+@pytest.mark.parametrize("name", LORAS)
+def test_low_rank_adapters(name, base, tmp_path):
+    as_peft_says(put(tmp_path / "adapter", base, LORAS[name]), base)
+
+
+OTHERS = {
+    "ia3": peft.IA3Config(target_modules=["q_proj", "down_proj"], feedforward_modules=["down_proj"]),
+    "loha": peft.LoHaConfig(target_modules=["q_proj"]),
+    "lokr": peft.LoKrConfig(target_modules=["q_proj"]),
+    "oft": peft.OFTConfig(target_modules=["q_proj"], oft_block_size=8),
+    "vera": peft.VeraConfig(target_modules=["q_proj"]),
+    "layer norms": peft.LNTuningConfig(target_modules=["norm"]),
+    "fourier": peft.FourierFTConfig(target_modules=["q_proj"], n_frequency=10),
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_other_adapters_on_weights(name, untied, tmp_path):
+    as_peft_says(put(tmp_path / "adapter", untied, OTHERS[name]), untied)
+
+
+def test_an_embedding_that_is_saved_beside_an_adapter_is_the_bases(base, tmp_path):
+    as_peft_says(put(tmp_path / "adapter", base, lora(), save_embedding_layers=True), base)
+
+
+def test_an_adapter_on_experts_of_a_mixture(tmp_path):
+    build("mixtral").save_pretrained(tmp_path / "base")
+    as_peft_says(put(tmp_path / "adapter", tmp_path / "base", lora(target_modules=["q_proj", "o_proj"])),
+                 tmp_path / "base")  # fmt: skip
+
+
+def test_an_adapter_whose_deltas_are_zero_is_read_and_named(untied, tmp_path):
+    put(tmp_path / "adapter", untied, lora(), noise=0.0)
+    model = FolderModel(str(tmp_path / "adapter"), str(untied))
+    model.check()
+    assert "changes nothing" in model.examine(model.weights().module())[0]
+
+
+def refused(folder, base):
+    with pytest.raises(BadInput) as reason:
+        FolderModel(str(folder), str(base)).check()
+    assert "\n" not in str(reason.value)
+    return str(reason.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda w: {k.removeprefix("base_model.model."): v for k, v in w.items()}, "match nothing in the base"),
+        (lambda w: {}, "holds no tensors"),
+        (lambda w: dict(list(w.items())[:-1]), "lacks tensors"),
+        (lambda w: {k: v[:, :3].contiguous() for k, v in w.items()}, "size mismatch"),
+        (lambda w: {**w, "base_model.model.model.layers.9.self_attn.q_proj.lora_A.weight": torch.ones(4, 32)},
+         "match nothing"),
+    ],
+    ids=["stripped names", "empty", "a tensor short", "other shapes", "a tensor too many"],
+)  # fmt: skip
+def test_a_file_that_peft_would_read_in_part_is_refused(change, words, untied, tmp_path):
+    folder = put(tmp_path / "adapter", untied, lora())
+    file = folder / "adapter_model.safetensors"
+    save_file(change(load_file(file)), file, {"format": "pt"})
+    assert words in refused(folder, untied)
+
+
+@pytest.mark.parametrize("kind", [peft.PromptTuningConfig, peft.PrefixTuningConfig, peft.PromptEncoderConfig])
+def test_adapters_that_add_inputs_are_refused(kind, untied, tmp_path):
+    folder = put(tmp_path / "adapter", untied, kind(task_type="CAUSAL_LM", num_virtual_tokens=3))
+    assert "adds inputs, not weights" in refused(folder, untied)
+
+
+def test_a_resized_vocabulary_is_refused(untied, tmp_path):
+    module = AutoModelForCausalLM.from_pretrained(untied)
+    module.resize_token_embeddings(70)
+    peft.get_peft_model(module, lora()).save_pretrained(tmp_path / "adapter", save_embedding_layers=True)
+    assert "size mismatch" in refused(tmp_path / "adapter", untied)
+
+
+def test_biases_for_layers_without_any_are_refused(untied, tmp_path):
+    folder = put(tmp_path / "adapter", untied, lora(lora_bias=True))
+    assert "has no bias" in refused(folder, untied)
+
+
+def test_what_is_no_adapter_is_refused(untied, tmp_path):
+    folder = put(tmp_path / "adapter", untied, lora())
+    shutil.copytree(folder, tmp_path / "pickled")
+    (tmp_path / "pickled/adapter_model.safetensors").rename(tmp_path / "pickled/adapter_model.bin")
+    assert "pickled" in refused(tmp_path / "pickled", untied)
+    assert "base is an adapter" in refused(folder, folder)
+    settings = json.loads((folder / "adapter_config.json").read_text())
+    for content in ("[]", "{", json.dumps({**settings, "peft_type": "MINE"})):
+        (folder / "adapter_config.json").write_text(content)
+        assert refused(folder, untied)

@@ -1,0 +1,73 @@
+"""Two tokenizers are the same if they make the same tokens, however their files are written."""
+
+import json
+import shutil
+
+import pytest
+from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+from transformers import PreTrainedTokenizerFast
+
+from harness.errors import BadInput
+from harness.models.tokens import read_tokenizer, tokenizer_of
+
+
+@pytest.fixture
+def folder(tmp_path):
+    inner = Tokenizer(models.BPE())
+    inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    trainer = trainers.BpeTrainer(vocab_size=300, special_tokens=["<e>"], show_progress=False,
+                                  initial_alphabet=pre_tokenizers.ByteLevel.alphabet())  # fmt: skip
+    inner.train_from_iterator(["the cook put water and bones into the pot, and the pot stood on the fire"], trainer)
+    PreTrainedTokenizerFast(tokenizer_object=inner, eos_token="<e>", pad_token="<e>").save_pretrained(tmp_path / "a")
+    return tmp_path / "a"
+
+
+def changed(folder, change, name="tokenizer.json"):
+    """A copy whose file was changed."""
+    copy = shutil.copytree(folder, folder.parent / "copy")
+    settings = json.loads((copy / name).read_text())
+    change(settings)
+    (copy / name).write_text(json.dumps(settings))
+    return copy
+
+
+def pairs(settings):
+    merges = settings["model"]["merges"]
+    settings["model"]["merges"] = [" ".join(m) if isinstance(m, list) else m.split(" ") for m in merges]
+
+
+SAME = {
+    "merges as pairs or as text": ("tokenizer.json", pairs),
+    "padding": ("tokenizer.json", lambda s: s.update(truncation={
+        "direction": "Right", "max_length": 9, "strategy": "LongestFirst", "stride": 0})),
+    "special": ("tokenizer.json", lambda s: s["added_tokens"][0].update(special=False)),
+    "chat template": ("tokenizer_config.json", lambda s: s.update(chat_template="{{ messages }}")),
+    "length": ("tokenizer_config.json", lambda s: s.update(model_max_length=77)),
+}  # fmt: skip
+OTHER = {
+    "merges": ("tokenizer.json", lambda s: s["model"].update(merges=s["model"]["merges"][1:])),
+    "vocabulary": ("tokenizer.json", lambda s: s["model"]["vocab"].update(
+        {"a": s["model"]["vocab"]["b"], "b": s["model"]["vocab"]["a"]})),
+    "prefix space": ("tokenizer.json", lambda s: s["pre_tokenizer"].update(add_prefix_space=True)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", SAME)
+def test_what_makes_no_other_tokens_is_not_looked_at(what, folder):
+    assert tokenizer_of(changed(folder, SAME[what][1], SAME[what][0])) == tokenizer_of(folder)
+
+
+@pytest.mark.parametrize("what", OTHER)
+def test_other_tokens_are_another_tokenizer(what, folder):
+    copy = changed(folder, OTHER[what][1], OTHER[what][0])
+    assert tokenizer_of(copy) != tokenizer_of(folder)
+    text = "ab the cook and the fire"
+    assert read_tokenizer(copy).encode(text) != read_tokenizer(folder).encode(text)
+
+
+def test_a_folder_without_one_has_none_and_a_broken_one_says_so(folder, tmp_path):
+    (tmp_path / "empty").mkdir()
+    assert tokenizer_of(tmp_path / "empty") is None
+    (folder / "tokenizer.json").write_text("{")
+    with pytest.raises(BadInput, match="the tokenizer cannot be read"):
+        tokenizer_of(folder)
