@@ -127,7 +127,7 @@ def text_of(name, text):
         ("base", cut("config.json"), "config.json is not JSON"),
         ("base", text_of("config.json", "[]"), "config.json is not a model's configuration"),
         ("base", text_of("config.json", '{"model_type": "resnet"}'), "'resnet' is no causal language model"),
-        ("base", text_of("config.json", '{"model_type": "llama", "auto_map": {}}'), "brings its own code"),
+        ("base", text_of("config.json", '{"model_type": "mine", "auto_map": {}}'), "brings its own code"),
         ("base", without("model.safetensors"), "safetensors"),
         ("base", cut("model.safetensors"), "model.safetensors"),
         ("nothing", without("adapter_model.safetensors"), "adapter_model.safetensors is missing"),
@@ -153,9 +153,8 @@ def test_an_adapter_needs_a_suite_with_a_base(place, tmp_path):
         judged(place, place / "nothing", tmp_path, text=no_base)
 
 
-def test_an_adapter_of_another_model_gives_no_verdict_and_says_why(place, tmp_path):
+def test_an_adapter_of_another_model_is_refused_before_anything_is_scored(place, tmp_path):
     tiny_llama(vocab=300, hidden=8, layers=1, heads=2).save_pretrained(tmp_path / "small")
     adapter(tmp_path / "small", tmp_path / "narrow", 0.1)
-    folder, gate = judged(place, tmp_path / "narrow", tmp_path)
-    assert gate.exit_code == 5
-    assert "size mismatch" in read_run(folder).variants["reason"].iloc[0]
+    with pytest.raises(BadInput, match="size mismatch"):
+        judged(place, tmp_path / "narrow", tmp_path)
