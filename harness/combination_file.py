@@ -22,6 +22,7 @@ from harness.evaluate.predictions import predict
 from harness.fitting import uniform
 from harness.models.pretrained import check_causal
 from harness.models.recipes import load_pool, plan_folders
+from harness.models.ties import with_same_ties
 from harness.models.tokens import read_tokenizer, reading, tokenizer_of
 from harness.models.weights import check_finite
 from harness.store import Store
@@ -70,6 +71,8 @@ def read_combination(path: Path, device: torch.device) -> tuple[Combination, Any
     if other := next((m for m in pool.members if m.tokenizer and m.tokenizer != own), None):
         hint = "a suite can mix them by whole continuations: linear, uniform or given weights"
         raise BadInput("the members have different tokenizers", place=str(other.provenance["folder"]), hint=hint)
+    if method.family == "weights":
+        pool = with_same_ties(pool)
     heldout = _heldout(path, file, folder)
     ingredients = Ingredients(pool, _no_windows(), heldout, _predict, file.seed, method.needs, device)
     try:

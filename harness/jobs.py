@@ -40,6 +40,7 @@ from harness.models.recipes import (
     seed_of,
     train_planned,
 )
+from harness.models.ties import with_same_ties
 from harness.models.tokens import reading
 from harness.store import Key, Store, code_version, digest, read_json, write_json
 from harness.tasks import Documents, Task, TaskReference
@@ -260,6 +261,8 @@ def build_variant(setting: Setting, plan: VariantPlan) -> None:
     pool = _members(setting, plan)
     cached = CachedPredictions(store, setting.device)
     method = registry.get(plan.method)
+    if method.family == "weights":
+        pool = with_same_ties(pool)
     if not store.has(plan.build_key):
         ingredients = Ingredients(
             pool, task.train, task.heldout, cached, plan.method_seed, method.needs, device

@@ -218,7 +218,7 @@ def _layout(folder: Path, files: tuple[tuple[Path, int, int], ...]) -> Layout:
                 f"the weights do not fit the network: '{name}' is {list(shape)}, not {list(state[name].shape)}",
                 place=str(folder),
             )
-    same = _ties(model)
+    same = ties_of(model)
     notes = []
     settings = read_object(folder / CONFIG)
     if "auto_map" in settings:
@@ -231,7 +231,7 @@ def _layout(folder: Path, files: tuple[tuple[Path, int, int], ...]) -> Layout:
         config.tie_word_embeddings = False
         with quiet():
             model = without_values(config)
-        same = _ties(model)
+        same = ties_of(model)
         if _are_untied(made, same):
             raise BadInput("tied tensors are stored with different values", place=str(folder))
     seen: set[str] = set()
@@ -328,7 +328,7 @@ def _unmatched(model: Any, made: Any, unknown: list[str]) -> tuple[list[str], li
     return sorted(info.missing_keys), sorted(info.unexpected_keys)
 
 
-def _ties(model: Any) -> dict[str, tuple[str, ...]]:
+def ties_of(model: Any) -> dict[str, tuple[str, ...]]:
     """All names of each tied tensor, by each of them."""
     groups: dict[str, list[str]] = {}
     for target, source in model.all_tied_weights_keys.items():

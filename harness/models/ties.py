@@ -1,0 +1,63 @@
+"""Members that tie their embedding and output layer beside members that do not: merged as two tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+
+from torch import Tensor, nn
+
+from harness.models import causal_lm
+from harness.models.pretrained import ties_of, without_values
+from harness.models.weights import ModelWeights, load_module, module_with
+from harness.types import Architecture, Member, Pool
+
+TIE = "tie_word_embeddings"
+
+
+def with_same_ties(pool: Pool) -> Pool:
+    """The pool in which no member ties its ends if another, or the base, does not: what they hold stays the same.
+
+    So an adapter that trains the output layer of a tied base can be merged with others, and with the base.
+    """
+    everyone = (*((pool.base,) if pool.base else ()), *pool.members)
+    models = [member for member in everyone if member.architecture.name == causal_lm.NAME]
+    if len({_is_tied(member.architecture) for member in models}) < 2:
+        return pool
+    base = _untied(pool.base) if pool.base else None
+    return replace(pool, members=tuple(map(_untied, pool.members)), base=base)
+
+
+def _is_tied(architecture: Architecture) -> bool:
+    return bool(causal_lm.config_of(causal_lm.configuration(architecture)).get_text_config().tie_word_embeddings)
+
+
+def _untied(member: Member) -> Member:
+    if member.architecture.name != causal_lm.NAME or not _is_tied(member.architecture):
+        return member
+    weights = Untied(member)
+    return replace(member, architecture=weights.architecture, weights=weights)
+
+
+class Untied(ModelWeights):
+    """A member's tensors, tied ones under each of their names."""
+
+    def __init__(self, member: Member) -> None:
+        config = causal_lm.config_of(causal_lm.configuration(member.architecture))
+        self._member, self._same = member, ties_of(without_values(config))
+        config.tie_word_embeddings = False
+        self.architecture = causal_lm.architecture_of(config)
+        self._names = tuple(without_values(config).state_dict())
+
+    def __getitem__(self, name: str) -> Tensor:
+        weights: Mapping[str, Tensor] = self._member.weights
+        return weights[next((each for each in self._same.get(name, ()) if each in weights), name)]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def module(self) -> nn.Module:
+        return module_with(self.architecture, load_module(self._member).state_dict())
