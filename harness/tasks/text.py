@@ -17,6 +17,7 @@ from harness.store import Key, Store, code_version, digest
 from harness.tasks.corpora import DOMAINS, corpus_digest, split_of
 from harness.tasks.questions import Questions, questions_digest
 from harness.tasks.task import Documents, TaskReference
+from harness.tasks.trust import check_files
 from harness.types import Split, Tokenizer
 
 LENGTH = 128
@@ -70,7 +71,8 @@ class TextTask:
 
     @cached_property
     def questions(self) -> Questions:
-        return Questions(self.reference.lm_eval, self.reference.include_path, self.limit)
+        asked = self.reference
+        return Questions(asked.lm_eval, asked.include_path, self.limit, allow_code=asked.allow_code)
 
     @property
     def documents(self) -> Documents:
@@ -93,7 +95,12 @@ def load(reference: TaskReference, store: Store, limit: int | None = None) -> Te
         reference: the tasks of lm-eval, and the tokenizer.
         store: where the trained tokenizer and the windows are kept.
         limit: keeps only the first so many documents of every task (a trial run, never a verdict).
+
+    Raises:
+        BadInput: a folder without a tokenizer, or with one that brings code; task files that would run code.
     """
+    if reference.include_path and not reference.allow_code:  # before anything is built: lm-eval reads them last
+        check_files(reference.lm_eval, reference.include_path)
     folder = Path(reference.tokenizer) if reference.tokenizer else _trained_tokenizer(store)
     tokenizer = tokenizer_of(folder)
     if tokenizer is None:
@@ -113,10 +120,15 @@ def load(reference: TaskReference, store: Store, limit: int | None = None) -> Te
 
 @lru_cache(maxsize=4)
 def read_tokenizer(folder: Path) -> Any:
-    """The tokenizer of a folder, as transformers wraps it."""
+    """The tokenizer of a folder, as transformers wraps it; ``BadInput`` where that takes the folder's own code."""
     from transformers import AutoTokenizer
 
-    return AutoTokenizer.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
+    try:
+        return AutoTokenizer.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
+    except ValueError as error:
+        if "trust_remote_code" in str(error):
+            raise BadInput("the tokenizer brings its own code, which is not run", place=str(folder)) from None
+        raise
 
 
 def _trained_tokenizer(store: Store) -> Path:
