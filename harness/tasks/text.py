@@ -97,7 +97,7 @@ def load(reference: TaskReference, store: Store, limit: int | None = None) -> Te
         limit: keeps only the first so many documents of every task (a trial run, never a verdict).
 
     Raises:
-        BadInput: a folder without a tokenizer, or with one that brings code; task files that would run code.
+        BadInput: a folder without a tokenizer; task files that would run code.
     """
     if reference.include_path and not reference.allow_code:  # before anything is built: lm-eval reads them last
         check_files(reference.lm_eval, reference.include_path)
@@ -120,15 +120,10 @@ def load(reference: TaskReference, store: Store, limit: int | None = None) -> Te
 
 @lru_cache(maxsize=4)
 def read_tokenizer(folder: Path) -> Any:
-    """The tokenizer of a folder, as transformers wraps it; ``BadInput`` where that takes the folder's own code."""
+    """The tokenizer of a folder, as transformers wraps it."""
     from transformers import AutoTokenizer
 
-    try:
-        return AutoTokenizer.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
-    except ValueError as error:
-        if "trust_remote_code" in str(error):
-            raise BadInput("the tokenizer brings its own code, which is not run", place=str(folder)) from None
-        raise
+    return AutoTokenizer.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
 
 
 def _trained_tokenizer(store: Store) -> Path:

@@ -122,7 +122,7 @@ def test_a_function_is_found_in_whatever_file_a_name_leads_to(folder, marker, na
     (folder / "between").write_text(yaml.safe_dump({**TASK, "include": ["base"]}))
     write(folder, {"include": str(folder / "between"), "tag": "a_tag"})
     (folder / "group.yaml").write_text("group: group\ntask: [mine]\n")
-    (folder / "outer.yaml").write_text("group: outer\ntask:\n- group: within\n  task:\n  - task: group\n    repeats: 1\n")
+    (folder / "outer.yaml").write_text("group: outer\ntask:\n- group: within\n  task:\n  - {task: group, repeats: 1}\n")
     (folder / "inline.yaml").write_text("group: inline\ntask:\n- task: new\n  custom_dataset: !function module.run\n")
     with pytest.raises(BadInput, match=r"calls code .*'module\.run'.*--allow-code"):
         Questions(names, str(folder))
