@@ -24,8 +24,6 @@ from harness.tasks import documents
 HINT = "--allow-code runs what the task files name: read them first"
 PLAIN = (str, bytes, int, float, list, tuple, dict, set, frozenset, range, Decimal, date, time, timedelta)
 """Values whose methods give values and do nothing else; that an image can be saved, a template need not know."""
-OF_A_GROUP = {"group", "group_alias", "task", "aggregate_metric_list", "metadata", "tag"}
-"""The keys of a group that do not change its tasks, as ``lm_eval.config.group.GroupConfig`` has them, and its tags."""
 
 
 class Sandbox(ImmutableSandboxedEnvironment):
@@ -64,7 +62,7 @@ def sandbox_templates() -> None:
 
 
 def check_files(names: Sequence[str], include_path: str) -> None:
-    """As ``check_code``, for those of the tasks that are below a folder of the user's; takes no seconds."""
+    """As ``check_code``, for those of the tasks that are below a folder; lm-eval's own are not indexed, which takes long."""
     from lm_eval.tasks import TaskManager
 
     check_code(TaskManager(include_path=include_path, include_defaults=False).task_index, names)
@@ -77,6 +75,8 @@ def check_code(index: Mapping[str, Any], names: Sequence[str]) -> None:
         index: lm-eval's entries by name; loading goes by the same.
         names: what is asked for; a name that the index does not have is passed over.
     """
+    from lm_eval.tasks._factory import GROUP_FIELD_NAMES
+
     waiting, seen = [(name, False) for name in names], set()
     while waiting:
         name, changed = item = waiting.pop()
@@ -97,9 +97,9 @@ def check_code(index: Mapping[str, Any], names: Sequence[str]) -> None:
         children = entry.cfg.get("task") if "group" in entry.cfg else None
         if isinstance(children, str | list):
             listed = [children] if isinstance(children, str) else children
-            changes = not (set(entry.cfg) <= OF_A_GROUP and all(isinstance(child, str) for child in listed))
+            plain = set(entry.cfg) <= GROUP_FIELD_NAMES | {"tag"} and all(isinstance(child, str) for child in listed)
             named = [child for child in _values(listed, set()) if isinstance(child, str)]
-            waiting += [(child, changed or (changes and not shipped)) for child in named]
+            waiting += [(child, changed or not (plain or shipped)) for child in named]
 
 
 def _ships_with_lm_eval(file: Path) -> bool:

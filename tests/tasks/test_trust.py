@@ -6,7 +6,6 @@ import random
 import re
 from pathlib import Path
 
-import lm_eval.config.group
 import lm_eval.config.task
 import lm_eval.tasks
 import PIL.Image
