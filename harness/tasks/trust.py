@@ -62,7 +62,7 @@ def sandbox_templates() -> None:
 
 
 def check_files(names: Sequence[str], include_path: str) -> None:
-    """As ``check_code``, for those of the tasks that are below a folder; lm-eval's own are not indexed, which takes long."""
+    """As ``check_code``, for those of the tasks that are below a folder; to index lm-eval's own takes seconds."""
     from lm_eval.tasks import TaskManager
 
     check_code(TaskManager(include_path=include_path, include_defaults=False).task_index, names)
