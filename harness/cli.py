@@ -37,6 +37,8 @@ Limit = Annotated[int | None, typer.Option(min=1, help="Only the first N test ex
 Seed = Annotated[int | None, typer.Option(min=0, help="This seed instead of the suite's.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, or one of several GPUs such as cuda:1.")]
 Workers = Annotated[int | None, typer.Option(min=1, help="Worker processes; one for each core by default.")]
+AllowCode = Annotated[bool, typer.Option("--allow-code", help="Run the functions and scripts that the suite's task "
+                                                              "files name: read them first.")]  # fmt: skip
 
 
 # Modules are imported inside the commands: torch takes over a second, and --help should not.
@@ -52,6 +54,7 @@ def run(
     device: Device = "auto",
     engine: Annotated[str, typer.Option(help="How jobs run: local (processes on this machine).")] = "local",
     workers: Workers = None,
+    allow_code: AllowCode = False,
 ) -> None:
     """Build, score and report every variant of the suites; what earlier runs made is reused.
 
@@ -65,7 +68,7 @@ def run(
         raise BadInput(f"unknown engine '{engine}'", given=engine, choices=["local"])
     read = [_suite(path) for path in suites]  # all of them first: a mistake in the last shall not cost an hour
     for suite in read:
-        plan = make_plan(suite, _options(out, only, limit, seed, device, workers))
+        plan = make_plan(suite, _options(out, only, limit, seed, device, workers, allow_code))
         folder = runner.run(plan, progress.progress())
         report = write_report(folder)
         _print_summary(folder, report)
@@ -86,6 +89,7 @@ def plan(
     policy: Annotated[Path | None, typer.Option(help="A policy file: can the suite decide its margins?")] = None,
     earlier: Annotated[Path | None, typer.Option("--from", help="With --policy: a run that says how much models "
                                                                 "differ; 10 % of answers by default.")] = None,
+    allow_code: AllowCode = False,
 ) -> None:
     """Say what a run would do: its jobs, what is reused, about how long the rest takes, and what fits in memory.
 
@@ -98,7 +102,7 @@ def plan(
     if policy is None and earlier is not None:
         raise BadInput("--from goes with --policy")
     room = None if memory is None else _bytes(memory)
-    planned = make_plan(_suite(suite), _options(out, only, limit, seed, device, workers))
+    planned = make_plan(_suite(suite), _options(out, only, limit, seed, device, workers, allow_code))
     missing = {job.job.name for job in planned.missing()}
     stages: dict[str, list[Any]] = {}
     for job in planned.jobs:
@@ -185,6 +189,7 @@ def gate(
     out: Out = Path("results"),
     device: Device = "auto",
     workers: Workers = None,
+    allow_code: AllowCode = False,
 ) -> None:
     """Judge a run by a policy. Exit codes: 0 pass, 3 fail, 4 inconclusive, 5 incomplete, stale or not comparable.
 
@@ -211,8 +216,8 @@ def gate(
     else:
         assert candidate is not None
         assert suite is not None
-        found = _gate_candidate(candidate, suite, _options(out, None, None, None, device, workers), policy, baseline,
-                                stands_for)  # fmt: skip
+        options = _options(out, None, None, None, device, workers, allow_code)
+        found = _gate_candidate(candidate, suite, options, policy, baseline, stands_for)
     print(banner(found))
     if junit:
         junit.write_text(as_junit(found), encoding="utf-8")
@@ -471,13 +476,14 @@ def _suite(path: Path) -> Any:
 
 
 def _options(
-    out: Path, only: str | None, limit: int | None, seed: int | None, device: str, workers: int | None
-) -> Any:
+    out: Path, only: str | None, limit: int | None, seed: int | None, device: str, workers: int | None,
+    allow_code: bool,
+) -> Any:  # fmt: skip
     from harness.planning import Options
 
     if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", device):
         raise BadInput(f"unknown device '{device}'", given=device, choices=["auto", "cpu", "cuda", "cuda:0"])
-    return Options(out, only, limit, seed, device, workers)
+    return Options(out, only, limit, seed, device, workers, allow_code)
 
 
 def _print_summary(folder: Path, report: Path) -> None:

@@ -17,6 +17,7 @@ from lm_eval.api.registry import register_model
 from harness.combination_file import models_and_rule, read_combination
 from harness.errors import BadInput
 from harness.lm.lm_eval_model import StockpotLM
+from harness.tasks.trust import sandbox_templates
 
 
 @register_model("stockpot")
@@ -64,8 +65,12 @@ class StockpotFromFile(StockpotLM):
 
 
 def run_lm_eval(arguments: Sequence[str]) -> None:
-    """lm-eval's own command line, with the model ``stockpot`` known to it."""
+    """lm-eval's own command line, with the model ``stockpot`` known to it.
+
+    It imports the functions that task files name, as lm-eval does; their templates are rendered in a sandbox.
+    """
     from lm_eval.__main__ import cli_evaluate
 
+    sandbox_templates()
     sys.argv = ["stockpot lm-eval", *arguments]
     cli_evaluate()

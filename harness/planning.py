@@ -40,6 +40,7 @@ class Options:
     seed: int | None = None
     device: str = "auto"
     workers: int | None = None
+    allow_code: bool = False
 
 
 @dataclass(frozen=True)
@@ -89,6 +90,7 @@ class Plan:
 def make_plan(suite: Suite, options: Options) -> Plan:
     """Plan a run; the task's data and pretrained models are fetched if they are not there, nothing else happens."""
     suite = _with_models(suite)
+    suite = replace(suite, task=replace(suite.task, allow_code=options.allow_code))
     device = options.device
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"

@@ -54,3 +54,12 @@ def test_fine_tunes_of_a_pretrained_model_start_from_it_in_its_tokens(made, tmp_
         assert set(member.weights) == set(base) - {"lm_head.weight"}
         changes = [(member.weights[name] - base[name]).abs().max() for name in member.weights]
         assert 0 < float(torch.stack(changes).max()) < 2 * run.schedule.lr  # one step of Adam
+
+
+def test_that_code_is_allowed_reaches_the_workers_and_makes_no_artefact_anew(made, tmp_path):
+    (tmp_path / "suite.yaml").write_text(SUITE)
+    suite = read_suite(tmp_path / "suite.yaml", TASKS, ARCHITECTURES)
+    plans = [make_plan(suite, Options(tmp_path / "results", device="cpu", allow_code=allow)) for allow in (False, True)]
+    assert [plan.setting.task.allow_code for plan in plans] == [False, True]
+    assert [job.job.arguments["setting"] for job in plans[1].jobs] == [plans[1].setting] * len(plans[1].jobs)
+    assert [job.keys for job in plans[0].jobs] == [job.keys for job in plans[1].jobs]

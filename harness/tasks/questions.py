@@ -13,10 +13,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from jinja2.exceptions import SecurityError
 
 from harness.errors import BadInput
 from harness.store import digest, file_digest
 from harness.tasks.task import Documents
+from harness.tasks.trust import check_code, sandbox_templates
 
 CHOICES = "multiple_choice"
 ROLLING = "loglikelihood_rolling"
@@ -52,13 +54,16 @@ class Questions:
         names: as lm-eval knows them, or as YAML files below ``include_path`` do.
         include_path: a folder of task files.
         limit: documents of each task; None for all.
+        allow_code: whether what task files name may be run.
 
     Raises:
-        BadInput: unknown names, tasks that only generate, tasks whose data cannot be had.
+        BadInput: unknown names, tasks that only generate, tasks whose data cannot be had, or that would run code.
     """
 
-    def __init__(self, names: Sequence[str], include_path: str | None, limit: int | None = None) -> None:
-        self.tasks = _build(names, include_path, limit)
+    def __init__(
+        self, names: Sequence[str], include_path: str | None, limit: int | None = None, *, allow_code: bool = False
+    ) -> None:
+        self.tasks = _build(names, include_path, limit, allow_code)
 
     @property
     def instances(self) -> list[Any]:
@@ -123,9 +128,10 @@ def _by_document(task: Any) -> list[tuple[Any, list[Any]]]:
     return [(doc, sorted(requests, key=lambda r: r.idx)) for doc, requests in found.values()]
 
 
-def _build(names: Sequence[str], include_path: str | None, limit: int | None) -> dict[str, Any]:
+def _build(names: Sequence[str], include_path: str | None, limit: int | None, allow_code: bool) -> dict[str, Any]:
     from lm_eval.tasks import TaskManager
 
+    sandbox_templates()
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
     place = include_path or "lm-eval's own tasks"
     manager = TaskManager(include_path=include_path, include_defaults=False)
@@ -134,6 +140,8 @@ def _build(names: Sequence[str], include_path: str | None, limit: int | None) ->
         manager = TaskManager(include_path=include_path)  # five seconds, so only where a task is lm-eval's own
         if unknown := [name for name in names if name not in manager.all_tasks]:
             raise BadInput(f"unknown task '{unknown[0]}'", place=place, given=unknown[0], choices=local)
+    if not allow_code:
+        check_code(manager.task_index, names)
     with contextlib.redirect_stderr(io.StringIO()):  # its progress bars
         try:
             built: dict[str, Any] = manager.load(list(names))["tasks"]
@@ -141,6 +149,8 @@ def _build(names: Sequence[str], include_path: str | None, limit: int | None) ->
                 task.build_all_requests(limit=limit, rank=0, world_size=1)
         except BadInput:
             raise
+        except SecurityError as error:
+            raise BadInput(str(error), place=place, hint="templates are rendered in a sandbox") from None
         except Exception as error:
             hint = "a task of the hub needs network; those of suites/tasks do not"
             raise BadInput(f"the tasks cannot be loaded: {type(error).__name__}: {error}", hint=hint) from error

@@ -20,6 +20,8 @@ class TaskReference:
     include_path: str | None = None
     tokenizer: str | None = None
     """The folder whose tokenizer the suite's models share; None for the one that is trained on the text."""
+    allow_code: bool = False
+    """Whether what the task files name may be run: the command line says so, never a suite."""
 
     @property
     def kind(self) -> Literal["images", "text"]:

@@ -17,6 +17,7 @@ from harness.store import Key, Store, code_version, digest
 from harness.tasks.corpora import DOMAINS, corpus_digest, split_of
 from harness.tasks.questions import Questions, questions_digest
 from harness.tasks.task import Documents, TaskReference
+from harness.tasks.trust import check_files
 from harness.types import Split, Tokenizer
 
 LENGTH = 128
@@ -70,7 +71,8 @@ class TextTask:
 
     @cached_property
     def questions(self) -> Questions:
-        return Questions(self.reference.lm_eval, self.reference.include_path, self.limit)
+        asked = self.reference
+        return Questions(asked.lm_eval, asked.include_path, self.limit, allow_code=asked.allow_code)
 
     @property
     def documents(self) -> Documents:
@@ -93,7 +95,12 @@ def load(reference: TaskReference, store: Store, limit: int | None = None) -> Te
         reference: the tasks of lm-eval, and the tokenizer.
         store: where the trained tokenizer and the windows are kept.
         limit: keeps only the first so many documents of every task (a trial run, never a verdict).
+
+    Raises:
+        BadInput: a folder without a tokenizer; task files that would run code.
     """
+    if reference.include_path and not reference.allow_code:  # before anything is built: lm-eval reads them last
+        check_files(reference.lm_eval, reference.include_path)
     folder = Path(reference.tokenizer) if reference.tokenizer else _trained_tokenizer(store)
     tokenizer = tokenizer_of(folder)
     if tokenizer is None:
