@@ -6,7 +6,7 @@ from dataclasses import fields
 import numpy as np
 import pytest
 import torch
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from harness.combining import (
@@ -23,8 +23,9 @@ from harness.combining import (
     mix_log_linear,
     temper,
 )
+from tests.examples import examples
 
-few = settings(max_examples=25, deadline=None, derandomize=True, database=None)
+few = examples(25)
 INF = math.inf
 ONE_TO_FOUR = st.integers(1, 4)
 
