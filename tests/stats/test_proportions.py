@@ -26,7 +26,7 @@ def test_wilson_is_that_of_statsmodels(counted, confidence):
     assert 0 <= found.low <= found.value <= found.high <= 1
 
 
-@pytest.mark.parametrize(("successes", "n", "words"), [(0, 0, "at least one"), (3, 2, "k "), (-1, 2, "k ")])
+@pytest.mark.parametrize(("successes", "n", "words"), [(0, 0, "at least one"), (3, 2, "3 succ"), (-1, 2, "-1 succ")])
 def test_wilson_refuses_what_is_no_proportion(successes, n, words):
     with pytest.raises(ValueError, match=words):
         stats.wilson(successes, n)
