@@ -28,7 +28,7 @@ def wilson(successes: int, n: int, confidence: float = 0.95) -> Interval:
     if not 0 <= successes <= n:
         raise ValueError(f"{successes} successes of {n} items")
     share, z = successes / n, float(ndtri(0.5 + 0.5 * confidence))
-    # scipy's binomtest gives these very digits, but works out an exact p-value before them, which takes 100 times as long
+    # scipy's binomtest gives these very digits, but takes 100 times as long: it works out an exact p-value first
     centre = (2 * n * share + z**2) / (2 * (n + z**2))
     half = z / (2 * (n + z**2)) * math.sqrt(4 * n * share * (1 - share) + z**2)
     low = centre - half if successes else 0.0
