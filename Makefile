@@ -7,11 +7,12 @@ RUN ?= results/mnist/latest
 
 POLICY ?= suites/mnist.policy.yaml
 
-.PHONY: help bench test report gate perf reference reference-perf check clean
+.PHONY: help bench test fuzz report gate perf reference reference-perf check clean
 
 help:
 	@echo "make bench    run the suites ($(SUITES)) and print where the report is"
 	@echo "make test     run all tests"
+	@echo "make fuzz     run the property tests on many random examples"
 	@echo "make report   render the report of RUN again ($(RUN))"
 	@echo "make gate     judge RUN by POLICY ($(POLICY)), against BASELINE if given; prints the exit code"
 	@echo "make perf     time Stockpot against plain readings of the same work, in one run"
@@ -25,6 +26,10 @@ bench: $(VENV)/.installed
 
 test: $(VENV)/.installed
 	@$(BIN)/python -m pytest -n auto
+
+# The property tests again, each on 20 times as many examples, other ones at every call; what fails is kept in .hypothesis.
+fuzz: $(VENV)/.installed
+	@HYPOTHESIS_PROFILE=fuzz $(BIN)/python -m pytest -n auto -m hypothesis
 
 report: $(VENV)/.installed
 	@$(BIN)/stockpot report $(RUN)

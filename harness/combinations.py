@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -151,6 +152,15 @@ def stacked_log_probs(models: Sequence[Callable[[Tensor], Tensor]], batch: Tenso
     for index, model in enumerate(models[1:], start=1):
         stacked[index] = model(batch)
     return stacked
+
+
+def finite_or_none(details: Any) -> Any:
+    """Details as JSON values: a number that is not finite (the loss of an excluded label, say) is None."""
+    if isinstance(details, Mapping):
+        return {key: finite_or_none(value) for key, value in details.items()}
+    if isinstance(details, list | tuple):
+        return [finite_or_none(value) for value in details]
+    return None if isinstance(details, float) and not math.isfinite(details) else details
 
 
 class OutputCombination(Combination):

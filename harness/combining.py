@@ -82,21 +82,35 @@ def mix_linear(stacked: Tensor, weights: Tensor) -> Tensor:
 def mix_log_linear(stacked: Tensor, weights: Tensor) -> Tensor:
     """``log softmax(sum_k w_k log p_k)`` for any real weights [M] or [M, ...].
 
-    A label with probability 0 under a member of positive weight gets 0; under a member of weight 0 it does not count
-    (``0 * -inf`` is 0 here), and under one of negative weight the zero is no evidence: it is read as the smallest
-    positive float. Where every label would get 0 the members contradict each other, and the result is uniform.
+    Of a label with probability 0 a member says, by the sign of its weight:
+
+    - positive: the label gets 0 (a veto), whatever the others say;
+    - 0: nothing (``0 * -inf`` is 0 here);
+    - negative: as much as of its faintest label that is possible (``floor_zeros``). The formula would give the label
+      all the probability: that a member never says a thing is no proof of it.
+
+    Where every label would get 0 the members contradict each other, and the result is uniform.
     """
-    tiny = math.log(torch.finfo(stacked.dtype).tiny)
     total = torch.zeros_like(stacked[0])
+    weights = weights.to(stacked.dtype)  # first: a weight too small for this type is 0
     column = _column(weights, stacked)
     for index, values in enumerate(stacked):  # all of them at once would take the memory of more ensembles
         if weights.dim() > 1:
-            finite = torch.where(column[index] < 0, values.clamp(min=tiny), values)
+            finite = torch.where(column[index] < 0, floor_zeros(values), values)
             total = total + torch.where(column[index] == 0, 0.0, column[index] * finite)
         elif weight := float(weights[index]):
-            total = total + column[index] * (values.clamp(min=tiny) if weight < 0 else values)
+            total = total + column[index] * (floor_zeros(values) if weight < 0 else values)
     contradiction = torch.isneginf(total).all(dim=-1, keepdim=True)
     return torch.log_softmax(torch.where(contradiction, torch.zeros_like(total), total), dim=-1)
+
+
+def floor_zeros(log_probs: Tensor) -> Tensor:
+    """Log-probabilities [..., C] with those of zeros replaced by the smallest finite one of their row.
+
+    A zero that counts against its label so moves it no further than the member's own words do. The floor moves with
+    the row: tempering it, or mixing logits instead of log-probabilities, changes nothing but the scale.
+    """
+    return log_probs.maximum(log_probs.masked_fill(log_probs.isneginf(), torch.inf).amin(dim=-1, keepdim=True))
 
 
 @dataclass(frozen=True)
@@ -162,8 +176,12 @@ class Contrast(Rule):
 
     ``mask`` says which labels may be raised at all: all of them ("none"), those the expert gives at least
     ``threshold`` times its best ("contrastive", Li et al. 2022, 0.1), or the base's smallest set of labels with at
-    least ``threshold`` of the probability ("dexperts", Liu et al. 2021, 0.9). Where the base gives 0 to every label
-    of the mask, the mask is dropped: it would leave nothing.
+    least ``threshold`` of the probability ("dexperts", Liu et al. 2021, 0.9). Where that would leave nothing, the
+    mask is dropped.
+
+    Without a mask this is ``mix_log_linear`` with weights (1, a, -a), zeros included, but for two things. A label that
+    expert and anti-expert both exclude is no evidence: the two agree. And where the one of the two that counts for
+    labels excludes all that the base allows, the base stands.
     """
 
     a: float
@@ -172,14 +190,18 @@ class Contrast(Rule):
 
     def __call__(self, stacked: Tensor) -> Tensor:
         base, expert, anti = stacked
-        tiny = math.log(torch.finfo(stacked.dtype).tiny)
-        moved = base + self.a * (expert.clamp(min=tiny) - anti.clamp(min=tiny))
+        if self.a == 0:
+            return base
+        favoured, opposed = (expert, anti) if self.a > 0 else (anti, expert)
+        evidence = abs(self.a) * (favoured - floor_zeros(opposed))
+        moved = base + evidence.masked_fill(expert.isneginf() & anti.isneginf(), 0.0)
+        moved = torch.where(torch.isneginf(moved).all(dim=-1, keepdim=True), base, moved)
         allowed = self._allowed(base, expert)
-        nothing_left = ~(allowed & ~torch.isneginf(base)).any(dim=-1, keepdim=True)
+        nothing_left = ~(allowed & ~torch.isneginf(moved)).any(dim=-1, keepdim=True)
         return torch.log_softmax(torch.where(allowed | nothing_left, moved, -torch.inf), dim=-1)
 
     def _allowed(self, base: Tensor, expert: Tensor) -> Tensor:
-        if self.a == 0 or self.mask == "none":
+        if self.mask == "none":
             return torch.ones_like(base, dtype=torch.bool)
         if self.mask == "contrastive":
             return expert >= math.log(self.threshold) + expert.max(dim=-1, keepdim=True).values

@@ -21,7 +21,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from harness import correlate, registry, scores, tasks
-from harness.combinations import MemberPart, OutputCombination, load_combination
+from harness.combinations import MemberPart, OutputCombination, finite_or_none, load_combination
 from harness.cost import counters
 from harness.evaluate import metrics
 from harness.evaluate.predictions import predict
@@ -279,7 +279,7 @@ def build_variant(setting: Setting, plan: VariantPlan) -> None:
         seconds = time.perf_counter() - begin
         built = {"status": "ok", "build_seconds": seconds, "fit_seconds": seconds - cached.seconds}
         with store.write(plan.build_key) as folder:
-            write_json(folder / "built.json", {**built, "details": combination.details})
+            write_json(folder / "built.json", {**built, "details": finite_or_none(combination.details)})
             combination.save(folder)
     if setting.task.kind == "images":
         _evaluate(setting, plan, load_built(setting, plan), cached)

@@ -1,11 +1,13 @@
 """YAML 1.2 core schema, with the place of every value; whatever a person could misread is refused.
 
 Numbers are decimal only (``0o17`` and ``0x1f`` stay text). ``yes``, ``no``, ``on`` and ``off`` are keys like any other,
-but never values.
+but never values. Text that is JSON means what it means to a JSON reader, as YAML 1.2 promises and PyYAML, which reads
+YAML 1.1, does not keep.
 """
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections.abc import Mapping
@@ -61,10 +63,16 @@ def load(text: str, source: str) -> Document:
     """Parse one YAML document of mappings, lists, text, decimal numbers, true, false and null.
 
     Raises ``BadInput`` with the line for duplicate or non-text keys, anchors, aliases, tags, merge keys, non-finite
-    numbers, ``yes/no/on/off`` as values, several documents, an empty file, tabs between tokens and bad syntax.
+    numbers, ``yes/no/on/off`` as values, several documents, an empty file, tabs between tokens, line separators that
+    only YAML 1.1 knows, and bad syntax. JSON may have such tabs and separators.
     """
+    json_text = _is_json(text)
+    if not json_text and (separator := re.search("[\x85\u2028\u2029]", text)):
+        place = f"{source}:{text.count(chr(10), 0, separator.start()) + 1}"
+        hint = "it ends a line in YAML 1.1 and does not in 1.2: write it as an escape in double quotes"
+        raise BadInput(f"character {separator[0]!a} is not allowed", place=place, hint=hint)
     try:
-        loader = _Loader(text, source)
+        loader = _Loader(_escaped(text) if json_text else text, source, json_text)
         node = loader.get_single_node()
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
@@ -80,14 +88,37 @@ def load(text: str, source: str) -> Document:
     return Document(_Builder(source, lines).value(node, ()), text, source, lines)
 
 
+def _is_json(text: str) -> bool:
+    """Whether the text is a JSON document; its numbers may have any size."""
+    try:
+        json.loads(text, parse_int=str, parse_float=str, parse_constant=_no_constant)
+    except (ValueError, RecursionError):
+        return False
+    return True
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(f"{name} is Python's, not JSON's")
+
+
+def _escaped(text: str) -> str:
+    """The same JSON in characters that YAML reads alike: all others stand in strings, but for tabs, which never do."""
+    return re.sub("[^\n\r\x20-\x7e]", lambda found: " " if found[0] == "\t" else json.dumps(found[0])[1:-1], text)
+
+
 class _Loader(yaml.SafeLoader):
     """PyYAML's composer with the core schema's plain scalars; refuses what would share or retype nodes."""
 
     yaml_implicit_resolvers: dict[Any, Any] = {}  # noqa: RUF012 (PyYAML's own class attribute)
 
-    def __init__(self, text: str, source: str) -> None:
-        self.source, self.depth = source, 0
+    def __init__(self, text: str, source: str, json_text: bool) -> None:
+        self.source, self.depth, self.json_text = source, 0, json_text
         super().__init__(text)
+
+    def stale_possible_simple_keys(self) -> None:
+        """Forget keys that are too long or too far from their colon: YAML has such limits, JSON has none."""
+        if not self.json_text:
+            super().stale_possible_simple_keys()
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         event = self.peek_event()

@@ -6,7 +6,7 @@ from dataclasses import fields
 import numpy as np
 import pytest
 import torch
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from harness.combining import (
@@ -23,8 +23,9 @@ from harness.combining import (
     mix_log_linear,
     temper,
 )
+from tests.examples import examples
 
-few = settings(max_examples=25, deadline=None, derandomize=True, database=None)
+few = examples(25)
 INF = math.inf
 ONE_TO_FOUR = st.integers(1, 4)
 
@@ -77,17 +78,17 @@ def brute_linear(stacked, weights):
 
 
 def brute_log_linear(stacked, weights):
-    tiny = math.log(np.finfo(stacked.numpy().dtype).tiny)
     out = np.zeros(stacked.shape[1:])
     for place, members in rows(stacked):
         scores = []
         for label in range(members.shape[1]):
             score = 0.0
-            for w, lp in zip(weights, members[:, label], strict=True):
+            for w, lps in zip(weights, members, strict=True):
+                lp = lps[label]
                 if w > 0:
                     score += w * lp
                 elif w < 0:
-                    score += w * max(lp, tiny)
+                    score += w * max(lp, min(each for each in lps if each > -INF))
             scores.append(score)
         out[place] = softmax(scores)
     return out
@@ -274,7 +275,27 @@ def test_a_zero_of_a_member_with_negative_weight_is_no_veto_and_no_infinity():
     found = LogLinear(torch.tensor([1.0, -0.5], dtype=torch.float64))(stacked)
     assert not found.isnan().any()
     assert found[0].isneginf().tolist() == [False, False, True]
-    assert found[0, 0] > -1e-12  # what the anti-member excludes is what it argues most for
+    torch.testing.assert_close(found, stacked[0])  # of the others it says the same
+
+
+@few
+@given(stacks(members=st.just(2)), st.sampled_from([-0.3, -1.5]))
+def test_a_zero_counts_against_its_label_as_the_faintest_possible_one_does(stacked, weight):
+    """So it moves the label no further from any other than the member's own words move that."""
+    others, against = stacked
+    moved = (LogLinear(torch.tensor([1.0, weight], dtype=torch.float64))(stacked) - others).nan_to_num(-INF)
+    zero, faintest = against.isneginf(), against.where(~against.isneginf(), INF).argmin(dim=-1, keepdim=True)
+    fair = moved.gather(-1, faintest).expand_as(moved)
+    counted = zero & ~others.isneginf() & ~fair.isneginf()
+    torch.testing.assert_close(moved[counted], fair[counted], atol=1e-9, rtol=1e-9)
+
+
+@few
+@given(stacks(members=st.just(2)), st.sampled_from([0.5, 4.0]), st.sampled_from([1.2, -0.7]))
+def test_a_tempered_member_with_as_much_more_weight_is_the_member(stacked, temperature, weight):
+    tempered = torch.stack([stacked[0], temper(stacked[1], temperature)])
+    weights = torch.tensor([[1.0, weight], [1.0, weight * temperature]], dtype=torch.float64)
+    torch.testing.assert_close(LogLinear(weights[1])(tempered), LogLinear(weights[0])(stacked), atol=1e-9, rtol=1e-9)
 
 
 def test_uniform_log_linear_is_the_average_of_logits():
@@ -438,6 +459,18 @@ def test_contrast_raises_nothing_that_the_base_excludes(stacked, mask, a):
     found = Contrast(a, *mask)(stacked)
     assert_normalised(found)
     assert found[stacked[0].isneginf()].isneginf().all()
+
+
+@few
+@given(stacks(members=st.just(3)), st.sampled_from([0.5, 3.0, -2.0]))
+def test_contrast_is_log_linear_where_expert_and_anti_expert_do_not_exclude_the_same(stacked, a):
+    base, expert, anti = stacked
+    plain = mix_log_linear(stacked, torch.tensor([1.0, a, -a], dtype=torch.float64))
+    vetoed = (expert if a > 0 else anti).isneginf() | base.isneginf()
+    same = ~(expert.isneginf() & anti.isneginf()).any(dim=-1) & ~vetoed.all(dim=-1)
+    torch.testing.assert_close(Contrast(a, "none", 0.1)(stacked)[same], plain[same], atol=1e-12, rtol=1e-12)
+    left = vetoed.all(dim=-1) & ~(expert.isneginf() & anti.isneginf()).any(dim=-1)
+    torch.testing.assert_close(Contrast(a, "none", 0.1)(stacked)[left], base[left])
 
 
 def test_a_mask_that_leaves_the_base_nothing_is_dropped():

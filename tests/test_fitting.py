@@ -1,14 +1,17 @@
 """Every fit against another optimiser on the same objective written plainly in numpy, and against its own laws."""
 
+import itertools
 import math
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from scipy import optimize, special
 
-from harness.combining import Gated, Linear, LogLinear, temper
+from harness.combinations import finite_or_none
+from harness.combining import Gated, Linear, LogLinear, confidence_features, temper
 from harness.fitting import (
     accuracy,
     fit_gate,
@@ -19,6 +22,8 @@ from harness.fitting import (
     select_greedily,
     uniform,
 )
+from harness.methods.output.greedy_ensemble import greedy_ensemble
+from harness.types import Architecture, Ingredients, Member, Pool, Split
 
 
 def members_and_labels(seed, members=3, examples=300, classes=4, skill=(1.5, 1.0, 0.3, 0.0)):
@@ -153,15 +158,132 @@ def test_log_linear_weights_of_copies_are_equal_and_make_a_temperature():
     assert float(found.sum()) == pytest.approx(1 / fit_temperature(stacked[0], labels), rel=1e-3)
 
 
-def test_log_linear_weights_where_members_rule_labels_out():
-    """A weight of 0 for a member that excludes a true label is all that a fit can do."""
+def test_log_linear_weights_where_a_member_rules_right_labels_out_are_not_positive():
     stacked, labels = members_and_labels(10)
     stacked[0] = minus_infinity_somewhere(stacked, 10)[0]
     assert torch.isneginf(stacked[0, torch.arange(300), labels]).any()
     found = fit_log_linear(stacked, labels)
-    assert not found.isnan().any()
-    assert abs(found[0]) < 1e-3
-    torch.testing.assert_close(found[1:], fit_log_linear(stacked[1:], labels), atol=0.02, rtol=0)
+    assert found[0] == 0  # it knows the most, so it is worth nothing against the labels
+    torch.testing.assert_close(found[1:], fit_log_linear(stacked[1:], labels), atol=1e-3, rtol=0)  # ridge: 1/3 or 1/2
+
+
+def with_zeros(seed, only_wrong=()):
+    """Members that exclude a fifth of the labels; those of ``only_wrong`` never the right one."""
+    stacked, labels = members_and_labels(seed, 2 + seed % 4, examples=80)
+    holes = torch.rand(stacked.shape, generator=torch.Generator().manual_seed(seed)) < 0.2
+    holes.scatter_(-1, stacked.argmax(dim=-1, keepdim=True), False)
+    right = torch.nn.functional.one_hot(labels, stacked.shape[-1]).bool()
+    for k in only_wrong:
+        holes[k % len(stacked)] &= ~right
+    return torch.log_softmax(stacked.masked_fill(holes, -torch.inf), dim=-1), labels
+
+
+def loss_of_rule(weights, stacked, labels, ridge=1e-4):
+    """The loss of the rule as it is applied, and the pull to uniform weights."""
+    weights = torch.as_tensor(weights, dtype=torch.float64)
+    return nll(LogLinear(weights)(stacked), labels) + ridge / 2 * float((weights - 1 / len(weights)).square().sum())
+
+
+@pytest.mark.parametrize("only_wrong", [(), (0,), range(5)], ids=["none", "one", "all"])
+def test_log_linear_weights_lose_to_no_member_nor_uniform_nor_zero_weights(only_wrong):
+    for seed in range(20):
+        stacked, labels = with_zeros(seed, only_wrong)
+        members = len(stacked)
+        found = loss_of_rule(fit_log_linear(stacked, labels), stacked, labels)
+        for other in [uniform(members), torch.zeros(members), *torch.eye(members)]:
+            assert found <= loss_of_rule(other, stacked, labels) + 1e-9
+
+
+@pytest.mark.parametrize(("seed", "only_wrong"), [(0, ()), (4, (1,)), (8, (0, 1)), (1, (2,)), (5, (0, 1, 2))])
+def test_log_linear_weights_are_the_best_of_any_signs(seed, only_wrong):
+    """The loss jumps where a weight changes its sign; for each choice of signs another optimiser looks for the best."""
+    stacked, labels = with_zeros(seed, only_wrong)
+    found = loss_of_rule(fit_log_linear(stacked, labels), stacked, labels)
+    losses = []
+    for signs in itertools.product([1, -1], repeat=len(stacked)):
+
+        def loss(logs, signs=signs):
+            return min(loss_of_rule(np.array(signs) * np.exp(logs), stacked, labels), 1e3)
+
+        start = np.log([0.4 if sign > 0 else 0.1 for sign in signs])
+        losses.append(optimize.minimize(loss, start, method="L-BFGS-B", bounds=[(-18, 5)] * len(signs)).fun)
+    assert found <= min(losses) + 1e-6
+    assert found >= min(losses) - 1e-3  # and it is a loss that the rule has
+
+
+def test_a_member_that_knows_only_what_is_impossible_is_kept_for_its_veto():
+    stacked, labels = members_and_labels(15, 2)
+    noise = torch.log_softmax(torch.tensor(np.random.default_rng(15).normal(size=(1, 300, 4))), dim=-1)
+    wrong = (labels + 1) % 4
+    stacked = torch.cat([stacked, torch.log_softmax(noise.scatter(-1, wrong.view(1, -1, 1), -torch.inf), dim=-1)])
+    found = fit_log_linear(stacked, labels)
+    assert found[2] > 0
+    assert LogLinear(found)(stacked)[torch.arange(300), wrong].isneginf().all()
+    assert loss_of_rule(found, stacked, labels) < loss_of_rule([*found[:2], 0.0], stacked, labels) - 0.05
+
+
+def test_log_linear_weights_of_members_that_only_contradict_each_other_are_uniform():
+    """Two that name one label each and are never wrong together: where they differ, nothing is known."""
+    labels = torch.arange(40) % 4
+    named = torch.stack([labels, labels])
+    named[0, :8], named[1, 8:16] = (labels[:8] + 1) % 4, (labels[8:16] + 2) % 4
+    stacked = torch.nn.functional.one_hot(named, 4).double().log()
+    assert fit_log_linear(stacked, labels).tolist() == [0.5, 0.5]
+    assert loss_of_rule(uniform(2), stacked, labels) == pytest.approx(16 / 40 * math.log(4))
+
+
+@pytest.mark.parametrize("scale", [10, 1000])
+def test_log_linear_weights_of_very_sure_members_are_small(scale):
+    """Sharper members are the same with smaller weights, but for the pull to uniform ones."""
+    stacked, labels = members_and_labels(16)
+    sharp = torch.log_softmax(scale * stacked, dim=-1)
+    plain, found = fit_log_linear(stacked, labels, ridge=1e-9), fit_log_linear(sharp, labels, ridge=1e-9)
+    torch.testing.assert_close(scale * found, plain, atol=1e-4, rtol=1e-4)
+
+
+# Labels that are lost whatever the parameters are
+
+
+FITS = {
+    "linear": fit_linear,
+    "linear gate": lambda *given: torch.cat(fit_gate(*given, "linear")),
+    "log-linear gate": lambda *given: torch.cat(fit_gate(*given, "log_linear")),
+    "temperature": lambda stacked, labels: torch.tensor([fit_temperature(stacked[0], labels)]),
+}
+NOTHING_LEARNED = {"linear": [0.5, 0.5], "linear gate": 5 * [0.0], "log-linear gate": 5 * [0.0], "temperature": [1.0]}
+
+
+@pytest.mark.parametrize("name", FITS)
+def test_examples_whose_label_is_lost_whatever_the_parameters_are_move_nothing(name):
+    stacked, labels = members_and_labels(17, 2)
+    stacked = minus_infinity_somewhere(stacked, 17)
+    lost = torch.tensor(of_labels(stacked, labels) == -np.inf)
+    by_all, by_any = lost.all(dim=0), lost.any(dim=0)
+    lost = {"linear": by_all, "linear gate": by_all, "log-linear gate": by_any, "temperature": lost[0]}[name]
+    if not lost.any():
+        stacked[:, 0], labels[0], lost[0] = torch.tensor([0.0, 0.5, 0.5, 0.0]).log(), 3, True
+    found = FITS[name](stacked, labels)
+    torch.testing.assert_close(found, FITS[name](stacked[:, ~lost], labels[~lost]), atol=1e-9, rtol=1e-9)
+    assert FITS[name](stacked[:, lost], labels[lost]).tolist() == NOTHING_LEARNED[name]
+
+
+@pytest.mark.parametrize("rule", ["linear", "log_linear"])
+def test_a_gate_is_the_optimum_of_the_rule_that_it_is_where_labels_are_ruled_out(rule):
+    stacked, labels = members_and_labels(18, 2, examples=100)
+    stacked = minus_infinity_somewhere(stacked, 18)
+    lost = torch.tensor(of_labels(stacked, labels) == -np.inf)
+    lost = lost.all(dim=0) if rule == "linear" else lost.any(dim=0)
+    stacked, labels = stacked[:, ~lost], labels[~lost]
+    assert stacked.isneginf().any()
+    scale = confidence_features(stacked).std(dim=(0, 1))
+
+    def loss(parameters):
+        bias, slopes = torch.tensor(parameters[:2]), torch.tensor(parameters[2:]) / scale
+        return nll(Gated(bias, slopes, rule)(stacked), labels) + 0.01 / 2 * (parameters**2).sum()
+
+    bias, slopes = fit_gate(stacked, labels, rule)
+    best = optimize.minimize(loss, np.zeros(5), method="BFGS", options={"gtol": 1e-6})
+    assert loss(np.concatenate([bias, slopes * scale])) == pytest.approx(best.fun, abs=1e-5)
 
 
 # Temperature
@@ -187,11 +309,6 @@ def test_temperature_of_a_model_that_is_always_right_or_never_is_at_the_end_of_i
     log_probs = torch.tensor([[0.9, 0.1], [0.2, 0.8]]).log()
     assert fit_temperature(log_probs, torch.tensor([0, 1])) == pytest.approx(1 / 20, rel=1e-3)
     assert fit_temperature(log_probs, torch.tensor([1, 0])) == pytest.approx(20, rel=1e-3)
-
-
-def test_temperature_is_a_number_where_a_label_is_ruled_out():
-    log_probs = torch.tensor([[0.9, 0.1, 0.0], [0.2, 0.8, 0.0]]).log()
-    assert fit_temperature(log_probs, torch.tensor([2, 1])) == pytest.approx(20, rel=1e-3)
 
 
 # A gate
@@ -347,6 +464,21 @@ def test_greedy_selection_takes_the_first_of_equals():
     counts, history = select_greedily(stacked.expand(3, -1, -1), labels, rounds=4, score=accuracy)
     assert counts == [1, 0, 0]
     assert len(set(history)) == 1
+
+
+def test_greedy_selection_takes_first_what_leaves_the_fewest_labels_impossible():
+    """Three members that only together allow every label but one, which nobody allows."""
+    allowed = torch.tensor([[1, 1, 1, 0, 0, 0], [0, 0, 1, 1, 0, 0], [0, 0, 0, 0, 1, 0]], dtype=torch.float64)
+    stacked = torch.stack([0.9 * allowed, 1 - 0.9 * allowed], dim=-1).log()
+    heldout = Split("heldout", torch.zeros(6, 1), torch.zeros(6, dtype=torch.long), list("abcdef"), "digest")
+    members = tuple(Member(name, Architecture("mlp"), {}, "start", 0, {}, name) for name in "abc")
+    ingredients = Ingredients(
+        Pool("pool", "independent", members), replace(heldout), heldout,
+        lambda part, _: stacked["abc".index(part.name)], 0, frozenset({"members", "heldout"}),
+    )
+    found = greedy_ensemble(ingredients, rounds=3)
+    assert found.details["counts"] == {"a": 1, "b": 1, "c": 1}
+    assert finite_or_none(found.details)["curve"] == [{"round": k, "heldout_score": None} for k in (1, 2, 3)]
 
 
 def test_greedy_selection_repairs_a_label_that_the_best_member_rules_out():

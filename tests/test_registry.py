@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Annotated, Literal, get_args
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import Field
 
@@ -18,6 +18,7 @@ from harness import registry
 from harness.errors import BadInput
 from harness.registry import describe_type, method
 from harness.types import Family, Need
+from tests.examples import examples
 
 METHODS = registry.methods()
 FACTS = {"family": "output", "summary": "s", "paper": "-", "needs": {"members"}}
@@ -261,7 +262,7 @@ VALUES = st.none() | st.booleans() | st.integers(-3, 3) | st.floats() | st.text(
 
 
 @given(st.sampled_from(sorted(METHODS)), st.data())
-@settings(max_examples=150, deadline=None)
+@examples(150)
 def test_any_value_is_taken_or_refused_in_one_line(name, data):
     found = METHODS[name]
     given = data.draw(st.dictionaries(st.sampled_from([*found.parameters.model_fields, "x"]), VALUES, max_size=3))

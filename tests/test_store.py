@@ -10,13 +10,14 @@ import threading
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import harness
 from harness import registry, store
 from harness.store import MANIFEST, Key, Store, code_version, digest, file_digest, read_json, write_json
 from harness.tasks import images
+from tests.examples import examples
 
 SOURCES = sorted(Path(harness.__file__).parent.rglob("*.py"))
 
@@ -25,7 +26,6 @@ JSON = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
     max_leaves=8,
 )
-
 
 # digests
 
@@ -36,7 +36,7 @@ def test_a_digest_is_the_sha256_of_canonical_json(tmp_path):
 
 
 @given(st.dictionaries(st.text(), JSON, max_size=4), st.randoms(use_true_random=False))
-@settings(max_examples=50, deadline=None)
+@examples(50)
 def test_the_order_of_keys_does_not_change_a_digest(value, random):
     shuffled = dict(random.sample(list(value.items()), len(value)))
     assert digest(shuffled) == digest(value)
@@ -44,7 +44,7 @@ def test_the_order_of_keys_does_not_change_a_digest(value, random):
 
 
 @given(JSON, JSON)
-@settings(max_examples=50, deadline=None)
+@examples(50)
 def test_different_values_have_different_digests(a, b):
     assert (digest(a) == digest(b)) == (json.dumps(a, sort_keys=True) == json.dumps(b, sort_keys=True))
 
@@ -323,7 +323,7 @@ def test_a_store_that_is_not_there_holds_nothing(tmp_path):
 
 
 @given(st.data())
-@settings(max_examples=40, deadline=None)
+@examples(40)
 def test_a_flipped_bit_is_found_in_any_file(tmp_path_factory, data):
     kept = written(tmp_path_factory.mktemp("store"), content=b"some longer content")
     path = kept.path(KEY) / data.draw(st.sampled_from(["deep/data.bin", "value.json", MANIFEST]))

@@ -4,11 +4,12 @@ import json
 
 import pytest
 import yaml
-from hypothesis import given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from harness.errors import BadInput
 from harness.strict_yaml import DEPTH, load, read
+from tests.examples import examples
 
 
 def value_of(text):
@@ -61,6 +62,8 @@ REFUSED = {
     "tab as indentation": ("a:\n\tb: 1\n", 2, "a tab is not allowed here; indent and separate with spaces"),
     "tab after the colon": ("a: 1\nb:\tc\n", 2, "a tab is not allowed here"),
     "control character": ("a: 1\nb: \x07\n", 2, "character '\\x07' is not allowed in YAML"),
+    "line separator of YAML 1.1": ("a: 1\n# \x85b: c\n", 2, "character '\\x85' is not allowed; it ends a line"),
+    "line separator in text": ("a: 1\nb: 'c\u2028d'\n", 2, "character '\\u2028' is not allowed"),
     "unpaired surrogate": ("a: 1\nb: \ud800\n", 2, "character '\\ud800' is not allowed in YAML"),
     "escaped half of a surrogate pair": ('a: 1\nb: "\\uD800"\n', 2, "the text holds half of a surrogate pair"),
     "escape out of range": ('a: 1\nb: "\\UFFFFFFFF"\n', 2, "an escape or a version is out of range"),
@@ -167,34 +170,40 @@ def same(found, expected):
     return json.dumps(found) == json.dumps(expected) and found == expected
 
 
-@given(documents(WORDS), st.sampled_from([None, 2]), st.booleans())
-@settings(max_examples=150, deadline=None)
-def test_json_is_read_as_json(document, indent, ascii_only):
-    text = json.dumps(document, indent=indent, ensure_ascii=ascii_only)
-    try:
-        found = value_of(text)
-    except BadInput as refused:  # JSON leaves these characters as they are, and YAML has none of them
-        assert "is not allowed in YAML" in str(refused)
-        assert not ascii_only
-        return
-    if ascii_only:
-        assert same(found, json.loads(text))
-    elif not set(text) & set("\x85\u2028\u2029\ufeff"):  # line ends to YAML, folded to a space
-        assert same(found, document)
+@given(
+    documents(WORDS),
+    st.sampled_from([None, 2, "\t"]),
+    st.booleans(),
+    st.sampled_from([(", ", ": "), (",", ":"), ("\n, ", "\n:\t"), ("\r\n,", " \r\n : ")]),
+)
+@example({"\x85": None}, None, False, (", ", ": "))
+@example({"a" * 2000: 1}, None, True, (", ", ": "))
+@example(["\u2028", {"\ufeff\x7f": "\U0001f600\u2029"}], None, False, ("\n, ", "\n:\t"))
+@examples(150)
+def test_json_is_read_as_json(document, indent, ascii_only, separators):
+    text = json.dumps(document, indent=indent, ensure_ascii=ascii_only, separators=separators)
+    assert same(value_of(text), document)
+
+
+def test_places_in_json_are_lines_of_the_file():
+    document = load('{"a": "\u2028\x85",\n"b"\n:\t{"c": [1,\n2]}}', "file.yaml")
+    assert [document.line(path) for path in [("a",), ("b",), ("b", "c"), ("b", "c", 1)]] == [1, 2, 3, 4]
+    assert refusal('{"a": "\u2028\x85",\n"b": 1,\n"a": 2}').startswith("file.yaml:3: duplicate key 'a'")
+    assert refusal('{"a": "\x85",\n"b": 1e999}').startswith("file.yaml:2: number '1e999' is not finite")
 
 
 SIMPLE = st.from_regex(r"[a-z][a-z ]{0,12}[a-z]", fullmatch=True).filter(lambda s: s not in ("yes", "no", "on", "off"))
 
 
 @given(st.dictionaries(SIMPLE, documents(SIMPLE), min_size=1), st.sampled_from([None, False, True]))
-@settings(max_examples=60, deadline=None)
+@examples(60)
 def test_what_pyyaml_writes_and_reads_is_read_alike(document, flow):
     text = yaml.safe_dump(document, default_flow_style=flow, width=1000)
     assert same(value_of(text), yaml.safe_load(text))
 
 
-@given(st.text(st.sampled_from("ab1.~:-[]{},?!&*#|>'\"%@<\n\t \\eNo"), max_size=40))
-@settings(max_examples=200, deadline=None)
+@given(st.text(st.sampled_from("ab1.~:-[]{},?!&*#|>'\"%@<\n\t \\eNo\x85\u2028"), max_size=40))
+@examples(200)
 def test_any_text_is_read_or_refused_in_one_line(text):
     try:
         document = load(text, "file.yaml")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 
 from harness import registry, strict_yaml, tasks
@@ -14,6 +14,7 @@ from harness.errors import BadInput
 from harness.models.architectures import ARCHITECTURES
 from harness.models.recipes import member_digests, plan_pool
 from harness.suite import HfPool, TrainPool, fetched, json_schema, read_suite, suite_files, variant_name
+from tests.examples import examples
 
 SUITES = suite_files(Path(__file__).parents[1] / "suites")
 SMOKE = Path(__file__).parents[1] / "suites/smoke.yaml"
@@ -121,7 +122,7 @@ def test_a_variant_holds_what_its_name_says(suite_at):
 
 
 @given(st.data())
-@settings(max_examples=60, deadline=None)
+@examples(60)
 def test_a_name_is_sorted_and_shows_only_what_is_not_the_default(data):
     method = data.draw(st.sampled_from([m for m in registry.methods().values() if m.small]))
     parameters = method.validate(data.draw(st.sampled_from(list(method.small))))
@@ -301,7 +302,7 @@ VALUES = [None, True, False, 0, -1, 3, 0.5, "", "x", "main", "all", "linear", []
 
 
 @given(st.data())
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@examples(100, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_whatever_is_put_in_a_suite_is_read_or_refused_in_one_line(suite_at, data):
     """Anything but ``BadInput`` would be a traceback."""
     document = strict_yaml.read(SMOKE).value
@@ -344,7 +345,7 @@ def test_the_kind_of_a_pool_says_how_its_members_differ(fields, kind):
 
 
 @given(st.integers(1, 4), st.lists(st.integers(1, 4), min_size=1, max_size=2), st.integers(2, 4))
-@settings(max_examples=40, deadline=None)
+@examples(40)
 def test_a_pool_of_checkpoints_without_a_contradiction_has_them_all(epochs, varied, checkpoints):
     recipe = TrainPool(start="independent", epochs=epochs, checkpoints=checkpoints, vary={"epochs": varied})
     plan = plan_pool("run", recipe, data="data", shape={"side": 8, "classes": 10}, seed=0)

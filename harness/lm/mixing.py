@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from harness.combining import Gated, Linear, LogLinear, Rule, confidence_features, mix_linear
+from harness.combining import Gated, Linear, LogLinear, Rule, confidence_features, floor_zeros, mix_linear
 from harness.errors import BadInput
 from harness.types import NotApplicable
 
@@ -134,8 +133,7 @@ class Mixer:
             return []
         total = _product(self.for_weights, self._over_models(self.gated_log, gates, block), block.stacked)
         if self.against_weights.any():
-            tiny = math.log(torch.finfo(total.dtype).tiny)
-            against = self.against_weights.to(total) @ block.stacked.clamp(min=tiny).flatten(1)
+            against = self.against_weights.to(total) @ floor_zeros(block.stacked).flatten(1)
             total[: len(self.log_linear)] -= against.view(-1, *total.shape[1:])
         normaliser = torch.logsumexp(total, dim=-1)  # [K, R]
         block.log_probs[chosen] = block.at_targets(total) - normaliser[:, block.slots]

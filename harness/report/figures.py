@@ -336,6 +336,7 @@ def sweeps(evidence: Evidence) -> Figure | None:
         metric, scale = ("accuracy", 100.0) if by_accuracy else ("nll", 1.0)
         for index, (variant, curve, chosen) in enumerate(lines):
             colour = SEED_COLOURS[index % len(SEED_COLOURS)]
+            curve = [point for point in curve if point[metric] is not None]  # an infinite loss has no place
             x, y = [p[key] for p in curve], [scale * p[metric] for p in curve]
             style = ("-", "--", ":")[index // len(SEED_COLOURS) % 3]
             axes.plot(x, y, style, color=colour, linewidth=1.2, label=variant)

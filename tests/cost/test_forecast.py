@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.cost import forecast
@@ -15,6 +15,7 @@ from harness.cost.forecast import Need
 from harness.cost.memory import _reset_peak
 from harness.models.architectures import ARCHITECTURES, build
 from harness.types import Architecture
+from tests.examples import examples
 
 ROOT = Path(__file__).parents[2]
 linux = pytest.mark.skipif(not _reset_peak(), reason="this kernel does not let a process forget its peak")
@@ -91,7 +92,7 @@ needs = st.builds(
 
 
 @given(needs, st.integers(1, 20), st.integers(1, 500), st.floats(0, 1e11))
-@settings(max_examples=200, deadline=None)
+@examples(200)
 def test_the_largest_fits_and_one_more_does_not(one, models, batch, room):
     largest = one.largest_batch(models, room)
     if largest:

@@ -7,12 +7,13 @@ from dataclasses import replace
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
 from harness.evaluate.heldout import predict_module, ranking, score, search, search_layer_scales
 from harness.types import Architecture, Member, Split
+from tests.examples import examples
 
 LABELS = torch.tensor([0, 1, 1, 0])
 
@@ -211,7 +212,7 @@ def test_more_sweeps_see_more_and_one_that_changes_nothing_is_free():
     assert len(set(tried)) == len(GRID)
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(st.integers(0, 2**32 - 1), st.booleans(), st.sampled_from(["accuracy", "nll"]))
 def test_it_is_never_worse_than_the_best_shared_scale(seed, lowest, criterion):
     """On any landscape: the score of each candidate is drawn at random."""

@@ -7,12 +7,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from sklearn import metrics as sklearn_metrics
 from sklearn.preprocessing import label_binarize
 
 from harness.evaluate import metrics
+from tests.examples import examples
 
 CALIBRATION = (
     metrics.expected_calibration_error,
@@ -160,7 +161,7 @@ def answers_with(edges):
 
 @pytest.mark.parametrize("bins", [1, 7, 10, 15])
 @given(data=st.data())
-@settings(max_examples=60, deadline=None)
+@examples(60)
 def test_ece_is_the_plain_reading_also_on_the_edges(bins, data):
     confidence, correct = np.array(data.draw(answers_with(bins)), float).T
     found = metrics.expected_calibration_error(confidence, correct, bins)
@@ -216,7 +217,7 @@ def plain_adaptive(confidence, correct, bins):
 
 
 @given(answers_with(5), st.sampled_from([1, 4, 15]))
-@settings(max_examples=60, deadline=None)
+@examples(60)
 def test_adaptive_ece_is_the_plain_reading(answers, bins):
     confidence, correct = np.array(answers, float).T
     found = metrics.adaptive_calibration_error(confidence, correct, bins)
@@ -235,7 +236,7 @@ def plain_aurc(confidence, correct):
 
 
 @given(st.lists(st.tuples(st.integers(0, 3).map(lambda k: k / 3), st.booleans()), min_size=1, max_size=6))
-@settings(max_examples=40, deadline=None)
+@examples(40)
 def test_aurc_is_the_expectation_over_the_orders_of_ties(answers):
     confidence, correct = np.array(answers, float).T
     found = metrics.area_under_risk_coverage(confidence, correct)
@@ -254,7 +255,7 @@ def test_aurc_of_a_constant_confidence_is_the_error_rate_and_of_the_best_order_t
 
 
 @given(answers_with(4), st.randoms(use_true_random=False))
-@settings(max_examples=50, deadline=None)
+@examples(50)
 def test_the_order_of_rows_never_matters(answers, random):
     shuffled = random.sample(answers, len(answers))
     for score in CALIBRATION[:3]:
@@ -286,7 +287,7 @@ def test_what_is_no_confidence_is_refused(score, confidence, correct, words):
 
 
 @given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), min_size=1, max_size=40))
-@settings(max_examples=60, deadline=None)
+@examples(60)
 def test_macro_f1_is_that_of_scikit_learn(pairs):
     prediction, labels = np.array(pairs).T
     oracle = sklearn_metrics.f1_score(labels, prediction, average="macro")

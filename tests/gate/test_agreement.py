@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 from lxml import etree
 
@@ -16,6 +16,7 @@ from harness.gate.decide import decide
 from harness.gate.junit import junit
 from harness.gate.markdown import LIMIT, summary, write_summary
 from harness.gate.record import EXIT_CODES, STATES, Check, Gate, outcome_of, read_gate, write_gate
+from tests.examples import examples
 from tests.gate.planted import TODAY, changed, planted, policy
 
 SCHEMA = etree.XMLSchema(etree.parse(Path(__file__).with_name("junit.xsd")))
@@ -85,7 +86,7 @@ def all_agree(gate):
 
 
 @given(gates())
-@settings(max_examples=150, deadline=None)
+@examples(150)
 def test_whatever_a_gate_holds_all_say_the_same_of_it(gate):
     all_agree(gate)
 
@@ -111,7 +112,7 @@ OUTCOMES = st.lists(st.booleans(), min_size=40, max_size=40)
     rules=RULES, a=OUTCOMES, b=OUTCOMES, c=OUTCOMES, failed=st.booleans(), limit=st.sampled_from([None, None, 10]),
     correction=st.sampled_from(["none", "none", "holm"]), waived=st.booleans(), baseline=st.booleans(),
 )  # fmt: skip
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@examples(40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_policies_on_runs_are_judged_alike_by_all(
     tmp_path, rules, a, b, c, failed, limit, correction, waived, baseline
 ):

@@ -92,7 +92,7 @@ def test_zeros_mean_what_they_mean_to_the_rules():
 
 
 def test_the_less_than_a_float_can_say_is_not_lost():
-    """Probabilities below 1e-38 are still different; so are those a negative weight reads as the smallest float."""
+    """Probabilities below 1e-38 are still different, for a negative weight too."""
     assert_as_called(random_logits(seed=2, scale=60.0))
 
 

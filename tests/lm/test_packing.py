@@ -2,12 +2,13 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.lm.packing import LONGEST_TREE, batches, common_length, lay_out
+from tests.examples import examples
 
-few = settings(max_examples=60, deadline=None, derandomize=True, database=None)
+few = examples(60)
 sequences_of_few_tokens = st.lists(
     st.lists(st.integers(0, 2), min_size=1, max_size=12).map(tuple), min_size=1, max_size=12
 )

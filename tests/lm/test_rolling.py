@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 
@@ -12,8 +12,9 @@ from harness.combinations import SEQUENCE_LEVEL
 from harness.errors import BadInput
 from harness.lm.rolling import windows
 from harness.lm.sequence import sequence_mixture
+from tests.examples import examples
 
-few = settings(max_examples=100, deadline=None, derandomize=True, database=None)
+few = examples(100)
 
 
 @few

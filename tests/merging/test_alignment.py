@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.evaluate.barrier import barrier, interpolate
@@ -16,6 +16,7 @@ from harness.models.architectures import build
 from harness.models.training import Schedule, train
 from harness.models.weights import without_ties
 from harness.types import Architecture
+from tests.examples import examples
 from tests.merging.test_permutations import MODELS, Residual, distinct, hub_model, shuffled
 from tests.small_pools import CNN_BN, MLP, split
 
@@ -45,7 +46,7 @@ def learned(layers):
 # One layer.
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(st.integers(1, 5), st.integers(0, 2**31), st.booleans())
 def test_the_order_of_one_layer_is_the_best_of_all_orders(size, seed, ties):
     """Brute force over all n! orders, each scored by what it makes of the weights."""
@@ -67,7 +68,7 @@ def test_the_order_of_one_layer_is_the_best_of_all_orders(size, seed, ties):
     assert value(best_order(reference, model, units).tolist()) == pytest.approx(best, abs=1e-6)
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(st.sampled_from([(1, 3), (2, 2), (3, 1), (2, 3), (3, 2), (4, 1)]), st.integers(0, 2**31))
 def test_groups_are_kept_together_and_the_order_is_the_best_of_those(shape, seed):
     """Brute force over all orders of all units, of which those that break a group up are left out."""
@@ -169,7 +170,7 @@ RANDOM = {
 }
 
 
-@settings(max_examples=40, deadline=None)
+@examples(40)
 @given(st.sampled_from(sorted(RANDOM)), st.integers(0, 2**31))
 def test_the_similarity_never_falls_and_is_that_of_the_weights(name, seed):
     """Also where a weight both reads and writes the same units, of which the assignment says too much."""
@@ -199,7 +200,7 @@ def test_more_starts_are_never_worse():
     assert reached == sorted(reached)
 
 
-@settings(max_examples=15, deadline=None)
+@examples(15)
 @given(st.integers(2, 4), st.integers(0, 2**31))
 def test_aligning_to_the_mean_never_lowers_the_sum_over_all_pairs(count, seed):
     module = RANDOM["mlp"]()

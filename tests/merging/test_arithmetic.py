@@ -7,15 +7,16 @@ from collections.abc import Mapping
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.merging.arithmetic import average, floating_names, streamed, weighted_sum
 from harness.models.weights import LazyWeights, save_weights
+from tests.examples import examples
 
 SHAPES = {"conv": (3, 2, 2, 2), "bias": (3,), "scalar": (), "empty": (0, 4), "linear": (4, 5)}
 SEEDS = st.integers(0, 2**32 - 1)
-FEW = settings(max_examples=25, deadline=None)
+FEW = examples(25)
 
 
 def models(seed, count, dtype=torch.float32):

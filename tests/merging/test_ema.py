@@ -2,13 +2,14 @@
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from harness.merging.arithmetic import average
 from harness.merging.ema import ema_coefficients, exponential_average
+from tests.examples import examples
 
 
 def run(count):
@@ -50,7 +51,7 @@ def test_time_order_matters():
     assert (found - backwards).abs().max() > 1e-3
 
 
-@settings(max_examples=50, deadline=None)
+@examples(50)
 @given(st.integers(1, 30), st.floats(0, 1))
 def test_what_the_checkpoints_count_sums_to_one(count, decay):
     found = ema_coefficients(count, decay)

@@ -2,13 +2,14 @@
 
 import pytest
 import torch
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from harness.merging.model_stock import model_stock
+from tests.examples import examples
 from tests.merging.mergekit_oracle import cases, merged, tensors
 
-MANY = settings(max_examples=150, deadline=None)
+MANY = examples(150)
 MERGEKIT = {"norm_floor": 1e-6}
 
 

@@ -4,16 +4,17 @@ import warnings
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.merging.arithmetic import weighted_sum
 from harness.merging.sparsify import drop, magprune_probabilities, trim, trim_outliers, uniform_draws
 from harness.merging.task_vectors import apply_task_vector, merge_task_vectors
 from harness.merging.ties import MERGEKIT, PAPER, PEFT, SUM, elect_signs
+from tests.examples import examples
 from tests.merging.peers import masks, merge_state_dicts, peers, peft
 
-SOME = settings(max_examples=50, deadline=None)
+SOME = examples(50)
 SHAPES = {"conv": (3, 2, 2, 2), "fc": (4, 5), "row": (1, 6), "bias": (7,), "one": (1,), "scale": ()}
 TWO_OR_MORE = {"conv": (3, 2, 2, 2), "fc": (4, 5), "row": (1, 6), "bias": (7,)}
 """Shapes in which every row that mergekit's MAGPRUNE ranks has two entries or more."""

@@ -4,13 +4,14 @@ import math
 
 import pytest
 import torch
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from harness.merging.slerp import NEARLY_PARALLEL, arc, slerp
+from tests.examples import examples
 from tests.merging.mergekit_oracle import cases, merged, tensors
 
-MANY = settings(max_examples=150, deadline=None)
+MANY = examples(150)
 T = st.sampled_from([0.0, 0.1, 1 / 3, 0.5, 0.9, 1.0])
 
 

@@ -4,13 +4,14 @@ import math
 
 import pytest
 import torch
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from harness.merging.sparsify import drop, kth_largest, magprune_probabilities, trim, trim_outliers, uniform_draws
+from tests.examples import examples
 from tests.merging import by_hand
 
-MANY = settings(max_examples=150, deadline=None)
+MANY = examples(150)
 VECTORS = st.lists(st.integers(-3, 3), min_size=1, max_size=30)
 SHARES = st.one_of(st.sampled_from([0.0, 0.2, 0.5, 1.0]), st.floats(0, 1))
 
@@ -172,7 +173,7 @@ def test_a_row_is_what_feeds_one_output_or_what_differs_in_the_second_axis():
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(1, 5000), st.sampled_from(["plain", "coarse", "equal", "zeros", "tiny"]))
-@settings(max_examples=60, deadline=None)
+@examples(60)
 def test_two_histograms_find_what_a_sort_finds(seed, k, kind):
     values = torch.randn(5000, generator=torch.Generator().manual_seed(seed)).abs()
     if kind == "coarse":

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.merging.arithmetic import average
@@ -12,10 +12,11 @@ from harness.merging.task_vectors import apply_task_vector, merge_task_vectors
 from harness.merging.ties import DIALECTS, MERGEKIT, PAPER, PEFT, STOCKPOT, SUM
 from harness.models.weights import LazyWeights, save_weights
 from harness.types import NotApplicable
+from tests.examples import examples
 from tests.merging import by_hand
 from tests.merging.test_arithmetic import FEW, SEEDS, assert_rounded, assert_same, exact, models
 
-SOME = settings(max_examples=60, deadline=None)
+SOME = examples(60)
 DENSITIES = st.sampled_from([1e-9, 0.2, 0.25, 0.5, 0.9, 1.0])
 NAMES = ("vector", "matrix", "scalar")
 GRID = 16

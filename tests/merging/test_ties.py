@@ -6,7 +6,7 @@ from fractions import Fraction
 
 import pytest
 import torch
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from harness.merging.sparsify import trim
@@ -22,9 +22,10 @@ from harness.merging.ties import (
     sign_conflicts,
 )
 from harness.types import NotApplicable
+from tests.examples import examples
 from tests.merging import by_hand
 
-MANY = settings(max_examples=80, deadline=None)
+MANY = examples(80)
 DENSITIES = st.sampled_from([1e-9, 0.1, 0.2, 0.25, 1 / 3, 0.5, 0.9, 0.999, 1.0])
 PRESETS = pytest.mark.parametrize("dialect", DIALECTS.values(), ids=DIALECTS)
 READINGS = {"stockpot": by_hand.ties, "paper": by_hand.ties_by_the_authors}

@@ -87,6 +87,20 @@ def test_its_gradient_is_its_formula(temperature):
 
 
 @pytest.mark.parametrize("temperature", [1.0, 3.0])
+def test_a_label_that_the_teacher_excludes_adds_nothing_and_is_unlearned(temperature):
+    logits, labels, teacher = problem(4)
+    teacher[torch.rand(teacher.shape, generator=torch.Generator().manual_seed(4)) < 0.4] = -np.inf
+    teacher[:, 0] = 0.0
+    assert teacher.isneginf().any()
+    student, soft = special.softmax(logits / temperature, axis=-1), special.softmax(teacher / temperature, axis=-1)
+    given = torch.log_softmax(teacher / temperature, dim=-1)
+    expected = temperature**2 * special.rel_entr(soft, student).sum(axis=-1).mean()
+    assert float(distillation_loss(logits, labels, given, temperature, 1.0)) == pytest.approx(expected, rel=1e-12)
+    expected = temperature * (student - soft) / len(labels)
+    np.testing.assert_allclose(gradient(logits, labels, teacher, temperature, 1.0), expected, atol=1e-12)
+
+
+@pytest.mark.parametrize("temperature", [1.0, 3.0])
 def test_a_student_that_is_the_teacher_has_nothing_to_learn(temperature):
     logits, labels, _ = problem(2)
     soft = torch.log_softmax(logits / temperature, dim=-1)

@@ -5,13 +5,14 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats as scipy_stats
 from statsmodels.formula.api import ols
 from statsmodels.stats.anova import anova_lm
 
 from harness import stats
+from tests.examples import examples
 
 
 @pytest.mark.parametrize("seeds", [2, 3, 5])
@@ -33,7 +34,7 @@ def test_its_variances_are_those_of_an_analysis_of_variance(seeds):
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(2, 60))
-@settings(max_examples=40, deadline=None)
+@examples(40)
 def test_one_seed_is_students_t(seed, items):
     values = np.random.default_rng(seed).normal(size=items)
     oracle = scipy_stats.ttest_1samp(values, 0.2, alternative="greater")
@@ -113,7 +114,7 @@ def test_two_seeds_cover_as_much_as_they_say_or_more(seed_effect):
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(2, 5), st.sampled_from([0.8, 0.9, 0.95, 0.99]))
-@settings(max_examples=60, deadline=None)
+@examples(60)
 def test_the_p_value_is_that_of_the_interval_which_just_reaches(seed, seeds, confidence):
     rng = np.random.default_rng(seed)
     found = stats.crossed_mean(rng.normal(size=(seeds, 200)) + 0.1 * rng.normal(size=(seeds, 1)))

@@ -5,11 +5,12 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats as scipy_stats
 
 from harness import stats
+from tests.examples import examples
 from tests.stats.intervals import bounds, width
 
 SCORES = st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4)), min_size=3, max_size=12)
@@ -26,7 +27,7 @@ def pairs_of(members):
 
 
 @given(SCORES)
-@settings(max_examples=60, deadline=None)
+@examples(60)
 def test_coefficients_are_those_of_scipy_with_ties_and_all(scores):
     x, y = np.array(scores, float).T
     found = stats.correlation(x, y, np.eye(len(x), dtype=bool))

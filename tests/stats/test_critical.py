@@ -2,11 +2,12 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats as scipy_stats
 
 from harness.stats import critical
+from tests.examples import examples
 
 SHARES = [0.0, 0.02, 0.1, 0.3, 0.5, 0.7, 0.9, 0.98, 1.0]
 
@@ -51,7 +52,7 @@ def test_at_the_ends_they_are_the_normals_and_students(seeds):
 
 
 @given(st.floats(0.01, 4.4), st.floats(0, 1), st.sampled_from([2, 3, 5, 60]))
-@settings(max_examples=100, deadline=None)
+@examples(100)
 def test_a_reach_is_turned_back_into_its_quantile_and_grows_with_it(quantile, share, seeds):
     reach = critical.reach(quantile, share, seeds)
     assert reach >= quantile - 1e-9

@@ -4,12 +4,13 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats as scipy_stats
 
 from harness import stats
 from harness.stats import Interval
+from tests.examples import examples
 
 NAN = math.nan
 
@@ -59,7 +60,7 @@ def outcomes(gained, lost, n, seeds=1):
 
 
 @given(st.integers(0, 40), st.integers(0, 40), st.integers(0, 400), st.floats(0, 0.1))
-@settings(max_examples=80, deadline=None)
+@examples(80)
 def test_it_passes_where_the_lower_bound_clears_the_margin_and_fails_where_the_upper_does_not(
     gained, lost, same, margin
 ):
@@ -74,7 +75,7 @@ def test_it_passes_where_the_lower_bound_clears_the_margin_and_fails_where_the_u
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(1, 4), st.integers(30, 80), st.floats(0, 0.1))
-@settings(max_examples=60, deadline=None)
+@examples(60)
 def test_losses_and_seeds_pass_where_the_bound_clears_the_margin(seed, seeds, items, margin):
     candidate, reference = np.random.default_rng(seed).normal(size=(2, seeds, items)) / 5
     found = stats.non_inferiority(candidate, reference, margin)
@@ -179,7 +180,7 @@ def test_nan_decides_nothing():
 
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=12))
-@settings(max_examples=12, deadline=None)  # statsmodels collects garbage at every call
+@examples(12)  # statsmodels collects garbage at every call
 def test_corrections_are_their_plain_readings(p):
     order, count = np.argsort(p), len(p)
     stepped, holm = 0.0, np.empty(count)

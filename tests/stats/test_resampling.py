@@ -4,11 +4,12 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats as scipy_stats
 
 from harness import stats
+from tests.examples import examples
 from tests.stats.intervals import assert_is_95_percent, bounds, covers, width
 
 NAN = math.nan
@@ -75,7 +76,7 @@ def test_bootstrap_mean_of_many_normal_values_is_the_normal_interval():
 
 
 @given(st.lists(st.integers(-3, 3), min_size=1, max_size=30), st.integers(1, 5), st.integers(-9, 9))
-@settings(max_examples=50, deadline=None)
+@examples(50)
 def test_bootstrap_mean_moves_and_stretches_with_its_values(values, stretch, shift):
     counts = stats.resample_counts(len(values), draws=200)
     plain = stats.bootstrap_mean(np.array(values) / 7, counts)

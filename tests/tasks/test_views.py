@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy import ndimage
 
@@ -11,6 +11,7 @@ from harness.store import Store
 from harness.tasks import images
 from harness.tasks.views import VIEWS, mixture, seen
 from harness.types import Split
+from tests.examples import examples
 
 BLACK, WHITE = -0.5, 2.0
 
@@ -28,7 +29,7 @@ def pixels(split):
 LABELS = st.lists(st.integers(0, 9), min_size=1, max_size=40)
 
 
-@settings(max_examples=30, deadline=None)
+@examples(30)
 @given(LABELS, st.sampled_from(sorted(VIEWS)))
 def test_a_view_keeps_the_images_of_its_labels_in_their_order(labels, name):
     split = split_of(labels)
@@ -65,7 +66,7 @@ def test_views_have_digests_of_their_own_and_leave_the_split_alone():
     assert torch.equal(split.inputs, before)
 
 
-@settings(max_examples=30, deadline=None)
+@examples(30)
 @given(LABELS, st.integers(1, 12))
 def test_any_prefix_of_a_mixture_has_equal_shares(labels, length):
     split = split_of([0, 5, *labels])

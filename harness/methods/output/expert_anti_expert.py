@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
+from torch import Tensor
 
 from harness.combinations import MemberPart, OutputCombination
 from harness.combining import Contrast
@@ -58,7 +59,22 @@ def expert_anti_expert(
     roles = ingredients.stacked(parts, ingredients.heldout)
     details: dict[str, Any] = {"roles": dict(zip(("on", "expert", "anti"), (p.name for p in parts), strict=True))}
     if a == "heldout":
-        losses = [nll(Contrast(value, mask, threshold)(roles).clamp(min=-1e4), labels) for value in GRID]
-        a = GRID[losses.index(min(losses))]
-        details["curve"] = [{"a": value, "nll": loss} for value, loss in zip(GRID, losses, strict=True)]
+        a, details["curve"] = _best_strength(roles, labels, mask, threshold)
     return OutputCombination(parts, Contrast(float(a), mask, threshold), {**details, "a": a})
+
+
+def _best_strength(
+    roles: Tensor, labels: Tensor, mask: str, threshold: float
+) -> tuple[float, list[dict[str, float]]]:
+    """The strength of ``GRID`` with the least loss on held-out predictions [3, N, C], and all losses.
+
+    Examples whose label the base excludes have an infinite loss at every strength, and are left out.
+    """
+    possible = ~roles[0].gather(-1, labels.unsqueeze(-1)).squeeze(-1).isneginf()
+    if not possible.any():
+        return 0.0, []
+    if not possible.all():
+        roles, labels = roles[:, possible], labels[possible]
+    losses = [nll(Contrast(value, mask, threshold)(roles), labels) for value in GRID]
+    curve = [{"a": value, "nll": loss} for value, loss in zip(GRID, losses, strict=True)]
+    return GRID[losses.index(min(losses))], curve

@@ -99,10 +99,11 @@ def distillation_loss(logits: Tensor, labels: Tensor, teacher: Tensor, temperatu
     Args:
         logits: the student's [B, C].
         labels: [B].
-        teacher: log-probabilities [B, C], already at this temperature.
+        teacher: log-probabilities [B, C], already at this temperature; a label that it excludes adds nothing.
         temperature: T; the factor T^2 keeps the gradient's scale, which the softening divides by T^2.
         alpha: the share of the teacher.
     """
     student = torch.log_softmax(logits / temperature, dim=-1)
-    divergence = functional.kl_div(student, teacher, reduction="batchmean", log_target=True)
+    terms = functional.kl_div(student, teacher, reduction="none", log_target=True)
+    divergence = terms.masked_fill(teacher.isneginf(), 0.0).sum() / len(terms)  # 0 log 0 is 0
     return (1 - alpha) * functional.cross_entropy(logits, labels) + alpha * temperature**2 * divergence
