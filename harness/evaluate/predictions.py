@@ -14,8 +14,9 @@ from torch import Tensor
 from harness.store import Key, Store, write_json
 from harness.types import Part, Split
 
-MAKERS = (__name__, "harness.combinations", "harness.models.recipes")
-"""The code behind a prediction: the loop over batches, the parts that are run, and where their weights come from."""
+MAKERS = (__name__, "harness.combinations", "harness.models.recipes", "harness.models.tokens")
+"""The code behind a prediction: the loop over batches, the parts that are run, where their weights come from, and whose
+tokens they read."""
 
 
 def predict(log_probs: Callable[[Tensor], Tensor], split: Split) -> Tensor:
