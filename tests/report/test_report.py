@@ -469,8 +469,8 @@ def test_the_picked_ones_stand_against_the_reference_with_allowance_for_the_pick
 
 
 def of_equal_variants(draw, seeds, examples=300, variants=100):
-    """Evidence of variants of one accuracy, half of them single models, each wrong where the others are or not."""
-    names = ["best_single", *(f"{('linear', 'uniform_soup')[i % 2]}/v={i}" for i in range(1, variants))]
+    """Evidence of variants of one accuracy, few of them single models, each wrong where the others are or not."""
+    names = ["best_single", *(f"{'linear' if i % 33 else 'uniform_soup'}/v={i}" for i in range(1, variants))]
     shared = draw.random((seeds, examples)) < 0.7
     correct = {name: shared ^ (draw.random(shared.shape) < 0.05 * (1 + 1.3 * ~shared)) for name in names}
     rows = [
@@ -487,12 +487,12 @@ def of_equal_variants(draw, seeds, examples=300, variants=100):
     return evidence
 
 
-@pytest.mark.parametrize("seeds", [1, 3])
-def test_of_equal_variants_hardly_any_is_called_different_although_the_best_are_picked(seeds):
-    draw, called, runs = np.random.default_rng(seeds), 0, 200
+@pytest.mark.parametrize(("seeds", "runs"), [(1, 200), (3, 60)])
+def test_of_equal_variants_hardly_any_is_called_different_although_the_best_are_picked(seeds, runs):
+    draw, called = np.random.default_rng(seeds), 0
     for _ in range(runs):
-        evidence = of_equal_variants(draw, seeds)
-        text = sentence(evidence) + " ".join(answer(evidence).notes[1:])
+        told = answer(of_equal_variants(draw, seeds))
+        text = "".join(words for _, words in told.pieces) + " ".join(told.notes[1:])
         assert "distinguishable" not in text
         called += any(words in text for words in ("more accurate than", "less accurate", "is better", "is worse"))
     assert called <= 0.05 * runs
