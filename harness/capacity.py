@@ -114,16 +114,14 @@ def needed(plan: Plan, architecture: Architecture) -> Need | None:
 
     Kept in the store, since it takes seconds.
     """
-    test = plan.task.test
-    batch = test.inputs[: test.batch]
+    batch = plan.task.test.full_batch
     described = [architecture.name, dict(architecture.options)]
     device, inputs = torch.device(plan.setting.device), [list(batch.shape), str(batch.dtype)]
-    key = Key.of("need", code="harness.cost.forecast", architecture=described, inputs=inputs, device=device.type,
-                 torch=torch.__version__)  # fmt: skip
+    key = Key.of("need", code="harness.cost.forecast", architecture=described, inputs=inputs, device=device.type)
     if not plan.store.has(key):
         try:
             record = asdict(need(architecture, batch, device))
-        except RuntimeError:  # of fake tensors: an operation whose result depends on values
+        except Exception:  # of fake tensors, an operation whose result depends on values; no prediction fails a run
             record = {}
         with plan.store.write(key) as folder:
             write_json(folder / "need.json", record)
@@ -142,7 +140,7 @@ def predicted(plan: Plan, variant: VariantPlan, parameters: float) -> int | None
         variant: one of its variants.
         parameters: how many it turned out to store.
     """
-    architectures = {member.architecture for member in variant.pool.members}
+    architectures = {source.architecture for source in variant.sources}
     constant = variant.parameters.get("weights") != "contextual"
     plain = registry.get(variant.method).family in ("single", "weights") or (variant.method in LINEAR and constant)
     if not plain or len(architectures) > 1 or not (one := needed(plan, architectures.pop())):

@@ -41,6 +41,9 @@ AllowCode = Annotated[bool, typer.Option("--allow-code", help="Run the functions
                                                               "files name: read them first.")]  # fmt: skip
 
 
+NO_ANSWER = 5
+"""The exit code of a run that has none: the gate's word for it is incomplete, with the same code."""
+
 # Modules are imported inside the commands: torch takes over a second, and --help should not.
 
 
@@ -58,7 +61,9 @@ def run(
 ) -> None:
     """Build, score and report every variant of the suites; what earlier runs made is reused.
 
-    The run's folder is printed on stdout. Run the same command again after an interruption: it continues.
+    The run's folder is printed on stdout. Run the same command again after an interruption: it continues. Exit codes:
+    0 done, also where some variants failed, which a line on stderr counts; 5 where a run has no answer, since every
+    variant failed or does not apply, or the reference did. All suites are run in any case.
     """
     from harness import progress, runner
     from harness.planning import make_plan
@@ -67,12 +72,14 @@ def run(
     if engine != "local":
         raise BadInput(f"unknown engine '{engine}'", given=engine, choices=["local"])
     read = [_suite(path) for path in suites]  # all of them first: a mistake in the last shall not cost an hour
+    codes = set()
     for suite in read:
         plan = make_plan(suite, _options(out, only, limit, seed, device, workers, allow_code))
         folder = runner.run(plan, progress.progress())
         report = write_report(folder)
-        _print_summary(folder, report)
+        codes.add(_print_summary(folder, report))
         print(folder)
+    raise typer.Exit(max(codes))
 
 
 @app.command()
@@ -486,11 +493,13 @@ def _options(
     return Options(out, only, limit, seed, device, workers, allow_code)
 
 
-def _print_summary(folder: Path, report: Path) -> None:
+def _print_summary(folder: Path, report: Path) -> int:
+    """Say on stderr what came of a run; returns the exit code, which is not 0 where it has no answer."""
     from harness.progress import duration
-    from harness.results import read_run
+    from harness.results import has_answer, read_run, what_failed
 
-    record = read_run(folder).record
+    finished = read_run(folder)
+    record, problems = finished.record, what_failed(finished)
     summary = record["summary"]
     states = ", ".join(f"{summary[s]} {s.replace('_', ' ')}" for s in ("ok", "not_applicable", "failed") if summary[s])
     lines = [
@@ -498,9 +507,11 @@ def _print_summary(folder: Path, report: Path) -> None:
         f"{summary['jobs_run']} jobs run, {summary['jobs_reused']} reused",
         f"  {summary['output_variants']} output-space variants share the passes of {summary['main_members']} members: "
         f"predict_seconds {summary['predict_seconds']:.2f}, combine_seconds {summary['combine_seconds']:.2f}",
+        *(f"  {line}" for line in problems),
         f"  report: {report}",
     ]
     print("\n".join(lines), file=sys.stderr)
+    return 0 if has_answer(finished) else NO_ANSWER
 
 
 def fail(message: str, code: int) -> NoReturn:

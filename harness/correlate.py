@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,15 +14,16 @@ import torch
 from torch import Tensor
 
 from harness import stats
-from harness.combinations import batches_of
+from harness.combinations import MemberPart, batches_of
 from harness.combining import mix_linear, mix_log_linear
 from harness.evaluate.heldout import predict_module
+from harness.evaluate.predictions import CachedPredictions
 from harness.fitting import accuracy, nll, uniform
 from harness.merging.batchnorm import recalibrate
 from harness.merging.guards import check_mergeable
 from harness.merging.subsets import FlatModels
 from harness.models.weights import load_module
-from harness.types import Member, Split
+from harness.types import Member, NotApplicable, Split, check_tokens
 
 MIXES = {"linear": mix_linear, "log_linear": mix_log_linear}
 METRICS = {"accuracy": accuracy, "nll": nll}
@@ -40,6 +42,26 @@ def choose_subsets(members: int, sizes: Sequence[int], at_most: int) -> list[tup
         chosen += [candidates[i] for i in rng.choice(len(candidates), size=share, replace=False)]
         left -= share
     return sorted(chosen, key=lambda subset: (len(subset), subset))
+
+
+def study(
+    members: Sequence[Member],
+    cached: CachedPredictions,
+    train: Split,
+    test: Split,
+    subsets: Sequence[Sequence[int]],
+    rule: str,
+) -> dict[str, Any]:
+    """The rows of ``ensembles_and_averages`` as a JSON record, or why there are none."""
+    parts = [MemberPart(member) for member in members]
+    try:
+        check_tokens(parts, test)
+        stacked = cached.stacked(parts, test)
+        begin = time.perf_counter()
+        table = ensembles_and_averages(members, stacked, train, test, subsets, rule)
+    except NotApplicable as reason:
+        return {"status": "not_applicable", "reason": str(reason)}
+    return {"status": "ok", "seconds": time.perf_counter() - begin, "rows": table.to_dict("list")}
 
 
 def ensembles_and_averages(

@@ -23,7 +23,7 @@ Kind = Literal["shared", "alone"]
 
 @dataclass(frozen=True)
 class Job:
-    """One call of a top-level function with plain arguments.
+    """One call of a top-level function with plain arguments, made once those that it needs have done their work.
 
     ``kind``: "shared" runs beside other jobs; "alone" measures, so it has a fresh process and no other job beside it.
     """
@@ -32,6 +32,8 @@ class Job:
     function: Callable[..., Any]
     arguments: Mapping[str, Any]
     needs: tuple[str, ...] = ()
+    after: tuple[str, ...] = ()
+    """Jobs that it waits for, whatever becomes of them."""
     kind: Kind = "shared"
     cost: float = 1.0
     """Expected seconds, for the order and for the time left."""
@@ -108,7 +110,9 @@ class LocalEngine:
                 if lost := next((n for n in job.needs if n in outcomes and outcomes[n].error), None):
                     waiting.remove(job)
                     finish(job, Outcome(error=f"{lost}: {outcomes[lost].error}"))
-                elif not suspects and len(running) < slots and all(n in outcomes or n not in names for n in job.needs):
+                elif not suspects and len(running) < slots and all(
+                    n in outcomes or n not in names for n in (*job.needs, *job.after)
+                ):
                     waiting.remove(job)
                     progress("start", job)
                     running[pools.submit(job)] = job
@@ -129,7 +133,7 @@ def _longest_paths(jobs: Sequence[Job]) -> dict[str, float]:
     """
     after: dict[str, list[Job]] = {}
     for job in jobs:
-        for need in job.needs:
+        for need in (*job.needs, *job.after):
             after.setdefault(need, []).append(job)
     longest: dict[str, float] = {}
 

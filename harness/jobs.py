@@ -1,13 +1,13 @@
 """The jobs of a run: functions that worker processes call with plain arguments, and the names of what they leave.
 
 Every job is described by a plan that knows the keys of its artefacts before it has run, so a run can tell at once what
-is already there.
+is already there. Jobs only say what is made of what: the module that makes an artefact is the code of its key, and the
+inputs that a job hands to it are among the key's digests.
 """
 
 from __future__ import annotations
 
 import platform
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -17,15 +17,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from safetensors.torch import load_file, save_file
-from torch import Tensor
+from safetensors.torch import load_file
 
-from harness import correlate, registry, scores, tasks
-from harness.combinations import MemberPart, OutputCombination, finite_or_none, load_combination
-from harness.cost import counters
-from harness.evaluate import metrics
-from harness.evaluate.predictions import predict
-from harness.lm import evaluation
+from harness import building, correlate, evaluating, registry, scores, tasks
+from harness.combinations import MemberPart, load_combination
+from harness.evaluate import predictions
+from harness.evaluate.predictions import CachedPredictions
 from harness.models.recipes import (
     FolderPlan,
     PoolPlan,
@@ -42,25 +39,23 @@ from harness.models.recipes import (
 )
 from harness.models.ties import with_same_ties
 from harness.models.tokens import reading
-from harness.store import Key, Store, code_version, digest, read_json, write_json
+from harness.store import Key, Store, digest, read_json, write_json
 from harness.tasks import Documents, Task, TaskReference
 from harness.tasks.images import Task as ImageTask
 from harness.tasks.text import TextTask
-from harness.tasks.views import VIEWS
-from harness.types import Combination, Ingredients, NotApplicable, Part, Pool, Split, check_tokens
+from harness.types import Combination, Ingredients, NotApplicable, Pool, check_tokens
 
 CODE = (
-    "harness.models.recipes",
-    "harness.combinations",
-    "harness.cost.counters",
+    *evaluating.MAKERS,
+    "harness.building",
     "harness.cost.energy",
+    "harness.cost.forecast",
     "harness.cost.latency",
     "harness.cost.memory",
     "harness.scores",
     "harness.correlate",
     "harness.tasks.images",
     "harness.tasks.text",
-    "harness.lm.evaluation",
 )
 """The modules, besides the methods, that artefacts are named after."""
 
@@ -77,16 +72,17 @@ class Setting:
 
 @dataclass(frozen=True)
 class Data:
-    """The digests of the splits, and of what is scored."""
+    """The digests of the splits and of what is scored, and how many inputs are run at once."""
 
     train: str
     heldout: str
     test: str
     scored: str
+    batch: int
 
     @classmethod
     def of(cls, task: Task) -> Data:
-        return cls(task.train.digest, task.heldout.digest, task.test.digest, task.digest)
+        return cls(task.train.digest, task.heldout.digest, task.test.digest, task.digest, task.test.batch)
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,10 +104,29 @@ class VariantPlan:
         return everything if self.positions is None else tuple(everything[i] for i in self.positions)
 
     @property
+    def used(self) -> tuple[int, ...]:
+        """The positions in the pool of the members that it touches: what becomes of any other is nothing to it."""
+        given = range(len(member_digests(self.pool))) if self.positions is None else self.positions
+        named = registry.get(self.method).uses(self.parameters)
+        return tuple(given) if named is None else tuple(given[i] for i in named if i < len(given))
+
+    @property
+    def sources(self) -> tuple[Source, ...]:
+        """Where these members come from and, if its method needs that, their base."""
+        by_position = [source for source in self.pool.members for _ in source.digests]
+        base = (self.pool.base,) if self.pool.base and self.uses_base else ()
+        return (*base, *dict.fromkeys(by_position[i] for i in self.used))
+
+    @property
+    def uses_base(self) -> bool:
+        return "base" in registry.get(self.method).needs
+
+    @property
     def build_key(self) -> Key:
+        method = registry.get(self.method)
         return Key.of(
             "build",
-            code=registry.get(self.method).module,
+            code=building.makers(method),
             method=self.method,
             parameters=dict(self.parameters),
             pool_kind=self.pool.kind,
@@ -119,6 +134,7 @@ class VariantPlan:
             base=base_digest(self.pool),
             seed=self.method_seed,
             splits=[self.data.train, self.data.heldout],
+            batch=self.data.batch,
             device=self.device,
         )
 
@@ -127,28 +143,33 @@ class VariantPlan:
         """The seed of what is random in building it: the same whatever else the suite holds."""
         return seed_of(self.seed, self.method, dict(self.parameters), self.positions) % 2**31
 
-    def key(self, kind: str, code: str, **inputs: Any) -> Key:
-        """The key of something measured on the built variant, on what is scored."""
-        return Key.of(kind, code=code, build=self.build_key.digest, test=self.data.scored, **inputs)
-
     @property
     def evaluation_key(self) -> Key:
-        versions = [code_version(module) for module in ("harness.scores", "harness.lm.evaluation")]
-        return self.key("evaluation", "harness.cost.counters", versions=versions)
+        build = self.build_key.digest
+        return Key.of("evaluation", code=evaluating.MAKERS, build=build, test=self.data.scored, batch=self.data.batch)
 
-    def score_key(self, reference: VariantPlan) -> Key:
-        return self.key("score", "harness.scores", reference=reference.build_key.digest)
+    @property
+    def score_key(self) -> Key:
+        return Key.of("score", code="harness.scores", evaluation=self.evaluation_key.digest)
+
+    def comparison_key(self, reference: VariantPlan) -> Key:
+        evaluations = [self.evaluation_key.digest, reference.evaluation_key.digest]
+        return Key.of("comparison", code="harness.scores", evaluations=evaluations)
 
     def latency_key(self, reference: VariantPlan) -> Key:
-        return self.key("latency", "harness.cost.latency", reference=reference.build_key.digest, machine=machine())
+        return self._cost_key("latency", reference=reference.build_key.digest)
 
     @property
     def memory_key(self) -> Key:
-        return self.key("memory", "harness.cost.memory", machine=machine())
+        return self._cost_key("memory")
 
     @property
     def energy_key(self) -> Key:
-        return self.key("energy", "harness.cost.energy", machine=machine())
+        return self._cost_key("energy")
+
+    def _cost_key(self, cost: str, **inputs: Any) -> Key:
+        about = {"build": self.build_key.digest, "test": self.data.test, "batch": self.data.batch}
+        return Key.of(cost, code=f"harness.cost.{cost}", **about, machine=machine(), **inputs)
 
 
 @lru_cache
@@ -177,7 +198,7 @@ def documents_of(setting: Setting) -> Documents:
     task, store = task_of(setting), Store(setting.store)
     if setting.task.kind == "images":
         return task.documents
-    key = Key.of("documents", code="harness.tasks.questions", task=task.digest)
+    key = Key.of("documents", code="harness.tasks.text", task=task.digest)
     if not store.has(key):
         found = task.documents
         with store.write(key) as folder:
@@ -187,48 +208,15 @@ def documents_of(setting: Setting) -> Documents:
     return Documents(record["ids"], record["tasks"], torch.tensor(record["labels"]), record["classes"])
 
 
-@lru_cache(maxsize=8)
-def _pool(setting: Setting, plan: PoolPlan) -> Pool:
-    return reading(load_pool(plan, Store(setting.store)), task_of(setting).heldout.tokenizer)
+@lru_cache(maxsize=64)
+def _pool(setting: Setting, plan: PoolPlan, used: tuple[int, ...] | None = None, with_base: bool = True) -> Pool:
+    """The pool; of members that are not among ``used``, the names only."""
+    return reading(load_pool(plan, Store(setting.store), used, with_base), task_of(setting).heldout.tokenizer)
 
 
 def _members(setting: Setting, plan: VariantPlan) -> Pool:
-    pool = _pool(setting, plan.pool)
+    pool = _pool(setting, plan.pool, plan.used, plan.uses_base)
     return pool if plan.positions is None else pool.subset(plan.positions)
-
-
-def predictions_key(part: str, split: str, device: str) -> Key:
-    """The key of one part's predictions on one split."""
-    return Key.of("predictions", code="harness.combinations", part=part, split=split, device=device)
-
-
-@lru_cache(maxsize=1024)
-def _read_predictions(folder: Path) -> Tensor:
-    return load_file(folder / "log_probs.safetensors")["log_probs"]
-
-
-class CachedPredictions:
-    """``types.Predict`` on the store: every part runs over every split once, and what that cost is recorded."""
-
-    def __init__(self, store: Store, device: str) -> None:
-        self.store, self.device = store, device
-        self.seconds = 0.0
-        """Spent on predictions that were not there yet."""
-
-    def __call__(self, part: Part, split: Split) -> Tensor:
-        key = predictions_key(part.digest, split.digest, self.device)
-        if not self.store.has(key):
-            begin = time.perf_counter()
-            found = predict(part.log_probs, split)
-            seconds = time.perf_counter() - begin
-            self.seconds += seconds
-            with self.store.write(key) as folder:
-                save_file({"log_probs": found}, folder / "log_probs.safetensors")
-                write_json(folder / "cost.json", {"seconds": seconds})
-        return _read_predictions(self.store.path(key))
-
-    def stacked(self, parts: Any, split: Split) -> Tensor:
-        return torch.stack([self(part, split) for part in parts])
 
 
 def reads_other_tokens(plan: Source, task: Task) -> bool:
@@ -256,108 +244,73 @@ def prepare_member(setting: Setting, plan: Source, base: Source | None) -> None:
 
 def build_variant(setting: Setting, plan: VariantPlan) -> None:
     """Build a variant and predict with it; a method that does not apply leaves its reason."""
-    store, device = Store(setting.store), torch.device(setting.device)
+    store, method = Store(setting.store), registry.get(plan.method)
     task = task_of(setting, plan.pool.groups)
-    pool = _members(setting, plan)
     cached = CachedPredictions(store, setting.device)
-    method = registry.get(plan.method)
-    if method.family == "weights":
-        pool = with_same_ties(pool)
     if not store.has(plan.build_key):
-        ingredients = Ingredients(
-            pool, task.train, task.heldout, cached, plan.method_seed, method.needs, device
-        )
-        begin = time.perf_counter()
-        try:
-            combination = registry.build(method, ingredients, plan.parameters)
-            if not isinstance(combination, OutputCombination):  # one model, which is given the task's tokens
-                check_tokens([MemberPart(member) for member in pool.members], task.heldout)
-        except NotApplicable as reason:
-            with store.write(plan.build_key) as folder:
-                write_json(folder / "built.json", {"status": "not_applicable", "reason": str(reason)})
-            return
-        seconds = time.perf_counter() - begin
-        built = {"status": "ok", "build_seconds": seconds, "fit_seconds": seconds - cached.seconds}
-        with store.write(plan.build_key) as folder:
-            write_json(folder / "built.json", {**built, "details": finite_or_none(combination.details)})
-            combination.save(folder)
-    if setting.task.kind == "images":
-        _evaluate(setting, plan, load_built(setting, plan), cached)
-
-
-def _evaluate(setting: Setting, plan: VariantPlan, combination: Combination, cached: CachedPredictions) -> None:
-    """Score a variant on test and, where its pool was trained on views, on each of these as well."""
-    task, seen = task_of(setting), task_of(setting, plan.pool.groups)
-    assert isinstance(seen, ImageTask)
-    (on_test, seconds), (on_heldout, more) = (_run(combination, split, cached) for split in (task.test, task.heldout))
-    calibrated = scores.calibrated(on_test, task.test.labels, on_heldout, task.heldout.labels)
-    record = {"combine_seconds": seconds + more, **calibrated}
-    measures = {}
-    for view in seen.views:
-        rows, split = VIEWS[view].rows(task.test.labels), seen.seen(task.test, view)
-        if len(rows):  # --limit may leave none
-            examples = metrics.per_example(_run(combination, split, cached)[0].numpy(), split.labels.numpy())
-            right = np.full(len(task.test), np.nan)  # a view that leaves an image out says nothing of it
-            right[rows.numpy()] = examples["correct"]
-            measures[f"accuracy/{view}"] = right
-    _write_evaluation(setting, plan, combination, on_test.numpy(), record, measures)
-
-
-def _run(combination: Combination, split: Split, cached: CachedPredictions) -> tuple[Tensor, float]:
-    """Predictions [N, C], and the seconds that went into combining those of the members."""
-    if not isinstance(combination, OutputCombination):
-        return predict(combination.log_probs, split), 0.0
-    stacked = cached.stacked(combination.parts(), split)
-    begin = time.perf_counter()
-    return combination.combine(stacked), time.perf_counter() - begin
+        pool, device = _members(setting, plan), torch.device(setting.device)
+        if method.family == "weights":
+            pool = with_same_ties(pool)
+        ingredients = Ingredients(pool, task.train, task.heldout, cached, plan.method_seed, method.needs, device)
+        building.build(store, plan.build_key, method, ingredients, plan.parameters, cached)
+    if setting.task.kind == "images" and is_built(store, plan):
+        combination, scored = load_built(setting, plan), task_of(setting)
+        assert isinstance(scored, ImageTask)
+        assert isinstance(task, ImageTask)
+        found = evaluating.evaluate_on_images(combination, scored, task, cached)
+        _write_evaluation(setting, plan, combination, found)
 
 
 def evaluate_variants(setting: Setting, plans: tuple[VariantPlan, ...]) -> None:
-    """Score language models with lm-eval's tasks: all these variants in one pass over the models they share."""
+    """Score language models with lm-eval's tasks: all these variants in one pass over the models they share.
+
+    Where a pass fails, its halves are tried, so that what is wrong with one variant is nothing to the others. Those
+    that are left in the end are scored by themselves, each by its own job; this one fails with their names.
+    """
     store = Store(setting.store)
     todo = [plan for plan in plans if is_built(store, plan) and not store.has(plan.evaluation_key)]
     if not todo:
         return
-    shared: dict[str, MemberPart] = {}  # without it a member is in memory once for each rule that has it
-    combinations = [load_built(setting, plan, shared) for plan in todo]
     task = task_of(setting)
     assert isinstance(task, TextTask)
-    scored = evaluation.score_combinations(combinations, task)
-    failures = []
-    for plan, combination, answers in zip(todo, combinations, scored.answers, strict=True):
-        record = {"combine_seconds": scored.combine_seconds / len(todo), "pass": scored.record}
+    _ = task.questions  # what is wrong with these concerns all variants
+    left = _evaluate_together(setting, task, sorted(todo, key=lambda plan: plan.used))
+    if left:
+        raise RuntimeError("; ".join(f"{name}: {reason}" for name, reason in left.items()))
+
+
+def _evaluate_together(setting: Setting, task: TextTask, plans: list[VariantPlan]) -> dict[str, str]:
+    """Score variants in one pass, or in its halves; returns those that are left, each with the reason."""
+    shared: dict[str, MemberPart] = {}  # without it a member is in memory once for each rule that has it
+    try:
+        combinations = [load_built(setting, plan, shared) for plan in plans]
+        evaluations = evaluating.evaluate_on_text(combinations, task)
+    except Exception as error:
+        if len(plans) == 1:
+            raise
+        reason = f"{type(error).__name__}: {error}"
+        halves = plans[: len(plans) // 2], plans[len(plans) // 2 :]
+        left: dict[str, str] = {}
+        for half in halves:
+            left |= {half[0].name: reason} if len(half) == 1 else _evaluate_together(setting, task, half)
+        return left
+    left = {}
+    for plan, combination, found in zip(plans, combinations, evaluations, strict=True):
         try:
-            _write_evaluation(setting, plan, combination, answers.log_probs, record, evaluation.measures(answers))
-        except scores.NonFinite as error:  # the others of the pass keep their scores
-            failures.append(f"{plan.name}: {error}")
-    if failures:
-        raise scores.NonFinite("; ".join(failures))
+            _write_evaluation(setting, plan, combination, found)
+        except Exception as error:
+            if len(plans) == 1:
+                raise
+            left[plan.name] = f"{type(error).__name__}: {error}"
+    return left
 
 
 def _write_evaluation(
-    setting: Setting,
-    plan: VariantPlan,
-    combination: Combination,
-    log_probs: np.ndarray,
-    record: dict[str, Any],
-    measures: Mapping[str, np.ndarray],
+    setting: Setting, plan: VariantPlan, combination: Combination, found: evaluating.Evaluation
 ) -> None:
-    """Scores of every document from log-probabilities [N, C], counted costs, and other measures of documents."""
-    task = task_of(setting)
-    examples = metrics.per_example(log_probs, documents_of(setting).labels.numpy())
-    scores.check_finite(examples)
-    counts: dict[str, float | None] = {
-        "params_stored": counters.parameters_stored(combination),
-        "params_active": counters.parameters_active(combination),
-    }
-    if not why_not_run(setting, plan):
-        few = task.test.inputs[: min(task.test.batch, 50)]
-        counts["flops_per_example"] = counters.flops_per_example(combination, few)
-    with Store(setting.store).write(plan.evaluation_key) as folder:
-        columns = {str(name): torch.tensor(examples[name].to_numpy()) for name in examples}
-        save_file(columns, folder / "examples.safetensors")
-        save_file({name: torch.tensor(values) for name, values in measures.items()}, folder / "measures.safetensors")
-        write_json(folder / "evaluation.json", {**record, **counts})
+    test, labels = task_of(setting).test, documents_of(setting).labels
+    few = None if why_not_run(setting, plan) else test.inputs[: min(test.batch, 50)]
+    evaluating.write_evaluation(Store(setting.store), plan.evaluation_key, combination, found, labels, few)
 
 
 def built(store: Store, plan: VariantPlan) -> dict[str, Any] | None:
@@ -387,43 +340,61 @@ def measures_of(store: Store, plan: VariantPlan) -> dict[str, np.ndarray]:
     return {name: columns[name].numpy() for name in sorted(columns)}
 
 
-def score_variant(setting: Setting, plan: VariantPlan, reference: VariantPlan) -> None:
-    """Aggregates of one variant and seed, with intervals, paired with the reference's."""
+def score_variant(setting: Setting, plan: VariantPlan) -> None:
+    """Aggregates of one variant and seed, with intervals; it is evaluated first where no pass has done that."""
     store = Store(setting.store)
     if not is_built(store, plan):
         return
-    other = None if plan.build_key == reference.build_key else examples_of(store, reference)
+    if setting.task.kind == "text":
+        evaluate_variants(setting, (plan,))
     documents = documents_of(setting)
-    found = scores.score(examples_of(store, plan), documents.labels.numpy(), documents.classes, other)
+    found = scores.score(examples_of(store, plan), documents.labels.numpy(), documents.classes)
     found["measures"] = scores.score_measures([measures_of(store, plan)])
-    with store.write(plan.score_key(reference)) as folder:
+    with store.write(plan.score_key) as folder:
         write_json(folder / "score.json", found)
 
 
-def summary_key(plans: tuple[VariantPlan, ...], references: tuple[VariantPlan, ...]) -> Key:
+def compare_variant(setting: Setting, plan: VariantPlan, reference: VariantPlan) -> None:
+    """One variant and seed against the reference, paired by example."""
+    store = Store(setting.store)
+    if is_built(store, plan) and is_built(store, reference):
+        found = scores.compare(examples_of(store, plan), examples_of(store, reference))
+        with store.write(plan.comparison_key(reference)) as folder:
+            write_json(folder / "comparison.json", found)
+
+
+Plans = tuple[VariantPlan, ...]
+"""One variant on each seed."""
+
+
+def summary_key(plans: Plans) -> Key:
     """The key of a variant's summary over its seeds."""
-    return Key.of(
-        "summary",
-        code="harness.scores",
-        builds=[plan.build_key.digest for plan in plans],
-        references=[plan.build_key.digest for plan in references],
-        test=plans[0].data.scored,
-    )
+    return Key.of("summary", code="harness.scores", evaluations=[plan.evaluation_key.digest for plan in plans])
 
 
-def summarise_variant(
-    setting: Setting, plans: tuple[VariantPlan, ...], references: tuple[VariantPlan, ...]
-) -> None:
+def summarise_variant(setting: Setting, plans: Plans) -> None:
     """Means over the seeds, with intervals over seeds and examples."""
     store = Store(setting.store)
-    if not all(is_built(store, plan) for plan in plans):
-        return
-    is_reference = all(p.build_key == r.build_key for p, r in zip(plans, references, strict=True))
-    others = None if is_reference else [examples_of(store, plan) for plan in references]
-    found = scores.score_over_seeds([examples_of(store, plan) for plan in plans], others)
-    found["measures"] = scores.score_measures([measures_of(store, plan) for plan in plans])
-    with store.write(summary_key(plans, references)) as folder:
-        write_json(folder / "summary.json", found)
+    if all(is_built(store, plan) for plan in plans):
+        found = scores.score_over_seeds([examples_of(store, plan) for plan in plans])
+        found["measures"] = scores.score_measures([measures_of(store, plan) for plan in plans])
+        with store.write(summary_key(plans)) as folder:
+            write_json(folder / "summary.json", found)
+
+
+def comparison_key(plans: Plans, references: Plans) -> Key:
+    """The key of a variant's comparison with the reference over the seeds."""
+    evaluations = [[plan.evaluation_key.digest for plan in each] for each in (plans, references)]
+    return Key.of("comparison", code="harness.scores", evaluations=evaluations)
+
+
+def compare_over_seeds(setting: Setting, plans: Plans, references: Plans) -> None:
+    """A variant against the reference, paired by seed and example."""
+    store = Store(setting.store)
+    if all(is_built(store, plan) for plan in (*plans, *references)):
+        tables = [[examples_of(store, plan) for plan in each] for each in (plans, references)]
+        with store.write(comparison_key(plans, references)) as folder:
+            write_json(folder / "comparison.json", scores.compare_over_seeds(*tables))
 
 
 def load_built(setting: Setting, plan: VariantPlan, shared: dict[str, MemberPart] | None = None) -> Combination:
@@ -453,34 +424,29 @@ class StudyPlan:
     sizes: tuple[int, ...]
     at_most: int
     data: Data
+    device: str
 
     def key(self) -> Key:
         return Key.of(
             "study",
-            code="harness.correlate",
+            code=("harness.correlate", *predictions.MAKERS),
             members=member_digests(self.pool),
             rule=self.rule,
             sizes=self.sizes,
             at_most=self.at_most,
             splits=[self.data.train, self.data.test],
+            batch=self.data.batch,
+            device=self.device,
         )
 
 
 def study_pool(setting: Setting, plan: StudyPlan) -> None:
-    """Score every subset of a pool as an ensemble and as an average."""
+    """Score every subset of a pool as an ensemble and as an average; it is about all of the pool's members."""
     store = Store(setting.store)
     task = task_of(setting)
-    members = _pool(setting, plan.pool).members
-    parts = [MemberPart(member) for member in members]
+    members = _pool(setting, plan.pool, with_base=False).members
     subsets = correlate.choose_subsets(len(members), plan.sizes, plan.at_most)
-    record: dict[str, Any] = {"status": "ok"}
-    try:
-        check_tokens(parts, task.test)
-        stacked = CachedPredictions(store, setting.device).stacked(parts, task.test)
-        begin = time.perf_counter()
-        table = correlate.ensembles_and_averages(members, stacked, task.train, task.test, subsets, plan.rule)
-        record |= {"seconds": time.perf_counter() - begin, "rows": table.to_dict("list")}
-    except NotApplicable as reason:
-        record = {"status": "not_applicable", "reason": str(reason)}
+    cached = CachedPredictions(store, setting.device)
+    record = correlate.study(members, cached, task.train, task.test, subsets, plan.rule)
     with store.write(plan.key()) as folder:
         write_json(folder / "study.json", record)

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from functools import partial
 from typing import Any, Literal
 
 import torch
 
-from harness.combinations import OutputCombination
 from harness.cost import energy, latency, memory
 from harness.cost.meters import Reading
-from harness.cost.parallel import AtOnce, can_run_at_once
 from harness.jobs import Setting, VariantPlan, is_built, load_built, machine, task_of, why_not_run
 from harness.store import Key, Store, read_json, write_json
-from harness.types import Combination
 
 Cost = Literal["memory", "latency", "energy"]
 """What is measured, in this order: a process has a peak of memory to tell of only as long as it is fresh."""
@@ -37,19 +33,14 @@ def measure_variant(setting: Setting, plan: VariantPlan, reference: VariantPlan,
     store = Store(setting.store)
     if not is_built(store, plan):
         return
-    reason = why_not_run(setting, plan) or why_not_run(setting, reference)
     problems: list[str] = []
     for cost in costs:
         if store.has(key(cost, plan, reference)):
             continue
-        if reason:
-            record: dict[str, Any] = {} if cost == "latency" else {f"{cost}_source": f"unavailable: {reason}"}
-        elif cost == "memory":
-            record = _memory(setting, plan)
-        elif cost == "latency":
-            record = _latency(setting, plan, reference)
-        else:
-            record = _energy(setting, plan)
+        if cost == "latency" and not is_built(store, reference):
+            problems.append(f"times are taken in turn with {reference.name}, which has no result")
+            continue
+        record = _measured(setting, cost, plan, reference)
         if GIVEN.get(cost, "") in record and record[GIVEN[cost]] is None:
             problems.append(record[f"{cost}_source"])
             continue
@@ -59,63 +50,19 @@ def measure_variant(setting: Setting, plan: VariantPlan, reference: VariantPlan,
         raise RuntimeError("; ".join(problems))
 
 
-def _memory(setting: Setting, plan: VariantPlan) -> dict[str, Any]:
-    """Peak memory while this process loads the variant and runs a full batch."""
-    test = task_of(setting).test
-    batch = test.inputs[: test.batch]
-
-    def work() -> None:
-        combination = load_built(setting, plan)
-        with torch.inference_mode():
-            combination.log_probs(batch)
-
-    found = memory.peak_memory(work, torch.device(setting.device), warm_up=work)
-    return {
-        "peak_memory_bytes": found.peak_bytes,
-        "working_memory_bytes": found.working_bytes,
-        "memory_source": found.source,
-    }
-
-
-def _latency(setting: Setting, plan: VariantPlan, reference: VariantPlan) -> dict[str, Any]:
-    """Times beside the reference, of one example alone and of a full batch."""
+def _measured(setting: Setting, cost: Cost, plan: VariantPlan, reference: VariantPlan) -> dict[str, Any]:
+    """One cost: the columns of ``variants.csv``, or why there are none."""
+    if reason := why_not_run(setting, plan):
+        return {} if cost == "latency" else {f"{cost}_source": f"unavailable: {reason}"}
     device, test = torch.device(setting.device), task_of(setting).test
-    batch = test.inputs[: test.batch]
-    measure = partial(
-        latency.measure, partial(load_built, setting, plan), partial(load_built, setting, reference), device=device
-    )
-    alone = measure(test.inputs[:1], seconds=0.15)
-    full = measure(batch, seconds=0.25) if len(batch) > 1 else alone
-    at_once: dict[str, Any] = {}
-    if can_run_at_once(load_built(setting, plan), device):
-        measure = partial(
-            latency.measure, partial(_load_at_once, setting, plan), partial(load_built, setting, plan), device=device
-        )
-        at_once["latency_parallel_ms_p50"] = measure(test.inputs[:1], seconds=0.15).p50_ms
-        at_once["throughput_parallel_per_s"] = len(batch) / measure(batch, seconds=0.25).p50_ms * 1000
-    return {
-        **at_once,
-        "latency_ms_p50": alone.p50_ms,
-        "latency_ms_p95": alone.p95_ms,
-        "latency_ratio_p50": alone.ratio,
-        "latency_ratio_low": alone.ratio_low,
-        "latency_ratio_high": alone.ratio_high,
-        "throughput_per_s": len(batch) / full.p50_ms * 1000,
-        "throughput_ratio": full.ratio,
-        "throughput_ratio_low": full.ratio_low,
-        "throughput_ratio_high": full.ratio_high,
-        "rounds": alone.rounds,
-        "clock": alone.clock,
-        "batch": len(batch),
-        "measured": datetime.now(UTC).isoformat(timespec="seconds"),
-        **latency.conditions(device),
-    }
-
-
-def _load_at_once(setting: Setting, plan: VariantPlan) -> Combination:
-    ensemble = load_built(setting, plan)
-    assert isinstance(ensemble, OutputCombination)
-    return AtOnce(ensemble, torch.device(setting.device))
+    load = partial(load_built, setting, plan)
+    if cost == "memory":
+        return memory.measure(load, test, device)
+    if cost == "energy":
+        return energy.measure(load, test, device, _idle(setting))
+    if why_not_run(setting, reference):
+        return {}
+    return latency.measure_beside(load, partial(load_built, setting, reference), test, device)
 
 
 def why_no_energy(setting: Setting) -> str | None:
@@ -151,29 +98,10 @@ def measure_process(setting: Setting) -> None:
         write_json(folder / "process.json", {"bytes": taken})
 
 
-def _energy(setting: Setting, plan: VariantPlan) -> dict[str, Any]:
-    """Energy of one example in full batches, over a window of some seconds, and how busy the device was."""
-    store, device = Store(setting.store), torch.device(setting.device)
-    idle = Reading(None, "W", "unavailable", "see the job 'idle power'")
-    if store.has(idle_key(setting)):
-        known = read_json(store.path(idle_key(setting)) / "idle.json")
-        idle = Reading(known["watts"], "W", known["source"], known["note"])
-    combination, test = load_built(setting, plan), task_of(setting).test
-    batch = test.inputs[: test.batch]
-
-    def work() -> None:
-        with torch.inference_mode():
-            combination.log_probs(batch)
-            if device.type == "cuda":
-                torch.cuda.synchronize(device)
-
-    busy = energy.utilisation_meter_for(device)
-    if busy:
-        busy.start()
-    found = energy.per_example(energy.meter_for(device), idle, work, len(batch))
-    return {
-        "energy_j_per_example": found.gross,
-        "energy_net_j_per_example": found.net,
-        "gpu_utilisation": busy.stop().value if busy else None,
-        "energy_source": found.source,
-    }
+def _idle(setting: Setting) -> Reading:
+    """The power of the idle device, as far as it is known."""
+    store = Store(setting.store)
+    if not store.has(idle_key(setting)):
+        return Reading(None, "W", "unavailable", "see the job 'idle power'")
+    known = read_json(store.path(idle_key(setting)) / "idle.json")
+    return Reading(known["watts"], "W", known["source"], known["note"])

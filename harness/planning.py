@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -13,6 +13,7 @@ from harness import jobs, measuring, registry
 from harness.cost.energy import WINDOW_SECONDS
 from harness.engine import Job
 from harness.errors import BadInput
+from harness.evaluate.predictions import predictions_key
 from harness.jobs import Data, Setting, StudyPlan, VariantPlan
 from harness.measuring import Cost
 from harness.models.architectures import TRAINABLE, check_options
@@ -116,7 +117,7 @@ def make_plan(suite: Suite, options: Options) -> Plan:
     if (study := suite.file.correlate) and options.only is None:
         sizes, plain = tuple(study.subsets.sizes), Data.of(task)
         studies = [
-            StudyPlan(pools[seed][name], seed, study.rule, sizes, study.subsets.at_most, plain)
+            StudyPlan(pools[seed][name], seed, study.rule, sizes, study.subsets.at_most, plain, device)
             for seed in seeds
             for name in study.pools
         ]
@@ -209,7 +210,7 @@ def _jobs(plan: Plan) -> Iterator[PlannedJob]:
                 yield from _training_jobs(plan, pool, seed, trainings)
     for study in plan.studies:
         name = f"seed {study.seed}: study of {study.pool.name}"
-        needs = _needs(study.pool, trainings)
+        needs = _needs(study.pool.members, trainings)
         arguments = {"setting": setting, "plan": study}
         yield PlannedJob(Job(name, jobs.study_pool, arguments, needs, cost=10), (study.key(),), "study")
     passes: dict[tuple[int, str], str] = {}
@@ -227,36 +228,57 @@ def _jobs(plan: Plan) -> Iterator[PlannedJob]:
         reference = plan.reference(seed)
         for name, variant in plan.variants[seed].items():
             place = f"seed {seed}: "
-            needs = _needs(variant.pool, trainings)
+            needs = _needs(variant.sources, trainings)
             arguments = {"setting": setting, "plan": variant}
             seconds = _expected_seconds(plan, variant)
             evaluated = (variant.evaluation_key,) if images else ()
             keys = _unless_inapplicable(plan, variant, (variant.build_key, *evaluated))
-            built = f"{place}build {name}"
+            built, scored = f"{place}build {name}", f"{place}score {name}"
             yield PlannedJob(Job(built, jobs.build_variant, arguments, needs, cost=seconds), keys, "build")
-            against = {**arguments, "reference": reference}
-            after = (built, f"{place}build {reference.name}")
-            passed = () if images else (passes[seed, name], passes[seed, reference.name])
-            keys = _unless_inapplicable(plan, variant, (variant.score_key(reference),))
-            job = Job(f"{place}score {name}", jobs.score_variant, against, (*after, *passed), cost=0.1)
+            keys = _unless_inapplicable(plan, variant, (variant.score_key,))
+            passed = () if images else (passes[seed, name],)
+            job = Job(scored, jobs.score_variant, arguments, (built,), passed, cost=0.1)
             yield PlannedJob(job, keys, "score")
+            against = {**arguments, "reference": reference}
+            if not _is_same(variant, reference):
+                keys = _unless_any_inapplicable(plan, (reference, variant), (variant.comparison_key(reference),))
+                needs = (scored, f"{place}score {reference.name}")
+                job = Job(f"{place}compare {name}", jobs.compare_variant, against, needs, cost=0.1)
+                yield PlannedJob(job, keys, "score")
             if seed == plan.seeds[0] and costs:
-                keys = _unless_inapplicable(plan, variant, tuple(measuring.key(c, variant, reference) for c in costs))
-                arguments = {**against, "costs": costs}
-                needs = (*after, *idle)
+                keys = tuple(
+                    key
+                    for cost in costs
+                    for key in _unless_inapplicable(
+                        plan, reference if cost == "latency" else variant, (measuring.key(cost, variant, reference),)
+                    )
+                )
+                keys = _unless_inapplicable(plan, variant, keys)
                 seconds = sum(SECONDS_PER_COST[cost] for cost in costs)
-                job = Job(f"{place}measure {name}", measuring.measure_variant, arguments, needs, "alone", seconds)
+                arguments = {**against, "costs": costs}
+                after = (f"{place}build {reference.name}", *idle)
+                measured = f"{place}measure {name}"
+                job = Job(measured, measuring.measure_variant, arguments, (built,), after, "alone", seconds)
                 yield PlannedJob(job, keys, "measure")
     references = tuple(plan.reference(seed) for seed in plan.seeds)
     for name in plan.variants[plan.seeds[0]]:
         plans = tuple(plan.variants[seed][name] for seed in plan.seeds)
-        scored = tuple(f"seed {seed}: score {name}" for seed in plan.seeds)
-        keys = (jobs.summary_key(plans, references),)
-        for variant in plans:
-            keys = _unless_inapplicable(plan, variant, keys)
-        arguments = {"setting": setting, "plans": plans, "references": references}
-        job = Job(f"summary of {name}", jobs.summarise_variant, arguments, scored, cost=0.2)
+        scored_each = tuple(f"seed {seed}: score {name}" for seed in plan.seeds)
+        keys = _unless_any_inapplicable(plan, plans, (jobs.summary_key(plans),))
+        job = Job(f"summary of {name}", jobs.summarise_variant, {"setting": setting, "plans": plans}, scored_each,
+                  cost=0.2)  # fmt: skip
         yield PlannedJob(job, keys, "score")
+        if not all(map(_is_same, plans, references)):
+            keys = _unless_any_inapplicable(plan, (*plans, *references), (jobs.comparison_key(plans, references),))
+            needs = (*scored_each, *(f"seed {each.seed}: score {each.name}" for each in references))
+            arguments = {"setting": setting, "plans": plans, "references": references}
+            job = Job(f"comparison of {name}", jobs.compare_over_seeds, arguments, needs, cost=0.2)
+            yield PlannedJob(job, keys, "score")
+
+
+def _is_same(variant: VariantPlan, reference: VariantPlan) -> bool:
+    """Whether a variant is the reference, under whatever name: there is nothing to compare."""
+    return variant.build_key == reference.build_key
 
 
 def _costs(plan: Plan) -> tuple[Cost, ...]:
@@ -270,7 +292,7 @@ def _costs(plan: Plan) -> tuple[Cost, ...]:
 def _pass_jobs(plan: Plan, passes: dict[tuple[int, str], str]) -> Iterator[PlannedJob]:
     """Scoring language models: one pass over a pool's members for all output rules, one for each other variant.
 
-    ``passes`` is filled with the job that scores each variant.
+    ``passes`` is filled with the job that scores each variant. One that fails there is scored by its own job.
     """
     for seed in plan.seeds:
         groups: dict[str, list[VariantPlan]] = {}
@@ -280,10 +302,11 @@ def _pass_jobs(plan: Plan, passes: dict[tuple[int, str], str]) -> Iterator[Plann
         for what, variants in groups.items():
             job = f"seed {seed}: score {what} with lm-eval"
             keys = [key for v in variants for key in _unless_inapplicable(plan, v, (v.evaluation_key,))]
-            needs = tuple(f"seed {seed}: build {variant.name}" for variant in variants)
+            after = tuple(f"seed {seed}: build {variant.name}" for variant in variants)
             arguments = {"setting": plan.setting, "plans": tuple(variants)}
             cost = 8.0 * len(variants[0].digests) if len(variants) > 1 else 8.0
-            yield PlannedJob(Job(job, jobs.evaluate_variants, arguments, needs, cost=cost), tuple(keys), "lm-eval")
+            planned = Job(job, jobs.evaluate_variants, arguments, after=after, cost=cost)
+            yield PlannedJob(planned, tuple(keys), "lm-eval")
             passes |= {(seed, variant.name): job for variant in variants}
 
 
@@ -295,23 +318,19 @@ def _training_jobs(plan: Plan, pool: PoolPlan, seed: int, trainings: dict[str, s
         folder = isinstance(training, FolderPlan)
         name = f"seed {seed}: {'read' if folder else 'train'} {pool.name}/{training.name}"
         trainings[identity] = name
-        base = pool.base if training.start else None
-        needs = (trainings[base.digests[-1]],) if base else ()
+        base = pool.base if training.start and not folder else None
+        needs = _needs((base,) if base else (), trainings)
         cost = 2.0 if isinstance(training, FolderPlan) else _training_seconds(plan, training) + 0.5
         arguments = {"setting": plan.setting, "plan": training, "base": base}
-        splits = () if jobs.reads_other_tokens(training, plan.task) else (
-            plan.task.heldout.digest,
-            plan.task.test.digest,
-        )
-        keys = [jobs.predictions_key(d, s, plan.setting.device) for d in training.digests for s in splits]
+        splits = () if jobs.reads_other_tokens(training, plan.task) else (plan.task.heldout, plan.task.test)
+        keys = [predictions_key(d, s, plan.setting.device) for d in training.digests for s in splits]
         keys.append(examined_key(training))
         if isinstance(training, TrainingPlan):
             keys.append(training.key())
         yield PlannedJob(Job(name, jobs.prepare_member, arguments, needs, cost=cost), tuple(keys), "train")
 
 
-def _needs(pool: PoolPlan, trainings: Mapping[str, str]) -> tuple[str, ...]:
-    sources: tuple[Source, ...] = (*((pool.base,) if pool.base else ()), *pool.members)
+def _needs(sources: Iterable[Source], trainings: Mapping[str, str]) -> tuple[str, ...]:
     return tuple(trainings[source.digests[-1]] for source in sources)
 
 
@@ -333,3 +352,9 @@ def _unless_inapplicable(plan: Plan, variant: VariantPlan, keys: tuple[Key, ...]
     """Of a variant that is known not to apply, the reason is all there is."""
     record = jobs.built(plan.store, variant)
     return (variant.build_key,) if record and record["status"] != "ok" else keys
+
+
+def _unless_any_inapplicable(plan: Plan, variants: Iterable[VariantPlan], keys: tuple[Key, ...]) -> tuple[Key, ...]:
+    for variant in variants:
+        keys = _unless_inapplicable(plan, variant, keys)
+    return keys

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import pkgutil
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, get_args, get_type_hints
@@ -17,6 +17,8 @@ from harness.types import Combination, Family, Ingredients, Need
 
 Law = Callable[[Mapping[str, Any]], bool]
 """Whether a law holds for these (full) parameters."""
+Uses = Callable[[Mapping[str, Any]], Sequence[int] | None]
+"""The positions of the members that these (full) parameters name, where no other is touched; None: all of them."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,7 @@ class Method:
     small: tuple[Mapping[str, Any], ...]
     """Parameter sets that the contract tests run; together they reach every branch, and are quick."""
     module: str
+    uses: Uses
 
     def validate(self, given: Mapping[str, Any], place: str | None = None) -> dict[str, Any]:
         """The full set of parameters, defaults filled in; ``BadInput`` names the parameter that is wrong."""
@@ -106,6 +109,7 @@ def method(
     order_sensitive: bool | Law = False,
     identical_members_unchanged: bool | Law = False,
     small: tuple[Mapping[str, Any], ...] = ({},),
+    uses: Uses = lambda parameters: None,
 ) -> Callable[[Callable[..., Combination]], Callable[..., Combination]]:
     """Register ``function(ingredients, **parameters) -> Combination``; its signature holds parameters and defaults.
 
@@ -129,6 +133,7 @@ def method(
             identical_members_unchanged=_law(identical_members_unchanged),
             small=small,
             module=function.__module__,
+            uses=uses,
         )
         return function
 

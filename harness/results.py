@@ -22,6 +22,9 @@ BASELINES = "baselines"
 ALL_SEEDS = "all"
 """The value of ``seed`` in the row that summarises all seeds of a variant."""
 
+NO_REFERENCE = "no_reference"
+"""The verdict of a variant that has scores while the reference has none."""
+
 VARIANT_COLUMNS: dict[str, str] = {
     "variant": "name: pool:method/parameter=value,... with what differs from the defaults",
     "family": "single, output, weights, trained or staged",
@@ -31,7 +34,7 @@ VARIANT_COLUMNS: dict[str, str] = {
     "members": "how many members of the pool it was given",
     "seed": "one row for each seed, and one 'all'",
     "status": "ok, not_applicable or failed",
-    "reason": "why it is not ok",
+    "reason": "why it is not ok, or not compared with the reference",
     "n": "test examples",
     "accuracy": "share of test examples that are right",
     "accuracy_low": "95 % interval (one seed: Wilson; all: of a mean over seeds and examples)",
@@ -58,7 +61,7 @@ VARIANT_COLUMNS: dict[str, str] = {
     "diff_low": "95 % interval, of one seed by paired bootstrap, of several as that of a mean over seeds and examples",
     "diff_high": "",
     "mcnemar_p": "exact McNemar test of equal accuracy, two-sided",
-    "verdict": "better, worse, unclear, reference; or the status where it is not ok",
+    "verdict": "better, worse, unclear, reference; no_reference where that has none; the status where it is not ok",
     "params_stored": "parameters of all different models it holds",
     "params_active": "parameters that one example meets, over all model calls",
     "flops_per_example": "matrix products and convolutions, 1 multiply-add = 2",
@@ -150,7 +153,7 @@ RUN_FIELDS = {
     "schema_version": "of this folder",
     "suite": "{name, question, path, digest, yaml}: the suite as it was read",
     "run_id": "the folder's name",
-    "status": "complete, or incomplete where a variant failed",
+    "status": "complete, or incomplete where a variant failed or the reference has no result",
     "started": "UTC, ISO 8601",
     "wall_seconds": "of the whole command, the report excluded",
     "git_commit": "of the code, with + where files differed; null outside a checkout",
@@ -274,6 +277,34 @@ def read_run(folder: Path) -> Run:
         if not (folder / name).is_file():
             raise BadInput(f"{name} is missing", place=str(folder), hint="run the suite again")
     return Run(folder, record)
+
+
+def has_answer(run: Run) -> bool:
+    """Whether the reference has a result, and so there is something that every other variant is compared with."""
+    return _status_of_reference(run) == "ok"
+
+
+def what_failed(run: Run) -> list[str]:
+    """A line that counts the variants that failed, and one where the run has no answer; none where all is well."""
+    rows = run.variants[run.variants["seed"] == ALL_SEEDS]
+    broken = rows[rows["status"] == "failed"]
+    lines = []
+    if len(broken):
+        first = broken.iloc[0]
+        which = f"the first is {first['variant']}: {first['reason']}"
+        lines.append(f"{len(broken)} of {len(rows)} variants failed; {which}")
+    if not has_answer(run):
+        name, status = run.record["reference"]["variant"], _status_of_reference(run)
+        words = "does not apply" if status == "not_applicable" else "failed"
+        scored = int((rows["status"] == "ok").sum())
+        lines.append(f"no answer: the reference {name} {words}; {scored} of {len(rows)} variants have scores")
+    return lines
+
+
+def _status_of_reference(run: Run) -> str:
+    rows = run.variants[run.variants["seed"] == ALL_SEEDS]
+    found = rows.loc[rows["variant"] == run.record["reference"]["variant"], "status"]
+    return str(found.iloc[0]) if len(found) else "failed"
 
 
 def data_difference(record: Mapping[str, Any], other: Mapping[str, Any]) -> str | None:

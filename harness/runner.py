@@ -55,9 +55,9 @@ def run(plan: Plan, progress: Progress) -> Path:
             progress.end()
         plan.jobs = planned_jobs(plan)  # what turned out not to apply leaves its reason and nothing else
         for planned in plan.missing():
-            if not outcomes[planned.job.name].error:
-                why = "it left nothing: a meter failed, or the code was changed meanwhile; run again"
-                outcomes[planned.job.name].error = why
+            outcome = outcomes.setdefault(planned.job.name, Outcome())
+            if not outcome.error:
+                outcome.error = "it left nothing: a meter failed, or the code was changed meanwhile; run again"
         for name, outcome in outcomes.items():
             if outcome.error:
                 event = {"event": "error", "job": name, "error": outcome.error, "trace": outcome.trace}

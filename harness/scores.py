@@ -13,25 +13,24 @@ from harness.combining import temper
 from harness.evaluate import metrics
 from harness.fitting import fit_temperature
 
+AGAINST_ITSELF = {"diff_vs_reference": 0.0, "diff_low": 0.0, "diff_high": 0.0, "verdict": "reference"}
+"""What the comparison of the reference says."""
+
 
 class NonFinite(ValueError):
     """A score that is no number: the variant failed."""
 
 
-def score(
-    examples: pd.DataFrame, labels: np.ndarray, classes: int, reference: pd.DataFrame | None
-) -> dict[str, Any]:
+def score(examples: pd.DataFrame, labels: np.ndarray, classes: int) -> dict[str, Any]:
     """Aggregates of one variant on one seed.
 
     Args:
         examples: the variant's table of ``metrics.per_example``.
         labels: [N] the truth.
         classes: how many there are.
-        reference: the reference's table on the same examples; None for the reference itself.
 
     Returns:
-        The columns ``n`` .. ``verdict`` of ``results.VARIANT_COLUMNS`` but for the calibrated ones.
-
+        The columns ``n`` .. ``macro_f1`` of ``results.VARIANT_COLUMNS``.
     """
     count = len(examples)
     draws = stats.resample_counts(count)
@@ -44,13 +43,19 @@ def score(
     found["adaptive_ece"] = metrics.adaptive_calibration_error(confidence, correct)
     found["aurc"] = metrics.area_under_risk_coverage(confidence, correct)
     found["macro_f1"] = metrics.macro_f1(examples["prediction"].to_numpy(), labels, classes)
-    if reference is None:
-        return found | {"diff_vs_reference": 0.0, "diff_low": 0.0, "diff_high": 0.0, "verdict": "reference"}
-    other = reference["correct"].to_numpy()
-    difference = stats.paired_difference(correct, other, draws)
+    return found
+
+
+def compare(examples: pd.DataFrame, reference: pd.DataFrame) -> dict[str, Any]:
+    """One variant against the reference on one seed, both as tables of the same examples.
+
+    Returns:
+        The columns ``diff_vs_reference`` .. ``verdict`` of ``results.VARIANT_COLUMNS``.
+    """
+    correct, other = examples["correct"].to_numpy(), reference["correct"].to_numpy()
+    difference = stats.paired_difference(correct, other, stats.resample_counts(len(examples)))
     p = stats.mcnemar_exact(correct, other)
-    found |= {"diff_vs_reference": difference.value, "diff_low": difference.low, "diff_high": difference.high}
-    return found | {"mcnemar_p": p, "verdict": stats.verdict(difference, p)}
+    return _difference(difference) | {"mcnemar_p": p, "verdict": stats.verdict(difference, p)}
 
 
 def calibrated(
@@ -63,23 +68,30 @@ def calibrated(
     return {"temperature": temperature, "nll_calibrated": float(examples["nll"].mean()), "ece_calibrated": ece}
 
 
-def score_over_seeds(examples: list[pd.DataFrame], references: list[pd.DataFrame] | None) -> dict[str, Any]:
+def score_over_seeds(examples: list[pd.DataFrame]) -> dict[str, Any]:
     """Means over the seeds, with intervals over both seeds and examples; one table for each seed."""
-    count = len(examples[0])
-    found: dict[str, Any] = {"n": count}
-
-    def stacked(tables: list[pd.DataFrame], column: str) -> np.ndarray:
-        return np.stack([table[column].to_numpy(np.float64) for table in tables])
-
-    _put(found, "accuracy", stats.proportion_over_seeds(stacked(examples, "correct")))
+    found: dict[str, Any] = {"n": len(examples[0])}
+    _put(found, "accuracy", stats.proportion_over_seeds(_stacked(examples, "correct")))
     for column, most in (("nll", np.inf), ("brier", 2.0)):
-        _put(found, column, stats.over_seeds(stacked(examples, column)).within(0.0, most))
-    _put(found, "ece", stats.ece_over_seeds(stacked(examples, "confidence"), stacked(examples, "correct")))
-    if references is None:
-        return found | {"diff_vs_reference": 0.0, "diff_low": 0.0, "diff_high": 0.0, "verdict": "reference"}
-    difference = stats.over_seeds(stacked(examples, "correct") - stacked(references, "correct")).within(-1.0, 1.0)
-    found |= {"diff_vs_reference": difference.value, "diff_low": difference.low, "diff_high": difference.high}
-    return found | {"verdict": stats.verdict(difference, None)}
+        _put(found, column, stats.over_seeds(_stacked(examples, column)).within(0.0, most))
+    _put(found, "ece", stats.ece_over_seeds(_stacked(examples, "confidence"), _stacked(examples, "correct")))
+    return found
+
+
+def compare_over_seeds(examples: list[pd.DataFrame], references: list[pd.DataFrame]) -> dict[str, Any]:
+    """A variant against the reference over the seeds: as ``compare``, without a test of its own."""
+    both = _stacked(examples, "correct"), _stacked(references, "correct")
+    difference = stats.over_seeds(both[0] - both[1]).within(-1.0, 1.0)
+    return _difference(difference) | {"verdict": stats.verdict(difference, None)}
+
+
+def _stacked(tables: list[pd.DataFrame], column: str) -> np.ndarray:
+    """A column's values [seeds, examples]."""
+    return np.stack([table[column].to_numpy(np.float64) for table in tables])
+
+
+def _difference(found: stats.Interval) -> dict[str, Any]:
+    return {"diff_vs_reference": found.value, "diff_low": found.low, "diff_high": found.high}
 
 
 def score_measures(seeds: list[dict[str, np.ndarray]]) -> dict[str, dict[str, float]]:

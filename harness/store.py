@@ -11,11 +11,13 @@ import importlib.util
 import json
 import os
 import shutil
+import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -36,41 +38,65 @@ def file_digest(path: Path) -> str:
 
 @cache
 def code_version(module: str) -> str:
-    """Digest of a module's source and of every harness module that it imports, directly or not.
+    """Digest of what a module's code does, with every harness module that it imports, directly or not.
 
-    So a change to one method's file makes that method's artefacts anew and leaves all others alone.
+    So a change to one method's file makes that method's artefacts anew and leaves all others alone. Libraries count by
+    their version: another torch may give other numbers. Comments and docstrings do not count.
     """
     sources: dict[str, str] = {}
+    libraries: set[str] = set()
     waiting = [module]
     while waiting:
         name = waiting.pop()
         if name in sources or (facts := _module_facts(name)) is None:
             continue
-        sources[name], imports = facts
+        sources[name], imports, used = facts
         waiting.extend(imports)
-    return digest(sources)
+        libraries.update(used)
+    return digest([sources, {package: _library_version(package) for package in libraries}])
 
 
 @cache
-def _module_facts(name: str) -> tuple[str, tuple[str, ...]] | None:
-    """The digest of a module's source, and the harness names it imports; None for a name that is no module."""
+def _module_facts(name: str) -> tuple[str, tuple[str, ...], tuple[str, ...]] | None:
+    """The digest of what a module does, the harness names and the libraries it imports; None where it is no module."""
     try:
         spec = importlib.util.find_spec(name)
     except ModuleNotFoundError:  # "from harness.store import Key": Key is not a module
         return None
     if spec is None or spec.origin is None:
         return None
-    text = Path(spec.origin).read_text(encoding="utf-8")
-    return hashlib.sha256(text.encode()).hexdigest(), tuple(_imports(ast.parse(text)))
+    tree = ast.parse(Path(spec.origin).read_text(encoding="utf-8"))
+    packages = {name: name.split(".")[0] for name in _imports(tree)}
+    ours = tuple(name for name, package in packages.items() if package == "harness")
+    libraries = sorted(set(packages.values()) - {"harness"} - sys.stdlib_module_names)
+    return hashlib.sha256(ast.dump(_WithoutWords().visit(tree)).encode()).hexdigest(), ours, tuple(libraries)
+
+
+class _WithoutWords(ast.NodeTransformer):
+    """Takes out the statements that are only a string: docstrings, of attributes too."""
+
+    def visit_Expr(self, node: ast.Expr) -> ast.Expr | None:
+        return None if isinstance(node.value, ast.Constant) and isinstance(node.value.value, str) else node
 
 
 def _imports(tree: ast.Module) -> Iterator[str]:
     for node in ast.walk(tree):
-        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("harness"):
+        if isinstance(node, ast.ImportFrom) and node.module:
             yield node.module
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+            if node.module.startswith("harness"):
+                yield from (f"{node.module}.{alias.name}" for alias in node.names)
         elif isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names if alias.name.startswith("harness"))
+            yield from (alias.name for alias in node.names)
+
+
+@cache
+def _library_version(package: str) -> str | None:
+    """The version of the distribution that a package comes from; None where it is not installed."""
+    names = _distributions().get(package, [])
+    return ", ".join(sorted(f"{name} {metadata.version(name)}" for name in set(names))) or None
+
+
+_distributions = cache(metadata.packages_distributions)
 
 
 @dataclass(frozen=True)
@@ -81,9 +107,10 @@ class Key:
     inputs: str
 
     @classmethod
-    def of(cls, kind: str, *, code: str, **inputs: Any) -> Key:
-        """The key of an artefact of this kind made by module ``code`` from these JSON inputs."""
-        return cls(kind, json.dumps({"code": code_version(code), **inputs}, sort_keys=True, allow_nan=False))
+    def of(cls, kind: str, *, code: str | Sequence[str], **inputs: Any) -> Key:
+        """The key of an artefact of this kind made by the module ``code`` (or several) from these JSON inputs."""
+        version = code_version(code) if isinstance(code, str) else [code_version(module) for module in code]
+        return cls(kind, json.dumps({"code": version, **inputs}, sort_keys=True, allow_nan=False))
 
     @property
     def digest(self) -> str:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
 import pandas as pd
 
-from harness import capacity, correlate, environment, jobs, measuring, registry
+from harness import capacity, correlate, environment, jobs, measuring, registry, scores
 from harness.cost import latency
+from harness.evaluate.predictions import predictions_key
 from harness.jobs import VariantPlan
 from harness.models.recipes import PoolPlan, Source, notes_of, training_log
 from harness.planning import Plan
@@ -21,10 +22,12 @@ from harness.results import (
     EXAMPLE_COLUMNS,
     MEASURE_COLUMNS,
     METRICS,
+    NO_REFERENCE,
     SCHEMA_VERSION,
     VARIANT_COLUMNS,
 )
 from harness.store import Key, Store, read_json, write_json
+from harness.types import Status
 
 COUNTED = ("params_stored", "params_active", "flops_per_example")
 CALIBRATED = ("temperature", "nll_calibrated", "ece_calibrated")
@@ -84,21 +87,51 @@ class _Table:
             "members_train_seconds": sum(_seconds(t, self.store) for t in _trainings(plan)),
             "energy_source": f"unavailable: {self._why_no_energy(plan)}",
         }
+        status, reason = self._state(plan)
+        if status != "ok":
+            return row | {"status": status, "reason": reason, "verdict": status}
         built = jobs.built(self.store, plan)
-        if built and built["status"] == "not_applicable":
-            return row | {"status": "not_applicable", "reason": built["reason"], "verdict": "not_applicable"}
-        needed = [f"seed {plan.seed}: {what} {plan.name}" for what in ("build", "score")]
-        if broken := next((self.errors[name] for name in needed if name in self.errors), None):
-            return row | {"status": "failed", "reason": broken, "verdict": "failed"}
         assert built is not None
         self.details.setdefault(plan.name, {})[str(plan.seed)] = built["details"]
         evaluation = read_json(self.store.path(plan.evaluation_key) / "evaluation.json")
         reference = self.plan.reference(plan.seed)
         row |= {"status": "ok", "build_seconds": built["build_seconds"]}
         row |= {key: evaluation.get(key) for key in (*COUNTED, *CALIBRATED)}
-        row |= self._scores(plan.name, str(plan.seed), plan.score_key(reference), "score")
+        row |= self._scores(plan.name, str(plan.seed), plan.score_key, "score")
+        if plan.build_key == reference.build_key:
+            row |= scores.AGAINST_ITSELF
+        else:
+            row |= self._comparison(plan.comparison_key(reference), plan.name, [plan.seed])
         row |= self._measured(plan, reference, row["accuracy"], row["params_stored"])
         return row
+
+    def _comparison(self, key: Key, variant: str, seeds: Sequence[int]) -> dict[str, Any]:
+        """The comparison with the reference, or why there is none: the variant keeps its own scores."""
+        if self.store.has(key):
+            found: dict[str, Any] = read_json(self.store.path(key) / "comparison.json")
+            return found
+        names = [f"seed {seed}: compare {variant}" for seed in seeds] + [f"comparison of {variant}"]
+        failure = next((self.errors[name] for name in names if name in self.errors), "")
+        reasons = (self._why_no_reference(seed) for seed in seeds)
+        reason = next(filter(None, reasons), failure)
+        return {"verdict": NO_REFERENCE, "reason": f"not compared: {reason}"}
+
+    def _why_no_reference(self, seed: int) -> str | None:
+        """Why the reference has no scores on a seed, where it has none."""
+        reference = self.plan.reference(seed)
+        status, reason = self._state(reference)
+        place = f" on seed {seed}" if len(self.plan.seeds) > 1 else ""
+        words = {"not_applicable": "does not apply", "failed": "failed"}
+        return None if status == "ok" else f"the reference {reference.name} {words[status]}{place}: {reason}"
+
+    def _state(self, plan: VariantPlan) -> tuple[Status, str]:
+        """A variant's status on its seed, and the reason where it is not ok."""
+        built = jobs.built(self.store, plan)
+        if built and built["status"] == "not_applicable":
+            return "not_applicable", built["reason"]
+        needed = [f"seed {plan.seed}: {what} {plan.name}" for what in ("build", "score")]
+        broken = next((self.errors[name] for name in needed if name in self.errors), None)
+        return ("ok", "") if broken is None else ("failed", broken)
 
     def _scores(self, variant: str, seed: str, key: Key, name: str) -> dict[str, Any]:
         """The scores of a row; per-task measures are kept apart, but bits per byte over all tasks is a column."""
@@ -171,9 +204,13 @@ class _Table:
         summary |= {key: sum(row[key] for row in rows) / len(rows) for key in means if first[key] is not None}
         plans = tuple(self.plan.variants[seed][first["variant"]] for seed in self.plan.seeds)
         references = tuple(self.plan.reference(seed) for seed in self.plan.seeds)
-        summary.pop("mcnemar_p", None)
-        key = jobs.summary_key(plans, references)
-        return summary | self._scores(first["variant"], ALL_SEEDS, key, "summary")
+        for column in ("mcnemar_p", "reason", *scores.AGAINST_ITSELF):
+            summary.pop(column, None)
+        summary |= self._scores(first["variant"], ALL_SEEDS, jobs.summary_key(plans), "summary")
+        if all(plan.build_key == reference.build_key for plan, reference in zip(plans, references, strict=True)):
+            return summary | scores.AGAINST_ITSELF
+        key = jobs.comparison_key(plans, references)
+        return summary | self._comparison(key, first["variant"], self.plan.seeds)
 
     def examples(self) -> pd.DataFrame:
         """examples.parquet of every variant that is ok."""
@@ -296,7 +333,9 @@ def _record(
 ) -> dict[str, Any]:
     """run.json."""
     suite, task, documents = plan.suite, plan.task, jobs.documents_of(plan.setting)
-    states = [row["status"] for row in rows if row["seed"] == ALL_SEEDS]
+    summaries = [row for row in rows if row["seed"] == ALL_SEEDS]
+    states = [row["status"] for row in summaries]
+    reference = next(row["status"] for row in summaries if row["variant"] == suite.file.reference)
     if plan.options.limit is not None:
         trial = f"a trial run on the first {len(documents.ids)} test examples (--limit): never a verdict"
         warnings = [*warnings, trial]
@@ -316,7 +355,7 @@ def _record(
             "digest": suite.digest,
             "yaml": suite.text,
         },
-        "status": "incomplete" if "failed" in states else "complete",
+        "status": "complete" if "failed" not in states and reference == "ok" else "incomplete",
         "git_commit": environment.git_commit(),
         "machine": environment.machine(),
         "versions": environment.versions(),
@@ -415,7 +454,7 @@ def _shared_passes(plan: Plan, store: Store) -> dict[str, Any]:
     for seed in plan.seeds:
         for digest in jobs.member_digests(plan.pools[seed]["main"]):
             for split in (task.heldout, task.test):
-                key = jobs.predictions_key(digest, split.digest, device)
+                key = predictions_key(digest, split, device)
                 if store.has(key):
                     predict += read_json(store.path(key) / "cost.json")["seconds"]
         for name, variant in plan.variants[seed].items():

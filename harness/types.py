@@ -69,6 +69,11 @@ class Split:
     def __len__(self) -> int:
         return len(self.labels)
 
+    @property
+    def full_batch(self) -> Tensor:
+        """The first inputs [B, ...], as many as are run at once."""
+        return self.inputs[: self.batch]
+
 
 @dataclass(frozen=True, eq=False)
 class Member:

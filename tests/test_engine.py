@@ -88,6 +88,18 @@ def test_jobs_run_after_what_they_need_and_measurements_after_all_others(tmp_pat
     assert sorted(order[3:]) == ["alone 0", "alone 1"]
 
 
+def test_a_job_that_only_comes_after_others_runs_whatever_became_of_them(tmp_path):
+    path = tmp_path / "order"
+    outcomes, _ = run(
+        Job("last", note, {"path": path, "word": "last"}, after=("fails", "lost", "noted", "made by an earlier run")),
+        Job("lost", note, {"path": path, "word": "lost"}, needs=("fails",)),
+        Job("noted", note, {"path": path, "word": "noted"}),
+        Job("fails", fail, {}),
+    )
+    assert [name for name, outcome in outcomes.items() if outcome.error] == ["fails", "lost"]
+    assert path.read_text().split() == ["noted", "last"]
+
+
 def test_what_is_needed_and_was_not_asked_to_run_counts_as_there():
     outcomes, _ = run(Job("a", double, {"value": 1}, needs=("made by an earlier run",)))
     assert outcomes["a"].value == 2

@@ -101,6 +101,15 @@ def check_undeclared_inputs_are_untouched(method, parameters):
     assert torch.equal(on_test(built(method, parameters, pool, **hidden)), expected)
 
 
+def check_members_it_does_not_name_are_untouched(method, parameters):
+    pool = pool_for(method)
+    if (named := method.uses(method.validate(parameters))) is None:
+        return
+    expected = on_test(built(method, parameters, pool))
+    members = [m if i in named else replace(m, weights=Untouchable()) for i, m in enumerate(pool.members)]
+    assert torch.equal(on_test(built(method, parameters, replace(pool, members=tuple(members)))), expected)
+
+
 def check_member_order_is_irrelevant(method, parameters):
     if method.order_sensitive(method.validate(parameters)):
         return
@@ -372,6 +381,10 @@ def needs_two(ingredients):
     return OutputCombination([MemberPart(members[0]), MemberPart(members[1])], Linear(uniform(2)))
 
 
+def touches_more_than_it_names(ingredients):
+    return ensemble(ingredients)
+
+
 WRONG: list[tuple[Callable[..., Combination], Callable[..., None]]] = [
     (mutates_a_member, check_what_it_was_given_is_unchanged),
     (depends_on_order, check_member_order_is_irrelevant),
@@ -390,6 +403,7 @@ WRONG: list[tuple[Callable[..., Combination], Callable[..., None]]] = [
     (drops_out, check_same_batch_same_output),
     (blesses_nan, check_nan_weights_are_never_a_number),
     (needs_two, check_one_member_works_or_says_why),
+    (touches_more_than_it_names, check_members_it_does_not_name_are_untouched),
 ]
 
 
@@ -408,6 +422,7 @@ def declare(monkeypatch):
             paper="-",
             needs={"members"},
             identical_members_unchanged=True,
+            uses=lambda parameters: [0] if function is touches_more_than_it_names else None,
         )(function)
         return registry.get(name)
 

@@ -106,8 +106,8 @@ def test_another_variant_costs_that_variant_and_a_dropped_one_changes_nothing_el
     more = run(folder, SUITE.replace("  - best_single\n", "  - best_single\n  - log_linear\n"))
     log = [json.loads(line) for line in (more.folder / "log.jsonl").read_text().splitlines()]
     started = {event["job"] for event in log if event["event"] == "start"}
-    built = {f"seed {s}: {what} log_linear" for s in (0, 1) for what in ("build", "score")}
-    assert started == {*built, "summary of log_linear"}
+    built = {f"seed {s}: {what} log_linear" for s in (0, 1) for what in ("build", "score", "compare")}
+    assert started == {*built, "summary of log_linear", "comparison of log_linear"}
     less = run(folder, SUITE.replace("  - linear: {weights: [uniform, learned]}\n", ""))
     assert less.record["summary"]["jobs_run"] == 0
     shared = numbers(less).index

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from harness.evaluate.metrics import per_example
-from harness.scores import NonFinite, calibrated, check_finite, score, score_over_seeds
+from harness.scores import NonFinite, calibrated, check_finite, compare, compare_over_seeds, score, score_over_seeds
 
 
 def table(seed, labels, classes=3):
@@ -19,7 +19,7 @@ LABELS = np.random.default_rng(0).integers(0, 3, size=300)
 
 def test_a_copy_of_the_reference_differs_by_exactly_nothing():
     same = table(1, LABELS)
-    found = score(same, LABELS, 3, same)
+    found = compare(same, same)
     assert (found["diff_vs_reference"], found["diff_low"], found["diff_high"]) == (0.0, 0.0, 0.0)
     assert found["mcnemar_p"] == 1.0
     assert found["verdict"] == "unclear"
@@ -28,9 +28,9 @@ def test_a_copy_of_the_reference_differs_by_exactly_nothing():
 def test_a_clearly_better_variant_is_better_and_the_other_way_round_worse():
     good, bad = table(1, LABELS), table(2, (LABELS + 1) % 3)
     bad["correct"] = bad["prediction"] == LABELS
-    assert score(good, LABELS, 3, bad)["verdict"] == "better"
-    assert score(bad, LABELS, 3, good)["verdict"] == "worse"
-    assert score_over_seeds([good, good], [bad, bad])["verdict"] == "better"
+    assert compare(good, bad)["verdict"] == "better"
+    assert compare(bad, good)["verdict"] == "worse"
+    assert compare_over_seeds([good, good], [bad, bad])["verdict"] == "better"
 
 
 def test_a_label_without_probability_is_a_failure_with_its_count():
@@ -42,7 +42,8 @@ def test_a_label_without_probability_is_a_failure_with_its_count():
 
 def test_one_seed_over_seeds_has_the_values_of_that_seed():
     examples, reference = table(1, LABELS), table(2, LABELS)
-    one, several = score(examples, LABELS, 3, reference), score_over_seeds([examples], [reference])
+    one = score(examples, LABELS, 3) | compare(examples, reference)
+    several = score_over_seeds([examples]) | compare_over_seeds([examples], [reference])
     for name in ("accuracy", "nll", "brier", "ece", "diff_vs_reference"):
         assert several[name] == pytest.approx(one[name], abs=1e-9)
 
@@ -50,7 +51,7 @@ def test_one_seed_over_seeds_has_the_values_of_that_seed():
 def test_seeds_that_disagree_widen_the_interval():
     near, far = table(1, LABELS), table(1, (LABELS + 1) % 3)
     far["correct"] = far["prediction"] == LABELS
-    same, mixed = score_over_seeds([near, near], None), score_over_seeds([near, far], None)
+    same, mixed = score_over_seeds([near, near]), score_over_seeds([near, far])
     assert mixed["accuracy_high"] - mixed["accuracy_low"] > 2 * (same["accuracy_high"] - same["accuracy_low"])
 
 

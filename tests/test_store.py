@@ -1,6 +1,7 @@
 """The store: what names an artefact, that it is there whole or not at all, and that damage is found."""
 
 import ast
+import importlib.metadata
 import importlib.util
 import json
 import math
@@ -140,6 +141,31 @@ def test_every_way_to_import_counts_and_a_circle_ends(fresh_code, line):
     before = store.code_version("harness.planted_whole")
     fresh_code("planted_part", "VALUE = 2\nif False:\n    import harness.planted_whole\n")
     assert store.code_version("harness.planted_whole") != before
+
+
+def test_code_is_what_it_does_so_a_word_about_it_changes_nothing(fresh_code):
+    fresh_code("planted_plain", "def f(x: int) -> int:\n    return x + 1\nVALUE = 1\n")
+    plain = store.code_version("harness.planted_plain")
+    told = '"""A module."""\n# why\ndef f(x: int) -> int:\n    """Adds."""\n\n    return (x + 1)\nVALUE = 1\n"""1."""\n'
+    fresh_code("planted_plain", told)
+    assert store.code_version("harness.planted_plain") == plain
+    for does in ("x + 2", "'x' + 1", "x - 1"):
+        fresh_code("planted_plain", told.replace("x + 1", does))
+        assert store.code_version("harness.planted_plain") != plain
+
+
+@pytest.mark.parametrize("line", ["import numpy", "from numpy.linalg import norm", "def f():\n    import numpy as np"])
+def test_another_version_of_a_library_is_other_code(fresh_code, monkeypatch, line):
+    fresh_code("planted_user", f"{line}\n")
+    fresh_code("planted_top", "import json, os\nimport harness.planted_user\n")
+    fresh_code("planted_other", "import json\nVALUE = 1\n")
+    names = ("planted_user", "planted_top", "planted_other")
+    first = [store.code_version(f"harness.{name}") for name in names]
+    installed = store._library_version("numpy")
+    assert installed == f"numpy {importlib.metadata.version('numpy')}"
+    monkeypatch.setattr(store, "_library_version", lambda package: f"{package} of tomorrow")
+    changed = [store.code_version(f"harness.{name}") != version for name, version in zip(names, first, strict=True)]
+    assert changed == [True, True, False]
 
 
 def test_a_change_to_one_method_leaves_the_others_alone():

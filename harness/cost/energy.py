@@ -6,12 +6,14 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import torch
 
 from harness.cost.gpu import DeviceEnergy, Utilisation
 from harness.cost.meters import Meter, Reading
 from harness.cost.rapl import PackageEnergy
+from harness.types import Combination, Split
 
 WINDOW_SECONDS = 5.0
 """Counters move in steps of up to 100 ms, of which 5 s are fifty."""
@@ -65,6 +67,31 @@ def window(meter: Meter, work: Callable[[], object], seconds: float = WINDOW_SEC
     if found.value == 0 and seconds:
         found = Reading(None, found.unit, "unavailable", f"the counter of {found.source} did not move in {spent:.1f} s")
     return found, spent, times
+
+
+def measure(load: Callable[[], Combination], test: Split, device: torch.device, idle: Reading) -> dict[str, Any]:
+    """Energy of one example in full batches, over a window of some seconds, and how busy the device was.
+
+    ``idle`` is the power of the idle device; the result is columns of ``variants.csv``.
+    """
+    combination, batch = load(), test.full_batch
+
+    def work() -> None:
+        with torch.inference_mode():
+            combination.log_probs(batch)
+            if device.type == "cuda":
+                torch.cuda.synchronize(device)
+
+    busy = utilisation_meter_for(device)
+    if busy:
+        busy.start()
+    found = per_example(meter_for(device), idle, work, len(batch))
+    return {
+        "energy_j_per_example": found.gross,
+        "energy_net_j_per_example": found.net,
+        "gpu_utilisation": busy.stop().value if busy else None,
+        "energy_source": found.source,
+    }
 
 
 def per_example(meter: Meter, idle: Reading, work: Callable[[], object], examples: int,

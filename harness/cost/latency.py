@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
@@ -15,8 +16,10 @@ import torch
 from scipy import stats
 from torch import Tensor
 
+from harness.combinations import OutputCombination
 from harness.cost.gpu import clocks
-from harness.types import Combination
+from harness.cost.parallel import AtOnce, can_run_at_once
+from harness.types import Combination, Split
 
 Load = Callable[[], Combination]
 Time = dict[str, float]
@@ -26,6 +29,8 @@ CPU = torch.device("cpu")
 BLOCKS = 12
 FEWEST_BLOCKS = 6
 """So many observations have a distribution-free 95 % interval for their median."""
+SECONDS_ALONE, SECONDS_FULL = 0.15, 0.25
+"""For which one example, and a full batch, are timed."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +45,48 @@ class Latency:
     ratio: float
     ratio_low: float
     ratio_high: float
+
+
+def measure_beside(candidate: Load, reference: Load, test: Split, device: torch.device) -> dict[str, Any]:
+    """Times beside the reference, of one example alone and of a full batch: columns of ``variants.csv``, and more."""
+    batch = test.full_batch
+    alone = measure(candidate, reference, test.inputs[:1], seconds=SECONDS_ALONE, device=device)
+    full = alone
+    if len(batch) > 1:
+        full = measure(candidate, reference, batch, seconds=SECONDS_FULL, device=device)
+    return {
+        **_at_once(candidate, test, device),
+        "latency_ms_p50": alone.p50_ms,
+        "latency_ms_p95": alone.p95_ms,
+        "latency_ratio_p50": alone.ratio,
+        "latency_ratio_low": alone.ratio_low,
+        "latency_ratio_high": alone.ratio_high,
+        "throughput_per_s": len(batch) / full.p50_ms * 1000,
+        "throughput_ratio": full.ratio,
+        "throughput_ratio_low": full.ratio_low,
+        "throughput_ratio_high": full.ratio_high,
+        "rounds": alone.rounds,
+        "clock": alone.clock,
+        "batch": len(batch),
+        "measured": datetime.now(UTC).isoformat(timespec="seconds"),
+        **conditions(device),
+    }
+
+
+def _at_once(candidate: Load, test: Split, device: torch.device) -> dict[str, Any]:
+    """The same of an ensemble with all its members at once, where there is anything to run at once."""
+    if not can_run_at_once(candidate(), device):
+        return {}
+    batch = test.full_batch
+
+    def load() -> Combination:
+        loaded = candidate()
+        assert isinstance(loaded, OutputCombination)
+        return AtOnce(loaded, device)
+
+    alone = measure(load, candidate, test.inputs[:1], seconds=SECONDS_ALONE, device=device)
+    full = measure(load, candidate, batch, seconds=SECONDS_FULL, device=device)
+    return {"latency_parallel_ms_p50": alone.p50_ms, "throughput_parallel_per_s": len(batch) / full.p50_ms * 1000}
 
 
 def measure(

@@ -13,12 +13,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import psutil
 import torch
 
 from harness.cost.gpu import CudaAllocator, DeviceMemory
 from harness.cost.meters import Meter, Poll, Reading
+from harness.types import Combination, Split
 
 _RUSAGE_UNIT = 1 if sys.platform == "darwin" else 1024
 
@@ -39,6 +41,22 @@ class Memory:
     working_bytes: int | None
     source: str
     """Also why there is no figure, where one is None."""
+
+
+def measure(load: Callable[[], Combination], test: Split, device: torch.device) -> dict[str, Any]:
+    """Peak memory while this process loads a combination and runs a full batch: columns of ``variants.csv``."""
+
+    def work() -> None:
+        combination = load()
+        with torch.inference_mode():
+            combination.log_probs(test.full_batch)
+
+    found = peak_memory(work, device, warm_up=work)
+    return {
+        "peak_memory_bytes": found.peak_bytes,
+        "working_memory_bytes": found.working_bytes,
+        "memory_source": found.source,
+    }
 
 
 def peak_memory(

@@ -1,13 +1,22 @@
-"""Running models over a split: always in the split's own batches, in float32, without gradients."""
+"""Running models over a split, in the split's own batches, in float32, without gradients; what parts say is kept."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from pathlib import Path
 
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from harness.types import Split
+from harness.store import Key, Store, write_json
+from harness.types import Part, Split
+
+MAKERS = (__name__, "harness.combinations", "harness.models.recipes", "harness.models.tokens")
+"""The code behind a prediction: the loop over batches, the parts that are run, where their weights come from, and whose
+tokens they read."""
 
 
 def predict(log_probs: Callable[[Tensor], Tensor], split: Split) -> Tensor:
@@ -19,3 +28,38 @@ def predict(log_probs: Callable[[Tensor], Tensor], split: Split) -> Tensor:
     """
     with torch.inference_mode():
         return torch.cat([log_probs(batch).cpu() for batch in split.inputs.split(split.batch)])
+
+
+def predictions_key(part: str, split: Split, device: str) -> Key:
+    """The key of one part's predictions on one split."""
+    return Key.of("predictions", code=MAKERS, part=part, split=split.digest, batch=split.batch, device=device)
+
+
+class CachedPredictions:
+    """``types.Predict`` on the store: every part runs over every split once, and what that cost is recorded."""
+
+    def __init__(self, store: Store, device: str) -> None:
+        self.store, self.device = store, device
+        self.seconds = 0.0
+        """Spent on predictions that were not there yet."""
+
+    def __call__(self, part: Part, split: Split) -> Tensor:
+        key = predictions_key(part.digest, split, self.device)
+        if not self.store.has(key):
+            begin = time.perf_counter()
+            found = predict(part.log_probs, split)
+            seconds = time.perf_counter() - begin
+            self.seconds += seconds
+            with self.store.write(key) as folder:
+                save_file({"log_probs": found}, folder / "log_probs.safetensors")
+                write_json(folder / "cost.json", {"seconds": seconds})
+        return _read(self.store.path(key))
+
+    def stacked(self, parts: Sequence[Part], split: Split) -> Tensor:
+        """Log-probabilities [M, N, C]."""
+        return torch.stack([self(part, split) for part in parts])
+
+
+@lru_cache(maxsize=1024)
+def _read(folder: Path) -> Tensor:
+    return load_file(folder / "log_probs.safetensors")["log_probs"]

@@ -16,7 +16,8 @@ def run_faults(run: Run) -> list[str]:
     record = run.record
     faults = []
     if record.get("status") != "complete":
-        faults.append(f"the run is {record.get('status') or 'of unknown status'}: a variant failed; see its report")
+        why = "a variant failed, or the reference has no result; see its report"
+        faults.append(f"the run is {record.get('status') or 'of unknown status'}: {why}")
     if record.get("limit") is not None:
         faults.append(f"the run was limited to {record['limit']} test examples (--limit)")
     if record.get("only") is not None:

@@ -6,20 +6,20 @@ A recipe is planned before anything is trained, so that a run knows all its keys
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import cache
-from typing import Any, Protocol
+from typing import Any, NoReturn, Protocol
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from harness.models.architectures import build
 from harness.models.folders import FolderModel
 from harness.models.training import Schedule, TrainingLog, train
 from harness.models.weights import LazyWeights, check_finite, load_module, save_weights, without_ties
 from harness.store import Key, Store, digest, read_json, write_json
-from harness.types import Architecture, Member, Pool, Split
+from harness.types import Architecture, Member, Pool, Split, UndeclaredInput
 
 
 class FolderPool(Protocol):
@@ -318,15 +318,45 @@ def base_digest(plan: PoolPlan) -> str | None:
     return plan.base.digests[-1] if plan.base else None
 
 
-def load_pool(plan: PoolPlan, store: Store) -> Pool:
-    """The pool whose training runs are all in the store."""
-    base = member_of(plan.base, store) if plan.base else None
-    if plan.kind == "checkpoints":
-        run = plan.members[0]
-        members = [member_of(run, store, i, f"c{i}") for i in range(run.checkpoints)]
-    else:
-        members = [member_of(run, store) for run in plan.members]
+def load_pool(
+    plan: PoolPlan, store: Store, used: Collection[int] | None = None, with_base: bool = True
+) -> Pool:
+    """The pool whose training runs are all in the store.
+
+    Args:
+        plan: of the pool.
+        store: where what was trained is.
+        used: the positions of the members that will be read, so that the others need not be there: these are known by
+            what their plan says, and to touch their weights raises. All of them if None.
+        with_base: whether the base is read.
+    """
+    digests = member_digests(plan)
+    wanted = set(digests) if used is None else {digests[position] for position in used}
+    by_position = [(source, i) for source in plan.members for i in range(source.checkpoints)]
+    names = [f"c{i}" if plan.kind == "checkpoints" else source.name for source, i in by_position]
+    members = [
+        member_of(source, store, i, name) if identity in wanted else _unread(source, identity, name)
+        for (source, i), identity, name in zip(by_position, digests, names, strict=True)
+    ]
+    base = member_of(plan.base, store) if plan.base and with_base else None
     return Pool(plan.name, plan.kind, tuple(members), base)
+
+
+def _unread(plan: Source, identity: str, name: str) -> Member:
+    if isinstance(plan, FolderPlan):
+        start, seed, tokenizer = plan.start or plan.identity, 0, plan.model.tokenizer
+    else:
+        start, seed, tokenizer = plan.initialisation, plan.seed, None
+    return Member(name, plan.architecture, _Unread(), start, seed, {}, identity, tokenizer)
+
+
+class _Unread(Mapping[str, Tensor]):
+    """The weights of a member that its reader said it would not touch."""
+
+    def _refuse(self, *_: Any) -> NoReturn:
+        raise UndeclaredInput("the method touches a member that its parameters do not name ('uses' says which they do)")
+
+    __getitem__ = __iter__ = __len__ = _refuse
 
 
 def training_log(plan: Source, store: Store) -> TrainingLog:

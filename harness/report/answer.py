@@ -26,19 +26,27 @@ class Answer:
 def answer(evidence: Evidence) -> Answer:
     """What the run says about its question."""
     reference = evidence.reference
-    if reference is None or evidence.ok.empty:
-        return Answer((("text", "There is no answer: the reference has no result in this run."),), (), ())
+    if reference is None:
+        return Answer((("text", f"There is no answer: {_why_none(evidence)}."),), (), ())
     main = evidence.ok[evidence.ok["pool"] == "main"]
     alone = np.array([is_one_model(evidence, row) for row in main.to_dict("records")], dtype=bool)
     cheap = main[alone]
-    one = best(cheap[cheap["family"].isin(["weights", "trained"])]) or best(cheap)
-    ensemble = best(main.drop(cheap.index))
+    made_of_all = cheap[cheap["family"].isin(["weights", "trained"])]
+    singles = cheap if made_of_all.empty else made_of_all
+    ensembles = main.drop(cheap.index)
+    one, ensemble = best(singles), best(ensembles)
     if ensemble is None or one is None:
         pieces: list[tuple[str, str]] = _alone(best(evidence.ok) or reference)
     else:
-        pieces = _one_against_ensemble(evidence, one, ensemble)
+        pieces = _one_against_ensemble(evidence, one, ensemble, len(singles) * len(ensembles))
     headlines = _headlines(evidence, reference, one, ensemble)
     return Answer(tuple(pieces), tuple(_notes(evidence, reference)), tuple(headlines))
+
+
+def _why_none(evidence: Evidence) -> str:
+    name = evidence.run.record["reference"]["variant"]
+    rows = evidence.rows[evidence.rows["variant"] == name].to_dict("records")
+    return f"the reference {name} has no result in this run" + "".join(f" ({row['reason']})" for row in rows)
 
 
 def _alone(row: dict[str, Any]) -> list[tuple[str, str]]:
@@ -47,8 +55,9 @@ def _alone(row: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 def _one_against_ensemble(
-    evidence: Evidence, one: dict[str, Any], ensemble: dict[str, Any]
+    evidence: Evidence, one: dict[str, Any], ensemble: dict[str, Any], pairs: int
 ) -> list[tuple[str, str]]:
+    """Both were picked on the test split, so one is called better only where that would hold of any of the pairs."""
     costs = ratio(evidence.flops_ratio(one)), ratio(evidence.flops_ratio(ensemble))
     cost = f"{costs[0]} the FLOPs of the reference instead of {costs[1]}"
     if not evidence.has(one["variant"], ensemble["variant"]):
@@ -58,12 +67,16 @@ def _one_against_ensemble(
     else:
         found = evidence.difference(one["variant"], ensemble["variant"])
         interval = f"{points(found.value)} points, 95 % interval {points_interval(found.low, found.high)}"
-        between, doubt = " cannot be told apart from the best ensemble, ", f" ({interval}), at {cost}."
-        if found.low > 0:
-            between = " is more accurate than the best ensemble, "
-        elif found.high < 0:
-            between = f" is {_best_alone(one)}, and less accurate than the best ensemble, "
-    against = f" Against the reference, the first is {_standing(one)} and the second {_standing(ensemble)}."
+        if pairs > 1:
+            interval += f" as if no others had been there; the words allow for {pairs} pairs"
+        between = {
+            1: " is more accurate than the best ensemble, ",
+            0: " cannot be told apart from the best ensemble, ",
+            -1: f" is {_best_alone(one)}, and less accurate than the best ensemble, ",
+        }[evidence.direction(one["variant"], ensemble["variant"], pairs)]
+        doubt = f" ({interval}), at {cost}."
+    standings = [_standing(evidence, row) for row in (one, ensemble)]
+    against = f" Against the reference, the first {standings[0]} and the second {standings[1]}."
     return [("code", one["variant"]), ("text", between), ("code", ensemble["variant"]), ("text", doubt + against)]
 
 
@@ -72,10 +85,17 @@ def _best_alone(row: dict[str, Any]) -> str:
     return "the best single model" + (" made of all" if row["family"] in ("weights", "trained") else "")
 
 
-def _standing(row: dict[str, Any]) -> str:
+def _standing(evidence: Evidence, row: dict[str, Any]) -> str:
+    """How a variant that was picked on the test split stands, with allowance for all that it was picked from."""
+    reference = evidence.reference
+    assert reference is not None
     if row["verdict"] == "reference":
-        return "the reference itself"
-    return f"{row['verdict']} ({points(row['diff_vs_reference'])})"
+        return "is the reference itself"
+    gap = points(row["diff_vs_reference"])
+    if not evidence.has(row["variant"], reference["variant"]):
+        return f"is {gap} points from it"
+    shown = evidence.direction(row["variant"], reference["variant"], len(evidence.ok) - 1)
+    return {1: f"is better ({gap})", 0: f"cannot be told apart from it ({gap})", -1: f"is worse ({gap})"}[shown]
 
 
 def _notes(evidence: Evidence, reference: dict[str, Any]) -> list[str]:
@@ -88,16 +108,10 @@ def _notes(evidence: Evidence, reference: dict[str, Any]) -> list[str]:
         f"of {len(others)} other variants {words}; no correction for their number is made."
     )
     notes += _bits(evidence, reference)
-    top = best(evidence.ok)
-    if top and evidence.has(*evidence.ok["variant"]):
-        same = sum(
-            evidence.difference(name, top["variant"]).high >= 0
-            for name in evidence.ok["variant"]
-            if name != top["variant"]
-        )
+    if len(evidence.ok) > 1:
         notes.append(
             f"The most accurate of {len(evidence.ok)} variants was picked on the test split, so its own score is "
-            f"optimistic; {same} others are not distinguishable from it."
+            "optimistic."
         )
     return notes
 

@@ -59,6 +59,21 @@ class Evidence:
         """Accuracy of one variant minus another's, paired by example, over seeds and examples."""
         return over_seeds(self.correct(one) - self.correct(other))
 
+    def direction(self, one: str, other: str, comparisons: int) -> int:
+        """1 where one variant is more accurate than the other, -1 where it is less, 0 where neither is shown.
+
+        ``comparisons`` says how many there were to pick this one from: chance makes any of them look different at 5 %
+        at most (Bonferroni), whichever of them the data had us pick.
+        """
+        difference = self.correct(one) - self.correct(other)
+        confidence = 1 - 0.05 / max(1, comparisons)
+        if len(difference) == 1:
+            gained, lost = int((difference > 0).sum()), int((difference < 0).sum())
+            found = stats.paired_proportions(gained, lost, difference.size, confidence)
+        else:
+            found = stats.crossed_mean(difference).interval(confidence)
+        return int(found.low > 0) - int(found.high < 0)
+
     @cached_property
     def members(self) -> list[str]:
         """The rows of the main pool's single members, if the suite has them all."""

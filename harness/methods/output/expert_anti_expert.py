@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
@@ -18,6 +19,12 @@ Position = Annotated[int, Field(ge=0)]
 GRID = [step / 10 for step in range(21)]
 
 
+def _named(parameters: Mapping[str, Any]) -> list[int] | None:
+    """The members that have a role by their position; None where one is ranked best or worst of all."""
+    roles = [parameters[role] for role in ("on", "expert", "anti")]
+    return None if {"best", "worst"} & set(roles) else [role for role in roles if role != "base"]
+
+
 @method(
     "expert_anti_expert",
     family="output",
@@ -30,7 +37,9 @@ GRID = [step / 10 for step in range(21)]
         {"a": 0.5, "mask": "contrastive"},
         {"a": 0.5, "mask": "dexperts", "anti": "worst"},
         {"a": 0.5, "on": 0, "expert": 1, "anti": 2},
+        {"a": 0.5, "on": "base", "expert": 2, "anti": "base"},
     ),
+    uses=_named,
 )
 def expert_anti_expert(
     ingredients: Ingredients,
@@ -41,15 +50,17 @@ def expert_anti_expert(
     anti: Literal["base", "worst"] | Position = "base",
     mask: Literal["none", "contrastive", "dexperts"] = "none",
 ) -> OutputCombination:
-    members = ingredients.members
-    stacked = ingredients.stacked([MemberPart(m, ingredients.device) for m in members], ingredients.heldout)
-    labels = ingredients.heldout.labels
-    order = ranking(members, stacked, labels, ingredients.heldout.criterion)
+    members, labels = ingredients.members, ingredients.heldout.labels
+    ranks = {}
+    if {"best", "worst"} & {on, expert, anti}:
+        stacked = ingredients.stacked([MemberPart(m, ingredients.device) for m in members], ingredients.heldout)
+        order = ranking(members, stacked, labels, ingredients.heldout.criterion)
+        ranks = {"best": order[0], "worst": order[-1]}
 
     def part(which: str | int) -> MemberPart:
         if which == "base":
             return MemberPart(ingredients.base, ingredients.device)
-        index = {"best": order[0], "worst": order[-1]}[which] if isinstance(which, str) else which
+        index = ranks[which] if isinstance(which, str) else which
         if index >= len(members):
             raise NotApplicable(f"there is no member {index}: the pool has {len(members)}")
         return MemberPart(members[index], ingredients.device)

@@ -23,6 +23,7 @@ from harness.types import Ingredients, NotApplicable
     order_sensitive=True,
     identical_members_unchanged=True,
     small=({"index": 0}, {"index": 1}),
+    uses=lambda parameters: [parameters["index"]],
 )
 def member(ingredients: Ingredients, *, index: Annotated[int, Field(ge=0)]) -> OutputCombination:
     parts = member_parts(ingredients)

@@ -24,6 +24,7 @@ Position = Annotated[int, Field(ge=0)]
     order_sensitive=True,
     identical_members_unchanged=True,
     small=({}, {"t": 0.3, "scope": "model", "first": 2, "second": 0}),
+    uses=lambda parameters: [parameters["first"], parameters["second"]],
 )
 def slerp(
     ingredients: Ingredients,

@@ -1,0 +1,56 @@
+"""Building a variant: its method is run on the ingredients; one that does not apply leaves its reason."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from harness import registry
+from harness.combinations import MemberPart, OutputCombination, finite_or_none
+from harness.evaluate import predictions
+from harness.evaluate.predictions import CachedPredictions
+from harness.registry import Method
+from harness.store import Key, Store, write_json
+from harness.types import Combination, Ingredients, NotApplicable, check_tokens
+
+
+def makers(method: Method) -> tuple[str, ...]:
+    """The code behind a built variant; of the methods, only its own."""
+    return (method.module, __name__, *predictions.MAKERS)
+
+
+def build(
+    store: Store,
+    key: Key,
+    method: Method,
+    ingredients: Ingredients,
+    parameters: Mapping[str, Any],
+    cached: CachedPredictions,
+) -> None:
+    """Run a method and write what it returns: ``built.json`` and, unless it does not apply, the combination's files.
+
+    ``cached`` are the ingredients' predictions, whose seconds are no part of fitting.
+    """
+    begin = time.perf_counter()
+    try:
+        combination = _applied(method, ingredients, parameters)
+    except NotApplicable as reason:
+        with store.write(key) as folder:
+            write_json(folder / "built.json", {"status": "not_applicable", "reason": str(reason)})
+        return
+    seconds = time.perf_counter() - begin
+    record = {"status": "ok", "build_seconds": seconds, "fit_seconds": seconds - cached.seconds}
+    with store.write(key) as folder:
+        write_json(folder / "built.json", {**record, "details": finite_or_none(combination.details)})
+        combination.save(folder)
+
+
+def _applied(method: Method, ingredients: Ingredients, parameters: Mapping[str, Any]) -> Combination:
+    combination = registry.build(method, ingredients, parameters)
+    if not isinstance(combination, OutputCombination):  # one model, which is given the task's tokens
+        members = ingredients.pool_.members
+        named = method.uses(parameters)
+        made_of = members if named is None else [members[position] for position in named]
+        check_tokens([MemberPart(member) for member in made_of], ingredients.heldout_)
+    return combination
