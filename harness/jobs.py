@@ -41,6 +41,8 @@ from harness.models.recipes import (
 from harness.models.tokens import reading
 from harness.store import Key, Store, code_version, digest, read_json, write_json
 from harness.tasks import Documents, Task, TaskReference
+from harness.tasks.answers import Aggregate
+from harness.tasks.asked import read_documents
 from harness.tasks.images import Task as ImageTask
 from harness.tasks.text import TextTask
 from harness.tasks.views import VIEWS
@@ -170,18 +172,9 @@ def task_of(setting: Setting, groups: tuple[str, ...] = ()) -> Task:
 
 @lru_cache(maxsize=2)
 def documents_of(setting: Setting) -> Documents:
-    """What is scored, kept by each process; read from the store, since to load lm-eval takes seconds."""
-    task, store = task_of(setting), Store(setting.store)
-    if setting.task.kind == "images":
-        return task.documents
-    key = Key.of("documents", code="harness.tasks.questions", task=task.digest)
-    if not store.has(key):
-        found = task.documents
-        with store.write(key) as folder:
-            record = {"ids": list(found.ids), "tasks": list(found.tasks), "labels": found.labels.tolist()}
-            write_json(folder / "documents.json", {**record, "classes": found.classes})
-    record = read_json(store.path(key) / "documents.json")
-    return Documents(record["ids"], record["tasks"], torch.tensor(record["labels"]), record["classes"])
+    """What is scored, kept by each process; of lm-eval's tasks what planning left, since lm-eval takes seconds."""
+    kept = read_documents(setting.task.asked, Store(setting.store)) if setting.task.asked else None
+    return kept or task_of(setting).documents
 
 
 @lru_cache(maxsize=8)
@@ -293,7 +286,7 @@ def _evaluate(setting: Setting, plan: VariantPlan, combination: Combination, cac
             right = np.full(len(task.test), np.nan)  # a view that leaves an image out says nothing of it
             right[rows.numpy()] = examples["correct"]
             measures[f"accuracy/{view}"] = right
-    _write_evaluation(setting, plan, combination, on_test.numpy(), record, measures)
+    _write_evaluation(setting, plan, combination, on_test.numpy(), record, measures, {})
 
 
 def _run(combination: Combination, split: Split, cached: CachedPredictions) -> tuple[Tensor, float]:
@@ -319,8 +312,10 @@ def evaluate_variants(setting: Setting, plans: tuple[VariantPlan, ...]) -> None:
     failures = []
     for plan, combination, answers in zip(todo, combinations, scored.answers, strict=True):
         record = {"combine_seconds": scored.combine_seconds / len(todo), "pass": scored.record}
+        measures = evaluation.measures(answers)
         try:
-            _write_evaluation(setting, plan, combination, answers.log_probs, record, evaluation.measures(answers))
+            scores.check_numbers(answers.scores)
+            _write_evaluation(setting, plan, combination, answers.log_probs, record, measures, answers.aggregates)
         except scores.NonFinite as error:  # the others of the pass keep their scores
             failures.append(f"{plan.name}: {error}")
     if failures:
@@ -334,8 +329,9 @@ def _write_evaluation(
     log_probs: np.ndarray,
     record: dict[str, Any],
     measures: Mapping[str, np.ndarray],
+    aggregates: Mapping[str, Aggregate],
 ) -> None:
-    """Scores of every document from log-probabilities [N, C], counted costs, and other measures of documents."""
+    """Scores of every document from log-probabilities [N, C], counted costs, other measures, and scores of tasks."""
     task = task_of(setting)
     examples = metrics.per_example(log_probs, documents_of(setting).labels.numpy())
     scores.check_finite(examples)
@@ -350,7 +346,9 @@ def _write_evaluation(
         columns = {str(name): torch.tensor(examples[name].to_numpy()) for name in examples}
         save_file(columns, folder / "examples.safetensors")
         save_file({name: torch.tensor(values) for name, values in measures.items()}, folder / "measures.safetensors")
-        write_json(folder / "evaluation.json", {**record, **counts})
+        save_file({name: torch.tensor(each.draws) for name, each in aggregates.items()}, folder / "draws.safetensors")
+        of_tasks = {name: {"value": each.value, "n": each.n} for name, each in aggregates.items()}
+        write_json(folder / "evaluation.json", {**record, **counts, "aggregates": of_tasks})
 
 
 def built(store: Store, plan: VariantPlan) -> dict[str, Any] | None:
@@ -380,6 +378,13 @@ def measures_of(store: Store, plan: VariantPlan) -> dict[str, np.ndarray]:
     return {name: columns[name].numpy() for name in sorted(columns)}
 
 
+def aggregates_of(store: Store, plan: VariantPlan) -> dict[str, Aggregate]:
+    """A variant's scores of whole tasks that are no means over documents, by name."""
+    folder = store.path(plan.evaluation_key)
+    draws, of_tasks = load_file(folder / "draws.safetensors"), read_json(folder / "evaluation.json")["aggregates"]
+    return {name: Aggregate(of["value"], draws[name].numpy(), of["n"]) for name, of in sorted(of_tasks.items())}
+
+
 def score_variant(setting: Setting, plan: VariantPlan, reference: VariantPlan) -> None:
     """Aggregates of one variant and seed, with intervals, paired with the reference's."""
     store = Store(setting.store)
@@ -388,7 +393,7 @@ def score_variant(setting: Setting, plan: VariantPlan, reference: VariantPlan) -
     other = None if plan.build_key == reference.build_key else examples_of(store, reference)
     documents = documents_of(setting)
     found = scores.score(examples_of(store, plan), documents.labels.numpy(), documents.classes, other)
-    found["measures"] = scores.score_measures([measures_of(store, plan)])
+    found["measures"] = _score_measures(store, (plan,))
     with store.write(plan.score_key(reference)) as folder:
         write_json(folder / "score.json", found)
 
@@ -414,9 +419,15 @@ def summarise_variant(
     is_reference = all(p.build_key == r.build_key for p, r in zip(plans, references, strict=True))
     others = None if is_reference else [examples_of(store, plan) for plan in references]
     found = scores.score_over_seeds([examples_of(store, plan) for plan in plans], others)
-    found["measures"] = scores.score_measures([measures_of(store, plan) for plan in plans])
+    found["measures"] = _score_measures(store, plans)
     with store.write(summary_key(plans, references)) as folder:
         write_json(folder / "summary.json", found)
+
+
+def _score_measures(store: Store, seeds: tuple[VariantPlan, ...]) -> dict[str, dict[str, float | None]]:
+    """Scores of tasks and views of one variant over its seeds."""
+    found = scores.score_measures([measures_of(store, plan) for plan in seeds])
+    return found | scores.score_aggregates([aggregates_of(store, plan) for plan in seeds])
 
 
 def load_built(setting: Setting, plan: VariantPlan, shared: dict[str, MemberPart] | None = None) -> Combination:

@@ -249,7 +249,7 @@ def _tidy(variants: pd.DataFrame, measures: list[dict[str, Any]], source: str) -
         table["source"] = _source(column, variants)
         tables.append(table.dropna(subset="value"))
     if measures:
-        tables.append(pd.DataFrame(measures).assign(source=source))
+        tables.append(pd.DataFrame(measures).astype({"low": float, "high": float}).assign(source=source))
     return pd.concat(tables, ignore_index=True)
 
 

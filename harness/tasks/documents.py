@@ -1,6 +1,6 @@
 """Documents for lm-eval tasks, made from the held-apart text of a domain or read from the standard sets' archive.
 
-The YAML files in suites/tasks name these functions as their ``custom_dataset``.
+``custom_datasets`` hands them to lm-eval.
 """
 
 from __future__ import annotations

@@ -20,6 +20,8 @@ class TaskReference:
     include_path: str | None = None
     tokenizer: str | None = None
     """The folder whose tokenizer the suite's models share; None for the one that is trained on the text."""
+    asked: str | None = None
+    """The digest of all that the tasks of lm-eval ask (``tasks.asked``): whoever renders them again has to get it."""
 
     @property
     def kind(self) -> Literal["images", "text"]:
