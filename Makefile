@@ -7,11 +7,12 @@ RUN ?= results/mnist/latest
 
 POLICY ?= suites/mnist.policy.yaml
 
-.PHONY: help bench test report gate perf reference reference-perf check clean
+.PHONY: help bench test lm-eval-tasks report gate perf reference reference-perf check clean
 
 help:
 	@echo "make bench    run the suites ($(SUITES)) and print where the report is"
 	@echo "make test     run all tests"
+	@echo "make lm-eval-tasks   score every task that lm-eval ships, on stand-in documents, as lm-eval does (an hour)"
 	@echo "make report   render the report of RUN again ($(RUN))"
 	@echo "make gate     judge RUN by POLICY ($(POLICY)), against BASELINE if given; prints the exit code"
 	@echo "make perf     time Stockpot against plain readings of the same work, in one run"
@@ -28,6 +29,9 @@ test: $(VENV)/.installed
 
 report: $(VENV)/.installed
 	@$(BIN)/stockpot report $(RUN)
+
+lm-eval-tasks: $(VENV)/.installed
+	@$(BIN)/python -m tests.tasks.stand_ins
 
 # make turns every failure into exit code 2: CI calls stockpot gate itself.
 gate: $(VENV)/.installed

@@ -23,6 +23,7 @@ from typing import Any
 
 import torch
 
+from harness.errors import BadInput
 from harness.store import Key, Store, code_version, digest, file_digest, read_json, write_json
 from harness.tasks.answers import answers_of
 from harness.tasks.corpora import corpus_digest
@@ -81,6 +82,8 @@ def digest_of(questions: Questions) -> str:
 
 def rehearse(questions: Questions) -> None:
     """Score made-up answers: ``BadInput`` for what lm-eval cannot score or a suite cannot take, before a model runs."""
+    if not questions.documents.ids:
+        raise BadInput("a suite needs a multiple-choice task among its lm_eval tasks")
     draw = torch.Generator().manual_seed(0)
     values = -1 - 20 * torch.rand(len(questions.instances), generator=draw, dtype=torch.float64)
     answers_of(questions, values.tolist(), (values > -5).tolist(), draws=1)
@@ -111,7 +114,7 @@ def _documents_key(asked: str) -> Key:
 
 def _digest_of_task(questions: Questions, name: str, task: Any) -> str:
     """Of a document of a task that brings functions all counts, since they may score by anything in it."""
-    scoring = [task.config.get(key) for key in ("process_results", "metric_list", "filter_list")]
+    scoring = [task.get_config(key) for key in ("process_results", "metric_list", "filter_list")]
     functions = list(_functions([scoring, None if _is_plain(task) else type(task)]))
     labels = dict(zip(questions.documents.ids, questions.documents.labels.tolist(), strict=True))
     documents = []

@@ -69,7 +69,7 @@ class Questions:
                 ids.append(question.id)
                 names.append(name)
                 classes = max(classes, len(choices))
-        return Documents(ids, names, torch.tensor(labels), classes)
+        return Documents(ids, names, torch.tensor(labels, dtype=torch.int64), classes)
 
     @cached_property
     def choices(self) -> dict[str, list[list[str]]]:
@@ -128,8 +128,6 @@ def _build(names: Sequence[str], include_path: str | None, limit: int | None) ->
         except Exception as error:
             hint = "a task of the hub needs network; those of suites/tasks do not"
             raise BadInput(f"the tasks cannot be loaded: {type(error).__name__}: {error}", hint=hint) from error
-    if not any(task.OUTPUT_TYPE == CHOICES for task in loaded["tasks"].values()):
-        raise BadInput("a suite needs a multiple-choice task among its lm_eval tasks")
     return {**loaded, "local": local}
 
 
