@@ -300,6 +300,7 @@ def _record(
     if plan.options.limit is not None:
         trial = f"a trial run on the first {len(documents.ids)} test examples (--limit): never a verdict"
         warnings = [*warnings, trial]
+    warnings = [*warnings, *documents.notes]
     for name, seeds in details.items():
         for sentence in sorted({w for found in seeds.values() for w in found.get("warnings", [])}):
             warnings = [*warnings, f"{name}: {sentence}"]

@@ -95,14 +95,16 @@ def read_documents(asked: str, store: Store) -> Documents | None:
     if not store.has(key):
         return None
     record = read_json(store.path(key) / "documents.json")
-    return Documents(record["ids"], record["tasks"], torch.tensor(record["labels"]), record["classes"])
+    return Documents(record["ids"], record["tasks"], torch.tensor(record["labels"]), record["classes"], record["notes"])
 
 
 def _keep_documents(asked: str, documents: Documents, store: Store) -> None:
-    record = {"ids": list(documents.ids), "tasks": list(documents.tasks), "labels": documents.labels.tolist()}
+    record: dict[str, Any] = {"ids": list(documents.ids), "tasks": list(documents.tasks)}
+    record["labels"] = documents.labels.tolist()
     if not store.has(key := _documents_key(asked)):
         with store.write(key) as folder:
-            write_json(folder / "documents.json", {**record, "classes": documents.classes})
+            record |= {"classes": documents.classes, "notes": list(documents.notes)}
+            write_json(folder / "documents.json", record)
 
 
 def _documents_key(asked: str) -> Key:

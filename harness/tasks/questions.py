@@ -69,7 +69,13 @@ class Questions:
                 ids.append(question.id)
                 names.append(name)
                 classes = max(classes, len(choices))
-        return Documents(ids, names, torch.tensor(labels, dtype=torch.int64), classes)
+        own = [name for name, task in self.of_kind(CHOICES) if callable(task.get_config("process_results"))]
+        notes = [
+            f"{name} is scored by a function of its own, in the metrics named after it; accuracy and NLL are of its "
+            "most likely choice and its doc_to_target"
+            for name in own
+        ]
+        return Documents(ids, names, torch.tensor(labels, dtype=torch.int64), classes, notes)
 
     @cached_property
     def choices(self) -> dict[str, list[list[str]]]:

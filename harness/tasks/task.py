@@ -38,6 +38,8 @@ class Documents:
     labels: Tensor
     """[N] int64: the right class, or the right choice."""
     classes: int
+    notes: Sequence[str] = ()
+    """Sentences that a reader of their scores should know."""
 
 
 class Task(Protocol):

@@ -202,6 +202,14 @@ def test_examples_are_drawn_alike_whatever_was_drawn_before_and_leave_the_random
     assert asked[0] == asked[1]
 
 
+def test_a_task_that_scores_by_its_own_function_says_that_accuracy_is_not_its_own(tmp_path):
+    (tmp_path / "code.py").write_text(CODE)
+    write_task(tmp_path, "own", process_results=function("code.some"), metric_list=metrics("acc", aggregation="mean"))
+    write_task(tmp_path, "plain")
+    (note,) = Questions(["own", "plain"], str(tmp_path)).documents.notes
+    assert note.startswith("own is scored by a function of its own")
+
+
 def test_ids_are_unique_with_or_without_ids_of_the_documents(tmp_path):
     write_task(tmp_path, "named", [{**row, "id": f"r{i}"} for i, row in enumerate(rows())])
     write_task(tmp_path, "twice", [{**row, "id": "same"} for row in rows()])
