@@ -7,12 +7,13 @@ RUN ?= results/mnist/latest
 
 POLICY ?= suites/mnist.policy.yaml
 
-.PHONY: help bench test fuzz report gate perf reference reference-perf check clean
+.PHONY: help bench test fuzz lm-eval-tasks report gate perf reference reference-perf check clean
 
 help:
 	@echo "make bench    run the suites ($(SUITES)) and print where the report is"
 	@echo "make test     run all tests"
 	@echo "make fuzz     run the property tests on many random examples"
+	@echo "make lm-eval-tasks   score every task that lm-eval ships, on stand-in documents, as lm-eval does (an hour)"
 	@echo "make report   render the report of RUN again ($(RUN))"
 	@echo "make gate     judge RUN by POLICY ($(POLICY)), against BASELINE if given; prints the exit code"
 	@echo "make perf     time Stockpot against plain readings of the same work, in one run"
@@ -33,6 +34,9 @@ fuzz: $(VENV)/.installed
 
 report: $(VENV)/.installed
 	@$(BIN)/stockpot report $(RUN)
+
+lm-eval-tasks: $(VENV)/.installed
+	@HF_HUB_OFFLINE=1 HF_DATASETS_OFFLINE=1 HF_EVALUATE_OFFLINE=1 $(BIN)/python -m tests.tasks.stand_ins
 
 # make turns every failure into exit code 2: CI calls stockpot gate itself.
 gate: $(VENV)/.installed

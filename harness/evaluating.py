@@ -19,6 +19,7 @@ from harness.evaluate import metrics, predictions
 from harness.evaluate.predictions import CachedPredictions, predict
 from harness.lm import evaluation
 from harness.store import Key, Store, write_json
+from harness.tasks.answers import Aggregate
 from harness.tasks.images import Task as ImageTask
 from harness.tasks.text import TextTask
 from harness.tasks.views import VIEWS
@@ -38,6 +39,10 @@ class Evaluation:
     """What evaluating found out besides, as JSON values."""
     measures: Mapping[str, np.ndarray] = field(default_factory=dict)
     """Other values [N], one for each document or NaN, by name."""
+    aggregates: Mapping[str, Aggregate] = field(default_factory=dict)
+    """Scores of whole tasks that are no means over documents, by name."""
+    scores: Mapping[str, float] = field(default_factory=dict)
+    """lm-eval's score of every task and metric."""
 
 
 def evaluate_on_images(
@@ -70,7 +75,10 @@ def evaluate_on_text(combinations: Sequence[Combination], task: TextTask) -> lis
     """Language models on lm-eval's tasks: all of them in one pass over the models they share."""
     scored = evaluation.score_combinations(combinations, task)
     record = {"combine_seconds": scored.combine_seconds / len(combinations), "pass": scored.record}
-    return [Evaluation(answers.log_probs, record, evaluation.measures(answers)) for answers in scored.answers]
+    return [
+        Evaluation(answers.log_probs, record, evaluation.measures(answers), answers.aggregates, answers.scores)
+        for answers in scored.answers
+    ]
 
 
 def write_evaluation(
@@ -91,6 +99,7 @@ def write_evaluation(
     """
     examples = metrics.per_example(found.log_probs, labels.numpy())
     scores.check_finite(examples)
+    scores.check_numbers(found.scores)
     counts: dict[str, float | None] = {
         "params_stored": counters.parameters_stored(combination),
         "params_active": counters.parameters_active(combination),
@@ -102,4 +111,7 @@ def write_evaluation(
         save_file(columns, folder / "examples.safetensors")
         measures = {name: torch.tensor(values) for name, values in found.measures.items()}
         save_file(measures, folder / "measures.safetensors")
-        write_json(folder / "evaluation.json", {**found.record, **counts})
+        draws = {name: torch.tensor(each.draws) for name, each in found.aggregates.items()}
+        save_file(draws, folder / "draws.safetensors")
+        of_tasks = {name: {"value": each.value, "n": each.n} for name, each in found.aggregates.items()}
+        write_json(folder / "evaluation.json", {**found.record, **counts, "aggregates": of_tasks})

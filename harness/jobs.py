@@ -41,6 +41,8 @@ from harness.models.ties import with_same_ties
 from harness.models.tokens import reading
 from harness.store import Key, Store, digest, read_json, write_json
 from harness.tasks import Documents, Task, TaskReference
+from harness.tasks.answers import Aggregate
+from harness.tasks.asked import read_documents
 from harness.tasks.images import Task as ImageTask
 from harness.tasks.text import TextTask
 from harness.types import Combination, Ingredients, NotApplicable, Pool, check_tokens
@@ -194,18 +196,9 @@ def task_of(setting: Setting, groups: tuple[str, ...] = ()) -> Task:
 
 @lru_cache(maxsize=2)
 def documents_of(setting: Setting) -> Documents:
-    """What is scored, kept by each process; read from the store, since to load lm-eval takes seconds."""
-    task, store = task_of(setting), Store(setting.store)
-    if setting.task.kind == "images":
-        return task.documents
-    key = Key.of("documents", code="harness.tasks.text", task=task.digest)
-    if not store.has(key):
-        found = task.documents
-        with store.write(key) as folder:
-            record = {"ids": list(found.ids), "tasks": list(found.tasks), "labels": found.labels.tolist()}
-            write_json(folder / "documents.json", {**record, "classes": found.classes})
-    record = read_json(store.path(key) / "documents.json")
-    return Documents(record["ids"], record["tasks"], torch.tensor(record["labels"]), record["classes"])
+    """What is scored, kept by each process; of lm-eval's tasks what planning left, since lm-eval takes seconds."""
+    kept = read_documents(setting.task.asked, Store(setting.store)) if setting.task.asked else None
+    return kept or task_of(setting).documents
 
 
 @lru_cache(maxsize=64)
@@ -340,6 +333,13 @@ def measures_of(store: Store, plan: VariantPlan) -> dict[str, np.ndarray]:
     return {name: columns[name].numpy() for name in sorted(columns)}
 
 
+def aggregates_of(store: Store, plan: VariantPlan) -> dict[str, Aggregate]:
+    """A variant's scores of whole tasks that are no means over documents, by name."""
+    folder = store.path(plan.evaluation_key)
+    draws, of_tasks = load_file(folder / "draws.safetensors"), read_json(folder / "evaluation.json")["aggregates"]
+    return {name: Aggregate(of["value"], draws[name].numpy(), of["n"]) for name, of in sorted(of_tasks.items())}
+
+
 def score_variant(setting: Setting, plan: VariantPlan) -> None:
     """Aggregates of one variant and seed, with intervals; it is evaluated first where no pass has done that."""
     store = Store(setting.store)
@@ -349,7 +349,7 @@ def score_variant(setting: Setting, plan: VariantPlan) -> None:
         evaluate_variants(setting, (plan,))
     documents = documents_of(setting)
     found = scores.score(examples_of(store, plan), documents.labels.numpy(), documents.classes)
-    found["measures"] = scores.score_measures([measures_of(store, plan)])
+    found["measures"] = _score_measures(store, (plan,))
     with store.write(plan.score_key) as folder:
         write_json(folder / "score.json", found)
 
@@ -377,7 +377,7 @@ def summarise_variant(setting: Setting, plans: Plans) -> None:
     store = Store(setting.store)
     if all(is_built(store, plan) for plan in plans):
         found = scores.score_over_seeds([examples_of(store, plan) for plan in plans])
-        found["measures"] = scores.score_measures([measures_of(store, plan) for plan in plans])
+        found["measures"] = _score_measures(store, plans)
         with store.write(summary_key(plans)) as folder:
             write_json(folder / "summary.json", found)
 
@@ -395,6 +395,12 @@ def compare_over_seeds(setting: Setting, plans: Plans, references: Plans) -> Non
         tables = [[examples_of(store, plan) for plan in each] for each in (plans, references)]
         with store.write(comparison_key(plans, references)) as folder:
             write_json(folder / "comparison.json", scores.compare_over_seeds(*tables))
+
+
+def _score_measures(store: Store, seeds: tuple[VariantPlan, ...]) -> dict[str, dict[str, float | None]]:
+    """Scores of tasks and views of one variant over its seeds."""
+    found = scores.score_measures([measures_of(store, plan) for plan in seeds])
+    return found | scores.score_aggregates([aggregates_of(store, plan) for plan in seeds])
 
 
 def load_built(setting: Setting, plan: VariantPlan, shared: dict[str, MemberPart] | None = None) -> Combination:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from harness import jobs, measuring, registry
+from harness import jobs, measuring, registry, tasks
 from harness.cost.energy import WINDOW_SECONDS
 from harness.engine import Job
 from harness.errors import BadInput
@@ -96,6 +96,7 @@ def make_plan(suite: Suite, options: Options) -> Plan:
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     store = Path(options.out) / ".store"
+    suite = replace(suite, task=tasks.rendered(suite.task, Store(store), options.limit))
     setting = Setting(store, suite.task, options.limit, device)
     task = jobs.task_of(setting)
     seeds = suite.file.seeds if options.seed is None else [options.seed]

@@ -104,7 +104,7 @@ METRICS = tuple(
 SCORE_COLUMNS = {
     "variant": "name",
     "seed": "the suite's seed, or 'all'",
-    "metric": "a column of variants.csv, lm-eval's metric/task, or metric/view",
+    "metric": "a column of variants.csv, lm-eval's metric/task, metric,filter/task or metric/group, or metric/view",
     "value": "its value",
     "low": "95 % interval, where it has one",
     "high": "",
@@ -131,7 +131,7 @@ MEASURE_COLUMNS = {
     "variant": "name",
     "seed": "the suite's seed",
     "metric": "metric/task or metric/view, such as bits_per_byte/bytes_python or accuracy/inverted; the mean over its "
-    "documents is the score",
+    "documents is the score; lm-eval's scores that are no means of documents, such as F1, are in scores.parquet only",
     "document": "position in the task, or among the test images",
     "value": "of this document",
 }
@@ -167,7 +167,7 @@ RUN_FIELDS = {
     "seeds": "as run",
     "limit": "test examples kept by --limit; null for all",
     "only": "the --only filter; null for all variants",
-    "task": "{name, title, source, digest, classes, criterion: what held-out choices go by, "
+    "task": "{name, title, source, digest: of all that is asked, classes, criterion: what held-out choices go by, "
     "splits: {train, heldout, test}, "
     "documents: {task: how many are scored}}",
     "reference": "{variant, members: {seed: which member it is}}",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,8 @@ from harness import stats
 from harness.combining import temper
 from harness.evaluate import metrics
 from harness.fitting import fit_temperature
+from harness.stats.interval import percentile_interval
+from harness.tasks.answers import Aggregate
 
 AGAINST_ITSELF = {"diff_vs_reference": 0.0, "diff_low": 0.0, "diff_high": 0.0, "verdict": "reference"}
 """What the comparison of the reference says."""
@@ -94,20 +97,48 @@ def _difference(found: stats.Interval) -> dict[str, Any]:
     return {"diff_vs_reference": found.value, "diff_low": found.low, "diff_high": found.high}
 
 
-def score_measures(seeds: list[dict[str, np.ndarray]]) -> dict[str, dict[str, float]]:
+def score_measures(seeds: list[dict[str, np.ndarray]]) -> dict[str, dict[str, float | None]]:
     """Mean of every per-document measure over documents and seeds, with its interval, by name; NaN is no value."""
     found = {}
     for name in seeds[0]:
         values = np.stack([measures[name] for measures in seeds])
         values = values[:, ~np.isnan(values).any(axis=0)]
-        outcomes = values.size and np.isin(values, (0, 1)).all()
-        interval = stats.proportion_over_seeds(values) if outcomes else stats.over_seeds(values)
-        found[name] = {"value": interval.value, "low": interval.low, "high": interval.high, "n": interval.n}
+        if not values.size:  # a task may have a metric of some documents only, and --limit none of these
+            continue
+        outcomes = np.isin(values, (0, 1)).all()
+        found[name] = _plain(stats.proportion_over_seeds(values) if outcomes else stats.over_seeds(values))
     return found
+
+
+def score_aggregates(seeds: Sequence[Mapping[str, Aggregate]]) -> dict[str, dict[str, float | None]]:
+    """Scores of whole tasks, the mean over the seeds, with intervals from their draws, by name."""
+    found = {}
+    for name, first in seeds[0].items():
+        if len(seeds) == 1:
+            found[name] = _plain(percentile_interval(first.value, first.draws, first.n))
+            continue
+        values = np.array([each[name].value for each in seeds])
+        draws = np.stack([each[name].draws for each in seeds], axis=1)
+        known = np.isfinite(draws).all() and first.n > 1
+        interval = stats.crossed_statistic(values, draws, first.n).interval() if known else None
+        found[name] = _plain(interval or stats.Interval(float(values.mean()), np.nan, np.nan, first.n))
+    return found
+
+
+def _plain(interval: stats.Interval) -> dict[str, float | None]:
+    """JSON values: bounds that are no numbers are null."""
+    low, high = (end if np.isfinite(end) else None for end in (interval.low, interval.high))
+    return {"value": interval.value, "low": low, "high": high, "n": interval.n}
 
 
 def _put(found: dict[str, Any], name: str, interval: stats.Interval) -> None:
     found |= {name: interval.value, f"{name}_low": interval.low, f"{name}_high": interval.high}
+
+
+def check_numbers(values: Mapping[str, float]) -> None:
+    """Raise ``NonFinite`` where lm-eval's score of a task is no number."""
+    if lost := [name for name, value in values.items() if not np.isfinite(value)]:
+        raise NonFinite(f"lm-eval's {lost[0]} is {values[lost[0]]}")
 
 
 def check_finite(examples: pd.DataFrame) -> None:

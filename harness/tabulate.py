@@ -286,7 +286,7 @@ def _tidy(variants: pd.DataFrame, measures: list[dict[str, Any]], source: str) -
         table["source"] = _source(column, variants)
         tables.append(table.dropna(subset="value"))
     if measures:
-        tables.append(pd.DataFrame(measures).assign(source=source))
+        tables.append(pd.DataFrame(measures).astype({"low": float, "high": float}).assign(source=source))
     return pd.concat(tables, ignore_index=True)
 
 
@@ -341,6 +341,7 @@ def _record(
         warnings = [*warnings, trial]
     sources = {t.digests[-1]: t for pool in plan.pools[plan.seeds[0]].values() for t in (pool.base, *pool.members) if t}
     warnings = [*warnings, *(note for source in sources.values() for note in notes_of(source, store))]
+    warnings = [*warnings, *documents.notes]
     for name, seeds in details.items():
         for sentence in sorted({w for found in seeds.values() for w in found.get("warnings", [])}):
             warnings = [*warnings, f"{name}: {sentence}"]

@@ -11,9 +11,10 @@ from harness.planning import Options, make_plan
 from harness.suite import read_suite
 from harness.tasks import TASKS, pretrained, text
 from tests.small_gguf import TEXT, trained_tokenizer, write_gguf
+from tests.tasks.local_tasks import write_task
 
 SUITE = """suite: tuned
-task: {lm_eval: [sciq]}
+task: {lm_eval: [t], include_path: tasks}
 pool:
   train: {base: archive:smollm2, start: shared_base, members: 2, epochs: 1, examples: 8, vary: {lr: [1e-3, 1e-2]}}
 methods: [best_single, uniform_soup]
@@ -31,14 +32,38 @@ def made(tmp_path, monkeypatch):
     monkeypatch.setattr(text, "DOMAINS", {"recipes": text.DOMAINS["python"]})
     monkeypatch.setattr(text, "split_of", lambda domain, split: (TEXT * 40,) * 8)
     monkeypatch.setattr(text, "WINDOWS", {"train": 12, "heldout": 3, "test": 2})
+    write_task(tmp_path / "tasks" / "below", "t")
+    (tmp_path / "suite.yaml").write_text(SUITE)
     yield folder
     jobs.task_of.cache_clear()
 
 
+def planned(folder):
+    suite = read_suite(folder / "suite.yaml", TASKS, ARCHITECTURES)
+    return make_plan(suite, Options(folder / "results", device="cpu"))
+
+
+CHANGES = [("t.yaml", "{{q}}:", "Why {{q}}?"), ("t.jsonl", "question 3", "query 3")]
+
+
+@pytest.mark.parametrize(("name", "old", "new"), CHANGES)
+def test_a_task_that_asks_something_else_is_scored_anew_on_what_was_built(made, tmp_path, name, old, new):
+    before, again = planned(tmp_path), planned(tmp_path)
+    file = tmp_path / "tasks" / "below" / name
+    file.write_text(file.read_text().replace(old, new))
+    after = planned(tmp_path)
+    assert before.task.digest == again.task.digest != after.task.digest
+    reference = before.reference(0)
+    for variant, same, other in zip(*(plan.variants[0].values() for plan in (before, again, after)), strict=True):
+        assert variant.build_key == same.build_key == other.build_key
+        for key in ("evaluation_key", "score_key"):
+            found = [getattr(one, key) for one in (variant, same, other)]
+            keys = [each(reference) if callable(each) else each for each in found]
+            assert keys[0] == keys[1] != keys[2]
+
+
 def test_fine_tunes_of_a_pretrained_model_start_from_it_in_its_tokens(made, tmp_path):
-    (tmp_path / "suite.yaml").write_text(SUITE)
-    suite = read_suite(tmp_path / "suite.yaml", TASKS, ARCHITECTURES)
-    plan = make_plan(suite, Options(tmp_path / "results", device="cpu"))
+    plan = planned(tmp_path)
     pool = plan.pools[0]["main"]
     assert isinstance(pool.base, FolderPlan)
     assert pool.base.model.path == made

@@ -5,7 +5,19 @@ import pytest
 import torch
 
 from harness.evaluate.metrics import per_example
-from harness.scores import NonFinite, calibrated, check_finite, compare, compare_over_seeds, score, score_over_seeds
+from harness.scores import (
+    NonFinite,
+    calibrated,
+    check_finite,
+    check_numbers,
+    compare,
+    compare_over_seeds,
+    score,
+    score_aggregates,
+    score_measures,
+    score_over_seeds,
+)
+from harness.tasks.answers import Aggregate
 
 
 def table(seed, labels, classes=3):
@@ -64,3 +76,37 @@ def test_calibration_undoes_a_temperature():
     assert found["temperature"] == pytest.approx(4.0, rel=0.15)
     true = torch.nn.functional.cross_entropy(logits[2000:], labels[2000:]).item()
     assert found["nll_calibrated"] == pytest.approx(true, abs=0.01)
+
+
+def aggregates(values, n=300, draws=4000):
+    """The mean as if it were no mean: its value, and that of documents drawn with replacement."""
+    rows = np.random.default_rng(7).integers(n, size=(draws, n))
+    return {"f1/t": Aggregate(float(values.mean()), values[rows].mean(axis=1), n)}
+
+
+@pytest.mark.parametrize("seeds", [1, 3])
+def test_a_score_from_its_draws_is_that_of_a_mean_where_it_is_one(seeds):
+    rng = np.random.default_rng(0)
+    values = [rng.normal(size=300) + rng.normal() / 10 for _ in range(seeds)]
+    found = score_aggregates([aggregates(each) for each in values])["f1/t"]
+    expected = score_measures([{"f1/t": each} for each in values])["f1/t"]
+    assert found["value"] == pytest.approx(expected["value"])
+    assert found["n"] == expected["n"] == 300
+    for end in ("low", "high"):
+        assert found[end] - found["value"] == pytest.approx(expected[end] - expected["value"], rel=0.1)
+
+
+@pytest.mark.parametrize("seeds", [1, 2])
+def test_a_score_that_some_draw_does_not_have_has_no_interval(seeds):
+    lost = {"f1/t": Aggregate(0.5, np.array([0.4, np.nan, 0.6]), 9)}
+    assert score_aggregates([lost] * seeds) == {"f1/t": {"value": 0.5, "low": None, "high": None, "n": 9}}
+
+
+def test_a_measure_that_no_document_has_is_no_score():
+    assert score_measures([{"acc/t": np.array([np.nan, np.nan])}]) == {}
+
+
+def test_a_score_of_lm_eval_that_is_no_number_is_a_failure_with_its_name():
+    check_numbers({"acc/t": 0.5})
+    with pytest.raises(NonFinite, match="lm-eval's mcc/t is nan"):
+        check_numbers({"acc/t": 0.5, "mcc/t": float("nan")})

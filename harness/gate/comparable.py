@@ -50,11 +50,11 @@ def _seeds_asked(record: dict[str, Any]) -> Any:
 def differences(run: Run, baseline: Run, keys: Sequence[Comparable]) -> list[str]:
     """Why a run and its baseline are not comparable, one line each; what one of them does not record is a difference.
 
-    The same seeds are asked of any two runs, since the summary rows are means over them.
+    The same data are asked of any two runs, and the same seeds, since the summary rows are means over them.
     """
     compare = {"suite_digest": _suites, "example_ids": _examples, "dtype": _recorded, "batch_policy": _recorded}
     found = [compare[key](run, baseline, key) for key in keys]
-    found.append(_recorded(run, baseline, "seeds"))
+    found += [_recorded(run, baseline, "seeds"), _data(run, baseline)]
     return [line for line in found if line]
 
 
@@ -81,12 +81,12 @@ def _examples(run: Run, baseline: Run, key: str) -> str | None:
         tables.append(set(zip(distinct["example_id"].astype(str), distinct["label"], strict=True)))
     ours, theirs = tables
     if ours == theirs:
-        return other_documents(run, baseline)
+        return None
     return f"the test examples differ: {len(ours - theirs)} are new or relabelled, {len(theirs - ours)} are gone"
 
 
-def other_documents(run: Run, baseline: Run) -> str | None:
-    """Why documents of the two may not be the same: they have no ids as examples have, only a position in the task."""
+def _data(run: Run, baseline: Run) -> str | None:
+    """How the data differ: examples of the same names may not ask the same."""
     if not all(r.record.get("task", {}).get("digest") for r in (run, baseline)):
         return "the content of the task is not recorded"
     return data_difference(run.record, baseline.record)

@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from harness import stats
-from harness.gate.comparable import differences, hardware_difference, other_documents
+from harness.gate.comparable import differences, hardware_difference
 from harness.gate.evidence import Evidence, Missing, NonFinite, Score
-from harness.gate.policy import BASELINE, MEASURED, PAIRED, VARIANT, Policy, Rule
+from harness.gate.policy import BASELINE, MEASURED, VARIANT, Policy, Rule
 from harness.gate.record import Check, State
 from harness.results import Run
 
@@ -135,8 +135,6 @@ class Judge:
         return rule.bound.rel * abs(other.value)
 
     def _paired(self, rule: Rule, check: Check, limit: float, side: Evidence, name: str) -> Tested:
-        if check.metric not in PAIRED and (other := other_documents(self.run.run, side.run)):
-            raise Incomparable(other)
         ours = self.run.outcomes(check.variant, check.seed, check.metric)
         theirs = side.outcomes(name, check.seed, check.metric)
         if list(ours.columns) != list(theirs.columns) or list(ours.index) != list(theirs.index):

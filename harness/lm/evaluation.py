@@ -20,7 +20,7 @@ from harness.lm.mixing import System
 from harness.lm.scoring import Work, score
 from harness.lm.sequence import sequence_mixture
 from harness.models.tokens import read_tokenizer
-from harness.tasks.questions import Answers
+from harness.tasks.answers import Answers, answers_of
 from harness.tasks.text import TextTask
 from harness.types import Combination, Part, Tokenizer
 
@@ -103,7 +103,7 @@ def score_combinations(combinations: Sequence[Combination], task: TextTask) -> S
             each_member = torch.tensor([[value for value, _ in said[name]] for name in systems], dtype=torch.float64)
             mixed = sequence_mixture(each_member, combination.rule.weights)
             found = [(value, False) for value in mixed.tolist()]
-        answers.append(task.questions.answers([value for value, _ in found], [greedy for _, greedy in found]))
+        answers.append(answers_of(task.questions, [value for value, _ in found], [greedy for _, greedy in found]))
     return ScoredCombinations(tuple(answers), seconds, records)
 
 

@@ -1,14 +1,15 @@
-"""Tasks of lm-eval: their documents, the requests they make of a model, and what they say of its answers."""
+"""Tasks of lm-eval: their documents, and the requests they make of a model."""
 
 from __future__ import annotations
 
 import contextlib
 import io
+import json
 import logging
-from collections.abc import Iterable, Sequence
+import random
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,6 @@ import torch
 from jinja2.exceptions import SecurityError
 
 from harness.errors import BadInput
-from harness.store import digest, file_digest
 from harness.tasks.task import Documents
 from harness.tasks.trust import check_code, sandbox_templates
 
@@ -25,30 +25,18 @@ ROLLING = "loglikelihood_rolling"
 
 
 @dataclass(frozen=True)
-class Rolling:
-    """Log-likelihoods of whole documents of one task."""
+class Question:
+    """One document of a task, and what is asked about it."""
 
-    task: str
-    ids: tuple[str, ...]
-    nats: np.ndarray
-    """[N] of each document."""
-    bytes: np.ndarray
-    """[N] in UTF-8."""
-
-
-@dataclass(frozen=True)
-class Answers:
-    """What one system said, as lm-eval's tasks read it."""
-
-    log_probs: np.ndarray
-    """[N, C] over the choices of every multiple-choice document, ``-inf`` where a document has fewer choices."""
-    metrics: dict[str, np.ndarray]
-    """lm-eval's own per-document values, by "metric/task"."""
-    rolling: tuple[Rolling, ...]
+    id: str
+    """Unique among all tasks: the task's name with the document's own ``id``, or its position."""
+    doc: Any
+    requests: list[Any]
+    """lm-eval's instances in order."""
 
 
 class Questions:
-    """Several tasks of lm-eval on the first ``limit`` documents of each.
+    """Several tasks of lm-eval on the first ``limit`` documents of each, as ``simple_evaluate`` asks them.
 
     Args:
         names: as lm-eval knows them, or as YAML files below ``include_path`` do.
@@ -63,7 +51,13 @@ class Questions:
     def __init__(
         self, names: Sequence[str], include_path: str | None, limit: int | None = None, *, allow_code: bool = False
     ) -> None:
-        self.tasks = _build(names, include_path, limit, allow_code)
+        with lm_eval_seeds():
+            loaded = _build(names, include_path, limit, allow_code)
+            self.tasks: dict[str, Any] = loaded["tasks"]
+            self.groups: dict[str, Any] = loaded["groups"]
+            self.local: bool = loaded["local"]
+            """Whether all of it was found below ``include_path``, without lm-eval's own tasks."""
+            self.of = {name: _questions(name, task, limit) for name, task in self.tasks.items()}
 
     @property
     def instances(self) -> list[Any]:
@@ -72,80 +66,77 @@ class Questions:
 
     @cached_property
     def documents(self) -> Documents:
-        """The multiple-choice documents of all tasks, in order."""
+        """The multiple-choice documents of all tasks, in order; ``BadInput`` where one has no single right choice."""
         ids, names, labels, classes = [], [], [], 0
-        for name, task in self._of_kind(CHOICES):
-            for number, (doc, requests) in enumerate(_by_document(task)):
-                label = task.doc_to_target(doc)
-                labels.append(task.doc_to_choice(doc).index(label) if isinstance(label, str) else int(label))
-                ids.append(f"{name}/{doc.get('id', number)}")
+        for name, _ in self.of_kind(CHOICES):
+            for question, choices in zip(self.of[name], self.choices[name], strict=True):
+                labels.append(_label(self.tasks[name], question, choices))
+                ids.append(question.id)
                 names.append(name)
-                classes = max(classes, len(requests))
-        return Documents(ids, names, torch.tensor(labels), classes)
+                classes = max(classes, len(choices))
+        own = [name for name, task in self.of_kind(CHOICES) if callable(task.get_config("process_results"))]
+        notes = [
+            f"{name} is scored by a function of its own, in the metrics named after it; accuracy and NLL are of its "
+            "most likely choice and its doc_to_target"
+            for name in own
+        ]
+        return Documents(ids, names, torch.tensor(labels, dtype=torch.int64), classes, notes)
 
-    def answers(self, log_likelihoods: Sequence[float], greedy: Sequence[bool]) -> Answers:
-        """What the tasks make of the answers to all ``instances``, in their order."""
-        given = iter(zip(log_likelihoods, greedy, strict=True))
-        said = {id(i): next(given) for i in self.instances}
-        log_probs = np.full((len(self.documents.ids), self.documents.classes), -np.inf)
-        row = 0
-        metrics: dict[str, np.ndarray] = {}
-        for name, task in self._of_kind(CHOICES):
-            values: dict[str, list[float]] = {}
-            for doc, requests in _by_document(task):
-                pairs = [(float(said[id(r)][0]), bool(said[id(r)][1])) for r in requests]
-                log_probs[row, : len(pairs)] = _normalised([pair[0] for pair in pairs])
-                row += 1
-                for metric, value in task.process_results(doc, pairs).items():
-                    values.setdefault(metric, []).append(float(value))
-            metrics |= {f"{metric}/{name}": np.array(found) for metric, found in values.items()}
-        rolling = tuple(self._rolling(name, task, said) for name, task in self._of_kind(ROLLING))
-        return Answers(log_probs, metrics, rolling)
+    @cached_property
+    def choices(self) -> dict[str, list[list[str]]]:
+        """The choices of every document of each multiple-choice task."""
+        return {name: [_choices(task, question) for question in self.of[name]] for name, task in self.of_kind(CHOICES)}
 
-    def _rolling(self, name: str, task: Any, said: dict[int, tuple[float, bool]]) -> Rolling:
-        ids, nats, sizes = [], [], []
-        for number, (doc, (request,)) in enumerate(_by_document(task)):
-            ids.append(f"{name}/{doc.get('id', number)}")
-            nats.append(float(said[id(request)][0]))
-            sizes.append(len(task.doc_to_target(doc).encode("utf-8")))
-        return Rolling(name, tuple(ids), np.array(nats), np.array(sizes))
-
-    def _of_kind(self, kind: str) -> Iterable[tuple[str, Any]]:
+    def of_kind(self, kind: str) -> Iterable[tuple[str, Any]]:
+        """The tasks of an output type, by name."""
         return ((name, task) for name, task in self.tasks.items() if kind == task.OUTPUT_TYPE)
 
 
-def _normalised(log_likelihoods: Sequence[float]) -> np.ndarray:
-    """Log-probabilities over the choices, from their log-likelihoods."""
-    values = np.asarray(log_likelihoods, np.float64)
-    return values - np.logaddexp.reduce(values)
+@contextlib.contextmanager
+def lm_eval_seeds() -> Iterator[None]:
+    """The random states that ``simple_evaluate`` starts from; those from before come back afterwards."""
+    from lm_eval.defaults import DEFAULT_OTHER_SEED, DEFAULT_RANDOM_SEED
+
+    plain, arrays = random.getstate(), np.random.get_state()
+    with torch.random.fork_rng(devices=[]):
+        random.seed(DEFAULT_RANDOM_SEED)
+        np.random.seed(DEFAULT_OTHER_SEED)
+        torch.default_generator.manual_seed(DEFAULT_OTHER_SEED)
+        try:
+            yield
+        finally:
+            random.setstate(plain)
+            np.random.set_state(arrays)
 
 
-def _by_document(task: Any) -> list[tuple[Any, list[Any]]]:
-    """The documents of a task with their requests in order."""
-    found: dict[int, tuple[Any, list[Any]]] = {}
-    for instance in task.instances:
-        found.setdefault(instance.doc_id, (instance.doc, []))[1].append(instance)
-    return [(doc, sorted(requests, key=lambda r: r.idx)) for doc, requests in found.values()]
+def canonical(value: Any) -> str:
+    """A document as text: equal texts are equal documents, also where these hold NaN."""
+
+    def plain(item: Any) -> Any:
+        if isinstance(item, bytes):
+            return item.hex()
+        if hasattr(item, "tolist"):
+            return item.tolist()
+        return item.isoformat() if hasattr(item, "isoformat") else type(item).__name__
+
+    return json.dumps(value, sort_keys=True, default=plain)
 
 
 def _build(names: Sequence[str], include_path: str | None, limit: int | None, allow_code: bool) -> dict[str, Any]:
-    from lm_eval.tasks import TaskManager
-
+    """Load the tasks and render their requests: nothing else reads a task file or calls a function that it names."""
     sandbox_templates()
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
     place = include_path or "lm-eval's own tasks"
-    manager = TaskManager(include_path=include_path, include_defaults=False)
-    if unknown := [name for name in names if name not in manager.all_tasks]:
-        local = sorted(manager.all_tasks)
-        manager = TaskManager(include_path=include_path)  # five seconds, so only where a task is lm-eval's own
-        if unknown := [name for name in names if name not in manager.all_tasks]:
-            raise BadInput(f"unknown task '{unknown[0]}'", place=place, given=unknown[0], choices=local)
-    if not allow_code:
-        check_code(manager.task_index, names)
-    with contextlib.redirect_stderr(io.StringIO()):  # its progress bars
+    with contextlib.redirect_stderr(io.StringIO()), contextlib.redirect_stdout(io.StringIO()):  # bars, and prints
+        manager, local = _manager(names, include_path)
+        if not allow_code:
+            check_code(manager.task_index, names)
         try:
-            built: dict[str, Any] = manager.load(list(names))["tasks"]
-            for task in built.values():
+            loaded: dict[str, Any] = dict(manager.load(list(names)))
+            for task in loaded["tasks"].values():
+                _check_kind(task)
+                _prepare(task)
+            for task in loaded["tasks"].values():
                 task.build_all_requests(limit=limit, rank=0, world_size=1)
         except BadInput:
             raise
@@ -154,20 +145,94 @@ def _build(names: Sequence[str], include_path: str | None, limit: int | None, al
         except Exception as error:
             hint = "a task of the hub needs network; those of suites/tasks do not"
             raise BadInput(f"the tasks cannot be loaded: {type(error).__name__}: {error}", hint=hint) from error
-    for name, task in built.items():
-        if task.OUTPUT_TYPE not in (CHOICES, ROLLING):
-            hint = "score it with 'stockpot lm-eval'"
-            raise BadInput(f"task '{name}' is of type {task.OUTPUT_TYPE}: a suite takes {CHOICES} and {ROLLING}",
-                           hint=hint)  # fmt: skip
-    if not any(task.OUTPUT_TYPE == CHOICES for task in built.values()):
-        raise BadInput("a suite needs a multiple-choice task among its lm_eval tasks")
-    return built
+    return {**loaded, "local": local}
 
 
-def questions_digest(names: Sequence[str], include_path: str | None, limit: int | None) -> str:
-    """What the tasks are, without loading them: their names and files, and lm-eval's version."""
-    from importlib.metadata import version
+def _manager(names: Sequence[str], include_path: str | None) -> tuple[Any, bool]:
+    """lm-eval's index of tasks, and whether it is of ``include_path`` only.
 
-    folder = Path(include_path) if include_path else None
-    files = {p.name: file_digest(p) for p in sorted(folder.glob("*")) if p.is_file()} if folder else {}
-    return digest([list(names), files, limit, version("lm_eval")])
+    Its own tasks take five seconds to index. They are left out where every name is a task of the folder: the members of
+    a group or a tag may be among them.
+    """
+    from lm_eval.tasks import TaskManager
+    from lm_eval.tasks._index import Kind
+
+    manager = TaskManager(include_path=include_path, include_defaults=False)
+    index = manager.task_index
+    if all(name in index and index[name].kind in (Kind.TASK, Kind.PY_TASK) for name in names):
+        return manager, True
+    manager = TaskManager(include_path=include_path)
+    if unknown := [name for name in names if name not in manager.all_tasks]:
+        place = include_path or "lm-eval's own tasks"
+        raise BadInput(f"unknown task '{unknown[0]}'", place=place, given=unknown[0], choices=sorted(index))
+    return manager, False
+
+
+def _check_kind(task: Any) -> None:
+    """``BadInput`` for a task that a suite cannot take whatever its documents are."""
+    place = f"task '{task.task_name}'"
+    if task.OUTPUT_TYPE not in (CHOICES, ROLLING):
+        raise BadInput(f"{place} is of type {task.OUTPUT_TYPE}: a suite takes {CHOICES} and {ROLLING}",
+                       hint="score it with 'stockpot lm-eval'")  # fmt: skip
+    if getattr(task, "MULTIMODAL", False):
+        raise BadInput(f"{place} asks about images or sound: a suite takes text")
+    if getattr(task, "UNSAFE_CODE", False):
+        raise BadInput(f"{place} is marked as unsafe: it runs code that a model wrote")
+    if task.OUTPUT_TYPE == CHOICES and not hasattr(task, "doc_to_choice"):
+        raise BadInput(f"{place} is a Python class that does not tell its choices")
+
+
+def _prepare(task: Any) -> None:
+    """What ``simple_evaluate`` sets of every task: the number of examples, and the seed they are drawn with."""
+    from lm_eval.defaults import DEFAULT_OTHER_SEED
+
+    if task.get_config("num_fewshot") is None:
+        task.set_config(key="num_fewshot", value=0)
+    task.set_fewshot_seed(seed=DEFAULT_OTHER_SEED)
+
+
+def _questions(name: str, task: Any, limit: int | None) -> list[Question]:
+    """The documents of a task with their requests, in order.
+
+    lm-eval reads the documents again when it scores the answers. Where that gives others, its scores are of no answer
+    to them: such a task is refused.
+    """
+    requests: dict[int, list[Any]] = {}
+    for instance in task.instances:
+        requests.setdefault(instance.doc_id, []).append(instance)
+    docs = list(task.doc_iterator(rank=0, limit=limit, world_size=1))
+    for number, doc in docs:
+        if number not in requests:
+            raise BadInput(f"task '{name}': document {number} has no choices")
+        if canonical(doc) != canonical(requests[number][0].doc):
+            raise BadInput(f"task '{name}': its documents are others each time they are read",
+                           hint="does process_docs draw at random?")  # fmt: skip
+    own = [str(doc["id"]) if isinstance(doc, Mapping) and "id" in doc else None for _, doc in docs]
+    unique = None not in own and len(set(own)) == len(own)
+    return [
+        Question(f"{name}/{own[position] if unique else number}", doc, sorted(requests[number], key=lambda r: r.idx))
+        for position, (number, doc) in enumerate(docs)
+    ]
+
+
+def _choices(task: Any, question: Question) -> list[str]:
+    """The choices of a document; those that ``acc_mutual_info`` asks again without the context are not counted."""
+    choices: list[str] = task.doc_to_choice(question.doc)
+    asked = len(question.requests)
+    if asked not in (len(choices), 2 * len(choices)):
+        raise BadInput(f"document '{question.id}' has {asked} requests for {len(choices)} choices")
+    return choices
+
+
+def _label(task: Any, question: Question, choices: Sequence[str]) -> int:
+    """The position of the right choice, as lm-eval's own ``process_results`` reads it."""
+    gold = task.doc_to_text(question.doc) if task.multiple_input else task.doc_to_target(question.doc)
+    if isinstance(gold, list) and len(gold) == 1 and task.multiple_target:
+        gold = gold[0]
+    if isinstance(gold, list):
+        raise BadInput(f"document '{question.id}' has {len(gold)} right choices: a suite takes one")
+    place = choices.index(gold) if isinstance(gold, str) and gold in choices else gold
+    if not isinstance(place, int) or not 0 <= place < len(choices):
+        raise BadInput(f"document '{question.id}' has the label {gold!r}, which is none of its {len(choices)} choices",
+                       hint="labels count from 0, or are a choice's text")  # fmt: skip
+    return int(place)

@@ -22,6 +22,8 @@ class TaskReference:
     """The folder whose tokenizer the suite's models share; None for the one that is trained on the text."""
     allow_code: bool = False
     """Whether what the task files name may be run: the command line says so, never a suite."""
+    asked: str | None = None
+    """The digest of all that the tasks of lm-eval ask (``tasks.asked``): whoever renders them again has to get it."""
 
     @property
     def kind(self) -> Literal["images", "text"]:
@@ -38,6 +40,8 @@ class Documents:
     labels: Tensor
     """[N] int64: the right class, or the right choice."""
     classes: int
+    notes: Sequence[str] = ()
+    """Sentences that a reader of their scores should know."""
 
 
 class Task(Protocol):

@@ -13,9 +13,10 @@ from safetensors.torch import load_file, save_file
 
 from harness.errors import BadInput
 from harness.models.tokens import read_tokenizer, tokenizer_of
-from harness.store import Key, Store, code_version, digest
+from harness.store import Key, Store, digest
+from harness.tasks.asked import digest_of, rehearse
 from harness.tasks.corpora import DOMAINS, corpus_digest, split_of
-from harness.tasks.questions import Questions, questions_digest
+from harness.tasks.questions import Questions
 from harness.tasks.task import Documents, TaskReference
 from harness.tasks.trust import check_files
 from harness.types import Split, Tokenizer
@@ -66,13 +67,19 @@ class TextTask:
 
     @property
     def digest(self) -> str:
-        asked = questions_digest(self.reference.lm_eval, self.reference.include_path, self.limit)
-        return digest([self.test.digest, asked, corpus_digest(), code_version("harness.tasks.documents")])
+        return digest([self.test.digest, self.reference.asked or digest_of(self.questions)])
 
     @cached_property
     def questions(self) -> Questions:
+        """What lm-eval's tasks ask; ``BadInput`` where it is not what the run was planned for."""
         asked = self.reference
-        return Questions(asked.lm_eval, asked.include_path, self.limit, allow_code=asked.allow_code)
+        found = Questions(asked.lm_eval, asked.include_path, self.limit, allow_code=asked.allow_code)
+        if asked.asked is None:
+            rehearse(found)
+        elif digest_of(found) != asked.asked:
+            hint = "were their files changed meanwhile, or does a function of theirs give something else each time?"
+            raise BadInput("the tasks ask something else than when the run was planned", hint=hint)
+        return found
 
     @property
     def documents(self) -> Documents:

@@ -1,0 +1,226 @@
+"""What lm-eval's tasks say of a system's answers: its value of every document, and its score of every task."""
+
+from __future__ import annotations
+
+import contextlib
+import warnings
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from copy import deepcopy
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from harness.errors import BadInput
+from harness.tasks.questions import CHOICES, ROLLING, Question, Questions, lm_eval_seeds
+
+DRAWS = 1000
+"""Resamples behind the interval of a score that is no mean: sklearn's F1 takes a millisecond for each."""
+BITS = "bits_per_byte"
+NONE = "none"
+"""What lm-eval calls the filter of a task that names none."""
+
+
+@dataclass(frozen=True)
+class Rolling:
+    """Log-likelihoods of whole documents of one task."""
+
+    task: str
+    ids: tuple[str, ...]
+    nats: np.ndarray
+    """[N] of each document."""
+    bytes: np.ndarray
+    """[N] in UTF-8, as the task counts them."""
+
+
+@dataclass(frozen=True)
+class Aggregate:
+    """A score of many documents that is not the mean of a value of each, such as F1."""
+
+    value: float
+    draws: np.ndarray
+    """[D] the same of documents drawn with replacement, the same ones for every system; NaN where it has no value."""
+    n: int
+    """Documents."""
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What one system said, as lm-eval's tasks read it. Names are "metric/task", or "metric,filter/task"."""
+
+    log_probs: np.ndarray
+    """[N, C] over the choices of every multiple-choice document, ``-inf`` where a document has fewer choices."""
+    metrics: dict[str, np.ndarray]
+    """Values of each document of a task, whose mean is lm-eval's score; NaN where the task says nothing of one."""
+    aggregates: dict[str, Aggregate]
+    """The scores of tasks that are no such mean, and those of groups."""
+    rolling: tuple[Rolling, ...]
+    scores: dict[str, float]
+    """lm-eval's score of every task and metric."""
+
+
+@dataclass(frozen=True)
+class _Values:
+    """What a task says of its documents under one metric and filter."""
+
+    metric: str
+    filter: str
+    items: dict[int, Any]
+    """By the document's position; lm-eval's own values, of any type."""
+    aggregation: Callable[[list[Any]], Any]
+
+    @property
+    def name(self) -> str:
+        return self.metric if self.filter == NONE else f"{self.metric},{self.filter}"
+
+    def aggregate(self, rows: Sequence[int] | None = None) -> float:
+        """lm-eval's score of all documents that have a value, or of these, by position among them."""
+        values = list(self.items.values())
+        return float(self.aggregation(values if rows is None else [values[row] for row in rows]))
+
+
+def answers_of(
+    questions: Questions, log_likelihoods: Sequence[float], greedy: Sequence[bool], draws: int = DRAWS
+) -> Answers:
+    """What the tasks make of the answers to all ``instances``, in their order: lm-eval's filters, values and scores.
+
+    Raises:
+        BadInput: for a metric that lm-eval cannot compute, or whose score is not a number.
+    """
+    given = zip(log_likelihoods, greedy, strict=True)
+    said = {id(i): (float(value), bool(first)) for i, (value, first) in zip(questions.instances, given, strict=True)}
+    metrics: dict[str, np.ndarray] = {}
+    aggregates: dict[str, Aggregate] = {}
+    scores: dict[str, float] = {}
+    rolling = []
+    of_tasks: dict[str, dict[str, Any]] = {}
+    groups = [group for group in questions.groups.values() if group.has_aggregation]
+    grouped = {task.task_name for group in groups for task in group.get_all_tasks()}
+    for name, task in questions.tasks.items():
+        asked = questions.of[name]
+        values = _values(name, task, asked, said)
+        if name in dict(questions.of_kind(ROLLING)):
+            rolling.append(_rolling(name, task, asked, said, values))
+        resampled: dict[str, Any] = {"sample_len": max((len(each.items) for each in values), default=0)}
+        for each in values:
+            place = f"{each.name}/{name}"
+            with _blaming(f"task '{name}': lm-eval's {each.metric} cannot be had"):
+                scores[place] = each.aggregate()
+                found = np.empty(0)
+                if (one := _value_of_one(each.aggregation)) is not None:
+                    metrics[place] = np.full(len(asked), np.nan)
+                    metrics[place][list(each.items)] = [one(item) for item in each.items.values()]
+                if name in grouped or (one is None and not _is_bits(each)):
+                    found = _resample(each, name, draws)
+                if one is None and not _is_bits(each):
+                    aggregates[place] = Aggregate(scores[place], found, len(each.items))
+            resampled[f"{each.metric},{each.filter}"] = np.concatenate([[scores[place]], found])
+        of_tasks[name] = resampled
+    for group in groups:
+        for key, found, n in _of_group(group, of_tasks):
+            metric, _, chosen = key.rpartition(",")
+            place = f"{metric}/{group.name}" if chosen == NONE else f"{key}/{group.name}"
+            scores[place] = float(found[0])
+            aggregates[place] = Aggregate(scores[place], found[1:], n)
+    return Answers(_log_probs(questions, said), metrics, aggregates, tuple(rolling), scores)
+
+
+def _log_probs(questions: Questions, said: Mapping[int, tuple[float, bool]]) -> np.ndarray:
+    """Over the choices of every multiple-choice document [N, C], from the log-likelihoods given the context."""
+    found = np.full((len(questions.documents.ids), questions.documents.classes), -np.inf)
+    row = 0
+    for name, _ in questions.of_kind(CHOICES):
+        for question, choices in zip(questions.of[name], questions.choices[name], strict=True):
+            values = np.array([said[id(request)][0] for request in question.requests[: len(choices)]])
+            found[row, : len(choices)] = values - np.logaddexp.reduce(values)
+            row += 1
+    return found
+
+
+def _values(
+    name: str, task: Any, asked: Sequence[Question], said: Mapping[int, tuple[float, bool]]
+) -> list[_Values]:
+    """The steps of lm-eval's ``evaluate`` from answers to values: its filters, and ``process_results``."""
+    from lm_eval.api.metrics import mean
+
+    for instance in task.instances:
+        value, greedy = said[id(instance)]
+        answer = value if task.OUTPUT_TYPE == ROLLING else (value, greedy)
+        instance.resps, instance.filtered_resps = [answer] * instance.repeats, {}
+    found: dict[tuple[str, str], dict[int, Any]] = {}
+    with lm_eval_seeds():
+        with _blaming(f"task '{name}': its filters fail"):
+            task.apply_filters()
+        for chosen in task.instances[0].filtered_resps:
+            for position, question in enumerate(asked):
+                answers = [request.filtered_resps[chosen] for request in question.requests]
+                with _blaming(f"document '{question.id}' cannot be scored by lm-eval"):
+                    results = task.process_results(deepcopy(question.doc), answers)  # which may change the document
+                    for metric, item in results.items():
+                        found.setdefault((metric, chosen), {})[position] = item
+    aggregations = task.aggregation()
+    return [_Values(*key, items, aggregations.get(key[0], mean)) for key, items in found.items()]
+
+
+def _value_of_one(aggregation: Callable[[list[Any]], Any]) -> Callable[[Any], float] | None:
+    """From a document's value to a number whose mean over documents is the score; None where there is no such thing."""
+    from lm_eval.api.metrics import brier_score, mean, nanmean
+
+    if aggregation in (mean, nanmean):
+        return float
+    return (lambda item: float(brier_score([item]))) if aggregation is brier_score else None
+
+
+def _is_bits(values: _Values) -> bool:
+    """Whether these are bits per byte, which have a share of each document (``evaluation.measures``)."""
+    from lm_eval.api.metrics import bits_per_byte
+
+    return values.metric == BITS and values.filter == NONE and values.aggregation is bits_per_byte
+
+
+def _rolling(
+    name: str, task: Any, asked: Sequence[Question], said: Mapping[int, tuple[float, bool]], values: Sequence[_Values]
+) -> Rolling:
+    """As the task's own bits per byte count; of a task without them, the bytes of the whole text."""
+    counted = next((each.items for each in values if _is_bits(each)), {})
+    if len(counted) == len(asked):
+        nats, sizes = zip(*counted.values(), strict=True)
+    else:
+        nats = tuple(said[id(question.requests[0])][0] for question in asked)
+        sizes = tuple(len(task.doc_to_target(question.doc).encode("utf-8")) for question in asked)
+    return Rolling(name, tuple(question.id for question in asked), np.array(nats), np.array(sizes))
+
+
+def _resample(values: _Values, name: str, draws: int) -> np.ndarray:
+    """lm-eval's score of every draw [D]; NaN where it has none, such as the F1 of a label that was not drawn.
+
+    The task's name seeds the draws: all its metrics and all systems have the same, another task of a group has others.
+    """
+    count = len(values.items)
+    generator = np.random.default_rng([zlib.crc32(name.encode()), count])
+    found = np.full(draws, np.nan)
+    with warnings.catch_warnings(action="ignore"), np.errstate(all="ignore"):
+        for draw in range(draws):
+            with contextlib.suppress(Exception):
+                found[draw] = values.aggregate(generator.integers(count, size=count).tolist())
+    return found
+
+
+def _of_group(group: Any, of_tasks: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, np.ndarray, int]]:
+    """A group's scores by "metric,filter": of the documents, and of each draw; and how many documents there are."""
+    found = group.aggregate(of_tasks)  # means of its tasks' values, here arrays
+    for key, values in found.items():
+        if isinstance(values, np.ndarray):
+            yield key, values, found["sample_len"]
+
+
+@contextlib.contextmanager
+def _blaming(problem: str) -> Iterator[None]:
+    """Errors of lm-eval's functions and of a task's as bad input."""
+    try:
+        yield
+    except BadInput:
+        raise
+    except Exception as error:
+        raise BadInput(f"{problem}: {type(error).__name__}: {error}") from error
