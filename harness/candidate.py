@@ -17,7 +17,7 @@ from harness.gate.policy import Policy, read_policy
 from harness.gate.record import GATE_FILE, Gate, read_gate, write_gate
 from harness.models.folders import ADAPTER
 from harness.planning import Options, make_plan
-from harness.results import read_run
+from harness.results import NO_REFERENCE, read_run
 from harness.suite import MAIN, CostSpec, HfPool, Suite, Variant
 
 CANDIDATE = "candidate"
@@ -110,7 +110,7 @@ def _forget_the_reference(folder: Path) -> None:
     """Blank what compares the candidate with itself: a rule about it has to find nothing, not a pass."""
     variants = read_run(folder).variants
     ok = variants["status"] == "ok"
-    variants.loc[ok, "verdict"] = "unclear"
+    variants.loc[ok, "verdict"] = NO_REFERENCE
     for column in (*OF_THE_REFERENCE, "diff_low", "diff_high"):
         variants[column] = float("nan")
     variants.to_csv(folder / "variants.csv", index=False)

@@ -9,7 +9,7 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from harness import cli, engine, jobs, results, runner, store
+from harness import cli, engine, jobs, registry, results, runner, store
 from harness.models import recipes
 from harness.models.architectures import ARCHITECTURES, build
 from harness.models.weights import save_network
@@ -180,14 +180,20 @@ def test_a_row_is_that_of_a_pool_of_its_own_members_whatever_else_the_pool_holds
     assert (together["status"] == "ok").sum() >= 7
 
 
-def test_a_model_that_the_requests_do_not_fit_fails_its_own_rows_only(kinds, out):
+def test_what_is_too_long_for_a_model_or_breaks_a_method_fails_their_own_rows_only(kinds, out, monkeypatch):
+    def breaks(method, *arguments, build=registry.build):
+        return build(method, *arguments) if method.name != "log_linear" else 1 / 0
+
+    monkeypatch.setattr(registry, "build", breaks)
     folder, task = kinds["text"]
-    methods = ["member: {index: [0, 1, 2]}", "linear: {members: [[0, 2], [0, 1]]}"]
+    methods = ["member: {index: [0, 1, 2]}", "linear: {members: [[0, 2], [0, 1]]}", "log_linear: {members: [0, 2]}"]
     path = suite_of(folder, task, {"main": ["a", "short", "b"]}, methods, "short", "member/index=0")
     found = rows(run(path, out))
     longer = found["reason"].str.contains("longer than the 8 tokens", na=False)
     assert set(found.index[longer]) == {"member/index=1", "linear/members=0+1"}
-    assert set(found.loc[~longer, "status"]) == {"ok"}
+    broken = found["reason"].str.contains("ZeroDivisionError", na=False)
+    assert set(found.index[broken]) == {"log_linear/members=0+2"}
+    assert set(found.loc[~longer & ~broken, "status"]) == {"ok"}
 
 
 @pytest.mark.parametrize("kind", ["images", "text"])
@@ -235,6 +241,31 @@ def test_a_reference_that_does_not_apply_is_asked_once_and_the_run_has_no_answer
     assert "does not apply: the weights sum to 0.9" in found["reason"]
     assert not results.has_answer(first)
     assert first.record["status"] == "incomplete"
+
+
+def test_a_reference_that_fails_on_one_seed_is_missed_there_and_over_all_seeds(tmp_path, monkeypatch):
+    def breaks(setting, plan, build=jobs.build_variant):
+        if (plan.method, plan.seed) == ("best_single", 1):
+            raise ValueError("it broke")
+        build(setting, plan)
+
+    monkeypatch.setattr(jobs, "build_variant", breaks)
+    path = tmp_path / "seeds.yaml"
+    costs = "cost: {latency: false, memory: false, energy: false}\nseeds: [0, 1]"
+    path.write_text(TRAINED.replace("cost: {energy: false}", costs))
+    found = run(path, tmp_path)
+    table = found.variants.set_index(["variant", "seed"])
+    reasons = table.loc["uniform_soup", "reason"]
+    assert set(table.loc["uniform_soup", "status"]) == {"ok"}
+    assert pd.isna(reasons["0"])
+    why = "not compared: the reference best_single failed on seed 1: ValueError: it broke"
+    assert reasons["1"] == reasons["all"] == why
+    assert table.loc[("uniform_soup", "0"), "verdict"] in ("better", "worse", "unclear")
+    assert table.loc[("uniform_soup", "all"), "verdict"] == "no_reference"
+    assert table.loc["uniform_soup", "diff_vs_reference"].notna().tolist() == [False, True, False]
+    assert table.loc["uniform_soup", "accuracy"].notna().all()
+    assert not results.has_answer(found)
+    write_report(found.folder)
 
 
 def test_runs_go_on_after_one_without_an_answer_and_some_failures_are_counted(kinds, tmp_path, capsys):
