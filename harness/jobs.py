@@ -26,6 +26,7 @@ from harness.cost import counters
 from harness.evaluate import metrics
 from harness.evaluate.predictions import predict
 from harness.lm import evaluation
+from harness.models.causal_lm import vocabulary_of
 from harness.models.recipes import (
     FolderPlan,
     PoolPlan,
@@ -44,7 +45,7 @@ from harness.tasks import Documents, Task, TaskReference
 from harness.tasks.images import Task as ImageTask
 from harness.tasks.text import TextTask
 from harness.tasks.views import VIEWS
-from harness.types import Combination, Ingredients, NotApplicable, Part, Pool, Split, check_tokens
+from harness.types import Combination, Ingredients, NotApplicable, Part, Pool, Split, check_tokens, stack
 
 CODE = (
     "harness.models.recipes",
@@ -225,12 +226,16 @@ class CachedPredictions:
         return _read_predictions(self.store.path(key))
 
     def stacked(self, parts: Any, split: Split) -> Tensor:
-        return torch.stack([self(part, split) for part in parts])
+        return stack(parts, [self(part, split) for part in parts])
 
 
 def reads_other_tokens(plan: Source, task: Task) -> bool:
-    """Whether a model has a tokenizer of its own: windows in the task's tokens say nothing to it."""
-    return isinstance(plan, FolderPlan) and plan.model.tokenizer not in (None, task.heldout.tokenizer)
+    """Whether a model has a tokenizer of its own, or lacks some of the task's tokens: windows say nothing to it."""
+    if not isinstance(plan, FolderPlan) or task.heldout.tokenizer is None:
+        return False
+    tokens = max(int(split.inputs.max()) for split in (task.heldout, task.test))
+    lacking = (vocabulary_of(plan.architecture) or 0) <= tokens
+    return lacking or plan.model.tokenizer not in (None, task.heldout.tokenizer)
 
 
 def prepare_member(setting: Setting, plan: Source, base: Source | None) -> None:
@@ -262,9 +267,9 @@ def build_variant(setting: Setting, plan: VariantPlan) -> None:
         )
         begin = time.perf_counter()
         try:
-            combination = registry.build(method, ingredients, plan.parameters)
-            if not isinstance(combination, OutputCombination):  # one model, which is given the task's tokens
+            if method.family not in ("single", "output"):  # one model, which is given the task's tokens
                 check_tokens([MemberPart(member) for member in pool.members], task.heldout)
+            combination = registry.build(method, ingredients, plan.parameters)
         except NotApplicable as reason:
             with store.write(plan.build_key) as folder:
                 write_json(folder / "built.json", {"status": "not_applicable", "reason": str(reason)})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -77,3 +78,14 @@ def configuration(architecture: Architecture) -> dict[str, Any]:
     """The configuration that ``architecture_of`` wrote down."""
     settings: dict[str, Any] = json.loads(dict(architecture.options)["config"])
     return settings
+
+
+@lru_cache
+def vocabulary_of(architecture: Architecture) -> int | None:
+    """The tokens that a language model of this architecture has logits for; None for other networks."""
+    options = dict(architecture.options)
+    if architecture.name != NAME:
+        return options.get("vocab")
+    from transformers import AutoConfig
+
+    return int(AutoConfig.for_model(**configuration(architecture)).get_text_config().vocab_size)

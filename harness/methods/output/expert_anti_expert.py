@@ -41,9 +41,9 @@ def expert_anti_expert(
     mask: Literal["none", "contrastive", "dexperts"] = "none",
 ) -> OutputCombination:
     members = ingredients.members
-    stacked = ingredients.stacked([MemberPart(m, ingredients.device) for m in members], ingredients.heldout)
+    predictions = ingredients.predictions([MemberPart(m, ingredients.device) for m in members], ingredients.heldout)
     labels = ingredients.heldout.labels
-    order = ranking(members, stacked, labels, ingredients.heldout.criterion)
+    order = ranking(members, predictions, labels, ingredients.heldout.criterion)
 
     def part(which: str | int) -> MemberPart:
         if which == "base":
