@@ -33,7 +33,7 @@ from harness.types import (
     Part,
     Pool,
     cut_to,
-    shared_vocabulary,
+    shared_labels,
 )
 
 CPU = torch.device("cpu")
@@ -192,7 +192,7 @@ class OutputCombination(Combination):
             return None
         tokenizer = self._parts[0].tokenizer
         known = tokenizer.size if tokenizer and len(set(sizes)) > 1 else None
-        return shared_vocabulary([part.name for part in self._parts], sizes, known)
+        return shared_labels([part.name for part in self._parts], sizes, known)
 
     @property
     def by_continuation(self) -> bool:

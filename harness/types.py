@@ -183,7 +183,7 @@ def check_tokens(parts: Sequence[Part], split: Split) -> None:
             )
 
 
-def shared_vocabulary(names: Sequence[str], sizes: Sequence[int], known: int | None) -> int:
+def shared_labels(names: Sequence[str], sizes: Sequence[int], known: int | None) -> int:
     """The labels that all of several models are told apart by: all that they have, or those of their tokenizer.
 
     A vocabulary is often padded beyond the tokens of its tokenizer. One model, or models padded alike, are taken as
@@ -213,7 +213,7 @@ def stack(parts: Sequence[Part], predictions: Sequence[Tensor]) -> Tensor:
     """Predictions [N, C] of several parts as [M, N, C], cut to the vocabulary that they share."""
     sizes = [each.shape[-1] for each in predictions]
     known = parts[0].tokenizer.size if parts[0].tokenizer and len(set(sizes)) > 1 else None
-    size = shared_vocabulary([part.name for part in parts], sizes, known)
+    size = shared_labels([part.name for part in parts], sizes, known)
     return torch.stack([cut_to(size, each) for each in predictions])
 
 

@@ -128,17 +128,20 @@ def dtype_of(model: LanguageModel) -> torch.dtype:
     return getattr(model, "dtype", torch.float32)
 
 
-def width_of(model: LanguageModel) -> int:
-    """A model's hidden size."""
-    return int(getattr(_config(model), "hidden_size", None) or 512)
-
-
 def max_length_of(model: LanguageModel) -> int:
     """How many tokens a model takes, found in its configuration in lm-eval's order."""
     for name in ("n_positions", "max_position_embeddings", "n_ctx"):
         if (value := getattr(_config(model), name, None)) is not None:
             return int(value)
     return DEFAULT_LENGTH
+
+
+def switch_lengths(model: LanguageModel) -> tuple[int, ...]:
+    """Lengths beyond which a model reads all of a batch otherwise (LongRoPE): longer rows must not run with others."""
+    settings = getattr(_config(model), "rope_parameters", None) or {}
+    by_layer = [settings, *(value for value in settings.values() if isinstance(value, Mapping))]
+    longrope = (each for each in by_layer if each.get("rope_type") == "longrope")
+    return tuple(each["original_max_position_embeddings"] for each in longrope)
 
 
 def _config(model: LanguageModel) -> Any:
