@@ -323,13 +323,16 @@ def evaluate_variants(setting: Setting, plans: tuple[VariantPlan, ...]) -> None:
     scored = evaluation.score_combinations(combinations, task)
     failures = []
     for plan, combination, answers in zip(todo, combinations, scored.answers, strict=True):
+        if isinstance(answers, evaluation.Unscored):
+            failures.append(f"{plan.name}: {answers}")
+            continue
         record = {"combine_seconds": scored.combine_seconds / len(todo), "pass": scored.record}
         try:
             _write_evaluation(setting, plan, combination, answers.log_probs, record, evaluation.measures(answers))
         except scores.NonFinite as error:  # the others of the pass keep their scores
             failures.append(f"{plan.name}: {error}")
     if failures:
-        raise scores.NonFinite("; ".join(failures))
+        raise evaluation.Unscored("; ".join(failures))
 
 
 def _write_evaluation(

@@ -195,9 +195,9 @@ def shared_labels(names: Sequence[str], sizes: Sequence[int], known: int | None)
     if len(set(sizes)) == 1:
         return sizes[0]
     other = next(k for k, size in enumerate(sizes) if size != sizes[0])
-    differ = f"{names[0]} has {sizes[0]} labels and {names[other]} {sizes[other]}"
+    differ = f"{names[0]} has a vocabulary of {sizes[0]} and {names[other]} one of {sizes[other]}"
     if known is None:
-        raise NotApplicable(f"{differ}: they are not told apart by the same ones")
+        raise NotApplicable(f"{differ}, and no tokenizer says which labels they share")
     for name, size in zip(names, sizes, strict=True):
         if size < known:
             raise NotApplicable(f"{differ}: {name} lacks some of the {known} tokens of their tokenizer")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any, Protocol
 
 from harness.errors import BadInput
@@ -80,6 +80,16 @@ class Collected:
     requests: tuple[Request, ...]
     starts: tuple[int, ...]
     kinds: tuple[str, ...]
+
+    @cached_property
+    def sizes(self) -> list[int]:
+        """Tokens of each request."""
+        return [len(request.context) + len(request.continuation) for request in self.requests]
+
+    @cached_property
+    def largest(self) -> int:
+        """The largest token of all; -1 if there is none."""
+        return max((max(*r.context, *r.continuation, -1) for r in self.requests), default=-1)
 
     def answers(self, scored: Scored, system: str) -> list[Any]:
         """One system's answer per instance, as lm-eval wants it: (log-likelihood, greedy), or the sum of windows."""

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from harness.errors import BadInput
 from harness.lm.packing import Row
-from harness.types import NotApplicable
+from harness.types import shared_labels, tokens_known
 
 LanguageModel = Callable[..., Any]
 """A transformers causal language model, or any callable of ``input_ids`` ... whose result has ``logits`` [B, T, V]."""
@@ -112,10 +112,16 @@ def _takes_mask_of_logits(model: LanguageModel) -> bool:
     """Whether ``logits_to_keep`` may be a mask: so in transformers since its models share ``slice_logits_to_keep``."""
     import transformers.modeling_utils
 
-    base = model.get_base_model() if hasattr(model, "get_base_model") else model  # an adapter hands arguments on
+    base = network_of(model)
     call = base.forward if isinstance(base, nn.Module) else base
     known = hasattr(transformers.modeling_utils, "slice_logits_to_keep")
     return known and "logits_to_keep" in inspect.signature(call).parameters
+
+
+def network_of(model: LanguageModel) -> LanguageModel:
+    """The model that takes the arguments: adapters and wrappers hand theirs on."""
+    inner = model.model if isinstance(model, CutModel) else model
+    return inner.get_base_model() if hasattr(inner, "get_base_model") else inner
 
 
 def device_of(model: LanguageModel) -> torch.device:
@@ -162,18 +168,46 @@ def shared_vocabulary(models: Sequence[LanguageModel]) -> int:
     for k, model in enumerate(models):
         if getattr(model, "training", False):
             raise BadInput("the model is in training mode", place=f"model {k}", hint="call its eval()")
-    sizes = [_vocabulary(model) for model in models]
-    for k, size in enumerate(sizes):
-        if size != sizes[0]:
-            raise NotApplicable(
-                f"model 0 ({_kind(models[0])}) has a vocabulary of {sizes[0]} tokens and model {k} "
-                f"({_kind(models[k])}) one of {size}: only a sequence-level mixture is possible"
-            )
-    return sizes[0]
+    return shared_labels(*_named_sizes(models), None)
 
 
-def _vocabulary(model: LanguageModel) -> int:
+def with_shared_vocabulary(models: Sequence[LanguageModel], tokenizer: Any) -> list[LanguageModel]:
+    """The models over the vocabulary that they share (``types.shared_labels``); untouched where it is one.
+
+    Raises:
+        NotApplicable: naming a model that lacks tokens of their tokenizer.
+    """
+    names, sizes = _named_sizes(models)
+    known = tokens_known(tokenizer) if len(set(sizes)) > 1 else None
+    shared = shared_labels(names, sizes, known)
+    return [model if size == shared else CutModel(model, shared) for model, size in zip(models, sizes, strict=True)]
+
+
+def _named_sizes(models: Sequence[LanguageModel]) -> tuple[list[str], list[int]]:
+    names = [f"model {k} ({getattr(model, '__name__', type(model).__name__)})" for k, model in enumerate(models)]
+    return names, [vocabulary_size(model) for model in models]
+
+
+class CutModel:
+    """A language model whose logits end with those of the token ``size - 1``: what follows is padding."""
+
+    def __init__(self, model: LanguageModel, size: int) -> None:
+        self.model, self.size = model, size
+
+    def __call__(self, **inputs: Any) -> Any:
+        output = self.model(**inputs)
+        output.logits = output.logits[..., : self.size]
+        return output
+
+    def __getattr__(self, name: str) -> Any:
+        """What else is asked of it is the model's."""
+        return getattr(self.model, name)
+
+
+def vocabulary_size(model: LanguageModel) -> int:
     """The size of the output layer; found by running one token if it cannot be read."""
+    if isinstance(model, CutModel):
+        return model.size
     layer = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
     weight = getattr(layer, "weight", None)
     if weight is not None:
@@ -181,10 +215,6 @@ def _vocabulary(model: LanguageModel) -> int:
     with torch.no_grad():
         token = torch.zeros((1, 1), dtype=torch.int64, device=device_of(model))
         return int(model(input_ids=token).logits.shape[-1])
-
-
-def _kind(model: LanguageModel) -> str:
-    return getattr(model, "__name__", type(model).__name__)
 
 
 def automatic_tokens(models: Sequence[LanguageModel], vocabulary: int) -> int:

@@ -23,6 +23,7 @@ from harness.lm.forward import (
     free_memory,
     is_out_of_memory,
     shared_vocabulary,
+    with_shared_vocabulary,
 )
 from harness.lm.generation import Sampling, Stop, generate
 from harness.lm.mixing import System
@@ -32,7 +33,7 @@ HARMLESS = {"num_beams": 1, "num_return_sequences": 1, "repetition_penalty": 1.0
 
 
 class StockpotLM(TemplateLM):
-    """Models of one vocabulary, combined by a rule, scored and sampled by lm-eval.
+    """Models of one tokenizer, combined by a rule, scored and sampled by lm-eval; those of weight 0 do not run.
 
     One model under ``Linear([1.0])`` gives the numbers of lm-eval's own ``hf`` model.
 
@@ -60,10 +61,13 @@ class StockpotLM(TemplateLM):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        self.models, self.rule, self.tokenizer = list(models), rule, tokenizer
-        for model in self.models:
+        for model in models:
             if isinstance(model, nn.Module) and model.training:
                 model.eval()
+        if fewer := rule.used():
+            rule, kept = fewer
+            models = [models[k] for k in kept]
+        self.models, self.rule, self.tokenizer = with_shared_vocabulary(models, tokenizer), rule, tokenizer
         self.vocabulary = shared_vocabulary(self.models)
         self.batch_tokens, self.packed, self.max_gen_toks, self.seed = batch_tokens, packed, max_gen_toks, seed
         configs = [getattr(model, "config", None) for model in self.models]
