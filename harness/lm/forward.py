@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -112,10 +112,14 @@ def _takes_mask_of_logits(model: LanguageModel) -> bool:
     """Whether ``logits_to_keep`` may be a mask: so in transformers since its models share ``slice_logits_to_keep``."""
     import transformers.modeling_utils
 
-    base = network_of(model)
-    call = base.forward if isinstance(base, nn.Module) else base
     known = hasattr(transformers.modeling_utils, "slice_logits_to_keep")
-    return known and "logits_to_keep" in inspect.signature(call).parameters
+    return known and "logits_to_keep" in parameters_of(model)
+
+
+def parameters_of(model: LanguageModel) -> Collection[str]:
+    """The names of what a model takes."""
+    network = network_of(model)
+    return inspect.signature(network.forward if isinstance(network, nn.Module) else network).parameters.keys()
 
 
 def network_of(model: LanguageModel) -> LanguageModel:

@@ -112,11 +112,11 @@ def load(reference: TaskReference, store: Store, limit: int | None = None) -> Te
 
 
 @lru_cache(maxsize=4)
-def read_tokenizer(folder: Path) -> Any:
-    """The tokenizer of a folder, as transformers wraps it."""
+def read_tokenizer(folder: Path, **settings: Any) -> Any:
+    """The tokenizer of a folder, as transformers wraps it, with settings of its own (``add_bos_token``)."""
     from transformers import AutoTokenizer
 
-    return AutoTokenizer.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
+    return AutoTokenizer.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False, **settings)
 
 
 def _trained_tokenizer(store: Store) -> Path:
