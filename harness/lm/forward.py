@@ -20,6 +20,7 @@ LanguageModel = Callable[..., Any]
 """A transformers causal language model, or any callable of ``input_ids`` ... whose result has ``logits`` [B, T, V]."""
 
 DEFAULT_LENGTH = 2048  # lm-eval's, for a model that does not say
+TOLERANCE = 1e-3  # between log-probabilities that are the same but for rounding
 MOST_TOKENS = {"cpu": 2048, "cuda": 32768}  # in one batch: beyond, caches overflow and padding grows
 MOST_BYTES = 1 << 30  # of one batch's logits on a CPU
 
@@ -230,6 +231,21 @@ def automatic_tokens(models: Sequence[LanguageModel], vocabulary: int) -> int:
         bytes_ = min(MOST_BYTES, psutil.virtual_memory().available // 8)
     size = sum(dtype_of(model).itemsize for model in models) * vocabulary
     return max(1, min(MOST_TOKENS.get(device.type, MOST_TOKENS["cuda"]), bytes_ // size))
+
+
+def gap(one: Tensor, other: Tensor, model: LanguageModel) -> float:
+    """How far apart two accounts of a model's log-probabilities are; 0 where rounding explains it, or both are NaN."""
+    same = (one == other) | (one.isnan() & other.isnan())  # two infinities are equal
+    widest = float(torch.where(same, 0.0, one - other).abs().max())
+    return 0.0 if widest <= max(TOLERANCE, 32 * torch.finfo(dtype_of(model)).eps) else widest
+
+
+def row_log_probs(model: LanguageModel, tokens: Sequence[int], **inputs: Tensor) -> Tensor:
+    """Log-probabilities [T, V] after each of some tokens, in one plain row."""
+    ids = torch.tensor([list(tokens)])
+    keep = torch.ones_like(ids, dtype=torch.bool)
+    logits, _ = kept_logits(model, {"input_ids": ids, "use_cache": False, **inputs}, keep)
+    return torch.log_softmax(logits.float(), dim=-1)
 
 
 def is_out_of_memory(error: Exception) -> bool:

@@ -14,9 +14,12 @@ from harness.errors import BadInput
 from harness.lm.forward import (
     LanguageModel,
     device_of,
+    gap,
+    is_out_of_memory,
     kept_logits,
     network_of,
     parameters_of,
+    row_log_probs,
     shared_vocabulary,
     switch_lengths,
 )
@@ -88,9 +91,8 @@ def generate(
 ) -> list[list[int]]:
     """The tokens that follow each prompt, of at most ``max_new_tokens``; a token of ``stop.ids`` is the last.
 
-    One batch: prompts are padded on the left, and one that is done leaves the batch. For a member that would see the
-    padding (``needs_equal_lengths``) prompts of one length are a batch; one that ``has_state`` runs its whole text
-    again for every token.
+    One batch: prompts are padded on the left, and one that is done leaves the batch. For a member that ``sees_padding``
+    prompts of one length are a batch; one that ``has_state`` runs its whole text again for every token.
 
     Args:
         models: causal language models of one vocabulary, in eval mode; the rule's members in order.
@@ -160,7 +162,7 @@ def _apart(models: Sequence[LanguageModel], prompts: Sequence[Sequence[int]], al
     if alone and len(prompts) > 1:
         return [[p] for p in range(len(prompts))]
     lengths = sorted({len(prompt) for prompt in prompts})
-    if len(lengths) == 1 or not any(needs_equal_lengths(model) for model in models):
+    if len(lengths) == 1 or not any(sees_padding(model, prompts) for model in models):
         return []
     return [[p for p, prompt in enumerate(prompts) if len(prompt) == length] for length in lengths]
 
@@ -173,9 +175,29 @@ def _padded(prompts: Sequence[Sequence[int]], device: torch.device) -> tuple[Ten
     return ids.to(device), mask.to(device)
 
 
-def needs_equal_lengths(model: LanguageModel) -> bool:
-    """Whether padding on the left would be seen: by a state, by positions of its own making, by a switch of them."""
-    return "position_ids" not in parameters_of(model) or has_state(model) or bool(switch_lengths(model))
+def sees_padding(model: LanguageModel, prompts: Sequence[Sequence[int]]) -> bool:
+    """Whether padding on the left moves what a model says: by a state, by positions of its own making, by a switch.
+
+    Tried on the shortest prompt, padded as the longest needs it.
+    """
+    if "position_ids" not in parameters_of(model) or has_state(model) or switch_lengths(model):
+        return True
+    short, long = min(prompts, key=len), max(prompts, key=len)
+    ids, mask = _padded([short, long], device_of(model))
+    network, padding = network_of(model), len(long) - len(short)
+    alone = row_log_probs(network, short, position_ids=_positions(mask[:1, padding:]))
+    try:
+        padded = row_log_probs(network, ids[0].tolist(), attention_mask=mask[:1], position_ids=_positions(mask[:1]))
+    except (RuntimeError, ValueError) as error:
+        if is_out_of_memory(error):
+            raise
+        return True
+    return gap(alone[-1], padded[-1], model) > 0
+
+
+def _positions(mask: Tensor) -> Tensor:
+    """Where tokens stand in their texts, from the mask [B, T] of what is no padding."""
+    return (mask.cumsum(-1) - 1).clamp(min=0)
 
 
 def has_state(model: LanguageModel) -> bool:
@@ -207,8 +229,9 @@ class _Decoder:
         keep[:, -1] = True
         inputs: dict[str, Any] = {"input_ids": new, "use_cache": self.cache}
         if not mask.all():
-            positions = (mask.cumsum(-1) - 1).clamp(min=0)[:, self.seen :]
-            inputs |= {"attention_mask": mask, "position_ids": positions}
+            inputs["attention_mask"] = mask
+        if "position_ids" in parameters_of(self.model):  # as transformers' generate gives them
+            inputs["position_ids"] = _positions(mask)[:, self.seen :]
         if self.past is not None:
             inputs["past_key_values"] = self.past
         logits, output = kept_logits(self.model, inputs, keep)

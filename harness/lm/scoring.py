@@ -20,20 +20,22 @@ from harness.lm.forward import (
     LanguageModel,
     automatic_tokens,
     device_of,
-    dtype_of,
     free_memory,
+    gap,
     is_out_of_memory,
     kept_logits,
     make_batch,
     max_length_of,
+    network_of,
+    row_log_probs,
     shared_vocabulary,
     switch_lengths,
     synchronize,
 )
 from harness.lm.mixing import Mixer, NotFinite, System, check_systems
 from harness.lm.packing import Row, batches, lay_out
+from harness.types import NotApplicable
 
-TOLERANCE = 1e-3
 WIDTH = 1024
 """What the models' hidden size is taken for where packing is planned: the layout, and with it the rounding of a model's
 numbers, is not to depend on the models beside it."""
@@ -132,7 +134,8 @@ def score(
         progress: called with the requests done and their number after each batch.
 
     Raises:
-        NotApplicable: for models of different vocabularies, or (``NotFinite``) logits that are NaN or inf.
+        NotApplicable: for models of different vocabularies, one that is not causal, or (``NotFinite``) logits that are
+            NaN or inf.
         BadInput: for systems or requests that cannot be scored, a model in training mode, or one that cannot be packed.
     """
     check_systems(systems, len(models))
@@ -143,6 +146,10 @@ def score(
     work = Work(batch_tokens or automatic_tokens(models, vocabulary), packed is not False)
     work.tokens_alone, work.truncated = sum(map(len, asked.sequences)), asked.truncated
     used = sorted({k for system in systems for k in system.members})
+    if requests:
+        shortest = min(asked.sequences, key=len)
+        for k in used:
+            _check_causal(models[k], k, shortest)
     refusals = {} if packed is False else _try_packing({k: models[k] for k in used}, asked, work)
     if packed and refusals:
         k, why = next(iter(refusals.items()))
@@ -203,6 +210,14 @@ def _check_requests(requests: Sequence[Request], vocabulary: int, limit: int) ->
         tokens = request.context + request.continuation
         if not 0 <= min(tokens) <= max(tokens) < vocabulary:
             raise BadInput(f"token {max(tokens)} with a vocabulary of {vocabulary}", place=place)
+
+
+def _check_causal(model: LanguageModel, k: int, tokens: Sequence[int]) -> None:
+    """``NotApplicable`` for a model that says otherwise of tokens once others follow: it could not be padded."""
+    network = network_of(model)  # without the dropout of a stochastic pass, which is drawn for each batch
+    alone, followed = row_log_probs(network, tokens), row_log_probs(network, [*tokens, *tokens[:1]])
+    if apart := gap(alone, followed[: len(tokens)], model):
+        raise NotApplicable(f"model {k} is not causal: a token that follows moves its log-probabilities by {apart:.2g}")
 
 
 class _Asked:
@@ -277,11 +292,8 @@ def _why_plain(model: LanguageModel, asked: _Asked, work: Work) -> str:
         log_probs[batch.places] = full[batch.slots, batch.targets].cpu()
         work.tokens_on_trial += batch.tokens
     places = [place for r in which for place in range(asked.starts[r], asked.starts[r + 1])]
-    one, other = packed[places], plain[places]
-    gap = float(torch.where(one == other, 0.0, one - other).abs().max())  # two infinities are equal
-    if gap <= max(TOLERANCE, 32 * torch.finfo(dtype_of(model)).eps) or other.isnan().any():  # NaN is said by the pass
-        return ""
-    return f"packed and plain log-probabilities are {gap:.2g} apart"
+    apart = gap(packed[places], plain[places], model)
+    return f"packed and plain log-probabilities are {apart:.2g} apart" if apart else ""
 
 
 class _Pass:
