@@ -240,6 +240,7 @@ def gap(one: Tensor, other: Tensor, model: LanguageModel) -> float:
     return 0.0 if widest <= max(TOLERANCE, 32 * torch.finfo(dtype_of(model)).eps) else widest
 
 
+@torch.no_grad()
 def row_log_probs(model: LanguageModel, tokens: Sequence[int], **inputs: Tensor) -> Tensor:
     """Log-probabilities [T, V] after each of some tokens, in one plain row."""
     ids = torch.tensor([list(tokens)])

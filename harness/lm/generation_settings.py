@@ -14,7 +14,7 @@ from torch import Tensor
 from harness.errors import BadInput
 from harness.lm.forward import LanguageModel, network_of
 
-REFUSED = ("stop_strings",)
+REFUSED = ("stop_strings", "max_new_tokens")  # the latter would come before the task's max_gen_toks
 REFUSED_IF_DRAWN = ("min_p", "top_h", "typical_p", "epsilon_cutoff", "eta_cutoff")
 HINT = "say otherwise in the task's generation_kwargs, or in the model's folder"
 

@@ -20,6 +20,7 @@ STATES = {"layer_types": ["linear_attention", "full_attention"], "linear_num_val
           "linear_num_key_heads": 2, "linear_key_head_dim": 8, "linear_value_head_dim": 8, "head_dim": 8,
           "mlp_only_layers": [0, 1]}  # fmt: skip
 EAGER = {"attn_implementation": "eager"}
+# Families by how they tell tokens apart: from all before, from a window, by distance, from a state
 KINDS = {
     "llama": ("llama", {}),
     "gpt2": ("gpt2", {}),
@@ -35,7 +36,10 @@ KINDS = {
     "states": ("qwen3_next", STATES),
     "conv": ("lfm2", {"layer_types": ["conv", "full_attention"]}),
 }
-"""Families by how they tell tokens apart: from all before, from a window, by distance, from a state."""
+OTHERS = {  # those that lm-eval's own model is no oracle for
+    "roberta": ("roberta", {"is_decoder": True, "max_position_embeddings": 160, "pad_token_id": 1, **EAGER}),
+    "both ways": ("bert", {"is_decoder": False, **EAGER}),
+}
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -79,7 +83,7 @@ def build(kind, seed=0, vocabulary=VOCABULARY, length=LENGTH, attention="sdpa", 
         "attn_implementation": attention,
     }
     grouped = {"intermediate_size": 2 * width, "num_key_value_heads": 2}
-    kind, more = KINDS[kind]
+    kind, more = {**KINDS, **OTHERS}[kind]
     shape |= more if kind in ("gpt2", "gpt_neox", "bloom") else grouped | more
     return AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **shape)).eval()
 

@@ -188,6 +188,12 @@ def test_a_score_is_that_of_the_request_alone_whatever_the_batch_and_the_packing
         assert torch.equal(found.greedy, flags)
 
 
+def test_a_model_that_looks_ahead_is_refused(pools, make):
+    systems = [System.single("it", 0), System.single("other", 1)]
+    with pytest.raises(NotApplicable, match="model 1 is not causal: a token that follows moves"):
+        score([pools["llama"][0], make("both ways")], systems, some_requests())
+
+
 # Packing is tried before it is believed
 
 
