@@ -228,10 +228,8 @@ class _Decoder:
         keep = torch.zeros_like(new, dtype=torch.bool)
         keep[:, -1] = True
         inputs: dict[str, Any] = {"input_ids": new, "use_cache": self.cache}
-        if not mask.all():
-            inputs["attention_mask"] = mask
-        if "position_ids" in parameters_of(self.model):  # as transformers' generate gives them
-            inputs["position_ids"] = _positions(mask)[:, self.seen :]
+        told = {"attention_mask": mask, "position_ids": _positions(mask)[:, self.seen :]}  # as transformers' generate
+        inputs |= {name: value for name, value in told.items() if name in parameters_of(self.model)}
         if self.past is not None:
             inputs["past_key_values"] = self.past
         logits, output = kept_logits(self.model, inputs, keep)
