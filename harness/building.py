@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from harness import registry
-from harness.combinations import MemberPart, OutputCombination, finite_or_none
+from harness.combinations import MemberPart, finite_or_none
 from harness.evaluate import predictions
 from harness.evaluate.predictions import CachedPredictions
 from harness.registry import Method
@@ -47,10 +47,9 @@ def build(
 
 
 def _applied(method: Method, ingredients: Ingredients, parameters: Mapping[str, Any]) -> Combination:
-    combination = registry.build(method, ingredients, parameters)
-    if not isinstance(combination, OutputCombination):  # one model, which is given the task's tokens
+    if method.family not in ("single", "output"):  # one model, which is given the task's tokens
         members = ingredients.pool_.members
         named = method.uses(parameters)
-        made_of = members if named is None else [members[position] for position in named]
+        made_of = members if named is None else [members[position] for position in named if position < len(members)]
         check_tokens([MemberPart(member) for member in made_of], ingredients.heldout_)
-    return combination
+    return registry.build(method, ingredients, parameters)

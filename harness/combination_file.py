@@ -15,11 +15,13 @@ import torch
 from torch import Tensor
 
 from harness import registry, strict_yaml
-from harness.combinations import OutputCombination
+from harness.combinations import MemberPart, OutputCombination
 from harness.combining import Linear, Rule
 from harness.errors import BadInput
 from harness.evaluate.predictions import predict
 from harness.fitting import uniform
+from harness.models.causal_lm import generation_settings
+from harness.models.folders import FolderModel
 from harness.models.pretrained import check_causal
 from harness.models.recipes import load_pool, plan_folders
 from harness.models.ties import with_same_ties
@@ -48,8 +50,10 @@ class CombinationFile(pydantic.BaseModel):
     seed: int = 0
 
 
-def read_combination(path: Path, device: torch.device) -> tuple[Combination, Any]:
-    """Build the combination of a file; returns it and its models' tokenizer.
+def read_combination(path: Path, device: torch.device, **tokenizer: Any) -> tuple[Combination, Any]:
+    """Build the combination of a file; returns it and its models' tokenizer, read with these settings.
+
+    Its models generate by the settings in their folders; one that was merged, by those of the base or the first member.
 
     Raises:
         BadInput: a bad file, unknown methods or parameters, folders that are no models, a method that does not apply.
@@ -66,9 +70,9 @@ def read_combination(path: Path, device: torch.device) -> tuple[Combination, Any
     recipe = fetched(located(file.pool.hf, path.parent))
     assert isinstance(recipe, HfPool)
     folder = Path(recipe.base or recipe.members[0])
-    own = tokenizer_of(folder)
-    pool = reading(load_pool(plan_folders("main", recipe), Store(path.parent)), own)
-    if other := next((m for m in pool.members if m.tokenizer and m.tokenizer != own), None):
+    words = tokenizer_of(folder)
+    pool = reading(load_pool(plan_folders("main", recipe), Store(path.parent)), words)
+    if other := next((m for m in pool.members if m.tokenizer and m.tokenizer != words), None):
         hint = "a suite can mix them by whole continuations: linear, uniform or given weights"
         raise BadInput("the members have different tokenizers", place=str(other.provenance["folder"]), hint=hint)
     if method.family == "weights":
@@ -82,7 +86,10 @@ def read_combination(path: Path, device: torch.device) -> tuple[Combination, Any
     for part in combination.parts():
         check_finite(part.name, part.module)
         check_causal(part.module, part.name)
-    return combination, read_tokenizer(folder)
+        own = Path(part.member.provenance["folder"]) if isinstance(part, MemberPart) else folder
+        is_adapter = isinstance(part, MemberPart) and FolderModel(str(own)).is_adapter
+        part.module.generation_config = generation_settings(folder if is_adapter else own)
+    return combination, read_tokenizer(folder, **tokenizer)
 
 
 def models_and_rule(combination: Combination) -> tuple[list[torch.nn.Module], Rule]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 from harness.combining import Linear, Rule
 from harness.merging.batchnorm import recalibrate
 from harness.models import forward
+from harness.models.causal_lm import vocabulary_of
 from harness.models.weights import (
     WEIGHTS,
     LazyWeights,
@@ -23,7 +25,17 @@ from harness.models.weights import (
     saved_architecture,
 )
 from harness.store import digest, read_json, write_json
-from harness.types import Architecture, Combination, Ingredients, Member, NotApplicable, Part, Pool
+from harness.types import (
+    Architecture,
+    Combination,
+    Ingredients,
+    Member,
+    NotApplicable,
+    Part,
+    Pool,
+    cut_to,
+    shared_labels,
+)
 
 CPU = torch.device("cpu")
 SEQUENCE_LEVEL = "a sequence-level mixture"
@@ -37,6 +49,7 @@ class MemberPart(Part):
     def __init__(self, member: Member, device: torch.device = CPU) -> None:
         self.member, self.device = member, device
         self.name, self.digest, self.tokenizer = member.name, member.digest, member.tokenizer
+        self.vocabulary = vocabulary_of(member.architecture)
         self._module: nn.Module | None = None
 
     @property
@@ -164,15 +177,32 @@ def finite_or_none(details: Any) -> Any:
 
 
 class OutputCombination(Combination):
-    """An output rule over the predictions of several parts."""
+    """An output rule over the predictions of several parts; those that the rule gives weight 0 are never run."""
 
     def __init__(self, parts: Sequence[MemberPart], rule: Rule, details: Mapping[str, Any] | None = None) -> None:
         self._parts, self.rule = tuple(parts), rule
         self.details = dict(details or {})
+        if fewer := rule.used():
+            self.rule, kept = fewer
+            self._parts = tuple(parts[k] for k in kept)
+            self.details["not_run"] = [part.name for k, part in enumerate(parts) if k not in kept]
         if self.by_continuation:
             if not isinstance(rule, Linear):
                 raise NotApplicable(f"members have different tokenizers: only {SEQUENCE_LEVEL} by linear is defined")
             self.details["level"] = SEQUENCE_LEVEL
+        self.vocabulary = None if self.by_continuation else self._vocabulary()
+        """The tokens that language models of one tokenizer are combined over; None for other models."""
+        if self.vocabulary is not None and {part.vocabulary for part in self._parts} != {self.vocabulary}:
+            cut = f"cut to the {self.vocabulary} tokens of the tokenizer, for the members are padded differently"
+            self.details["vocabulary"] = cut
+
+    def _vocabulary(self) -> int | None:
+        sizes = [part.vocabulary for part in self._parts if part.vocabulary is not None]
+        if len(sizes) < len(self._parts):
+            return None
+        tokenizer = self._parts[0].tokenizer
+        known = tokenizer.size if tokenizer and len(set(sizes)) > 1 else None
+        return shared_labels([part.name for part in self._parts], sizes, known)
 
     @property
     def by_continuation(self) -> bool:
@@ -186,7 +216,12 @@ class OutputCombination(Combination):
     def log_probs(self, batch: Tensor) -> Tensor:
         if self.by_continuation:
             raise NotApplicable(f"{SEQUENCE_LEVEL} gives no probabilities of tokens")
-        return self.combine(stacked_log_probs([part.log_probs for part in self._parts], batch))
+        return self.combine(stacked_log_probs([partial(self.predict, part) for part in self._parts], batch))
+
+    def predict(self, part: Part, batch: Tensor) -> Tensor:
+        """Log-probabilities [B, C] of one part, over the vocabulary that the parts share."""
+        found = part.log_probs(batch)
+        return found if self.vocabulary is None else cut_to(self.vocabulary, found)
 
     def parts(self) -> Sequence[MemberPart]:
         return self._parts

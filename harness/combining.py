@@ -10,7 +10,7 @@ import json
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,13 @@ class Rule(ABC):
     @abstractmethod
     def __call__(self, stacked: Tensor) -> Tensor:
         """Normalised log-probabilities [..., C] from [M, ..., C]."""
+
+    def used(self) -> tuple[Rule, list[int]] | None:
+        """The rule on those members alone that can change its result, and their positions; None if all of them can.
+
+        The numbers are the same, and the other members need not run.
+        """
+        return None
 
     def describe(self, tensors: dict[str, Tensor], prefix: str = "") -> dict[str, Any]:
         """The rule as JSON; its tensors are put into ``tensors`` under dotted names."""
@@ -113,18 +120,29 @@ def floor_zeros(log_probs: Tensor) -> Tensor:
     return log_probs.maximum(log_probs.masked_fill(log_probs.isneginf(), torch.inf).amin(dim=-1, keepdim=True))
 
 
+def _nonzero(rule: Linear | LogLinear) -> tuple[Rule, list[int]] | None:
+    """``Rule.used`` of constant weights."""
+    kept = rule.weights.nonzero().flatten().tolist() or [0]  # one that gives the shape, if all weights are zero
+    return None if len(kept) == len(rule.weights) else (replace(rule, weights=rule.weights[kept]), kept)
+
+
 @dataclass(frozen=True)
 class Linear(Rule):
     """Linear interpolation with constant weights [M]."""
 
     weights: Tensor
 
+    def used(self) -> tuple[Rule, list[int]] | None:
+        return _nonzero(self)
+
     def __call__(self, stacked: Tensor) -> Tensor:
         if len(self.weights) == 1:  # the best member, say: it should cost what the member costs
             return stacked[0]
-        used = self.weights.nonzero().flatten()
-        if len(used) == 1:
-            return stacked[used[0]]
+        kept = self.weights.nonzero().flatten().tolist()
+        if len(kept) == 1:
+            return stacked[kept[0]]
+        if len(kept) < len(stacked):  # a sum with zeros in it is rounded otherwise
+            return mix_linear(stacked[kept], self.weights[kept])
         return mix_linear(stacked, self.weights)
 
 
@@ -133,6 +151,9 @@ class LogLinear(Rule):
     """Log-linear interpolation with constant weights [M], which may be negative."""
 
     weights: Tensor
+
+    def used(self) -> tuple[Rule, list[int]] | None:
+        return _nonzero(self)
 
     def __call__(self, stacked: Tensor) -> Tensor:
         used = self.weights.nonzero().flatten()
@@ -164,6 +185,10 @@ class Tempered(Rule):
     def __call__(self, stacked: Tensor) -> Tensor:
         return temper(self.rule(stacked), self.temperature)
 
+    def used(self) -> tuple[Rule, list[int]] | None:
+        fewer = self.rule.used()
+        return None if fewer is None else (replace(self, rule=fewer[0]), fewer[1])
+
 
 def temper(log_probs: Tensor, temperature: float) -> Tensor:
     """``log softmax(log p / T)``: the same order of the labels, another confidence."""
@@ -181,7 +206,7 @@ class Contrast(Rule):
 
     Without a mask this is ``mix_log_linear`` with weights (1, a, -a), zeros included, but for two things. A label that
     expert and anti-expert both exclude is no evidence: the two agree. And where the one of the two that counts for
-    labels excludes all that the base allows, the base stands.
+    labels excludes all that the base allows, the base stands. With ``a`` 0 this is the base, bit for bit.
     """
 
     a: float
@@ -199,6 +224,9 @@ class Contrast(Rule):
         allowed = self._allowed(base, expert)
         nothing_left = ~(allowed & ~torch.isneginf(moved)).any(dim=-1, keepdim=True)
         return torch.log_softmax(torch.where(allowed | nothing_left, moved, -torch.inf), dim=-1)
+
+    def used(self) -> tuple[Rule, list[int]] | None:
+        return None if self.a else (Linear(torch.ones(1)), [0])
 
     def _allowed(self, base: Tensor, expert: Tensor) -> Tensor:
         if self.mask == "none":

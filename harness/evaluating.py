@@ -18,6 +18,7 @@ from harness.cost import counters
 from harness.evaluate import metrics, predictions
 from harness.evaluate.predictions import CachedPredictions, predict
 from harness.lm import evaluation
+from harness.lm.evaluation import Unscored
 from harness.store import Key, Store, write_json
 from harness.tasks.answers import Aggregate
 from harness.tasks.images import Task as ImageTask
@@ -71,12 +72,14 @@ def _run(combination: Combination, split: Split, cached: CachedPredictions) -> t
     return combination.combine(stacked), time.perf_counter() - begin
 
 
-def evaluate_on_text(combinations: Sequence[Combination], task: TextTask) -> list[Evaluation]:
-    """Language models on lm-eval's tasks: all of them in one pass over the models they share."""
+def evaluate_on_text(combinations: Sequence[Combination], task: TextTask) -> list[Evaluation | Unscored]:
+    """Language models on lm-eval's tasks, or why one has no answers: all of them in one pass over shared models."""
     scored = evaluation.score_combinations(combinations, task)
     record = {"combine_seconds": scored.combine_seconds / len(combinations), "pass": scored.record}
     return [
-        Evaluation(answers.log_probs, record, evaluation.measures(answers), answers.aggregates, answers.scores)
+        answers
+        if isinstance(answers, Unscored)
+        else Evaluation(answers.log_probs, record, evaluation.measures(answers), answers.aggregates, answers.scores)
         for answers in scored.answers
     ]
 

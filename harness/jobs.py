@@ -23,6 +23,8 @@ from harness import building, correlate, evaluating, registry, scores, tasks
 from harness.combinations import MemberPart, load_combination
 from harness.evaluate import predictions
 from harness.evaluate.predictions import CachedPredictions
+from harness.lm.evaluation import Unscored
+from harness.models.causal_lm import vocabulary_of
 from harness.models.recipes import (
     FolderPlan,
     PoolPlan,
@@ -213,8 +215,12 @@ def _members(setting: Setting, plan: VariantPlan) -> Pool:
 
 
 def reads_other_tokens(plan: Source, task: Task) -> bool:
-    """Whether a model has a tokenizer of its own: windows in the task's tokens say nothing to it."""
-    return isinstance(plan, FolderPlan) and plan.model.tokenizer not in (None, task.heldout.tokenizer)
+    """Whether a model has a tokenizer of its own, or lacks some of the task's tokens: windows say nothing to it."""
+    if not isinstance(plan, FolderPlan) or task.heldout.tokenizer is None:
+        return False
+    tokens = max(int(split.inputs.max()) for split in (task.heldout, task.test))
+    lacking = (vocabulary_of(plan.architecture) or 0) <= tokens
+    return lacking or plan.model.tokenizer not in (None, task.heldout.tokenizer)
 
 
 def prepare_member(setting: Setting, plan: Source, base: Source | None) -> None:
@@ -290,6 +296,8 @@ def _evaluate_together(setting: Setting, task: TextTask, plans: list[VariantPlan
     left = {}
     for plan, combination, found in zip(plans, combinations, evaluations, strict=True):
         try:
+            if isinstance(found, Unscored):
+                raise found
             _write_evaluation(setting, plan, combination, found)
         except Exception as error:
             if len(plans) == 1:

@@ -22,7 +22,9 @@ from harness.tasks.trust import sandbox_templates
 
 @register_model("stockpot")
 class StockpotFromFile(StockpotLM):
-    """``--model stockpot --model_args config=combination.yaml[,max_length=N,packed=true|false]``.
+    """``--model stockpot --model_args config=combination.yaml[,max_length=N,packed=true|false,…]``.
+
+    ``add_bos_token`` and ``prefix_token_id`` are lm-eval's own.
 
     lm-eval's ``--batch_size`` counts requests; here a batch is measured in tokens and found from the free memory, so a
     number is read as so many requests of the longest length, and ``auto`` as the default.
@@ -39,17 +41,22 @@ class StockpotFromFile(StockpotLM):
         packed: bool | None = None,
         max_gen_toks: int = 256,
         add_bos_token: bool | None = None,
+        prefix_token_id: int | None = None,
         **unknown: Any,
     ) -> None:
-        known = ["config", "max_length", "packed", "max_gen_toks", "add_bos_token"]
+        given = {"max_length": max_length, "packed": packed, "max_gen_toks": max_gen_toks,
+                 "add_bos_token": add_bos_token, "prefix_token_id": prefix_token_id}  # fmt: skip
         if unknown:
             name = next(iter(unknown))
-            raise BadInput(f"--model_args: unknown argument '{name}'", given=name, choices=known)
+            raise BadInput(f"--model_args: unknown argument '{name}'", given=name, choices=["config", *given])
+        for name, value in given.items():
+            _check_argument(name, value)
         if config is None:
             raise BadInput("--model_args: the combination file is missing", hint="config=combination.yaml")
         cuda = torch.cuda.is_available()  # lm-eval asks for cuda:0 where the user names no device
         place = torch.device((device or "cuda") if cuda else "cpu")
-        combination, tokenizer = read_combination(Path(config), place)
+        begun = {} if add_bos_token is None else {"add_bos_token": add_bos_token}
+        combination, tokenizer = read_combination(Path(config), place, **begun)
         models, rule = models_and_rule(combination)
         super().__init__(
             models,
@@ -59,9 +66,18 @@ class StockpotFromFile(StockpotLM):
             max_length=max_length,
             max_gen_toks=max_gen_toks,
             add_bos_token=add_bos_token,
+            prefix_token_id=prefix_token_id,
         )
         if str(batch_size).isdigit() and int(str(batch_size)) > 1:
             self.batch_tokens = int(str(batch_size)) * self.max_length
+
+
+def _check_argument(name: str, value: Any) -> None:
+    """``BadInput`` where lm-eval read a word into something of another type than the argument's."""
+    wanted = "true or false" if name in ("packed", "add_bos_token") else "a whole number"
+    right = isinstance(value, bool) if wanted == "true or false" else type(value) is int and value >= 0
+    if not right and not (value is None and name != "max_gen_toks"):
+        raise BadInput(f"--model_args: {name} is {wanted}, not '{value}'")
 
 
 def run_lm_eval(arguments: Sequence[str]) -> None:

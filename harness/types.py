@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -41,6 +42,23 @@ class Tokenizer:
 
     digest: str
     folder: str = field(compare=False)
+
+    @property
+    def size(self) -> int:
+        """``tokens_known`` of it."""
+        return _size_in(self.folder)
+
+
+def tokens_known(tokenizer: Any) -> int:
+    """The least vocabulary that has all tokens of a transformers tokenizer: its highest id and one."""
+    return max(tokenizer.get_vocab().values()) + 1
+
+
+@lru_cache
+def _size_in(folder: str) -> int:
+    from transformers import AutoTokenizer  # seconds, and only members of different vocabularies need it
+
+    return tokens_known(AutoTokenizer.from_pretrained(folder, local_files_only=True))
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,6 +137,8 @@ class Part(ABC):
     digest: str
     tokenizer: Tokenizer | None = None
     """As ``Member.tokenizer``."""
+    vocabulary: int | None = None
+    """Of a language model, the tokens that it has logits for, padding and all."""
 
     @property
     @abstractmethod
@@ -162,6 +182,44 @@ def check_tokens(parts: Sequence[Part], split: Split) -> None:
                 f"{part.name} has a tokenizer of its own, so its tokens are not those of the others: such members can "
                 "only be mixed by whole continuations (linear, with uniform or given weights)"
             )
+        if split.tokenizer and part.vocabulary and (largest := int(split.inputs.max())) >= part.vocabulary:
+            raise NotApplicable(
+                f"{part.name} has a vocabulary of {part.vocabulary} tokens, and the text has token {largest}"
+            )
+
+
+def shared_labels(names: Sequence[str], sizes: Sequence[int], known: int | None) -> int:
+    """The labels that all of several models are told apart by: all that they have, or those of their tokenizer.
+
+    A vocabulary is often padded beyond the tokens of its tokenizer. One model, or models padded alike, are taken as
+    they are; models padded otherwise are cut to the tokens that the tokenizer knows (``cut_to``).
+
+    Raises:
+        NotApplicable: where there is no such tokenizer, or a model has fewer tokens than it.
+    """
+    if len(set(sizes)) == 1:
+        return sizes[0]
+    other = next(k for k, size in enumerate(sizes) if size != sizes[0])
+    differ = f"{names[0]} has a vocabulary of {sizes[0]} and {names[other]} one of {sizes[other]}"
+    if known is None:
+        raise NotApplicable(f"{differ}, and no tokenizer says which labels they share")
+    for name, size in zip(names, sizes, strict=True):
+        if size < known:
+            raise NotApplicable(f"{differ}: {name} lacks some of the {known} tokens of their tokenizer")
+    return known
+
+
+def cut_to(size: int, log_probs: Tensor) -> Tensor:
+    """Log-probabilities [..., C] of the first ``size`` labels alone, normalised again; untouched if C is ``size``."""
+    return log_probs if log_probs.shape[-1] == size else torch.log_softmax(log_probs[..., :size], dim=-1)
+
+
+def stack(parts: Sequence[Part], predictions: Sequence[Tensor]) -> Tensor:
+    """Predictions [N, C] of several parts as [M, N, C], cut to the vocabulary that they share."""
+    sizes = [each.shape[-1] for each in predictions]
+    known = parts[0].tokenizer.size if parts[0].tokenizer and len(set(sizes)) > 1 else None
+    size = shared_labels([part.name for part in parts], sizes, known)
+    return torch.stack([cut_to(size, each) for each in predictions])
 
 
 Predict = Callable[[Part, Split], Tensor]
@@ -215,8 +273,8 @@ class Ingredients:
         self._declared("heldout")
         return self.heldout_
 
-    def stacked(self, parts: Sequence[Part], split: Split) -> Tensor:
-        """Log-probabilities [M, N, C] of the parts on a split that this method may see."""
+    def predictions(self, parts: Sequence[Part], split: Split) -> list[Tensor]:
+        """Log-probabilities [N, C] of each part on a split that this method may see, over all its own labels."""
         if split is self.train_:
             self._declared("train")
         elif split is self.heldout_:
@@ -224,7 +282,11 @@ class Ingredients:
         else:
             raise UndeclaredInput(f"a method may predict on train and held-out only, not on '{split.name}'")
         check_tokens(parts, split)
-        return torch.stack([self.predict(part, split) for part in parts])
+        return [self.predict(part, split) for part in parts]
+
+    def stacked(self, parts: Sequence[Part], split: Split) -> Tensor:
+        """The same as [M, N, C], over the labels that the parts share."""
+        return stack(parts, self.predictions(parts, split))
 
     def generator(self) -> torch.Generator:
         """A fresh generator in the same state at every call, seeded by the variant's seed."""

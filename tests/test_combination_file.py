@@ -11,6 +11,7 @@ from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
 from harness.combination_file import read_combination
 from harness.errors import BadInput
+from harness.lm.generation_settings import end_ids
 from harness.lm_eval_plugin import StockpotFromFile
 from harness.models.causal_lm import tiny_llama
 
@@ -32,9 +33,9 @@ def folders(tmp_path_factory):
     return root
 
 
-def write(root, method, extra=""):
+def write(root, method, extra="", pool="{hf: {base: base, members: [a, b]}}"):
     path = root / "combination.yaml"
-    path.write_text(f"pool: {{hf: {{base: base, members: [a, b]}}}}\nmethod: {method}\n{extra}")
+    path.write_text(f"pool: {pool}\nmethod: {method}\n{extra}")
     return path
 
 
@@ -82,6 +83,80 @@ def test_a_mistake_is_one_line(folders, method, extra, words):
         read_combination(write(folders, method, extra), CPU)
     assert words in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.fixture(scope="module")
+def begun(folders):
+    """Models whose tokenizer has a beginning token and no template that adds it; each folder ends texts its own way."""
+    from transformers import AutoTokenizer
+
+    words = AutoTokenizer.from_pretrained(folders / "a", bos_token="!")
+    for seed, name in enumerate(("bos-base", "bos-a", "bos-b")):
+        torch.manual_seed(seed)
+        module = tiny_llama(vocab=len(words), hidden=16, layers=1, heads=2, context=128)
+        for weight in module.parameters():
+            torch.nn.init.normal_(weight, std=0.3)
+        module.generation_config.eos_token_id = [0, *range(20 + 40 * seed, 50 + 40 * seed)]
+        module.save_pretrained(folders / name)
+        words.save_pretrained(folders / name)
+    return folders
+
+
+def generations():
+    until = {"until": [], "max_gen_toks": 24}
+    texts = ("the quick brown", "and runs", "the", "sleeps")
+    return [Instance("generate_until", {}, (text, until), i) for i, text in enumerate(texts)]
+
+
+@pytest.mark.parametrize("prefix", [None, 5])
+@pytest.mark.parametrize("bos", [None, True, False])
+def test_a_folders_model_answers_as_in_lm_evals_own_whatever_begins_and_ends_its_texts(begun, bos, prefix):
+    path = write(begun, "{member: {index: 0}}", pool="{hf: {members: [bos-a]}}")
+    ours = StockpotFromFile(config=str(path), add_bos_token=bos, prefix_token_id=prefix)
+    theirs = HFLM(str(begun / "bos-a"), add_bos_token=bos, prefix_token_id=prefix, device="cpu")
+    pairs = requests() + [Instance("loglikelihood", {}, pair, 9) for pair in (("", " cat"), ("!the", " fox"))]
+    for one, other in zip(ours.loglikelihood(pairs), theirs.loglikelihood(pairs), strict=True):
+        assert one == (pytest.approx(other[0], abs=1e-4), other[1])
+    rolled = [Instance("loglikelihood_rolling", {}, (TEXT * 3,), 0)]
+    assert ours.loglikelihood_rolling(rolled) == pytest.approx(theirs.loglikelihood_rolling(rolled), abs=1e-4)
+    texts = ours.generate_until(generations())
+    assert texts == theirs.generate_until(generations())
+    assert len(set(map(len, texts))) > 1  # some end before the limit
+
+
+def test_a_merge_ends_texts_as_its_base_and_a_mixture_as_any_member(begun):
+    pool = "{hf: {base: bos-base, members: [bos-a, bos-b]}}"
+    ends = {name: [0, *range(20 + 40 * seed, 50 + 40 * seed)] for seed, name in enumerate(("base", "a", "b"))}
+    merge = StockpotFromFile(config=str(write(begun, "uniform_soup", pool=pool)))
+    mixture = StockpotFromFile(config=str(write(begun, "linear", pool=pool)))
+    assert end_ids(merge.models) == set(ends["base"])
+    assert end_ids(mixture.models) == {*ends["a"], *ends["b"]}
+
+
+def test_settings_of_generation_that_are_none_are_one_line(begun):
+    file = begun / "bos-a" / "generation_config.json"
+    whole = file.read_text()
+    for broken in ("{", "[1]"):
+        file.write_text(broken)
+        with pytest.raises(BadInput, match=r"bos-a: generation_config\.json cannot be read") as caught:
+            StockpotFromFile(config=str(write(begun, "{member: {index: 0}}", pool="{hf: {members: [bos-a]}}")))
+        assert "\n" not in str(caught.value)
+    file.write_text(whole)
+
+
+@pytest.mark.parametrize(
+    ("argument", "words"),
+    [
+        ({"packed": "yes"}, "packed is true or false, not 'yes'"),
+        ({"add_bos_token": 1}, "add_bos_token is true or false, not '1'"),
+        ({"max_length": "long"}, "max_length is a whole number, not 'long'"),
+        ({"max_gen_toks": None}, "max_gen_toks is a whole number, not 'None'"),
+        ({"prefix_token_id": True}, "prefix_token_id is a whole number, not 'True'"),
+    ],
+)
+def test_model_arguments_of_another_type_are_refused(folders, argument, words):
+    with pytest.raises(BadInput, match=words):
+        StockpotFromFile(config=str(write(folders, "linear")), **argument)
 
 
 def test_unknown_model_arguments_are_refused(folders):

@@ -208,6 +208,42 @@ def assert_same_rule(found, expected):
             assert one == other
 
 
+# Members that cannot change the result
+
+
+@few
+@given(
+    st.lists(st.sampled_from([0.0, 0.0, 0.3, 1.0, 2.5, -0.7]), min_size=1, max_size=40),
+    st.sampled_from([torch.float32, torch.float64]),
+    st.integers(1, 300),
+)
+def test_a_rule_on_the_members_that_it_uses_is_the_rule_bit_for_bit(weights, precision, classes):
+    stacked = random_stack(len(weights), len(weights), 3, classes).to(precision)
+    weights = torch.tensor(weights, dtype=torch.float64)
+    shares = weights.abs() / weights.abs().sum() if weights.any() else weights.index_fill(0, torch.tensor(0), 1.0)
+    for rule in (Linear(shares), LogLinear(weights), Tempered(Tempered(LogLinear(weights), 2.0), 0.7)):
+        constant = shares if isinstance(rule, Linear) else weights
+        fewer = rule.used()
+        assert (fewer is None) == (constant.all().item() or len(constant) == 1)
+        if fewer:
+            smaller, kept = fewer
+            assert kept == (constant.nonzero().flatten().tolist() or [0])
+            assert torch.equal(smaller(stacked[kept]), rule(stacked))
+            spoiled = stacked.clone()
+            spoiled[[k for k in range(len(weights)) if k not in kept]] = torch.nan
+            assert torch.equal(rule(spoiled), rule(stacked))
+
+
+@pytest.mark.parametrize("mask", ["none", "contrastive", "dexperts"])
+def test_evidence_of_no_weight_leaves_the_base_bit_for_bit(mask):
+    stacked = random_stack(0)
+    rule, kept = Contrast(0.0, mask, 0.1).used()
+    assert kept == [0]
+    assert torch.equal(rule(stacked[:1]), Contrast(0.0, mask, 0.1)(stacked))
+    assert torch.equal(rule(stacked[:1]), stacked[0])
+    assert Contrast(0.1, mask, 0.1).used() is None
+
+
 # Linear interpolation
 
 

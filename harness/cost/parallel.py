@@ -31,7 +31,7 @@ class AtOnce(Combination):
         for part, stream in zip(self.ensemble.parts(), self.streams, strict=True):
             stream.wait_stream(caller)
             with torch.cuda.stream(stream):
-                found = part.log_probs(batch)
+                found = self.ensemble.predict(part, batch)
             found.record_stream(caller)  # its memory is not to be used again before the caller has read it
             predictions.append(found)
         for stream in self.streams:

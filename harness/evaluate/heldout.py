@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,10 +25,10 @@ def score(log_probs: Tensor, labels: Tensor, criterion: str = "accuracy") -> Sco
 
 
 def ranking(
-    members: Sequence[Member], stacked: Tensor, labels: Tensor, criterion: str = "accuracy"
+    members: Sequence[Member], predictions: Iterable[Tensor], labels: Tensor, criterion: str = "accuracy"
 ) -> list[int]:
-    """Positions of the members from best to worst on these predictions [M, N, C]; names break exact ties."""
-    scores = [score(log_probs, labels, criterion) for log_probs in stacked]
+    """Positions of the members from best to worst on their predictions [N, C]; names break exact ties."""
+    scores = [score(log_probs, labels, criterion) for log_probs in predictions]
     return sorted(range(len(members)), key=lambda k: (-scores[k][0], -scores[k][1], members[k].name))
 
 

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from harness.store import Key, Store, write_json
-from harness.types import Part, Split
+from harness.types import Part, Split, stack
 
 MAKERS = (__name__, "harness.combinations", "harness.models.recipes", "harness.models.tokens")
 """The code behind a prediction: the loop over batches, the parts that are run, where their weights come from, and whose
@@ -57,7 +57,7 @@ class CachedPredictions:
 
     def stacked(self, parts: Sequence[Part], split: Split) -> Tensor:
         """Log-probabilities [M, N, C]."""
-        return torch.stack([self(part, split) for part in parts])
+        return stack(parts, [self(part, split) for part in parts])
 
 
 @lru_cache(maxsize=1024)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any, Protocol
 
 from harness.errors import BadInput
@@ -24,11 +24,21 @@ class Encoder:
 
     Args:
         max_length: the length of rolling windows.
-        add_bos_token: whether text gets the beginning-of-text token; the tokenizer decides if None.
+        add_bos_token: whether text gets its special tokens; the tokenizer decides if None. (A tokenizer that has no
+            template for them must be read with ``add_bos_token``, as transformers calls it.)
+        prefix_token_id: what stands before a text without context; its beginning token, or else the one that ends
+            texts, if None.
     """
 
-    def __init__(self, tokenizer: Any, max_length: int, add_bos_token: bool | None = None) -> None:
+    def __init__(
+        self,
+        tokenizer: Any,
+        max_length: int,
+        add_bos_token: bool | None = None,
+        prefix_token_id: int | None = None,
+    ) -> None:
         self.tokenizer, self.max_length, self.add_bos_token = tokenizer, max_length, add_bos_token
+        self.prefix_token_id = prefix_token_id
         self._context = lru_cache(maxsize=8)(self.encode)  # the choices of a document share their context
 
     @property
@@ -38,8 +48,8 @@ class Encoder:
 
     @property
     def prefix(self) -> int:
-        """What stands before a text without context: its beginning token, or else the one that ends texts."""
-        first = self.tokenizer.bos_token_id
+        """What stands before a text without context."""
+        first = self.tokenizer.bos_token_id if self.prefix_token_id is None else self.prefix_token_id
         return self.eot if first is None else first
 
     def encode(self, text: str, add_special_tokens: bool | None = None) -> list[int]:
@@ -80,6 +90,16 @@ class Collected:
     requests: tuple[Request, ...]
     starts: tuple[int, ...]
     kinds: tuple[str, ...]
+
+    @cached_property
+    def sizes(self) -> list[int]:
+        """Tokens of each request."""
+        return [len(request.context) + len(request.continuation) for request in self.requests]
+
+    @cached_property
+    def largest(self) -> int:
+        """The largest token of all; -1 if there is none."""
+        return max((max(*r.context, *r.continuation, -1) for r in self.requests), default=-1)
 
     def answers(self, scored: Scored, system: str) -> list[Any]:
         """One system's answer per instance, as lm-eval wants it: (log-likelihood, greedy), or the sum of windows."""

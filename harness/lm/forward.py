@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,12 +14,13 @@ from torch import Tensor, nn
 
 from harness.errors import BadInput
 from harness.lm.packing import Row
-from harness.types import NotApplicable
+from harness.types import shared_labels, tokens_known
 
 LanguageModel = Callable[..., Any]
 """A transformers causal language model, or any callable of ``input_ids`` ... whose result has ``logits`` [B, T, V]."""
 
 DEFAULT_LENGTH = 2048  # lm-eval's, for a model that does not say
+TOLERANCE = 1e-3  # between log-probabilities that are the same but for rounding
 MOST_TOKENS = {"cpu": 2048, "cuda": 32768}  # in one batch: beyond, caches overflow and padding grows
 MOST_BYTES = 1 << 30  # of one batch's logits on a CPU
 
@@ -112,10 +113,20 @@ def _takes_mask_of_logits(model: LanguageModel) -> bool:
     """Whether ``logits_to_keep`` may be a mask: so in transformers since its models share ``slice_logits_to_keep``."""
     import transformers.modeling_utils
 
-    base = model.get_base_model() if hasattr(model, "get_base_model") else model  # an adapter hands arguments on
-    call = base.forward if isinstance(base, nn.Module) else base
     known = hasattr(transformers.modeling_utils, "slice_logits_to_keep")
-    return known and "logits_to_keep" in inspect.signature(call).parameters
+    return known and "logits_to_keep" in parameters_of(model)
+
+
+def parameters_of(model: LanguageModel) -> Collection[str]:
+    """The names of what a model takes."""
+    network = network_of(model)
+    return inspect.signature(network.forward if isinstance(network, nn.Module) else network).parameters.keys()
+
+
+def network_of(model: LanguageModel) -> LanguageModel:
+    """The model that takes the arguments: adapters and wrappers hand theirs on."""
+    inner = model.model if isinstance(model, CutModel) else model
+    return inner.get_base_model() if hasattr(inner, "get_base_model") else inner
 
 
 def device_of(model: LanguageModel) -> torch.device:
@@ -128,17 +139,20 @@ def dtype_of(model: LanguageModel) -> torch.dtype:
     return getattr(model, "dtype", torch.float32)
 
 
-def width_of(model: LanguageModel) -> int:
-    """A model's hidden size."""
-    return int(getattr(_config(model), "hidden_size", None) or 512)
-
-
 def max_length_of(model: LanguageModel) -> int:
     """How many tokens a model takes, found in its configuration in lm-eval's order."""
     for name in ("n_positions", "max_position_embeddings", "n_ctx"):
         if (value := getattr(_config(model), name, None)) is not None:
             return int(value)
     return DEFAULT_LENGTH
+
+
+def switch_lengths(model: LanguageModel) -> tuple[int, ...]:
+    """Lengths beyond which a model reads all of a batch otherwise (LongRoPE): longer rows must not run with others."""
+    settings = getattr(_config(model), "rope_parameters", None) or {}
+    by_layer = [settings, *(value for value in settings.values() if isinstance(value, Mapping))]
+    longrope = (each for each in by_layer if each.get("rope_type") == "longrope")
+    return tuple(each["original_max_position_embeddings"] for each in longrope)
 
 
 def _config(model: LanguageModel) -> Any:
@@ -159,18 +173,46 @@ def shared_vocabulary(models: Sequence[LanguageModel]) -> int:
     for k, model in enumerate(models):
         if getattr(model, "training", False):
             raise BadInput("the model is in training mode", place=f"model {k}", hint="call its eval()")
-    sizes = [_vocabulary(model) for model in models]
-    for k, size in enumerate(sizes):
-        if size != sizes[0]:
-            raise NotApplicable(
-                f"model 0 ({_kind(models[0])}) has a vocabulary of {sizes[0]} tokens and model {k} "
-                f"({_kind(models[k])}) one of {size}: only a sequence-level mixture is possible"
-            )
-    return sizes[0]
+    return shared_labels(*_named_sizes(models), None)
 
 
-def _vocabulary(model: LanguageModel) -> int:
+def with_shared_vocabulary(models: Sequence[LanguageModel], tokenizer: Any) -> list[LanguageModel]:
+    """The models over the vocabulary that they share (``types.shared_labels``); untouched where it is one.
+
+    Raises:
+        NotApplicable: naming a model that lacks tokens of their tokenizer.
+    """
+    names, sizes = _named_sizes(models)
+    known = tokens_known(tokenizer) if len(set(sizes)) > 1 else None
+    shared = shared_labels(names, sizes, known)
+    return [model if size == shared else CutModel(model, shared) for model, size in zip(models, sizes, strict=True)]
+
+
+def _named_sizes(models: Sequence[LanguageModel]) -> tuple[list[str], list[int]]:
+    names = [f"model {k} ({getattr(model, '__name__', type(model).__name__)})" for k, model in enumerate(models)]
+    return names, [vocabulary_size(model) for model in models]
+
+
+class CutModel:
+    """A language model whose logits end with those of the token ``size - 1``: what follows is padding."""
+
+    def __init__(self, model: LanguageModel, size: int) -> None:
+        self.model, self.size = model, size
+
+    def __call__(self, **inputs: Any) -> Any:
+        output = self.model(**inputs)
+        output.logits = output.logits[..., : self.size]
+        return output
+
+    def __getattr__(self, name: str) -> Any:
+        """What else is asked of it is the model's."""
+        return getattr(self.model, name)
+
+
+def vocabulary_size(model: LanguageModel) -> int:
     """The size of the output layer; found by running one token if it cannot be read."""
+    if isinstance(model, CutModel):
+        return model.size
     layer = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
     weight = getattr(layer, "weight", None)
     if weight is not None:
@@ -178,10 +220,6 @@ def _vocabulary(model: LanguageModel) -> int:
     with torch.no_grad():
         token = torch.zeros((1, 1), dtype=torch.int64, device=device_of(model))
         return int(model(input_ids=token).logits.shape[-1])
-
-
-def _kind(model: LanguageModel) -> str:
-    return getattr(model, "__name__", type(model).__name__)
 
 
 def automatic_tokens(models: Sequence[LanguageModel], vocabulary: int) -> int:
@@ -193,6 +231,22 @@ def automatic_tokens(models: Sequence[LanguageModel], vocabulary: int) -> int:
         bytes_ = min(MOST_BYTES, psutil.virtual_memory().available // 8)
     size = sum(dtype_of(model).itemsize for model in models) * vocabulary
     return max(1, min(MOST_TOKENS.get(device.type, MOST_TOKENS["cuda"]), bytes_ // size))
+
+
+def gap(one: Tensor, other: Tensor, model: LanguageModel) -> float:
+    """How far apart two accounts of a model's log-probabilities are; 0 where rounding explains it, or both are NaN."""
+    same = (one == other) | (one.isnan() & other.isnan())  # two infinities are equal
+    widest = float(torch.where(same, 0.0, one - other).abs().max())
+    return 0.0 if widest <= max(TOLERANCE, 32 * torch.finfo(dtype_of(model)).eps) else widest
+
+
+@torch.no_grad()
+def row_log_probs(model: LanguageModel, tokens: Sequence[int], **inputs: Tensor) -> Tensor:
+    """Log-probabilities [T, V] after each of some tokens, in one plain row."""
+    ids = torch.tensor([list(tokens)])
+    keep = torch.ones_like(ids, dtype=torch.bool)
+    logits, _ = kept_logits(model, {"input_ids": ids, "use_cache": False, **inputs}, keep)
+    return torch.log_softmax(logits.float(), dim=-1)
 
 
 def is_out_of_memory(error: Exception) -> bool:

@@ -1,4 +1,4 @@
-"""Text from any rule: members decode in lock step, each with a key-value cache of its own."""
+"""Text from any rule: members decode in lock step, each with a cache of its own where keys and values are enough."""
 
 from __future__ import annotations
 
@@ -11,7 +11,18 @@ from torch import Tensor
 
 from harness.combining import Rule
 from harness.errors import BadInput
-from harness.lm.forward import LanguageModel, device_of, kept_logits, shared_vocabulary
+from harness.lm.forward import (
+    LanguageModel,
+    device_of,
+    gap,
+    is_out_of_memory,
+    kept_logits,
+    network_of,
+    parameters_of,
+    row_log_probs,
+    shared_vocabulary,
+    switch_lengths,
+)
 from harness.lm.mixing import check_finite, check_rule
 
 
@@ -60,6 +71,7 @@ class Stop:
         return any(string in end for string in self.strings)
 
 
+Processing = Callable[[Tensor], Callable[[Tensor, Tensor], Tensor]]
 NEVER = Stop()
 BEST = Sampling()
 
@@ -75,15 +87,19 @@ def generate(
     sampling: Sampling = BEST,
     numbers: Sequence[int] | None = None,
     cache: bool = True,
+    processing: Processing | None = None,
 ) -> list[list[int]]:
     """The tokens that follow each prompt, of at most ``max_new_tokens``; a token of ``stop.ids`` is the last.
 
-    One batch: prompts are padded on the left, and one that is done leaves the batch.
+    One batch: prompts are padded on the left, and one that is done leaves the batch. For a member that ``sees_padding``
+    prompts of one length are a batch; one that ``has_state`` runs its whole text again for every token.
 
     Args:
         models: causal language models of one vocabulary, in eval mode; the rule's members in order.
         numbers: of the prompts, for their random streams; their places if None.
         cache: keep each member's keys and values; without, every token runs its whole text again.
+        processing: from a prompt [1, T] to what makes other logits of a model's [1, V], given the text [1, T] so far;
+            every prompt then runs alone.
 
     Raises:
         NotApplicable: for models of different vocabularies, or logits that are NaN or inf.
@@ -97,14 +113,32 @@ def generate(
     texts: list[list[int]] = [[] for _ in prompts]
     if not prompts or max_new_tokens < 1:
         return texts
-    device = device_of(models[0])
     seeds = range(len(prompts)) if numbers is None else numbers
+    if batches := _apart(models, prompts, processing is not None):
+        for batch in batches:
+            found = generate(
+                models,
+                rule,
+                [prompts[p] for p in batch],
+                max_new_tokens,
+                stop=stop,
+                sampling=sampling,
+                numbers=[seeds[p] for p in batch],
+                cache=cache,
+                processing=processing,
+            )
+            for p, text in zip(batch, found, strict=True):
+                texts[p] = text
+        return texts
+    device = device_of(models[0])
     streams = [torch.Generator().manual_seed(hash((sampling.seed, number)) % 2**63) for number in seeds]
+    decoders = [_Decoder(model, cache) for model in models]
     active = list(range(len(prompts)))
     ids, mask = _padded(prompts, device)
-    decoders = [_Decoder(model, cache) for model in models]
+    process = processing(ids) if processing else (lambda ids, logits: logits)
     for _ in range(max_new_tokens):
-        stacked = torch.stack([torch.log_softmax(decoder(ids, mask).to(device).float(), -1) for decoder in decoders])
+        logits = [process(ids, decoder(ids, mask).to(device).float()) for decoder in decoders]
+        stacked = torch.stack([torch.log_softmax(each, -1) for each in logits])
         check_finite(stacked)
         chosen = _choose(rule(stacked), sampling, [streams[p] for p in active])
         for p, token in zip(active, chosen.tolist(), strict=True):
@@ -123,6 +157,16 @@ def generate(
     return texts
 
 
+def _apart(models: Sequence[LanguageModel], prompts: Sequence[Sequence[int]], alone: bool) -> list[list[int]]:
+    """Batches of prompts that must not be padded together, or each of them ``alone``; none if all may be one."""
+    if alone and len(prompts) > 1:
+        return [[p] for p in range(len(prompts))]
+    lengths = sorted({len(prompt) for prompt in prompts})
+    if len(lengths) == 1 or not any(sees_padding(model, prompts) for model in models):
+        return []
+    return [[p for p, prompt in enumerate(prompts) if len(prompt) == length] for length in lengths]
+
+
 def _padded(prompts: Sequence[Sequence[int]], device: torch.device) -> tuple[Tensor, Tensor]:
     """Prompts as ids [B, T], padded on the left, and the mask [B, T] of what is no padding."""
     length = max(map(len, prompts))
@@ -131,26 +175,67 @@ def _padded(prompts: Sequence[Sequence[int]], device: torch.device) -> tuple[Ten
     return ids.to(device), mask.to(device)
 
 
+def sees_padding(model: LanguageModel, prompts: Sequence[Sequence[int]]) -> bool:
+    """Whether padding on the left moves what a model says: by a state, by positions of its own making, by a switch.
+
+    Tried on the shortest prompt, padded as the longest needs it.
+    """
+    if "position_ids" not in parameters_of(model) or has_state(model) or switch_lengths(model):
+        return True
+    short, long = min(prompts, key=len), max(prompts, key=len)
+    ids, mask = _padded([short, long], device_of(model))
+    network, padding = network_of(model), len(long) - len(short)
+    alone = row_log_probs(network, short, position_ids=_positions(mask[:1, padding:]))
+    try:
+        padded = row_log_probs(network, ids[0].tolist(), attention_mask=mask[:1], position_ids=_positions(mask[:1]))
+    except (RuntimeError, ValueError) as error:
+        if is_out_of_memory(error):
+            raise
+        return True
+    return gap(alone[-1], padded[-1], model) > 0
+
+
+def _positions(mask: Tensor) -> Tensor:
+    """Where tokens stand in their texts, from the mask [B, T] of what is no padding."""
+    return (mask.cumsum(-1) - 1).clamp(min=0)
+
+
+def has_state(model: LanguageModel) -> bool:
+    """Whether what a model remembers of a text is more than each token's keys and values (Mamba and hybrids)."""
+    from transformers import DynamicCache
+    from transformers.cache_utils import LinearAttentionCacheLayerMixin
+
+    if getattr(network_of(model), "_is_stateful", False):
+        return True
+    config = getattr(model, "config", None)
+    layers = DynamicCache(config=config).layers if config is not None else []
+    return any(isinstance(layer, LinearAttentionCacheLayerMixin) for layer in layers)
+
+
 class _Decoder:
-    """One member and its cache."""
+    """One member and its cache, if it has one of which rows can be dropped."""
 
     def __init__(self, model: LanguageModel, cache: bool) -> None:
-        self.model, self.cache = model, cache
+        self.model, self.cache = model, cache and not has_state(model)
         self.past: Any = None
         self.seen = 0
 
     def __call__(self, ids: Tensor, mask: Tensor) -> Tensor:
         """Logits [B, V] of the next token, for texts [B, T] of which the cache has seen the beginning."""
+        if any(self.seen <= switch < ids.shape[1] for switch in switch_lengths(self.model)):
+            self.past, self.seen = None, 0  # what it has read so far, it now reads otherwise
         new = ids[:, self.seen :]
-        positions = (mask.cumsum(-1) - 1).clamp(min=0)[:, self.seen :]
         keep = torch.zeros_like(new, dtype=torch.bool)
         keep[:, -1] = True
-        inputs = {"input_ids": new, "attention_mask": mask, "position_ids": positions, "use_cache": self.cache}
+        inputs: dict[str, Any] = {"input_ids": new, "use_cache": self.cache}
+        told = {"attention_mask": mask, "position_ids": _positions(mask)[:, self.seen :]}  # as transformers' generate
+        inputs |= {name: value for name, value in told.items() if name in parameters_of(self.model)}
         if self.past is not None:
             inputs["past_key_values"] = self.past
         logits, output = kept_logits(self.model, inputs, keep)
-        if self.cache:
-            self.past, self.seen = output.past_key_values, ids.shape[1]
+        past = getattr(output, "past_key_values", None)
+        if self.cache and hasattr(past, "batch_select_indices"):
+            self.past, self.seen = past, ids.shape[1]
         return logits
 
     def keep_rows(self, rows: Tensor) -> None:

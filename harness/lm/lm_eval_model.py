@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import jinja2
 from lm_eval.api.instance import Instance
 from lm_eval.api.model import TemplateLM
 from lm_eval.models.utils import normalize_gen_kwargs, postprocess_generated_text, resolve_max_length
-from torch import nn
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from harness.combining import Rule
@@ -23,8 +24,10 @@ from harness.lm.forward import (
     free_memory,
     is_out_of_memory,
     shared_vocabulary,
+    with_shared_vocabulary,
 )
 from harness.lm.generation import Sampling, Stop, generate
+from harness.lm.generation_settings import check_settings, drawing, end_ids, process_logits, processors
 from harness.lm.mixing import System
 from harness.lm.scoring import Request, Scored, score
 
@@ -32,7 +35,7 @@ HARMLESS = {"num_beams": 1, "num_return_sequences": 1, "repetition_penalty": 1.0
 
 
 class StockpotLM(TemplateLM):
-    """Models of one vocabulary, combined by a rule, scored and sampled by lm-eval.
+    """Models of one tokenizer, combined by a rule, scored and sampled by lm-eval; those of weight 0 do not run.
 
     One model under ``Linear([1.0])`` gives the numbers of lm-eval's own ``hf`` model.
 
@@ -44,6 +47,7 @@ class StockpotLM(TemplateLM):
         max_length: tokens a model is given at most; the least of what the models take if None.
         max_gen_toks: tokens to generate where a task does not say.
         add_bos_token: whether text gets the beginning-of-text token; the tokenizer decides if None.
+        prefix_token_id: what stands before a text without context; ``Encoder.prefix`` if None.
     """
 
     def __init__(
@@ -57,18 +61,22 @@ class StockpotLM(TemplateLM):
         max_length: int | None = None,
         max_gen_toks: int = 256,
         add_bos_token: bool | None = None,
+        prefix_token_id: int | None = None,
         seed: int = 0,
     ) -> None:
         super().__init__()
-        self.models, self.rule, self.tokenizer = list(models), rule, tokenizer
-        for model in self.models:
+        for model in models:
             if isinstance(model, nn.Module) and model.training:
                 model.eval()
+        if fewer := rule.used():
+            rule, kept = fewer
+            models = [models[k] for k in kept]
+        self.models, self.rule, self.tokenizer = with_shared_vocabulary(models, tokenizer), rule, tokenizer
         self.vocabulary = shared_vocabulary(self.models)
         self.batch_tokens, self.packed, self.max_gen_toks, self.seed = batch_tokens, packed, max_gen_toks, seed
         configs = [getattr(model, "config", None) for model in self.models]
         self._max_length = max_length or min(resolve_max_length(config, tokenizer) for config in configs)
-        self.encoder = Encoder(tokenizer, self._max_length, add_bos_token)
+        self.encoder = Encoder(tokenizer, self._max_length, add_bos_token, prefix_token_id)
         self._device = device_of(self.models[0])
         self.scored: Scored | None = None
         """The last pass, with what it did."""
@@ -188,6 +196,10 @@ class StockpotLM(TemplateLM):
     def _generated(self, asked: Sequence[_Asked], numbers: Sequence[int]) -> list[str]:
         """Texts of one batch; where memory runs out, of its halves."""
         first, prompts = asked[0], [each.prompt for each in asked]
+        check_settings(self.models, first.given)
+        processing = None
+        if len(self.models) == 1 and process_logits(self.models[0], first.given):
+            processing = partial(self._processors, first)
         half = 0
         try:
             found = generate(
@@ -196,8 +208,9 @@ class StockpotLM(TemplateLM):
                 prompts,
                 first.max_new_tokens,
                 stop=first.stop,
-                sampling=first.sampling,
+                sampling=self._sampling(first.given),
                 numbers=numbers,
+                processing=processing,
             )
         except RuntimeError as error:
             half = len(asked) // 2
@@ -208,19 +221,20 @@ class StockpotLM(TemplateLM):
             return self._generated(asked[:half], numbers[:half]) + self._generated(asked[half:], numbers[half:])
         return [self._text(tokens, first.stop) for tokens in found]
 
-    def _text(self, tokens: list[int], stop: Stop) -> str:
-        ended = tokens[:-1] if tokens and tokens[-1] in stop.ids else tokens
-        return postprocess_generated_text(
-            self.tokenizer.decode(ended, skip_special_tokens=True), list(stop.strings), None
-        )
+    def _processors(self, asked: _Asked, prompt: Tensor) -> Any:
+        return processors(self.models[0], asked.given, prompt, asked.max_new_tokens)
 
-    def end_ids(self) -> frozenset[int]:
-        """Tokens that end a text, by the tokenizer or by any member's own settings."""
-        ids: set[int | None] = {self.eot_token_id}
-        for model in self.models:
-            named = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
-            ids.update(named if isinstance(named, list | tuple) else [named])
-        return frozenset(token for token in ids if token is not None)
+    def _sampling(self, given: Mapping[str, Any]) -> Sampling:
+        """How to draw, if at all."""
+        if "do_sample" not in given:
+            return Sampling(seed=self.seed)
+        how = drawing(self.models, given)
+        return Sampling(given["temperature"], how.get("top_k") or None, how.get("top_p"), seed=self.seed)
+
+    def _text(self, tokens: list[int], stop: Stop) -> str:
+        return postprocess_generated_text(
+            self.tokenizer.decode(tokens, skip_special_tokens=True), list(stop.strings), None
+        )
 
 
 class _Asked:
@@ -236,26 +250,24 @@ class _Asked:
         self.prompt = model.encoder.prompt(text)[-room:]
         end = model.tokenizer.decode([model.eot_token_id])
         strings = [string for string in [*wanted.pop("until"), end] if string]
-        self.stop = Stop(model.end_ids(), tuple(dict.fromkeys(strings)), model.tokenizer.decode)
-        self.sampling = _sampling(wanted, model.seed)
-        self.settings = repr((self.max_new_tokens, self.stop.strings, self.sampling))
+        ends = end_ids(model.models) | {model.eot_token_id}
+        self.stop = Stop(ends, tuple(dict.fromkeys(strings)), model.tokenizer.decode)
+        self.given = _known(wanted)
+        self.settings = repr((self.max_new_tokens, self.stop.strings, self.given))
 
 
-def _sampling(wanted: dict[str, Any], seed: int) -> Sampling:
-    """How to draw, from lm-eval's normalised arguments; one that would be ignored is refused."""
-    drawn = wanted.pop("do_sample")
-    temperature = float(wanted.pop("temperature", 0.0))
-    chosen = Sampling(
-        temperature=(temperature or 1.0) if drawn else 0.0,
-        top_k=wanted.pop("top_k", None) or None,
-        top_p=wanted.pop("top_p", None),
-        seed=seed,
-    )
+KNOWN = ("do_sample", "temperature", "top_k", "top_p")
+
+
+def _known(wanted: dict[str, Any]) -> dict[str, Any]:
+    """lm-eval's normalised arguments that say how to draw; one that would be ignored is refused."""
     for name, value in wanted.items():
-        if HARMLESS.get(name) != value:
+        if name not in KNOWN and HARMLESS.get(name) != value:
             raise BadInput(
                 f"generation argument '{name}={value}' is not known",
                 given=name,
-                choices=["until", "do_sample", "temperature", "top_k", "top_p", "max_gen_toks"],
+                choices=["until", *KNOWN, "max_gen_toks"],
             )
-    return chosen
+    if not wanted["do_sample"]:  # temperature 0, which transformers would refuse
+        return {name: value for name, value in wanted.items() if name not in KNOWN}
+    return {**wanted, "temperature": float(wanted.get("temperature") or 1.0)}

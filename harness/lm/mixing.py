@@ -66,7 +66,7 @@ class Mixer:
             targets: tokens [P].
 
         Raises:
-            NotApplicable: naming the model whose logits are NaN, inf, or -inf for every token.
+            NotFinite: naming the model whose logits are NaN, inf, or -inf for every token.
         """
         log_probs = torch.empty(len(self.systems), len(slots), device=slots.device)
         first = torch.empty(len(self.systems), len(slots), dtype=torch.bool, device=slots.device)
@@ -225,8 +225,16 @@ def _product(constant: Tensor, by_row: Tensor, stacked: Tensor) -> Tensor:
     return torch.cat([same, torch.einsum("kmr,mrv->krv", by_row, stacked)])
 
 
+class NotFinite(NotApplicable):
+    """Raised for logits that are NaN or inf; ``model`` is the position of the model that gives them."""
+
+    def __init__(self, model: int) -> None:
+        super().__init__(f"model {model} gives logits that are not finite (NaN weights?)")
+        self.model = model
+
+
 def check_finite(stacked: Tensor) -> None:
     """A NaN or inf anywhere in a row of logits makes its first log-probability NaN."""
     bad = stacked[..., 0].isnan().any(dim=-1)
     if bad.any():
-        raise NotApplicable(f"model {int(bad.nonzero()[0])} gives logits that are not finite (NaN weights?)")
+        raise NotFinite(int(bad.nonzero()[0]))

@@ -1,14 +1,15 @@
 """Log-likelihoods of continuations under many systems at once: all models in lock step over each batch.
 
-Nothing larger than one batch of full distributions is ever kept. Contexts that requests share are run once.
+Nothing larger than one batch of full distributions is ever kept. Contexts that requests share are run once. What a
+system says does not depend on the others: those whose members must run in another way have a pass of their own.
 """
 
 from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -19,20 +20,25 @@ from harness.lm.forward import (
     LanguageModel,
     automatic_tokens,
     device_of,
-    dtype_of,
     free_memory,
+    gap,
     is_out_of_memory,
     kept_logits,
     make_batch,
     max_length_of,
+    network_of,
+    row_log_probs,
     shared_vocabulary,
+    switch_lengths,
     synchronize,
-    width_of,
 )
-from harness.lm.mixing import Mixer, System, check_systems
+from harness.lm.mixing import Mixer, NotFinite, System, check_systems
 from harness.lm.packing import Row, batches, lay_out
+from harness.types import NotApplicable
 
-TOLERANCE = 1e-3
+WIDTH = 1024
+"""What the models' hidden size is taken for where packing is planned: the layout, and with it the rounding of a model's
+numbers, is not to depend on the models beside it."""
 
 
 @dataclass(frozen=True)
@@ -52,9 +58,11 @@ class Work:
     packed: bool
     """Whether shared contexts were run once, under a tree mask."""
     why_plain: str = ""
-    """Why packing was tried and given up."""
+    """Why members did not run packed, and the systems that have them neither."""
     tokens_forwarded: int = 0
-    """Tokens that each member ran, with padding; the trial of packing included."""
+    """Tokens that each member ran, with padding; those of a member that ran packed and plain are added up."""
+    tokens_on_trial: int = 0
+    """Tokens that all members together ran to find out whether they may run packed."""
     tokens_alone: int = 0
     """Tokens that a scorer with one row per request would run, without padding."""
     forward_seconds: float = 0.0
@@ -65,6 +73,18 @@ class Work:
     """How often memory ran out."""
     truncated: int = 0
     """Requests whose context was cut on the left to fit the model."""
+
+    def add(self, other: Work) -> None:
+        """Count another pass's work, done with fewer tokens a batch if memory ran out."""
+        self.batch_tokens = min(self.batch_tokens, other.batch_tokens)
+        for name in ("tokens_forwarded", "forward_seconds", "combine_seconds", "halvings"):
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+
+    def halve(self, short: int) -> None:
+        """Go on with fewer tokens than a batch of ``short`` that memory was too small for."""
+        self.batch_tokens = max(1, min(self.batch_tokens, short) // 2)
+        self.halvings += 1
+        free_memory()
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,25 +125,78 @@ def score(
     Args:
         models: causal language models of one vocabulary, in eval mode. Log-probabilities are float32 whatever theirs.
         batch_tokens: tokens of a batch, with padding; from the free memory if None. Halved when memory runs out.
-        packed: run what requests share once, under a tree mask; None tries it on one row, and does not where a model
-            then says something else (a sliding window, positions of its own making).
+        packed: run what requests share once, under a tree mask. Every model is first tried on one row; one that then
+            says something else (a sliding window, positions of its own making, a state instead of attention) runs
+            plainly if None, together with the systems that have it, and is an error if True.
         max_length: tokens a model is given at most; the least of what the models take if None. Longer contexts are
             cut on the left, as lm-eval's ``hf`` does.
         per_token: keep the log-probability of every target token.
         progress: called with the requests done and their number after each batch.
 
     Raises:
-        NotApplicable: for models of different vocabularies, or logits that are NaN or inf.
-        BadInput: for systems or requests that cannot be scored, or a model in training mode.
+        NotApplicable: for models of different vocabularies, one that is not causal, or (``NotFinite``) logits that are
+            NaN or inf.
+        BadInput: for systems or requests that cannot be scored, a model in training mode, or one that cannot be packed.
     """
     check_systems(systems, len(models))
     vocabulary = shared_vocabulary(models)
     limit = max_length or min(max_length_of(model) for model in models)
     _check_requests(requests, vocabulary, limit)
+    asked = _Asked(requests, limit)
     work = Work(batch_tokens or automatic_tokens(models, vocabulary), packed is not False)
-    run = _Pass(models, Mixer(systems, len(models)), requests, limit, work, on_trial=packed is None)
-    run.all(progress)
-    return run.result(per_token)
+    work.tokens_alone, work.truncated = sum(map(len, asked.sequences)), asked.truncated
+    used = sorted({k for system in systems for k in system.members})
+    if requests:
+        shortest = min(asked.sequences, key=len)
+        for k in used:
+            _check_causal(models[k], k, shortest)
+    refusals = {} if packed is False else _try_packing({k: models[k] for k in used}, asked, work)
+    if packed and refusals:
+        k, why = next(iter(refusals.items()))
+        raise BadInput(f"model {k} cannot run packed: {why}", place="packed", hint="leave it out: each model is tried")
+    work.why_plain = "; ".join(f"model {k}: {why}" for k, why in refusals.items())
+    groups = _alike(models, systems, refusals, packed is not False)
+    shape = (len(systems), asked.starts[-1])
+    log_probs, first = torch.zeros(shape), torch.zeros(shape, dtype=torch.bool)
+    for number, (how, chosen) in enumerate(groups.items()):
+        run = _Pass(models, [systems[s] for s in chosen], asked, how, Work(work.batch_tokens, how.packed))
+        for open_ in run.all():
+            if progress:
+                progress(((number + 1) * len(requests) - open_) // len(groups), len(requests))
+        log_probs[chosen], first[chosen] = run.log_probs, run.first
+        work.add(run.work)
+    work.packed = any(how.packed for how in groups)
+    owner = torch.repeat_interleave(torch.tensor(asked.starts).diff())
+    totals = torch.zeros((len(systems), len(requests)), dtype=torch.float64)
+    missed = torch.zeros((len(systems), len(requests)), dtype=torch.int64)
+    return Scored(
+        systems=tuple(system.name for system in systems),
+        log_likelihood=totals.index_add_(1, owner, log_probs.double()),
+        greedy=missed.index_add_(1, owner, (~first).long()) == 0,
+        starts=asked.starts,
+        token_log_probs=log_probs if per_token else None,
+        work=work,
+    )
+
+
+@dataclass(frozen=True)
+class _How:
+    """How the models of a pass are run: packed or not, and the lengths at which any of them changes."""
+
+    packed: bool
+    switches: tuple[int, ...]
+
+
+def _alike(
+    models: Sequence[LanguageModel], systems: Sequence[System], refusals: Container[int], packed: bool
+) -> dict[_How, list[int]]:
+    """Positions of the systems whose members are run alike."""
+    groups: dict[_How, list[int]] = {}
+    for s, system in enumerate(systems):
+        switches = sorted({length for k in system.members for length in switch_lengths(models[k])})
+        how = _How(packed and not any(k in refusals for k in system.members), tuple(switches))
+        groups.setdefault(how, []).append(s)
+    return groups
 
 
 def _check_requests(requests: Sequence[Request], vocabulary: int, limit: int) -> None:
@@ -139,138 +212,138 @@ def _check_requests(requests: Sequence[Request], vocabulary: int, limit: int) ->
             raise BadInput(f"token {max(tokens)} with a vocabulary of {vocabulary}", place=place)
 
 
-@dataclass
-class _Pass:
-    """One pass over the requests: which are open, and the answers so far."""
+def _check_causal(model: LanguageModel, k: int, tokens: Sequence[int]) -> None:
+    """``NotApplicable`` for a model that says otherwise of tokens once others follow: it could not be padded."""
+    network = network_of(model)  # without the dropout of a stochastic pass, which is drawn for each batch
+    alone, followed = row_log_probs(network, tokens), row_log_probs(network, [*tokens, *tokens[:1]])
+    if apart := gap(alone, followed[: len(tokens)], model):
+        raise NotApplicable(f"model {k} is not causal: a token that follows moves its log-probabilities by {apart:.2g}")
 
-    models: Sequence[LanguageModel]
-    mixer: Mixer
-    requests: Sequence[Request]
-    limit: int
-    work: Work
-    on_trial: bool
 
-    def __post_init__(self) -> None:
-        whole = [(request.context + request.continuation)[-(self.limit + 1) :] for request in self.requests]
+class _Asked:
+    """Requests as the models are given them: sequences, and of each its last predictions, one after another."""
+
+    def __init__(self, requests: Sequence[Request], limit: int) -> None:
+        whole = [(request.context + request.continuation)[-(limit + 1) :] for request in requests]
         self.sequences = [tokens[:-1] for tokens in whole]
-        self.targets = [request.continuation for request in self.requests]
-        self.starts = [0, *itertools.accumulate(len(target) for target in self.targets)]
-        self.work.tokens_alone = sum(map(len, self.sequences))
-        self.work.truncated = sum(
+        self.targets = [request.continuation for request in requests]
+        self.starts = (0, *itertools.accumulate(len(target) for target in self.targets))
+        self.truncated = sum(
             len(request.context) + len(request.continuation) > len(tokens)
-            for request, tokens in zip(self.requests, whole, strict=True)
+            for request, tokens in zip(requests, whole, strict=True)
         )
-        shape = (len(self.mixer.systems), self.starts[-1])
+
+    def rows(self, which: Sequence[int], how: _How, longest: int) -> list[list[Row]]:
+        """These requests in rows, of which a list holds those that may run together; a row calls them by number."""
+        kinds: dict[tuple[bool, ...], list[int]] = {}
+        for r in which:
+            kinds.setdefault(tuple(len(self.sequences[r]) > switch for switch in how.switches), []).append(r)
+        found = []
+        for chosen in kinds.values():
+            sequences = [self.sequences[r] for r in chosen]
+            rows = lay_out(sequences, packed=how.packed, width=WIDTH, longest=longest)
+            for row in rows:
+                row.paths = {chosen[index]: path for index, path in row.paths.items()}
+            found.append(rows)
+        return found
+
+    def batches(self, which: Sequence[int], how: _How, tokens: int) -> Iterator[list[Row]]:
+        """The same as batches of at most so many tokens."""
+        return itertools.chain.from_iterable(batches(rows, tokens) for rows in self.rows(which, how, tokens))
+
+    def batch(self, rows: Sequence[Row], model: LanguageModel) -> Batch:
+        return make_batch(rows, self.targets, self.starts, device_of(model))
+
+
+def _try_packing(models: Mapping[int, LanguageModel], asked: _Asked, work: Work) -> dict[int, str]:
+    """Of the models that say of a tree something else than of its sequences, why they cannot be packed."""
+    while True:
+        try:
+            tries = {k: _why_plain(model, asked, work) for k, model in models.items()}
+            return {k: why for k, why in tries.items() if why}
+        except RuntimeError as error:
+            if not is_out_of_memory(error) or work.batch_tokens == 1:
+                raise
+        work.halve(work.batch_tokens)
+
+
+def _why_plain(model: LanguageModel, asked: _Asked, work: Work) -> str:
+    """What is wrong with the deepest tree under this model; nothing if all is well, or there is no tree.
+
+    A window that slides shows there if anywhere, and so does a sequence that sees another.
+    """
+    how = _How(True, switch_lengths(model))
+    rows = [row for rows in asked.rows(range(len(asked.sequences)), how, work.batch_tokens) for row in rows]
+    deepest = max((row for row in rows if row.is_tree), key=lambda row: row.depth, default=None)
+    if deepest is None:
+        return ""
+    packed, plain = (torch.zeros(asked.starts[-1]) for _ in range(2))
+    which = _hardest(deepest)
+    trials = [(packed, [deepest]), *((plain, rows) for r in which for rows in asked.rows([r], _How(False, ()), 0))]
+    for log_probs, alone in trials:
+        batch = asked.batch(alone, model)
+        try:
+            logits = kept_logits(model, {**batch.inputs, "use_cache": False}, batch.keep)[0]
+        except Exception as error:
+            if log_probs is plain or is_out_of_memory(error):
+                raise
+            return f"it refuses a tree mask ({error})"
+        full = torch.log_softmax(logits.float(), dim=-1)
+        log_probs[batch.places] = full[batch.slots, batch.targets].cpu()
+        work.tokens_on_trial += batch.tokens
+    places = [place for r in which for place in range(asked.starts[r], asked.starts[r + 1])]
+    apart = gap(packed[places], plain[places], model)
+    return f"packed and plain log-probabilities are {apart:.2g} apart" if apart else ""
+
+
+class _Pass:
+    """One pass over the requests, for systems whose members are run alike: which are open, and the answers so far."""
+
+    def __init__(
+        self, models: Sequence[LanguageModel], systems: Sequence[System], asked: _Asked, how: _How, work: Work
+    ) -> None:
+        self.kept = sorted({k for system in systems for k in system.members})  # no other model runs
+        self.models, self.asked, self.how, self.work = [models[k] for k in self.kept], asked, how, work
+        renumbered = [replace(s, members=tuple(self.kept.index(k) for k in s.members)) for s in systems]
+        self.mixer = Mixer(renumbered, len(self.kept))
+        shape = (len(systems), asked.starts[-1])
         self.log_probs, self.first = torch.zeros(shape), torch.zeros(shape, dtype=torch.bool)
-        self.open = set(range(len(self.requests)))
+        self.open = set(range(len(asked.sequences)))
 
-    def rows(self, which: Sequence[int], packed: bool) -> list[Row]:
-        """These requests in rows; a row calls a request by its number."""
-        rows = lay_out(
-            [self.sequences[r] for r in which],
-            packed=packed,
-            width=width_of(self.models[0]),
-            longest=self.work.batch_tokens,
-        )
-        for row in rows:
-            row.paths = {which[index]: path for index, path in row.paths.items()}
-        return rows
-
-    def batch(self, rows: Sequence[Row]) -> Batch:
-        return make_batch(rows, self.targets, self.starts, device_of(self.models[0]))
-
-    def all(self, progress: Callable[[int, int], None] | None) -> None:
-        """Score what is open; go on from there in another way when memory runs out, or packing is given up."""
+    def all(self) -> Iterator[int]:
+        """Score what is open, and say after each batch how much still is; in smaller batches when memory runs out."""
         while self.open:
             short = 0
-            for rows in batches(self.rows(sorted(self.open), self.work.packed), self.work.batch_tokens):
-                batch = self.batch(rows)
+            for rows in self.asked.batches(sorted(self.open), self.how, self.work.batch_tokens):
+                batch = self.asked.batch(rows, self.models[0])
                 try:
-                    if not self.one(rows, batch):
-                        break
+                    self.one(batch)
                 except RuntimeError as error:
                     if not is_out_of_memory(error) or len(batch.sequences) == 1:
                         raise
                     short = batch.tokens
                     break  # out of this block, for the error holds on to what filled the memory
                 self.open.difference_update(batch.sequences)
-                if progress:
-                    progress(len(self.requests) - len(self.open), len(self.requests))
+                yield len(self.open)
             if short:
-                self.work.batch_tokens = max(1, min(self.work.batch_tokens, short) // 2)
-                self.work.halvings += 1
-                free_memory()
+                self.work.halve(short)
 
-    def one(self, rows: Sequence[Row], batch: Batch) -> bool:
-        """Run the models on one batch and put down what each system says; False if packing fails its trial on it."""
-        try:
-            logits = self.logits(batch)
-        except Exception as error:
-            if not (self.on_trial and rows[0].is_tree) or is_out_of_memory(error):
-                raise
-            return self.give_packing_up(f"a model refuses a tree mask: {error}")
-        if self.on_trial and rows[0].is_tree:
-            gap = self.gap(rows, batch, logits)
-            if not gap < max(TOLERANCE, *(32 * torch.finfo(dtype_of(model)).eps for model in self.models)):
-                return self.give_packing_up(f"packed and plain log-probabilities are {gap:.2g} apart")
-            self.on_trial = False
-        begin = time.perf_counter()
-        log_probs, first = self.mixer(logits, batch.slots, batch.targets)
-        self.log_probs[:, batch.places] = log_probs.cpu()
-        self.first[:, batch.places] = first.cpu()
-        self.work.combine_seconds += time.perf_counter() - begin
-        return True
-
-    def give_packing_up(self, why: str) -> bool:
-        """Go on with plain rows; trees come first, so nothing is put down yet."""
-        self.work.packed, self.work.why_plain, self.on_trial = False, why, False
-        return False
-
-    def logits(self, batch: Batch) -> list[Tensor]:
-        """Each model's logits [R, V] of the positions to read, where the first model is."""
+    def one(self, batch: Batch) -> None:
+        """Run the models on one batch and put down what each system says."""
         begin = time.perf_counter()
         inputs = {**batch.inputs, "use_cache": False}
-        found = [kept_logits(model, inputs, batch.keep)[0].to(batch.slots.device) for model in self.models]
+        logits = [kept_logits(model, inputs, batch.keep)[0].to(batch.slots.device) for model in self.models]
         synchronize(self.models)
         self.work.forward_seconds += time.perf_counter() - begin
         self.work.tokens_forwarded += batch.tokens
-        return found
-
-    def gap(self, rows: Sequence[Row], batch: Batch, logits: Sequence[Tensor]) -> float:
-        """How far a sequence of the deepest tree is from what each model says of it in a plain row, at any target.
-
-        A window that slides shows there if anywhere, and so does a sequence that sees another.
-        """
-        which = _hardest(max(rows, key=lambda row: row.depth))
-        packed, plain = (torch.zeros(len(self.models), self.starts[-1]) for _ in range(2))
-        self.put_down_models(packed, batch, logits)
-        for alone in batches(self.rows(which, packed=False), self.work.batch_tokens):
-            again = self.batch(alone)
-            self.put_down_models(plain, again, self.logits(again))
-        places = [place for r in which for place in range(self.starts[r], self.starts[r + 1])]
-        one, other = packed[:, places], plain[:, places]
-        return float(torch.where(one == other, 0.0, one - other).abs().max())  # two infinities are equal
-
-    def put_down_models(self, log_probs: Tensor, batch: Batch, logits: Sequence[Tensor]) -> None:
-        """The models' own log-probabilities [M, P] of a batch's targets."""
-        for k, each in enumerate(logits):
-            full = torch.log_softmax(each.float(), dim=-1)
-            log_probs[k, batch.places] = full[batch.slots, batch.targets].cpu()
-
-    def result(self, per_token: bool) -> Scored:
-        starts = torch.tensor(self.starts)
-        owner = torch.repeat_interleave(starts.diff())
-        shape = (len(self.mixer.systems), len(self.requests))
-        total = torch.zeros(shape, dtype=torch.float64).index_add_(1, owner, self.log_probs.double())
-        missed = torch.zeros(shape, dtype=torch.int64).index_add_(1, owner, (~self.first).long())
-        return Scored(
-            systems=tuple(system.name for system in self.mixer.systems),
-            log_likelihood=total,
-            greedy=missed == 0,
-            starts=tuple(self.starts),
-            token_log_probs=self.log_probs if per_token else None,
-            work=self.work,
-        )
+        begin = time.perf_counter()
+        try:
+            log_probs, first = self.mixer(logits, batch.slots, batch.targets)
+        except NotFinite as error:
+            raise NotFinite(self.kept[error.model]) from None
+        self.log_probs[:, batch.places] = log_probs.cpu()
+        self.first[:, batch.places] = first.cpu()
+        self.work.combine_seconds += time.perf_counter() - begin
 
 
 def _hardest(row: Row) -> list[int]:

@@ -6,11 +6,14 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
+from harness.errors import BadInput
 from harness.types import Architecture
 
 NAME = "causal_lm"
@@ -114,3 +117,34 @@ def is_inert(key: str, architecture: Architecture) -> bool:
         settings = json.dumps(_whole(architecture).get("rope_parameters"))
         return not re.search("dynamic|longrope|yarn", settings)
     return bool(INERT.fullmatch(key))
+
+
+@lru_cache
+def vocabulary_of(architecture: Architecture) -> int | None:
+    """The tokens that a language model of this architecture has logits for; None for other networks."""
+    options = dict(architecture.options)
+    if architecture.name != NAME:
+        return options.get("vocab")
+    return int(config_of(configuration(architecture)).get_text_config().vocab_size)
+
+
+def generation_settings(folder: Path) -> Any:
+    """How a folder's model generates by its own account, as transformers reads it when it loads the model.
+
+    Raises:
+        BadInput: a ``generation_config.json`` that is no such thing.
+    """
+    from transformers import GenerationConfig
+    from transformers.utils import CONFIG_NAME, GENERATION_CONFIG_NAME
+
+    own = (folder / GENERATION_CONFIG_NAME).is_file()
+    try:
+        return GenerationConfig.from_pretrained(
+            str(folder),
+            config_file_name=None if own else CONFIG_NAME,
+            _from_model_config=not own,
+            local_files_only=True,
+        )
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        reason = str(error).splitlines()[0]
+        raise BadInput(f"{GENERATION_CONFIG_NAME} cannot be read: {reason}", place=str(folder)) from None

@@ -33,13 +33,18 @@ def reading(pool: Pool, tokenizer: Tokenizer | None) -> Pool:
 
 
 @lru_cache(maxsize=4)
-def read_tokenizer(folder: Path) -> Any:
-    """The tokenizer of a folder, as transformers reads it; ``BadInput`` where it does not."""
+def read_tokenizer(folder: Path, **settings: Any) -> Any:
+    """The tokenizer of a folder, as transformers reads it, with settings of its own (``add_bos_token``).
+
+    Raises:
+        BadInput: a tokenizer that cannot be read.
+    """
     from transformers import AutoTokenizer
 
     try:
         with quiet():
-            return AutoTokenizer.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
+            options = {"local_files_only": True, "trust_remote_code": False, **settings}
+            return AutoTokenizer.from_pretrained(str(folder), **options)
     except Exception as error:  # tokenizers raises plain exceptions
         raise BadInput(f"the tokenizer cannot be read: {error_line(error)}", place=str(folder)) from None
 

@@ -5,17 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import (
-    GPT2Config,
-    GPT2LMHeadModel,
-    LlamaConfig,
-    LlamaForCausalLM,
-    MistralConfig,
-    MistralForCausalLM,
-    PreTrainedTokenizerFast,
-    Qwen2Config,
-    Qwen2ForCausalLM,
-)
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
 
 TEXT = """In the beginning the cook put water and bones into the pot, and the pot stood on the fire all day.
 What goes into a stockpot is what is left: onions, leeks, carrots, a bay leaf, pepper, and time.
@@ -24,6 +14,32 @@ def simmer(pot, hours): return [pot.taste(hour) for hour in range(hours)]
 """
 VOCABULARY = 320
 LENGTH = 128
+LONGROPE = {"rope_type": "longrope", "rope_theta": 10000.0, "original_max_position_embeddings": 24,
+            "short_factor": [1.0] * 4, "long_factor": [4.0, 3.0, 2.0, 5.0]}  # fmt: skip
+STATES = {"layer_types": ["linear_attention", "full_attention"], "linear_num_value_heads": 2,
+          "linear_num_key_heads": 2, "linear_key_head_dim": 8, "linear_value_head_dim": 8, "head_dim": 8,
+          "mlp_only_layers": [0, 1]}  # fmt: skip
+EAGER = {"attn_implementation": "eager"}
+# Families by how they tell tokens apart: from all before, from a window, by distance, from a state
+KINDS = {
+    "llama": ("llama", {}),
+    "gpt2": ("gpt2", {}),
+    "qwen2": ("qwen2", {}),
+    "window": ("mistral", {"sliding_window": 8}),
+    "gemma2": ("gemma2", {"head_dim": 8, "sliding_window": 8, **EAGER}),
+    "gemma3": ("gemma3_text", {"head_dim": 8, "sliding_window": 8,
+                               "layer_types": ["sliding_attention", "full_attention"]}),
+    "neox": ("gpt_neox", {"intermediate_size": 64}),
+    "bloom": ("bloom", {"n_layer": 2, "n_head": 4, **EAGER}),
+    "longrope": ("phi3", {"rope_parameters": LONGROPE, "original_max_position_embeddings": 24}),
+    "mamba": ("mamba", {"state_size": 4, **EAGER}),
+    "states": ("qwen3_next", STATES),
+    "conv": ("lfm2", {"layer_types": ["conv", "full_attention"]}),
+}
+OTHERS = {  # those that lm-eval's own model is no oracle for
+    "roberta": ("roberta", {"is_decoder": True, "max_position_embeddings": 160, "pad_token_id": 1, **EAGER}),
+    "both ways": ("bert", {"is_decoder": False, **EAGER}),
+}
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -51,12 +67,12 @@ def tokenizer():
     return PreTrainedTokenizerFast(tokenizer_object=inner, eos_token="<|end|>", pad_token="<|end|>")
 
 
-def build(kind, seed=0, vocabulary=VOCABULARY, length=LENGTH, attention="sdpa"):
+def build(kind, seed=0, vocabulary=VOCABULARY, length=LENGTH, attention="sdpa", width=32):
     """A model of a kind: two layers, 32 wide, the end token 0."""
     torch.manual_seed(seed)
     shape = {
         "vocab_size": vocabulary,
-        "hidden_size": 32,
+        "hidden_size": width,
         "num_hidden_layers": 2,
         "num_attention_heads": 4,
         "max_position_embeddings": length,
@@ -66,14 +82,10 @@ def build(kind, seed=0, vocabulary=VOCABULARY, length=LENGTH, attention="sdpa"):
         "pad_token_id": 0,
         "attn_implementation": attention,
     }
-    if kind == "gpt2":
-        return GPT2LMHeadModel(GPT2Config(**shape)).eval()
-    shape |= {"intermediate_size": 64, "num_key_value_heads": 2}
-    if kind == "window":
-        return MistralForCausalLM(MistralConfig(sliding_window=8, **shape)).eval()
-    kinds = {"llama": (LlamaForCausalLM, LlamaConfig), "qwen2": (Qwen2ForCausalLM, Qwen2Config)}
-    model, config = kinds[kind]
-    return model(config(**shape)).eval()
+    grouped = {"intermediate_size": 2 * width, "num_key_value_heads": 2}
+    kind, more = {**KINDS, **OTHERS}[kind]
+    shape |= more if kind in ("gpt2", "gpt_neox", "bloom") else grouped | more
+    return AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **shape)).eval()
 
 
 @pytest.fixture(scope="session")

@@ -17,9 +17,8 @@ from harness.combinations import (
     has_dropout,
 )
 from harness.combining import Contrast, Linear, LogLinear
-from harness.errors import BadInput
 from harness.fitting import uniform
-from harness.lm.evaluation import measures, score_combinations
+from harness.lm.evaluation import Unscored, measures, score_combinations
 from harness.lm.lm_eval_model import StockpotLM
 from harness.models.architectures import build
 from harness.models.causal_lm import architecture_of, config_of
@@ -115,8 +114,76 @@ def test_attention_that_drops_by_itself_is_dropout(task):
 def test_a_context_longer_than_a_model_is_an_error_and_no_score(task):
     options = (("context", 16), ("hidden", 16), ("layers", 1), ("heads", 2), ("vocab", task.vocabulary))
     short = Architecture("tiny_llama", options)
-    with pytest.raises(BadInput, match="requests are longer than the 16 tokens"):
-        score_combinations([SingleModel(short, build(short))], task)
+    (found,) = score_combinations([SingleModel(short, build(short))], task).answers
+    assert isinstance(found, Unscored)
+    assert "requests are longer than the 16 tokens" in str(found)
+
+
+def lone(task, seed, vocabulary=None, context=512):
+    size = vocabulary or task.vocabulary
+    options = (("context", context), ("hidden", 16), ("layers", 1), ("heads", 2), ("vocab", size))
+    architecture = Architecture("tiny_llama", options)
+    torch.manual_seed(seed)
+    weights = {name: 4 * tensor for name, tensor in build(architecture).state_dict().items()}
+    name = f"m{seed}"
+    return Member(name, architecture, weights, "", 0, {}, f"{name}/{vocabulary}/{context}", task.heldout.tokenizer)
+
+
+def assert_same(found, expected):
+    assert np.array_equal(found.log_probs, expected.log_probs)
+    for name, values in expected.metrics.items():
+        assert np.array_equal(found.metrics[name], values)
+    for one, other in zip(found.rolling, expected.rolling, strict=True):
+        assert np.array_equal(one.nats, other.nats)
+
+
+def test_a_row_depends_on_its_own_members_only(task):
+    """Bit for bit, whatever stands beside them: padded otherwise, shorter, too short, without tokens, or broken."""
+    size = task.vocabulary + 8
+    own = [MemberPart(lone(task, seed, size)) for seed in range(2)]
+    rows = [OutputCombination(own[:1], Linear(uniform(1))), OutputCombination(own, Linear(uniform(2)))]
+    broken = lone(task, 5, size)
+    broken.weights["model.layers.0.mlp.up_proj.weight"].fill_(torch.nan)
+    kinds = {
+        "padded": lone(task, 2, size + 8),
+        "shorter": lone(task, 3, size, context=150),
+        "too short": lone(task, 4, size, context=8),
+        "broken": broken,
+        "lacking": lone(task, 6, 200),
+    }
+    beside = {name: MemberPart(member) for name, member in kinds.items()}
+    alone = score_combinations(rows, task).answers
+    others = [OutputCombination([part], Linear(uniform(1))) for part in beside.values()]
+    others += [
+        OutputCombination([own[0], beside[name]], Linear(uniform(2))) for name in ("padded", "shorter", "broken")
+    ]
+    found = score_combinations([*others, *rows], task).answers
+    for one, other in zip(found[-2:], alone, strict=True):
+        assert_same(one, other)
+    said = dict(zip([*beside, "with padded", "with shorter", "with broken"], found[:-2], strict=True))
+    reasons = {name: str(answer) for name, answer in said.items() if isinstance(answer, Unscored)}
+    assert reasons.keys() == {"too short", "broken", "lacking", "with broken"}
+    assert "longer than the 8 tokens that a model takes" in reasons["too short"]
+    assert reasons["broken"] == reasons["with broken"] == "m5 gives logits that are not finite (NaN weights?)"
+    assert "the vocabulary has 200 tokens" in reasons["lacking"]
+    for name in ("padded", "shorter"):
+        (again,) = score_combinations([others[list(beside).index(name)]], task).answers
+        assert_same(said[name], again)
+
+
+def test_members_padded_otherwise_are_mixed_over_the_tokens_of_their_tokenizer(task):
+    """A float64 mixture of each member's softmax over these, document by document."""
+    parts = [MemberPart(lone(task, seed, task.vocabulary + more)) for seed, more in ((0, 8), (1, 24))]
+    (found,) = score_combinations([OutputCombination(parts, Linear(uniform(2)))], task).answers
+    words = text.read_tokenizer(task.tokenizer)
+    document = next(i for i in task.questions.instances if i.request_type == "loglikelihood_rolling").args[0]
+    tokens = [words.eos_token_id, *words.encode(document)]
+    assert len(tokens) < 512
+    with torch.no_grad():
+        logits = [part.module.double()(input_ids=torch.tensor([tokens[:-1]])).logits[0] for part in parts]
+    mixed = torch.stack([each[:, : task.vocabulary].softmax(-1) for each in logits]).mean(0).log()
+    expected = float(mixed.gather(-1, torch.tensor(tokens[1:])[:, None]).sum())
+    assert found.rolling[0].nats[0] == pytest.approx(expected, abs=1e-3)
 
 
 def test_documents_are_labelled_as_lm_eval_labels_them(task):

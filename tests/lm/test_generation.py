@@ -6,8 +6,9 @@ from transformers import TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWa
 
 from harness.combining import Contrast, Gated, Linear, LogLinear
 from harness.errors import BadInput
-from harness.lm.generation import Sampling, Stop, filtered, generate
+from harness.lm.generation import Sampling, Stop, filtered, generate, has_state, sees_padding
 from harness.types import NotApplicable
+from tests.lm.conftest import KINDS
 
 RULES = {
     "linear": Linear(torch.tensor([0.2, 0.3, 0.5])),
@@ -55,6 +56,38 @@ def test_a_text_that_is_done_leaves_the_batch_and_the_others_do_not_notice(pools
             for text, uncut in zip(found, whole, strict=True):
                 end = next((n for n, token in enumerate(uncut) if token in ends), 11)
                 assert text == uncut[: end + 1]
+
+
+@pytest.mark.parametrize("kind", [*KINDS, "roberta"])
+def test_a_text_depends_neither_on_its_batch_nor_on_the_cache(make, kind):
+    """Whether a model remembers keys and values or a state, and however it tells where a token stands."""
+    models, rule = [make(kind)], Linear(torch.ones(1))
+    together = generate(models, rule, PROMPTS, 24)  # longer than the windows, and than what LongRoPE calls short
+    assert together == [generate(models, rule, [prompt], 24)[0] for prompt in PROMPTS]
+    assert together == generate(models, rule, PROMPTS, 24, cache=False)
+    ends = frozenset({together[0][2], together[1][9]})
+    cut = generate(models, rule, PROMPTS, 24, stop=Stop(ids=ends))
+    for text, whole in zip(cut, together, strict=True):
+        assert text == whole[: next((n for n, token in enumerate(whole) if token in ends), 23) + 1]
+
+
+def test_padding_is_tried_and_states_are_known(pools, make):
+    assert {kind for kind in KINDS if has_state(make(kind))} == {"mamba", "states", "conv"}
+    seen = {kind for kind in [*KINDS, "roberta"] if sees_padding(make(kind), PROMPTS)}
+    assert seen == {"bloom", "longrope", "mamba", "states", "conv"}
+
+    def deaf(input_ids, attention_mask=None, position_ids=None, use_cache=False):
+        return pools["gpt2"][0](input_ids)
+
+    def refusing(input_ids, attention_mask=None, position_ids=None, use_cache=False):
+        if attention_mask is not None and not attention_mask.all():
+            raise ValueError("no mask, please")
+        return deaf(input_ids)
+
+    expected = generate(pools["gpt2"][:1], Linear(torch.ones(1)), PROMPTS, 8)
+    for model in (deaf, refusing):
+        assert sees_padding(model, PROMPTS)
+        assert generate([model], Linear(torch.ones(1)), PROMPTS, 8, cache=False) == expected
 
 
 def test_a_stop_string_ends_a_text_inside_and_across_tokens(pools, tokenizer):

@@ -15,6 +15,8 @@ from harness.lm.generation import generate
 from harness.lm.lm_eval_model import StockpotLM
 from harness.lm.mixing import System
 from harness.lm.scoring import score
+from harness.types import NotApplicable
+from tests.lm.conftest import KINDS
 
 ONE = Linear(torch.ones(1))
 STORY = "In the beginning the cook put water and bones into the pot, and the pot stood on the fire all day. "
@@ -93,6 +95,32 @@ def test_one_member_answers_as_lm_evals_own_model(pools, tokenizer, expected, ki
     assert len(set(written)) > 4
 
 
+def test_a_member_of_weight_zero_is_not_held(pools, tokenizer):
+    lm = StockpotLM(pools["llama"], Linear(torch.tensor([0.5, 0.0, 0.5])), tokenizer)
+    assert lm.models == [pools["llama"][0], pools["llama"][2]]
+
+
+def test_a_member_alone_is_scored_over_all_it_has_and_with_others_over_the_tokens_of_their_tokenizer(
+    pools, make, tokenizer
+):
+    known = len(tokenizer)
+    padded = [make("llama", 1, vocabulary=known + 8), make("gpt2", 2, vocabulary=known + 24)]
+    assert StockpotLM(padded[:1], ONE, tokenizer).vocabulary == known + 8
+    alone = StockpotLM(padded[1:], ONE, tokenizer)
+    assert_same_answers(alone.loglikelihood(choices()), theirs(padded[1], tokenizer, 1).loglikelihood(choices()))
+    cut = [make("llama", 1, vocabulary=known + 8), make("gpt2", 2, vocabulary=known + 24)]
+    for model in cut:  # the same models without the padding
+        model.resize_token_embeddings(known)
+    rule = Linear(torch.tensor([0.4, 0.6]))
+    both, expected = StockpotLM(padded, rule, tokenizer), StockpotLM(cut, rule, tokenizer)
+    assert both.vocabulary == known
+    assert_same_answers(both.loglikelihood(choices()), expected.loglikelihood(choices()))
+    assert both.loglikelihood_rolling(texts()) == pytest.approx(expected.loglikelihood_rolling(texts()), abs=1e-4)
+    assert both.generate_until(prompts()) == expected.generate_until(prompts())
+    with pytest.raises(NotApplicable, match=r"model 1 \(LlamaForCausalLM\) lacks some of the"):
+        StockpotLM([padded[0], make("llama", 3, vocabulary=100)], rule, tokenizer)
+
+
 def test_all_the_weight_on_one_member_is_that_member(pools, tokenizer):
     alone = StockpotLM(pools["llama"][:1], ONE, tokenizer)
     for rule in (Linear(torch.tensor([1.0, 0.0, 0.0])), LogLinear(torch.tensor([1.0, 0.0, 0.0]))):
@@ -113,14 +141,116 @@ def test_greedy_choices_are_flagged(pools, tokenizer):
     assert_same_answers(found, [other._loglikelihood_tokens([each], disable_tqdm=True)[0] for each in tokens])
 
 
+# What a model's own settings ask for
+
+ENDS = list(range(60, 200))
+OBEYED = [
+    {"eos_token_id": [0, *ENDS]},
+    {"eos_token_id": None},
+    {"repetition_penalty": 1.5},
+    {"no_repeat_ngram_size": 1},
+    {"suppress_tokens": list(range(2, 120))},
+    {"begin_suppress_tokens": list(range(2, 310))},
+    {"bad_words_ids": [[5], [6, 7], *([k] for k in range(100, 200))]},
+    {"min_new_tokens": 10, "eos_token_id": ENDS},
+    {"min_length": 14, "eos_token_id": ENDS},
+    {"forced_eos_token_id": 7},
+    {"encoder_repetition_penalty": 3.0},
+    {"encoder_no_repeat_ngram_size": 1},
+    {"exponential_decay_length_penalty": (3, 2.0), "eos_token_id": [100]},
+    {"do_sample": True, "temperature": 0.6, "top_p": 0.9, "top_k": 20},
+    {"max_length": 30, "use_cache": False, "renormalize_logits": True},
+]
+
+
+@pytest.fixture
+def settled(pools):
+    """Models whose settings are put back afterwards."""
+    kept = [copy.deepcopy(model.generation_config) for model in pools["llama"]]
+    yield pools["llama"]
+    for model, settings in zip(pools["llama"], kept, strict=True):
+        model.generation_config = settings
+
+
+@pytest.mark.parametrize("settings", OBEYED, ids=lambda settings: next(iter(settings)))
+def test_a_models_own_settings_are_obeyed_as_in_theirs(settled, tokenizer, settings):
+    model = settled[0]
+    usual = StockpotLM([model], ONE, tokenizer).generate_until(prompts())
+    for name, value in settings.items():
+        setattr(model.generation_config, name, value)
+    found = StockpotLM([model], ONE, tokenizer).generate_until(prompts())
+    assert found == theirs(model, tokenizer, 1).generate_until(prompts())
+    changes = next(iter(settings)) not in ("do_sample", "max_length") and settings != {"eos_token_id": None}
+    assert (found != usual) == changes
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"num_beams": 3}, "asks for beam search"),
+        ({"penalty_alpha": 0.6, "top_k": 4}, "asks for contrastive search"),
+        ({"stop_strings": ["e"]}, r"stop_strings \(\['e'\]\) is not obeyed"),
+        ({"max_new_tokens": 5}, r"max_new_tokens \(5\) is not obeyed"),
+    ],
+)
+def test_settings_that_cannot_be_obeyed_are_refused(settled, tokenizer, settings, words):
+    for name, value in settings.items():
+        setattr(settled[0].generation_config, name, value)
+    lm = StockpotLM(settled[:1], ONE, tokenizer)
+    lm.loglikelihood(choices()[:2])  # which they do not touch
+    with pytest.raises(BadInput, match=f"generation_config of model 0: .*{words}"):
+        lm.generate_until(prompts())
+
+
+def test_a_mixture_ends_where_any_member_does_and_refuses_what_is_done_to_one_model(settled, tokenizer):
+    rule = Linear(torch.tensor([0.5, 0.5]))
+    whole = generate(settled[:2], rule, [tokenizer.encode("salt")], 12)[0]
+    settled[1].generation_config.eos_token_id = [0, whole[4]]
+    asked = instances("generate_until", [("salt", {"until": [], "max_gen_toks": 12})])
+    assert StockpotLM(settled[:2], rule, tokenizer).generate_until(asked) == [tokenizer.decode(whole[:5])]
+    settled[1].generation_config.repetition_penalty = 1.5
+    with pytest.raises(BadInput, match="model 1: RepetitionPenaltyLogitsProcessor: done to one model"):
+        StockpotLM(settled[:2], rule, tokenizer).generate_until(asked)
+    told = instances("generate_until", [("salt", {"until": [], "max_gen_toks": 12, "repetition_penalty": 1.0})])
+    assert StockpotLM(settled[:2], rule, tokenizer).generate_until(told) == [tokenizer.decode(whole[:5])]
+
+
+def test_what_is_drawn_is_drawn_from_what_transformers_would_draw_from(settled, tokenizer):
+    drawn = {"until": [], "do_sample": True, "temperature": 50.0, "max_gen_toks": 1}
+    asked = instances("generate_until", [("salt", drawn)] * 300)
+    with torch.no_grad():
+        order = settled[0](torch.tensor([tokenizer.encode("salt")])).logits[0, -1].argsort(descending=True)
+    for settings, likely in (({}, 50), ({"top_k": 4}, 4)):
+        for name, value in settings.items():
+            setattr(settled[0].generation_config, name, value)
+        found = set(StockpotLM(settled[:1], ONE, tokenizer).generate_until(asked))
+        assert found <= {tokenizer.decode([k], skip_special_tokens=True) for k in order[:likely].tolist()}
+        assert len(found) > likely / 2
+    settled[1].generation_config.top_k = 9
+    with pytest.raises(BadInput, match="the models' own settings differ"):
+        StockpotLM(settled[:2], Linear(torch.tensor([0.5, 0.5])), tokenizer).generate_until(asked[:1])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_of_model_answers_as_in_theirs(make, tokenizer, kind):
+    model = make(kind)
+    ours, other = StockpotLM([model], ONE, tokenizer), theirs(model, tokenizer, 1)
+    assert_same_answers(ours.loglikelihood(choices()[:12]), other.loglikelihood(choices()[:12]))
+    assert ours.generate_until(prompts()) == other.generate_until(prompts())
+
+
+# The beginning token
+
+
+@pytest.mark.parametrize("prefix", [None, 5])
 @pytest.mark.parametrize("bos", [True, False, None])
-def test_the_beginning_token_is_treated_as_theirs(pools, tokenizer, bos):
+def test_the_beginning_token_is_treated_as_theirs(pools, tokenizer, bos, prefix):
     begun = copy.deepcopy(tokenizer)
     begun.bos_token = "<|begin|>"
     model = pools["llama"][0]
-    ours = StockpotLM([model], ONE, begun, add_bos_token=bos)
-    other = theirs(model, begun, 4, add_bos_token=bos)
-    assert ours.prefix_token_id == other.prefix_token_id == 1
+    ours = StockpotLM([model], ONE, begun, add_bos_token=bos, prefix_token_id=prefix)
+    other = theirs(model, begun, 4, add_bos_token=bos, prefix_token_id=prefix)
+    assert ours.prefix_token_id == other.prefix_token_id == (1 if prefix is None else prefix)
     assert ours.eot_token_id == other.eot_token_id == 0
     for text in ("salt", "<|begin|>salt", ""):
         for special in (None, True, False):

@@ -12,6 +12,7 @@ from harness.errors import BadInput
 from harness.lm.mixing import System
 from harness.lm.scoring import Request, score
 from harness.types import NotApplicable
+from tests.lm.conftest import KINDS
 
 ALL = (0, 1, 2)
 RULES = {
@@ -168,6 +169,31 @@ def test_an_adapter_is_a_member(make):
     assert found.work.packed
 
 
+# No setting of the scorer changes what a model says
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_score_is_that_of_the_request_alone_whatever_the_batch_and_the_packing(make, kind):
+    models, systems, requests = [make(kind)], [System.single("it", 0)], some_requests(documents=3)
+    expected, flags = plain(models, systems, requests)
+    for packed, batch_tokens in ((None, 100_000), (False, 100_000), (None, 1), (True, 300)):
+        try:
+            found = score(models, systems, requests, packed=packed, batch_tokens=batch_tokens)
+        except BadInput as error:  # which is no number
+            assert packed
+            assert "cannot run packed" in str(error)
+            assert not score(models, systems, requests).work.packed
+            continue
+        torch.testing.assert_close(found.log_likelihood, expected, rtol=1e-5, atol=1e-4)
+        assert torch.equal(found.greedy, flags)
+
+
+def test_a_model_that_looks_ahead_is_refused(pools, make):
+    systems = [System.single("it", 0), System.single("other", 1)]
+    with pytest.raises(NotApplicable, match="model 1 is not causal: a token that follows moves"):
+        score([pools["llama"][0], make("both ways")], systems, some_requests())
+
+
 # Packing is tried before it is believed
 
 
@@ -178,18 +204,45 @@ def test_packing_goes_on_where_it_agrees(pools):
         assert work.why_plain == ""
 
 
-def test_a_sliding_window_is_noticed_and_run_plainly(make, pools):
+def test_a_sliding_window_is_noticed_and_run_plainly(make):
     """It is not in the tree mask: packed, such a model sees too much."""
     models, systems = [make("window")], [System.single("it", 0)]
     expected, _ = plain(models, systems, some_requests())
-    packed = score(models, systems, some_requests(), packed=True)
-    assert (packed.log_likelihood - expected).abs().max() > 0.1
     found = score(models, systems, some_requests())
     assert not found.work.packed
     assert "apart" in found.work.why_plain
     torch.testing.assert_close(found.log_likelihood, expected, rtol=1e-5, atol=1e-4)
-    mixed = score([*pools["llama"][:2], *models], SYSTEMS, some_requests())
-    assert not mixed.work.packed  # one such member is enough
+    with pytest.raises(BadInput, match=r"packed: model 0 cannot run packed: .* apart"):
+        score(models, systems, some_requests(), packed=True)
+
+
+def test_what_a_system_says_does_not_depend_on_models_that_it_does_not_have(pools, make):
+    """Bit for bit, though they may slide a window, be wider, or change with the length."""
+    systems = [System.single("second", 1), System("all", ALL, RULES["log_linear"])]
+    alone = score(pools["llama"], systems, some_requests())
+    others = [make("window"), make("llama", 7, width=64), make("longrope")]
+    models = [others[0], *pools["llama"], *others[1:]]
+    moved = [System(s.name, tuple(k + 1 for k in s.members), s.rule) for s in systems]
+    more = [System.single("window", 0), System("both", (0, 2), Linear(torch.tensor([0.5, 0.5])))]
+    more += [System.single("wide", 4), System.single("long", 5)]
+    found = score(models, more + moved, some_requests())
+    assert found.work.packed
+    assert found.work.why_plain.startswith("model 0: ")
+    assert torch.equal(found.log_likelihood[-2:], alone.log_likelihood)
+    assert torch.equal(found.greedy[-2:], alone.greedy)
+    expected, _ = plain(models, more, some_requests())
+    torch.testing.assert_close(found.log_likelihood[:4], expected, rtol=1e-5, atol=1e-4)
+
+
+def test_a_model_that_no_system_has_is_not_run(pools):
+    def absent(**inputs):
+        raise AssertionError
+
+    absent.config, absent.get_output_embeddings = pools["llama"][0].config, pools["llama"][0].get_output_embeddings
+    systems = [System.single("second", 1)]
+    found = score([absent, pools["llama"][1]], systems, some_requests(), packed=False)
+    alone = score(pools["llama"][1:2], [System.single("second", 0)], some_requests(), packed=False)
+    assert torch.equal(found.log_likelihood, alone.log_likelihood)
 
 
 def test_a_model_that_refuses_the_mask_is_run_plainly(pools):
@@ -277,7 +330,7 @@ def test_nan_weights_are_named(pools, make):
     broken = make("llama", 5)
     broken.model.layers[1].mlp.up_proj.weight.data[3, 3] = torch.nan
     with pytest.raises(NotApplicable, match="model 1 gives logits that are not finite"):
-        score([pools["llama"][0], broken], [System.single("it", 0)], some_requests())
+        score([pools["llama"][0], broken], [System.single("it", 1)], some_requests())
 
 
 def test_a_token_of_no_probability_is_minus_infinity(pools):

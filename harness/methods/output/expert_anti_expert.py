@@ -53,8 +53,8 @@ def expert_anti_expert(
     members, labels = ingredients.members, ingredients.heldout.labels
     ranks = {}
     if {"best", "worst"} & {on, expert, anti}:
-        stacked = ingredients.stacked([MemberPart(m, ingredients.device) for m in members], ingredients.heldout)
-        order = ranking(members, stacked, labels, ingredients.heldout.criterion)
+        predictions = ingredients.predictions([MemberPart(m, ingredients.device) for m in members], ingredients.heldout)
+        order = ranking(members, predictions, labels, ingredients.heldout.criterion)
         ranks = {"best": order[0], "worst": order[-1]}
 
     def part(which: str | int) -> MemberPart:

@@ -34,7 +34,7 @@ def mc_dropout(
     parts = member_parts(ingredients)
     heldout = ingredients.heldout
     if member == "best":
-        single = ingredients.stacked(parts, heldout)
+        single = ingredients.predictions(parts, heldout)
         member = ranking(ingredients.members, single, heldout.labels, heldout.criterion)[0]
     if member >= len(parts):
         raise NotApplicable(f"there is no member {member}: the pool has {len(parts)}")

@@ -42,8 +42,8 @@ def member(ingredients: Ingredients, *, index: Annotated[int, Field(ge=0)]) -> O
 )
 def best_single(ingredients: Ingredients) -> OutputCombination:
     parts = member_parts(ingredients)
-    stacked = ingredients.stacked(parts, ingredients.heldout)
+    predictions = ingredients.predictions(parts, ingredients.heldout)
     labels, criterion = ingredients.heldout.labels, ingredients.heldout.criterion
-    best = ranking(ingredients.members, stacked, labels, criterion)[0]
-    details = {"member": parts[best].name, "heldout_score": score(stacked[best], labels, criterion)[0]}
+    best = ranking(ingredients.members, predictions, labels, criterion)[0]
+    details = {"member": parts[best].name, "heldout_score": score(predictions[best], labels, criterion)[0]}
     return OutputCombination([parts[best]], Linear(uniform(1)), details)

@@ -9,7 +9,7 @@ from harness.combining import Linear, LogLinear, Rule, Tempered
 from harness.evaluate.heldout import ranking
 from harness.fitting import fit_temperature, nll, uniform
 from harness.registry import method
-from harness.types import Ingredients
+from harness.types import Ingredients, stack
 
 
 @method(
@@ -25,10 +25,11 @@ def temperature(
 ) -> OutputCombination:
     parts = member_parts(ingredients)
     heldout = ingredients.heldout
-    stacked, labels = ingredients.stacked(parts, heldout), heldout.labels
+    predictions, labels = ingredients.predictions(parts, heldout), heldout.labels
     if of == "best_single":
-        best = ranking(ingredients.members, stacked, labels, heldout.criterion)[0]
-        parts, stacked = [parts[best]], stacked[best : best + 1]
+        best = ranking(ingredients.members, predictions, labels, heldout.criterion)[0]
+        parts, predictions = [parts[best]], [predictions[best]]
+    stacked = stack(parts, predictions)
     weights = uniform(len(parts))
     rule: Rule = LogLinear(weights) if of == "log_linear" else Linear(weights)
     before = rule(stacked)

@@ -48,6 +48,9 @@ def distill(
     """
     train_split = ingredients.train
     first = min(ingredients.members, key=lambda member: member.name)
+    taught = (*ingredients.members, ingredients.base) if start == "base" else ingredients.members
+    if len(sizes := {causal_lm.vocabulary_of(member.architecture) for member in taught}) > 1:
+        raise NotApplicable(f"the models have vocabularies of {sizes} tokens: a student learns that of one")
     architecture = half_size(first.architecture) if size == "half" else first.architecture
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(ingredients.seed)

@@ -39,8 +39,8 @@ def align_average(ingredients: Ingredients, *, to: Literal["best", "mean"] = "be
     layers = interchangeable(module)
     if len(members) == 1:
         return SingleModel(members[0].architecture, mean_of(members, ingredients))
-    stacked = ingredients.stacked(member_parts(ingredients), heldout)
-    ranked = [members[k] for k in ranking(members, stacked, heldout.labels, heldout.criterion)]
+    predictions = ingredients.predictions(member_parts(ingredients), heldout)
+    ranked = [members[k] for k in ranking(members, predictions, heldout.labels, heldout.criterion)]
     models = [{name: member.weights[name] for name in without_ties(module)} for member in ranked]
     details: dict[str, Any] = {}
     if to == "mean":

@@ -26,8 +26,8 @@ def greedy_soup(
 ) -> SingleModel:
     members, heldout = ingredients.members, ingredients.heldout
     check_mergeable(members)
-    stacked = ingredients.stacked(member_parts(ingredients), heldout)
-    order = ranking(members, stacked, heldout.labels, heldout.criterion)
+    predictions = ingredients.predictions(member_parts(ingredients), heldout)
+    order = ranking(members, predictions, heldout.labels, heldout.criterion)
     inside: list[int] = []
     best, curve = None, []
     for index in order:
