@@ -47,8 +47,8 @@ Said = list[tuple[float, bool]]
 class _Instances:
     """What is asked, in the tokens of one tokenizer; whole texts are cut into windows of a length."""
 
-    def __init__(self, tokenizer: Tokenizer, instances: Sequence[Any]) -> None:
-        self.tokenizer, self.instances = read_tokenizer(Path(tokenizer.folder)), instances
+    def __init__(self, tokenizer: Any, instances: Sequence[Any]) -> None:
+        self.tokenizer, self.instances = tokenizer, instances
         self._by_length: dict[int, Collected] = {}
 
     def asked(self, length: int) -> Collected:
@@ -104,7 +104,7 @@ class _Passes:
 
     def __init__(self, instances: Sequence[Any]) -> None:
         self.instances = instances
-        self._read: dict[Tokenizer, _Instances] = {}
+        self._read: dict[tuple[Tokenizer, int], _Instances] = {}
         self._passes: dict[tuple[Tokenizer, int, int], _Pass] = {}
 
     def add(self, name: str, tokenizer: Tokenizer, parts: Sequence[Part], rule: Rule | None) -> None:
@@ -114,7 +114,9 @@ class _Passes:
             NotApplicable: models that lack tokens of their tokenizer, or of what is asked.
             BadInput: requests that are longer than a model takes.
         """
-        read = self._read.setdefault(tokenizer, _Instances(tokenizer, self.instances))
+        words = read_tokenizer(Path(tokenizer.folder))
+        begins = Encoder(words, 0).prefix  # where tokenizers make the same tokens, texts may begin with another
+        read = self._read.setdefault((tokenizer, begins), _Instances(words, self.instances))
         networks = [part.network for part in parts]
         models = with_shared_vocabulary(networks, read.tokenizer)
         vocabulary = shared_vocabulary(models)

@@ -32,7 +32,7 @@ def reading(pool: Pool, tokenizer: Tokenizer | None) -> Pool:
     return replace(pool, members=tuple(map(with_tokens, pool.members)), base=base)
 
 
-@lru_cache(maxsize=4)
+@lru_cache(maxsize=16)
 def read_tokenizer(folder: Path, **settings: Any) -> Any:
     """The tokenizer of a folder, as transformers reads it, with settings of its own (``add_bos_token``).
 

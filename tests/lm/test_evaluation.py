@@ -1,5 +1,6 @@
 """Many combinations in one pass over an lm-eval task: each has the scores that lm-eval gives it alone."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import lm_eval
@@ -22,7 +23,7 @@ from harness.lm.evaluation import Unscored, measures, score_combinations
 from harness.lm.lm_eval_model import StockpotLM
 from harness.models.architectures import build
 from harness.models.causal_lm import architecture_of, config_of
-from harness.models.tokens import read_tokenizer
+from harness.models.tokens import read_tokenizer, tokenizer_of
 from harness.models.weights import module_with, without_ties
 from harness.store import Store
 from harness.tasks import text
@@ -199,3 +200,21 @@ def test_windows_predict_the_next_token(task):
     assert set(task.heldout.groups) == {"python"}
     words = read_tokenizer(task.tokenizer)
     assert words.decode(rows[0]) in "".join(text.split_of("python", "heldout"))
+
+
+def test_texts_begin_with_the_token_of_the_members_own_tokenizer(task, tmp_path):
+    """A base and its chat model make the same tokens of text, and may end texts differently."""
+    members = []
+    for k, end in enumerate(("<|endoftext|>", "<|im_end|>")):
+        words = read_tokenizer(task.tokenizer, eos_token=end)
+        words.add_special_tokens({"additional_special_tokens": ["<|im_end|>"]})
+        words.save_pretrained(tmp_path / str(k))
+        members.append(replace(lone(task, 0, task.vocabulary + 1), tokenizer=tokenizer_of(tmp_path / str(k))))
+    assert members[0].tokenizer == members[1].tokenizer
+    parts = [MemberPart(member) for member in members]
+    found = score_combinations([OutputCombination([part], Linear(uniform(1))) for part in parts], task).answers
+    for answers, part in zip(found, parts, strict=True):
+        alone = StockpotLM([part.module], Linear(uniform(1)), read_tokenizer(Path(part.tokenizer.folder)))
+        said = alone.loglikelihood_rolling([i for i in task.questions.instances if i.request_type.endswith("rolling")])
+        np.testing.assert_allclose(answers.rolling[0].nats, said, rtol=1e-6)
+    assert not np.array_equal(found[0].rolling[0].nats, found[1].rolling[0].nats)
