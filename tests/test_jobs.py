@@ -18,7 +18,7 @@ from harness.progress import Tracker
 from harness.report import write_report
 from harness.store import Store, code_version
 from harness.suite import read_suite
-from harness.tasks import TASKS
+from harness.tasks import TASKS, text
 from harness.types import Architecture
 from tests.inline import Inline
 
@@ -32,6 +32,7 @@ OTHERWISE = ["variant", "pool", "params", "members", "reason", "build_seconds", 
 @pytest.fixture(autouse=True)
 def inline(monkeypatch):
     monkeypatch.setattr(engine, "_Pools", Inline)
+    monkeypatch.setattr(text, "WINDOWS", {"train": 12, "heldout": 3, "test": 2})
     yield
     for cached in (jobs.task_of, jobs.documents_of, jobs._pool):
         cached.cache_clear()
@@ -76,17 +77,17 @@ def questions(folder):
 @pytest.fixture(scope="module")
 def kinds(tmp_path_factory):
     """By kind of task: a folder with a healthy model, a broken one, one of another kind and a second healthy one."""
-    images, text = tmp_path_factory.mktemp("images"), tmp_path_factory.mktemp("text")
+    images, texts = tmp_path_factory.mktemp("images"), tmp_path_factory.mktemp("text")
     for seed, (name, architecture) in enumerate({"broken": MLP, "a": MLP, "other": CNN, "b": MLP}.items()):
         image_model(images / name, architecture, seed, name == "broken")
-    text_model(text / "broken", 0, broken=True)
-    text_model(text / "a", 1)
-    text_model(text / "other", 2, words=("zz",))
-    text_model(text / "b", 3)
-    text_model(text / "short", 4, context=8)
-    text_model(text / "c", 5)
-    questions(text / "tasks")
-    return {"images": (images, "digits"), "text": (text, "{lm_eval: [q], include_path: tasks}")}
+    text_model(texts / "broken", 0, broken=True)
+    text_model(texts / "a", 1)
+    text_model(texts / "other", 2, words=("zz",))
+    text_model(texts / "b", 3)
+    text_model(texts / "short", 4, context=8)
+    text_model(texts / "c", 5)
+    questions(texts / "tasks")
+    return {"images": (images, "digits"), "text": (texts, "{lm_eval: [q], include_path: tasks}")}
 
 
 @pytest.fixture(scope="module")
@@ -350,7 +351,7 @@ def modules_behind(plan, monkeypatch):
 @pytest.mark.parametrize("kind", ["images", "text"])
 def test_what_ran_to_make_an_artefact_is_in_its_key(kinds, out, tmp_path, monkeypatch, kind):
     if kind == "images":
-        path = tmp_path / "keys.yaml"
+        out, path = tmp_path, tmp_path / "keys.yaml"
         path.write_text(TRAINED)
     else:
         methods = ["member: {index: 0}", "linear", "uniform_soup"]
