@@ -337,7 +337,7 @@ def _compared(name: str) -> tuple[str, str]:
     try:
         questions = ask(name)
     except BadInput as refused:
-        if "cannot be loaded" in str(refused) or "label" in str(refused):
+        if any(word in str(refused) for word in ("cannot be loaded", "label", "right choices")):
             raise
         evaluate(name)  # lm-eval can
         return "refused", str(refused)
