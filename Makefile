@@ -13,7 +13,7 @@ help:
 	@echo "make bench    run the suites ($(SUITES)) and print where the report is"
 	@echo "make test     run all tests"
 	@echo "make fuzz     run the property tests on many random examples"
-	@echo "make lm-eval-tasks   score every task that lm-eval ships, on stand-in documents, as lm-eval does (an hour)"
+	@echo "make lm-eval-tasks   score every task that lm-eval ships, on stand-in documents, as lm-eval does (half an hour)"
 	@echo "make report   render the report of RUN again ($(RUN))"
 	@echo "make gate     judge RUN by POLICY ($(POLICY)), against BASELINE if given; prints the exit code"
 	@echo "make perf     time Stockpot against plain readings of the same work, in one run"

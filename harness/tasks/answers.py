@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from harness.errors import BadInput
-from harness.tasks.questions import CHOICES, ROLLING, Question, Questions, lm_eval_seeds
+from harness.tasks.questions import CHOICES, ROLLING, Question, Questions, as_lm_eval
 
 DRAWS = 1000
 """Resamples behind the interval of a score that is no mean: sklearn's F1 takes a millisecond for each."""
@@ -55,7 +55,7 @@ class Answers:
     """Values of each document of a task, whose mean is lm-eval's score; NaN where the task says nothing of one."""
     aggregates: dict[str, Aggregate]
     """The scores of tasks that are no such mean, and those of groups."""
-    rolling: tuple[Rolling, ...]
+    rolling: list[Rolling]
     scores: dict[str, float]
     """lm-eval's score of every task and metric."""
 
@@ -90,40 +90,46 @@ def answers_of(
     """
     given = zip(log_likelihoods, greedy, strict=True)
     said = {id(i): (float(value), bool(first)) for i, (value, first) in zip(questions.instances, given, strict=True)}
-    metrics: dict[str, np.ndarray] = {}
-    aggregates: dict[str, Aggregate] = {}
-    scores: dict[str, float] = {}
-    rolling = []
-    of_tasks: dict[str, dict[str, Any]] = {}
+    found = Answers(_log_probs(questions, said), {}, {}, [], {})
     groups = [group for group in questions.groups.values() if group.has_aggregation]
     grouped = {task.task_name for group in groups for task in group.get_all_tasks()}
-    for name, task in questions.tasks.items():
-        asked = questions.of[name]
-        values = _values(name, task, asked, said)
-        if name in dict(questions.of_kind(ROLLING)):
-            rolling.append(_rolling(name, task, asked, said, values))
-        resampled: dict[str, Any] = {"sample_len": max((len(each.items) for each in values), default=0)}
-        for each in values:
-            place = f"{each.name}/{name}"
-            with _blaming(f"task '{name}': lm-eval's {each.metric} cannot be had"):
-                scores[place] = each.aggregate()
-                found = np.empty(0)
-                if (one := _value_of_one(each.aggregation)) is not None:
-                    metrics[place] = np.full(len(asked), np.nan)
-                    metrics[place][list(each.items)] = [one(item) for item in each.items.values()]
-                if name in grouped or (one is None and not _is_bits(each)):
-                    found = _resample(each, name, draws)
-                if one is None and not _is_bits(each):
-                    aggregates[place] = Aggregate(scores[place], found, len(each.items))
-            resampled[f"{each.metric},{each.filter}"] = np.concatenate([[scores[place]], found])
-        of_tasks[name] = resampled
+    of_tasks: dict[str, dict[str, Any]] = {}
+    with as_lm_eval():
+        for name, task in questions.tasks.items():
+            values = _values(name, task, questions.of[name], said)
+            if task.OUTPUT_TYPE == ROLLING:
+                found.rolling.append(_rolling(name, task, questions.of[name], said, values))
+            of_tasks[name] = {"sample_len": max((len(each.items) for each in values), default=0)}
+            for each in values:
+                with _blaming(f"task '{name}': lm-eval's {each.metric} cannot be had"):
+                    scored = _scored(found, each, name, len(questions.of[name]), draws, name in grouped)
+                of_tasks[name][f"{each.metric},{each.filter}"] = scored
     for group in groups:
-        for key, found, n in _of_group(group, of_tasks):
+        for key, scored, n in _of_group(group, of_tasks):
             metric, _, chosen = key.rpartition(",")
             place = f"{metric}/{group.name}" if chosen == NONE else f"{key}/{group.name}"
-            scores[place] = float(found[0])
-            aggregates[place] = Aggregate(scores[place], found[1:], n)
-    return Answers(_log_probs(questions, said), metrics, aggregates, tuple(rolling), scores)
+            found.scores[place] = float(scored[0])
+            found.aggregates[place] = Aggregate(found.scores[place], scored[1:], n)
+    return found
+
+
+def _scored(found: Answers, values: _Values, task: str, documents: int, draws: int, grouped: bool) -> np.ndarray:
+    """lm-eval's score and, where somebody asks for them, that of every draw [1 + D], after noting it in ``found``."""
+    from lm_eval.api.metrics import nanmean
+
+    place = f"{values.name}/{task}"
+    score = values.aggregate()
+    one = _value_of_one(values.aggregation)
+    alone = one is None and not _is_bits(values)
+    resampled = _resample(values, one, task, draws) if grouped or alone else np.empty(0)
+    if one is not None and not (values.aggregation is nanmean and np.isnan(score)):  # then no document has a value
+        found.metrics[place] = np.full(documents, np.nan)
+        found.metrics[place][list(values.items)] = [one(item) for item in values.items.values()]
+    if alone:
+        found.aggregates[place] = Aggregate(score, resampled, len(values.items))
+    if alone or place in found.metrics or _is_bits(values):
+        found.scores[place] = score
+    return np.concatenate([[score], resampled])
 
 
 def _log_probs(questions: Questions, said: Mapping[int, tuple[float, bool]]) -> np.ndarray:
@@ -149,16 +155,15 @@ def _values(
         answer = value if task.OUTPUT_TYPE == ROLLING else (value, greedy)
         instance.resps, instance.filtered_resps = [answer] * instance.repeats, {}
     found: dict[tuple[str, str], dict[int, Any]] = {}
-    with lm_eval_seeds():
-        with _blaming(f"task '{name}': its filters fail"):
-            task.apply_filters()
-        for chosen in task.instances[0].filtered_resps:
-            for position, question in enumerate(asked):
-                answers = [request.filtered_resps[chosen] for request in question.requests]
-                with _blaming(f"document '{question.id}' cannot be scored by lm-eval"):
-                    results = task.process_results(deepcopy(question.doc), answers)  # which may change the document
-                    for metric, item in results.items():
-                        found.setdefault((metric, chosen), {})[position] = item
+    with _blaming(f"task '{name}': its filters fail"):
+        task.apply_filters()
+    for chosen in task.instances[0].filtered_resps:
+        for position, question in enumerate(asked):
+            answers = [request.filtered_resps[chosen] for request in question.requests]
+            with _blaming(f"document '{question.id}' cannot be scored by lm-eval"):
+                results = task.process_results(deepcopy(question.doc), answers)  # which may change the document
+                for metric, item in results.items():
+                    found.setdefault((metric, chosen), {})[position] = item
     aggregations = task.aggregation()
     return [_Values(*key, items, aggregations.get(key[0], mean)) for key, items in found.items()]
 
@@ -192,18 +197,21 @@ def _rolling(
     return Rolling(name, tuple(question.id for question in asked), np.array(nats), np.array(sizes))
 
 
-def _resample(values: _Values, name: str, draws: int) -> np.ndarray:
+def _resample(values: _Values, one: Callable[[Any], float] | None, name: str, draws: int) -> np.ndarray:
     """lm-eval's score of every draw [D]; NaN where it has none, such as the F1 of a label that was not drawn.
 
-    The task's name seeds the draws: all its metrics and all systems have the same, another task of a group has others.
+    Where ``one`` gives a document's value, it is the mean of these. The task's name seeds the draws: all its metrics
+    and all systems have the same, another task of a group has others.
     """
     count = len(values.items)
     generator = np.random.default_rng([zlib.crc32(name.encode()), count])
+    each = None if one is None else np.array([one(item) for item in values.items.values()])
     found = np.full(draws, np.nan)
     with warnings.catch_warnings(action="ignore"), np.errstate(all="ignore"):
         for draw in range(draws):
+            rows = generator.integers(count, size=count)
             with contextlib.suppress(Exception):
-                found[draw] = values.aggregate(generator.integers(count, size=count).tolist())
+                found[draw] = values.aggregate(rows.tolist()) if each is None else np.nanmean(each[rows])
     return found
 
 

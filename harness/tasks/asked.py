@@ -27,13 +27,12 @@ from harness.errors import BadInput
 from harness.store import Key, Store, code_version, digest, file_digest, read_json, write_json
 from harness.tasks.answers import answers_of
 from harness.tasks.corpora import corpus_digest
+from harness.tasks.data_files import data_files
 from harness.tasks.questions import Question, Questions, canonical
 from harness.tasks.task import Documents
 
 OWN = "harness"
 """The package whose functions are known to read nothing but the corpora and the pinned archives."""
-LOCAL_FORMATS = ("json", "csv", "text", "parquet", "arrow")
-"""The loaders of the datasets library whose content is that of the files they are given."""
 RENDERERS = ("lm_eval", "datasets", "jinja2", "pyarrow")
 """The libraries that turn files into requests."""
 
@@ -225,7 +224,8 @@ def _sources(questions: Questions) -> dict[str, str] | None:
         return None
     paths: set[Path] = set()
     for task in questions.tasks.values():
-        data = _data_files(task)
+        config = task.config
+        data = [] if config.custom_dataset else data_files(config.dataset_path, config.dataset_kwargs or {})
         if not _is_plain(task) or data is None or not all(_is_own(function) for function in _functions(task.config)):
             return None
         paths.update(data)
@@ -244,21 +244,6 @@ def _is_own(function: Any) -> bool:
     name = getattr(function, "__module__", type(function).__module__)
     file = getattr(sys.modules.get(name), "__file__", None)
     return name.startswith(f"{OWN}.") and file is not None and Path(file).is_relative_to(Path(__file__).parents[1])
-
-
-def _data_files(task: Any) -> list[Path] | None:
-    """The files that a task's documents are read from; None where it names other things than single files."""
-    config = task.config
-    if config.custom_dataset is not None:
-        return []
-    options = dict(config.dataset_kwargs or {})
-    given = options.pop("data_files", None)
-    if config.dataset_path not in LOCAL_FORMATS or given is None or "data_dir" in options:
-        return None
-    named = given.values() if isinstance(given, dict) else [given]
-    paths = [Path(str(one)) for each in named for one in (each if isinstance(each, list) else [each])]
-    seen = all(path.is_file() and not set("*?[") & set(str(path)) for path in paths)
-    return [path.absolute() for path in paths] if seen else None
 
 
 def _yaml_files(path: Path) -> Iterator[Path]:

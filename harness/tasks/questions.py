@@ -9,7 +9,6 @@ import logging
 import random
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -17,6 +16,7 @@ import torch
 from jinja2.exceptions import SecurityError
 
 from harness.errors import BadInput
+from harness.tasks.data_files import read_by_content
 from harness.tasks.task import Documents
 from harness.tasks.trust import check_code, sandbox_templates
 
@@ -45,28 +45,33 @@ class Questions:
         allow_code: whether what task files name may be run.
 
     Raises:
-        BadInput: unknown names, tasks that only generate, tasks whose data cannot be had, or that would run code.
+        BadInput: unknown names, tasks that only generate, tasks whose data cannot be had or that would run code,
+            documents without one right choice.
     """
 
     def __init__(
         self, names: Sequence[str], include_path: str | None, limit: int | None = None, *, allow_code: bool = False
     ) -> None:
-        with lm_eval_seeds():
+        with as_lm_eval():
             loaded = _build(names, include_path, limit, allow_code)
             self.tasks: dict[str, Any] = loaded["tasks"]
             self.groups: dict[str, Any] = loaded["groups"]
             self.local: bool = loaded["local"]
             """Whether all of it was found below ``include_path``, without lm-eval's own tasks."""
             self.of = {name: _questions(name, task, limit) for name, task in self.tasks.items()}
+            self.choices = {
+                name: [_choices(task, question) for question in self.of[name]] for name, task in self.of_kind(CHOICES)
+            }
+            """The choices of every document of each multiple-choice task."""
+            self.documents = self._documents()
+            """The multiple-choice documents of all tasks, in order."""
 
     @property
     def instances(self) -> list[Any]:
         """Every request in a fixed order, as lm-eval's instances."""
         return [instance for task in self.tasks.values() for instance in task.instances]
 
-    @cached_property
-    def documents(self) -> Documents:
-        """The multiple-choice documents of all tasks, in order; ``BadInput`` where one has no single right choice."""
+    def _documents(self) -> Documents:
         ids, names, labels, classes = [], [], [], 0
         for name, _ in self.of_kind(CHOICES):
             for question, choices in zip(self.of[name], self.choices[name], strict=True):
@@ -82,19 +87,17 @@ class Questions:
         ]
         return Documents(ids, names, torch.tensor(labels, dtype=torch.int64), classes, notes)
 
-    @cached_property
-    def choices(self) -> dict[str, list[list[str]]]:
-        """The choices of every document of each multiple-choice task."""
-        return {name: [_choices(task, question) for question in self.of[name]] for name, task in self.of_kind(CHOICES)}
-
     def of_kind(self, kind: str) -> Iterable[tuple[str, Any]]:
         """The tasks of an output type, by name."""
         return ((name, task) for name, task in self.tasks.items() if kind == task.OUTPUT_TYPE)
 
 
 @contextlib.contextmanager
-def lm_eval_seeds() -> Iterator[None]:
-    """The random states that ``simple_evaluate`` starts from; those from before come back afterwards."""
+def as_lm_eval() -> Iterator[None]:
+    """The random states that ``simple_evaluate`` starts from; those from before come back afterwards.
+
+    What tasks print, and the bars of what they read, is nobody's business: the data of a command are on stdout.
+    """
     from lm_eval.defaults import DEFAULT_OTHER_SEED, DEFAULT_RANDOM_SEED
 
     plain, arrays = random.getstate(), np.random.get_state()
@@ -103,7 +106,8 @@ def lm_eval_seeds() -> Iterator[None]:
         np.random.seed(DEFAULT_OTHER_SEED)
         torch.default_generator.manual_seed(DEFAULT_OTHER_SEED)
         try:
-            yield
+            with contextlib.redirect_stderr(io.StringIO()), contextlib.redirect_stdout(io.StringIO()):
+                yield
         finally:
             random.setstate(plain)
             np.random.set_state(arrays)
@@ -127,24 +131,24 @@ def _build(names: Sequence[str], include_path: str | None, limit: int | None, al
     sandbox_templates()
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
     place = include_path or "lm-eval's own tasks"
-    with contextlib.redirect_stderr(io.StringIO()), contextlib.redirect_stdout(io.StringIO()):  # bars, and prints
-        manager, local = _manager(names, include_path)
-        if not allow_code:
-            check_code(manager.task_index, names)
-        try:
+    manager, local = _manager(names, include_path)
+    if not allow_code:
+        check_code(manager.task_index, names)
+    try:
+        with read_by_content():
             loaded: dict[str, Any] = dict(manager.load(list(names)))
-            for task in loaded["tasks"].values():
-                _check_kind(task)
-                _prepare(task)
-            for task in loaded["tasks"].values():
-                task.build_all_requests(limit=limit, rank=0, world_size=1)
-        except BadInput:
-            raise
-        except SecurityError as error:
-            raise BadInput(str(error), place=place, hint="templates are rendered in a sandbox") from None
-        except Exception as error:
-            hint = "a task of the hub needs network; those of suites/tasks do not"
-            raise BadInput(f"the tasks cannot be loaded: {type(error).__name__}: {error}", hint=hint) from error
+        for task in loaded["tasks"].values():
+            _check_kind(task)
+            _prepare(task)
+        for task in loaded["tasks"].values():
+            task.build_all_requests(limit=limit, rank=0, world_size=1)
+    except BadInput:
+        raise
+    except SecurityError as error:
+        raise BadInput(str(error), place=place, hint="templates are rendered in a sandbox") from None
+    except Exception as error:
+        hint = "a task of the hub needs network; those of suites/tasks do not"
+        raise BadInput(f"the tasks cannot be loaded: {type(error).__name__}: {error}", hint=hint) from error
     return {**loaded, "local": local}
 
 

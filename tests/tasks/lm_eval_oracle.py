@@ -49,6 +49,8 @@ def difference(questions: Questions, theirs: Mapping[str, Any]) -> str | None:
                 score = theirs["results"][task][f"{metric},{chosen}"]
                 values = [sample.get(metric, np.nan) for sample in mine]
                 plain = all(isinstance(value, int | float) for value in values)
+                if np.isnan(score) and place not in answers.scores:
+                    continue  # no document has a value
                 if place in answers.metrics and plain and not same(answers.metrics[place], values):
                     return f"{place} of the documents"
                 if place not in means and place not in answers.aggregates:

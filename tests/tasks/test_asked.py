@@ -87,6 +87,14 @@ def test_whatever_changes_what_is_asked_changes_the_digest(below, store, what):
     assert asked(["t"], str(below.parent), None, store) != before
 
 
+def test_other_content_of_a_file_with_the_old_time_stamp_is_another_digest(below, store):
+    """As a tool that copies with the stamps leaves it; the datasets library goes by path and stamp."""
+    before, stamp = asked(["t"], str(below.parent), None, store), (below / "t.jsonl").stat()
+    edit_row(below / "t.jsonl", 3, q="another")
+    os.utime(below / "t.jsonl", ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
+    assert asked(["t"], str(below.parent), None, store) != before
+
+
 def test_fewer_documents_are_another_digest(below, store):
     found = {limit: asked(["t"], str(below.parent), limit, store) for limit in (None, 3, 5)}
     assert len(set(found.values())) == 3

@@ -265,7 +265,12 @@ def test_what_a_suite_cannot_take_is_refused_in_a_line_before_anything_runs(tmp_
 
 
 def test_nothing_that_a_task_prints_gets_out(tmp_path, capfd):
-    (tmp_path / "code.py").write_text("def text(doc):\n    print(doc)\n    return doc['q']\n")
-    write_task(tmp_path, "t", doc_to_text=function("code.text"))
-    Questions(["t"], str(tmp_path))
-    assert capfd.readouterr().out == ""
+    code = "def text(doc):\n    print(doc)\n    return doc['q']\n"
+    code += "def choices(doc):\n    print(doc)\n    return doc['choices']\n"
+    code += "def score(doc, results):\n    print(doc)\n    return {'acc': 1.0}\n"
+    (tmp_path / "code.py").write_text(code)
+    write_task(tmp_path, "t", doc_to_text=function("code.text"), doc_to_choice=function("code.choices"),
+               process_results=function("code.score"))  # fmt: skip
+    rehearse(Questions(["t"], str(tmp_path)))
+    printed = capfd.readouterr()
+    assert (printed.out, printed.err) == ("", "")
