@@ -26,11 +26,11 @@ bench: $(VENV)/.installed
 	@$(BIN)/stockpot run $(SUITES)
 
 test: $(VENV)/.installed
-	@$(BIN)/python -m pytest -n auto
+	@$(BIN)/python -m pytest -n auto --dist worksteal
 
 # The property tests again, each on 20 times as many examples, other ones at every call; what fails is kept in .hypothesis.
 fuzz: $(VENV)/.installed
-	@HYPOTHESIS_PROFILE=fuzz $(BIN)/python -m pytest -n auto -m hypothesis
+	@HYPOTHESIS_PROFILE=fuzz $(BIN)/python -m pytest -n auto --dist worksteal -m hypothesis
 
 report: $(VENV)/.installed
 	@$(BIN)/stockpot report $(RUN)

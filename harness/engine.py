@@ -153,9 +153,11 @@ class _Pools:
 
     def __init__(self, workers: int, preload: Sequence[str]) -> None:
         self.workers = workers
-        forkserver._forkserver._stop()  # type: ignore[attr-defined]  # one that runs keeps what it imported at first
         self.context = multiprocessing.get_context("forkserver")
-        self.context.set_forkserver_preload(["harness.preload", *preload])
+        wanted = ["harness.preload", *preload]
+        if forkserver._forkserver._preload_modules != wanted:  # type: ignore[attr-defined]
+            forkserver._forkserver._stop()  # type: ignore[attr-defined]  # it keeps what it imported at first
+            self.context.set_forkserver_preload(wanted)
         self.pools: dict[Kind, ProcessPoolExecutor] = {}
 
     def submit(self, job: Job) -> Future[Any]:
@@ -164,18 +166,24 @@ class _Pools:
             try:
                 return pool.submit(_call, job.function, dict(job.arguments))
             except BrokenProcessPool:
-                del self.pools[job.kind]
+                _kill(self.pools.pop(job.kind))
         raise RuntimeError("worker processes die as soon as they start")
 
     def _open(self, kind: Kind) -> ProcessPoolExecutor:
         workers, tasks = (1, 1) if kind == "alone" else (self.workers, None)
         self.pools[kind] = ProcessPoolExecutor(
-            workers, mp_context=self.context, initializer=_prepare, max_tasks_per_child=tasks
+            workers,
+            mp_context=self.context,
+            initializer=_prepare,
+            initargs=(dict(os.environ),),
+            max_tasks_per_child=tasks,
         )
         return self.pools[kind]
 
     def close(self) -> None:
         for pool in self.pools.values():
+            if pool._broken:
+                _kill(pool)
             pool.shutdown(wait=True)
 
     def kill(self) -> None:
@@ -187,7 +195,18 @@ class _Pools:
                 process.terminate()
 
 
-def _prepare() -> None:
+def _kill(pool: ProcessPoolExecutor) -> None:
+    """End all processes of a pool one of whose workers died.
+
+    One that was just starting then is not told to end by the pool, which would wait for it for ever.
+    """
+    for process in list((pool._processes or {}).values()):
+        process.kill()
+
+
+def _prepare(environment: Mapping[str, str]) -> None:
+    os.environ.clear()  # the server may come from an earlier run, with other variables
+    os.environ.update(environment)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends the workers
     torch.set_num_threads(1)
     gc.freeze()  # what was imported stays: each collection would walk it, and copy its pages from the server

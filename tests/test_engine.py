@@ -1,5 +1,6 @@
 """Laws of the engine: order, failure, and processes that die."""
 
+import multiprocessing
 import os
 import sys
 import time
@@ -62,6 +63,19 @@ def test_a_process_that_dies_fails_its_own_job_and_no_other():
     outcomes, _ = run(Job("dies", die, {}), *(Job(f"fine {i}", double, {"value": i}) for i in range(6)))
     assert outcomes["dies"].error == DIED
     assert [outcomes[f"fine {i}"].value for i in range(6)] == [0, 2, 4, 6, 8, 10]
+    assert multiprocessing.active_children() == []  # one left would keep the server, and the next run, waiting
+
+
+def variable(name):
+    return os.environ.get(name)
+
+
+def test_workers_see_the_variables_of_their_own_run(monkeypatch):
+    for value in ("one", "two"):
+        monkeypatch.setenv("STOCKPOT_TEST", value)
+        assert run(Job("look", variable, {"name": "STOCKPOT_TEST"}))[0]["look"].value == value
+    monkeypatch.delenv("STOCKPOT_TEST")
+    assert run(Job("look", variable, {"name": "STOCKPOT_TEST"}))[0]["look"].value is None
 
 
 def note_process(path):
