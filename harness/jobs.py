@@ -45,7 +45,17 @@ from harness.tasks import Documents, Task, TaskReference
 from harness.tasks.images import Task as ImageTask
 from harness.tasks.text import TextTask
 from harness.tasks.views import VIEWS
-from harness.types import Combination, Ingredients, NotApplicable, Part, Pool, Split, check_tokens, stack
+from harness.types import (
+    Combination,
+    Ingredients,
+    NotApplicable,
+    Part,
+    Pool,
+    Split,
+    check_tokens,
+    check_vocabulary,
+    stack,
+)
 
 CODE = (
     "harness.models.recipes",
@@ -267,9 +277,11 @@ def build_variant(setting: Setting, plan: VariantPlan) -> None:
         )
         begin = time.perf_counter()
         try:
-            if method.family not in ("single", "output"):  # one model, which is given the task's tokens
-                check_tokens([MemberPart(member) for member in pool.members], task.heldout)
+            if method.family not in ("single", "output"):  # it may run its members on the task's tokens
+                check_vocabulary([MemberPart(member) for member in pool.members], task.heldout)
             combination = registry.build(method, ingredients, plan.parameters)
+            if not isinstance(combination, OutputCombination):  # one model, which is given the task's tokens
+                check_tokens([MemberPart(member) for member in pool.members], task.heldout)
         except NotApplicable as reason:
             with store.write(plan.build_key) as folder:
                 write_json(folder / "built.json", {"status": "not_applicable", "reason": str(reason)})
