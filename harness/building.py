@@ -12,7 +12,7 @@ from harness.evaluate import predictions
 from harness.evaluate.predictions import CachedPredictions
 from harness.registry import Method
 from harness.store import Key, Store, write_json
-from harness.types import Combination, Ingredients, NotApplicable, check_tokens
+from harness.types import Combination, Ingredients, NotApplicable, check_tokens, check_vocabulary
 
 
 def makers(method: Method) -> tuple[str, ...]:
@@ -47,9 +47,13 @@ def build(
 
 
 def _applied(method: Method, ingredients: Ingredients, parameters: Mapping[str, Any]) -> Combination:
-    if method.family not in ("single", "output"):  # one model, which is given the task's tokens
+    parts = []
+    if method.family not in ("single", "output"):  # it may run its members on the task's tokens
         members = ingredients.pool_.members
         named = method.uses(parameters)
         made_of = members if named is None else [members[position] for position in named if position < len(members)]
-        check_tokens([MemberPart(member) for member in made_of], ingredients.heldout_)
-    return registry.build(method, ingredients, parameters)
+        parts = [MemberPart(member) for member in made_of]
+        check_vocabulary(parts, ingredients.heldout_)
+    combination = registry.build(method, ingredients, parameters)
+    check_tokens(parts, ingredients.heldout_)  # one model, which is given the task's tokens
+    return combination

@@ -182,7 +182,17 @@ def check_tokens(parts: Sequence[Part], split: Split) -> None:
                 f"{part.name} has a tokenizer of its own, so its tokens are not those of the others: such members can "
                 "only be mixed by whole continuations (linear, with uniform or given weights)"
             )
-        if split.tokenizer and part.vocabulary and (largest := int(split.inputs.max())) >= part.vocabulary:
+    check_vocabulary(parts, split)
+
+
+def check_vocabulary(parts: Sequence[Part], split: Split) -> None:
+    """Raise ``NotApplicable`` where a model that reads the windows' tokens does not have all of them."""
+    if split.tokenizer is None:
+        return
+    largest = int(split.inputs.max())
+    for part in parts:
+        reads = part.tokenizer in (None, split.tokenizer)
+        if reads and part.vocabulary and part.vocabulary <= largest:
             raise NotApplicable(
                 f"{part.name} has a vocabulary of {part.vocabulary} tokens, and the text has token {largest}"
             )
