@@ -67,10 +67,11 @@ def export(run: Run, variant: str, target: Path, seed: int | None = None, dtype:
     try:
         if origin is None:
             save_network(architecture, module, fresh)
-            read, stored = module_with(saved_architecture(fresh), LazyWeights(fresh / WEIGHTS)), "float32"
+            read, stored = module_with(saved_architecture(fresh), LazyWeights(fresh / WEIGHTS)), "as float32"
         else:
-            stored = dtype or origin.dtype
-            _write(module, origin.folder, DTYPES[stored], fresh)
+            precision = dtype or origin.dtype
+            rounded = _write(module, origin.folder, DTYPES[precision], fresh)
+            stored = f"in {precision}, {'rounded from' if rounded else 'bit by bit'} those that were scored"
             read = load_pretrained(fresh)
         if not _same(read, module, inputs):
             raise BadInput(f"'{variant}' cannot be written down as one {architecture.name}", place=str(target))
@@ -153,10 +154,15 @@ def _one_model(combination: Combination, variant: str) -> tuple[Architecture, nn
     return parts[0].member.architecture, parts[0].module
 
 
-def _write(module: nn.Module, origin: Path, dtype: torch.dtype, folder: Path) -> None:
-    """A language model in the format that transformers writes; the module's weights are rounded to the precision."""
+def _write(module: nn.Module, origin: Path, dtype: torch.dtype, folder: Path) -> bool:
+    """A language model in the format that transformers writes; whether rounding to the precision changed its weights.
+
+    The module is left with the weights that were written.
+    """
+    rounded = False
     for parameter in module.parameters():
-        parameter.data = parameter.data.to(dtype)
+        exact, parameter.data = parameter.data, parameter.data.to(dtype)
+        rounded |= not torch.equal(exact, parameter.data.to(exact))
     with quiet():
         module.save_pretrained(folder)  # type: ignore[operator]
     for parameter in module.parameters():
@@ -166,6 +172,7 @@ def _write(module: nn.Module, origin: Path, dtype: torch.dtype, folder: Path) ->
             shutil.copyfile(path, folder / path.name)
     if (templates := origin / "additional_chat_templates").is_dir():
         shutil.copytree(templates, folder / templates.name)
+    return rounded
 
 
 def _same(read: nn.Module, module: nn.Module, inputs: Tensor) -> bool:

@@ -7,10 +7,10 @@ from harness.gate.model_card import model_index
 from harness.results import ALL_SEEDS, Run
 
 
-def model_readme(run: Run, variant: str, seed: int, dtype: str) -> str:
+def model_readme(run: Run, variant: str, seed: int, stored: str) -> str:
     """Markdown with the scores as metadata (``model-index``), and where the model comes from.
 
-    ``dtype`` is the precision of the stored weights.
+    ``stored`` says in which precision the weights are, and whether they were rounded to it.
     """
     record = run.record
     row = run.variants[(run.variants["variant"] == variant) & (run.variants["seed"] == ALL_SEEDS)].iloc[0]
@@ -23,8 +23,7 @@ def model_readme(run: Run, variant: str, seed: int, dtype: str) -> str:
         f"accuracy on test {accuracy}, 95 % interval, over the seeds {', '.join(map(str, record['seeds']))}.",
         f"- method {inline_code(str(row['method']))} with {inline_code(str(row['params']))}, "
         f"on {row['members']} members of the pool {inline_code(str(row['pool']))}",
-        f"- weights stored in {dtype}; scores measured in float32"
-        + ("" if dtype == "float32" else ", before they were rounded"),
+        f"- weights stored {stored}",
         f"- data: {plain_text(record['task']['title'])}, from {plain_text(record['task']['source'])}",
         f"- run {record['run_id']}, suite digest {suite['digest'][:16]}, code {record['git_commit'] or 'unknown'}",
     ]

@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -13,12 +14,13 @@ from harness import tasks
 from harness.errors import BadInput
 from harness.store import Store
 from harness.tasks import asked as rendering
-from harness.tasks.asked import asked, digest_of, read_documents
+from harness.tasks.asked import digest_of, read_documents
 from harness.tasks.questions import Questions
 from harness.tasks.task import TaskReference
 from harness.tasks.text import TextTask
 from tests.tasks.local_tasks import function, metrics, rows, write_task
 
+asked = partial(rendering.asked, allow_code=True)
 FOLDER = str(Path(__file__).parents[2] / "suites" / "tasks")
 
 
@@ -32,9 +34,9 @@ def renderings(monkeypatch):
     """How often lm-eval was asked to render anything."""
     count = []
 
-    def counted(*arguments):
+    def counted(*arguments, **options):
         count.append(arguments)
-        return Questions(*arguments)
+        return Questions(*arguments, **options)
 
     monkeypatch.setattr(rendering, "Questions", counted)
     return count
@@ -188,7 +190,7 @@ def test_who_renders_something_else_than_was_planned_stops(tmp_path, store):
     write_task(tmp_path, "t", doc_to_text=function("code.text"))
     os.environ["OF_THIS_PROCESS"] = "one"
     try:
-        planned = tasks.rendered(TaskReference("suite", ("t",), str(tmp_path)), store)
+        planned = tasks.rendered(TaskReference("suite", ("t",), str(tmp_path), allow_code=True), store)
         splits = dict.fromkeys(("train", "heldout", "test"))
         task = TextTask(planned, tmp_path, 1, **splits, limit=None)
         assert digest_of(task.questions) == planned.asked

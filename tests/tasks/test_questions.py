@@ -57,7 +57,7 @@ def answered(questions):
 
 def same_as_lm_eval(folder, names, **limits):
     """Every request, value and score; what Stockpot found."""
-    questions = Questions(names, str(folder), **limits)
+    questions = Questions(names, str(folder), allow_code=True, **limits)
     rehearse(questions)
     manager = TaskManager(include_path=str(folder), include_defaults=False)
     theirs = lm_eval.simple_evaluate(MadeUp(), tasks=list(names), task_manager=manager, bootstrap_iters=0, **limits)
@@ -161,7 +161,7 @@ def binomial_error(answers, group):
 def test_unconditional_requests_are_no_choices(tmp_path):
     write_task(tmp_path, "plain")
     write_task(tmp_path, "informed", metric_list=metrics("acc", "acc_mutual_info"))
-    plain, informed = (Questions([name], str(tmp_path)) for name in ("plain", "informed"))
+    plain, informed = (Questions([name], str(tmp_path), allow_code=True) for name in ("plain", "informed"))
     assert len(informed.instances) == 2 * len(plain.instances)
     assert informed.documents.classes == plain.documents.classes == 3
     each = [answers_of(of, *answered(of)) for of in (plain, informed)]
@@ -172,7 +172,7 @@ def test_a_value_stays_with_its_document_where_a_task_says_nothing_of_others(tmp
     (tmp_path / "code.py").write_text(CODE)
     of_first = metrics("of_first", aggregation="mean")
     write_task(tmp_path, "t", process_results=function("code.some"), metric_list=of_first)
-    questions = Questions(["t"], str(tmp_path))
+    questions = Questions(["t"], str(tmp_path), allow_code=True)
     found = answers_of(questions, *answered(questions)).metrics["of_first/t"]
     for position, question in enumerate(questions.of["t"]):
         expected = said(question.requests[0].args)[0] if not question.doc["gold"] else np.nan
@@ -182,7 +182,7 @@ def test_a_value_stays_with_its_document_where_a_task_says_nothing_of_others(tmp
 def test_scoring_one_system_leaves_the_documents_as_they_are_for_the_next(tmp_path):
     (tmp_path / "code.py").write_text(CODE)
     write_task(tmp_path, "t", process_results=function("code.some"), metric_list=metrics("chars", aggregation="mean"))
-    questions = Questions(["t"], str(tmp_path))
+    questions = Questions(["t"], str(tmp_path), allow_code=True)
     before = deepcopy([question.doc for question in questions.of["t"]])
     first, second = (answers_of(questions, *answered(questions)).metrics["chars/t"] for _ in range(2))
     assert np.array_equal(first, second)
@@ -197,7 +197,7 @@ def test_examples_are_drawn_alike_whatever_was_drawn_before_and_leave_the_random
         np.random.seed(seed)
         torch.manual_seed(seed)
         states = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()
-        asked.append([i.args for i in Questions(["t"], str(tmp_path)).instances])
+        asked.append([i.args for i in Questions(["t"], str(tmp_path), allow_code=True).instances])
         assert states == (random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist())
     assert asked[0] == asked[1]
 
@@ -206,7 +206,7 @@ def test_a_task_that_scores_by_its_own_function_says_that_accuracy_is_not_its_ow
     (tmp_path / "code.py").write_text(CODE)
     write_task(tmp_path, "own", process_results=function("code.some"), metric_list=metrics("acc", aggregation="mean"))
     write_task(tmp_path, "plain")
-    (note,) = Questions(["own", "plain"], str(tmp_path)).documents.notes
+    (note,) = Questions(["own", "plain"], str(tmp_path), allow_code=True).documents.notes
     assert note.startswith("own is scored by a function of its own")
 
 
@@ -214,7 +214,7 @@ def test_ids_are_unique_with_or_without_ids_of_the_documents(tmp_path):
     write_task(tmp_path, "named", [{**row, "id": f"r{i}"} for i, row in enumerate(rows())])
     write_task(tmp_path, "twice", [{**row, "id": "same"} for row in rows()])
     write_task(tmp_path, "plain")
-    ids = Questions(["named", "twice", "plain"], str(tmp_path)).documents.ids
+    ids = Questions(["named", "twice", "plain"], str(tmp_path), allow_code=True).documents.ids
     assert len(set(ids)) == 24
     assert ids[0] == "named/r0"
 
@@ -224,7 +224,7 @@ def test_a_score_that_is_no_mean_has_the_spread_of_other_documents(tmp_path):
     write_task(tmp_path, "t", rows(60), metric_list=metrics("brier_score", "mcc"))
     (tmp_path / "code.py").write_text("def mean(items):\n    return sum(items) / len(items)\n")
     write_task(tmp_path, "u", rows(60), metric_list=metrics("acc", aggregation=function("code.mean")))
-    questions = Questions(["t", "u"], str(tmp_path))
+    questions = Questions(["t", "u"], str(tmp_path), allow_code=True)
     found, again = (answers_of(questions, *answered(questions), draws=400) for _ in range(2))
     assert set(found.aggregates) == {"mcc/t", "acc/u"}
     assert set(found.metrics) == {"brier_score/t"}
@@ -259,7 +259,7 @@ def test_what_a_suite_cannot_take_is_refused_in_a_line_before_anything_runs(tmp_
     (tmp_path / "code.py").write_text(CODE)
     write_task(tmp_path, "t", **settings)
     with pytest.raises(BadInput) as caught:
-        rehearse(Questions(["t"], str(tmp_path)))
+        rehearse(Questions(["t"], str(tmp_path), allow_code=True))
     assert words in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -271,6 +271,6 @@ def test_nothing_that_a_task_prints_gets_out(tmp_path, capfd):
     (tmp_path / "code.py").write_text(code)
     write_task(tmp_path, "t", doc_to_text=function("code.text"), doc_to_choice=function("code.choices"),
                process_results=function("code.score"))  # fmt: skip
-    rehearse(Questions(["t"], str(tmp_path)))
+    rehearse(Questions(["t"], str(tmp_path), allow_code=True))
     printed = capfd.readouterr()
     assert (printed.out, printed.err) == ("", "")

@@ -137,7 +137,7 @@ def test_a_file_that_is_not_asked_for_is_not_refused(folder):
 PLAIN = utils.env
 OPEN = "{{ cycler.__init__.__globals__.__builtins__.open(%r, 'w') }}"
 TEMPLATES = [
-    *("doc_to_text", "doc_to_target", "doc_to_choice", "doc_to_image", "doc_to_audio", "description", "gen_prefix"),
+    *("doc_to_text", "doc_to_target", "doc_to_choice", "description", "gen_prefix"),
     *(f"fewshot_config {name}" for name in ("doc_to_text", "doc_to_choice", "doc_to_target", "gen_prefix")),
     "use_prompt",
 ]
@@ -147,6 +147,16 @@ def test_lm_eval_renders_templates_in_one_environment():
     makes = re.compile(r"\b(from_string|Environment|Template)\(")
     files = [file for file in LM_EVAL.parent.rglob("*.py") if not file.name.startswith("_generate")]  # to write tasks
     assert [file.name for file in files if makes.search(file.read_text("utf-8"))] == ["utils.py"]
+
+
+@pytest.mark.parametrize("key", ["doc_to_image", "doc_to_audio"])
+def test_a_template_of_images_or_sound_is_refused_before_it_is_rendered(folder, tmp_path, monkeypatch, key):
+    opened = tmp_path / "opened"
+    asks(folder, key, OPEN % str(opened))
+    monkeypatch.setattr("harness.tasks.questions.sandbox_templates", lambda: monkeypatch.setattr(utils, "env", PLAIN))
+    with pytest.raises(BadInput, match="asks about images or sound"):
+        Questions(["mine"], str(folder), allow_code=True)
+    assert not opened.exists()
 
 
 def asks(folder, key, template):
