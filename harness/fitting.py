@@ -163,6 +163,8 @@ def _minimise(
     """
     weights = start.clamp(low, high)
     value = loss(weights, vetoing)
+    if math.isnan(value):  # so are the predictions, and what is made of them shall be seen to be
+        return torch.full_like(weights, math.nan), value
     for _ in range(steps):
         gradient, hessian = loss.derivatives(weights, vetoing)
         root = torch.linalg.cholesky(hessian)

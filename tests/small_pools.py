@@ -60,11 +60,16 @@ def fine_tune(weights: Mapping[str, Tensor], architecture: Architecture, seed: i
     return module.state_dict()
 
 
+@cache
+def tuned(architecture: Architecture, seed: int) -> dict[str, Tensor]:
+    """The first trained weights, fine-tuned; callers must not change them."""
+    return fine_tune(trained(architecture, 0), architecture, seed)
+
+
 def fine_tunes(count: int = 3, architecture: Architecture = CNN) -> Pool:
     """Members that share a base."""
     base = trained(architecture, 0)
-    tuned = [fine_tune(base, architecture, 100 + k) for k in range(count)]
-    members = [member(f"m{k}", weights, architecture) for k, weights in enumerate(tuned)]
+    members = [member(f"m{k}", tuned(architecture, 100 + k), architecture) for k in range(count)]
     return Pool("main", "fine_tunes", tuple(members), member("base", base, architecture))
 
 

@@ -88,8 +88,7 @@ def test_a_merge_has_its_members_precision_unless_another_is_named(run, tmp_path
     for (name, first), second in zip(one.state_dict().items(), other.state_dict().values(), strict=True):
         scored = ((first + second) / 2).to(torch.bfloat16)  # a merge is rounded to its members' precision, once
         torch.testing.assert_close(state[name], scored.to(wanted), rtol=0, atol=1e-6)
-    rounded = "rounded from" if dtype == "float16" else "bit by bit"
-    assert f"weights stored in {dtype or 'bfloat16'}, {rounded}" in (folder / "README.md").read_text()
+    assert f"weights stored in {dtype or 'bfloat16'}, bit by bit" in (folder / "README.md").read_text()
 
 
 def test_an_unknown_precision_is_refused(run, tmp_path):

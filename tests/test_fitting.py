@@ -232,6 +232,13 @@ def test_log_linear_weights_of_members_that_only_contradict_each_other_are_unifo
     assert loss_of_rule(uniform(2), stacked, labels) == pytest.approx(16 / 40 * math.log(4))
 
 
+@pytest.mark.parametrize("zeros", [False, True])
+def test_log_linear_weights_of_predictions_that_are_no_numbers_are_none(zeros):
+    stacked, labels = with_zeros(3) if zeros else members_and_labels(3)
+    stacked[1, 5] = math.nan
+    assert fit_log_linear(stacked, labels).isnan().all()
+
+
 @pytest.mark.parametrize("scale", [10, 1000])
 def test_log_linear_weights_of_very_sure_members_are_small(scale):
     """Sharper members are the same with smaller weights, but for the pull to uniform ones."""

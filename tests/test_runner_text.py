@@ -131,6 +131,8 @@ def test_the_study_is_left_out_with_a_warning(run):
 @pytest.mark.parametrize("variant", ["member/index=0", "member/index=2", "uniform_soup/members=0+1"])
 def test_an_exported_model_is_what_transformers_loads_and_scores_as_it_did_here(run, tmp_path, variant):
     folder = export(run, variant, tmp_path / "out")
+    half = export(run, variant, tmp_path / "half", dtype="bfloat16")
+    assert "in bfloat16, rounded from" in (half / "README.md").read_text()
     module, words = AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
     assert len(words) == module.config.vocab_size
     suite = read_suite(run.folder.parents[2] / "suite.yaml", TASKS, [])
