@@ -84,11 +84,12 @@ def read_combination(path: Path, device: torch.device, **tokenizer: Any) -> tupl
     except NotApplicable as reason:
         raise BadInput(f"method '{method.name}' does not apply: {reason}", place=document.place(("method",))) from None
     for part in combination.parts():
-        check_finite(part.name, part.module)
-        check_causal(part.module, part.name)
         own = Path(part.member.provenance["folder"]) if isinstance(part, MemberPart) else folder
         is_adapter = isinstance(part, MemberPart) and FolderModel(str(own)).is_adapter
-        part.module.generation_config = generation_settings(folder if is_adapter else own)
+        settings = generation_settings(folder if is_adapter else own)
+        check_finite(part.name, part.module)
+        check_causal(part.module, part.name)
+        part.module.generation_config = settings
     return combination, read_tokenizer(folder, **tokenizer)
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import Field
@@ -14,6 +15,12 @@ from harness.registry import method
 from harness.types import Ingredients, NotApplicable
 
 Weight = Annotated[float, Field(ge=0)]
+
+
+def named_by_weights(parameters: Mapping[str, Any]) -> list[int] | None:
+    """The members to which given weights are given, or the first if all are zero; None where they are not given."""
+    weights = parameters["weights"]
+    return [k for k, weight in enumerate(weights) if weight] or [0] if isinstance(weights, list) else None
 
 
 @method(
@@ -30,6 +37,7 @@ Weight = Annotated[float, Field(ge=0)]
         {"weights": "contextual"},
         {"weights": [0.7, 0.3, 0.0]},
     ),
+    uses=named_by_weights,
 )
 def linear(
     ingredients: Ingredients, *, weights: Literal["uniform", "learned", "contextual"] | list[Weight] = "uniform"

@@ -7,7 +7,7 @@ from typing import Literal
 from harness.combinations import OutputCombination, member_parts
 from harness.combining import Gated, LogLinear
 from harness.fitting import fit_gate, fit_log_linear, nll, uniform
-from harness.methods.output.linear import given_weights
+from harness.methods.output.linear import given_weights, named_by_weights
 from harness.registry import method
 from harness.types import Ingredients
 
@@ -27,6 +27,7 @@ from harness.types import Ingredients
         {"weights": "contextual"},
         {"weights": [1.5, -0.5, 0.0]},
     ),
+    uses=named_by_weights,
 )
 def log_linear(
     ingredients: Ingredients, *, weights: Literal["uniform", "learned", "contextual"] | list[float] = "uniform"
