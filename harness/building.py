@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from harness import registry
 from harness.combinations import MemberPart, finite_or_none
 from harness.evaluate import predictions
 from harness.evaluate.predictions import CachedPredictions
+from harness.models.ties import with_same_ties
 from harness.registry import Method
 from harness.store import Key, Store, write_json
 from harness.types import Combination, Ingredients, NotApplicable, check_tokens, check_vocabulary
@@ -47,6 +49,8 @@ def build(
 
 
 def _applied(method: Method, ingredients: Ingredients, parameters: Mapping[str, Any]) -> Combination:
+    if method.family == "weights":
+        ingredients = replace(ingredients, pool_=with_same_ties(ingredients.pool_))
     parts = []
     if method.family not in ("single", "output"):  # it may run its members on the task's tokens
         members = ingredients.pool_.members

@@ -39,7 +39,6 @@ from harness.models.recipes import (
     seed_of,
     train_planned,
 )
-from harness.models.ties import with_same_ties
 from harness.models.tokens import reading
 from harness.store import Key, Store, digest, read_json, write_json
 from harness.tasks import Documents, Task, TaskReference
@@ -232,13 +231,13 @@ def prepare_member(setting: Setting, plan: Source, base: Source | None) -> None:
         train_planned(plan, task_of(setting, plan.groups).train, store, start, device)
     cached = CachedPredictions(store, setting.device)
     for checkpoint in range(plan.checkpoints):
-        part = MemberPart(member_of(plan, store, checkpoint), device)
+        member = member_of(plan, store, checkpoint)
         if not store.has(examined_key(plan)):
-            examine(plan, part.member, part.module, store)
+            examine(plan, member, store)
         if reads_other_tokens(plan, task):
             continue
         for split in (task.heldout, task.test):
-            cached(part, split)
+            cached(MemberPart(member, device), split)
 
 
 def build_variant(setting: Setting, plan: VariantPlan) -> None:
@@ -248,8 +247,6 @@ def build_variant(setting: Setting, plan: VariantPlan) -> None:
     cached = CachedPredictions(store, setting.device)
     if not store.has(plan.build_key):
         pool, device = _members(setting, plan), torch.device(setting.device)
-        if method.family == "weights":
-            pool = with_same_ties(pool)
         ingredients = Ingredients(pool, task.train, task.heldout, cached, plan.method_seed, method.needs, device)
         building.build(store, plan.build_key, method, ingredients, plan.parameters, cached)
     if setting.task.kind == "images" and is_built(store, plan):

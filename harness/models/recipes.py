@@ -12,7 +12,7 @@ from functools import cache
 from typing import Any, NoReturn, Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from harness.models.architectures import build
 from harness.models.folders import FolderModel
@@ -284,12 +284,13 @@ def examined_key(plan: Source) -> Key:
     return Key.of("member", code=__name__, member=plan.digests[-1])
 
 
-def examine(plan: Source, member: Member, module: nn.Module, store: Store) -> None:
+def examine(plan: Source, member: Member, store: Store) -> None:
     """Look a member's network through, once, and keep what a reader of its scores should know.
 
     Raises:
         BadInput: NaN or infinite weights; a folder's model that is no causal language model.
     """
+    module = load_module(member)
     check_finite(member.name, module)
     notes = plan.model.examine(module) if isinstance(plan, FolderPlan) else []
     with store.write(examined_key(plan)) as folder:
