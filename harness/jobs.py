@@ -229,15 +229,15 @@ def prepare_member(setting: Setting, plan: Source, base: Source | None) -> None:
     if isinstance(plan, TrainingPlan) and not store.has(plan.key()):
         start = member_of(base, store) if base else None
         train_planned(plan, task_of(setting, plan.groups).train, store, start, device)
-    cached = CachedPredictions(store, setting.device)
     for checkpoint in range(plan.checkpoints):
         member = member_of(plan, store, checkpoint)
         if not store.has(examined_key(plan)):
             examine(plan, member, store)
         if reads_other_tokens(plan, task):
             continue
+        part, cached = MemberPart(member, device), CachedPredictions(store, setting.device)
         for split in (task.heldout, task.test):
-            cached(MemberPart(member, device), split)
+            cached(part, split)
 
 
 def build_variant(setting: Setting, plan: VariantPlan) -> None:

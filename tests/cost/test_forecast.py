@@ -112,7 +112,7 @@ from harness.cost.forecast import need
 from harness.cost.memory import peak_memory
 from harness.models import forward
 from harness.models.architectures import build
-from harness.types import Architecture
+from harness.types import Architecture, Part
 
 torch.set_num_threads(1)
 CASES = {
@@ -125,10 +125,13 @@ found = need(architecture, one.repeat(8, *[1] * (one.dim() - 1)), device)
 room = found.bytes(models, 1) + 64e6
 inputs = one.repeat(found.largest_batch(models, room), *[1] * (one.dim() - 1)).to(device)
 
-class Here:
-    tokenizer = None
+class Here(Part):
+    name = digest = "here"
     def __init__(self):
-        self.module = build(architecture).to(device).eval()
+        self.held = build(architecture).to(device).eval()
+    @property
+    def module(self):
+        return self.held
     def log_probs(self, batch):
         return forward.log_probs(self.module, batch)
 
