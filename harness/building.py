@@ -49,15 +49,14 @@ def build(
 
 
 def _applied(method: Method, ingredients: Ingredients, parameters: Mapping[str, Any]) -> Combination:
-    if method.family == "weights":
-        ingredients = replace(ingredients, pool_=with_same_ties(ingredients.pool_))
+    members, named = ingredients.pool_.members, method.uses(parameters)
+    used = range(len(members)) if named is None else [position for position in named if position < len(members)]
     parts = []
     if method.family not in ("single", "output"):  # it may run its members on the task's tokens
-        members = ingredients.pool_.members
-        named = method.uses(parameters)
-        made_of = members if named is None else [members[position] for position in named if position < len(members)]
-        parts = [MemberPart(member) for member in made_of]
+        parts = [MemberPart(members[position]) for position in used]
         check_vocabulary(parts, ingredients.heldout_)
+    if method.family == "weights":
+        ingredients = replace(ingredients, pool_=with_same_ties(ingredients.pool_, used))
     combination = registry.build(method, ingredients, parameters)
     check_tokens(parts, ingredients.heldout_)  # one model, which is given the task's tokens
     return combination

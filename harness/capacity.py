@@ -121,8 +121,10 @@ def needed(plan: Plan, architecture: Architecture) -> Need | None:
     if not plan.store.has(key):
         try:
             record = asdict(need(architecture, batch, device))
-        except Exception:  # of fake tensors, an operation whose result depends on values; no prediction fails a run
+        except (RuntimeError, NotImplementedError):  # an operation whose result depends on values
             record = {}
+        except Exception:  # no prediction fails a run, and a fault of ours is not kept
+            return None
         with plan.store.write(key) as folder:
             write_json(folder / "need.json", record)
     record = read_json(plan.store.path(key) / "need.json")

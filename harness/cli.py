@@ -265,12 +265,13 @@ def export(
     seed: Annotated[int | None, typer.Option(min=0, help="A seed of the run; its first by default.")] = None,
     dtype: Annotated[str | None, typer.Option(help="float32, bfloat16 or float16 for a language model's weights; by "
                                                    "default that of its members.")] = None,
+    allow_code: AllowCode = False,
 ) -> None:
     """Write a variant's model as a folder with a model card: a Hugging Face checkpoint, or a network for images."""
     from harness.export import export as write
     from harness.results import read_run
 
-    print(write(read_run(run), variant, folder, seed, dtype))
+    print(write(read_run(run), variant, folder, seed, dtype, allow_code))
 
 
 @app.command("model-index")

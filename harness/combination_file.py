@@ -20,7 +20,7 @@ from harness.combining import Linear, Rule
 from harness.errors import BadInput
 from harness.evaluate.predictions import predict
 from harness.fitting import uniform
-from harness.models.causal_lm import generation_settings
+from harness.models.causal_lm import read_generation_config
 from harness.models.folders import FolderModel
 from harness.models.pretrained import check_causal
 from harness.models.recipes import load_pool, plan_folders
@@ -76,7 +76,7 @@ def read_combination(path: Path, device: torch.device, **tokenizer: Any) -> tupl
         hint = "a suite can mix them by whole continuations: linear, uniform or given weights"
         raise BadInput("the members have different tokenizers", place=str(other.provenance["folder"]), hint=hint)
     if method.family == "weights":
-        pool = with_same_ties(pool)
+        pool = with_same_ties(pool, range(len(pool.members)))
     heldout = _heldout(path, file, folder)
     ingredients = Ingredients(pool, _no_windows(), heldout, _predict, file.seed, method.needs, device)
     try:
@@ -86,7 +86,7 @@ def read_combination(path: Path, device: torch.device, **tokenizer: Any) -> tupl
     for part in combination.parts():
         own = Path(part.member.provenance["folder"]) if isinstance(part, MemberPart) else folder
         is_adapter = isinstance(part, MemberPart) and FolderModel(str(own)).is_adapter
-        settings = generation_settings(folder if is_adapter else own)
+        settings = read_generation_config(folder if is_adapter else own)
         check_finite(part.name, part.module)
         check_causal(part.module, part.name)
         part.module.generation_config = settings

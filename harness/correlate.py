@@ -53,7 +53,7 @@ def study(
     rule: str,
 ) -> dict[str, Any]:
     """The rows of ``ensembles_and_averages`` as a JSON record, or why there are none."""
-    parts = [MemberPart(member) for member in members]
+    parts = [MemberPart(member, torch.device(cached.device)) for member in members]
     try:
         check_tokens(parts, test)
         stacked = cached.stacked(parts, test)

@@ -17,7 +17,8 @@ from harness.errors import BadInput
 from harness.model_readme import model_readme
 from harness.models import forward
 from harness.models.architectures import TRAINABLE
-from harness.models.pretrained import load_pretrained, quiet, stored_dtype
+from harness.models.checkpoint import quiet
+from harness.models.pretrained import load_pretrained, stored_dtype
 from harness.models.recipes import FolderPlan, TrainingPlan
 from harness.models.weights import WEIGHTS, LazyWeights, module_with, save_network, saved_architecture
 from harness.planning import Options, make_plan
@@ -34,7 +35,14 @@ CARRIED = {".json", ".jinja", ".model", ".txt", ".tiktoken"}
 LEFT = {"config.json", "adapter_config.json", "trainer_state.json", "architecture.json", "quantize_config.json"}
 
 
-def export(run: Run, variant: str, target: Path, seed: int | None = None, dtype: str | None = None) -> Path:
+def export(
+    run: Run,
+    variant: str,
+    target: Path,
+    seed: int | None = None,
+    dtype: str | None = None,
+    allow_code: bool = False,
+) -> Path:
     """Write the model of a variant to a new folder and return it.
 
     Language models become Hugging Face folders with all that belongs to the base's or first member's folder:
@@ -47,6 +55,7 @@ def export(run: Run, variant: str, target: Path, seed: int | None = None, dtype:
         target: a folder that does not exist, or is empty.
         seed: of the run, the first by default.
         dtype: a name of ``DTYPES`` for a language model's weights; by default what its members' folders have.
+        allow_code: whether what the suite's task files name may be run, to know the run's variants again.
 
     Raises:
         BadInput: a variant that the run does not have, that is not ok, or that is more than one model; a run whose
@@ -58,7 +67,7 @@ def export(run: Run, variant: str, target: Path, seed: int | None = None, dtype:
     _check_row(run, variant, seed)
     if dtype is not None and dtype not in DTYPES:
         raise BadInput(f"unknown dtype '{dtype}'", given=dtype, choices=DTYPES)
-    combination, inputs, origin = _load(run, variant, seed)
+    combination, inputs, origin = _load(run, variant, seed, allow_code)
     architecture, module = _one_model(combination, variant)
     if dtype is not None and origin is None:
         raise BadInput("--dtype is for language models: networks for images are float32")
@@ -111,7 +120,7 @@ class Origin:
     """The precision of its members' weights."""
 
 
-def _load(run: Run, variant: str, seed: int) -> tuple[Combination, Tensor, Origin | None]:
+def _load(run: Run, variant: str, seed: int, allow_code: bool) -> tuple[Combination, Tensor, Origin | None]:
     """The variant as it was built, a batch of test inputs, and where it comes from if it is a language model."""
     recorded = run.record["suite"]
     suite = read_suite(Path(recorded["path"]), TASKS, [name for names in TRAINABLE.values() for name in names])
@@ -120,7 +129,7 @@ def _load(run: Run, variant: str, seed: int) -> tuple[Combination, Tensor, Origi
         raise BadInput("the suite file was changed since the run", place=recorded["path"], hint=again)
     out = run.folder.resolve().parents[1]
     device = run.record.get("device") or run.record["devices"][0]["kind"]
-    plan = make_plan(suite, Options(out, seed=seed, device=device))
+    plan = make_plan(suite, Options(out, seed=seed, device=device, allow_code=allow_code))
     planned, store = plan.variants[seed][variant], Store(plan.setting.store)
     built = jobs.built(store, planned)
     if built is None or built["status"] != "ok":

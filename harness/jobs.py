@@ -21,6 +21,7 @@ from safetensors.torch import load_file
 
 from harness import building, correlate, evaluating, registry, scores, tasks
 from harness.combinations import MemberPart, load_combination
+from harness.errors import BadInput
 from harness.evaluate import predictions
 from harness.evaluate.predictions import CachedPredictions
 from harness.lm.evaluation import Unscored
@@ -32,7 +33,7 @@ from harness.models.recipes import (
     TrainingPlan,
     base_digest,
     examine,
-    examined_key,
+    examined_keys,
     load_pool,
     member_digests,
     member_of,
@@ -230,12 +231,12 @@ def prepare_member(setting: Setting, plan: Source, base: Source | None) -> None:
         start = member_of(base, store) if base else None
         train_planned(plan, task_of(setting, plan.groups).train, store, start, device)
     for checkpoint in range(plan.checkpoints):
-        member = member_of(plan, store, checkpoint)
-        if not store.has(examined_key(plan)):
-            examine(plan, member, store)
+        part = MemberPart(member_of(plan, store, checkpoint), device)
+        if not store.has(key := examined_keys(plan)[checkpoint]):
+            examine(plan, part.member, part.module, store, key)
         if reads_other_tokens(plan, task):
             continue
-        part, cached = MemberPart(member, device), CachedPredictions(store, setting.device)
+        cached = CachedPredictions(store, setting.device)
         for split in (task.heldout, task.test):
             cached(part, split)
 
@@ -281,7 +282,7 @@ def _evaluate_together(setting: Setting, task: TextTask, plans: list[VariantPlan
     try:
         combinations = [load_built(setting, plan, shared) for plan in plans]
         evaluations = evaluating.evaluate_on_text(combinations, task)
-    except Exception as error:
+    except (BadInput, NotApplicable, RuntimeError, ValueError) as error:
         if len(plans) == 1:
             raise
         reason = f"{type(error).__name__}: {error}"

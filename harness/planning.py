@@ -17,7 +17,7 @@ from harness.evaluate.predictions import predictions_key
 from harness.jobs import Data, Setting, StudyPlan, VariantPlan
 from harness.measuring import Cost
 from harness.models.architectures import TRAINABLE, check_options
-from harness.models.recipes import FolderPlan, PoolPlan, Source, TrainingPlan, examined_key, plan_folders, plan_pool
+from harness.models.recipes import FolderPlan, PoolPlan, Source, TrainingPlan, examined_keys, plan_folders, plan_pool
 from harness.models.training import usual_schedule
 from harness.store import Key, Store
 from harness.suite import HfPool, Suite, TrainPool, Variant, fetched
@@ -325,7 +325,7 @@ def _training_jobs(plan: Plan, pool: PoolPlan, seed: int, trainings: dict[str, s
         arguments = {"setting": plan.setting, "plan": training, "base": base}
         splits = () if jobs.reads_other_tokens(training, plan.task) else (plan.task.heldout, plan.task.test)
         keys = [predictions_key(d, s, plan.setting.device) for d in training.digests for s in splits]
-        keys.append(examined_key(training))
+        keys += examined_keys(training)
         if isinstance(training, TrainingPlan):
             keys.append(training.key())
         yield PlannedJob(Job(name, jobs.prepare_member, arguments, needs, cost=cost), tuple(keys), "train")

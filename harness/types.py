@@ -5,7 +5,6 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -42,23 +41,15 @@ class Tokenizer:
 
     digest: str
     folder: str = field(compare=False)
-
-    @property
-    def size(self) -> int:
-        """``tokens_known`` of it."""
-        return _size_in(self.folder)
+    size: int = field(default=0, compare=False)
+    """``tokens_known`` of it."""
+    begins: int | None = field(default=None, compare=False)
+    """The token that a text without context begins with: other texts are the same without it."""
 
 
 def tokens_known(tokenizer: Any) -> int:
     """The least vocabulary that has all tokens of a transformers tokenizer: its highest id and one."""
     return max(tokenizer.get_vocab().values()) + 1
-
-
-@lru_cache
-def _size_in(folder: str) -> int:
-    from transformers import AutoTokenizer  # seconds, and only members of different vocabularies need it
-
-    return tokens_known(AutoTokenizer.from_pretrained(folder, local_files_only=True))
 
 
 @dataclass(frozen=True, eq=False)

@@ -104,7 +104,7 @@ class _Passes:
 
     def __init__(self, instances: Sequence[Any]) -> None:
         self.instances = instances
-        self._read: dict[tuple[Tokenizer, int], _Instances] = {}
+        self._read: dict[tuple[Tokenizer, int | None], _Instances] = {}
         self._passes: dict[tuple[Tokenizer, int, int], _Pass] = {}
 
     def add(self, name: str, tokenizer: Tokenizer, parts: Sequence[Part], rule: Rule | None) -> None:
@@ -115,8 +115,7 @@ class _Passes:
             BadInput: requests that are longer than a model takes.
         """
         words = read_tokenizer(Path(tokenizer.folder))
-        begins = Encoder(words, 0).prefix  # where tokenizers make the same tokens, texts may begin with another
-        read = self._read.setdefault((tokenizer, begins), _Instances(words, self.instances))
+        read = self._read.setdefault((tokenizer, tokenizer.begins), _Instances(words, self.instances))
         networks = [part.network for part in parts]
         models = with_shared_vocabulary(networks, read.tokenizer)
         vocabulary = shared_vocabulary(models)

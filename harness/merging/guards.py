@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
-from weakref import WeakKeyDictionary
 
 from harness.models import causal_lm
 from harness.models.weights import why_not_finite
@@ -32,26 +31,15 @@ def check_mergeable(members: Sequence[Member]) -> None:
             more = f" and {len(differing) - 3} more" if len(differing) > 3 else ""
             raise NotApplicable(f"{first.name} and {other.name} differ in keys: {', '.join(differing[:3])}{more}")
     for name in sorted(first.weights):
-        shapes = {member.name: list(member.weights[name].shape) for member in members}
-        if odd := next((other for other, shape in shapes.items() if shape != shapes[first.name]), None):
-            raise NotApplicable(
-                f"'{name}' has shape {shapes[first.name]} in {first.name} and {shapes[odd]} in {odd}"
-            )
-    for member in members:
-        if reason := _not_finite(member):
-            raise NotApplicable(f"member {member.name} holds {reason}")
-
-
-_looked_through: WeakKeyDictionary[Member, str | None] = WeakKeyDictionary()
-
-
-def _not_finite(member: Member) -> str | None:
-    """What of a member's weights is no number; they are looked through once, however many merges it is in."""
-    if member not in _looked_through:
-        names = sorted(member.weights)
-        found = ((why_not_finite(member.weights[name]), name) for name in names)
-        _looked_through[member] = next((f"{reason} weights in '{name}'" for reason, name in found if reason), None)
-    return _looked_through[member]
+        shape = first.weights[name].shape
+        for member in members:
+            tensor = member.weights[name]
+            if tensor.shape != shape:
+                raise NotApplicable(
+                    f"'{name}' has shape {list(shape)} in {first.name} and {list(tensor.shape)} in {member.name}"
+                )
+            if reason := why_not_finite(tensor):
+                raise NotApplicable(f"member {member.name} holds {reason} weights in '{name}'")
 
 
 def _unlike(one: Architecture, other: Architecture) -> str:

@@ -13,17 +13,8 @@ from torch import Tensor, nn
 
 from harness.errors import BadInput
 from harness.models import causal_lm
-from harness.models.pretrained import (
-    error_line,
-    layout,
-    load_pretrained,
-    probe,
-    quiet,
-    read_object,
-    signature,
-    stored_tensors,
-    without_values,
-)
+from harness.models.checkpoint import error_line, quiet, read_object, signature, stored_tensors
+from harness.models.pretrained import layout, load_pretrained, probe, without_values
 from harness.models.weights import ModelWeights, without_ties
 from harness.types import Architecture
 

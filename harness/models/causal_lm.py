@@ -22,9 +22,9 @@ NAME = "causal_lm"
 PASSING = {"transformers_version", "_name_or_path", "dtype", "architectures", "auto_map"}
 """What a configuration says of its folder, not of the network."""
 INERT = re.compile(
-    "initializer.*|use_cache|.*dropout.*|.*pdrop|.*_drop|.*aux_loss.*|output_.*|return_dict|id2label|label2id|"
+    "initializer.*|use_cache|.*dropout.*|.*pdrop|.*_drop|.*aux_loss.*|output_(attentions|hidden_states|router_logits)|return_dict|id2label|label2id|"
     "problem_type|task_specific_params|tokenizer_class|prefix|finetuning_task|pretraining_tp|.*(?<!forced)_token_id|"
-    "begin_suppress_tokens|suppress_tokens|(max|min)_length|do_sample|temperature|top_[kp]|num_beams"
+    "begin_suppress_tokens|suppress_tokens|(max|min)_length|do_sample|top_[kp]|num_beams"
 )
 """Settings of a configuration that say how a model is trained, called or ended, not what it computes."""
 
@@ -128,7 +128,7 @@ def vocabulary_of(architecture: Architecture) -> int | None:
     return int(config_of(configuration(architecture)).get_text_config().vocab_size)
 
 
-def generation_settings(folder: Path) -> Any:
+def read_generation_config(folder: Path) -> Any:
     """How a folder's model generates by its own account, as transformers reads it when it loads the model.
 
     Raises:

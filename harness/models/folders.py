@@ -14,15 +14,8 @@ from torch import Tensor, nn
 from harness.errors import BadInput
 from harness.models.adapters import ADAPTER, ADAPTER_WEIGHTS, AdapterWeights, adapter_architecture
 from harness.models.architectures import TRAINABLE
-from harness.models.pretrained import (
-    FolderWeights,
-    check_causal,
-    checkpoint_files,
-    layout,
-    read_config,
-    signature,
-    stored_tensors,
-)
+from harness.models.checkpoint import CONFIG, checkpoint_files, read_config, signature, stored_tensors
+from harness.models.pretrained import FolderWeights, check_causal, layout, load_pretrained
 from harness.models.tokens import tokenizer_of
 from harness.models.weights import ARCHITECTURE, WEIGHTS, LazyWeights, saved_architecture
 from harness.store import digest, file_digest
@@ -68,14 +61,16 @@ class FolderModel:
 
     @property
     def digest(self) -> str:
-        """What the weights are, wherever they lie."""
+        """What the model says and reads, wherever it lies."""
         if self.is_adapter:
             files, under = [self.path / ADAPTER_WEIGHTS, self.path / ADAPTER], FolderModel(str(self._base)).digest
         elif self.kind == "images":
             files, under = [self.path / WEIGHTS], ""
         else:
-            files, under = checkpoint_files(self.path, read_config(self.path)), ""
-        return digest([str(self.architecture), [_digest_of(*signature(file)) for file in files], under])
+            files, under = [self.path / CONFIG, *checkpoint_files(self.path, read_config(self.path))], ""
+        words = self.tokenizer
+        reads = [words.digest, words.begins] if words else None
+        return digest([str(self.architecture), [_digest_of(*signature(file)) for file in files], under, reads])
 
     @property
     def tokenizer(self) -> Tokenizer | None:
@@ -119,9 +114,8 @@ class FolderModel:
         check_causal(module, self.folder)
         if not self.is_adapter:
             return [f"{self.folder}: {note}" for note in layout(self.path).notes]
-        plain = FolderWeights(self._base)
-        state = module.state_dict()
-        same = all(torch.equal(state[name], plain[name].to(state[name])) for name in plain)
+        before, after = load_pretrained(self._base).state_dict(), module.state_dict()
+        same = before.keys() == after.keys() and all(torch.equal(before[name], after[name]) for name in before)
         return [f"{self.folder}: the adapter changes nothing, all its deltas are zero"] if same else []
 
 

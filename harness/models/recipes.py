@@ -12,7 +12,7 @@ from functools import cache
 from typing import Any, NoReturn, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from harness.models.architectures import build
 from harness.models.folders import FolderModel
@@ -279,28 +279,27 @@ def member_of(plan: Source, store: Store, checkpoint: int = -1, name: str | None
     )
 
 
-def examined_key(plan: Source) -> Key:
-    """The key of what was found when a source's last member was read whole for the first time."""
-    return Key.of("member", code=__name__, member=plan.digests[-1])
+def examined_keys(plan: Source) -> list[Key]:
+    """For each member that a source leaves, the key of what was found when it was read whole for the first time."""
+    return [Key.of("member", code=(__name__, "harness.combinations"), member=member) for member in plan.digests]
 
 
-def examine(plan: Source, member: Member, store: Store) -> None:
+def examine(plan: Source, member: Member, module: nn.Module, store: Store, key: Key) -> None:
     """Look a member's network through, once, and keep what a reader of its scores should know.
 
     Raises:
         BadInput: NaN or infinite weights; a folder's model that is no causal language model.
     """
-    module = load_module(member)
     check_finite(member.name, module)
     notes = plan.model.examine(module) if isinstance(plan, FolderPlan) else []
-    with store.write(examined_key(plan)) as folder:
+    with store.write(key) as folder:
         write_json(folder / "member.json", {"notes": notes})
 
 
 def notes_of(plan: Source, store: Store) -> list[str]:
     """What ``examine`` kept."""
-    key = examined_key(plan)
-    return list(read_json(store.path(key) / "member.json")["notes"]) if store.has(key) else []
+    found = [read_json(store.path(key) / "member.json")["notes"] for key in examined_keys(plan) if store.has(key)]
+    return list(dict.fromkeys(note for notes in found for note in notes))
 
 
 def _member_digest(plan: TrainingPlan, epoch: int) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from torch import Tensor, nn
@@ -12,15 +12,14 @@ from harness.models.pretrained import ties_of, without_values
 from harness.models.weights import ModelWeights, load_module, module_with
 from harness.types import Architecture, Member, Pool
 
-TIE = "tie_word_embeddings"
 
+def with_same_ties(pool: Pool, used: Sequence[int]) -> Pool:
+    """The pool in which no member ties its ends if one at the positions ``used``, or the base, does not.
 
-def with_same_ties(pool: Pool) -> Pool:
-    """The pool in which no member ties its ends if another, or the base, does not: what they hold stays the same.
-
-    So an adapter that trains the output layer of a tied base can be merged with others, and with the base.
+    What they hold stays the same. So an adapter that trains the output layer of a tied base can be merged with others,
+    and with the base.
     """
-    everyone = (*((pool.base,) if pool.base else ()), *pool.members)
+    everyone = (*((pool.base,) if pool.base else ()), *(pool.members[position] for position in used))
     models = [member for member in everyone if member.architecture.name == causal_lm.NAME]
     if len({_is_tied(member.architecture) for member in models}) < 2:
         return pool
@@ -47,11 +46,14 @@ class Untied(ModelWeights):
         self._member, self._same = member, ties_of(without_values(config))
         config.tie_word_embeddings = False
         self.architecture = causal_lm.architecture_of(config)
-        self._names = tuple(without_values(config).state_dict())
+        self._names = dict.fromkeys(without_values(config).state_dict())
 
     def __getitem__(self, name: str) -> Tensor:
         weights: Mapping[str, Tensor] = self._member.weights
         return weights[next((each for each in self._same.get(name, ()) if each in weights), name)]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._names
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._names)

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import BadInput
-from harness.models.pretrained import error_line, quiet, signature
+from harness.models.checkpoint import error_line, quiet, signature
 from harness.store import digest
-from harness.types import Member, Pool, Tokenizer
+from harness.types import Member, Pool, Tokenizer, tokens_known
 
 FILES = ("tokenizer.json", "tokenizer.model", "spiece.model", "vocab.json", "vocab.txt", "tekken.json")
 """Any of these makes tokens; a folder without one has no tokenizer."""
@@ -32,18 +32,26 @@ def reading(pool: Pool, tokenizer: Tokenizer | None) -> Pool:
     return replace(pool, members=tuple(map(with_tokens, pool.members)), base=base)
 
 
-@lru_cache(maxsize=16)
 def read_tokenizer(folder: Path, **settings: Any) -> Any:
     """The tokenizer of a folder, as transformers reads it, with settings of its own (``add_bos_token``).
 
     Raises:
         BadInput: a tokenizer that cannot be read.
     """
+    return _read(folder, _files(folder), tuple(sorted(settings.items())))
+
+
+def _files(folder: Path) -> tuple[tuple[Path, int, int], ...]:
+    return tuple(signature(folder / name) for name in FILES + ASIDE if (folder / name).is_file())
+
+
+@lru_cache(maxsize=16)
+def _read(folder: Path, files: tuple[tuple[Path, int, int], ...], settings: tuple[tuple[str, Any], ...]) -> Any:
     from transformers import AutoTokenizer
 
+    options = {"local_files_only": True, "trust_remote_code": False, **dict(settings)}
     try:
         with quiet():
-            options = {"local_files_only": True, "trust_remote_code": False, **settings}
             return AutoTokenizer.from_pretrained(str(folder), **options)
     except Exception as error:  # tokenizers raises plain exceptions
         raise BadInput(f"the tokenizer cannot be read: {error_line(error)}", place=str(folder)) from None
@@ -53,14 +61,18 @@ def tokenizer_of(folder: Path) -> Tokenizer | None:
     """The tokenizer in a folder; None where there is none."""
     if not any((folder / name).is_file() for name in FILES):
         return None
-    files = tuple(signature(folder / name) for name in FILES + ASIDE if (folder / name).is_file())
-    return Tokenizer(_digest(folder, files), str(folder))
+    return _described(folder, _files(folder))
 
 
 @cache
-def _digest(folder: Path, files: tuple[tuple[Path, int, int], ...]) -> str:
+def _described(folder: Path, files: tuple[tuple[Path, int, int], ...]) -> Tokenizer:
+    words = _read(folder, files, ())
+    begins = words.eos_token_id if words.bos_token_id is None else words.bos_token_id
+    return Tokenizer(_digest(words, files), str(folder), tokens_known(words), begins)
+
+
+def _digest(words: Any, files: tuple[tuple[Path, int, int], ...]) -> str:
     """What a tokenizer makes of text: two with the same digest make the same tokens, however they are written down."""
-    words = read_tokenizer(folder)
     backend = getattr(words, "backend_tokenizer", None)
     if backend is None:  # a tokenizer in Python: by its class and files
         contents = [[file.name, file.read_bytes().hex()] for file, _, _ in files]

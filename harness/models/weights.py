@@ -34,13 +34,16 @@ class LazyWeights(Mapping[str, Tensor]):
     def __init__(self, path: Path) -> None:
         self.path = path
         with safe_open(path, framework="pt") as file:
-            self._names = list(file.keys())
+            self._names = dict.fromkeys(file.keys())
 
     def __getitem__(self, name: str) -> Tensor:
         if name not in self._names:
             raise KeyError(name)
         with safe_open(self.path, framework="pt") as file:
             return file.get_tensor(name)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._names  # a mapping's own would read the tensor
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._names)

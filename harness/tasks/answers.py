@@ -210,7 +210,7 @@ def _resample(values: _Values, one: Callable[[Any], float] | None, name: str, dr
     with warnings.catch_warnings(action="ignore"), np.errstate(all="ignore"):
         for draw in range(draws):
             rows = generator.integers(count, size=count)
-            with contextlib.suppress(Exception):
+            with contextlib.suppress(ValueError, ZeroDivisionError, IndexError):
                 found[draw] = values.aggregate(rows.tolist()) if each is None else np.nanmean(each[rows])
     return found
 

@@ -147,8 +147,9 @@ def _build(names: Sequence[str], include_path: str | None, limit: int | None, al
     except SecurityError as error:
         raise BadInput(str(error), place=place, hint="templates are rendered in a sandbox") from None
     except Exception as error:
-        hint = "a task of the hub needs network; those of suites/tasks do not"
-        raise BadInput(f"the tasks cannot be loaded: {type(error).__name__}: {error}", hint=hint) from error
+        hint = "are its data on the hub? That needs network" if isinstance(error, OSError) else None
+        what = f"the tasks cannot be loaded: {type(error).__name__}: {error}"
+        raise BadInput(what, place=place, hint=hint) from error
     return {**loaded, "local": local}
 
 

@@ -106,7 +106,7 @@ def load(reference: TaskReference, store: Store, limit: int | None = None) -> Te
     Raises:
         BadInput: a folder without a tokenizer; task files that would run code.
     """
-    if reference.include_path and not reference.allow_code:  # before anything is built: lm-eval reads them last
+    if reference.include_path and not reference.allow_code and reference.asked is None:  # else it was done in planning
         check_files(reference.lm_eval, reference.include_path)
     folder = Path(reference.tokenizer) if reference.tokenizer else _trained_tokenizer(store)
     tokenizer = tokenizer_of(folder)

@@ -124,6 +124,15 @@ def test_an_adapter_whose_deltas_are_zero_is_read_and_named(untied, tmp_path):
     assert "changes nothing" in model.examine(model.weights().module())[0]
 
 
+def test_an_adapter_that_changes_the_output_layer_alone_changes_something(base, tmp_path):
+    folder = put(tmp_path / "adapter", base, lora(modules_to_save=["lm_head"]), noise=0.0)
+    file = folder / "adapter_model.safetensors"
+    weights = load_file(file)
+    save_file({k: v + 0.1 if "lm_head" in k else v for k, v in weights.items()}, file, {"format": "pt"})
+    model = FolderModel(str(folder), str(base))
+    assert model.examine(model.weights().module()) == []
+
+
 def refused(folder, base):
     with pytest.raises(BadInput) as reason:
         FolderModel(str(folder), str(base)).check()

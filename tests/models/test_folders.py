@@ -1,18 +1,22 @@
 """Hugging Face folders: the same numbers as transformers', and a reason for everything that is not read."""
 
 import json
+from collections import Counter
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel
+from tokenizers import Tokenizer, models
+from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
 from harness.errors import BadInput
 from harness.merging.guards import check_mergeable
+from harness.models import pretrained
 from harness.models.architectures import build
 from harness.models.causal_lm import tiny_llama
+from harness.models.checkpoint import INDEX
 from harness.models.folders import FolderModel
-from harness.models.pretrained import INDEX, load_pretrained
+from harness.models.pretrained import load_pretrained
 from harness.models.weights import module_with, save_network
 from harness.types import Architecture, Member, NotApplicable
 
@@ -162,3 +166,30 @@ def test_a_network_that_cannot_be_read_is_refused_with_the_reason(tmp_path, cont
     (tmp_path / "architecture.json").write_text(content)
     with pytest.raises(BadInput, match=words):
         FolderModel(str(tmp_path)).check()
+
+
+def test_a_models_tokenizer_and_settings_are_part_of_what_it_is(llama):
+    def digest():
+        return FolderModel(str(llama)).digest
+
+    bare = digest()
+    inner = Tokenizer(models.WordLevel({"<e>": 0, "a": 1, "b": 2}, unk_token="<e>"))
+    for end in ("<e>", "a"):
+        PreTrainedTokenizerFast(tokenizer_object=inner, eos_token=end).save_pretrained(llama)
+        found = digest()
+        assert found != bare
+        bare = found
+    settings = json.loads((llama / "config.json").read_text())
+    (llama / "config.json").write_text(json.dumps({**settings, "attn_implementation": "eager"}))
+    assert digest() != bare
+    (llama / "config.json").write_text(json.dumps({**settings, "attn_implementation": "kernels-community/flash-attn3"}))
+    refuse(llama, "names a kernel of the hub")
+
+
+def test_weights_are_read_once_for_a_network(llama, monkeypatch):
+    read = Counter()
+    plain = pretrained._read
+    monkeypatch.setattr(pretrained, "_read", lambda file, name: (read.update([name]), plain(file, name))[1])
+    weights = FolderModel(str(llama)).weights()
+    module_with(FolderModel(str(llama)).architecture, weights)
+    assert set(read.values()) == {1}

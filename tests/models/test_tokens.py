@@ -71,3 +71,16 @@ def test_a_folder_without_one_has_none_and_a_broken_one_says_so(folder, tmp_path
     (folder / "tokenizer.json").write_text("{")
     with pytest.raises(BadInput, match="the tokenizer cannot be read"):
         tokenizer_of(folder)
+
+
+def test_a_tokenizer_that_was_changed_is_read_again(folder):
+    before = tokenizer_of(folder)
+    settings = json.loads((folder / "tokenizer.json").read_text())
+    OTHER["vocabulary"][1](settings)
+    (folder / "tokenizer.json").write_text(json.dumps(settings))
+    assert tokenizer_of(folder) != before
+
+
+def test_it_is_known_how_many_tokens_it_has_and_what_texts_begin_with(folder):
+    found, words = tokenizer_of(folder), read_tokenizer(folder)
+    assert (found.size, found.begins) == (len(words), words.eos_token_id)

@@ -1,0 +1,155 @@
+"""The files of a model's folder: which there are, what they are called, and what their headers and settings say."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from harness.errors import BadInput
+
+CONFIG = "config.json"
+INDEX = "model.safetensors.index.json"
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without transformers' warnings and bars: what they would say is checked here, and refused or kept as a note."""
+    from transformers.utils import logging
+
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()
+
+
+def read_object(file: Path) -> dict[str, Any]:
+    """The JSON object in a file of a model's folder; ``BadInput`` where it holds none."""
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError):
+        raise BadInput(f"{file.name} is not JSON", place=str(file.parent), hint="was it cut off?") from None
+    if not isinstance(found, dict):
+        raise BadInput(f"{file.name} is not a model's configuration", place=str(file.parent))
+    return found
+
+
+def read_config(folder: Path) -> Any:
+    """A folder's configuration as transformers reads it, old spellings brought up to date.
+
+    Raises:
+        BadInput: no configuration, no causal language model, quantised weights.
+    """
+    file = folder / CONFIG
+    if not file.is_file():
+        raise BadInput("config.json is missing", place=str(folder), hint="name a Hugging Face model folder")
+    settings = read_object(file)
+    from transformers import AutoConfig
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+    if kernel := next(_kernels(settings), None):
+        raise BadInput(f"config.json names a kernel of the hub, which is code: '{kernel}'", place=str(folder))
+    kind = settings.get("model_type")
+    if not isinstance(kind, str) or kind not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
+        own = "the model brings its own code, which is not run; " if "auto_map" in settings else ""
+        raise BadInput(f"{own}'{kind}' is no causal language model that transformers knows", place=str(folder))
+    if settings.get("quantization_config"):
+        hint = "save it with plain weights (dequantize) first"
+        raise BadInput("quantised weights cannot be combined", place=str(folder), hint=hint)
+    try:
+        with quiet():
+            config = AutoConfig.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
+    except Exception as error:  # whatever a configuration's own checks raise
+        raise BadInput(f"config.json is refused by transformers: {error_line(error)}", place=str(folder)) from None
+    return config
+
+
+def _kernels(settings: Any) -> Iterator[str]:
+    """Implementations, such as of attention, that transformers would fetch from the hub and run, however deep."""
+    for key, value in settings.items() if isinstance(settings, dict) else ():
+        if str(key).endswith("_implementation") and "/" in str(value):
+            yield str(value)
+        yield from _kernels(value)
+
+
+def error_line(error: Exception) -> str:
+    """An error in one line."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"[:300]
+
+
+def checkpoint_files(folder: Path, config: Any) -> list[Path]:
+    """The safetensors files that ``from_pretrained`` would read; ``BadInput`` where one is missing or elsewhere."""
+    from transformers.modeling_utils import _get_resolved_checkpoint_files
+
+    if not (folder / "model.safetensors").is_file() and (folder / INDEX).is_file():
+        _check_index(folder)
+    try:
+        with quiet():
+            found, _ = _get_resolved_checkpoint_files(
+                str(folder),
+                variant=None,
+                gguf_file=None,
+                use_safetensors=True,
+                user_agent=None,
+                is_remote_code=False,
+                transformers_explicit_filename=getattr(config, "transformers_weights", None),
+                download_kwargs={"local_files_only": True},
+            )
+    except (OSError, ValueError):
+        pickled = any(folder.glob("*.bin")) or any(folder.glob("*.pt"))
+        hint = "pickled weights are not read: save them with safe_serialization" if pickled else None
+        raise BadInput("model.safetensors is missing", place=str(folder), hint=hint) from None
+    return [Path(file) for file in found or []]
+
+
+def _check_index(folder: Path) -> None:
+    """An index names shards of its own folder."""
+    names = read_object(folder / INDEX).get("weight_map")
+    if not isinstance(names, dict) or not all(isinstance(shard, str) for shard in names.values()):
+        raise BadInput(f"{INDEX} has no weight_map", place=str(folder), hint="was it cut off?")
+    for shard in sorted(set(names.values())):
+        if Path(shard).name != shard:
+            raise BadInput(f"shard '{shard}' lies outside the folder", place=str(folder))
+        if not (folder / shard).is_file():
+            raise BadInput(f"{shard} is missing", place=str(folder))
+    stored = {name for shard in set(names.values()) for name in stored_tensors(folder / shard)}
+    if lost := sorted(names.keys() - stored):
+        raise BadInput(f"{len(lost)} tensors of {INDEX} are missing, the first is '{lost[0]}'", place=str(folder))
+
+
+def stored_tensors(file: Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors file without their values, from its header; ``BadInput`` where it is not whole."""
+    try:
+        with safe_open(file, framework="pt") as opened:
+            slices = {name: opened.get_slice(name) for name in opened.keys()}  # noqa: SIM118
+            return {
+                name: torch.empty(each.get_shape(), dtype=_dtype(each.get_dtype()), device="meta")
+                for name, each in slices.items()
+            }
+    except (SafetensorError, OSError) as error:
+        hint = "was it cut off?"
+        raise BadInput(f"{file.name} cannot be read: {error}", place=str(file.parent), hint=hint) from None
+
+
+def _dtype(code: str) -> torch.dtype:
+    from transformers.modeling_utils import str_to_torch_dtype
+
+    known: dict[str, torch.dtype] = str_to_torch_dtype
+    return known[code]
+
+
+def signature(file: Path) -> tuple[Path, int, int]:
+    """What changes whenever a file does."""
+    found = file.stat()
+    return file, found.st_size, found.st_mtime_ns
