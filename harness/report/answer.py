@@ -68,7 +68,7 @@ def _one_against_ensemble(
         found = evidence.difference(one["variant"], ensemble["variant"])
         interval = f"{points(found.value)} points, 95 % interval {points_interval(found.low, found.high)}"
         if pairs > 1:
-            interval += f" as if no others had been there; the words allow for {pairs} pairs"
+            interval += f", uncorrected; the verdict is corrected for the choice among {pairs} pairs"
         between = {
             1: " is more accurate than the best ensemble, ",
             0: " cannot be told apart from the best ensemble, ",
