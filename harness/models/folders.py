@@ -15,6 +15,7 @@ from harness.errors import BadInput
 from harness.models.adapters import ADAPTER, ADAPTER_WEIGHTS, AdapterWeights, adapter_architecture
 from harness.models.architectures import TRAINABLE
 from harness.models.pretrained import (
+    CONFIG,
     FolderWeights,
     check_causal,
     checkpoint_files,
@@ -97,6 +98,12 @@ class FolderModel:
             pickled = (folder / "adapter_model.bin").is_file()
             hint = "pickled weights are not read: save them with safe_serialization" if pickled else None
             raise BadInput(f"{ADAPTER_WEIGHTS} is missing", place=self.folder, hint=hint)
+        if self.is_adapter and (folder / CONFIG).is_file() and any(folder.glob("model*.safetensors*")):
+            raise BadInput(
+                f"there is a whole model beside {ADAPTER}: which of the two is meant?",
+                place=self.folder,
+                hint="transformers would run both, one on the other: keep each in a folder of its own",
+            )
         if self.kind == "images":
             self._check_network()
         assert self.architecture
@@ -119,10 +126,15 @@ class FolderModel:
         check_causal(module, self.folder)
         if not self.is_adapter:
             return [f"{self.folder}: {note}" for note in layout(self.path).notes]
-        plain = FolderWeights(self._base)
-        state = module.state_dict()
-        same = all(torch.equal(state[name], plain[name].to(state[name])) for name in plain)
-        return [f"{self.folder}: the adapter changes nothing, all its deltas are zero"] if same else []
+        return [] if self._changes(module) else [f"{self.folder}: the adapter changes nothing, all its deltas are zero"]
+
+    def _changes(self, merged: nn.Module) -> bool:
+        """Whether an adapter's merged network differs from its base, each of a tied base's names looked at."""
+        plain, same, state = FolderWeights(self._base), layout(self._base).same, merged.state_dict()
+        held = {alias: name for name in plain for alias in same.get(name, (name,))}
+        if state.keys() != held.keys():
+            return True
+        return not all(torch.equal(tensor, plain[held[name]].to(tensor)) for name, tensor in state.items())
 
 
 @cache
