@@ -14,6 +14,7 @@ from harness.cost import counters
 from harness.evaluate.predictions import predict
 from harness.fitting import uniform
 from harness.models.architectures import build
+from harness.models.tokens import read_tokenizer
 from harness.types import (
     Architecture,
     Ingredients,
@@ -25,6 +26,7 @@ from harness.types import (
     check_tokens,
     cut_to,
     shared_labels,
+    tokens_known,
 )
 from tests.small_pools import CNN, member, split, trained
 
@@ -109,7 +111,7 @@ def words(tmp_path_factory):
     known = {f"t{k}": k for k in range(KNOWN) if k != 7}
     inner = Words(models.WordLevel(known, unk_token="t0"))
     PreTrainedTokenizerFast(tokenizer_object=inner, unk_token="t0").save_pretrained(folder)
-    return Tokenizer("words", str(folder))
+    return Tokenizer("words", str(folder), tokens_known(read_tokenizer(folder)))
 
 
 def language_model(vocabulary, seed, tokenizer):

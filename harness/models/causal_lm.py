@@ -22,9 +22,10 @@ NAME = "causal_lm"
 PASSING = {"transformers_version", "_name_or_path", "dtype", "architectures", "auto_map"}
 """What a configuration says of its folder, not of the network."""
 INERT = re.compile(
-    "initializer.*|use_cache|.*dropout.*|.*pdrop|.*_drop|.*aux_loss.*|output_(attentions|hidden_states|router_logits)|return_dict|id2label|label2id|"
-    "problem_type|task_specific_params|tokenizer_class|prefix|finetuning_task|pretraining_tp|.*(?<!forced)_token_id|"
-    "begin_suppress_tokens|suppress_tokens|(max|min)_length|do_sample|top_[kp]|num_beams"
+    "initializer.*|use_cache|.*dropout.*|.*pdrop|.*_drop|.*layerdrop|.*jitter_noise|.*aux_loss.*|return_dict|id2label|"
+    "output_(attentions|hidden_states|scores|logits|router_logits)|label2id|problem_type|task_specific_params|"
+    "tokenizer_class|prefix|finetuning_task|pretraining_tp|unsloth_.*|.*(?<!forced)_token_id|begin_suppress_tokens|"
+    "suppress_tokens|(max|min)_length|do_sample|top_[kp]|num_beams"
 )
 """Settings of a configuration that say how a model is trained, called or ended, not what it computes."""
 
@@ -101,7 +102,7 @@ def configuration(architecture: Architecture) -> dict[str, Any]:
 
 def differences(one: Architecture, other: Architecture) -> dict[str, tuple[Any, Any]]:
     """The settings in which two configurations differ once transformers has filled in what they leave out."""
-    ones, twos = (_whole(architecture) for architecture in (one, other))
+    ones, twos = (_by_path(_whole(architecture)) for architecture in (one, other))
     keys = sorted(ones.keys() | twos.keys())
     return {key: (ones.get(key), twos.get(key)) for key in keys if ones.get(key) != twos.get(key)}
 
@@ -111,11 +112,26 @@ def _whole(architecture: Architecture) -> dict[str, Any]:
     return {key: settings[key] for key in settings.keys() - PASSING}
 
 
-def is_inert(key: str, architecture: Architecture) -> bool:
-    """Whether a setting changes nothing of what a model of this architecture computes, shapes apart."""
+def _by_path(settings: Mapping[str, Any], above: str = "") -> dict[str, Any]:
+    """Settings by their names, those of a part of the model as "text_config.hidden_size"."""
+    found: dict[str, Any] = {}
+    for key, value in settings.items():
+        path = f"{above}{key}"
+        found |= _by_path(value, f"{path}.") if key.endswith("_config") and isinstance(value, dict) else {path: value}
+    return found
+
+
+def is_inert(path: str, architecture: Architecture) -> bool:
+    """Whether a setting, by its path, changes nothing of what a model of this architecture computes, shapes apart."""
+    key = path.rpartition(".")[2]
+    if key in PASSING:
+        return True
+    kind = configuration(architecture)["model_type"]
+    if key == "pad_token_id" and re.search("roberta|camembert|data2vec|xmod|xglm", kind):  # positions count from it
+        return False
     if key == "max_position_embeddings":  # tables of positions differ in shape; some rotary embeddings stretch by it
-        settings = json.dumps(_whole(architecture).get("rope_parameters"))
-        return not re.search("dynamic|longrope|yarn", settings)
+        rope = {name: value for name, value in _by_path(_whole(architecture)).items() if "rope" in name}
+        return not re.search("dynamic|longrope|yarn", json.dumps(rope))
     return bool(INERT.fullmatch(key))
 
 

@@ -92,6 +92,12 @@ class FolderModel:
             pickled = (folder / "adapter_model.bin").is_file()
             hint = "pickled weights are not read: save them with safe_serialization" if pickled else None
             raise BadInput(f"{ADAPTER_WEIGHTS} is missing", place=self.folder, hint=hint)
+        if self.is_adapter and (folder / CONFIG).is_file() and any(folder.glob("model*.safetensors*")):
+            raise BadInput(
+                f"there is a whole model beside {ADAPTER}: which of the two is meant?",
+                place=self.folder,
+                hint="transformers would run both, one on the other: keep each in a folder of its own",
+            )
         if self.kind == "images":
             self._check_network()
         assert self.architecture

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from transformers import LlamaConfig
+from transformers import Gemma3Config, LlamaConfig, xLSTMConfig
 
 from harness.merging.guards import check_mergeable, different_starts, warnings_of
 from harness.models import causal_lm
@@ -198,3 +198,22 @@ def test_a_length_counts_where_positions_stretch_by_it():
     rope = {"rope_type": "dynamic", "rope_theta": 1e4, "factor": 2.0}
     short, long = (llama(rope_parameters=rope, max_position_embeddings=length) for length in (64, 128))
     assert "max_position_embeddings 64 and 128" in refusal(short, replace(long, name="long"))
+
+
+def test_a_setting_of_the_network_whose_name_begins_as_one_of_its_outputs_counts():
+    one, other = (causal_lm.architecture_of(xLSTMConfig(output_logit_soft_cap=cap)) for cap in (30.0, 10.0))
+    assert causal_lm.differences(one, other) == {"output_logit_soft_cap": (30.0, 10.0)}
+    assert not causal_lm.is_inert("output_logit_soft_cap", one)
+
+
+def test_settings_of_a_part_of_a_model_count_one_by_one():
+    def of(**settings):
+        return causal_lm.architecture_of(Gemma3Config(text_config={"num_hidden_layers": 2, **settings}))
+
+    for inert in ({"initializer_range": 0.5}, {"max_position_embeddings": 64}, {"attention_dropout": 0.5}):
+        found = causal_lm.differences(of(), of(**inert))
+        assert found
+        assert all(causal_lm.is_inert(path, of()) for path in found)
+    found = causal_lm.differences(of(head_dim=8), of(head_dim=16))
+    assert found == {"text_config.head_dim": (8, 16)}
+    assert not causal_lm.is_inert("text_config.head_dim", of())

@@ -131,6 +131,22 @@ def test_an_adapter_that_changes_the_output_layer_alone_changes_something(base, 
     save_file({k: v + 0.1 if "lm_head" in k else v for k, v in weights.items()}, file, {"format": "pt"})
     model = FolderModel(str(folder), str(base))
     assert model.examine(model.weights().module()) == []
+@pytest.mark.parametrize(("settings", "noise"), [
+    ({"target_modules": ["lm_head"]}, 0.2),
+    ({"layer_replication": [[0, 2], [0, 2]]}, 0.0),
+    ({"layer_replication": [[0, 1]]}, 0.0),
+])  # fmt: skip
+def test_an_adapter_that_changes_the_model_anywhere_is_not_said_to_change_nothing(settings, noise, base, tmp_path):
+    put(tmp_path / "adapter", base, lora(**settings), noise=noise)
+    model = FolderModel(str(tmp_path / "adapter"), str(base))
+    assert not model.examine(model.weights().module())
+
+
+def test_a_folder_with_a_whole_model_and_an_adapter_is_refused(untied, tmp_path):
+    shutil.copytree(untied, tmp_path / "both")
+    put(tmp_path / "both", untied, lora())
+    with pytest.raises(BadInput, match="a whole model beside adapter_config"):
+        FolderModel(str(tmp_path / "both"), str(untied)).check()
 
 
 def refused(folder, base):
