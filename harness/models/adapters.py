@@ -15,7 +15,7 @@ from harness.errors import BadInput
 from harness.models import causal_lm
 from harness.models.checkpoint import error_line, quiet, read_object, signature, stored_tensors
 from harness.models.pretrained import layout, load_pretrained, probe, without_values
-from harness.models.weights import ModelWeights, without_ties
+from harness.models.weights import ModelWeights, check_finite, without_ties
 from harness.types import Architecture
 
 ADAPTER, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
@@ -153,7 +153,8 @@ def merge_adapter(folder: Path, base: Path) -> nn.Module:
     change both where the adapter changes one.
 
     Raises:
-        BadInput: as ``adapter_architecture``; a merged model that gives other logits than the adapter does.
+        BadInput: as ``adapter_architecture``; weights that are no numbers; a merged model that gives other logits than
+            the adapter does.
     """
     from peft import PeftModel
 
@@ -167,6 +168,7 @@ def merge_adapter(folder: Path, base: Path) -> nn.Module:
         _unshare(wrapped)
         merged: Any = wrapped.merge_and_unload().eval()
         _tie(merged, architecture)
+        check_finite(folder.name, merged)
         found = merged(input_ids=tokens, use_cache=False).logits
     gap = float((found - expected).abs().max() / expected.abs().max())
     if not gap < TOLERANCE:

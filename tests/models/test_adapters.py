@@ -142,6 +142,14 @@ def test_an_adapter_that_changes_the_model_anywhere_is_not_said_to_change_nothin
     assert not model.examine(model.weights().module())
 
 
+def test_an_adapter_with_weights_that_are_no_numbers_says_so(untied, tmp_path):
+    folder = put(tmp_path / "adapter", untied, lora())
+    file = folder / "adapter_model.safetensors"
+    save_file({k: v * float("nan") for k, v in load_file(file).items()}, file, {"format": "pt"})
+    with pytest.raises(BadInput, match="holds NaN weights in"):
+        FolderModel(str(folder), str(untied)).weights().module()
+
+
 def test_a_folder_with_a_whole_model_and_an_adapter_is_refused(untied, tmp_path):
     shutil.copytree(untied, tmp_path / "both")
     put(tmp_path / "both", untied, lora())
