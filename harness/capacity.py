@@ -121,7 +121,7 @@ def needed(plan: Plan, architecture: Architecture) -> Need | None:
     if not plan.store.has(key):
         try:
             record = asdict(need(architecture, batch, device))
-        except (RuntimeError, NotImplementedError):  # an operation whose result depends on values
+        except RuntimeError:  # an operation whose result depends on values
             record = {}
         except Exception:  # no prediction fails a run, and a fault of ours is not kept
             return None

@@ -1,10 +1,14 @@
 """Windows of text: as many as the vocabulary leaves room for."""
 
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
 import torch
 
 from harness.tasks import text
-from harness.tasks.text import LARGEST, LENGTH, LOGITS, WINDOWS
+from harness.tasks.task import TaskReference
+from harness.tasks.text import LARGEST, LENGTH, LOGITS, WINDOWS, TextTask
 from harness.types import Tokenizer
 
 TOKENIZER = Tokenizer("words", "nowhere")
@@ -49,3 +53,14 @@ def test_a_split_of_fewer_windows_has_another_digest():
     """So that what was predicted on one is not taken for predictions on the other."""
     assert splits(2048)["test"].digest != splits(49_152)["test"].digest
     assert splits(2048)["train"].digest == splits(49_152)["train"].digest
+
+
+def test_what_texts_begin_with_is_part_of_what_is_asked():
+    """Windows show nothing of it, and a member without a tokenizer of its own is read with the task's."""
+    digests = set()
+    for begins in (0, 5, None):
+        words = replace(TOKENIZER, begins=begins)
+        found = {name: replace(split, tokenizer=words) for name, split in splits(64).items()}
+        reference = TaskReference("suite", ("t",), asked="the same")
+        digests.add(TextTask(reference, Path("nowhere"), 64, **found, limit=None).digest)
+    assert len(digests) == 3
