@@ -65,9 +65,9 @@ def run(
     0 done, also where some variants failed, which a line on stderr counts; 5 where a run has no answer, since every
     variant failed or does not apply, or the reference did. All suites are run in any case.
     """
-    from harness import progress, runner
-    from harness.planning import make_plan
     from harness.report import write_report
+    from harness.run import progress, runner
+    from harness.run.planning import make_plan
 
     if engine != "local":
         raise BadInput(f"unknown engine '{engine}'", given=engine, choices=["local"])
@@ -102,9 +102,9 @@ def plan(
 
     With --policy also whether its examples are enough to decide the policy's margins, rule by rule, and how many lack.
     """
-    from harness.engine import LocalEngine
-    from harness.planning import make_plan
-    from harness.progress import duration
+    from harness.engines.local import LocalEngine
+    from harness.run.planning import make_plan
+    from harness.run.progress import duration
 
     if policy is None and earlier is not None:
         raise BadInput("--from goes with --policy")
@@ -128,7 +128,7 @@ def plan(
 
 
 def _bytes(text: str) -> int:
-    from harness.formats import read_bytes
+    from harness.display.formats import read_bytes
 
     try:
         return read_bytes(text)
@@ -137,33 +137,35 @@ def _bytes(text: str) -> int:
 
 
 def _print_capacity(planned: Any, memory: int | None) -> None:
-    from harness import capacity
-    from harness.formats import amount
-    from harness.terminal_table import print_table
+    from harness.display.capacity import COLUMNS, as_rows, untold_words
+    from harness.display.formats import amount
+    from harness.display.terminal_table import print_table
+    from harness.run import capacity
 
     budget = capacity.budget_of(planned, memory)
     found = list(capacity.capacities(planned, budget))
     record = capacity.as_record(budget, found, capacity.untold(planned, found))
     print(f"\nwhat fits in {amount(budget.bytes)}B ({budget.source}), of which a process takes "
           f"{amount(budget.process)}B before it holds any model")  # fmt: skip
-    if rows := capacity.as_rows(record["pools"]):
-        print_table(capacity.COLUMNS, rows, right=set(capacity.COLUMNS) - {"pool"})
-    if words := capacity.untold_words(record):
+    if rows := as_rows(record["pools"]):
+        print_table(COLUMNS, rows, right=set(COLUMNS) - {"pool"})
+    if words := untold_words(record):
         print(words)
 
 
 def _print_power(planned: Any, policy: Path, earlier: Path | None) -> None:
-    from harness import jobs, power
-    from harness.gate.evidence import read_tables
+    from harness.display.terminal_table import print_table
+    from harness.gate import power, power_table
     from harness.gate.policy import read_policy
-    from harness.terminal_table import print_table
+    from harness.results.evidence import read_tables
+    from harness.run import jobs
 
     rules = read_policy(policy)
     examples = len(jobs.documents_of(planned.setting).ids)
     names = list(planned.variants[planned.seeds[0]])
     found = power.rule_powers(rules, names, examples, read_tables(earlier) if earlier else None, planned.seeds)
     print(f"\nexamples to decide {policy} with power {power.POWER:g}, if the models are equal")
-    print_table(power.COLUMNS, power.as_rows(found), right={"tests", "needs", "has", "lacks", "power"})
+    print_table(power_table.COLUMNS, power_table.as_rows(found), right={"tests", "needs", "has", "lacks", "power"})
 
 
 @app.command()
@@ -247,9 +249,9 @@ def _make_place(option: str, target: Path | None) -> None:
 def _gate_candidate(
     folder: Path, suite: Path, options: Any, policy: Path, baseline: Path | None, stands_for: str | None
 ) -> Any:
-    from harness.candidate import gate_candidate
-    from harness.progress import progress
+    from harness.publish.candidate import gate_candidate
     from harness.report import write_report
+    from harness.run.progress import progress
 
     run, found = gate_candidate(_suite(suite), folder, options, progress(), policy_path=policy, baseline=baseline,
                                 stands_for=stands_for, today=_today())  # fmt: skip
@@ -268,8 +270,8 @@ def export(
     allow_code: AllowCode = False,
 ) -> None:
     """Write a variant's model as a folder with a model card: a Hugging Face checkpoint, or a network for images."""
-    from harness.export import export as write
-    from harness.results import read_run
+    from harness.publish.export import export as write
+    from harness.results.run import read_run
 
     print(write(read_run(run), variant, folder, seed, dtype, allow_code))
 
@@ -281,8 +283,8 @@ def model_index(
     name: Annotated[str | None, typer.Option(help="The model's name; the variant's by default.")] = None,
 ) -> None:
     """Print a variant's scores as metadata for a Hugging Face model card (the key model-index)."""
-    from harness.gate.model_card import model_index as as_yaml
-    from harness.results import read_run
+    from harness.publish.model_card import model_index as as_yaml
+    from harness.results.run import read_run
 
     print(as_yaml(read_run(run), variant, name or variant), end="")
 
@@ -296,8 +298,8 @@ def eval_results(
     metric: Annotated[str, typer.Option(help="Which score.")] = "accuracy",
 ) -> None:
     """Print a variant's score as a file for .eval_results in a model's repository on the Hugging Face Hub."""
-    from harness.gate.model_card import eval_results as as_yaml
-    from harness.results import read_run
+    from harness.publish.model_card import eval_results as as_yaml
+    from harness.results.run import read_run
 
     print(as_yaml(read_run(run), variant, dataset, task, metric), end="")
 
@@ -337,8 +339,8 @@ def compare(
     better and worse are of RUN_B, by accuracy, corrected for the number of variants (Benjamini-Hochberg).
     """
     from harness import compare as comparing
-    from harness.gate.evidence import read_tables
-    from harness.terminal_table import print_table
+    from harness.display.terminal_table import print_table
+    from harness.results.evidence import read_tables
 
     found = comparing.compare(read_tables(first), read_tables(second))
     if as_json:
@@ -356,9 +358,9 @@ def history(
     out: Out = Path("results"),
 ) -> None:
     """Print the scores of a suite over its runs, oldest first: the reference, and the best variant of each family."""
-    from harness import history as of
-    from harness.formats import percent, percent_interval
-    from harness.terminal_table import print_table
+    from harness.display.formats import percent, percent_interval
+    from harness.display.terminal_table import print_table
+    from harness.results import history as of
 
     for run in of.newest_runs(out, suite):
         rows = [
@@ -379,7 +381,7 @@ def lm_eval(context: typer.Context) -> None:
 
     All of lm-eval's own flags are passed on. A combination file names a pool of folders and a method.
     """
-    from harness.lm_eval_plugin import run_lm_eval
+    from harness.lm.plugin import run_lm_eval
 
     run_lm_eval(context.args)
 
@@ -390,7 +392,7 @@ def doctor(
     as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
 ) -> None:
     """Say what this machine has, what a run will measure here, and what will be unavailable and why."""
-    from harness.doctor import as_text, examine
+    from harness.run.doctor import as_text, examine
 
     record = examine(out)
     print(json.dumps(record, indent=1) if as_json else as_text(record))
@@ -401,7 +403,7 @@ def schema() -> None:
     """Print the JSON schema of suite files, for editors."""
     from harness import tasks
     from harness.models.architectures import ARCHITECTURES
-    from harness.suite import json_schema
+    from harness.suite.schema import json_schema
 
     print(json.dumps(json_schema(tasks.TASKS, ARCHITECTURES), indent=1))
 
@@ -430,7 +432,7 @@ def ls_tasks() -> None:
 @listing.command("suites")
 def ls_suites(folder: Annotated[Path, typer.Argument(help="Where suite files are.")] = Path("suites")) -> None:
     """The suite files of a folder, each with its question."""
-    from harness.suite import suite_files
+    from harness.suite.suite import suite_files
 
     for path in suite_files(folder):
         print(f"{path}  {_suite(path).file.question}")
@@ -439,7 +441,7 @@ def ls_suites(folder: Annotated[Path, typer.Argument(help="Where suite files are
 @listing.command("runs")
 def ls_runs(out: Out = Path("results")) -> None:
     """The finished runs, oldest first within each suite."""
-    from harness.results import read_run, runs_below
+    from harness.results.run import read_run, runs_below
 
     for folder in runs_below(out):
         record = read_run(folder).record
@@ -478,7 +480,7 @@ def _today() -> date:
 def _suite(path: Path) -> Any:
     from harness import tasks
     from harness.models.architectures import TRAINABLE
-    from harness.suite import read_suite
+    from harness.suite.suite import read_suite
 
     return read_suite(path, tasks.TASKS, [name for names in TRAINABLE.values() for name in names])
 
@@ -487,7 +489,7 @@ def _options(
     out: Path, only: str | None, limit: int | None, seed: int | None, device: str, workers: int | None,
     allow_code: bool,
 ) -> Any:  # fmt: skip
-    from harness.planning import Options
+    from harness.run.planning import Options
 
     if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", device):
         raise BadInput(f"unknown device '{device}'", given=device, choices=["auto", "cpu", "cuda", "cuda:0"])
@@ -496,8 +498,8 @@ def _options(
 
 def _print_summary(folder: Path, report: Path) -> int:
     """Say on stderr what came of a run; returns the exit code, which is not 0 where it has no answer."""
-    from harness.progress import duration
-    from harness.results import has_answer, read_run, what_failed
+    from harness.results.run import has_answer, read_run, what_failed
+    from harness.run.progress import duration
 
     finished = read_run(folder)
     record, problems = finished.record, what_failed(finished)

@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
+from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import psutil
 import torch
+
+from harness.store import digest
 
 PACKAGES = ("torch", "numpy", "scipy", "scikit-learn", "pandas", "transformers", "lm_eval", "safetensors", "matplotlib")
 
@@ -62,3 +65,15 @@ def git_commit() -> str | None:
 def _git(folder: Path, *arguments: str) -> str:
     command = ["git", "-C", str(folder), *arguments]
     return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+
+
+@lru_cache
+def machine_digest() -> str:
+    """What times, memory and energy depend on and a store may be carried away from."""
+    cpu = Path("/proc/cpuinfo")
+    lines = cpu.read_text().splitlines() if cpu.is_file() else []
+    names = ("model name", "CPU implementer", "CPU part")  # the latter on ARM
+    told = {line.split(":")[1].strip() for line in lines if line.startswith(names)}
+    model = ", ".join(sorted(told)) or platform.processor()
+    devices = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    return digest([platform.system(), platform.machine(), model, len(lines), torch.__version__, devices])

@@ -11,9 +11,10 @@ from typing import Any
 
 import pandas as pd
 
-from harness import results
-from harness.formats import number, percent, percent_interval, points, points_interval, ratio
+from harness.display.formats import number, percent, percent_interval, points, points_interval, ratio
 from harness.report.claim import Claim
+from harness.results.columns import ALL_SEEDS
+from harness.results.run import Run, read_run
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
@@ -54,14 +55,14 @@ def _table(head: list[str], suites: Iterable[str]) -> Row | bool:
 
 
 @cache
-def _run(suite: str) -> results.Run:
-    return results.read_run(REFERENCES / suite)
+def _run(suite: str) -> Run:
+    return read_run(REFERENCES / suite)
 
 
 @cache
 def _variants(suite: str) -> pd.DataFrame:
     table = _run(suite).variants
-    return table[table["seed"] == results.ALL_SEEDS].set_index("variant")
+    return table[table["seed"] == ALL_SEEDS].set_index("variant")
 
 
 def _name(cell: str) -> str:
@@ -93,7 +94,7 @@ def _of_text(suite: str, cells: list[str]) -> list[str]:
 def _of_pools(cells: list[str]) -> list[str]:
     pool = _name(cells[0])
     found = {item["metric"]: item for item in _run("mnist").correlations
-             if (item["pool"], item["seed"]) == (pool, results.ALL_SEEDS)}  # fmt: skip
+             if (item["pool"], item["seed"]) == (pool, ALL_SEEDS)}  # fmt: skip
     shown = []
     for metric in ("nll", "accuracy"):
         pearson = found[metric]["pearson"]

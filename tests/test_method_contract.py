@@ -20,13 +20,15 @@ import torch
 from torch import Tensor
 
 from harness import registry
-from harness.combinations import MemberPart, OutputCombination, SingleModel, hash_of, load_combination, member_parts
-from harness.combining import Linear, LogLinear
 from harness.errors import BadInput
-from harness.fitting import uniform
 from harness.merging.arithmetic import average
 from harness.models.weights import module_with
 from harness.registry import Method
+from harness.systems.dropout import hash_of
+from harness.systems.fitting import uniform
+from harness.systems.parts import MemberPart
+from harness.systems.rules import Linear, LogLinear
+from harness.systems.systems import OutputCombination, SingleModel, load_combination, member_parts
 from harness.types import Combination, NotApplicable, Pool
 from tests.small_pools import CNN, copies, ingredients, mixed, on_test, plain_predict, pool_for, split
 

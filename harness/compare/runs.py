@@ -12,10 +12,11 @@ import pandas as pd
 
 from harness import stats
 from harness.compare.suites import change_of_suite, suite_digest
-from harness.gate.comparable import hardware_difference
-from harness.gate.evidence import Evidence, Missing, NonFinite
-from harness.gate.policy import BITS
-from harness.results import ALL_SEEDS, Run, data_difference
+from harness.results.columns import ALL_SEEDS
+from harness.results.comparable import hardware_difference
+from harness.results.evidence import Evidence, Missing, NonFinite
+from harness.results.metric import BITS
+from harness.results.run import Run, data_difference
 from harness.stats import Interval
 
 Verdict = Literal["better", "worse", "unclear", "not comparable", "failed"]

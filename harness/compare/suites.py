@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from harness import strict_yaml
 from harness.errors import BadInput
+from harness.strict import yaml
 
 
 def change_of_suite(first: Mapping[str, Any], second: Mapping[str, Any], *, pool: str) -> str | None:
@@ -35,7 +35,7 @@ def suite_digest(record: Mapping[str, Any]) -> Any:
 def _file(record: Mapping[str, Any]) -> dict[str, Any] | None:
     """The suite file that a run keeps; None where it cannot be read."""
     try:
-        content = strict_yaml.load(record["suite"]["yaml"], "suite").value
+        content = yaml.load(record["suite"]["yaml"], "suite").value
     except (KeyError, BadInput):
         return None
     return content if isinstance(content, dict) else None

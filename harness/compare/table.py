@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from harness.compare.runs import COUNTED, MEASURED, Comparison, RunComparison
-from harness.formats import DASH, number, points, points_interval, printable, ratio
+from harness.display.formats import DASH, number, points, points_interval, printable, ratio
 from harness.stats import Interval
 
 COLUMNS = ("variant", "verdict", "accuracy, points", "p", "p corrected", "NLL", "bits per byte", "FLOPs", "latency",

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from harness.combinations import MemberPart
 from harness.cost import flops
 from harness.moe.layer import MixtureOfExperts
+from harness.systems.parts import MemberPart
 from harness.types import Combination, Part
 
 STACKED = ("gate_up_proj", "down_proj")

@@ -18,10 +18,10 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from harness.combinations import stacked_log_probs
-from harness.combining import mix_linear
 from harness.models import forward
 from harness.models.architectures import build
+from harness.systems.rules import mix_linear
+from harness.systems.systems import stacked_log_probs
 from harness.types import Architecture
 
 

@@ -16,9 +16,9 @@ import torch
 from scipy import stats
 from torch import Tensor
 
-from harness.combinations import OutputCombination
 from harness.cost.gpu import clocks
 from harness.cost.parallel import AtOnce, can_run_at_once
+from harness.systems.systems import OutputCombination
 from harness.types import Combination, Split
 
 Load = Callable[[], Combination]

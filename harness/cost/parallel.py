@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from harness.combinations import OutputCombination
+from harness.systems.systems import OutputCombination
 from harness.types import Combination, Part
 
 

@@ -7,9 +7,10 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from harness.combinations import CPU, merged_model
 from harness.evaluate.heldout import predict_module, score
 from harness.merging.arithmetic import Weights, weighted_sum
+from harness.systems.parts import CPU
+from harness.systems.systems import merged_model
 from harness.types import Architecture, Split
 
 POINTS = 11

@@ -10,8 +10,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from harness.evaluate.predictions import predict
-from harness.fitting import accuracy, nll
 from harness.models import forward
+from harness.systems.fitting import accuracy, nll
 from harness.types import Member, Split
 
 Score = tuple[float, float]

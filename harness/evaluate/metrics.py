@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
+from harness.stats.bins import _edges, confidence_bins
+
 NORMALISATION_TOLERANCE = 1e-4
 """How far a row's log-sum-exp may be from 0: float32 rounding, but no unnormalised logits."""
 
@@ -129,21 +131,8 @@ def macro_f1(prediction: np.ndarray, labels: np.ndarray, classes: int) -> float:
     return float((2 * hits[seen] / occurrences[seen]).mean())
 
 
-def confidence_bins(confidence: np.ndarray, bins: int = 15) -> np.ndarray:
-    """The equal-width bin (lo, hi] of each confidence [N], 0..``bins`` - 1; a confidence of 0 is in the first.
-
-    Raises:
-        ValueError: for confidences outside 0..1.
-    """
-    confidence = np.asarray(confidence, np.float64)
-    if not ((confidence >= 0) & (confidence <= 1)).all():
-        raise ValueError("confidences must lie in 0..1")
-    # Searching the edges, not multiplying: 0.2 * 15 rounds up, out of the bin that ends at 0.2.
-    return np.maximum(np.searchsorted(_edges(bins), confidence, side="left") - 1, 0)
 
 
-def _edges(bins: int) -> np.ndarray:
-    return np.arange(bins + 1) / bins
 
 
 def _normalised(log_probs: np.ndarray) -> np.ndarray:

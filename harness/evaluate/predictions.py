@@ -14,7 +14,7 @@ from torch import Tensor
 from harness.store import Key, Store, write_json
 from harness.types import Part, Split, stack
 
-MAKERS = (__name__, "harness.combinations", "harness.models.recipes", "harness.models.tokens")
+MAKERS = (__name__, "harness.systems.systems", "harness.pools.trained", "harness.models.tokens")
 """The code behind a prediction: the loop over batches, the parts that are run, where their weights come from, and whose
 tokens they read."""
 

@@ -7,11 +7,11 @@ from typing import Any, Literal
 
 from torch import Tensor, nn
 
-from harness.combinations import batches_of, merged_model
 from harness.evaluate.heldout import search, search_layer_scales
 from harness.merging.scaled import ScaledTaskVector
 from harness.merging.task_vectors import apply_task_vector
 from harness.models.weights import load_module
+from harness.systems.systems import batches_of, merged_model
 from harness.types import Ingredients
 
 Scale = Literal["heldout", "heldout_per_layer"] | float

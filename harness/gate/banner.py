@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from harness.formats import printable
+from harness.display.formats import printable
 from harness.gate.record import GATE_FILE, Gate
 
 SHOWN = 30

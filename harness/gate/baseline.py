@@ -8,11 +8,11 @@ import tempfile
 from datetime import date
 from pathlib import Path
 
+from harness.display.formats import printable
 from harness.errors import BadInput
-from harness.formats import printable
-from harness.gate.comparable import run_faults
-from harness.gate.evidence import read_tables
-from harness.results import BASELINES, Run
+from harness.results.comparable import run_faults
+from harness.results.evidence import read_tables
+from harness.results.run import BASELINES, Run
 from harness.store import digest, file_digest, read_json, write_json
 
 NEEDED = ("run.json", "variants.csv", "details.json", "scores.parquet", "examples.parquet")

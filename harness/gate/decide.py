@@ -8,11 +8,12 @@ from datetime import date
 from typing import Any
 
 from harness import stats
-from harness.gate.comparable import run_faults
 from harness.gate.judge import Judge, Tested, moved
-from harness.gate.policy import Policy, Rule, Waiver, matches
+from harness.gate.policy import Policy, Rule, Waiver
 from harness.gate.record import SCHEMA_VERSION, Check, Gate, State, outcome_of
-from harness.results import Run
+from harness.results.comparable import run_faults
+from harness.results.evidence import matches
+from harness.results.run import Run
 
 
 def decide(

@@ -7,11 +7,12 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from harness import stats
-from harness.gate.comparable import differences, hardware_difference
-from harness.gate.evidence import Evidence, Missing, NonFinite, Score
-from harness.gate.policy import BASELINE, MEASURED, VARIANT, Policy, Rule
+from harness.gate.policy import BASELINE, VARIANT, Policy, Rule
 from harness.gate.record import Check, State
-from harness.results import Run
+from harness.results.comparable import differences, hardware_difference
+from harness.results.evidence import Evidence, Missing, NonFinite, Score
+from harness.results.metric import MEASURED
+from harness.results.run import Run
 
 NEAR_ZERO = 1e-9
 """A relative change is refused from a smaller value, and from one whose interval includes 0."""

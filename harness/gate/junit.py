@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from xml.etree import ElementTree
 
-from harness.formats import printable
+from harness.display.formats import printable
 from harness.gate.record import Check, Gate
 
 ELEMENTS = {"error": "error", "fail": "failure", "inconclusive": "failure", "warning": "skipped", "waived": "skipped",

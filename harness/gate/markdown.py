@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from harness.formats import DASH, inline_code, plain_text, printable
+from harness.display.formats import DASH, inline_code, plain_text, printable
 from harness.gate.banner import WORDS
 from harness.gate.record import STATES, Check, Gate
 

@@ -2,82 +2,40 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import pydantic
 from pydantic import BeforeValidator, Field
 
-from harness import strict_yaml
 from harness.errors import BadInput
-from harness.results import METRICS
+from harness.results.columns import METRICS
+from harness.results.comparable import Comparable
+from harness.results.metric import BITS, PAIRED, has_outcomes, higher_is_better, is_of_a_part, range_of
 from harness.store import file_digest
-from harness.strict_model import STRICT, read_model
+from harness.strict import yaml
+from harness.strict.model import STRICT, read_model
 
 BASELINE = "baseline"
 VARIANT = "variant:"
 
-PAIRED = ("accuracy", "nll", "brier")
-"""The metrics of which examples.parquet has the value of every example."""
-
-BITS = "bits_per_byte"
-
-HIGHER_IS_BETTER = frozenset(
-    {"accuracy", "macro_f1", "diff_vs_reference", "throughput_per_s", "throughput_parallel_per_s"}
-)
-NO_DIRECTION = frozenset({"temperature", "mcnemar_p", "gpu_utilisation"})
-HIGHER_OF_TASKS = frozenset({"accuracy", "acc", "acc_norm", "acc_bytes", "exact_match", "f1", "mcc"})
-"""Of a task or view ("acc/sciq"). Of other metrics of lm-eval the policy's word is taken for what is better."""
-LOWER_OF_TASKS = frozenset({BITS, "perplexity", "word_perplexity", "byte_perplexity"})
-MEASURED = frozenset(
-    {"latency_ms_p50", "latency_ms_p95", "latency_ratio_p50", "latency_parallel_ms_p50", "throughput_per_s",
-     "throughput_ratio", "throughput_parallel_per_s", "peak_memory_bytes", "working_memory_bytes",
-     "energy_j_per_example", "energy_net_j_per_example", "energy_j_per_correct", "gpu_utilisation",
-     "money_per_million_examples", "build_seconds", "members_train_seconds"}
-)  # fmt: skip
-"""Metrics that another machine would give otherwise: compared on the same hardware only, unless a rule says ignore."""
-
-SHARES = frozenset(
-    {"accuracy", "macro_f1", "ece", "adaptive_ece", "ece_calibrated", "aurc", "mcnemar_p", "acc", "acc_norm",
-     "acc_bytes", "exact_match"}
-)  # fmt: skip
-"""Metrics between 0 and 1, of the whole or of a task or view."""
-
-Comparable = Literal["suite_digest", "example_ids", "dtype", "batch_policy"]
 
 
-def is_of_a_part(metric: str) -> bool:
-    """Whether a metric is of one of lm-eval's tasks or of a view: "acc/sciq", "accuracy/inverted"."""
-    return "/" in metric
 
 
-def has_outcomes(metric: str) -> bool:
-    """Whether a run keeps a metric's value of every example or document, so that two runs can be paired."""
-    return metric in PAIRED or metric == BITS or is_of_a_part(metric)
 
 
-def higher_is_better(metric: str) -> bool | None:
-    """None where it is not known."""
-    if is_of_a_part(metric):
-        kind = metric.split("/")[0]
-        return None if kind not in HIGHER_OF_TASKS | LOWER_OF_TASKS else kind in HIGHER_OF_TASKS
-    return None if metric not in METRICS or metric in NO_DIRECTION else metric in HIGHER_IS_BETTER
 
 
-def range_of(metric: str) -> tuple[float, float]:
-    """The least and the most that a metric can be."""
-    if metric.split("/")[0] in SHARES:
-        return 0.0, 1.0
-    if is_of_a_part(metric):
-        return -math.inf, math.inf
-    return {"brier": (0.0, 2.0), "diff_vs_reference": (-1.0, 1.0)}.get(metric, (0.0, math.inf))
+
+
+
+
 
 
 class _Strict(pydantic.BaseModel):
@@ -245,27 +203,24 @@ class Policy:
         return str(getattr(rule, event) or getattr(self.file.defaults, event))
 
 
-def matches(pattern: str, variant: str) -> bool:
-    """Whether a variant's name fits a pattern; ``*`` also spans slashes."""
-    return variant == pattern or fnmatchcase(variant, pattern)
 
 
 def read_policy(path: Path) -> Policy:
     """Read a policy file; ``BadInput`` with the first fault's place."""
-    document = strict_yaml.read(path)
+    document = yaml.read(path)
     file = read_model(PolicyFile, document, "a policy file")
     for place, problem, given, choices in _faults(file):
         raise BadInput(problem, place=document.place(place), given=given, choices=choices)
     return Policy(str(path), file_digest(path), file)
 
 
-Fault = tuple[strict_yaml.Position, str, str | None, tuple[str, ...]]
+Fault = tuple[yaml.Position, str, str | None, tuple[str, ...]]
 
 
 def _faults(file: PolicyFile) -> Iterator[Fault]:
     seen: set[str] = set()
     for index, rule in enumerate(file.rules):
-        place: strict_yaml.Position = ("rules", index)
+        place: yaml.Position = ("rules", index)
         if rule.id in seen:
             yield (*place, "id"), f"two rules are called '{rule.id}'", None, ()
         seen.add(rule.id)

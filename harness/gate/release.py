@@ -8,10 +8,10 @@ from pathlib import Path
 from harness.errors import BadInput
 from harness.gate.baseline import open_baseline
 from harness.gate.decide import decide
-from harness.gate.evidence import read_tables
 from harness.gate.policy import Policy, read_policy
 from harness.gate.record import GATE_FILE, SCHEMA_VERSION, Gate, forget_gate, outcome_of, read_gate, write_gate
-from harness.results import Run
+from harness.results.evidence import read_tables
+from harness.results.run import Run
 
 
 def gate_run(folder: Path, policy_path: Path, baseline: Path | None, today: date) -> Gate:

@@ -12,8 +12,6 @@ import numpy as np
 import torch
 from lm_eval.models.utils import resolve_max_length
 
-from harness.combinations import OutputCombination
-from harness.combining import Linear, Rule
 from harness.errors import BadInput
 from harness.lm.encoding import Collected, Encoder, requests_of
 from harness.lm.forward import LanguageModel, shared_vocabulary, with_shared_vocabulary
@@ -21,6 +19,8 @@ from harness.lm.mixing import NotFinite, System
 from harness.lm.scoring import Work, score
 from harness.lm.sequence import sequence_mixture
 from harness.models.tokens import read_tokenizer
+from harness.systems.rules import Linear, Rule
+from harness.systems.systems import OutputCombination
 from harness.tasks.answers import Answers, answers_of
 from harness.tasks.text import TextTask
 from harness.types import Combination, NotApplicable, Part, Tokenizer

@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from harness.combining import Rule
 from harness.errors import BadInput
 from harness.lm.forward import (
     LanguageModel,
@@ -24,6 +23,7 @@ from harness.lm.forward import (
     switch_lengths,
 )
 from harness.lm.mixing import check_finite, check_rule
+from harness.systems.rules import Rule
 
 
 @dataclass(frozen=True)

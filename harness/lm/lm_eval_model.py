@@ -14,7 +14,6 @@ from lm_eval.models.utils import normalize_gen_kwargs, postprocess_generated_tex
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from harness.combining import Rule
 from harness.errors import BadInput
 from harness.lm.encoding import Encoder, requests_of
 from harness.lm.forward import (
@@ -30,6 +29,7 @@ from harness.lm.generation import Sampling, Stop, generate
 from harness.lm.generation_settings import check_settings, drawing, end_ids, process_logits, processors
 from harness.lm.mixing import System
 from harness.lm.scoring import Request, Scored, score
+from harness.systems.rules import Rule
 
 HARMLESS = {"num_beams": 1, "num_return_sequences": 1, "repetition_penalty": 1.0, "use_cache": True}
 

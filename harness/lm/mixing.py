@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from harness.combining import Gated, Linear, LogLinear, Rule, confidence_features, floor_zeros, mix_linear
 from harness.errors import BadInput
+from harness.systems.rules import Gated, Linear, LogLinear, Rule, confidence_features, floor_zeros, mix_linear
 from harness.types import NotApplicable
 
 BLOCK_BYTES = {"cpu": 1 << 23, "cuda": 1 << 28}

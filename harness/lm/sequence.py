@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from harness.combinations import SEQUENCE_LEVEL
-from harness.combining import mix_linear
 from harness.errors import BadInput
+from harness.systems.rules import mix_linear
+from harness.systems.systems import SEQUENCE_LEVEL
 
 
 def sequence_mixture(log_likelihoods: Tensor, weights: Tensor) -> Tensor:

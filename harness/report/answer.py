@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from harness.formats import percent, points, points_interval, ratio
+from harness.display.formats import percent, points, points_interval, ratio
 from harness.report.evidence import Evidence, best, is_one_model, over_seeds
 from harness.report.parts import DOMAINS, Parts
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from harness import stats
-from harness.formats import number, points, points_interval
+from harness.display.formats import number, points, points_interval
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from harness import stats
-from harness.formats import number, points
+from harness.display.formats import number, points
 from harness.report.claim import Claim, judged, untested
 from harness.report.domain_claims import domain_claims
 from harness.report.evidence import DRAWS, Evidence, over_seeds
@@ -80,7 +80,7 @@ def _or_and(evidence: Evidence) -> Claim:
 def _zeros(evidence: Evidence) -> Claim:
     return untested(
         "Zero probabilities survive linear and veto log-linear",
-        "no classifier here gives an exact zero; the law is tested in tests/test_combining.py",
+        "no classifier here gives an exact zero; the law is tested in tests/systems/test_rules.py",
     )
 
 

@@ -13,14 +13,16 @@ import jinja2
 import numpy as np
 import pandas as pd
 
-from harness import capacity, formats
-from harness.formats import amount, bytes_more
-from harness.history import Entry, history
+from harness.display import formats
+from harness.display.capacity import COLUMNS, as_rows, untold_words
+from harness.display.formats import amount, bytes_more
 from harness.report.answer import Answer, answer
 from harness.report.claims import Claim, as_json, claims
 from harness.report.evidence import Evidence
 from harness.report.figures import figures, render
-from harness.results import VARIANT_COLUMNS, read_run
+from harness.results.columns import VARIANT_COLUMNS
+from harness.results.history import Entry, history
+from harness.results.run import read_run
 from harness.store import write_json
 
 
@@ -145,8 +147,8 @@ def _capacity(found: dict[str, Any] | None, rows: pd.DataFrame) -> dict[str, Any
             f"the median, and {both['variant'].iloc[worst]}, which is farthest off, {bytes_more(float(more[worst]))} "
             f"than {amount(both['predicted_memory_bytes'].iloc[worst])}B."
         )
-    words = f"{words} {capacity.untold_words(found)}".strip()
-    return {"words": words, "columns": capacity.COLUMNS, "rows": capacity.as_rows(found["pools"])}
+    words = f"{words} {untold_words(found)}".strip()
+    return {"words": words, "columns": COLUMNS, "rows": as_rows(found["pools"])}
 
 
 def _learned(evidence: Evidence) -> list[tuple[str, str]]:

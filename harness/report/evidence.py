@@ -9,7 +9,8 @@ import numpy as np
 import pandas as pd
 
 from harness import stats
-from harness.results import ALL_SEEDS, VARIANT_COLUMNS, Run
+from harness.results.columns import ALL_SEEDS, VARIANT_COLUMNS
+from harness.results.run import Run
 
 DRAWS = 4_000
 """Resamples of an interval that is made here; those of the table come from the run."""

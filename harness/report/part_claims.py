@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from harness.formats import number
+from harness.display.formats import number
 from harness.report.claim import Claim, judged, untested
 from harness.report.evidence import Evidence, over_seeds
 from harness.report.parts import Parts

@@ -8,7 +8,7 @@ from functools import cached_property
 import numpy as np
 import pandas as pd
 
-from harness.results import Run
+from harness.results.run import Run
 
 
 @dataclass(frozen=True)

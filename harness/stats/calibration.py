@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from harness.evaluate.metrics import confidence_bins
+from harness.stats.bins import confidence_bins
 from harness.stats.components import crossed_statistic
 from harness.stats.interval import LEVEL, Interval
 from harness.stats.resampling import resample_counts

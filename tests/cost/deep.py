@@ -7,10 +7,10 @@ DEEP = """
 import json, sys, torch
 from pathlib import Path
 from torch import nn
-from harness.combinations import MemberPart, OutputCombination, SingleModel, load_combination
-from harness.combining import Linear
+from harness.systems.systems import MemberPart, OutputCombination, SingleModel, load_combination
+from harness.systems.rules import Linear
 from harness.cost.memory import peak_memory
-from harness.fitting import uniform
+from harness.systems.fitting import uniform
 from harness.models.architectures import ARCHITECTURES, build
 from harness.models.weights import LazyWeights, save_weights
 from harness.types import Architecture, Member, Pool

@@ -6,11 +6,13 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from harness.combinations import DropoutPass, MemberPart, OutputCombination, SingleModel
-from harness.combining import Linear
 from harness.cost.counters import flops_per_example, parameters_active, parameters_stored
-from harness.fitting import uniform
 from harness.models.architectures import build
+from harness.systems.dropout import DropoutPass
+from harness.systems.fitting import uniform
+from harness.systems.parts import MemberPart
+from harness.systems.rules import Linear
+from harness.systems.systems import OutputCombination, SingleModel
 from harness.types import Architecture, Pool
 from tests.small_pools import CNN, CNN_BN, MLP, build_method, fine_tunes, independent, split
 

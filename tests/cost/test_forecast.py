@@ -106,8 +106,8 @@ def test_the_largest_fits_and_one_more_does_not(one, models, batch, room):
 
 REAL = """
 import sys, torch
-from harness.combinations import OutputCombination
-from harness.combining import Linear
+from harness.systems.systems import OutputCombination
+from harness.systems.rules import Linear
 from harness.cost.forecast import need
 from harness.cost.memory import peak_memory
 from harness.models import forward

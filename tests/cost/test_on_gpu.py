@@ -12,12 +12,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from harness.combinations import MemberPart, OutputCombination
-from harness.combining import Linear
 from harness.cost import energy, gpu, nvml
 from harness.cost.gpu import CudaAllocator, DeviceEnergy, DeviceMemory, Utilisation
 from harness.cost.meters import Poll
 from harness.cost.parallel import AtOnce, can_run_at_once
+from harness.systems.parts import MemberPart
+from harness.systems.rules import Linear
+from harness.systems.systems import OutputCombination
 from tests.cost.deep import DEEP
 from tests.small_pools import independent, split
 

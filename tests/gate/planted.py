@@ -9,7 +9,7 @@ import pandas as pd
 
 from harness import stats
 from harness.gate.policy import read_policy
-from harness.results import Run
+from harness.results.run import Run
 from harness.store import write_json
 
 TODAY = date(2026, 11, 25)

@@ -6,7 +6,7 @@ import pytest
 
 from harness.errors import BadInput
 from harness.gate.baseline import FILES, describe, files_sha256, open_baseline, set_baseline
-from harness.gate.evidence import read_tables
+from harness.results.evidence import read_tables
 from tests.gate.planted import TODAY, changed, coins, planted, saved
 
 RUN = planted({"linear": coins(0.9, n=50)}, measures={"linear": {"acc/a": coins(0.9, n=20)}})

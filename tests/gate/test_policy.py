@@ -5,8 +5,10 @@ from datetime import date
 import pytest
 
 from harness.errors import BadInput
-from harness.gate.policy import MEASURED, matches, read_policy
-from harness.results import METRICS
+from harness.gate.policy import read_policy
+from harness.results.columns import METRICS
+from harness.results.evidence import matches
+from harness.results.metric import MEASURED
 
 CONTRACT = """version: 1
 baseline: {path: results/baselines/main, sha256: "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"}

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from harness.gate.policy import read_policy
-from harness.suite import read_suite
+from harness.suite.suite import read_suite
 from harness.tasks import TASKS
 
 ROOT = Path(__file__).parents[2]

@@ -9,16 +9,6 @@ import pytest
 import torch
 from lm_eval.tasks import TaskManager
 
-from harness.combinations import (
-    DropoutPass,
-    MemberPart,
-    OutputCombination,
-    SingleModel,
-    StochasticNetwork,
-    has_dropout,
-)
-from harness.combining import Contrast, Linear, LogLinear
-from harness.fitting import uniform
 from harness.lm.evaluation import Unscored, measures, score_combinations
 from harness.lm.lm_eval_model import StockpotLM
 from harness.models.architectures import build
@@ -26,6 +16,11 @@ from harness.models.causal_lm import architecture_of, config_of
 from harness.models.tokens import read_tokenizer, tokenizer_of
 from harness.models.weights import module_with, without_ties
 from harness.store import Store
+from harness.systems.dropout import DropoutPass, StochasticNetwork, has_dropout
+from harness.systems.fitting import uniform
+from harness.systems.parts import MemberPart
+from harness.systems.rules import Contrast, Linear, LogLinear
+from harness.systems.systems import OutputCombination, SingleModel
 from harness.tasks import text
 from harness.tasks.task import TaskReference
 from harness.types import Architecture, Member

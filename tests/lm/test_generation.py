@@ -4,9 +4,9 @@ import pytest
 import torch
 from transformers import TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 
-from harness.combining import Contrast, Gated, Linear, LogLinear
 from harness.errors import BadInput
 from harness.lm.generation import Sampling, Stop, filtered, generate, has_state, sees_padding
+from harness.systems.rules import Contrast, Gated, Linear, LogLinear
 from harness.types import NotApplicable
 from tests.lm.conftest import KINDS
 

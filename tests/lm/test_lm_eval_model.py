@@ -8,13 +8,13 @@ import torch
 from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
 
-from harness.combining import Linear, LogLinear
 from harness.errors import BadInput
 from harness.lm.encoding import requests_of
 from harness.lm.generation import generate
 from harness.lm.lm_eval_model import StockpotLM
 from harness.lm.mixing import System
 from harness.lm.scoring import score
+from harness.systems.rules import Linear, LogLinear
 from harness.types import NotApplicable
 from tests.lm.conftest import KINDS
 

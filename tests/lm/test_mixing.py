@@ -5,10 +5,10 @@ import math
 import pytest
 import torch
 
-from harness.combining import Contrast, Gated, Linear, LogLinear, Tempered, Vote
 from harness.errors import BadInput
 from harness.lm import mixing
 from harness.lm.mixing import Mixer, System, check_systems
+from harness.systems.rules import Contrast, Gated, Linear, LogLinear, Tempered, Vote
 from harness.types import NotApplicable
 
 INF = math.inf

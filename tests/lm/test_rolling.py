@@ -8,10 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 
-from harness.combinations import SEQUENCE_LEVEL
 from harness.errors import BadInput
 from harness.lm.rolling import windows
 from harness.lm.sequence import sequence_mixture
+from harness.systems.systems import SEQUENCE_LEVEL
 from tests.examples import examples
 
 few = examples(100)

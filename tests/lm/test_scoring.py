@@ -7,10 +7,10 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 
-from harness.combining import Contrast, Gated, Linear, LogLinear, Tempered, Vote
 from harness.errors import BadInput
 from harness.lm.mixing import System
 from harness.lm.scoring import Request, score
+from harness.systems.rules import Contrast, Gated, Linear, LogLinear, Tempered, Vote
 from harness.types import NotApplicable
 from tests.lm.conftest import KINDS
 

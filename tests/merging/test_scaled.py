@@ -3,7 +3,6 @@
 import pytest
 import torch
 
-from harness.combinations import batches_of, merged_model
 from harness.merging.flat import FlatModule
 from harness.merging.scaled import ScaledTaskVector
 from harness.merging.sparsify import trim
@@ -11,6 +10,7 @@ from harness.merging.task_vectors import apply_task_vector, merge_task_vectors
 from harness.merging.ties import STOCKPOT, SUM
 from harness.models.architectures import build
 from harness.models.weights import load_module
+from harness.systems.systems import batches_of, merged_model
 from harness.types import Architecture
 from tests.small_pools import CNN, CNN_BN, MLP, fine_tunes, split
 

@@ -6,11 +6,11 @@ import pytest
 import torch
 
 from harness import registry
-from harness.combinations import MemberPart
 from harness.merging.permutations import interchangeable
 from harness.models.architectures import build
 from harness.models.training import Schedule, train
 from harness.models.weights import module_with, without_ties
+from harness.systems.parts import MemberPart
 from harness.types import Architecture, NotApplicable, Pool, Split
 from tests.merging.test_permutations import shuffled
 from tests.small_pools import CNN as TINY

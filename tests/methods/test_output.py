@@ -11,14 +11,15 @@ import torch
 from torch import nn
 
 from harness import registry
-from harness.combinations import DropoutPass, MemberPart, dropout_layers, has_dropout
-from harness.combining import Contrast, Linear
 from harness.errors import BadInput
-from harness.fitting import accuracy, nll
-from harness.models.recipes import TrainingPlan, member_of, train_planned
 from harness.models.training import Schedule, train
 from harness.models.weights import module_with
+from harness.pools.trained import TrainingPlan, member_of, train_planned
 from harness.store import Store
+from harness.systems.dropout import DropoutPass, dropout_layers, has_dropout
+from harness.systems.fitting import accuracy, nll
+from harness.systems.parts import MemberPart
+from harness.systems.rules import Contrast, Linear
 from harness.types import NotApplicable, Pool, Split
 from tests.small_pools import (
     CNN,

@@ -10,7 +10,6 @@ import torch
 from scipy import special
 
 from harness import registry
-from harness.combinations import MemberPart
 from harness.methods.trained import distill as distilling
 from harness.methods.trained.distill import distillation_loss
 from harness.models import forward
@@ -18,6 +17,7 @@ from harness.models.architectures import build
 from harness.models.training import Schedule, train
 from harness.models.weights import load_module, module_with
 from harness.moe.layer import MixtureOfExperts, squared_variation
+from harness.systems.parts import MemberPart
 from harness.types import Architecture, NotApplicable, Pool, Split
 from tests.small_pools import (
     CNN,

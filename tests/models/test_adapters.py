@@ -10,8 +10,8 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from harness.errors import BadInput
-from harness.models.folders import FolderModel
 from harness.models.weights import module_with
+from harness.pools.folders import FolderModel
 from tests.models.families import build
 
 TOKENS = torch.arange(3, 40)[None]

@@ -10,9 +10,9 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 
 from harness.errors import BadInput
 from harness.merging.arithmetic import average
-from harness.models.folders import FolderModel
 from harness.models.pretrained import FolderWeights, check_causal, layout, load_pretrained, stored_dtype
 from harness.models.weights import module_with, without_ties
+from harness.pools.folders import FolderModel
 from tests.models.families import build
 
 NOT_TINY = {

@@ -6,11 +6,11 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from harness import registry
-from harness.models.recipes import load_pool, plan_folders
 from harness.models.ties import with_same_ties
 from harness.models.weights import load_module
+from harness.pools.specs import HfPool
+from harness.pools.trained import load_pool, plan_folders
 from harness.store import Store
-from harness.suite import HfPool
 from tests.models.families import build
 from tests.small_pools import ingredients
 

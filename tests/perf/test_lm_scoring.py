@@ -9,10 +9,10 @@ from lm_eval.models.huggingface import HFLM
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from harness.combining import Contrast, Gated, Linear, LogLinear
 from harness.lm.lm_eval_model import StockpotLM
 from harness.lm.mixing import System
 from harness.lm.scoring import Request, score
+from harness.systems.rules import Contrast, Gated, Linear, LogLinear
 
 VOCABULARY = 8192
 

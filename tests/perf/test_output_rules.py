@@ -4,11 +4,11 @@ import itertools
 
 import torch
 
-from harness.combinations import MemberPart
-from harness.combining import Linear, LogLinear
 from harness.evaluate.predictions import predict
-from harness.fitting import fit_gate, fit_linear, fit_log_linear, uniform
 from harness.models.architectures import build
+from harness.systems.fitting import fit_gate, fit_linear, fit_log_linear, uniform
+from harness.systems.parts import MemberPart
+from harness.systems.rules import Linear, LogLinear
 from harness.types import Architecture, Member, Split
 
 MNIST = Architecture("small_cnn", (("classes", 10), ("side", 28)))

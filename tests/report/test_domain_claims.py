@@ -12,7 +12,7 @@ from harness.report.answer import _bits
 from harness.report.domain_claims import domain_claims
 from harness.report.evidence import Evidence
 from harness.report.parts import parts_of
-from harness.results import Run
+from harness.results.run import Run
 
 BASE = "task_arithmetic/members=0,scale=0"
 DOMAINS = ("python", "scripture", "speeches")

@@ -12,7 +12,7 @@ from harness.report.claims import claims
 from harness.report.evidence import Evidence
 from harness.report.figures import domains, views
 from harness.report.parts import DOMAINS, VIEWS, Parts, parts_of
-from harness.results import Run
+from harness.results.run import Run
 
 COUNT, SEEDS = 400, (0, 1)
 PARTS = ("a", "b", "c")

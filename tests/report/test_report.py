@@ -14,17 +14,18 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from harness import formats, runner
+from harness.display import formats
 from harness.errors import BadInput
-from harness.planning import Options, make_plan
-from harness.progress import Tracker
 from harness.report import write_report
 from harness.report.answer import answer, correlation_words
 from harness.report.claims import as_json, claims
 from harness.report.evidence import Evidence, best
 from harness.report.figures import barrier, barrier_caption
-from harness.results import Run, read_run
-from harness.suite import read_suite
+from harness.results.run import Run, read_run
+from harness.run import runner
+from harness.run.planning import Options, make_plan
+from harness.run.progress import Tracker
+from harness.suite.suite import read_suite
 from harness.tasks import TASKS
 
 SUITE = """

@@ -18,7 +18,7 @@ from lm_eval.tasks import TaskManager
 
 from harness import cli
 from harness.errors import BadInput
-from harness.lm_eval_plugin import run_lm_eval
+from harness.lm.plugin import run_lm_eval
 from harness.tasks.questions import Questions
 from harness.tasks.trust import Sandbox, check_code, check_files, sandbox_templates
 

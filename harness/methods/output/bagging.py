@@ -6,10 +6,10 @@ from typing import Any, Literal
 
 import torch
 
-from harness.combinations import OutputCombination, member_parts
-from harness.combining import Linear, Rule, Vote
-from harness.fitting import accuracy, nll, uniform
 from harness.registry import method
+from harness.systems.fitting import accuracy, nll, uniform
+from harness.systems.rules import Linear, Rule, Vote
+from harness.systems.systems import OutputCombination, member_parts
 from harness.types import Ingredients, NotApplicable
 
 

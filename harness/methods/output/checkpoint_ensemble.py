@@ -7,10 +7,11 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from harness.combinations import MemberPart, OutputCombination
-from harness.combining import Linear, LogLinear
-from harness.fitting import uniform
 from harness.registry import method
+from harness.systems.fitting import uniform
+from harness.systems.parts import MemberPart
+from harness.systems.rules import Linear, LogLinear
+from harness.systems.systems import OutputCombination
 from harness.types import Ingredients, Member, NotApplicable
 
 

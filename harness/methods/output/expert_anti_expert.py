@@ -8,11 +8,12 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 from torch import Tensor
 
-from harness.combinations import MemberPart, OutputCombination
-from harness.combining import Contrast
 from harness.evaluate.heldout import ranking
-from harness.fitting import nll
 from harness.registry import method
+from harness.systems.fitting import nll
+from harness.systems.parts import MemberPart
+from harness.systems.rules import Contrast
+from harness.systems.systems import OutputCombination
 from harness.types import Ingredients, NotApplicable
 
 Position = Annotated[int, Field(ge=0)]

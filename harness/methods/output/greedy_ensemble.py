@@ -9,10 +9,10 @@ from typing import Annotated, Any, Literal
 import torch
 from pydantic import Field
 
-from harness.combinations import OutputCombination, member_parts
-from harness.combining import Linear
-from harness.fitting import accuracy, nll, select_greedily
 from harness.registry import method
+from harness.systems.fitting import accuracy, nll, select_greedily
+from harness.systems.rules import Linear
+from harness.systems.systems import OutputCombination, member_parts
 from harness.types import Ingredients
 
 

@@ -8,10 +8,10 @@ from typing import Annotated, Any, Literal
 import torch
 from pydantic import Field
 
-from harness.combinations import OutputCombination, member_parts
-from harness.combining import Gated, Linear
-from harness.fitting import fit_gate, fit_linear, nll, uniform
 from harness.registry import method
+from harness.systems.fitting import fit_gate, fit_linear, nll, uniform
+from harness.systems.rules import Gated, Linear
+from harness.systems.systems import OutputCombination, member_parts
 from harness.types import Ingredients, NotApplicable
 
 Weight = Annotated[float, Field(ge=0)]

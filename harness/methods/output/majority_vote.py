@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from harness.combinations import OutputCombination, member_parts
-from harness.combining import Vote
 from harness.registry import method
+from harness.systems.rules import Vote
+from harness.systems.systems import OutputCombination, member_parts
 from harness.types import Ingredients
 
 

@@ -7,11 +7,12 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 from torch import Tensor
 
-from harness.combinations import DropoutPass, OutputCombination, has_dropout, member_parts
-from harness.combining import Linear
 from harness.evaluate.heldout import ranking
-from harness.fitting import accuracy, nll, uniform
 from harness.registry import method
+from harness.systems.dropout import DropoutPass, has_dropout
+from harness.systems.fitting import accuracy, nll, uniform
+from harness.systems.rules import Linear
+from harness.systems.systems import OutputCombination, member_parts
 from harness.types import Ingredients, NotApplicable
 
 

@@ -6,11 +6,11 @@ from typing import Annotated
 
 from pydantic import Field
 
-from harness.combinations import OutputCombination, member_parts
-from harness.combining import Linear
 from harness.evaluate.heldout import ranking, score
-from harness.fitting import uniform
 from harness.registry import method
+from harness.systems.fitting import uniform
+from harness.systems.rules import Linear
+from harness.systems.systems import OutputCombination, member_parts
 from harness.types import Ingredients, NotApplicable
 
 

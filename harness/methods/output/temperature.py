@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Literal
 
-from harness.combinations import OutputCombination, member_parts
-from harness.combining import Linear, LogLinear, Rule, Tempered
 from harness.evaluate.heldout import ranking
-from harness.fitting import fit_temperature, nll, uniform
 from harness.registry import method
+from harness.systems.fitting import fit_temperature, nll, uniform
+from harness.systems.rules import Linear, LogLinear, Rule, Tempered
+from harness.systems.systems import OutputCombination, member_parts
 from harness.types import Ingredients, stack
 
 

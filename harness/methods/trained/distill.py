@@ -11,14 +11,14 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from harness.combinations import SingleModel, member_parts
-from harness.combining import mix_linear, temper
-from harness.fitting import uniform
 from harness.models import causal_lm
 from harness.models.architectures import build, half_size
 from harness.models.training import train, usual_schedule
 from harness.models.weights import load_module
 from harness.registry import method
+from harness.systems.fitting import uniform
+from harness.systems.rules import mix_linear, temper
+from harness.systems.systems import SingleModel, member_parts
 from harness.types import Architecture, Ingredients, Member, NotApplicable, check_tokens
 
 

@@ -7,11 +7,11 @@ from typing import Annotated, Any, Literal
 import torch
 from pydantic import Field
 
-from harness.combinations import SingleModel
 from harness.models.architectures import build, with_options
 from harness.models.training import Schedule, train
 from harness.moe.layer import MixtureOfExperts
 from harness.registry import method
+from harness.systems.systems import SingleModel
 from harness.types import Ingredients, NotApplicable
 
 

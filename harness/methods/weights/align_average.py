@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from harness.combinations import SingleModel, member_parts, merged_model
 from harness.evaluate.barrier import barrier, interpolate
 from harness.evaluate.heldout import ranking
 from harness.merging.alignment import align, align_to_mean
@@ -14,6 +13,7 @@ from harness.merging.permutations import interchangeable
 from harness.methods.weights.uniform_soup import mean_of
 from harness.models.weights import load_module, without_ties
 from harness.registry import method
+from harness.systems.systems import SingleModel, member_parts, merged_model
 from harness.types import Ingredients
 
 

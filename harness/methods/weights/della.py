@@ -8,12 +8,12 @@ from typing import Annotated, Literal
 from pydantic import Field
 from torch import Tensor
 
-from harness.combinations import SingleModel
 from harness.evaluate.scaling import Scale
 from harness.merging.sparsify import L1_REMARK, Rescale, Rows, drop, magprune_probabilities, uniform_draws
 from harness.merging.ties import MERGEKIT, Divide
 from harness.methods.weights.ties import merge_sparse
 from harness.registry import method
+from harness.systems.systems import SingleModel
 from harness.types import Ingredients, NotApplicable
 
 PRUNING: dict[str, tuple[Rows, Rescale]] = {"paper": ("outputs", "inverse"), "mergekit": ("second_axis", "l1")}

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Literal
 
-from harness.combinations import SingleModel, member_parts
 from harness.evaluate.heldout import predict_module, ranking, score
 from harness.merging.guards import check_mergeable, warnings_of
 from harness.methods.weights.uniform_soup import mean_of
 from harness.registry import method
+from harness.systems.systems import SingleModel, member_parts
 from harness.types import Ingredients
 
 

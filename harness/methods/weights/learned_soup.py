@@ -6,12 +6,12 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from harness.combinations import SingleModel, merged_model
 from harness.merging.guards import check_mergeable, warnings_of
 from harness.merging.learned_soup import Descent, learn_mix, mix
 from harness.methods.weights.uniform_soup import mean_of
 from harness.models.weights import load_module
 from harness.registry import method
+from harness.systems.systems import SingleModel, merged_model
 from harness.types import Ingredients
 
 

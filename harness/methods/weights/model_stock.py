@@ -6,10 +6,10 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from harness.combinations import SingleModel, merged_model
 from harness.merging import model_stock as kernel
 from harness.merging.guards import check_mergeable, warnings_of
 from harness.registry import method
+from harness.systems.systems import SingleModel, merged_model
 from harness.types import Ingredients, NotApplicable
 
 

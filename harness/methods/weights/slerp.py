@@ -6,10 +6,10 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from harness.combinations import SingleModel, merged_model
 from harness.merging import slerp as kernel
 from harness.merging.guards import check_mergeable, warnings_of
 from harness.registry import method
+from harness.systems.systems import SingleModel, merged_model
 from harness.types import Ingredients, NotApplicable
 
 Position = Annotated[int, Field(ge=0)]

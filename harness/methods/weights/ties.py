@@ -9,7 +9,6 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 from torch import Tensor
 
-from harness.combinations import SingleModel
 from harness.evaluate.heldout import Score, predict_module, score
 from harness.evaluate.scaling import Scale, add_task_vector
 from harness.merging.guards import check_mergeable, warnings_of
@@ -18,6 +17,7 @@ from harness.merging.task_vectors import Sparsify, merge_task_vectors
 from harness.merging.ties import DIALECTS, Dialect, Divide, Elect, Scope, Weigh, ZeroSum
 from harness.methods.weights.task_arithmetic import GRID as SUM_GRID
 from harness.registry import method
+from harness.systems.systems import SingleModel
 from harness.types import Ingredients, Split
 
 GRID = [step / 10 for step in range(1, 21)]

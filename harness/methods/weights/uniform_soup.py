@@ -6,11 +6,11 @@ from collections.abc import Sequence
 
 from torch import nn
 
-from harness.combinations import SingleModel, merged_model
 from harness.merging.arithmetic import average
 from harness.merging.guards import check_mergeable, warnings_of
 from harness.models.weights import load_module
 from harness.registry import method
+from harness.systems.systems import SingleModel, merged_model
 from harness.types import Ingredients, Member
 
 

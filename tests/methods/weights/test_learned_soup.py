@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from harness.evaluate.heldout import predict_module
-from harness.fitting import nll
+from harness.systems.fitting import nll
 from tests.small_pools import CNN, CNN_BN, build_method, copies, fine_tunes, independent, split
 
 

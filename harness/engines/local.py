@@ -1,0 +1,231 @@
+"""How jobs run: local worker processes, one thread each, each job as soon as what it needs is done."""
+
+from __future__ import annotations
+
+import gc
+import multiprocessing
+import os
+import signal
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, field
+from multiprocessing import forkserver
+from typing import Any, Literal
+
+import torch
+
+from harness import environment
+
+Kind = Literal["shared", "alone"]
+
+
+@dataclass(frozen=True)
+class Job:
+    """One call of a top-level function with plain arguments, made once those that it needs have done their work.
+
+    ``kind``: "shared" runs beside other jobs; "alone" measures, so it has a fresh process and no other job beside it.
+    """
+
+    name: str
+    function: Callable[..., Any]
+    arguments: Mapping[str, Any]
+    needs: tuple[str, ...] = ()
+    after: tuple[str, ...] = ()
+    """Jobs that it waits for, whatever becomes of them."""
+    kind: Kind = "shared"
+    cost: float = 1.0
+    """Expected seconds, for the order and for the time left."""
+
+
+@dataclass
+class Outcome:
+    """What a job returned, or why it did not."""
+
+    value: Any = None
+    error: str | None = None
+    trace: str | None = None
+    """The traceback in the worker, for the log."""
+
+
+@dataclass
+class LocalEngine:
+    """Worker processes on this machine.
+
+    Every worker computes with one thread: small models gain nothing from more, and results then do not depend on how
+    many cores there are.
+    """
+
+    workers: int = field(default_factory=lambda: max(1, min(environment.cores(), 16)))
+    name: str = "local"
+    threads_per_worker: int = 1
+    preload: tuple[str, ...] = ()
+    """Modules, besides our own, that are imported once and not by every worker."""
+
+    def run(self, jobs: Sequence[Job], progress: Callable[[str, Job], None]) -> dict[str, Outcome]:
+        """Run all jobs; one whose need failed is not run, and its error names that need.
+
+        ``progress`` is called with "start" and "done" or "failed". Jobs that run alone come after all others.
+        """
+        outcomes: dict[str, Outcome] = {}
+        # read by the fork server when it starts: a BLAS with threads of its own would crowd the cores
+        for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+            os.environ.setdefault(variable, "1")
+        pools = _Pools(self.workers, self.preload)
+        try:
+            slots: dict[Kind, int] = {"shared": self.workers, "alone": 1}
+            for kind, at_once in slots.items():
+                self._drain([job for job in jobs if job.kind == kind], at_once, pools, outcomes, progress)
+        except BaseException:
+            pools.kill()
+            raise
+        pools.close()
+        return outcomes
+
+    def _drain(
+        self,
+        jobs: Sequence[Job],
+        slots: int,
+        pools: _Pools,
+        outcomes: dict[str, Outcome],
+        progress: Callable[[str, Job], None],
+    ) -> None:
+        urgency = _longest_paths(jobs)
+        waiting = sorted(jobs, key=lambda job: -urgency[job.name])
+        running: dict[Future[Any], Job] = {}
+        suspects: list[Job] = []  # jobs that ran when a process died: each runs once more, with no other beside it
+        names = {job.name for job in jobs}
+
+        def finish(job: Job, outcome: Outcome) -> None:
+            outcomes[job.name] = outcome
+            progress("failed" if outcome.error else "done", job)
+
+        while waiting or running or suspects:
+            if suspects and not running:
+                job = suspects.pop()
+                finish(job, _outcome(pools.submit(job)) or Outcome(error=DIED))
+                continue
+            for job in list(waiting):
+                if lost := next((n for n in job.needs if n in outcomes and outcomes[n].error), None):
+                    waiting.remove(job)
+                    finish(job, Outcome(error=f"{lost}: {outcomes[lost].error}"))
+                elif not suspects and len(running) < slots and all(
+                    n in outcomes or n not in names for n in (*job.needs, *job.after)
+                ):
+                    waiting.remove(job)
+                    progress("start", job)
+                    running[pools.submit(job)] = job
+            if running:
+                for future in wait(running, return_when=FIRST_COMPLETED).done:
+                    job = running.pop(future)
+                    outcome = _outcome(future)
+                    if outcome is None:
+                        suspects.append(job)
+                    else:
+                        finish(job, outcome)
+
+
+def _longest_paths(jobs: Sequence[Job]) -> dict[str, float]:
+    """Expected seconds from each job's start to the end of the longest chain of jobs that wait for it.
+
+    To start the longest first keeps all workers busy to the end.
+    """
+    after: dict[str, list[Job]] = {}
+    for job in jobs:
+        for need in (*job.needs, *job.after):
+            after.setdefault(need, []).append(job)
+    longest: dict[str, float] = {}
+
+    def path(job: Job) -> float:
+        if job.name not in longest:
+            longest[job.name] = job.cost + max((path(later) for later in after.get(job.name, [])), default=0.0)
+        return longest[job.name]
+
+    return {job.name: path(job) for job in jobs}
+
+
+DIED = "its process died (out of memory, or killed)"
+
+
+class _Pools:
+    """Process pools by kind of job; one whose worker died is replaced."""
+
+    def __init__(self, workers: int, preload: Sequence[str]) -> None:
+        self.workers = workers
+        self.context = multiprocessing.get_context("forkserver")
+        wanted = ["harness.run.preload", *preload]
+        if forkserver._forkserver._preload_modules != wanted:  # type: ignore[attr-defined]
+            forkserver._forkserver._stop()  # type: ignore[attr-defined]  # it keeps what it imported at first
+            self.context.set_forkserver_preload(wanted)
+        self.pools: dict[Kind, ProcessPoolExecutor] = {}
+
+    def submit(self, job: Job) -> Future[Any]:
+        for _ in range(2):
+            pool = self.pools.get(job.kind) or self._open(job.kind)
+            try:
+                return pool.submit(_call, job.function, dict(job.arguments))
+            except BrokenProcessPool:
+                _kill(self.pools.pop(job.kind))
+        raise RuntimeError("worker processes die as soon as they start")
+
+    def _open(self, kind: Kind) -> ProcessPoolExecutor:
+        workers, tasks = (1, 1) if kind == "alone" else (self.workers, None)
+        self.pools[kind] = ProcessPoolExecutor(
+            workers,
+            mp_context=self.context,
+            initializer=_prepare,
+            initargs=(dict(os.environ),),
+            max_tasks_per_child=tasks,
+        )
+        return self.pools[kind]
+
+    def close(self) -> None:
+        for pool in self.pools.values():
+            if pool._broken:
+                _kill(pool)
+            pool.shutdown(wait=True)
+
+    def kill(self) -> None:
+        """After Ctrl-C nothing goes on behind the user's back."""
+        for pool in self.pools.values():
+            workers = list((pool._processes or {}).values())
+            pool.shutdown(wait=False, cancel_futures=True)
+            for process in workers:
+                process.terminate()
+
+
+def _kill(pool: ProcessPoolExecutor) -> None:
+    """End all processes of a pool one of whose workers died.
+
+    One that was just starting then is not told to end by the pool, which would wait for it for ever.
+    """
+    for process in list((pool._processes or {}).values()):
+        process.kill()
+
+
+def _prepare(environment: Mapping[str, str]) -> None:
+    os.environ.clear()  # the server may come from an earlier run, with other variables
+    os.environ.update(environment)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends the workers
+    torch.set_num_threads(1)
+    gc.freeze()  # what was imported stays: each collection would walk it, and copy its pages from the server
+
+
+def _call(function: Callable[..., Any], arguments: dict[str, Any]) -> Outcome:
+    """An exception comes back as text: not every one survives being sent to another process."""
+    try:
+        return Outcome(function(**arguments))
+    except Exception as error:
+        return Outcome(error=f"{type(error).__name__}: {error}", trace=traceback.format_exc())
+
+
+def _outcome(future: Future[Any]) -> Outcome | None:
+    """What a job returned; None where its process died."""
+    try:
+        found: Outcome = future.result()
+        return found
+    except BrokenProcessPool:
+        return None
+    except Exception as error:  # the job's arguments or its value could not be sent
+        return Outcome(error=f"{type(error).__name__}: {error}")

@@ -1,0 +1,136 @@
+"""The ensemble-versus-average study: subsets of a pool, each as an ensemble and as one averaged model."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from harness import stats
+from harness.evaluate.heldout import predict_module
+from harness.evaluate.predictions import CachedPredictions
+from harness.merging.batchnorm import recalibrate
+from harness.merging.guards import check_mergeable
+from harness.merging.subsets import FlatModels
+from harness.models.weights import load_module
+from harness.systems.fitting import accuracy, nll, uniform
+from harness.systems.parts import MemberPart
+from harness.systems.rules import mix_linear, mix_log_linear
+from harness.systems.systems import batches_of
+from harness.types import Member, NotApplicable, Split, check_tokens
+
+MIXES = {"linear": mix_linear, "log_linear": mix_log_linear}
+METRICS = {"accuracy": accuracy, "nll": nll}
+
+
+def choose_subsets(members: int, sizes: Sequence[int], at_most: int) -> list[tuple[int, ...]]:
+    """All subsets of these sizes, or a fixed draw of ``at_most`` of them that gives each size its share."""
+    by_size = [list(itertools.combinations(range(members), size)) for size in sorted(set(sizes)) if size <= members]
+    if sum(map(len, by_size)) <= at_most:
+        return list(itertools.chain(*by_size))
+    rng = np.random.default_rng(0)
+    chosen: list[tuple[int, ...]] = []
+    left = at_most
+    for done, candidates in enumerate(sorted(by_size, key=len)):  # a small size leaves its unused share to the others
+        share = min(len(candidates), math.ceil(left / (len(by_size) - done)))
+        chosen += [candidates[i] for i in rng.choice(len(candidates), size=share, replace=False)]
+        left -= share
+    return sorted(chosen, key=lambda subset: (len(subset), subset))
+
+
+def study(
+    members: Sequence[Member],
+    cached: CachedPredictions,
+    train: Split,
+    test: Split,
+    subsets: Sequence[Sequence[int]],
+    rule: str,
+) -> dict[str, Any]:
+    """The rows of ``ensembles_and_averages`` as a JSON record, or why there are none."""
+    parts = [MemberPart(member, torch.device(cached.device)) for member in members]
+    try:
+        check_tokens(parts, test)
+        stacked = cached.stacked(parts, test)
+        begin = time.perf_counter()
+        table = ensembles_and_averages(members, stacked, train, test, subsets, rule)
+    except NotApplicable as reason:
+        return {"status": "not_applicable", "reason": str(reason)}
+    return {"status": "ok", "seconds": time.perf_counter() - begin, "rows": table.to_dict("list")}
+
+
+def ensembles_and_averages(
+    members: Sequence[Member], stacked: Tensor, train: Split, test: Split, subsets: Sequence[Sequence[int]], rule: str
+) -> pd.DataFrame:
+    """Test scores of every subset's ensemble, average and members: the columns of ``results.CORRELATION_COLUMNS``.
+
+    Args:
+        members: the pool.
+        stacked: their log-probabilities [M, N, C] on test.
+        train: for the BatchNorm statistics of averages.
+        test: what is scored.
+        subsets: positions of members.
+        rule: "linear" or "log_linear", with uniform weights.
+
+    Raises:
+        NotApplicable: if the members' weights cannot be averaged.
+    """
+    check_mergeable(members)
+    models = FlatModels(load_module(members[0]), [member.weights for member in members])
+    singles = {name: [score(log_probs, test.labels) for log_probs in stacked] for name, score in METRICS.items()}
+    rows = []
+    for subset, module in zip(subsets, models.averages(subsets), strict=True):
+        recalibrate(module, batches_of(train.inputs))
+        averaged = predict_module(module, test)
+        # in parts: of a large vocabulary, the predictions of all members fit memory once, not several times
+        mixed = [MIXES[rule](part[list(subset)], uniform(len(subset))) for part in stacked.split(250, dim=1)]
+        ensemble = torch.cat(mixed)
+        for name, score in METRICS.items():
+            rows.append(
+                {
+                    "subset": "+".join(map(str, subset)),
+                    "size": len(subset),
+                    "metric": name,
+                    "ensemble": score(ensemble, test.labels),
+                    "average": score(averaged, test.labels),
+                    "members": float(np.mean([singles[name][k] for k in subset])),
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+def correlations(study: pd.DataFrame) -> list[dict[str, Any]]:
+    """Pearson, Spearman and Kendall of ensemble against average, for each pool, metric and seed, and over all seeds.
+
+    Over all seeds, both scores are first centred within each seed, so that the difference between seeds, which every
+    subset of a seed shares, is not taken for a correlation; members of different seeds are different members.
+    """
+    found = []
+    for (pool, metric), group in study.groupby(["pool", "metric"], sort=True):
+        seeds = sorted(set(group["seed"]))
+        parts = {str(seed): group[group["seed"] == seed] for seed in seeds}
+        centred = group.copy()
+        for column in ("ensemble", "average"):
+            centred[column] -= group.groupby("seed")[column].transform("mean")
+        for seed, rows in {**parts, "all": centred if len(seeds) > 1 else group}.items():
+            found.append({"pool": pool, "metric": metric, "seed": seed, **_correlation(rows)})
+    return found
+
+
+def _correlation(rows: pd.DataFrame) -> Mapping[str, Any]:
+    names = [{f"{s}/{k}" for k in subset.split("+")} for s, subset in zip(rows["seed"], rows["subset"], strict=True)]
+    members = sorted(set().union(*names))
+    membership = np.array([[name in subset for name in members] for subset in names])
+    result = stats.correlation(rows["average"].to_numpy(), rows["ensemble"].to_numpy(), membership)
+    values: dict[str, Any] = {key: getattr(result, key) for key in ("n", "members", "draws", "draws_used")}
+    for name in ("pearson", "spearman", "kendall"):
+        interval = getattr(result, name)
+        bounds = {"value": interval.value, "low": interval.low, "high": interval.high}
+        values[name] = {key: value if math.isfinite(value) else None for key, value in bounds.items()}
+    return values

@@ -1,0 +1,138 @@
+"""A combination of language models written down in a file: what ``stockpot lm-eval`` scores.
+
+    pool: {hf: {base: ../base, members: [../expert-a, ../expert-b]}}   # folders, relative to the file
+    method: {linear: {weights: learned}}                              # any registered method
+    heldout: heldout.txt          # text that weights are fitted and scales are searched on, where the method does
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pydantic
+import torch
+from torch import Tensor
+
+from harness import registry
+from harness.errors import BadInput
+from harness.evaluate.predictions import predict
+from harness.models.causal_lm import read_generation_config
+from harness.models.pretrained import check_causal
+from harness.models.ties import with_same_ties
+from harness.models.tokens import read_tokenizer, reading, tokenizer_of
+from harness.models.weights import check_finite
+from harness.pools.folders import FolderModel
+from harness.pools.specs import HfPool, fetched, located
+from harness.pools.trained import load_pool, plan_folders
+from harness.store import Store
+from harness.strict import yaml
+from harness.systems.fitting import uniform
+from harness.systems.parts import MemberPart
+from harness.systems.rules import Linear, Rule
+from harness.systems.systems import OutputCombination
+from harness.tasks.text import windows_of
+from harness.types import Combination, Ingredients, NotApplicable, Part, Split
+
+
+class _Pool(pydantic.BaseModel):
+    model_config = pydantic.ConfigDict(extra="forbid", strict=True)
+
+    hf: HfPool
+
+
+class CombinationFile(pydantic.BaseModel):
+    """The keys of a combination file."""
+
+    model_config = pydantic.ConfigDict(extra="forbid", strict=True)
+
+    pool: _Pool
+    method: dict[str, dict[str, Any] | None] | str
+    heldout: str | None = None
+    seed: int = 0
+
+
+def read_combination(path: Path, device: torch.device, **tokenizer: Any) -> tuple[Combination, Any]:
+    """Build the combination of a file; returns it and its models' tokenizer, read with these settings.
+
+    Its models generate by the settings in their folders; one that was merged, by those of the base or the first member.
+
+    Raises:
+        BadInput: a bad file, unknown methods or parameters, folders that are no models, a method that does not apply.
+    """
+    document = yaml.read(path)
+    try:
+        file = CombinationFile.model_validate(document.value)
+    except pydantic.ValidationError as error:
+        fault = error.errors()[0]
+        where = tuple(part for part in fault["loc"] if isinstance(part, str))
+        hint = None if fault["type"] != "extra_forbidden" else f"it has {', '.join(CombinationFile.model_fields)}"
+        raise BadInput(f"{'.'.join(where)}: {fault['msg']}", place=document.place(where), hint=hint) from None
+    method, parameters = _method(file, document)
+    recipe = fetched(located(file.pool.hf, path.parent))
+    assert isinstance(recipe, HfPool)
+    folder = Path(recipe.base or recipe.members[0])
+    words = tokenizer_of(folder)
+    pool = reading(load_pool(plan_folders("main", recipe), Store(path.parent)), words)
+    if other := next((m for m in pool.members if m.tokenizer and m.tokenizer != words), None):
+        hint = "a suite can mix them by whole continuations: linear, uniform or given weights"
+        raise BadInput("the members have different tokenizers", place=str(other.provenance["folder"]), hint=hint)
+    if method.family == "weights":
+        pool = with_same_ties(pool, range(len(pool.members)))
+    heldout = _heldout(path, file, folder)
+    ingredients = Ingredients(pool, _no_windows(), heldout, _predict, file.seed, method.needs, device)
+    try:
+        combination = registry.build(method, ingredients, parameters)
+    except NotApplicable as reason:
+        raise BadInput(f"method '{method.name}' does not apply: {reason}", place=document.place(("method",))) from None
+    for part in combination.parts():
+        own = Path(part.member.provenance["folder"]) if isinstance(part, MemberPart) else folder
+        is_adapter = isinstance(part, MemberPart) and FolderModel(str(own)).is_adapter
+        settings = read_generation_config(folder if is_adapter else own)
+        check_finite(part.name, part.module)
+        check_causal(part.module, part.name)
+        part.module.generation_config = settings
+    return combination, read_tokenizer(folder, **tokenizer)
+
+
+def models_and_rule(combination: Combination) -> tuple[list[torch.nn.Module], Rule]:
+    """The networks that a combination runs, and the rule that joins their predictions."""
+    models = [part.network for part in combination.parts()]
+    return models, combination.rule if isinstance(combination, OutputCombination) else Linear(uniform(1))
+
+
+def _method(file: CombinationFile, document: yaml.Document) -> tuple[registry.Method, dict[str, Any]]:
+    given = {file.method: None} if isinstance(file.method, str) else file.method
+    if len(given) != 1:
+        raise BadInput("a combination has one method", place=document.place(("method",)))
+    (name, parameters), *_ = given.items()
+    method = registry.get(name, document.place(("method", name)))
+    return method, method.validate(parameters or {}, document.place(("method", name)))
+
+
+class _NoText:
+    """Stands where there is no held-out text: whatever needs it says what to add."""
+
+    def __init__(self, place: str) -> None:
+        self.place = place
+
+    def __getattr__(self, name: str) -> Any:
+        raise BadInput("the method chooses on held-out text, and there is none", place=self.place,
+                       hint="name a text file under 'heldout'")  # fmt: skip
+
+
+def _heldout(path: Path, file: CombinationFile, folder: Path) -> Any:
+    if file.heldout is None:
+        return _NoText(str(path))
+    text = path.parent / Path(file.heldout).expanduser()
+    if not text.is_file():
+        raise BadInput("there is no such file", place=str(text))
+    return windows_of(text.read_text(encoding="utf-8"), folder)
+
+
+def _no_windows() -> Split:
+    return Split("train", torch.zeros(0, 2, dtype=torch.long), torch.zeros(0, dtype=torch.long), [], "none")
+
+
+def _predict(part: Part, split: Split) -> Tensor:
+    return predict(part.log_probs, split)

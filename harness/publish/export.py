@@ -1,0 +1,192 @@
+"""A variant's model as a folder that others can load, with a model card."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from harness.errors import BadInput
+from harness.models import forward
+from harness.models.architectures import TRAINABLE
+from harness.models.checkpoint import quiet
+from harness.models.pretrained import load_pretrained, stored_dtype
+from harness.models.weights import WEIGHTS, LazyWeights, module_with, save_network, saved_architecture
+from harness.pools.trained import FolderPlan, TrainingPlan
+from harness.publish.readme import model_readme
+from harness.results.run import Run
+from harness.run import jobs
+from harness.run.planning import Options, make_plan
+from harness.store import Store
+from harness.suite.suite import read_suite
+from harness.systems.dropout import DropoutPass
+from harness.systems.rules import Linear
+from harness.systems.systems import OutputCombination, SingleModel
+from harness.tasks import TASKS
+from harness.tasks.text import TextTask
+from harness.types import Architecture, Combination
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+CARRIED = {".json", ".jinja", ".model", ".txt", ".tiktoken"}
+"""Endings of the files that say how a model is used: tokenizer, chat templates, generation settings."""
+LEFT = {"config.json", "adapter_config.json", "trainer_state.json", "architecture.json", "quantize_config.json"}
+
+
+def export(
+    run: Run,
+    variant: str,
+    target: Path,
+    seed: int | None = None,
+    dtype: str | None = None,
+    allow_code: bool = False,
+) -> Path:
+    """Write the model of a variant to a new folder and return it.
+
+    Language models become Hugging Face folders with all that belongs to the base's or first member's folder:
+    tokenizer, chat template, generation settings. Networks for images become model.safetensors and architecture.json.
+    Both are read back and give the same predictions before the folder appears.
+
+    Args:
+        run: whose store still has the variant.
+        variant: its name.
+        target: a folder that does not exist, or is empty.
+        seed: of the run, the first by default.
+        dtype: a name of ``DTYPES`` for a language model's weights; by default what its members' folders have.
+        allow_code: whether what the suite's task files name may be run, to know the run's variants again.
+
+    Raises:
+        BadInput: a variant that the run does not have, that is not ok, or that is more than one model; a run whose
+            suite or artefacts are gone; a target that is in use.
+    """
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise BadInput("there is something already", place=str(target), hint="name a new folder")
+    seed = _seed(run, seed)
+    _check_row(run, variant, seed)
+    if dtype is not None and dtype not in DTYPES:
+        raise BadInput(f"unknown dtype '{dtype}'", given=dtype, choices=DTYPES)
+    combination, inputs, origin = _load(run, variant, seed, allow_code)
+    architecture, module = _one_model(combination, variant)
+    if dtype is not None and origin is None:
+        raise BadInput("--dtype is for language models: networks for images are float32")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    fresh = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
+    try:
+        if origin is None:
+            save_network(architecture, module, fresh)
+            read, stored = module_with(saved_architecture(fresh), LazyWeights(fresh / WEIGHTS)), "as float32"
+        else:
+            precision = dtype or origin.dtype
+            rounded = _write(module, origin.folder, DTYPES[precision], fresh)
+            stored = f"in {precision}, {'rounded from' if rounded else 'bit by bit'} those that were scored"
+            read = load_pretrained(fresh)
+        if not _same(read, module, inputs):
+            raise BadInput(f"'{variant}' cannot be written down as one {architecture.name}", place=str(target))
+        (fresh / "README.md").write_text(model_readme(run, variant, seed, stored), encoding="utf-8")
+        fresh.chmod(0o755)
+        if target.exists():
+            target.rmdir()
+        fresh.rename(target)
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
+    return target
+
+
+def _seed(run: Run, seed: int | None) -> int:
+    seeds: list[int] = run.record["seeds"]
+    if seed is not None and seed not in seeds:
+        raise BadInput(f"the run has no seed {seed}", place=str(run.folder), choices=map(str, seeds))
+    return seeds[0] if seed is None else seed
+
+
+def _check_row(run: Run, variant: str, seed: int) -> None:
+    rows = run.variants[run.variants["seed"] == str(seed)].set_index("variant")
+    if variant not in rows.index:
+        raise BadInput(f"the run has no variant '{variant}'", place=str(run.folder), given=variant, choices=rows.index)
+    if (status := rows.loc[variant, "status"]) != "ok":
+        reason = rows.loc[variant, "reason"]
+        raise BadInput(f"'{variant}' is {status.replace('_', ' ')}: {reason}", place=str(run.folder))
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a language model comes from."""
+
+    folder: Path
+    """What belongs to the model, beside its weights, lies here."""
+    dtype: str
+    """The precision of its members' weights."""
+
+
+def _load(run: Run, variant: str, seed: int, allow_code: bool) -> tuple[Combination, Tensor, Origin | None]:
+    """The variant as it was built, a batch of test inputs, and where it comes from if it is a language model."""
+    recorded = run.record["suite"]
+    suite = read_suite(Path(recorded["path"]), TASKS, [name for names in TRAINABLE.values() for name in names])
+    again = "run the suite again with this version"
+    if suite.digest != recorded["digest"]:
+        raise BadInput("the suite file was changed since the run", place=recorded["path"], hint=again)
+    out = run.folder.resolve().parents[1]
+    device = run.record.get("device") or run.record["devices"][0]["kind"]
+    plan = make_plan(suite, Options(out, seed=seed, device=device, allow_code=allow_code))
+    planned, store = plan.variants[seed][variant], Store(plan.setting.store)
+    built = jobs.built(store, planned)
+    if built is None or built["status"] != "ok":
+        raise BadInput(f"the weights of '{variant}' are not in {store.root}", place=str(run.folder), hint=again)
+    combination = jobs.load_built(plan.setting, planned)
+    inputs = plan.task.test.inputs[: plan.task.test.batch]
+    if not isinstance(plan.task, TextTask):
+        return combination, inputs, None
+    used = [source for source in (planned.pool.base, *planned.pool.members) if isinstance(source, FolderPlan)]
+    own = combination.parts()[0].digest if isinstance(combination, OutputCombination) else None
+    chosen = next((source for source in used if source.identity == own), used[0] if used else None)
+    if chosen is None:
+        return combination, inputs, Origin(plan.task.tokenizer, "float32")
+    folder = chosen.model.base if chosen.model.is_adapter else chosen.model.folder
+    assert folder is not None
+    trained_here = any(isinstance(source, TrainingPlan) for source in planned.pool.members)
+    is_member = isinstance(combination, OutputCombination) and own == chosen.identity
+    dtype = "float32" if trained_here and not is_member else str(stored_dtype(Path(folder))).removeprefix("torch.")
+    return combination, inputs, Origin(Path(folder), dtype)
+
+
+def _one_model(combination: Combination, variant: str) -> tuple[Architecture, nn.Module]:
+    if isinstance(combination, SingleModel):
+        return combination.architecture, combination.module
+    assert isinstance(combination, OutputCombination)
+    parts = combination.parts()
+    if len(parts) > 1 or not isinstance(combination.rule, Linear) or isinstance(parts[0], DropoutPass):
+        what = f"an output rule over {len(parts)} models" if len(parts) > 1 else "a model and an output rule"
+        hint = "export a single model: a member, a merge or a student"
+        raise BadInput(f"'{variant}' is {what}, which no folder of weights can hold", hint=hint)
+    return parts[0].member.architecture, parts[0].module
+
+
+def _write(module: nn.Module, origin: Path, dtype: torch.dtype, folder: Path) -> bool:
+    """A language model in the format that transformers writes; whether rounding to the precision changed its weights.
+
+    The module is left with the weights that were written.
+    """
+    rounded = False
+    for parameter in module.parameters():
+        exact, parameter.data = parameter.data, parameter.data.to(dtype)
+        rounded |= not torch.equal(exact, parameter.data.to(exact))
+    with quiet():
+        module.save_pretrained(folder)  # type: ignore[operator]
+    for parameter in module.parameters():
+        parameter.data = parameter.data.float()
+    for path in sorted(origin.iterdir()):
+        if path.suffix in CARRIED and path.name not in LEFT and not path.name.endswith(".index.json"):
+            shutil.copyfile(path, folder / path.name)
+    if (templates := origin / "additional_chat_templates").is_dir():
+        shutil.copytree(templates, folder / templates.name)
+    return rounded
+
+
+def _same(read: nn.Module, module: nn.Module, inputs: Tensor) -> bool:
+    if not inputs.is_floating_point():
+        inputs = inputs.clamp(max=module.config.vocab_size - 1)  # type: ignore[operator, union-attr]
+    with torch.inference_mode():
+        return torch.equal(forward.log_probs(read, inputs), forward.log_probs(module, inputs))

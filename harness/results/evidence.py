@@ -1,0 +1,174 @@
+"""What a gate reads in a run: a variant's status, one value with its interval, and its outcome on every example."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from pandas.api.types import is_numeric_dtype
+
+from harness.errors import BadInput
+from harness.results.columns import ALL_SEEDS, EXAMPLE_COLUMNS, MEASURE_COLUMNS, METRICS, SCORE_COLUMNS
+from harness.results.metric import range_of
+from harness.results.run import Run, read_run
+
+COLUMNS = {"accuracy": "correct", "nll": "nll", "brier": "brier"}
+"""The column of examples.parquet whose mean a metric is; the values of the other metrics are in measures.parquet."""
+
+
+class Missing(Exception):
+    """There is no such row, value or table; the message says which."""
+
+
+class NonFinite(Exception):
+    """There is a value and it is no number."""
+
+
+@dataclass(frozen=True)
+class Score:
+    """One value of scores.parquet; NaN bounds: it has no interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+def read_tables(folder: Path) -> Run:
+    """A finished run whose tables can all be read; ``BadInput`` where one is cut off or lacks columns."""
+    run = read_run(folder)
+    try:
+        tables = {
+            "variants.csv": (run.variants, {"variant", "seed", "status", "reason"}),
+            "scores.parquet": (run.scores, set(SCORE_COLUMNS)),
+            "examples.parquet": (run.examples, set(EXAMPLE_COLUMNS)),
+            "measures.parquet": (run.document_measures, set(MEASURE_COLUMNS)),
+        }
+    except (OSError, ValueError) as error:  # pandas' and pyarrow's errors of bad files are ValueErrors
+        raise BadInput(f"a table cannot be read: {error}", place=str(folder), hint="was the file cut off?") from None
+    numbers = {"variants.csv": METRICS, "scores.parquet": ("value", "low", "high"),
+               "examples.parquet": tuple(COLUMNS.values()), "measures.parquet": ("value",)}  # fmt: skip
+    for name, (table, columns) in tables.items():
+        if table is None:
+            continue
+        if lacking := columns - set(table.columns):
+            raise BadInput(f"{name} has no column '{sorted(lacking)[0]}'", place=str(folder))
+        for column in numbers[name]:
+            if column in table and len(table) and not is_numeric_dtype(table[column]):
+                raise BadInput(f"column '{column}' of {name} holds what is no number", place=str(folder))
+    return run
+
+
+class Evidence:
+    """A run, looked up by variant and seed; ``name`` is what messages call it."""
+
+    def __init__(self, run: Run, name: str) -> None:
+        self.run, self.name = run, name
+
+    @cached_property
+    def _rows(self) -> dict[tuple[str, str], dict[str, Any]]:
+        rows = self.run.variants.to_dict("records")
+        return {(str(row["variant"]), str(row["seed"])): row for row in rows}
+
+    @cached_property
+    def _scores(self) -> dict[tuple[str, str, str], Score]:
+        table = self.run.scores
+        keys = zip(table["variant"].astype(str), table["seed"].astype(str), table["metric"].astype(str), strict=True)
+        values = table[["value", "low", "high"]].astype(float).to_numpy()
+        return {key: Score(*map(float, row)) for key, row in zip(keys, values, strict=True)}
+
+    def matching(self, pattern: str, seed: str) -> list[str]:
+        """The variants with a row of this seed that fit a pattern, in the table's order."""
+        return [variant for variant, of in self._rows if of == seed and matches(pattern, variant)]
+
+    def status(self, variant: str, seed: str) -> tuple[str, str]:
+        """A variant's status, and the reason where it is not ok; ``Missing`` where it has no row."""
+        row = self._rows.get((variant, seed))
+        if row is None:
+            raise Missing(f"the {self.name} has no '{variant}' of seed {seed}")
+        return str(row["status"]), "" if row["status"] == "ok" else str(row["reason"])
+
+    def score(self, variant: str, seed: str, metric: str) -> Score:
+        """A value and its interval.
+
+        Raises:
+            Missing: no such row, a variant that is not ok, no value, or files that disagree about it.
+            NonFinite: a value that is no number.
+        """
+        for each in (seed, *(str(s) for s in self.run.record["seeds"] if seed == ALL_SEEDS)):
+            status, reason = self.status(variant, each)
+            if status != "ok":
+                raise Missing(f"'{variant}' is {status} in the {self.name}: {reason}")
+        found = self._scores.get((variant, seed, metric))
+        cell = self._rows[variant, seed].get(metric)
+        if found is None:
+            raise Missing(f"the {self.name} has no {metric} of '{variant}', seed {seed}")
+        if not math.isfinite(found.value) or (cell is not None and not math.isfinite(float(cell))):
+            raise NonFinite(f"{metric} of '{variant}' in the {self.name} is not a finite number")
+        if cell is not None and not math.isclose(float(cell), found.value, rel_tol=1e-9):
+            raise Missing(f"variants.csv and scores.parquet of the {self.name} disagree on {metric} of '{variant}'")
+        least, most = range_of(metric)
+        if not least <= found.value <= most:
+            raise NonFinite(f"{metric} of '{variant}' in the {self.name} is {found.value:g}, which it cannot be")
+        if found.low > found.high:
+            raise Missing(f"the interval of {metric} of '{variant}' in the {self.name} ends before it begins")
+        return found
+
+    def outcomes(self, variant: str, seed: str, metric: str) -> pd.DataFrame:
+        """The values behind a score: a row per seed, a column per example or document, both sorted.
+
+        Raises:
+            Missing: no examples, some example without a value, or values that are not those of the score.
+            NonFinite: a value that is no number.
+        """
+        table, one = self._values(variant, metric)
+        if seed != ALL_SEEDS:
+            table = table[table["seed"].astype(str) == seed]
+        if table.duplicated(["seed", one]).any():
+            raise Missing(f"an example of '{variant}' is scored twice in the {self.name}")
+        values = table.pivot(index="seed", columns=one, values="value").astype(float)
+        expected = [str(s) for s in self.run.record["seeds"]] if seed == ALL_SEEDS else [seed]
+        if sorted(values.index.astype(str)) != sorted(expected) or len(table) != values.size:
+            raise Missing(f"some examples or seeds of '{variant}' are missing in the {self.name}")
+        if not np.isfinite(values.to_numpy()).all():
+            raise NonFinite(f"{metric} of an example of '{variant}' in the {self.name} is not a finite number")
+        if not math.isclose(values.to_numpy().mean(), self.score(variant, seed, metric).value, rel_tol=1e-5):
+            raise Missing(f"the examples of the {self.name} do not give the {metric} of '{variant}'")
+        return values
+
+    def _values(self, variant: str, metric: str) -> tuple[pd.DataFrame, str]:
+        """The rows {seed, value, ...} of a metric, and the column that says which example or document each is of."""
+        if metric in COLUMNS:
+            if (table := self._examples.get(variant)) is None:
+                raise Missing(f"the {self.name} has no examples of '{variant}'")
+            return table.assign(value=table[COLUMNS[metric]]), "example_id"
+        if (table := self._measures.get((variant, metric))) is None:
+            raise Missing(f"the {self.name} has no {metric} of the documents of '{variant}'")
+        return table, "document"
+
+    @cached_property
+    def _examples(self) -> dict[str, pd.DataFrame]:
+        examples = self.run.examples
+        if examples is None or examples.empty:
+            return {}
+        needed = examples[["variant", "seed", "example_id", *COLUMNS.values()]]
+        needed = needed.assign(example_id=needed["example_id"].astype(str))
+        return {str(name): table for name, table in needed.groupby("variant", observed=True)}
+
+    @cached_property
+    def _measures(self) -> dict[tuple[str, str], pd.DataFrame]:
+        measures = self.run.document_measures
+        if measures is None:
+            return {}
+        groups = measures.groupby(["variant", "metric"], observed=True)
+        return {(str(variant), str(metric)): table for (variant, metric), table in groups}
+
+
+def matches(pattern: str, variant: str) -> bool:
+    """Whether a variant's name fits a pattern; ``*`` also spans slashes."""
+    return variant == pattern or fnmatchcase(variant, pattern)

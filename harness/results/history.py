@@ -1,0 +1,117 @@
+"""The scores of one suite over its runs, from the folders that lie beside each other."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness.errors import BadInput
+from harness.results.columns import ALL_SEEDS
+from harness.results.run import Run, data_difference, read_run, runs_below
+
+
+@dataclass(frozen=True)
+class Score:
+    """A variant's accuracy over all seeds of a run, with its 95 % interval."""
+
+    variant: str
+    accuracy: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One run of the suite."""
+
+    run_id: str
+    started: str
+    """UTC, ISO 8601."""
+    reference: Score | None
+    """None where it has no scores."""
+    best: Mapping[str, Score]
+    """The most accurate variant of each family that has one; equal ones: fewer FLOPs, then the name."""
+    marks: tuple[str, ...]
+    """Why its scores are not those of the same task done in full, as compared with the newest run."""
+
+
+def history(run: Run) -> list[Entry]:
+    """The run and those of its suite in the same folder that were started before it, oldest first.
+
+    Later runs do not count, so that what is said of a run stays the same.
+    """
+    earlier = [other for other in _beside(run) if _order(other) < _order(run)]
+    return [_entry(other, run) for other in [*sorted(earlier, key=_order), run]]
+
+
+def newest_runs(out: Path, suite: str | None = None) -> list[Run]:
+    """The run that was started last of every suite with runs in ``out``, or of the one that is named.
+
+    Raises:
+        BadInput: where the suite has no runs there.
+    """
+    found = {}
+    for folder in sorted({path.parent for path in runs_below(out)}):
+        runs = [run for run in _runs_in(folder) if run.record["suite"]["name"] == folder.name]
+        if runs:
+            found[folder.name] = max(runs, key=_order)
+    if suite is not None and suite not in found:
+        raise BadInput(f"the suite '{suite}' has no runs", place=str(out), given=suite, choices=found)
+    return [run for name, run in found.items() if suite in (None, name)]
+
+
+def _beside(run: Run) -> list[Run]:
+    folder = run.folder.resolve()
+    name = run.record["suite"]["name"]
+    runs = [other for other in _runs_in(folder.parent) if other.folder.resolve() != folder]
+    return [other for other in runs if other.record["suite"]["name"] == name]
+
+
+def _runs_in(folder: Path) -> list[Run]:
+    """The runs that can be read; ``latest`` is a link to one of them."""
+    runs = []
+    for path in sorted(folder.glob("*/run.json")):
+        if path.parent.is_symlink():
+            continue
+        try:
+            runs.append(read_run(path.parent))
+        except BadInput:  # of another schema version, or cut off
+            continue
+    return runs
+
+
+def _order(run: Run) -> tuple[str, str]:
+    return str(run.record["started"]), str(run.record["run_id"])
+
+
+def _entry(run: Run, newest: Run) -> Entry:
+    rows = run.variants
+    rows = rows[(rows["seed"] == ALL_SEEDS) & (rows["status"] == "ok") & rows["accuracy"].notna()]
+    ordered = rows.sort_values(["accuracy", "flops_per_example", "variant"], ascending=[False, True, True])
+    record, name = run.record, run.record["reference"]["variant"]
+    best = {str(row["family"]): _score(row) for row in ordered.drop_duplicates("family").to_dict("records")}
+    reference = next((_score(row) for row in rows.to_dict("records") if row["variant"] == name), None)
+    return Entry(record["run_id"], record["started"], reference, best, tuple(_marks(record, newest.record)))
+
+
+def _score(row: Mapping[str, Any]) -> Score:
+    return Score(str(row["variant"]), *(float(row[f"accuracy{end}"]) for end in ("", "_low", "_high")))
+
+
+def _marks(record: Mapping[str, Any], newest: Mapping[str, Any]) -> list[str]:
+    marks = []
+    if record["suite"]["digest"] != newest["suite"]["digest"]:
+        marks.append("another suite file")
+    if record["seeds"] != newest["seeds"]:
+        marks.append("other seeds")
+    if record["limit"] is not None:
+        marks.append(f"limited to {record['limit']} examples")
+    elif other := data_difference(record, newest):
+        marks.append(other)
+    if record["only"] is not None:
+        marks.append(f"only {record['only']}")
+    if record["status"] != "complete":
+        marks.append(str(record["status"]))
+    return marks

@@ -1,0 +1,164 @@
+"""The results contract: which files a finished run's folder holds, and what every field in them means."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from harness.errors import BadInput
+from harness.results.columns import ALL_SEEDS, SCHEMA_VERSION, SCORE_COLUMNS
+from harness.store import read_json
+
+BASELINES = "baselines"
+"""The folder of a results folder that holds copies of runs to compare with."""
+
+
+
+
+
+
+
+
+
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run, read from its folder; tables are read when asked for."""
+
+    folder: Path
+    record: dict[str, Any]
+    """run.json."""
+
+    @cached_property
+    def variants(self) -> pd.DataFrame:
+        """variants.csv; ``seed`` is text."""
+        texts = {"seed": str, "reason": str}
+        return pd.read_csv(self.folder / "variants.csv", dtype=texts)
+
+    @cached_property
+    def details(self) -> dict[str, dict[str, Any]]:
+        """details.json: variant -> seed -> what building it found out (weights, curves, warnings)."""
+        return read_json(self.folder / "details.json")
+
+    @cached_property
+    def examples(self) -> pd.DataFrame | None:
+        """examples.parquet, or None where the folder is a summary without it."""
+        path = self.folder / "examples.parquet"
+        return pd.read_parquet(path) if path.is_file() else None
+
+    @cached_property
+    def scores(self) -> pd.DataFrame:
+        """scores.parquet: a row per variant, seed and metric that has a value; empty where the folder is without it."""
+        path = self.folder / "scores.parquet"
+        return pd.read_parquet(path) if path.is_file() else pd.DataFrame(columns=list(SCORE_COLUMNS))
+
+    @cached_property
+    def measures(self) -> pd.DataFrame:
+        """Scores of parts of the task, over all seeds: variants by "metric/task" or "metric/view"; may be empty."""
+        table = self.scores
+        rows = table[(table["seed"] == ALL_SEEDS) & table["metric"].str.contains("/")]
+        return rows.pivot(index="variant", columns="metric", values="value") if len(rows) else pd.DataFrame()
+
+    @cached_property
+    def document_measures(self) -> pd.DataFrame | None:
+        """measures.parquet, or None where there are none, or where the folder is a summary without it."""
+        path = self.folder / "measures.parquet"
+        return pd.read_parquet(path) if path.is_file() else None
+
+    @cached_property
+    def subsets(self) -> pd.DataFrame | None:
+        """correlation.csv, or None where the suite has no study."""
+        path = self.folder / "correlation.csv"
+        return pd.read_csv(path, dtype={"seed": str, "subset": str}) if path.is_file() else None
+
+    @cached_property
+    def correlations(self) -> list[dict[str, Any]]:
+        """correlation.json: one entry per pool, metric and seed (or 'all'), with n, members and three coefficients."""
+        path = self.folder / "correlation.json"
+        return read_json(path) if path.is_file() else []
+
+    def alone(self, variant: str, name: str) -> Run:
+        """A view of the run with one variant only, under another name; ``BadInput`` where it does not have it."""
+        known = self.variants["variant"].unique()
+        if variant not in known:
+            raise BadInput(f"the run has no variant '{variant}'", place=str(self.folder), given=variant, choices=known)
+        view = Run(self.folder, self.record)
+        for key in ("variants", "scores", "examples", "document_measures"):
+            table: pd.DataFrame | None = getattr(self, key)
+            if table is not None:
+                table = table[table["variant"] == variant].assign(variant=name)
+            view.__dict__[key] = table  # where the cached properties keep theirs
+        return view
+
+
+def read_run(folder: Path) -> Run:
+    """A finished run; ``BadInput`` where the folder is none, or is of another schema version."""
+    folder = Path(folder)
+    record_path = folder / "run.json"
+    if not record_path.is_file():
+        hint = "name the folder of one run, such as results/mnist/latest"
+        raise BadInput(f"no run.json in {folder}", place=str(folder), hint=hint)
+    try:
+        record = read_json(record_path)
+    except (json.JSONDecodeError, UnicodeDecodeError):
+        raise BadInput("run.json is not JSON", place=str(record_path), hint="was the file cut off?") from None
+    parts = ("suite", "task", "summary")
+    if not isinstance(record, dict) or not all(isinstance(record.get(part, {}), dict) for part in parts):
+        raise BadInput("run.json is not a run's record", place=str(record_path), hint="was it edited?")
+    version = record.get("schema_version")
+    if version != SCHEMA_VERSION:
+        raise BadInput(f"results of schema version {version}; this stockpot reads {SCHEMA_VERSION}", place=str(folder))
+    for name in ("variants.csv", "details.json"):
+        if not (folder / name).is_file():
+            raise BadInput(f"{name} is missing", place=str(folder), hint="run the suite again")
+    return Run(folder, record)
+
+
+def has_answer(run: Run) -> bool:
+    """Whether the reference has a result, and so there is something that every other variant is compared with."""
+    return _status_of_reference(run) == "ok"
+
+
+def what_failed(run: Run) -> list[str]:
+    """A line that counts the variants that failed, and one where the run has no answer; none where all is well."""
+    rows = run.variants[run.variants["seed"] == ALL_SEEDS]
+    broken = rows[rows["status"] == "failed"]
+    lines = []
+    if len(broken):
+        first = broken.iloc[0]
+        which = f"the first is {first['variant']}: {first['reason']}"
+        lines.append(f"{len(broken)} of {len(rows)} variants failed; {which}")
+    if not has_answer(run):
+        name, status = run.record["reference"]["variant"], _status_of_reference(run)
+        words = "does not apply" if status == "not_applicable" else "failed"
+        scored = int((rows["status"] == "ok").sum())
+        lines.append(f"no answer: the reference {name} {words}; {scored} of {len(rows)} variants have scores")
+    return lines
+
+
+def _status_of_reference(run: Run) -> str:
+    rows = run.variants[run.variants["seed"] == ALL_SEEDS]
+    found = rows.loc[rows["variant"] == run.record["reference"]["variant"], "status"]
+    return str(found.iloc[0]) if len(found) else "failed"
+
+
+def data_difference(record: Mapping[str, Any], other: Mapping[str, Any]) -> str | None:
+    """How the data of two runs (their run.json) differs; None where it is the same, as far as both record it."""
+    ours, theirs = record["task"], other["task"]
+    words = {"name": "task", "source": "task's source", "splits": "size of its splits",
+             "documents": "number of test documents", "digest": "content"}  # fmt: skip
+    return next((f"other data: the {word} differs" for key, word in words.items()
+                 if key in ours and key in theirs and ours[key] != theirs[key]), None)  # fmt: skip
+
+
+def runs_below(root: Path) -> list[Path]:
+    """The folders of all finished runs below a results folder, oldest first within each suite; baselines are copies."""
+    found = (path.parent for path in Path(root).glob("*/*/run.json") if not path.parent.is_symlink())
+    return sorted(folder for folder in found if folder.parent.name != BASELINES)

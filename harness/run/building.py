@@ -1,0 +1,63 @@
+"""Building a variant: its method is run on the ingredients; one that does not apply leaves its reason."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from harness import registry
+from harness.evaluate import predictions
+from harness.evaluate.predictions import CachedPredictions
+from harness.models.ties import with_same_ties
+from harness.registry import Method
+from harness.store import Key, Store, write_json
+from harness.systems.parts import MemberPart
+from harness.systems.systems import finite_or_none
+from harness.types import Combination, Ingredients, NotApplicable, check_tokens, check_vocabulary
+
+
+def makers(method: Method) -> tuple[str, ...]:
+    """The code behind a built variant; of the methods, only its own."""
+    return (method.module, __name__, *predictions.MAKERS)
+
+
+def build(
+    store: Store,
+    key: Key,
+    method: Method,
+    ingredients: Ingredients,
+    parameters: Mapping[str, Any],
+    cached: CachedPredictions,
+) -> None:
+    """Run a method and write what it returns: ``built.json`` and, unless it does not apply, the combination's files.
+
+    ``cached`` are the ingredients' predictions, whose seconds are no part of fitting.
+    """
+    begin = time.perf_counter()
+    try:
+        combination = _applied(method, ingredients, parameters)
+    except NotApplicable as reason:
+        with store.write(key) as folder:
+            write_json(folder / "built.json", {"status": "not_applicable", "reason": str(reason)})
+        return
+    seconds = time.perf_counter() - begin
+    record = {"status": "ok", "build_seconds": seconds, "fit_seconds": seconds - cached.seconds}
+    with store.write(key) as folder:
+        write_json(folder / "built.json", {**record, "details": finite_or_none(combination.details)})
+        combination.save(folder)
+
+
+def _applied(method: Method, ingredients: Ingredients, parameters: Mapping[str, Any]) -> Combination:
+    members, named = ingredients.pool_.members, method.uses(parameters)
+    used = range(len(members)) if named is None else [position for position in named if position < len(members)]
+    parts = []
+    if method.family not in ("single", "output"):  # it may run its members on the task's tokens
+        parts = [MemberPart(members[position]) for position in used]
+        check_vocabulary(parts, ingredients.heldout_)
+    if method.family == "weights":
+        ingredients = replace(ingredients, pool_=with_same_ties(ingredients.pool_, used))
+    combination = registry.build(method, ingredients, parameters)
+    check_tokens(parts, ingredients.heldout_)  # one model, which is given the task's tokens
+    return combination

@@ -1,0 +1,97 @@
+"""A YAML document read into a pydantic model: nothing is converted, and a fault is one line with its place."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, TypeVar, get_args
+
+import pydantic
+
+from harness.errors import BadInput
+from harness.strict import yaml
+
+STRICT = pydantic.ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+"""Of models whose fields take exactly what they say, and no other keys."""
+
+Model = TypeVar("Model", bound=pydantic.BaseModel)
+
+
+def read_model(
+    model: type[Model], document: yaml.Document, what: str, empty: Mapping[str, str] | None = None
+) -> Model:
+    """The document as an instance of ``model``.
+
+    Args:
+        model: of the whole document.
+        document: as parsed.
+        what: the document in words ("a suite file"), for messages.
+        empty: what to say of a key whose value is empty or 0, by key.
+
+    Raises:
+        BadInput: the fault that stands first in the file; a missing key comes last, since it may only be misspelled.
+    """
+    if not isinstance(document.value, dict):
+        raise BadInput(f"{what} holds keys and values", place=document.place(()))
+    try:
+        return model.model_validate(document.value)
+    except pydantic.ValidationError as error:
+        raise _first_fault(model, error, document, what, empty or {}) from None
+
+
+def _first_fault(
+    model: type[pydantic.BaseModel],
+    error: pydantic.ValidationError,
+    document: yaml.Document,
+    what: str,
+    empty: Mapping[str, str],
+) -> BadInput:
+    def rank(fault: Any) -> tuple[bool, int, int]:
+        line = document.line(_path(fault["loc"], document))
+        return fault["type"] == "missing", line, -len(fault["loc"])
+
+    fault = min(error.errors(), key=rank)
+    path = _path(fault["loc"], document)
+    place = document.place(path)
+    # An item of a list is named by the list's key.
+    name = next((part for part in reversed(path) if isinstance(part, str)), str(path[-1]) if path else what)
+    if fault["type"] == "extra_forbidden":
+        return BadInput(f"unknown key '{name}'", place=place, given=name, choices=_keys_at(model, path[:-1]))
+    if fault["type"] == "missing":
+        missing = str(fault["loc"][-1])
+        return BadInput(f"the key '{missing}' is missing", place=document.place(path[:-1]))
+    message = fault["msg"].replace("Input should", "it should")
+    problem = f"bad value {fault['input']!r} for '{name}'"
+    if fault["type"] == "too_short" or (name in empty and fault["input"] == 0):
+        problem = empty.get(name, f"'{name}' is empty")
+    return BadInput(problem, place=place, hint=message)
+
+
+def _path(location: Sequence[Any], document: yaml.Document) -> yaml.Position:
+    """A pydantic location without the parts that name a branch of a union and not a key of the file."""
+    path: yaml.Position = ()
+    value = document.value
+    for i, part in enumerate(location):
+        inside = isinstance(value, dict) and part in value
+        if isinstance(value, list) and isinstance(part, int) and part < len(value):
+            inside = True
+        if inside:
+            value = value[part]
+            path = (*path, part)
+        elif i == len(location) - 1 and isinstance(value, dict) and isinstance(part, str) and "[" not in part:
+            path = (*path, part)
+    return path
+
+
+def _keys_at(model: type[pydantic.BaseModel], path: yaml.Position) -> list[str]:
+    """The keys that a place in a document of this model knows; names of a mapping and list positions lead nowhere."""
+    for part in path:
+        field = model.model_fields.get(str(part))
+        model = next(_models_in(field.annotation), model) if field else model
+    return list(model.model_fields)
+
+
+def _models_in(annotation: Any) -> Iterator[type[pydantic.BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, pydantic.BaseModel):
+        yield annotation
+    for part in get_args(annotation):
+        yield from _models_in(part)

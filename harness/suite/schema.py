@@ -1,0 +1,30 @@
+"""The JSON schema of a suite file, for editors."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any
+
+from harness import registry
+from harness.suite.file import SuiteFile
+
+
+def json_schema(tasks: Collection[str], architectures: Collection[str]) -> dict[str, Any]:
+    """The JSON schema of a suite file, for editors: the methods' parameters are those of the registry."""
+    schema = SuiteFile.model_json_schema()
+    schema["properties"]["task"]["anyOf"][0]["enum"] = sorted(tasks)
+    schema["$defs"]["TrainPool"]["properties"]["architecture"]["examples"] = sorted(architectures)
+    items: list[dict[str, Any]] = [{"enum": list(registry.methods())}]
+    for name, method in registry.methods().items():
+        fields = method.parameters.model_json_schema()["properties"]
+        choices: dict[str, Any] = {
+            key: {"anyOf": [field, {"type": "array", "items": field}]} for key, field in fields.items()
+        }
+        choices["pool"] = {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}
+        choices["members"] = {"description": "all, or positions from 0, or several lists of positions"}
+        body = {"type": ["object", "null"], "properties": choices, "additionalProperties": False}
+        described = {"description": method.summary, "type": "object", "properties": {name: body}, "required": [name]}
+        items.append({**described, "additionalProperties": False})
+    schema["properties"]["methods"]["items"] = {"anyOf": items}
+    schema["title"] = "Stockpot suite"
+    return schema

@@ -1,0 +1,206 @@
+"""A suite file: read strictly, checked against the registry, expanded into variants."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness import registry
+from harness.errors import BadInput
+from harness.pools.specs import HfPool, TrainPool, _beside, located
+from harness.store import digest
+from harness.strict import yaml
+from harness.strict.model import read_model
+from harness.suite.file import MAIN, SuiteFile
+from harness.tasks import TaskReference, pretrained
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One row of the results: a method with its parameters on chosen members of one pool."""
+
+    name: str
+    method: str
+    pool: str
+    members: tuple[int, ...] | None
+    parameters: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Suite:
+    """A checked suite file and the variants it asks for."""
+
+    path: str
+    text: str
+    digest: str
+    file: SuiteFile
+    task: TaskReference
+    pools: Mapping[str, TrainPool | HfPool]
+    variants: tuple[Variant, ...]
+
+
+def suite_files(folder: Path) -> list[Path]:
+    """The suite files of a folder; policies of a gate, ``*.policy.yaml``, lie beside them."""
+    return sorted(path for path in folder.glob("*.yaml") if not path.name.endswith(".policy.yaml"))
+
+
+def read_suite(path: Path, tasks: Collection[str], architectures: Collection[str]) -> Suite:
+    """Read a suite file; every fault is one line with its place, the known choices and the nearest of them."""
+    document = yaml.read(path)
+    file = read_model(SuiteFile, document, "a suite file", empty={"members": "the pool is empty: 'members' is 0"})
+    if isinstance(file.task, str):
+        _known("task", file.task, tasks, document.place(("task",)))
+    if MAIN in file.pools:
+        raise BadInput(f"the name '{MAIN}' is taken by 'pool'", place=document.place(("pools", MAIN)))
+    pools: dict[str, TrainPool | HfPool] = {}
+    for name, spec in {MAIN: file.pool, **file.pools}.items():
+        place: yaml.Position = ("pool",) if name == MAIN else ("pools", name)
+        if (spec.train is None) == (spec.hf is None):
+            raise BadInput("a pool is trained here or lies in folders", place=document.place(place),
+                           hint="give it one of: train, hf")  # fmt: skip
+        if spec.train:
+            _check_pool(spec.train, (*place, "train"), document, architectures)
+        _check_archives(spec.chosen, (*place, "train" if spec.train else "hf"), document)
+        pools[name] = located(spec.chosen, path.parent)
+    if len(set(file.seeds)) < len(file.seeds):
+        raise BadInput("a seed is named twice", place=document.place(("seeds",)))
+    variants = tuple(_variants(file, document, pools))
+    _known("reference", file.reference, [v.name for v in variants], document.place(("reference",)))
+    for name in file.correlate.pools if file.correlate else []:
+        _known("pool", name, pools, document.place(("correlate", "pools")))
+    task = _task(file, pools[MAIN], path.parent)
+    return Suite(str(path), document.text, digest(file.model_dump(mode="json")), file, task, pools, variants)
+
+
+def _task(file: SuiteFile, pool: TrainPool | HfPool, folder: Path) -> TaskReference:
+    if isinstance(file.task, str):
+        return TaskReference(file.task)
+    tokenizer = pool.base or (pool.members[0] if isinstance(pool, HfPool) else None)
+    include_path = _beside(folder, file.task.include_path) if file.task.include_path else None
+    return TaskReference(file.suite, tuple(file.task.lm_eval), include_path, tokenizer)
+
+
+
+
+
+
+
+
+
+
+def _check_archives(pool: TrainPool | HfPool, path: yaml.Position, document: yaml.Document) -> None:
+    if pool.base:
+        pretrained.model_of(pool.base, document.place((*path, "base")))
+    for index, member in enumerate(pool.members if isinstance(pool, HfPool) else []):
+        pretrained.model_of(member, document.place((*path, "members", index)))
+
+
+def _check_pool(
+    pool: TrainPool, path: yaml.Position, document: yaml.Document, architectures: Collection[str]
+) -> None:
+    for name in pool.architecture if isinstance(pool.architecture, list) else [pool.architecture]:
+        _known("architecture", name, architectures, document.place((*path, "architecture")))
+    if fault := pool.contradiction():
+        raise BadInput(fault[1], place=document.place((*path, fault[0])))
+
+
+def _known(what: str, name: Any, choices: Collection[str], place: str) -> None:
+    if not isinstance(name, str) or name not in choices:
+        raise BadInput(f"unknown {what} '{name}'", place=place, given=str(name), choices=choices)
+
+
+def _variants(
+    file: SuiteFile, document: yaml.Document, pools: Mapping[str, TrainPool | HfPool]
+) -> Iterator[Variant]:
+    seen: dict[str, str] = {}
+    for index, item in enumerate(file.methods):
+        path: yaml.Position = ("methods", index)
+        place = document.place(path)
+        if isinstance(item, str):
+            item = {item: None}
+        if len(item) != 1:
+            raise BadInput("an item of 'methods' is one method", place=place, hint="start each with '- '")
+        (name, options), *_ = item.items()
+        method = registry.get(name, place)
+        given = dict(options or {})
+        for key, value in given.items():
+            if value == []:
+                raise BadInput(f"'{key}' is an empty list", place=document.place((*path, name, key)))
+        chosen_pools = _as_list(given.pop("pool", MAIN))
+        for pool in chosen_pools:
+            _known("pool", pool, pools, document.place((*path, name, "pool")))
+        member_sets = _member_sets(given.pop("members", "all"), document.place((*path, name, "members")))
+        for pool, members, parameters in itertools.product(chosen_pools, member_sets, _combinations(given)):
+            where = document.place((*path, name, next(iter(parameters), "")))
+            full = _validated(method, parameters, where)
+            variant = Variant(variant_name(method, full, pool, members), name, pool, members, full)
+            if members is not None and max(members) >= _size(pools[pool]):
+                raise BadInput(f"pool '{pool}' has {_size(pools[pool])} members, counted from 0", place=where)
+            if variant.name in seen:
+                problem = f"variant '{variant.name}' is asked for twice (first: {seen[variant.name]})"
+                raise BadInput(problem, place=where)
+            seen[variant.name] = where
+            yield variant
+
+
+def _validated(method: registry.Method, parameters: Mapping[str, Any], place: str) -> dict[str, Any]:
+    try:
+        return method.validate(parameters, place)
+    except BadInput as fault:
+        fields = method.parameters.model_fields
+        numbers = [key for key, value in parameters.items() if isinstance(value, int | float) and key in fields]
+        if any("list[" in registry.describe_type(fields[key]) for key in numbers):
+            hint = f"{fault.hint}; a list means one variant each: write a value that is a list as [[0.5, 0.5]]"
+            raise BadInput(fault.problem, place=fault.place, hint=hint) from None
+        raise
+
+
+def _size(pool: TrainPool | HfPool) -> int:
+    return len(pool.members) if isinstance(pool, HfPool) else pool.checkpoints or pool.members
+
+
+def _as_list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
+
+
+def _member_sets(value: Any, place: str) -> list[tuple[int, ...] | None]:
+    if value == "all":
+        return [None]
+    sets = value if isinstance(value, list) and value and all(isinstance(v, list) for v in value) else [value]
+    for chosen in sets:
+        positions = isinstance(chosen, list) and all(type(i) is int and i >= 0 for i in chosen)
+        if not positions or not chosen or len(set(chosen)) < len(chosen):
+            raise BadInput(f"bad members {chosen!r}", place=place, hint="it takes all, or different positions from 0")
+    return [tuple(chosen) for chosen in sets]
+
+
+def _combinations(given: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """One set of parameters for each combination of the listed values, in the file's order."""
+    for values in itertools.product(*(_as_list(value) for value in given.values())):
+        yield dict(zip(given, values, strict=True))
+
+
+def variant_name(
+    method: registry.Method, parameters: Mapping[str, Any], pool: str, members: Sequence[int] | None
+) -> str:
+    """``pool:method/parameter=value,...`` with only the parameters that differ from their defaults, sorted."""
+    shown = {key: _word(value) for key, value in method.variant_parameters(parameters).items()}
+    if members is not None:
+        shown["members"] = "+".join(map(str, members))
+    prefix = "" if pool == MAIN else f"{pool}:"
+    return prefix + method.name + ("/" if shown else "") + ",".join(f"{k}={v}" for k, v in sorted(shown.items()))
+
+
+def _word(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, list):
+        return ":".join(_word(item) for item in value)
+    if isinstance(value, float) and value.is_integer() and abs(value) < 1e15:
+        return str(int(value))
+    return "none" if value is None else str(value)
+
+

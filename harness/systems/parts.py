@@ -1,0 +1,57 @@
+"""The models that combinations run: members of a pool, and models that a method made."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from harness.models import forward
+from harness.models.causal_lm import vocabulary_of
+from harness.models.weights import (
+    load_module,
+)
+from harness.types import (
+    Member,
+    Part,
+)
+
+CPU = torch.device("cpu")
+
+
+class MemberPart(Part):
+    """A member as it is, dropout off; its module is loaded when it is first run."""
+
+    def __init__(self, member: Member, device: torch.device = CPU) -> None:
+        self.member, self.device = member, device
+        self.name, self.digest, self.tokenizer = member.name, member.digest, member.tokenizer
+        self.vocabulary = vocabulary_of(member.architecture)
+        self._module: nn.Module | None = None
+
+    @property
+    def module(self) -> nn.Module:
+        if self._module is None:
+            self._module = load_module(self.member).to(self.device)
+        return self._module
+
+    def log_probs(self, batch: Tensor) -> Tensor:
+        return forward.log_probs(self.network, batch)
+
+    def reference(self) -> dict[str, Any]:
+        """What finds this part again in a pool."""
+        return {"member": self.digest}
+
+
+class ModelPart(Part):
+    """A model that a method made, held in memory."""
+
+    def __init__(self, name: str, module: nn.Module, identity: str) -> None:
+        self.name, self._module, self.digest = name, module, identity
+
+    @property
+    def module(self) -> nn.Module:
+        return self._module
+
+    def log_probs(self, batch: Tensor) -> Tensor:
+        return forward.log_probs(self._module, batch)

@@ -1,0 +1,197 @@
+"""The systems that methods return: an output rule over several models, or one model; both are saved and loaded here."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from harness.merging.batchnorm import recalibrate
+from harness.models import forward
+from harness.models.weights import (
+    WEIGHTS,
+    LazyWeights,
+    module_with,
+    save_network,
+    saved_architecture,
+)
+from harness.store import read_json, write_json
+from harness.systems.dropout import DropoutPass
+from harness.systems.parts import CPU, MemberPart, ModelPart
+from harness.systems.rules import Linear, Rule
+from harness.types import (
+    Architecture,
+    Combination,
+    Ingredients,
+    NotApplicable,
+    Part,
+    Pool,
+    cut_to,
+    shared_labels,
+)
+
+SEQUENCE_LEVEL = "a sequence-level mixture"
+"""How a mixture of members with different tokenizers is named wherever it is shown: its numbers are not those of a
+token-level ensemble."""
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+
+def stacked_log_probs(models: Sequence[Callable[[Tensor], Tensor]], batch: Tensor) -> Tensor:
+    """Predictions [M, N, C] of models that run one after another, each written to its place as soon as it is there.
+
+    (With a large vocabulary predictions are most of an ensemble's memory: a list that is stacked holds them twice.)
+    """
+    first = models[0](batch)
+    if len(models) == 1:
+        return first.unsqueeze(0)
+    stacked = first.new_empty((len(models), *first.shape))
+    stacked[0] = first
+    del first
+    for index, model in enumerate(models[1:], start=1):
+        stacked[index] = model(batch)
+    return stacked
+
+
+def finite_or_none(details: Any) -> Any:
+    """Details as JSON values: a number that is not finite (the loss of an excluded label, say) is None."""
+    if isinstance(details, Mapping):
+        return {key: finite_or_none(value) for key, value in details.items()}
+    if isinstance(details, list | tuple):
+        return [finite_or_none(value) for value in details]
+    return None if isinstance(details, float) and not math.isfinite(details) else details
+
+
+class OutputCombination(Combination):
+    """An output rule over the predictions of several parts; those that the rule gives weight 0 are never run."""
+
+    def __init__(self, parts: Sequence[MemberPart], rule: Rule, details: Mapping[str, Any] | None = None) -> None:
+        self._parts, self.rule = tuple(parts), rule
+        self.details = dict(details or {})
+        if fewer := rule.used():
+            self.rule, kept = fewer
+            self._parts = tuple(parts[k] for k in kept)
+            self.details["not_run"] = [part.name for k, part in enumerate(parts) if k not in kept]
+        if self.by_continuation:
+            if not isinstance(rule, Linear):
+                raise NotApplicable(f"members have different tokenizers: only {SEQUENCE_LEVEL} by linear is defined")
+            self.details["level"] = SEQUENCE_LEVEL
+        self.vocabulary = None if self.by_continuation else self._vocabulary()
+        """The tokens that language models of one tokenizer are combined over; None for other models."""
+        if self.vocabulary is not None and {part.vocabulary for part in self._parts} != {self.vocabulary}:
+            cut = f"cut to the {self.vocabulary} tokens of the tokenizer, for the members are padded differently"
+            self.details["vocabulary"] = cut
+
+    def _vocabulary(self) -> int | None:
+        sizes = [part.vocabulary for part in self._parts if part.vocabulary is not None]
+        if len(sizes) < len(self._parts):
+            return None
+        tokenizer = self._parts[0].tokenizer
+        known = tokenizer.size if tokenizer and len(set(sizes)) > 1 else None
+        return shared_labels([part.name for part in self._parts], sizes, known)
+
+    @property
+    def by_continuation(self) -> bool:
+        """Whether the parts have different tokenizers, so that they meet over whole continuations only."""
+        return len({part.tokenizer for part in self._parts}) > 1
+
+    def combine(self, stacked: Tensor) -> Tensor:
+        """The rule on predictions [M, ..., C] of the parts, made once and shared: no model runs."""
+        return self.rule(stacked)
+
+    def log_probs(self, batch: Tensor) -> Tensor:
+        if self.by_continuation:
+            raise NotApplicable(f"{SEQUENCE_LEVEL} gives no probabilities of tokens")
+        return self.combine(stacked_log_probs([partial(self.predict, part) for part in self._parts], batch))
+
+    def predict(self, part: Part, batch: Tensor) -> Tensor:
+        """Log-probabilities [B, C] of one part, over the vocabulary that the parts share."""
+        found = part.log_probs(batch)
+        return found if self.vocabulary is None else cut_to(self.vocabulary, found)
+
+    def parts(self) -> Sequence[MemberPart]:
+        return self._parts
+
+    def save(self, folder: Path) -> None:
+        self.rule.save(folder)
+        write_json(folder / "parts.json", [part.reference() for part in self._parts])
+
+
+
+
+class SingleModel(Combination):
+    """One model: a soup, a merge, a student, a mixture of experts."""
+
+    def __init__(
+        self, architecture: Architecture, module: nn.Module, details: Mapping[str, Any] | None = None
+    ) -> None:
+        self.architecture, self.module = architecture, module.eval()
+        self.details = dict(details or {})
+
+    def log_probs(self, batch: Tensor) -> Tensor:
+        return forward.log_probs(self.module, batch)
+
+    def parts(self) -> Sequence[Part]:
+        return (ModelPart(str(self.architecture), self.module, f"in-memory-{id(self.module)}"),)
+
+    def save(self, folder: Path) -> None:
+        save_network(self.architecture, self.module, folder)
+
+
+def load_combination(
+    folder: Path, pool: Pool, device: torch.device = CPU, shared: dict[str, MemberPart] | None = None
+) -> Combination:
+    """The combination saved in a folder; an output rule finds its members in the pool by their digests.
+
+    Combinations that are held at once are given one dictionary as ``shared``: a member of several is then loaded once.
+    """
+    if (folder / "rule.json").is_file():
+        members = {m.digest: m for m in (*pool.members, *((pool.base,) if pool.base else ()))}
+        references = read_json(folder / "parts.json")
+        models = {} if shared is None else shared
+        for digest_ in {r["member"] for r in references} - models.keys():
+            models[digest_] = MemberPart(members[digest_], device)
+        parts = [
+            DropoutPass(models[r["member"]], r["pass"], r["seed"]) if "pass" in r else models[r["member"]]
+            for r in references
+        ]
+        return OutputCombination(parts, Rule.load(folder))
+    architecture = saved_architecture(folder)
+    weights = LazyWeights(folder / WEIGHTS)  # all of them at once would take the memory of two models
+    return SingleModel(architecture, module_with(architecture, weights).to(device))
+
+
+def member_parts(ingredients: Ingredients) -> list[MemberPart]:
+    """The pool's members as parts, in the pool's order."""
+    return [MemberPart(member, ingredients.device) for member in ingredients.members]
+
+
+def merged_model(
+    architecture: Architecture, weights: Mapping[str, Tensor], train_inputs: Tensor, device: torch.device = CPU
+) -> nn.Module:
+    """The module that holds merged weights, its BatchNorm statistics recomputed on training inputs [N, ...]."""
+    module = module_with(architecture, weights).to(device)
+    recalibrate(module, batches_of(train_inputs, device))
+    return module
+
+
+def batches_of(inputs: Tensor, device: torch.device = CPU, size: int = 250) -> Iterable[Tensor]:
+    """Inputs in order, in batches of at most ``size``, on the device."""
+    return (batch.to(device) for batch in inputs.split(size))

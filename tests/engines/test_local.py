@@ -1,0 +1,131 @@
+"""Laws of the engine: order, failure, and processes that die."""
+
+import multiprocessing
+import os
+import sys
+import time
+
+from harness.engines.local import DIED, Job, LocalEngine
+
+
+def double(value):
+    return 2 * value
+
+
+def fail():
+    raise KeyError("no such thing")
+
+
+class Unpicklable(Exception):
+    def __init__(self, one, two):
+        super().__init__(f"{one} {two}")
+
+
+def fail_oddly():
+    raise Unpicklable(1, 2)
+
+
+def die():
+    os._exit(1)
+
+
+def note(path, word):
+    with open(path, "a") as file:
+        file.write(word + "\n")
+    time.sleep(0.05)
+
+
+def run(*jobs):
+    events = []
+    outcomes = LocalEngine(workers=2).run(jobs, lambda what, job: events.append((what, job.name)))
+    return outcomes, events
+
+
+def test_a_failure_is_an_outcome_and_its_dependants_say_whose_fault_it_is():
+    outcomes, events = run(
+        Job("fails", fail, {}),
+        Job("oddly", fail_oddly, {}),
+        Job("after", double, {"value": 1}, needs=("fails",)),
+        Job("last", double, {"value": 1}, needs=("after",)),
+        Job("fine", double, {"value": 4}),
+    )
+    assert outcomes["fine"].value == 8
+    assert outcomes["fails"].error == "KeyError: 'no such thing'"
+    assert "fail()" not in outcomes["fails"].error
+    assert "in fail" in outcomes["fails"].trace
+    assert outcomes["oddly"].error == "Unpicklable: 1 2"
+    assert outcomes["last"].error == "after: fails: KeyError: 'no such thing'"
+    assert ("start", "after") not in events
+    assert ("failed", "last") in events
+
+
+def test_a_process_that_dies_fails_its_own_job_and_no_other():
+    outcomes, _ = run(Job("dies", die, {}), *(Job(f"fine {i}", double, {"value": i}) for i in range(6)))
+    assert outcomes["dies"].error == DIED
+    assert [outcomes[f"fine {i}"].value for i in range(6)] == [0, 2, 4, 6, 8, 10]
+    assert multiprocessing.active_children() == []  # one left would keep the server, and the next run, waiting
+
+
+def variable(name):
+    return os.environ.get(name)
+
+
+def test_workers_see_the_variables_of_their_own_run(monkeypatch):
+    for value in ("one", "two"):
+        monkeypatch.setenv("STOCKPOT_TEST", value)
+        assert run(Job("look", variable, {"name": "STOCKPOT_TEST"}))[0]["look"].value == value
+    monkeypatch.delenv("STOCKPOT_TEST")
+    assert run(Job("look", variable, {"name": "STOCKPOT_TEST"}))[0]["look"].value is None
+
+
+def note_process(path):
+    with open(path, "a") as file:
+        file.write(f"{os.getpid()}\n")
+
+
+def test_every_measurement_has_a_fresh_process(tmp_path):
+    path = tmp_path / "processes"
+    outcomes, _ = run(*(Job(f"alone {i}", note_process, {"path": path}, kind="alone") for i in range(3)))
+    assert all(outcome.error is None for outcome in outcomes.values())
+    assert len(set(path.read_text().split())) == 3
+
+
+def test_jobs_run_after_what_they_need_and_measurements_after_all_others(tmp_path):
+    path = tmp_path / "order"
+    words = {"c": ("b",), "b": ("a",), "a": ()}
+    jobs = [Job(w, note, {"path": path, "word": w}, needs=n, cost=i) for i, (w, n) in enumerate(words.items())]
+    alone = [Job(f"alone {i}", note, {"path": path, "word": f"alone {i}"}, kind="alone", cost=9) for i in range(2)]
+    outcomes, _ = run(*alone, *jobs)
+    assert all(outcome.error is None for outcome in outcomes.values())
+    order = path.read_text().splitlines()
+    assert order[:3] == ["a", "b", "c"]
+    assert sorted(order[3:]) == ["alone 0", "alone 1"]
+
+
+def test_a_job_that_only_comes_after_others_runs_whatever_became_of_them(tmp_path):
+    path = tmp_path / "order"
+    outcomes, _ = run(
+        Job("last", note, {"path": path, "word": "last"}, after=("fails", "lost", "noted", "made by an earlier run")),
+        Job("lost", note, {"path": path, "word": "lost"}, needs=("fails",)),
+        Job("noted", note, {"path": path, "word": "noted"}),
+        Job("fails", fail, {}),
+    )
+    assert [name for name, outcome in outcomes.items() if outcome.error] == ["fails", "lost"]
+    assert path.read_text().split() == ["noted", "last"]
+
+
+def test_what_is_needed_and_was_not_asked_to_run_counts_as_there():
+    outcomes, _ = run(Job("a", double, {"value": 1}, needs=("made by an earlier run",)))
+    assert outcomes["a"].value == 2
+
+
+def is_imported(name):
+    return name in sys.modules
+
+
+def test_each_run_imports_what_it_asks_for_although_another_came_before():
+    """The fork server of the first run would go on without the module."""
+    for preload in ((), ("wave",)):
+        engine = LocalEngine(workers=1, preload=preload)
+        outcome = engine.run([Job("job", is_imported, {"name": "wave"}, kind="alone")], lambda *_: None)["job"]
+        assert outcome.value is bool(preload)

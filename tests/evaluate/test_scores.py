@@ -1,0 +1,112 @@
+"""The scores of a variant: exact ties, infinite losses, one seed and several."""
+
+import numpy as np
+import pytest
+import torch
+
+from harness.evaluate.metrics import per_example
+from harness.evaluate.scores import (
+    NonFinite,
+    calibrated,
+    check_finite,
+    check_numbers,
+    compare,
+    compare_over_seeds,
+    score,
+    score_aggregates,
+    score_measures,
+    score_over_seeds,
+)
+from harness.tasks.answers import Aggregate
+
+
+def table(seed, labels, classes=3):
+    rng = np.random.default_rng(seed)
+    logits = rng.normal(size=(len(labels), classes)) + 1.5 * np.eye(classes)[labels]
+    return per_example(logits - np.log(np.exp(logits).sum(axis=1, keepdims=True)), labels)
+
+
+LABELS = np.random.default_rng(0).integers(0, 3, size=300)
+
+
+def test_a_copy_of_the_reference_differs_by_exactly_nothing():
+    same = table(1, LABELS)
+    found = compare(same, same)
+    assert (found["diff_vs_reference"], found["diff_low"], found["diff_high"]) == (0.0, 0.0, 0.0)
+    assert found["mcnemar_p"] == 1.0
+    assert found["verdict"] == "unclear"
+
+
+def test_a_clearly_better_variant_is_better_and_the_other_way_round_worse():
+    good, bad = table(1, LABELS), table(2, (LABELS + 1) % 3)
+    bad["correct"] = bad["prediction"] == LABELS
+    assert compare(good, bad)["verdict"] == "better"
+    assert compare(bad, good)["verdict"] == "worse"
+    assert compare_over_seeds([good, good], [bad, bad])["verdict"] == "better"
+
+
+def test_a_label_without_probability_is_a_failure_with_its_count():
+    log_probs = np.log(np.array([[1.0, 0.0], [0.5, 0.5]]), where=np.array([[True, False], [True, True]]), out=None)
+    log_probs[0, 1] = -np.inf
+    with pytest.raises(NonFinite, match="1 of 2"):
+        check_finite(per_example(log_probs, np.array([1, 0])))
+
+
+def test_one_seed_over_seeds_has_the_values_of_that_seed():
+    examples, reference = table(1, LABELS), table(2, LABELS)
+    one = score(examples, LABELS, 3) | compare(examples, reference)
+    several = score_over_seeds([examples]) | compare_over_seeds([examples], [reference])
+    for name in ("accuracy", "nll", "brier", "ece", "diff_vs_reference"):
+        assert several[name] == pytest.approx(one[name], abs=1e-9)
+
+
+def test_seeds_that_disagree_widen_the_interval():
+    near, far = table(1, LABELS), table(1, (LABELS + 1) % 3)
+    far["correct"] = far["prediction"] == LABELS
+    same, mixed = score_over_seeds([near, near]), score_over_seeds([near, far])
+    assert mixed["accuracy_high"] - mixed["accuracy_low"] > 2 * (same["accuracy_high"] - same["accuracy_low"])
+
+
+def test_calibration_undoes_a_temperature():
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(4000, 3, generator=generator)
+    labels = torch.distributions.Categorical(logits=logits).sample()
+    sharp = torch.log_softmax(4 * logits, dim=-1)
+    found = calibrated(sharp[2000:], labels[2000:], sharp[:2000], labels[:2000])
+    assert found["temperature"] == pytest.approx(4.0, rel=0.15)
+    true = torch.nn.functional.cross_entropy(logits[2000:], labels[2000:]).item()
+    assert found["nll_calibrated"] == pytest.approx(true, abs=0.01)
+
+
+def aggregates(values, n=300, draws=4000):
+    """The mean as if it were no mean: its value, and that of documents drawn with replacement."""
+    rows = np.random.default_rng(7).integers(n, size=(draws, n))
+    return {"f1/t": Aggregate(float(values.mean()), values[rows].mean(axis=1), n)}
+
+
+@pytest.mark.parametrize("seeds", [1, 3])
+def test_a_score_from_its_draws_is_that_of_a_mean_where_it_is_one(seeds):
+    rng = np.random.default_rng(0)
+    values = [rng.normal(size=300) + rng.normal() / 10 for _ in range(seeds)]
+    found = score_aggregates([aggregates(each) for each in values])["f1/t"]
+    expected = score_measures([{"f1/t": each} for each in values])["f1/t"]
+    assert found["value"] == pytest.approx(expected["value"])
+    assert found["n"] == expected["n"] == 300
+    for end in ("low", "high"):
+        assert found[end] - found["value"] == pytest.approx(expected[end] - expected["value"], rel=0.1)
+
+
+@pytest.mark.parametrize("seeds", [1, 2])
+def test_a_score_that_some_draw_does_not_have_has_no_interval(seeds):
+    lost = {"f1/t": Aggregate(0.5, np.array([0.4, np.nan, 0.6]), 9)}
+    assert score_aggregates([lost] * seeds) == {"f1/t": {"value": 0.5, "low": None, "high": None, "n": 9}}
+
+
+def test_a_measure_that_no_document_has_is_no_score():
+    assert score_measures([{"acc/t": np.array([np.nan, np.nan])}]) == {}
+
+
+def test_a_score_of_lm_eval_that_is_no_number_is_a_failure_with_its_name():
+    check_numbers({"acc/t": 0.5})
+    with pytest.raises(NonFinite, match="lm-eval's mcc/t is nan"):
+        check_numbers({"acc/t": 0.5, "mcc/t": float("nan")})

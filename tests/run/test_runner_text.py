@@ -1,0 +1,163 @@
+"""A whole suite over folders of language models, two of which share a tokenizer and one of which does not."""
+
+import pandas as pd
+import pytest
+import torch
+from tokenizers import ByteLevelBPETokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
+
+from harness.errors import BadInput
+from harness.models.causal_lm import tiny_llama
+from harness.publish.candidate import score_candidate
+from harness.publish.export import export
+from harness.results.columns import MEASURE_COLUMNS, VARIANT_COLUMNS
+from harness.results.run import read_run
+from harness.run import runner
+from harness.run.planning import Options, make_plan
+from harness.run.progress import Tracker
+from harness.suite.suite import read_suite
+from harness.tasks import TASKS
+from harness.tasks.archives import SCRIPTURE, SPEECHES, archive_folder
+from harness.tasks.corpora import split_of
+
+TASK_FILES = __file__.replace("tests/run/test_runner_text.py", "suites/tasks")
+SUITE = f"""
+suite: folders
+task: {{lm_eval: [cloze_python, bytes_python], include_path: {TASK_FILES}}}
+pool: {{hf: {{members: [a, b, other]}}}}
+reference: member/index=0
+methods:
+  - member: {{index: [0, 2]}}
+  - linear
+  - linear: {{members: [0, 1]}}
+  - linear: {{weights: [[1.0, 0.0, 0.0], [0.5, 0.0, 0.5]]}}
+  - linear: {{weights: learned}}
+  - log_linear
+  - uniform_soup
+  - uniform_soup: {{members: [0, 1]}}
+  - best_single
+correlate: {{subsets: {{sizes: [2], at_most: 3}}}}
+"""
+
+
+def save(folder, name, vocabulary, seed, tokenizer=True):
+    trained = ByteLevelBPETokenizer()
+    text = "".join(split_of("python", "train"))[:20_000]
+    trained.train_from_iterator([text], vocab_size=vocabulary, special_tokens=["<end>"], show_progress=False)
+    words = PreTrainedTokenizerFast(tokenizer_object=trained._tokenizer, eos_token="<end>")
+    torch.manual_seed(seed)
+    tiny_llama(vocab=len(words), hidden=16, layers=1, heads=2).save_pretrained(folder / name)
+    if tokenizer:
+        words.save_pretrained(folder / name)
+
+
+def archives_or_skip():
+    if missing := [a.file for a in (SCRIPTURE, SPEECHES) if not (archive_folder() / a.file).is_file()]:
+        pytest.skip(f"{missing[0]} is not on this machine, and tests fetch nothing")
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    archives_or_skip()
+    folder = tmp_path_factory.mktemp("folders")
+    for name, vocabulary, seed in (("a", 300, 0), ("b", 300, 1), ("other", 280, 2)):
+        save(folder, name, vocabulary, seed)
+    (folder / "suite.yaml").write_text(SUITE)
+    suite = read_suite(folder / "suite.yaml", TASKS, [])
+    plan = make_plan(suite, Options(out=folder / "results", workers=2, limit=6))
+    return read_run(runner.run(plan, Tracker()))
+
+
+def row(run, variant):
+    return run.variants[(run.variants["seed"] == "all") & (run.variants["variant"] == variant)].iloc[0]
+
+
+def of(run, variant, column):
+    return run.examples[run.examples["variant"] == variant][column].to_numpy()
+
+
+def test_the_contract_is_that_of_images_and_bits_per_byte(run):
+    assert list(run.variants.columns) == list(VARIANT_COLUMNS)
+    assert list(run.document_measures.columns) == list(MEASURE_COLUMNS)
+    assert row(run, "member/index=0")["bits_per_byte"] > 0
+    scores = pd.read_parquet(run.folder / "scores.parquet")
+    assert not scores.duplicated(["variant", "seed", "metric"]).any()
+    assert not any(run.variants["status"] == "failed"), run.variants["reason"].dropna().tolist()
+
+
+def test_members_with_different_tokenizers_are_mixed_by_whole_continuations_and_it_says_so(run):
+    assert row(run, "linear")["status"] == "ok"
+    assert run.details["linear"]["0"]["level"] == "a sequence-level mixture"
+    assert "level" not in run.details["linear/members=0+1"]["0"]
+    assert of(run, "linear/weights=1:0:0", "nll") == pytest.approx(of(run, "member/index=0", "nll"), abs=1e-6)
+    one, other, mixed = (
+        run.document_measures.query("variant == @name and metric == 'bits_per_byte'")["value"].to_numpy()
+        for name in ("member/index=0", "member/index=2", "linear/weights=0.5:0:0.5")
+    )
+    assert (mixed <= (one + other) / 2 + 1e-9).all()  # the mean of two likelihoods is no less than their geometric mean
+
+
+@pytest.mark.parametrize(
+    ("variant", "why"),
+    [
+        ("linear/weights=learned", "tokenizer"),
+        ("log_linear", "tokenizer"),
+        ("best_single", "tokenizer"),
+        ("uniform_soup", "vocab_size 300 and 280"),
+    ],
+)
+def test_what_needs_common_tokens_is_not_applicable_and_says_why(run, variant, why):
+    found = row(run, variant)
+    assert found["status"] == "not_applicable"
+    assert why in found["reason"]
+    assert pd.isna(found["accuracy"])
+
+
+def test_members_that_share_a_tokenizer_are_merged_and_timed_as_ever(run):
+    soup = row(run, "uniform_soup/members=0+1")
+    assert soup["status"] == "ok"
+    assert soup["peak_memory_bytes"] > 0
+    assert soup["latency_ratio_p50"] > 0
+
+
+def test_costs_that_have_no_common_input_are_unavailable_with_the_reason(run):
+    found = row(run, "linear")
+    assert pd.isna(found["latency_ratio_p50"])
+    assert found["memory_source"].startswith("unavailable: m2 has a tokenizer of its own")
+
+
+def test_the_study_is_left_out_with_a_warning(run):
+    assert any("study of pool 'main'" in w and "tokenizer" in w for w in run.record["warnings"])
+
+
+@pytest.mark.parametrize("variant", ["member/index=0", "member/index=2", "uniform_soup/members=0+1"])
+def test_an_exported_model_is_what_transformers_loads_and_scores_as_it_did_here(run, tmp_path, variant):
+    folder = export(run, variant, tmp_path / "out")
+    half = export(run, variant, tmp_path / "half", dtype="bfloat16")
+    assert "in bfloat16, rounded from" in (half / "README.md").read_text()
+    module, words = AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
+    assert len(words) == module.config.vocab_size
+    suite = read_suite(run.folder.parents[2] / "suite.yaml", TASKS, [])
+    options = Options(out=run.folder.parents[1], workers=2, limit=6)
+    candidate = read_run(score_candidate(suite, folder, options, Tracker()))
+    assert of(candidate, "candidate", "nll") == pytest.approx(of(run, variant, "nll"), rel=1e-5)
+    assert row(candidate, "candidate")["bits_per_byte"] == pytest.approx(row(run, variant)["bits_per_byte"])
+
+
+def test_a_pool_of_language_models_is_not_for_images(run, tmp_path):
+    (tmp_path / "suite.yaml").write_text("suite: digits\ntask: digits\nmethods: [best_single]\npool: {train: "
+                                         "{architecture: mlp, start: independent}}\n")  # fmt: skip
+    suite = read_suite(tmp_path / "suite.yaml", TASKS, ["mlp"])
+    with pytest.raises(BadInput, match="a language model, which the task 'digits' is not for"):
+        score_candidate(suite, run.folder.parents[2] / "a", Options(out=tmp_path, workers=1), Tracker())
+
+
+def test_weights_without_a_tokenizer_read_the_tokens_of_their_base(tmp_path, run):
+    for name, seed in (("base", 0), ("a", 1), ("b", 2)):
+        save(tmp_path, name, 300, seed, tokenizer=name == "base")
+    text = SUITE.replace("{hf: {members: [a, b, other]}}", "{hf: {base: base, members: [a, b]}}").split("methods:")[0]
+    methods = "methods: [member: {index: 0}, expert_anti_expert: {on: base, a: 0.5}, task_arithmetic: {scale: 0.5}]\n"
+    (tmp_path / "suite.yaml").write_text(text + methods + "cost: {latency: false, memory: false}\n")
+    suite = read_suite(tmp_path / "suite.yaml", TASKS, [])
+    found = read_run(runner.run(make_plan(suite, Options(out=tmp_path / "results", limit=2)), Tracker()))
+    assert set(found.variants["status"]) == {"ok"}, found.variants["reason"].dropna().tolist()
