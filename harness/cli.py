@@ -411,13 +411,14 @@ def schema() -> None:
 @listing.command("methods")
 def ls_methods() -> None:
     """Every method with its family, what it does and its parameters."""
-    from harness import registry
+    from harness.methods.method import describe_type
+    from harness.registry import METHODS
 
-    for name, method in registry.methods().items():
+    for name, method in METHODS.all().items():
         print(f"{name}  ({method.family})\n    {method.summary}\n    {method.paper}")
         for key, field in method.parameters.model_fields.items():
             default = "required" if field.is_required() else f"default {json.dumps(field.default)}"
-            print(f"    {key}: {registry.describe_type(field)}; {default}")
+            print(f"    {key}: {describe_type(field)}; {default}")
 
 
 @listing.command("tasks")

@@ -1,184 +1,98 @@
-"""Every method declares itself here; discovery imports the files under harness/methods in a fixed order."""
+"""What there is of each sort: our own declarations, found in a folder, and those of installed plug-ins.
+
+A method, metric, cost, kind of task, source of members or engine declares itself once, where it is defined; everybody
+else reads the declarations here, and nobody lists names.
+"""
 
 from __future__ import annotations
 
 import importlib
-import inspect
 import pkgutil
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cache
-from typing import Any, get_args, get_type_hints
-
-import pydantic
+from collections.abc import Iterator, Mapping
+from functools import cached_property
+from importlib import metadata
+from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 from harness.errors import BadInput
-from harness.types import Combination, Family, Ingredients, Need
 
-Law = Callable[[Mapping[str, Any]], bool]
-"""Whether a law holds for these (full) parameters."""
-Uses = Callable[[Mapping[str, Any]], Sequence[int] | None]
-"""The positions of the members that these (full) parameters name, where no other is touched; None: all of them."""
-
-
-@dataclass(frozen=True)
-class Method:
-    """One registered method: what it is called, what it needs, and what laws it claims to obey."""
-
-    name: str
-    family: Family
-    summary: str
-    paper: str
-    needs: frozenset[str]
-    build: Callable[..., Combination]
-    parameters: type[pydantic.BaseModel]
-    pool: str
-    """The kind of pool the method is about: "any", "bootstrap" or "checkpoints" (see ``types.Pool``)."""
-    order_sensitive: Law
-    """Whether the result depends on the order of the members (a position is a parameter, or time matters)."""
-    identical_members_unchanged: Law
-    """Whether a pool of copies of one member must give that member's probabilities."""
-    small: tuple[Mapping[str, Any], ...]
-    """Parameter sets that the contract tests run; together they reach every branch, and are quick."""
-    module: str
-    uses: Uses
-
-    def validate(self, given: Mapping[str, Any], place: str | None = None) -> dict[str, Any]:
-        """The full set of parameters, defaults filled in; ``BadInput`` names the parameter that is wrong."""
-        known = list(self.parameters.model_fields)
-        for key in given:
-            if key not in known:
-                problem = f"method '{self.name}' has no parameter '{key}'"
-                raise BadInput(problem, place=place, given=str(key), choices=known)
-        try:
-            return self.parameters.model_validate(dict(given)).model_dump()
-        except pydantic.ValidationError as error:
-            first = error.errors()[0]
-            name = str(first["loc"][0]) if first["loc"] else "?"
-            expects = describe_type(self.parameters.model_fields[name]) if name in known else ""
-            problem = f"method '{self.name}': bad value {first['input']!r} for '{name}'"
-            if first["type"] == "missing":
-                problem = f"method '{self.name}' needs the parameter '{name}'"
-            raise BadInput(problem, place=place, hint=f"it takes {expects}") from None
-
-    def variant_parameters(self, parameters: Mapping[str, Any]) -> dict[str, Any]:
-        """Only the parameters that differ from the default (or have none): the ones that name a variant."""
-        fields = self.parameters.model_fields
-        return {k: v for k, v in sorted(parameters.items()) if fields[k].is_required() or fields[k].default != v}
+if TYPE_CHECKING:
+    from harness.cost.cost import Cost
+    from harness.engines.engine import Engine
+    from harness.kinds.kind import Kind
+    from harness.methods.method import Method
+    from harness.pools.source import PoolSource
+    from harness.results.metric import Metric
 
 
-def describe_type(field: pydantic.fields.FieldInfo) -> str:
-    """One parameter's type in words, for messages and tables: "uniform | learned | list[float]"."""
+class Declared(Protocol):
+    """What every declaration says of itself."""
 
-    def words(kind: Any) -> str:
-        if kind is type(None):
-            return "null"
-        args = get_args(kind)
-        if not args:
-            return getattr(kind, "__name__", str(kind))
-        if getattr(kind, "__origin__", None) is list:
-            return f"list[{words(args[0])}]"
-        if hasattr(kind, "__metadata__"):
-            return _bounded(words(args[0]), kind.__metadata__)
-        return " | ".join(words(a) if isinstance(a, type) or get_args(a) else str(a) for a in args)
-
-    return _bounded(words(field.annotation), field.metadata)
+    @property
+    def name(self) -> str: ...
 
 
-_SIGNS = {"gt": ">", "ge": ">=", "lt": "<", "le": "<="}
+Declaration = TypeVar("Declaration", bound=Declared)
 
 
-def _bounded(word: str, metadata: Iterable[Any]) -> str:
-    """A type's word with the bounds that stand in its annotation: "float > 0, <= 1"."""
-    limits = [limit for entry in metadata for limit in getattr(entry, "metadata", [entry])]
-    bounds = [f"{s} {getattr(limit, key):g}" for limit in limits for key, s in _SIGNS.items() if hasattr(limit, key)]
-    return f"{word} {', '.join(bounds)}" if bounds else word
+def module_of(declared: Declared) -> str:
+    """The module that a declaration is written in: the keys of its artefacts name it."""
+    return str(getattr(declared, "module", None) or declared.__module__)
 
 
-_METHODS: dict[str, Method] = {}
+class Registry(Generic[Declaration]):
+    """The declarations of one sort, by name; they are looked for when they are first asked for.
 
-
-def method(
-    name: str,
-    *,
-    family: Family,
-    summary: str,
-    paper: str,
-    needs: set[Need],
-    pool: str = "any",
-    order_sensitive: bool | Law = False,
-    identical_members_unchanged: bool | Law = False,
-    small: tuple[Mapping[str, Any], ...] = ({},),
-    uses: Uses = lambda parameters: None,
-) -> Callable[[Callable[..., Combination]], Callable[..., Combination]]:
-    """Register ``function(ingredients, **parameters) -> Combination``; its signature holds parameters and defaults.
-
-    Parameters are keyword-only, annotated (``Literal`` for words, ``Annotated[float, Field(gt=0)]`` for ranges);
-    unknown or ill-typed ones are refused before anything runs.
+    Args:
+        what: the sort in words, for messages ("method").
+        package: the folder of ours; all its modules are imported.
+        group: the entry-point group of plug-ins. An entry point names a module whose import declares something.
     """
 
-    def register(function: Callable[..., Combination]) -> Callable[..., Combination]:
-        if name in _METHODS and _METHODS[name].module != function.__module__:
-            raise ValueError(f"method '{name}' is registered by {_METHODS[name].module} and {function.__module__}")
-        _METHODS[name] = Method(
-            name=name,
-            family=family,
-            summary=summary,
-            paper=paper,
-            needs=frozenset(needs),
-            build=function,
-            parameters=_parameter_model(name, function),
-            pool=pool,
-            order_sensitive=_law(order_sensitive),
-            identical_members_unchanged=_law(identical_members_unchanged),
-            small=small,
-            module=function.__module__,
-            uses=uses,
-        )
-        return function
+    def __init__(self, what: str, package: str, group: str) -> None:
+        self.what, self.package, self.group = what, package, group
+        self._known: dict[str, Declaration] = {}
 
-    return register
+    def add(self, declared: Declaration) -> None:
+        """Take in a declaration; two modules may not declare one name."""
+        other = self._known.get(declared.name)
+        if other is not None and module_of(other) != module_of(declared):
+            places = f"{module_of(other)} and {module_of(declared)}"
+            raise ValueError(f"the {self.what} '{declared.name}' is declared by {places}")
+        self._known[declared.name] = declared
 
+    @cached_property
+    def _found(self) -> bool:
+        package = importlib.import_module(self.package)
+        for info in sorted(pkgutil.walk_packages(package.__path__, f"{self.package}."), key=lambda each: each.name):
+            importlib.import_module(info.name)
+        for point in sorted(metadata.entry_points(group=self.group), key=lambda each: (each.name, each.value)):
+            try:
+                importlib.import_module(point.module)
+            except Exception as error:
+                problem = f"the {self.what} of a plug-in cannot be loaded: {type(error).__name__}: {error}"
+                place = f"{point.dist.name if point.dist else 'entry point'}: {point.value}"
+                raise BadInput(problem, place=place, hint="mend or uninstall it") from error
+        return True
 
-def _law(declared: bool | Law) -> Law:
-    return declared if callable(declared) else lambda parameters: declared
+    def all(self) -> dict[str, Declaration]:
+        """Every declaration, sorted by name: the order does not depend on what was imported first."""
+        _ = self._found
+        return dict(sorted(self._known.items()))
 
+    def get(self, name: str, place: str | None = None) -> Declaration:
+        """One of them; ``BadInput`` with the nearest known name otherwise."""
+        known: Mapping[str, Declaration] = self.all()
+        if name not in known:
+            raise BadInput(f"unknown {self.what} '{name}'", place=place, given=str(name), choices=known)
+        return known[name]
 
-def _parameter_model(name: str, function: Callable[..., Combination]) -> type[pydantic.BaseModel]:
-    hints = get_type_hints(function, include_extras=True)
-    fields: dict[str, Any] = {}
-    for parameter in list(inspect.signature(function).parameters.values())[1:]:
-        if parameter.kind is not inspect.Parameter.KEYWORD_ONLY:
-            raise TypeError(f"method '{name}': parameter '{parameter.name}' must be keyword-only")
-        if parameter.name not in hints:
-            raise TypeError(f"method '{name}': parameter '{parameter.name}' has no type")
-        default = ... if parameter.default is inspect.Parameter.empty else parameter.default
-        fields[parameter.name] = (hints[parameter.name], default)
-    config = pydantic.ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
-    return pydantic.create_model(f"{name}_parameters", __config__=config, **fields)
-
-
-@cache
-def _discover() -> None:
-    package = importlib.import_module("harness.methods")
-    for info in sorted(pkgutil.walk_packages(package.__path__, "harness.methods."), key=lambda i: i.name):
-        importlib.import_module(info.name)
+    def __iter__(self) -> Iterator[Declaration]:
+        return iter(self.all().values())
 
 
-def methods() -> dict[str, Method]:
-    """Every registered method by name, sorted."""
-    _discover()
-    return dict(sorted(_METHODS.items()))
-
-
-def get(name: str, place: str | None = None) -> Method:
-    """One method by name; ``BadInput`` with the nearest known name otherwise."""
-    known = methods()
-    if name not in known:
-        raise BadInput(f"unknown method '{name}'", place=place, given=str(name), choices=known)
-    return known[name]
-
-
-def build(method: Method, ingredients: Ingredients, parameters: Mapping[str, Any]) -> Combination:
-    """Run a method on ingredients with validated parameters."""
-    return method.build(ingredients, **parameters)
+METHODS: Registry[Method] = Registry("method", "harness.methods", "stockpot.methods")
+METRICS: Registry[Metric] = Registry("metric", "harness.evaluate.metrics", "stockpot.metrics")
+COSTS: Registry[Cost] = Registry("cost", "harness.cost", "stockpot.costs")
+KINDS: Registry[Kind] = Registry("kind of task", "harness.kinds", "stockpot.kinds")
+SOURCES: Registry[PoolSource] = Registry("source of members", "harness.pools", "stockpot.sources")
+ENGINES: Registry[type[Engine]] = Registry("engine", "harness.engines", "stockpot.engines")

@@ -10,12 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from harness import registry
 from harness.evaluate.predictions import predict
+from harness.methods.method import Method
 from harness.models.architectures import build
 from harness.models.training import Schedule, train
 from harness.models.weights import module_with
-from harness.registry import Method
+from harness.registry import METHODS
 from harness.types import Architecture, Combination, Ingredients, Member, Part, Pool, Split
 
 CLASSES = 3
@@ -133,8 +133,8 @@ def ingredients(pool: Pool, needs: Sequence[str] = ("members", "base", "train", 
 
 def build_method(name: str, pool: Pool, **parameters: Any) -> Combination:
     """A registered method on a pool, its parameters filled in."""
-    method = registry.get(name)
-    return registry.build(method, ingredients(pool, tuple(method.needs)), method.validate(parameters))
+    method = METHODS.get(name)
+    return method.apply(ingredients(pool, tuple(method.needs)), method.validate(parameters))
 
 
 def on_test(combination: Combination) -> Tensor:

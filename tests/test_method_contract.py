@@ -19,11 +19,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from harness import registry
 from harness.errors import BadInput
 from harness.merging.arithmetic import average
+from harness.methods.method import Method, describe_type, method
 from harness.models.weights import module_with
-from harness.registry import Method
+from harness.registry import METHODS
 from harness.systems.dropout import hash_of
 from harness.systems.fitting import uniform
 from harness.systems.parts import MemberPart
@@ -37,7 +37,7 @@ MORE_THAN_MEMBERS = 9
 
 
 def built(method: Method, parameters: Mapping[str, Any], pool: Pool, **changes: Any) -> Combination:
-    return registry.build(method, ingredients(pool, tuple(method.needs), **changes), method.validate(parameters))
+    return method.apply(ingredients(pool, tuple(method.needs), **changes), method.validate(parameters))
 
 
 def fingerprint(pool: Pool) -> list[tuple[str, str, str]]:
@@ -191,7 +191,7 @@ def check_extreme_parameters_behave_or_say_why(method, parameters):
 
 
 def _extremes(field: Any) -> list[Any]:
-    schema = registry.describe_type(field)
+    schema = describe_type(field)
     values: list[Any] = []
     if "int" in schema:
         values += [-1, 0, 1, MORE_THAN_MEMBERS]
@@ -226,7 +226,7 @@ LAWS: list[Callable[[Method, Mapping[str, Any]], None]] = [
 ]
 CASES = [
     pytest.param(method.name, parameters, id=f"{method.name}-{i}")
-    for method in registry.methods().values()
+    for method in METHODS.all().values()
     for i, parameters in enumerate(method.small)
 ]
 
@@ -234,7 +234,7 @@ CASES = [
 @pytest.mark.parametrize("law", LAWS, ids=lambda law: law.__name__)
 @pytest.mark.parametrize(("name", "parameters"), CASES)
 def test_method(name, parameters, law):
-    law(registry.get(name), parameters)
+    law(METHODS.get(name), parameters)
 
 
 def test_hash_seed_changes_nothing():
@@ -243,7 +243,7 @@ def test_hash_seed_changes_nothing():
         "from tests.test_method_contract import *\n"
         "for case in CASES:\n"
         "    name, parameters = case.values\n"
-        "    method = registry.get(name)\n"
+        "    method = METHODS.get(name)\n"
         "    print(case.id, hash_of(on_test(built(method, parameters, pool_for(method)))))\n"
     )
 
@@ -263,9 +263,9 @@ def test_hash_seed_changes_nothing():
 
 
 def test_every_method_reads_like_one():
-    for method in registry.methods().values():
-        assert method.summary.endswith(".")
-        assert method.paper
+    for found in METHODS:
+        assert found.summary.endswith(".")
+        assert found.paper
         assert method.small
         assert method.needs <= {"members", "base", "train", "heldout"}
 
@@ -412,12 +412,11 @@ WRONG: list[tuple[Callable[..., Combination], Callable[..., None]]] = [
 @pytest.fixture
 def declare(monkeypatch):
     """Registers a method for the length of one test."""
-    registry.methods()
-    monkeypatch.setattr(registry, "_METHODS", dict(registry._METHODS))
+    monkeypatch.setattr(METHODS, "_known", METHODS.all())
 
     def register(function: Callable[..., Combination]) -> Method:
         name = function.__name__
-        registry.method(
+        method(
             name,
             family="output",
             summary="Wrong.",
@@ -426,7 +425,7 @@ def declare(monkeypatch):
             identical_members_unchanged=True,
             uses=lambda parameters: [0] if function is touches_more_than_it_names else None,
         )(function)
-        return registry.get(name)
+        return METHODS.get(name)
 
     return register
 

@@ -6,6 +6,7 @@ import pkgutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Annotated, Literal, get_args
 
 import pytest
@@ -14,24 +15,24 @@ from hypothesis import strategies as st
 from pydantic import Field
 
 from harness import methods as methods_package
-from harness import registry
 from harness.errors import BadInput
-from harness.registry import describe_type, method
+from harness.methods.method import describe_type, method
+from harness.registry import METHODS
 from harness.types import Family, Need
 from tests.examples import examples
 
-METHODS = registry.methods()
+ALL = METHODS.all()
 FACTS = {"family": "output", "summary": "s", "paper": "-", "needs": {"members"}}
 
 
 @pytest.fixture
 def declare(monkeypatch):
     """Registers a function for the length of a test."""
-    monkeypatch.setattr(registry, "_METHODS", dict(METHODS))
+    monkeypatch.setattr(METHODS, "_known", METHODS.all())
 
     def register(name, function, **changes):
         method(name, **{**FACTS, **changes})(function)
-        return registry.get(name)
+        return METHODS.get(name)
 
     return register
 
@@ -62,9 +63,9 @@ def refusal(chosen, parameters, place=None):
 
 
 def test_methods_are_found_in_a_fixed_order_each_under_its_own_name():
-    assert list(METHODS) == sorted(METHODS)
-    assert len(METHODS) > 10
-    assert all(name == found.name for name, found in METHODS.items())
+    assert list(ALL) == sorted(ALL)
+    assert len(ALL) > 10
+    assert all(name == found.name for name, found in ALL.items())
 
 
 def test_every_file_of_methods_registers_at_least_one():
@@ -72,41 +73,43 @@ def test_every_file_of_methods_registers_at_least_one():
     files = {
         info.name for info in pkgutil.walk_packages(methods_package.__path__, "harness.methods.") if not info.ispkg
     }
-    assert {found.module for found in METHODS.values()} == files
+    assert {found.module for found in ALL.values()} == files - {"harness.methods.method"}
 
 
 def test_discovery_does_not_depend_on_what_was_imported_before():
-    code = "import sys; [__import__(m) for m in sys.argv[1:]]; from harness import registry; print(*registry.methods())"
-    last = sorted({found.module for found in METHODS.values()})[-1]
+    code = (
+        "import sys; [__import__(m) for m in sys.argv[1:]]; from harness.registry import METHODS; print(*METHODS.all())"
+    )
+    last = sorted({found.module for found in ALL.values()})[-1]
     done = subprocess.run([sys.executable, "-c", code, last], capture_output=True, text=True, check=True, timeout=120)
-    assert done.stdout.split() == list(METHODS)
+    assert done.stdout.split() == list(ALL)
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", ALL)
 def test_dropping_a_letter_of_a_name_still_finds_it(name):
     for i in range(len(name)):
         wrong = name[:i] + name[i + 1 :]
-        if wrong in METHODS:
+        if wrong in ALL:
             continue
         with pytest.raises(BadInput) as caught:
-            registry.get(wrong, "suite.yaml:3")
+            METHODS.get(wrong, "suite.yaml:3")
         message = str(caught.value)
         assert message.startswith(f"suite.yaml:3: unknown method '{wrong}'; did you mean '{name}'?")
-        assert f"(known: {', '.join(METHODS)})" in message
+        assert f"(known: {', '.join(ALL)})" in message
 
 
 def test_a_name_like_none_suggests_none():
     with pytest.raises(BadInput) as caught:
-        registry.get("xyzzy")
+        METHODS.get("xyzzy")
     assert str(caught.value).startswith("unknown method 'xyzzy' (known: ")
 
 
 # what is declared
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", ALL)
 def test_a_method_declares_what_a_reader_and_a_test_need(name):
-    found = METHODS[name]
+    found = ALL[name]
     assert found.family in get_args(Family)
     assert found.needs <= set(get_args(Need))
     assert found.pool in ("any", "bootstrap", "checkpoints")
@@ -119,30 +122,30 @@ def test_a_method_declares_what_a_reader_and_a_test_need(name):
         assert isinstance(found.identical_members_unchanged(full), bool)
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", ALL)
 def test_a_suite_can_name_every_parameter(name):
     """A suite takes 'pool' and 'members' for itself, and a name that holds '/', '=' or ',' could not be read back."""
-    assert not {"pool", "members"} & set(METHODS[name].parameters.model_fields)
+    assert not {"pool", "members"} & set(ALL[name].parameters.model_fields)
     assert name.replace("_", "").isalnum()
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", ALL)
 def test_defaults_are_those_of_the_signature(name):
-    signature = list(inspect.signature(METHODS[name].build).parameters.values())[1:]
+    signature = list(inspect.signature(ALL[name].build).parameters.values())[1:]
     defaults = {p.name: p.default for p in signature if p.default is not inspect.Parameter.empty}
     needed = {p.name for p in signature} - set(defaults)
-    fields = METHODS[name].parameters.model_fields
+    fields = ALL[name].parameters.model_fields
     assert list(fields) == [p.name for p in signature]
     assert {key for key, field in fields.items() if field.is_required()} == needed
-    examples = {key: value for given in METHODS[name].small for key, value in given.items() if key in needed}
-    full = METHODS[name].validate(examples)
+    examples = {key: value for given in ALL[name].small for key, value in given.items() if key in needed}
+    full = ALL[name].validate(examples)
     assert full == {**defaults, **examples}
-    assert set(METHODS[name].variant_parameters(full)) == needed
+    assert set(ALL[name].variant_parameters(full)) == needed
 
 
 def test_no_parameter_has_a_second_default_in_its_annotation():
     """``Field(default=...)`` beside ``= ...`` would be two places for one number."""
-    for found in METHODS.values():
+    for found in ALL.values():
         tree = ast.parse(Path(inspect.getfile(found.build)).read_text())
         calls = [n for n in ast.walk(tree) if isinstance(n, ast.Call) and getattr(n.func, "id", "") == "Field"]
         for call in calls:
@@ -164,8 +167,9 @@ def test_a_law_is_a_truth_value_or_depends_on_the_parameters(declare):
 def test_a_method_is_built_with_its_parameters_by_name(declare):
     found = declare("planted", rich)
     parameters = found.validate({"rate": 0.5, "flag": True})
-    built = registry.build(found, "ingredients", parameters)
-    assert built == ("ingredients", 0.5, 5, "mean", "uniform", 1.0, True, None)
+    given = SimpleNamespace(pool_=None)
+    built = found.apply(given, parameters)
+    assert built == (given, 0.5, 5, "mean", "uniform", 1.0, True, None)
     assert found.module == __name__
 
 
@@ -179,9 +183,9 @@ def test_one_name_belongs_to_one_module(declare):
 
     declare("planted", rich)
     other.__module__ = "harness.methods.elsewhere"
-    with pytest.raises(ValueError, match=f"'planted' is registered by {__name__} and harness.methods.elsewhere"):
+    with pytest.raises(ValueError, match=f"'planted' is declared by {__name__} and harness.methods.elsewhere"):
         method("planted", **FACTS)(other)
-    assert registry.get("planted").build is rich
+    assert METHODS.get("planted").build is rich
     with pytest.raises(ValueError, match=r"'linear' is registered by harness.methods.output.linear and "):
         method("linear", **FACTS)(rich)
 
@@ -202,7 +206,7 @@ def open_ended(ingredients, **rounds: int):
 def test_a_parameter_that_is_not_keyword_only_is_refused(declare, function):
     with pytest.raises(TypeError, match="method 'planted': parameter 'rounds' must be keyword-only"):
         declare("planted", function)
-    assert "planted" not in registry.methods()
+    assert "planted" not in METHODS.all()
 
 
 def test_a_parameter_without_a_type_is_refused(declare):
@@ -254,17 +258,17 @@ def test_whole_numbers_are_taken_where_fractions_are(declare):
 
 
 def test_a_method_without_parameters_takes_none():
-    assert METHODS["best_single"].validate({}) == {}
-    assert "has no parameter 'index'" in refusal(METHODS["best_single"], {"index": 1})
+    assert ALL["best_single"].validate({}) == {}
+    assert "has no parameter 'index'" in refusal(ALL["best_single"], {"index": 1})
 
 
 VALUES = st.none() | st.booleans() | st.integers(-3, 3) | st.floats() | st.text(max_size=3) | st.lists(st.floats())
 
 
-@given(st.sampled_from(sorted(METHODS)), st.data())
+@given(st.sampled_from(sorted(ALL)), st.data())
 @examples(150)
 def test_any_value_is_taken_or_refused_in_one_line(name, data):
-    found = METHODS[name]
+    found = ALL[name]
     given = data.draw(st.dictionaries(st.sampled_from([*found.parameters.model_fields, "x"]), VALUES, max_size=3))
     try:
         full = found.validate(given, "suite.yaml:7")

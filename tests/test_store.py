@@ -15,7 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import harness
-from harness import registry, store
+from harness import store
+from harness.registry import METHODS
 from harness.store import MANIFEST, Key, Store, code_version, digest, file_digest, read_json, write_json
 from harness.tasks import images
 from tests.examples import examples
@@ -169,7 +170,7 @@ def test_another_version_of_a_library_is_other_code(fresh_code, monkeypatch, lin
 
 
 def test_a_change_to_one_method_leaves_the_others_alone():
-    modules = sorted({method.module for method in registry.methods().values()})
+    modules = sorted({method.module for method in METHODS.all().values()})
     reached = {}
     for module in modules:
         waiting, seen = [module], set()
@@ -189,7 +190,7 @@ def test_a_change_to_one_method_leaves_the_others_alone():
 def test_the_code_of_every_kind_of_artefact_is_found():
     from harness.run import jobs
 
-    names = {*jobs.CODE, *(method.module for method in registry.methods().values())}
+    names = {*jobs.CODE, *(method.module for method in METHODS.all().values())}
     assert all(importlib.util.find_spec(name) for name in names)
     assert digest({}) not in {code_version(name) for name in names}
 

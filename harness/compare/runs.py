@@ -15,7 +15,7 @@ from harness.compare.suites import change_of_suite, suite_digest
 from harness.results.columns import ALL_SEEDS
 from harness.results.comparable import hardware_difference
 from harness.results.evidence import Evidence, Missing, NonFinite
-from harness.results.metric import BITS
+from harness.results.metric_facts import BITS
 from harness.results.run import Run, data_difference
 from harness.stats import Interval
 

@@ -78,7 +78,7 @@ class Meter(ABC):
     def _end(self) -> Reading:
         """The reading; ``Unavailable`` where there is none."""
 
-    def _release(self) -> None:  # noqa: B027  (most meters hold nothing)
+    def _release(self) -> None:
         """Give back what ``_begin`` took, also if it failed half-way."""
 
 

@@ -10,60 +10,29 @@ import traceback
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass, field
 from multiprocessing import forkserver
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
 from harness import environment
-
-Kind = Literal["shared", "alone"]
-
-
-@dataclass(frozen=True)
-class Job:
-    """One call of a top-level function with plain arguments, made once those that it needs have done their work.
-
-    ``kind``: "shared" runs beside other jobs; "alone" measures, so it has a fresh process and no other job beside it.
-    """
-
-    name: str
-    function: Callable[..., Any]
-    arguments: Mapping[str, Any]
-    needs: tuple[str, ...] = ()
-    after: tuple[str, ...] = ()
-    """Jobs that it waits for, whatever becomes of them."""
-    kind: Kind = "shared"
-    cost: float = 1.0
-    """Expected seconds, for the order and for the time left."""
+from harness.engines.engine import Engine, Job, Outcome, Place, Progress, engine
 
 
-@dataclass
-class Outcome:
-    """What a job returned, or why it did not."""
-
-    value: Any = None
-    error: str | None = None
-    trace: str | None = None
-    """The traceback in the worker, for the log."""
-
-
-@dataclass
-class LocalEngine:
+@engine
+class LocalEngine(Engine):
     """Worker processes on this machine.
 
     Every worker computes with one thread: small models gain nothing from more, and results then do not depend on how
     many cores there are.
     """
 
-    workers: int = field(default_factory=lambda: max(1, min(environment.cores(), 16)))
-    name: str = "local"
-    threads_per_worker: int = 1
-    preload: tuple[str, ...] = ()
-    """Modules, besides our own, that are imported once and not by every worker."""
+    name = "local"
 
-    def run(self, jobs: Sequence[Job], progress: Callable[[str, Job], None]) -> dict[str, Outcome]:
+    def __init__(self, workers: int | None = None, preload: Sequence[str] = ()) -> None:
+        super().__init__(workers or max(1, min(environment.cores(), 16)), preload)
+
+    def run(self, jobs: Sequence[Job], progress: Progress) -> dict[str, Outcome]:
         """Run all jobs; one whose need failed is not run, and its error names that need.
 
         ``progress`` is called with "start" and "done" or "failed". Jobs that run alone come after all others.
@@ -74,7 +43,7 @@ class LocalEngine:
             os.environ.setdefault(variable, "1")
         pools = _Pools(self.workers, self.preload)
         try:
-            slots: dict[Kind, int] = {"shared": self.workers, "alone": 1}
+            slots: dict[Place, int] = {"shared": self.workers, "alone": 1}
             for kind, at_once in slots.items():
                 self._drain([job for job in jobs if job.kind == kind], at_once, pools, outcomes, progress)
         except BaseException:
@@ -89,7 +58,7 @@ class LocalEngine:
         slots: int,
         pools: _Pools,
         outcomes: dict[str, Outcome],
-        progress: Callable[[str, Job], None],
+        progress: Progress,
     ) -> None:
         urgency = _longest_paths(jobs)
         waiting = sorted(jobs, key=lambda job: -urgency[job.name])
@@ -154,11 +123,11 @@ class _Pools:
     def __init__(self, workers: int, preload: Sequence[str]) -> None:
         self.workers = workers
         self.context = multiprocessing.get_context("forkserver")
-        wanted = ["harness.run.preload", *preload]
+        wanted = list(preload)
         if forkserver._forkserver._preload_modules != wanted:  # type: ignore[attr-defined]
             forkserver._forkserver._stop()  # type: ignore[attr-defined]  # it keeps what it imported at first
             self.context.set_forkserver_preload(wanted)
-        self.pools: dict[Kind, ProcessPoolExecutor] = {}
+        self.pools: dict[Place, ProcessPoolExecutor] = {}
 
     def submit(self, job: Job) -> Future[Any]:
         for _ in range(2):
@@ -169,7 +138,7 @@ class _Pools:
                 _kill(self.pools.pop(job.kind))
         raise RuntimeError("worker processes die as soon as they start")
 
-    def _open(self, kind: Kind) -> ProcessPoolExecutor:
+    def _open(self, kind: Place) -> ProcessPoolExecutor:
         workers, tasks = (1, 1) if kind == "alone" else (self.workers, None)
         self.pools[kind] = ProcessPoolExecutor(
             workers,

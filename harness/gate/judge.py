@@ -11,7 +11,7 @@ from harness.gate.policy import BASELINE, VARIANT, Policy, Rule
 from harness.gate.record import Check, State
 from harness.results.comparable import differences, hardware_difference
 from harness.results.evidence import Evidence, Missing, NonFinite, Score
-from harness.results.metric import MEASURED
+from harness.results.metric_facts import MEASURED
 from harness.results.run import Run
 
 NEAR_ZERO = 1e-9

@@ -16,7 +16,7 @@ from pydantic import BeforeValidator, Field
 from harness.errors import BadInput
 from harness.results.columns import METRICS
 from harness.results.comparable import Comparable
-from harness.results.metric import BITS, PAIRED, has_outcomes, higher_is_better, is_of_a_part, range_of
+from harness.results.metric_facts import BITS, PAIRED, has_outcomes, higher_is_better, is_of_a_part, range_of
 from harness.store import file_digest
 from harness.strict import yaml
 from harness.strict.model import STRICT, read_model

@@ -15,7 +15,7 @@ from harness.display.formats import percent
 from harness.gate.policy import BASELINE, VARIANT, Policy, Rule
 from harness.results.columns import ALL_SEEDS
 from harness.results.evidence import Evidence, Missing, NonFinite, matches
-from harness.results.metric import PAIRED
+from harness.results.metric_facts import PAIRED
 from harness.results.run import Run
 
 POWER = 0.8

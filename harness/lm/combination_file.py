@@ -8,13 +8,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pydantic
 import torch
 from torch import Tensor
 
-from harness import registry
 from harness.errors import BadInput
 from harness.evaluate.predictions import predict
 from harness.models.causal_lm import read_generation_config
@@ -25,6 +24,7 @@ from harness.models.weights import check_finite
 from harness.pools.folders import FolderModel
 from harness.pools.specs import HfPool, fetched, located
 from harness.pools.trained import load_pool, plan_folders
+from harness.registry import METHODS
 from harness.store import Store
 from harness.strict import yaml
 from harness.systems.fitting import uniform
@@ -33,6 +33,9 @@ from harness.systems.rules import Linear, Rule
 from harness.systems.systems import OutputCombination
 from harness.tasks.text import windows_of
 from harness.types import Combination, Ingredients, NotApplicable, Part, Split
+
+if TYPE_CHECKING:
+    from harness.methods.method import Method
 
 
 class _Pool(pydantic.BaseModel):
@@ -82,7 +85,7 @@ def read_combination(path: Path, device: torch.device, **tokenizer: Any) -> tupl
     heldout = _heldout(path, file, folder)
     ingredients = Ingredients(pool, _no_windows(), heldout, _predict, file.seed, method.needs, device)
     try:
-        combination = registry.build(method, ingredients, parameters)
+        combination = method.apply(ingredients, parameters)
     except NotApplicable as reason:
         raise BadInput(f"method '{method.name}' does not apply: {reason}", place=document.place(("method",))) from None
     for part in combination.parts():
@@ -101,12 +104,12 @@ def models_and_rule(combination: Combination) -> tuple[list[torch.nn.Module], Ru
     return models, combination.rule if isinstance(combination, OutputCombination) else Linear(uniform(1))
 
 
-def _method(file: CombinationFile, document: yaml.Document) -> tuple[registry.Method, dict[str, Any]]:
+def _method(file: CombinationFile, document: yaml.Document) -> tuple[Method, dict[str, Any]]:
     given = {file.method: None} if isinstance(file.method, str) else file.method
     if len(given) != 1:
         raise BadInput("a combination has one method", place=document.place(("method",)))
     (name, parameters), *_ = given.items()
-    method = registry.get(name, document.place(("method", name)))
+    method = METHODS.get(name, document.place(("method", name)))
     return method, method.validate(parameters or {}, document.place(("method", name)))
 
 

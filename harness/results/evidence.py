@@ -15,7 +15,7 @@ from pandas.api.types import is_numeric_dtype
 
 from harness.errors import BadInput
 from harness.results.columns import ALL_SEEDS, EXAMPLE_COLUMNS, MEASURE_COLUMNS, METRICS, SCORE_COLUMNS
-from harness.results.metric import range_of
+from harness.results.metric_facts import range_of
 from harness.results.run import Run, read_run
 
 COLUMNS = {"accuracy": "correct", "nll": "nll", "brier": "brier"}

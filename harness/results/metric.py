@@ -1,71 +1,85 @@
-"""What is known of a metric: its direction, its range, whether every example has its value."""
+"""The interface of a metric: a score of a variant, declared once with all that is said of it anywhere."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
 
-from harness.results.columns import METRICS
+import numpy as np
+import pandas as pd
 
-PAIRED = ("accuracy", "nll", "brier")
-"""The metrics of which examples.parquet has the value of every example."""
+from harness.registry import METRICS
+from harness.stats.interval import Interval
 
-
-BITS = "bits_per_byte"
-
-
-HIGHER_IS_BETTER = frozenset(
-    {"accuracy", "macro_f1", "diff_vs_reference", "throughput_per_s", "throughput_parallel_per_s"}
-)
+Better = Literal["higher", "lower"]
 
 
-NO_DIRECTION = frozenset({"temperature", "mcnemar_p", "gpu_utilisation"})
+@dataclass(frozen=True)
+class Column:
+    """A number in ``variants.csv`` and ``scores.parquet``: tables, gate rules, verdicts and reports read it here."""
+
+    name: str
+    meaning: str
+    """In a few words, for people; with what its interval is, where it has one."""
+    better: Better | None = None
+    """None: neither is better."""
+    unit: str = ""
+    """"nats", "bytes", "ms"; empty for shares and ratios."""
+    least: float = 0.0
+    most: float = math.inf
+    interval: str | None = None
+    """What the names of its bounds begin with ("diff" for diff_low and diff_high); None: it has no interval."""
+    source: str = "test split"
+    """Where the number comes from: "test split", "timer", "counter", or the column that says so."""
+    elsewhere: bool = False
+    """Whether another machine would give another number."""
+    outcome: str | None = None
+    """The column of examples.parquet whose mean it is: what pairs two systems example by example."""
 
 
-HIGHER_OF_TASKS = frozenset({"accuracy", "acc", "acc_norm", "acc_bytes", "exact_match", "f1", "mcc"})
-"""Of a task or view ("acc/sciq"). Of other metrics of lm-eval the policy's word is taken for what is better."""
+@dataclass(frozen=True)
+class Outcomes:
+    """What one variant says of the test examples on one seed."""
+
+    examples: pd.DataFrame
+    """A row for each: ``prediction``, ``confidence``, ``correct``, ``nll``, ``brier``, and metrics' own outcomes."""
+    labels: np.ndarray
+    """[N] the truth."""
+    classes: int
 
 
-LOWER_OF_TASKS = frozenset({BITS, "perplexity", "word_perplexity", "byte_perplexity"})
+Score = Callable[[Outcomes], Interval | float]
+OverSeeds = Callable[[Sequence[Outcomes]], Interval | float]
+PerExample = Callable[[np.ndarray, np.ndarray], np.ndarray]
+"""Values [N] from log-probabilities [N, C] and labels [N]."""
 
 
-MEASURED = frozenset(
-    {"latency_ms_p50", "latency_ms_p95", "latency_ratio_p50", "latency_parallel_ms_p50", "throughput_per_s",
-     "throughput_ratio", "throughput_parallel_per_s", "peak_memory_bytes", "working_memory_bytes",
-     "energy_j_per_example", "energy_net_j_per_example", "energy_j_per_correct", "gpu_utilisation",
-     "money_per_million_examples", "build_seconds", "members_train_seconds"}
-)  # fmt: skip
-"""Metrics that another machine would give otherwise: compared on the same hardware only, unless a rule says ignore."""
+@dataclass(frozen=True)
+class Metric:
+    """One registered metric."""
+
+    column: Column
+    score: Score
+    over_seeds: OverSeeds | None
+    """None: the mean over the seeds, without an interval."""
+    per_example: PerExample | None
+    """Where its outcome is one of its own."""
+    module: str
+
+    @property
+    def name(self) -> str:
+        return self.column.name
 
 
-SHARES = frozenset(
-    {"accuracy", "macro_f1", "ece", "adaptive_ece", "ece_calibrated", "aurc", "mcnemar_p", "acc", "acc_norm",
-     "acc_bytes", "exact_match"}
-)  # fmt: skip
-"""Metrics between 0 and 1, of the whole or of a task or view."""
+def metric(
+    column: Column, *, over_seeds: OverSeeds | None = None, per_example: PerExample | None = None
+) -> Callable[[Score], Score]:
+    """Register ``function(outcomes) -> value``, or a value with its interval, as a metric."""
 
+    def register(function: Score) -> Score:
+        METRICS.add(Metric(column, function, over_seeds, per_example, function.__module__))
+        return function
 
-def is_of_a_part(metric: str) -> bool:
-    """Whether a metric is of one of lm-eval's tasks or of a view: "acc/sciq", "accuracy/inverted"."""
-    return "/" in metric
-
-
-def has_outcomes(metric: str) -> bool:
-    """Whether a run keeps a metric's value of every example or document, so that two runs can be paired."""
-    return metric in PAIRED or metric == BITS or is_of_a_part(metric)
-
-
-def higher_is_better(metric: str) -> bool | None:
-    """None where it is not known."""
-    if is_of_a_part(metric):
-        kind = metric.split("/")[0]
-        return None if kind not in HIGHER_OF_TASKS | LOWER_OF_TASKS else kind in HIGHER_OF_TASKS
-    return None if metric not in METRICS or metric in NO_DIRECTION else metric in HIGHER_IS_BETTER
-
-
-def range_of(metric: str) -> tuple[float, float]:
-    """The least and the most that a metric can be."""
-    if metric.split("/")[0] in SHARES:
-        return 0.0, 1.0
-    if is_of_a_part(metric):
-        return -math.inf, math.inf
-    return {"brier": (0.0, 2.0), "diff_vs_reference": (-1.0, 1.0)}.get(metric, (0.0, math.inf))
+    return register

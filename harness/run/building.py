@@ -7,11 +7,10 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from harness import registry
 from harness.evaluate import predictions
 from harness.evaluate.predictions import CachedPredictions
+from harness.methods.method import Method
 from harness.models.ties import with_same_ties
-from harness.registry import Method
 from harness.store import Key, Store, write_json
 from harness.systems.parts import MemberPart
 from harness.systems.systems import finite_or_none
@@ -58,6 +57,6 @@ def _applied(method: Method, ingredients: Ingredients, parameters: Mapping[str, 
         check_vocabulary(parts, ingredients.heldout_)
     if method.family == "weights":
         ingredients = replace(ingredients, pool_=with_same_ties(ingredients.pool_, used))
-    combination = registry.build(method, ingredients, parameters)
+    combination = method.apply(ingredients, parameters)
     check_tokens(parts, ingredients.heldout_)  # one model, which is given the task's tokens
     return combination

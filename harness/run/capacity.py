@@ -8,9 +8,11 @@ from typing import Any
 
 import torch
 
-from harness import environment, registry
+from harness import environment
 from harness.cost.forecast import Need, need
-from harness.engines.local import Job, LocalEngine
+from harness.engines.engine import Job
+from harness.engines.local import LocalEngine
+from harness.registry import METHODS
 from harness.run import measuring
 from harness.run.jobs import VariantPlan
 from harness.run.planning import PRELOAD, Plan
@@ -141,7 +143,7 @@ def predicted(plan: Plan, variant: VariantPlan, parameters: float) -> int | None
     """
     architectures = {source.architecture for source in variant.sources}
     constant = variant.parameters.get("weights") != "contextual"
-    plain = registry.get(variant.method).family in ("single", "weights") or (variant.method in LINEAR and constant)
+    plain = METHODS.get(variant.method).family in ("single", "weights") or (variant.method in LINEAR and constant)
     if not plain or len(architectures) > 1 or not (one := needed(plan, architectures.pop())):
         return None
     models, rest = divmod(parameters, one.parameters)

@@ -18,7 +18,7 @@ import pandas as pd
 import torch
 from safetensors.torch import load_file
 
-from harness import registry, tasks
+from harness import tasks
 from harness.environment import machine_digest
 from harness.errors import BadInput
 from harness.evaluate import correlate, predictions, scores
@@ -41,6 +41,7 @@ from harness.pools.trained import (
     seed_of,
     train_planned,
 )
+from harness.registry import METHODS
 from harness.run import building
 from harness.store import Key, Store, read_json, write_json
 from harness.systems.parts import MemberPart
@@ -114,7 +115,7 @@ class VariantPlan:
     def used(self) -> tuple[int, ...]:
         """The positions in the pool of the members that it touches: what becomes of any other is nothing to it."""
         given = range(len(member_digests(self.pool))) if self.positions is None else self.positions
-        named = registry.get(self.method).uses(self.parameters)
+        named = METHODS.get(self.method).uses(self.parameters)
         return tuple(given) if named is None else tuple(given[i] for i in named if i < len(given))
 
     @property
@@ -126,11 +127,11 @@ class VariantPlan:
 
     @property
     def uses_base(self) -> bool:
-        return "base" in registry.get(self.method).needs
+        return "base" in METHODS.get(self.method).needs
 
     @property
     def build_key(self) -> Key:
-        method = registry.get(self.method)
+        method = METHODS.get(self.method)
         return Key.of(
             "build",
             code=building.makers(method),
@@ -236,7 +237,7 @@ def prepare_member(setting: Setting, plan: Source, base: Source | None) -> None:
 
 def build_variant(setting: Setting, plan: VariantPlan) -> None:
     """Build a variant and predict with it; a method that does not apply leaves its reason."""
-    store, method = Store(setting.store), registry.get(plan.method)
+    store, method = Store(setting.store), METHODS.get(plan.method)
     task = task_of(setting, plan.pool.groups)
     cached = CachedPredictions(store, setting.device)
     if not store.has(plan.build_key):
@@ -410,7 +411,7 @@ def load_built(setting: Setting, plan: VariantPlan, shared: dict[str, MemberPart
 
 def why_not_run(setting: Setting, plan: VariantPlan) -> str | None:
     """Why a variant's cost cannot be measured on the task's windows: they are tokens, and not all its parts'."""
-    if registry.get(plan.method).family not in ("single", "output"):
+    if METHODS.get(plan.method).family not in ("single", "output"):
         return None  # a model made of members that read the task's tokens
     try:
         check_tokens(load_built(setting, plan).parts(), task_of(setting).test)

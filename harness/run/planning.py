@@ -9,15 +9,16 @@ from pathlib import Path
 
 import torch
 
-from harness import registry, tasks
+from harness import tasks
 from harness.cost.energy import WINDOW_SECONDS
-from harness.engines.local import Job
+from harness.engines.engine import Job
 from harness.errors import BadInput
 from harness.evaluate.predictions import predictions_key
 from harness.models.architectures import TRAINABLE, check_options
 from harness.models.training import usual_schedule
 from harness.pools.specs import HfPool, TrainPool, fetched
 from harness.pools.trained import FolderPlan, PoolPlan, Source, TrainingPlan, examined_keys, plan_folders, plan_pool
+from harness.registry import METHODS
 from harness.run import jobs, measuring
 from harness.run.jobs import Data, Setting, StudyPlan, VariantPlan
 from harness.run.measuring import Cost
@@ -25,7 +26,10 @@ from harness.store import Key, Store
 from harness.suite.suite import Suite, Variant
 from harness.tasks import Task, pretrained
 
-PRELOAD = {"images": (), "text": ("transformers.models.llama.modeling_llama", "lm_eval.tasks")}
+PRELOAD = {
+    "images": ("harness.run.preload",),
+    "text": ("harness.run.preload", "transformers.models.llama.modeling_llama", "lm_eval.tasks"),
+}
 """What workers need and takes seconds to import, by kind of task."""
 
 SECONDS_PER_COST: dict[Cost, float] = {"memory": 0.3, "latency": 0.7, "energy": WINDOW_SECONDS + 1}
@@ -300,7 +304,7 @@ def _pass_jobs(plan: Plan, passes: dict[tuple[int, str], str]) -> Iterator[Plann
     for seed in plan.seeds:
         groups: dict[str, list[VariantPlan]] = {}
         for name, variant in plan.variants[seed].items():
-            shared = registry.get(variant.method).family in ("single", "output")
+            shared = METHODS.get(variant.method).family in ("single", "output")
             groups.setdefault(f"rules of {variant.pool.name}" if shared else name, []).append(variant)
         for what, variants in groups.items():
             job = f"seed {seed}: score {what} with lm-eval"

@@ -13,7 +13,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from harness.engines.local import Job
+from harness.engines.engine import Job
 from harness.run.planning import PlannedJob
 
 SECONDS_BETWEEN_LINES = 10.0

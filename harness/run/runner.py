@@ -11,7 +11,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Protocol
 
-from harness.engines.local import Job, LocalEngine, Outcome
+from harness.engines.engine import Job, Outcome
+from harness.engines.local import LocalEngine
 from harness.errors import BadInput
 from harness.run import tables
 from harness.run.planning import PRELOAD, Plan, PlannedJob, planned_jobs

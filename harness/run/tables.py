@@ -10,11 +10,12 @@ from typing import Any, get_args
 
 import pandas as pd
 
-from harness import environment, registry
+from harness import environment
 from harness.cost import latency
 from harness.evaluate import correlate, scores
 from harness.evaluate.predictions import predictions_key
 from harness.pools.trained import PoolPlan, Source, notes_of, training_log
+from harness.registry import METHODS
 from harness.results.columns import (
     ALL_SEEDS,
     CORRELATION_COLUMNS,
@@ -80,7 +81,7 @@ class _Table:
     def _row(self, plan: VariantPlan) -> dict[str, Any]:
         row: dict[str, Any] = {
             "variant": plan.name,
-            "family": registry.get(plan.method).family,
+            "family": METHODS.get(plan.method).family,
             "method": plan.method,
             "pool": plan.pool.name,
             "params": json.dumps(dict(plan.parameters), sort_keys=True),
@@ -462,7 +463,7 @@ def _shared_passes(plan: Plan, store: Store) -> dict[str, Any]:
                     predict += read_json(store.path(key) / "cost.json")["seconds"]
         for name, variant in plan.variants[seed].items():
             built = jobs.built(store, variant)
-            on_members = registry.get(variant.method).family in ("output", "single") and variant.method != "mc_dropout"
+            on_members = METHODS.get(variant.method).family in ("output", "single") and variant.method != "mc_dropout"
             if on_members and variant.pool.name == "main" and built and store.has(variant.evaluation_key):
                 evaluation = read_json(store.path(variant.evaluation_key) / "evaluation.json")
                 combine += built["fit_seconds"] + evaluation["combine_seconds"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any
 
-from harness import registry
+from harness.registry import METHODS
 from harness.suite.file import SuiteFile
 
 
@@ -14,8 +14,8 @@ def json_schema(tasks: Collection[str], architectures: Collection[str]) -> dict[
     schema = SuiteFile.model_json_schema()
     schema["properties"]["task"]["anyOf"][0]["enum"] = sorted(tasks)
     schema["$defs"]["TrainPool"]["properties"]["architecture"]["examples"] = sorted(architectures)
-    items: list[dict[str, Any]] = [{"enum": list(registry.methods())}]
-    for name, method in registry.methods().items():
+    items: list[dict[str, Any]] = [{"enum": list(METHODS.all())}]
+    for name, method in METHODS.all().items():
         fields = method.parameters.model_json_schema()["properties"]
         choices: dict[str, Any] = {
             key: {"anyOf": [field, {"type": "array", "items": field}]} for key, field in fields.items()

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness import registry
 from harness.errors import BadInput
+from harness.methods.method import Method, describe_type
 from harness.pools.specs import HfPool, TrainPool, _beside, located
+from harness.registry import METHODS
 from harness.store import digest
 from harness.strict import yaml
 from harness.strict.model import read_model
@@ -124,7 +125,7 @@ def _variants(
         if len(item) != 1:
             raise BadInput("an item of 'methods' is one method", place=place, hint="start each with '- '")
         (name, options), *_ = item.items()
-        method = registry.get(name, place)
+        method = METHODS.get(name, place)
         given = dict(options or {})
         for key, value in given.items():
             if value == []:
@@ -146,13 +147,13 @@ def _variants(
             yield variant
 
 
-def _validated(method: registry.Method, parameters: Mapping[str, Any], place: str) -> dict[str, Any]:
+def _validated(method: Method, parameters: Mapping[str, Any], place: str) -> dict[str, Any]:
     try:
         return method.validate(parameters, place)
     except BadInput as fault:
         fields = method.parameters.model_fields
         numbers = [key for key, value in parameters.items() if isinstance(value, int | float) and key in fields]
-        if any("list[" in registry.describe_type(fields[key]) for key in numbers):
+        if any("list[" in describe_type(fields[key]) for key in numbers):
             hint = f"{fault.hint}; a list means one variant each: write a value that is a list as [[0.5, 0.5]]"
             raise BadInput(fault.problem, place=fault.place, hint=hint) from None
         raise
@@ -184,7 +185,7 @@ def _combinations(given: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def variant_name(
-    method: registry.Method, parameters: Mapping[str, Any], pool: str, members: Sequence[int] | None
+    method: Method, parameters: Mapping[str, Any], pool: str, members: Sequence[int] | None
 ) -> str:
     """``pool:method/parameter=value,...`` with only the parameters that differ from their defaults, sorted."""
     shown = {key: _word(value) for key, value in method.variant_parameters(parameters).items()}

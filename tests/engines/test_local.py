@@ -5,7 +5,8 @@ import os
 import sys
 import time
 
-from harness.engines.local import DIED, Job, LocalEngine
+from harness.engines.engine import Job
+from harness.engines.local import DIED, LocalEngine
 
 
 def double(value):

@@ -8,7 +8,7 @@ from harness.errors import BadInput
 from harness.gate.policy import read_policy
 from harness.results.columns import METRICS
 from harness.results.evidence import matches
-from harness.results.metric import MEASURED
+from harness.results.metric_facts import MEASURED
 
 CONTRACT = """version: 1
 baseline: {path: results/baselines/main, sha256: "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"}

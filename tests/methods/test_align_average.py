@@ -5,11 +5,11 @@ from functools import cache
 import pytest
 import torch
 
-from harness import registry
 from harness.merging.permutations import interchangeable
 from harness.models.architectures import build
 from harness.models.training import Schedule, train
 from harness.models.weights import module_with, without_ties
+from harness.registry import METHODS
 from harness.systems.parts import MemberPart
 from harness.types import Architecture, NotApplicable, Pool, Split
 from tests.merging.test_permutations import shuffled
@@ -113,9 +113,9 @@ def test_language_models_with_tied_weights_stay_tied_and_are_recovered():
     pool = pool_of(weights, shuffled(weights, interchangeable(module), 1)[0], architecture=architecture)
     windows = torch.randint(30, (6, 9), generator=torch.Generator().manual_seed(0))
     text = Split("text", windows, windows[:, 1:].flatten(), [str(k) for k in range(6)], "text", criterion="nll")
-    method = registry.get("align_average")
+    method = METHODS.get("align_average")
     given = ingredients(pool, tuple(method.needs), train_=text, heldout_=text)
-    found = registry.build(method, given, method.validate({}))
+    found = method.apply(given, method.validate({}))
     state = found.module.state_dict()
     assert state["lm_head.weight"].data_ptr() == state["model.embed_tokens.weight"].data_ptr()
     kept = pool.members[int(found.details["reference"][1:])].weights  # whichever of the two rounding prefers

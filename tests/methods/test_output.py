@@ -10,11 +10,11 @@ import pytest
 import torch
 from torch import nn
 
-from harness import registry
 from harness.errors import BadInput
 from harness.models.training import Schedule, train
 from harness.models.weights import module_with
 from harness.pools.trained import TrainingPlan, member_of, train_planned
+from harness.registry import METHODS
 from harness.store import Store
 from harness.systems.dropout import DropoutPass, dropout_layers, has_dropout
 from harness.systems.fitting import accuracy, nll
@@ -240,11 +240,11 @@ def test_out_of_bag_scores_are_those_of_the_members_that_did_not_see_the_example
     seen = [rng.integers(60, size=40).tolist() for _ in range(5)]
     models = [member(f"b{k}", skilled(0), MLP, provenance={"rows": rows}) for k, rows in enumerate(seen)]
     made_up = {m.name: torch.tensor(p).log() for m, p in zip(models, probabilities, strict=True)}
-    method = registry.get("bagging")
+    method = METHODS.get("bagging")
     given = ingredients(
         Pool("bagged", "bootstrap", tuple(models)), tuple(method.needs), predict=lambda part, _: made_up[part.name]
     )
-    details = registry.build(method, given, method.validate({"combine": combine})).details
+    details = method.apply(given, method.validate({"combine": combine})).details
     right, losses, held_out, ties, contradictions = [], [], 0, 0, 0
     for n, label in enumerate(split("train").labels.tolist()):
         judges = [k for k in range(5) if n not in seen[k]]

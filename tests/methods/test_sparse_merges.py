@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 import torch
 
-from harness import registry
 from harness.evaluate.heldout import predict_module, score
 from harness.merging.layers import layers_of
 from harness.merging.sparsify import uniform_draws
 from harness.methods.weights.task_arithmetic import GRID as SUM_GRID
 from harness.methods.weights.ties import DENSITIES, GRID
+from harness.registry import METHODS
 from harness.types import NotApplicable
 from tests.merging import by_hand
 from tests.merging.peers import masks, merge_state_dicts, peers
@@ -85,7 +85,7 @@ def test_ties_is_the_paper_or_its_authors_code(dialect, reading):
 def test_the_defaults_of_ties_are_those_it_always_had():
     expected = build_method("ties", pool(), dialect="stockpot", weights=[1.0, 1.0, 1.0])
     assert torch.equal(flat(weights_of(build_method("ties", pool()))), flat(weights_of(expected)))
-    assert registry.get("ties").variant_parameters(registry.get("ties").validate({})) == {}
+    assert METHODS.get("ties").variant_parameters(METHODS.get("ties").validate({})) == {}
 
 
 @pytest.mark.parametrize("dialect", ["paper", "mergekit", "peft"])
@@ -187,12 +187,12 @@ def test_scale_zero_is_the_base_bit_for_bit(name):
 
 @pytest.mark.parametrize("name", ["dare", "della"])
 def test_masks_are_drawn_by_the_variants_seed_and_the_members_content(name):
-    method = registry.get(name)
+    method = METHODS.get(name)
     full = method.validate({"scale": 1.0})
 
     def built(members, seed):
         given = ingredients(replace(pool(), members=members), tuple(method.needs), seed=seed)
-        return flat(weights_of(registry.build(method, given, full)))
+        return flat(weights_of(method.apply(given, full)))
 
     members = pool().members
     expected = built(members, 5)

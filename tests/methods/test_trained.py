@@ -9,7 +9,6 @@ import pytest
 import torch
 from scipy import special
 
-from harness import registry
 from harness.methods.trained import distill as distilling
 from harness.methods.trained.distill import distillation_loss
 from harness.models import forward
@@ -17,6 +16,7 @@ from harness.models.architectures import build
 from harness.models.training import Schedule, train
 from harness.models.weights import load_module, module_with
 from harness.moe.layer import MixtureOfExperts, squared_variation
+from harness.registry import METHODS
 from harness.systems.parts import MemberPart
 from harness.types import Architecture, NotApplicable, Pool, Split
 from tests.small_pools import (
@@ -133,9 +133,9 @@ def counted_predict(calls):
 @pytest.mark.parametrize("epochs", [1, 3])
 def test_the_teacher_is_asked_once_for_each_member(epochs):
     calls = Counter()
-    method = registry.get("distill")
+    method = METHODS.get("distill")
     given = ingredients(independent(), tuple(method.needs), predict=counted_predict(calls))
-    registry.build(method, given, method.validate({"epochs": epochs}))
+    method.apply(given, method.validate({"epochs": epochs}))
     assert calls == {(f"i{k}", "train"): 1 for k in range(3)}
 
 
@@ -271,9 +271,9 @@ def divergence(module, pool):
 @pytest.mark.parametrize("start", ["fresh", "base"])
 def test_a_language_models_student_nears_the_mean_of_its_members_token_by_token(start):
     pool = counting_pool()
-    distill = registry.get("distill")
+    distill = METHODS.get("distill")
     given = ingredients(pool, tuple(distill.needs), train_=windows("train"), heldout_=windows("heldout"))
-    made = registry.build(distill, given, distill.validate({"epochs": 6, "lr": 1e-2, "start": start}))
+    made = distill.apply(given, distill.validate({"epochs": 6, "lr": 1e-2, "start": start}))
     before = module_with(LLAMA, pool.base.weights)
     with torch.no_grad():
         assert divergence(made.module, pool) < 0.5 * divergence(before, pool)

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from harness import registry
 from harness.models.weights import module_with
+from harness.registry import METHODS
 from harness.types import Architecture, NotApplicable, Pool
 from tests import small_pools
 from tests.small_pools import (
@@ -333,7 +333,7 @@ def test_a_spoiled_member_is_refused_by_its_name(name):
 
 @pytest.mark.parametrize("name", [*ONE_MODEL, "checkpoint_average"])
 def test_they_are_one_model_at_inference(name):
-    method = registry.get(name)
+    method = METHODS.get(name)
     assert method.family == "weights"
     parameters = {"n": 3} if name == "checkpoint_average" else {}
     (part,) = build_method(name, Pool("run", "checkpoints", run_of(3).members, pool("cnn").base), **parameters).parts()

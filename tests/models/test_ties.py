@@ -5,11 +5,11 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from harness import registry
 from harness.models.ties import with_same_ties
 from harness.models.weights import load_module
 from harness.pools.specs import HfPool
 from harness.pools.trained import load_pool, plan_folders
+from harness.registry import METHODS
 from harness.store import Store
 from tests.models.families import build
 from tests.small_pools import ingredients
@@ -58,10 +58,10 @@ def test_a_pool_whose_members_all_tie_is_left_alone(pool):
 
 
 def test_task_vectors_of_both_add_up(pool):
-    method = registry.get("task_arithmetic")
+    method = METHODS.get("task_arithmetic")
     untied = with_same_ties(pool, [0, 1])
     given = ingredients(untied, tuple(method.needs))
-    found = registry.build(method, given, method.validate({"scale": 1.0})).module.state_dict()
+    found = method.apply(given, method.validate({"scale": 1.0})).module.state_dict()
     for name, start in untied.base.weights.items():
         expected = start + sum(member.weights[name] - start for member in untied.members)
         torch.testing.assert_close(found[name], expected, rtol=1e-5, atol=1e-6)

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 from rich.console import Console
 
-from harness.engines.local import Job
+from harness.engines.engine import Job
 from harness.run import progress
 from harness.run.planning import PlannedJob
 from harness.run.progress import SECONDS_BETWEEN_LINES, Display, Lines, Tracker, duration

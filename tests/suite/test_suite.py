@@ -9,11 +9,12 @@ import yaml
 from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 
-from harness import registry, tasks
+from harness import tasks
 from harness.errors import BadInput
 from harness.models.architectures import ARCHITECTURES
 from harness.pools.specs import HfPool, TrainPool, fetched
 from harness.pools.trained import member_digests, plan_pool
+from harness.registry import METHODS
 from harness.strict import yaml as strict_yaml
 from harness.suite.schema import json_schema
 from harness.suite.suite import read_suite, suite_files, variant_name
@@ -119,15 +120,15 @@ def test_an_item_asks_for_a_variant_for_each_combination_of_its_lists(suite_at, 
 def test_a_variant_holds_what_its_name_says(suite_at):
     found = suite_at(methods("ties: {pool: other, members: [1, 0], density: 0.5}")).variants[1]
     assert (found.method, found.pool, found.members) == ("ties", "other", (1, 0))
-    assert found.parameters == registry.get("ties").validate({"density": 0.5})
+    assert found.parameters == METHODS.get("ties").validate({"density": 0.5})
     plain = suite_at(methods("ties")).variants[1]
-    assert (plain.pool, plain.members, plain.parameters) == ("main", None, registry.get("ties").validate({}))
+    assert (plain.pool, plain.members, plain.parameters) == ("main", None, METHODS.get("ties").validate({}))
 
 
 @given(st.data())
 @examples(60)
 def test_a_name_is_sorted_and_shows_only_what_is_not_the_default(data):
-    method = data.draw(st.sampled_from([m for m in registry.methods().values() if m.small]))
+    method = data.draw(st.sampled_from([m for m in METHODS.all().values() if m.small]))
     parameters = method.validate(data.draw(st.sampled_from(list(method.small))))
     members = data.draw(st.none() | st.lists(st.integers(0, 9), min_size=1, max_size=4, unique=True))
     pool = data.draw(st.sampled_from(["main", "other"]))
@@ -373,7 +374,7 @@ def test_a_suite_that_comes_with_it_is_read_and_named_after_its_file(path):
     assert {variant.method for variant in suite.variants} == asked
     if path.stem in ("mnist", "smoke"):  # the two that are to show everything
         assert {variant.pool for variant in suite.variants} == set(suite.pools)
-        assert {registry.get(name).family for name in asked} >= {"single", "output", "weights", "trained"}
+        assert {METHODS.get(name).family for name in asked} >= {"single", "output", "weights", "trained"}
 
 
 def test_a_digest_follows_the_meaning_and_not_the_writing(suite_at):
@@ -494,9 +495,9 @@ def test_the_schema_forbids_faulty_keys(allowed, refusal, old, new):
 
 def test_the_schema_knows_every_method_with_its_parameters_and_every_task(schema):
     bare, *described = schema["properties"]["methods"]["items"]["anyOf"]
-    assert bare["enum"] == sorted(registry.methods())
-    assert [item["required"] for item in described] == [[name] for name in registry.methods()]
-    for item, method in zip(described, registry.methods().values(), strict=True):
+    assert bare["enum"] == sorted(METHODS.all())
+    assert [item["required"] for item in described] == [[name] for name in METHODS.all()]
+    for item, method in zip(described, METHODS.all().values(), strict=True):
         assert set(item["properties"][method.name]["properties"]) == {
             *method.parameters.model_fields,
             "pool",

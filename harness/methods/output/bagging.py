@@ -6,11 +6,11 @@ from typing import Any, Literal
 
 import torch
 
-from harness.registry import method
+from harness.methods.method import method
 from harness.systems.fitting import accuracy, nll, uniform
 from harness.systems.rules import Linear, Rule, Vote
 from harness.systems.systems import OutputCombination, member_parts
-from harness.types import Ingredients, NotApplicable
+from harness.types import Ingredients
 
 
 @method(
@@ -24,8 +24,6 @@ from harness.types import Ingredients, NotApplicable
 )
 def bagging(ingredients: Ingredients, *, combine: Literal["mean", "vote"] = "mean") -> OutputCombination:
     parts = member_parts(ingredients)
-    if ingredients.pool.kind != "bootstrap":
-        raise NotApplicable(f"pool '{ingredients.pool.name}' holds {ingredients.pool.kind}, not bootstrap resamples")
     rule: Rule = Linear(uniform(len(parts))) if combine == "mean" else Vote()
     return OutputCombination(parts, rule, _out_of_bag(ingredients, parts, combine))
 

@@ -9,7 +9,7 @@ from pydantic import Field
 from torch import Tensor
 
 from harness.evaluate.heldout import ranking
-from harness.registry import method
+from harness.methods.method import method
 from harness.systems.fitting import nll
 from harness.systems.parts import MemberPart
 from harness.systems.rules import Contrast

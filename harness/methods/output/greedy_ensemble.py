@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 import torch
 from pydantic import Field
 
-from harness.registry import method
+from harness.methods.method import method
 from harness.systems.fitting import accuracy, nll, select_greedily
 from harness.systems.rules import Linear
 from harness.systems.systems import OutputCombination, member_parts

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 import torch
 from pydantic import Field
 
-from harness.registry import method
+from harness.methods.method import method
 from harness.systems.fitting import fit_gate, fit_linear, nll, uniform
 from harness.systems.rules import Gated, Linear
 from harness.systems.systems import OutputCombination, member_parts

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Literal
 
+from harness.methods.method import method
 from harness.methods.output.linear import given_weights, named_by_weights
-from harness.registry import method
 from harness.systems.fitting import fit_gate, fit_log_linear, nll, uniform
 from harness.systems.rules import Gated, LogLinear
 from harness.systems.systems import OutputCombination, member_parts

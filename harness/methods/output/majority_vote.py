@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from harness.registry import method
+from harness.methods.method import method
 from harness.systems.rules import Vote
 from harness.systems.systems import OutputCombination, member_parts
 from harness.types import Ingredients

@@ -8,7 +8,7 @@ from pydantic import Field
 from torch import Tensor
 
 from harness.evaluate.heldout import ranking
-from harness.registry import method
+from harness.methods.method import method
 from harness.systems.dropout import DropoutPass, has_dropout
 from harness.systems.fitting import accuracy, nll, uniform
 from harness.systems.rules import Linear

@@ -7,7 +7,7 @@ from typing import Annotated
 from pydantic import Field
 
 from harness.evaluate.heldout import ranking, score
-from harness.registry import method
+from harness.methods.method import method
 from harness.systems.fitting import uniform
 from harness.systems.rules import Linear
 from harness.systems.systems import OutputCombination, member_parts

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from harness.evaluate.heldout import ranking
-from harness.registry import method
+from harness.methods.method import method
 from harness.systems.fitting import fit_temperature, nll, uniform
 from harness.systems.rules import Linear, LogLinear, Rule, Tempered
 from harness.systems.systems import OutputCombination, member_parts

@@ -11,11 +11,11 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
+from harness.methods.method import method
 from harness.models import causal_lm
 from harness.models.architectures import build, half_size
 from harness.models.training import train, usual_schedule
 from harness.models.weights import load_module
-from harness.registry import method
 from harness.systems.fitting import uniform
 from harness.systems.rules import mix_linear, temper
 from harness.systems.systems import SingleModel, member_parts

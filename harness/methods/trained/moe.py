@@ -7,10 +7,10 @@ from typing import Annotated, Any, Literal
 import torch
 from pydantic import Field
 
+from harness.methods.method import method
 from harness.models.architectures import build, with_options
 from harness.models.training import Schedule, train
 from harness.moe.layer import MixtureOfExperts
-from harness.registry import method
 from harness.systems.systems import SingleModel
 from harness.types import Ingredients, NotApplicable
 

@@ -10,9 +10,9 @@ from harness.merging.alignment import align, align_to_mean
 from harness.merging.arithmetic import average
 from harness.merging.guards import check_mergeable
 from harness.merging.permutations import interchangeable
+from harness.methods.method import method
 from harness.methods.weights.uniform_soup import mean_of
 from harness.models.weights import load_module, without_ties
-from harness.registry import method
 from harness.systems.systems import SingleModel, member_parts, merged_model
 from harness.types import Ingredients
 

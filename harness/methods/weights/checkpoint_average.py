@@ -7,9 +7,9 @@ from typing import Annotated
 from pydantic import Field
 
 from harness.merging.guards import check_mergeable
+from harness.methods.method import method
 from harness.methods.output.checkpoint_ensemble import epochs_of, last_checkpoints
 from harness.methods.weights.uniform_soup import mean_of
-from harness.registry import method
 from harness.systems.systems import SingleModel
 from harness.types import Ingredients
 

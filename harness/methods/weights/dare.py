@@ -11,8 +11,8 @@ from torch import Tensor
 from harness.evaluate.scaling import Scale
 from harness.merging.sparsify import L1_REMARK, Rescale, drop, uniform_draws
 from harness.merging.ties import DIALECTS, Divide
+from harness.methods.method import method
 from harness.methods.weights.ties import merge_sparse
-from harness.registry import method
 from harness.systems.systems import SingleModel
 from harness.types import Ingredients
 

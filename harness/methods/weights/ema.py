@@ -8,9 +8,9 @@ from pydantic import Field
 
 from harness.merging.ema import exponential_average
 from harness.merging.guards import check_mergeable
+from harness.methods.method import method
 from harness.methods.output.checkpoint_ensemble import epochs_of, last_checkpoints
 from harness.models.weights import load_module
-from harness.registry import method
 from harness.systems.systems import SingleModel, merged_model
 from harness.types import Ingredients
 

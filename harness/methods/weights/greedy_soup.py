@@ -6,8 +6,8 @@ from typing import Literal
 
 from harness.evaluate.heldout import predict_module, ranking, score
 from harness.merging.guards import check_mergeable, warnings_of
+from harness.methods.method import method
 from harness.methods.weights.uniform_soup import mean_of
-from harness.registry import method
 from harness.systems.systems import SingleModel, member_parts
 from harness.types import Ingredients
 

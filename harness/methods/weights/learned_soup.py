@@ -8,9 +8,9 @@ from pydantic import Field
 
 from harness.merging.guards import check_mergeable, warnings_of
 from harness.merging.learned_soup import Descent, learn_mix, mix
+from harness.methods.method import method
 from harness.methods.weights.uniform_soup import mean_of
 from harness.models.weights import load_module
-from harness.registry import method
 from harness.systems.systems import SingleModel, merged_model
 from harness.types import Ingredients
 

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from harness.merging import model_stock as kernel
 from harness.merging.guards import check_mergeable, warnings_of
-from harness.registry import method
+from harness.methods.method import method
 from harness.systems.systems import SingleModel, merged_model
 from harness.types import Ingredients, NotApplicable
 

@@ -8,8 +8,8 @@ from pydantic import Field
 
 from harness.merging.guards import check_mergeable, warnings_of
 from harness.merging.regmean import Grams, input_grams, regression_mean
+from harness.methods.method import method
 from harness.models.weights import load_module
-from harness.registry import method
 from harness.systems.systems import SingleModel, batches_of, merged_model
 from harness.types import Ingredients, Member
 

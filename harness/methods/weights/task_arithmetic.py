@@ -8,7 +8,7 @@ from harness.evaluate.scaling import Scale, add_task_vector
 from harness.merging.guards import check_mergeable, warnings_of
 from harness.merging.task_vectors import merge_task_vectors
 from harness.merging.ties import SUM
-from harness.registry import method
+from harness.methods.method import method
 from harness.systems.systems import SingleModel
 from harness.types import Ingredients, NotApplicable
 

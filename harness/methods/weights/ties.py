@@ -15,8 +15,8 @@ from harness.merging.guards import check_mergeable, warnings_of
 from harness.merging.sparsify import Keep, trim
 from harness.merging.task_vectors import Sparsify, merge_task_vectors
 from harness.merging.ties import DIALECTS, Dialect, Divide, Elect, Scope, Weigh, ZeroSum
+from harness.methods.method import method
 from harness.methods.weights.task_arithmetic import GRID as SUM_GRID
-from harness.registry import method
 from harness.systems.systems import SingleModel
 from harness.types import Ingredients, Split
 

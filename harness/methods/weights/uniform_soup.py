@@ -8,8 +8,8 @@ from torch import nn
 
 from harness.merging.arithmetic import average
 from harness.merging.guards import check_mergeable, warnings_of
+from harness.methods.method import method
 from harness.models.weights import load_module
-from harness.registry import method
 from harness.systems.systems import SingleModel, merged_model
 from harness.types import Ingredients, Member
 

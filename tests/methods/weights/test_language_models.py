@@ -5,17 +5,17 @@ from dataclasses import replace
 import pytest
 import torch
 
-from harness import registry
 from harness.evaluate.predictions import predict
 from harness.models.architectures import build
 from harness.models.weights import LazyWeights, module_with, save_weights, without_ties
+from harness.registry import METHODS
 from harness.types import Architecture, Member, Pool
 from tests.small_pools import ingredients, split
 
 LLAMA = Architecture("tiny_llama", (("heads", 2), ("hidden", 16), ("layers", 1), ("vocab", 11)))
 WINDOWS = torch.randint(11, (12, 6), generator=torch.Generator().manual_seed(0))
 TEXT = replace(split("train"), inputs=WINDOWS, labels=WINDOWS[:, 1:].flatten(), batch=5, criterion="nll")
-METHODS = ("slerp", "model_stock", "ema", "swa", "learned_soup", "fisher", "regmean")
+NAMES = ("slerp", "model_stock", "ema", "swa", "learned_soup", "fisher", "regmean")
 
 
 @pytest.fixture(scope="module")
@@ -37,13 +37,13 @@ def models(tmp_path_factory):
 
 
 def built(name, members, base):
-    method = registry.get(name)
+    method = METHODS.get(name)
     kind = "checkpoints" if method.pool == "checkpoints" else "fine_tunes"
     given = ingredients(Pool("text", kind, tuple(members), base), tuple(method.needs), train_=TEXT, heldout_=TEXT)
-    return registry.build(method, given, method.validate({}))
+    return method.apply(given, method.validate({}))
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", NAMES)
 def test_it_is_one_model_whose_embeddings_stay_tied(name, models):
     found = built(name, models[1:], models[0])
     state = found.module.state_dict()
@@ -54,7 +54,7 @@ def test_it_is_one_model_whose_embeddings_stay_tied(name, models):
         assert any((state[n] - t).abs().max() > 1e-4 for n, t in single.weights.items())
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", NAMES)
 def test_copies_of_one_model_are_that_model(name, models):
     copies = [replace(models[1], name=m.name, provenance=m.provenance) for m in models[1:]]
     state = built(name, copies, models[0]).module.state_dict()

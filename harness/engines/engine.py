@@ -1,0 +1,70 @@
+"""The interface of an engine: how the jobs of a run are run, in which processes and on which machines."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, TypeVar
+
+from harness.registry import ENGINES
+
+Place = Literal["shared", "alone"]
+
+
+@dataclass(frozen=True)
+class Job:
+    """One call of a function that can be pickled, made once the jobs that it needs have done their work."""
+
+    name: str
+    function: Callable[..., Any]
+    arguments: Mapping[str, Any]
+    needs: tuple[str, ...] = ()
+    after: tuple[str, ...] = ()
+    """Jobs that it waits for, whatever becomes of them."""
+    kind: Place = "shared"
+    """"shared" runs beside other jobs; "alone" measures, so it has a fresh process and no other job beside it."""
+    cost: float = 1.0
+    """Expected seconds, for the order and for the time left."""
+
+
+@dataclass
+class Outcome:
+    """What a job returned, or why it did not."""
+
+    value: Any = None
+    error: str | None = None
+    trace: str | None = None
+    """The traceback in the worker, for the log."""
+
+
+Progress = Callable[[str, Job], None]
+"""Called with "start", then with "done" or "failed"."""
+
+
+class Engine(ABC):
+    """Runs jobs. A subclass is registered by ``@engine`` above it, and made anew for every run.
+
+    Args:
+        workers: processes at once; as many as the machine has cores by default.
+        preload: modules that jobs need and that take seconds to import.
+    """
+
+    name: ClassVar[str]
+    threads_per_worker: int = 1
+
+    def __init__(self, workers: int | None = None, preload: Sequence[str] = ()) -> None:
+        self.workers, self.preload = workers or 1, tuple(preload)
+
+    @abstractmethod
+    def run(self, jobs: Sequence[Job], progress: Progress) -> dict[str, Outcome]:
+        """Run all jobs; one whose need failed is not run, and its error names that need."""
+
+
+AnyEngine = TypeVar("AnyEngine", bound=type[Engine])
+
+
+def engine(declared: AnyEngine) -> AnyEngine:
+    """Register a subclass of ``Engine`` under its name, which ``--engine`` then takes."""
+    ENGINES.add(declared)
+    return declared

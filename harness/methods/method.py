@@ -1,0 +1,164 @@
+"""The interface of a method: one decorated function in one file (``harness.types`` has what it takes and gives)."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, get_args, get_type_hints
+
+import pydantic
+
+from harness.errors import BadInput
+from harness.registry import METHODS
+from harness.types import Combination, Family, Ingredients, Need, NotApplicable
+
+Law = Callable[[Mapping[str, Any]], bool]
+"""Whether a law holds for these (full) parameters."""
+Uses = Callable[[Mapping[str, Any]], Sequence[int] | None]
+"""The positions of the members that these (full) parameters name, where no other is touched; None: all of them."""
+
+
+POOLS = {"bootstrap": "bootstrap resamples", "checkpoints": "one run's checkpoints"}
+"""Kinds of pools that methods are about, in words."""
+
+
+@dataclass(frozen=True)
+class Method:
+    """One registered method: what it is called, what it needs, and what laws it claims to obey."""
+
+    name: str
+    family: Family
+    summary: str
+    paper: str
+    needs: frozenset[str]
+    build: Callable[..., Combination]
+    parameters: type[pydantic.BaseModel]
+    pool: str
+    """The kind of pool the method is about: "any", "bootstrap" or "checkpoints" (see ``types.Pool``)."""
+    order_sensitive: Law
+    """Whether the result depends on the order of the members (a position is a parameter, or time matters)."""
+    identical_members_unchanged: Law
+    """Whether a pool of copies of one member must give that member's probabilities."""
+    small: tuple[Mapping[str, Any], ...]
+    """Parameter sets that the contract tests run; together they reach every branch, and are quick."""
+    module: str
+    uses: Uses
+
+    def validate(self, given: Mapping[str, Any], place: str | None = None) -> dict[str, Any]:
+        """The full set of parameters, defaults filled in; ``BadInput`` names the parameter that is wrong."""
+        known = list(self.parameters.model_fields)
+        for key in given:
+            if key not in known:
+                problem = f"method '{self.name}' has no parameter '{key}'"
+                raise BadInput(problem, place=place, given=str(key), choices=known)
+        try:
+            return self.parameters.model_validate(dict(given)).model_dump()
+        except pydantic.ValidationError as error:
+            first = error.errors()[0]
+            name = str(first["loc"][0]) if first["loc"] else "?"
+            expects = describe_type(self.parameters.model_fields[name]) if name in known else ""
+            problem = f"method '{self.name}': bad value {first['input']!r} for '{name}'"
+            if first["type"] == "missing":
+                problem = f"method '{self.name}' needs the parameter '{name}'"
+            raise BadInput(problem, place=place, hint=f"it takes {expects}") from None
+
+    def apply(self, ingredients: Ingredients, parameters: Mapping[str, Any]) -> Combination:
+        """Run it on ingredients with validated parameters; ``NotApplicable`` on a pool of another kind than its own."""
+        pool = ingredients.pool_
+        if self.pool != "any" and self.pool != pool.kind:
+            raise NotApplicable(f"pool '{pool.name}' holds {pool.kind}, not {POOLS.get(self.pool, self.pool)}")
+        return self.build(ingredients, **parameters)
+
+    def variant_parameters(self, parameters: Mapping[str, Any]) -> dict[str, Any]:
+        """Only the parameters that differ from the default (or have none): the ones that name a variant."""
+        fields = self.parameters.model_fields
+        return {k: v for k, v in sorted(parameters.items()) if fields[k].is_required() or fields[k].default != v}
+
+
+def describe_type(field: pydantic.fields.FieldInfo) -> str:
+    """One parameter's type in words, for messages and tables: "uniform | learned | list[float]"."""
+
+    def words(kind: Any) -> str:
+        if kind is type(None):
+            return "null"
+        args = get_args(kind)
+        if not args:
+            return getattr(kind, "__name__", str(kind))
+        if getattr(kind, "__origin__", None) is list:
+            return f"list[{words(args[0])}]"
+        if hasattr(kind, "__metadata__"):
+            return _bounded(words(args[0]), kind.__metadata__)
+        return " | ".join(words(a) if isinstance(a, type) or get_args(a) else str(a) for a in args)
+
+    return _bounded(words(field.annotation), field.metadata)
+
+
+_SIGNS = {"gt": ">", "ge": ">=", "lt": "<", "le": "<="}
+
+
+def _bounded(word: str, metadata: Iterable[Any]) -> str:
+    """A type's word with the bounds that stand in its annotation: "float > 0, <= 1"."""
+    limits = [limit for entry in metadata for limit in getattr(entry, "metadata", [entry])]
+    bounds = [f"{s} {getattr(limit, key):g}" for limit in limits for key, s in _SIGNS.items() if hasattr(limit, key)]
+    return f"{word} {', '.join(bounds)}" if bounds else word
+
+
+def method(
+    name: str,
+    *,
+    family: Family,
+    summary: str,
+    paper: str,
+    needs: set[Need],
+    pool: str = "any",
+    order_sensitive: bool | Law = False,
+    identical_members_unchanged: bool | Law = False,
+    small: tuple[Mapping[str, Any], ...] = ({},),
+    uses: Uses = lambda parameters: None,
+) -> Callable[[Callable[..., Combination]], Callable[..., Combination]]:
+    """Register ``function(ingredients, **parameters) -> Combination``; its signature holds parameters and defaults.
+
+    Parameters are keyword-only, annotated (``Literal`` for words, ``Annotated[float, Field(gt=0)]`` for ranges);
+    unknown or ill-typed ones are refused before anything runs.
+    """
+
+    def register(function: Callable[..., Combination]) -> Callable[..., Combination]:
+        METHODS.add(
+            Method(
+                name=name,
+                family=family,
+                summary=summary,
+                paper=paper,
+                needs=frozenset(needs),
+                build=function,
+                parameters=_parameter_model(name, function),
+                pool=pool,
+                order_sensitive=_law(order_sensitive),
+                identical_members_unchanged=_law(identical_members_unchanged),
+                small=small,
+                module=function.__module__,
+                uses=uses,
+            )
+        )
+        return function
+
+    return register
+
+
+def _law(declared: bool | Law) -> Law:
+    return declared if callable(declared) else lambda parameters: declared
+
+
+def _parameter_model(name: str, function: Callable[..., Combination]) -> type[pydantic.BaseModel]:
+    hints = get_type_hints(function, include_extras=True)
+    fields: dict[str, Any] = {}
+    for parameter in list(inspect.signature(function).parameters.values())[1:]:
+        if parameter.kind is not inspect.Parameter.KEYWORD_ONLY:
+            raise TypeError(f"method '{name}': parameter '{parameter.name}' must be keyword-only")
+        if parameter.name not in hints:
+            raise TypeError(f"method '{name}': parameter '{parameter.name}' has no type")
+        default = ... if parameter.default is inspect.Parameter.empty else parameter.default
+        fields[parameter.name] = (hints[parameter.name], default)
+    config = pydantic.ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+    return pydantic.create_model(f"{name}_parameters", __config__=config, **fields)
