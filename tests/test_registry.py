@@ -186,7 +186,7 @@ def test_one_name_belongs_to_one_module(declare):
     with pytest.raises(ValueError, match=f"'planted' is declared by {__name__} and harness.methods.elsewhere"):
         method("planted", **FACTS)(other)
     assert METHODS.get("planted").build is rich
-    with pytest.raises(ValueError, match=r"'linear' is registered by harness.methods.output.linear and "):
+    with pytest.raises(ValueError, match=r"'linear' is declared by harness.methods.output.linear and "):
         method("linear", **FACTS)(rich)
 
 
