@@ -5,6 +5,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
+from harness.checks.pools import ingredients
 from harness.models.ties import with_same_ties
 from harness.models.weights import load_module
 from harness.pools.specs import HfPool
@@ -12,7 +13,6 @@ from harness.pools.trained import load_pool, plan_folders
 from harness.registry import METHODS
 from harness.store import Store
 from tests.models.families import build
-from tests.small_pools import ingredients
 
 TOKENS = torch.arange(3, 15)[None]
 

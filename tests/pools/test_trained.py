@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from harness.checks.pools import split
 from harness.models.architectures import build
 from harness.models.training import train
 from harness.models.weights import module_with
@@ -20,7 +21,6 @@ from harness.pools.trained import (
     training_log,
 )
 from harness.store import Store
-from tests.small_pools import split
 
 CPU = torch.device("cpu")
 SHAPE = {"side": 4, "classes": 3}
