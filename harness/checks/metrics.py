@@ -6,6 +6,7 @@ import json
 import math
 from dataclasses import dataclass
 from functools import cache
+from itertools import pairwise
 
 import numpy as np
 import pandas as pd
@@ -149,7 +150,7 @@ def intervals_hold_their_value(metric: Metric) -> None:
             if not isinstance(found, Interval) or (math.isnan(found.low) and math.isnan(found.high)):
                 continue
             bounds = column.least - ROUNDING, found.low, found.value, found.high, column.most + ROUNDING
-            ordered = all(low <= high + ROUNDING for low, high in zip(bounds, bounds[1:], strict=False))
+            ordered = all(low <= high + ROUNDING for low, high in pairwise(bounds))
             require(ordered, f"a system that {name} has {found}, of a range {column.least} to {column.most}")
 
 
@@ -183,7 +184,8 @@ def the_mean_of_outcomes_is_the_value(metric: Metric) -> None:
         require(metric.column.outcome in outcomes.examples, f"nothing fills its outcome '{metric.column.outcome}'")
         mean = float(outcomes.examples[metric.column.outcome].to_numpy(np.float64).mean())
         value = _value(metric.score(outcomes))
-        require(value is None or _equal(value, mean), f"a system that {name} has {value}, its outcomes a mean of {mean}")
+        words = f"a system that {name} has {value}, and its outcomes the mean {mean}"
+        require(value is None or _equal(value, mean), words)
 
 
 @law("metric")
