@@ -194,7 +194,7 @@ def same_predictions_same_value(metric: Metric) -> None:
     for name, system in _cases().items():
         found = []
         for seed in (1, 2):
-            np.random.seed(seed)  # noqa: NPY002 (a metric may draw from it by mistake)
+            np.random.seed(seed)
             torch.manual_seed(seed)
             found.append(_text(metric.score(system.outcomes(metric))))
         require(found[0] == found[1], f"a system that {name} has {found[0]}, and the second time {found[1]}")

@@ -71,7 +71,7 @@ WRONG = [
     (replace(RIGHT, over_seeds=lambda seeds: Interval(0.5, 0.0, 1.0, 1)), "equal_seeds_have_the_value_of_one"),
     (replace(RIGHT, column=replace(COLUMN, outcome="confidence")), "the_mean_of_outcomes_is_the_value"),
     (replace(RIGHT, column=replace(COLUMN, outcome="nowhere")), "the_mean_of_outcomes_is_the_value"),
-    (plain(lambda outcomes: share(outcomes).value * np.random.rand()), "same_predictions_same_value"),  # noqa: NPY002
+    (plain(lambda outcomes: share(outcomes).value * np.random.rand()), "same_predictions_same_value"),
     (replace(RIGHT, score=mutates), "what_it_was_given_is_unchanged"),
     (replace(OWN, per_example=mutates_predictions), "what_it_was_given_is_unchanged"),
 ]
