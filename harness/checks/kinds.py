@@ -14,7 +14,6 @@ import numpy as np
 import torch
 
 from harness.checks.law import law, laws, require
-from harness.checks.pools import copied
 from harness.checks.tasks import LIMIT, Given, TriedTask, few, tried
 from harness.errors import BadInput
 from harness.evaluate.predictions import CachedPredictions
@@ -78,7 +77,7 @@ def splits_are_disjoint(kind: AnyKind, on: TriedTask) -> None:
         require(len(set(split.ids)) == len(split.ids), f"the split '{split.name}' has an id twice")
     for one, other in combinations(_splits(on.task), 2):
         shared = set(one.ids) & set(other.ids)
-        require(not shared, f"'{one.name}' and '{other.name}' share {len(shared)} ids, such as {min(shared, default='')}")
+        require(not shared, f"'{one.name}' and '{other.name}' share {len(shared)} ids: {min(shared, default='')}, ...")
 
 
 @law("kind")
@@ -130,7 +129,7 @@ def documents_are_what_is_scored(kind: AnyKind, on: TriedTask) -> None:
     require(fits, f"{len(documents.ids)} ids, {len(documents.tasks)} tasks and {count} labels")
     named = list(zip(documents.tasks, documents.ids, strict=True))
     require(len(set(named)) == count, "two documents have one name")
-    inside = 0 <= int(documents.labels.min()) and int(documents.labels.max()) < documents.classes
+    inside = int(documents.labels.min()) >= 0 and int(documents.labels.max()) < documents.classes
     require(inside, f"labels are not all in 0..{documents.classes - 1}")
     if kind.inputs_are_scored:
         same = list(documents.ids) == list(on.task.test.ids) and torch.equal(documents.labels, on.task.test.labels)
@@ -170,28 +169,29 @@ def logits_have_a_row_for_each_label(kind: AnyKind, on: TriedTask) -> None:
 @law("kind")
 def networks_can_be_trained(kind: AnyKind, on: TriedTask) -> None:
     """An epoch by the kind's schedule changes weights and leaves them finite."""
-    for name, path in on.trained.items():
-        fresh, trained = on.networks[name][1].state_dict(), LazyWeights(path)
-        require(all(torch.isfinite(trained[key]).all() for key in trained), f"'{name}' has weights that are not finite")
-        moved = any(not torch.equal(trained[key], fresh[key]) for key in trained)
+    for name, (module, _) in on.trained.items():
+        fresh, trained = on.networks[name][1].state_dict(), module.state_dict()
+        finite = all(torch.isfinite(tensor).all() for tensor in trained.values())
+        require(finite, f"trained, the network '{name}' has weights that are not finite")
+        moved = any(not torch.equal(tensor, fresh[key]) for key, tensor in trained.items())
         require(moved, f"training changes no weight of the network '{name}'")
 
 
 @law("kind")
 def saved_networks_are_read_again(kind: AnyKind, on: TriedTask) -> None:
-    """Saved and loaded, a network gives the same logits, to the bit."""
+    """Saved and loaded, a trained network gives the same logits, to the bit."""
     inputs = few(on.task.test, 8).inputs
-    for name, path in on.trained.items():
-        first, second = (load_module(member) for member in (_member(on, name, copied(LazyWeights(path))), _member(on, name)))
+    for name, (module, _) in on.trained.items():
+        loaded = load_module(_member(on, name))
+        require(not loaded.training, f"the network '{name}' is loaded in training mode")
         with torch.inference_mode():
-            same = torch.equal(forward.logits(first, inputs), forward.logits(second, inputs))
+            same = torch.equal(forward.logits(module, inputs), forward.logits(loaded, inputs))
         require(same, f"the network '{name}', saved and loaded, gives other logits")
-        require(not first.training, f"the network '{name}' is loaded in training mode")
 
 
-def _member(on: TriedTask, name: str, weights: Any = None) -> Member:
-    given = LazyWeights(on.trained[name]) if weights is None else weights
-    return Member(name, on.networks[name][0], given, f"start of {name}", 0, {}, f"{on.task.digest} {name}")
+def _member(on: TriedTask, name: str) -> Member:
+    weights, identity = LazyWeights(on.trained[name][1]), f"{on.task.digest} {name}"
+    return Member(name, on.networks[name][0], weights, f"start of {name}", 0, {}, identity)
 
 
 @law("kind")
@@ -202,9 +202,9 @@ def combinations_are_scored(kind: AnyKind, on: TriedTask) -> None:
         if isinstance(found, Unscored):
             raise AssertionError(f"{type(combination).__name__} has no scores: {found}")
         count = len(documents.labels)
-        require(len(found.log_probs) == count, f"{count} documents have {len(found.log_probs)} rows of log-probabilities")
-        wide = found.log_probs.ndim == 2 and found.log_probs.shape[1] == documents.classes
-        require(wide, f"log-probabilities are {found.log_probs.shape}, of {documents.classes} classes")
+        fits = found.log_probs.shape == (count, documents.classes)
+        words = f"log-probabilities are {found.log_probs.shape}"
+        require(fits, f"{words}, of {count} documents and {documents.classes} classes")
         sums = np.exp(found.log_probs.astype(np.float64)).sum(axis=1)
         require(np.allclose(sums, 1.0, atol=1e-4), f"probabilities sum to {sums.min()} to {sums.max()}")
         shape = count, len(combination.parts())

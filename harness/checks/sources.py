@@ -133,7 +133,8 @@ def what_is_prepared_is_there(source: PoolSource, on: TriedPool) -> None:
     """After ``prepare`` all ``keys`` are in the store, and preparing again writes nothing."""
     plan, store = on.prepared
     for member in plan.everyone:
-        missing = [key.kind for key in member.keys() if not store.has(key)]
+        left = member.keys()
+        missing = [key.kind for key in left if not store.has(key)]
         require(not missing, f"'{member.name}' was prepared, and its artefacts are missing: {missing}")
     times = _times(store)
     on.prepare(plan, store)

@@ -77,15 +77,16 @@ class TriedTask:
         return found
 
     @cached_property
-    def trained(self) -> dict[str, Path]:
-        """The weights of each after an epoch on a few inputs, in a file."""
+    def trained(self) -> dict[str, tuple[nn.Module, Path]]:
+        """Each after an epoch on a few inputs, and the file that it was saved in."""
         found = {}
         for name, (architecture, fresh) in self.networks.items():
             module = build(architecture)
             module.load_state_dict(fresh.state_dict())
             train(module, few(self.task.train), self.kind.schedule(1), seed=0)
-            found[name] = Path(self._place.name) / f"{name}.safetensors"
-            save_weights(without_ties(module), found[name])
+            path = Path(self._place.name) / f"{name}.safetensors"
+            save_weights(without_ties(module), path)
+            found[name] = module, path
         return found
 
 

@@ -47,8 +47,9 @@ class Right(Engine):
         return Outcome(error=f"{lost}: {outcomes[lost].error}")
 
     def execute(self, job):
-        here, there = multiprocessing.get_context("fork").Pipe()
-        child = multiprocessing.get_context("fork").Process(target=lambda: there.send_bytes(pickle.dumps(self.call(job))))
+        fork = multiprocessing.get_context("fork")
+        here, there = fork.Pipe()
+        child = fork.Process(target=lambda: there.send_bytes(pickle.dumps(self.call(job))))
         child.start()
         found = pickle.loads(here.recv_bytes())
         child.join()
