@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from harness.engines.engine import Job
-from harness.run.planning import PlannedJob
+from harness.run.plan import PlannedJob
 
 SECONDS_BETWEEN_LINES = 10.0
 
@@ -34,7 +34,7 @@ class Tracker:
 
     def begin(self, title: str, todo: Sequence[PlannedJob], reused: int) -> None:
         self.title, self.reused = title, reused
-        self.stages = {planned.job.name: planned.stage for planned in todo}
+        self.stages = {planned.job.name: planned.stage.group for planned in todo}
         self.totals = Counter(self.stages.values())
         self.expected_total = sum(planned.job.cost for planned in todo)
 

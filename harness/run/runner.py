@@ -14,8 +14,10 @@ from typing import Protocol
 from harness.engines.engine import Job, Outcome
 from harness.engines.local import LocalEngine
 from harness.errors import BadInput
-from harness.run import tables
-from harness.run.planning import PRELOAD, Plan, PlannedJob, planned_jobs
+from harness.run.graph import renew_noise
+from harness.run.plan import Plan, PlannedJob
+from harness.run.planning import PRELOAD
+from harness.run.write import write_results
 
 
 class Progress(Protocol):
@@ -29,8 +31,7 @@ class Progress(Protocol):
 def run(plan: Plan, progress: Progress) -> Path:
     """Run what is missing and write the results; returns the run's folder, which ``latest`` then points to."""
     started, begin = datetime.now(UTC), time.perf_counter()
-    store = plan.store
-    plan.renew_noise()
+    renew_noise(plan)
     todo = plan.missing()
     title = f"{plan.suite.file.suite}: {len(plan.variants[plan.seeds[0]])} variants, {len(plan.seeds)} seeds"
     engine = LocalEngine(preload=PRELOAD[plan.setting.task.kind])
@@ -54,7 +55,6 @@ def run(plan: Plan, progress: Progress) -> Path:
             raise
         finally:
             progress.end()
-        plan.jobs = planned_jobs(plan)  # what turned out not to apply leaves its reason and nothing else
         for planned in plan.missing():
             outcome = outcomes.setdefault(planned.job.name, Outcome())
             if not outcome.error:
@@ -63,12 +63,11 @@ def run(plan: Plan, progress: Progress) -> Path:
             if outcome.error:
                 event = {"event": "error", "job": name, "error": outcome.error, "trace": outcome.trace}
                 log.write(json.dumps(event) + "\n")
-    tables.write_results(
+    write_results(
         folder,
         plan,
-        store,
         errors={name: outcome.error for name, outcome in outcomes.items() if outcome.error},
-        run_record={
+        done={
             "run_id": folder.name,
             "started": started.isoformat(timespec="seconds"),
             "wall_seconds": round(time.perf_counter() - begin, 2),

@@ -8,7 +8,7 @@ from rich.console import Console
 
 from harness.engines.engine import Job
 from harness.run import progress
-from harness.run.planning import PlannedJob
+from harness.run.plan import PlannedJob
 from harness.run.progress import SECONDS_BETWEEN_LINES, Display, Lines, Tracker, duration
 
 
@@ -27,7 +27,7 @@ def clock(monkeypatch):
 
 
 def planned(name, stage="train", cost=1.0):
-    return PlannedJob(Job(name, print, {}, cost=cost), (), stage)
+    return PlannedJob(SimpleNamespace(group=stage), Job(name, print, {}, cost=cost))
 
 
 TODO = [planned("a", "train", 6.0), planned("b", "train", 2.0), planned("c", "build", 1.0), planned("d", "score", 1.0)]
