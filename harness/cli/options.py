@@ -18,6 +18,7 @@ Limit = Annotated[int | None, typer.Option(min=1, help="Only the first N test ex
 Seed = Annotated[int | None, typer.Option(min=0, help="This seed instead of the suite's.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, or one of several GPUs such as cuda:1.")]
 Workers = Annotated[int | None, typer.Option(min=1, help="Worker processes; one for each core by default.")]
+EngineName = Annotated[str, typer.Option("--engine", help="How jobs run; 'ls engines' lists what there is.")]
 AllowCode = Annotated[bool, typer.Option("--allow-code", help="Run the functions and scripts that the suite's task "
                                                               "files name: read them first.")]  # fmt: skip
 
@@ -33,14 +34,16 @@ def load_suite(path: Path) -> Any:
 
 def make_options(
     out: Path, only: str | None, limit: int | None, seed: int | None, device: str, workers: int | None,
-    allow_code: bool,
+    allow_code: bool, engine: str = "local",
 ) -> Any:  # fmt: skip
     """``harness.run.planning.Options`` from what the commands share."""
+    from harness.registry import ENGINES
     from harness.run.planning import Options
 
     if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", device):
         raise BadInput(f"unknown device '{device}'", given=device, choices=["auto", "cpu", "cuda", "cuda:0"])
-    return Options(out, only, limit, seed, device, workers, allow_code)
+    ENGINES.get(engine)
+    return Options(out, only, limit, seed, device, workers, allow_code, engine)
 
 
 def today() -> date:

@@ -11,6 +11,7 @@ import typer
 from harness.cli.options import (
     AllowCode,
     Device,
+    EngineName,
     Limit,
     Only,
     Out,
@@ -31,33 +32,31 @@ NO_ANSWER = 5
 
 @commands.command()
 def run(
-    suites: Annotated[list[Path], typer.Argument(help="Suite files, run in turn.", metavar="SUITE...")],
+    suites: Annotated[list[Path], typer.Argument(help="Suite files, run at once.", metavar="SUITE...")],
     out: Out = Path("results"),
     only: Only = None,
     limit: Limit = None,
     seed: Seed = None,
     device: Device = "auto",
-    engine: Annotated[str, typer.Option(help="How jobs run: local (processes on this machine).")] = "local",
+    engine: EngineName = "local",
     workers: Workers = None,
     allow_code: AllowCode = False,
 ) -> None:
     """Build, score and report every variant of the suites; what earlier runs made is reused.
 
-    The run's folder is printed on stdout. Run the same command again after an interruption: it continues. Exit codes:
-    0 done, also where some variants failed, which a line on stderr counts; 5 where a run has no answer, since every
-    variant failed or does not apply, or the reference did. All suites are run in any case.
+    The folder of each suite's run is printed on stdout. The jobs of all suites run as one list, those that measure
+    last; what two suites need is made once. Run the same command again after an interruption: it continues. Exit
+    codes: 0 done, also where some variants failed, which a line on stderr counts; 5 where a run has no answer, since
+    every variant failed or does not apply, or the reference did.
     """
     from harness.report import write_report
     from harness.run import progress, runner
     from harness.run.planning import make_plan
 
-    if engine != "local":
-        raise BadInput(f"unknown engine '{engine}'", given=engine, choices=["local"])
+    options = make_options(out, only, limit, seed, device, workers, allow_code, engine)
     read = [load_suite(path) for path in suites]  # all of them first: a mistake in the last shall not cost an hour
     codes = set()
-    for suite in read:
-        plan = make_plan(suite, make_options(out, only, limit, seed, device, workers, allow_code))
-        folder = runner.run(plan, progress.progress())
+    for folder in runner.run_together([make_plan(suite, options) for suite in read], progress.progress()):
         report = write_report(folder)
         codes.add(_print_summary(folder, report))
         print(folder)
@@ -84,7 +83,7 @@ def plan(
 
     With --policy also whether its examples are enough to decide the policy's margins, rule by rule, and how many lack.
     """
-    from harness.engines.local import LocalEngine
+    from harness.registry import ENGINES
     from harness.run.planning import make_plan
     from harness.run.progress import duration
 
@@ -100,7 +99,7 @@ def plan(
     for stage, jobs in stages.items():
         todo = sum(job.job.name in missing for job in jobs)
         print(f"{stage:<10}{len(jobs):>6}{len(jobs) - todo:>8}{todo:>8}")
-    workers = workers or LocalEngine().workers
+    workers = ENGINES.get(planned.options.engine)(workers).workers
     shared = sum(job.job.cost for job in planned.jobs if job.job.name in missing and job.job.kind != "alone")
     alone = sum(job.job.cost for job in planned.jobs if job.job.name in missing and job.job.kind == "alone")
     print(f"about {duration(shared / workers + alone)} with {workers} workers")
@@ -157,8 +156,9 @@ def _print_summary(folder: Path, report: Path) -> int:
     record, problems = finished.record, what_failed(finished)
     summary = record["summary"]
     states = ", ".join(f"{summary[s]} {s.replace('_', ' ')}" for s in ("ok", "not_applicable", "failed") if summary[s])
+    spent = duration(record["wall_seconds"]) + (f" with {', '.join(record['beside'])}" if record["beside"] else "")
     lines = [
-        f"{record['suite']['name']}: {summary['variants']} variants ({states}) in {duration(record['wall_seconds'])}; "
+        f"{record['suite']['name']}: {summary['variants']} variants ({states}) in {spent}; "
         f"{summary['jobs_run']} jobs run, {summary['jobs_reused']} reused",
         f"  {summary['output_variants']} output-space variants share the passes of {summary['main_members']} members: "
         f"predict_seconds {summary['predict_seconds']:.2f}, combine_seconds {summary['combine_seconds']:.2f}",

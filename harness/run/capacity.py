@@ -11,8 +11,7 @@ import torch
 from harness import environment
 from harness.cost.forecast import Need, need
 from harness.engines.engine import Job
-from harness.engines.local import LocalEngine
-from harness.registry import METHODS
+from harness.registry import ENGINES, METHODS
 from harness.run import measuring
 from harness.run.jobs import VariantPlan
 from harness.run.planning import PRELOAD, Plan
@@ -75,7 +74,7 @@ def _process_bytes(plan: Plan) -> int:
     """What a worker takes before it holds any model, measured in one if it is not known yet."""
     key = measuring.process_key(plan.setting)
     if not plan.store.has(key):
-        engine = LocalEngine(workers=1, preload=PRELOAD[plan.setting.task.kind])
+        engine = ENGINES.get(plan.options.engine)(workers=1, preload=PRELOAD[plan.setting.task.kind])
         job = Job("size of a process", measuring.measure_process, {"setting": plan.setting}, kind="alone")
         if error := engine.run([job], lambda what, job: None)[job.name].error:
             raise RuntimeError(error)

@@ -389,7 +389,7 @@ def _record(
         "noise": noise(plan, store),
         "capacity": _capacity(plan),
         "warnings": warnings,
-        **{key: run_record[key] for key in ("run_id", "started", "wall_seconds", "engine")},
+        **{key: run_record[key] for key in ("run_id", "started", "wall_seconds", "beside", "engine")},
     }
 
 
