@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from harness.cli.declared import SORTS, print_sort
 from harness.cli.options import Out, load_suite
 
 commands = typer.Typer()
@@ -79,17 +80,13 @@ def schema() -> None:
     print(json.dumps(json_schema(tasks.TASKS, ARCHITECTURES), indent=1))
 
 
-@listing.command("methods")
-def ls_methods() -> None:
-    """Every method with its family, what it does and its parameters."""
-    from harness.methods.method import describe_type
-    from harness.registry import METHODS
+def _list_declared(name: str) -> None:
+    sort = SORTS[name]
+    listing.command(name, help=sort.help)(lambda: print_sort(sort))
 
-    for name, method in METHODS.all().items():
-        print(f"{name}  ({method.family})\n    {method.summary}\n    {method.paper}")
-        for key, field in method.parameters.model_fields.items():
-            default = "required" if field.is_required() else f"default {json.dumps(field.default)}"
-            print(f"    {key}: {describe_type(field)}; {default}")
+
+for _name in SORTS:
+    _list_declared(_name)
 
 
 @listing.command("tasks")

@@ -102,6 +102,30 @@ def test_run_prints_the_folder_and_keeps_everything_else_off_stdout(capsys, tmp_
     assert str(damaged) in out
 
 
+def test_several_suites_run_at_once_and_each_prints_its_folder_and_its_report(capsys, tmp_path):
+    paths = [tmp_path / "tiny.yaml", tmp_path / "other.yaml"]
+    paths[0].write_text(SUITE)
+    paths[1].write_text(SUITE.replace("suite: tiny", "suite: other").replace("  - linear", "  - log_linear"))
+    code, out, err = call(capsys, "run", *paths, "--out", tmp_path / "results")
+    assert code == 0
+    latest = [tmp_path / "results" / suite / "latest" for suite in ("tiny", "other")]
+    assert out.splitlines() == [str(link.parent / link.readlink()) for link in latest]
+    assert all((link / "report.html").is_file() for link in latest)
+    assert err.count("jobs to run") == 1  # one display
+    assert [line.split(" in ")[1].split(" with ")[1].split(";")[0] for line in err.splitlines() if " in " in line] == [
+        "other", "tiny",
+    ]  # fmt: skip
+    assert "together with other" in (latest[0] / "report.md").read_text()
+
+
+def test_a_mistake_in_the_last_suite_is_found_before_the_first_is_run(capsys, tmp_path):
+    (tmp_path / "good.yaml").write_text(SUITE)
+    (tmp_path / "bad.yaml").write_text(SUITE.replace("epochs: 1", "epochs: 1, options: {hiden: 3}"))
+    code, out, err = call(capsys, "run", tmp_path / "good.yaml", tmp_path / "bad.yaml", "--out", tmp_path / "results")
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert not (tmp_path / "results/tiny").exists()
+
+
 def assert_gated(capsys, tmp_path, folder):
     """A run has all that a gate asks for, and is no worse than itself."""
     policy = tmp_path / "policy.yaml"
