@@ -27,6 +27,7 @@ class Options:
     device: str = "auto"
     workers: int | None = None
     allow_code: bool = False
+    engine: str = "local"
 
 
 @dataclass(frozen=True)

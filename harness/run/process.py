@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from harness.engines.local import LocalEngine
+from harness.registry import ENGINES
 from harness.run.graph import job_of
 from harness.run.plan import Plan
 from harness.run.planning import PRELOAD
@@ -17,7 +17,7 @@ def process_bytes(plan: Plan) -> int:
     """
     stage = MeasureProcess(plan.setting)
     if not stage.is_done():
-        engine = LocalEngine(workers=1, preload=PRELOAD[plan.setting.task.kind])
+        engine = ENGINES.get(plan.options.engine)(workers=1, preload=PRELOAD[plan.setting.task.kind])
         (outcome,) = engine.run([job_of(stage)], lambda what, job: None).values()
         if outcome.error:
             raise RuntimeError(outcome.error)

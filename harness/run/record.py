@@ -83,7 +83,7 @@ def run_record(
         "noise": noise(plan),
         "capacity": _capacity(plan),
         "warnings": [*warnings, *_warnings(plan, details)],
-        **{key: done[key] for key in ("run_id", "started", "wall_seconds", "engine")},
+        **{key: done[key] for key in ("run_id", "started", "wall_seconds", "beside", "engine")},
     }
 
 

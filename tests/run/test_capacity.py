@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 
-from harness import cli
+from harness.cli.main import main
 from harness.display.capacity import COLUMNS, untold_words
 from harness.report import write_report
 from harness.results.run import read_run
@@ -158,7 +158,7 @@ def test_a_bad_budget_is_one_line(tmp_path, capsys):
     path.write_text(SUITE.replace("1GB", "24XB"))
     for arguments in (["plan", str(path)], ["plan", "suites/smoke.yaml", "--memory", "24XB"]):
         with pytest.raises(SystemExit) as ended:
-            cli.main(arguments)
+            main(arguments)
         assert ended.value.code == 2
         message = capsys.readouterr().err
         assert "24XB" in message
@@ -170,7 +170,7 @@ def test_plan_prints_what_fits(run, tmp_path, capsys):
     path = tmp_path / "suite.yaml"
     path.write_text(SUITE)
     with pytest.raises(SystemExit) as ended:
-        cli.main(["plan", str(path), "--out", str(results_of(run[1])), "--memory", "2GB"])
+        main(["plan", str(path), "--out", str(results_of(run[1])), "--memory", "2GB"])
     assert ended.value.code == 0
     lines = capsys.readouterr().out.splitlines()
     at = next(i for i, line in enumerate(lines) if line.startswith("what fits in 2.00 GB (as asked)"))

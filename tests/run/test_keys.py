@@ -9,7 +9,8 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from harness import cli, store
+from harness import store
+from harness.cli.main import main
 from harness.engines import local
 from harness.methods.method import Method
 from harness.models.architectures import ARCHITECTURES, build
@@ -214,7 +215,7 @@ def test_without_a_reference_rows_keep_their_scores_and_say_why_they_are_not_com
     methods = ["member: {index: [0, 1]}", "linear: {members: [1, 3]}"]
     path = suite_of(folder, task, {"main": POOL}, methods, f"lost_{kind}", "member/index=0", "energy: false")
     with pytest.raises(SystemExit) as stopped:
-        cli.main(["run", str(path), "--out", str(out), "--limit", "80"])
+        main(["run", str(path), "--out", str(out), "--limit", "80"])
     assert stopped.value.code == 5
     said = capsys.readouterr().err
     assert "1 of 3 variants failed; the first is member/index=0: " in said
@@ -235,7 +236,7 @@ def test_without_a_reference_rows_keep_their_scores_and_say_why_they_are_not_com
     policy = tmp_path / "policy.yaml"
     policy.write_text("version: 1\nrules:\n- {id: r, match: {variant: linear*, metric: diff_vs_reference}, min: -1}\n")
     with pytest.raises(SystemExit) as stopped:
-        cli.main(["gate", str(found.folder), "--policy", str(policy)])
+        main(["gate", str(found.folder), "--policy", str(policy)])
     assert stopped.value.code == 5
 
 
@@ -284,7 +285,7 @@ def test_runs_go_on_after_one_without_an_answer_and_some_failures_are_counted(ki
     fine = suite_of(folder, task, {"main": POOL}, ["member: {index: [1, 0]}"], "fine", "member/index=1")
     for paths, code in (([lost, fine], 5), ([fine], 0)):
         with pytest.raises(SystemExit) as stopped:
-            cli.main(["run", *map(str, paths), "--out", str(tmp_path), "--limit", "80"])
+            main(["run", *map(str, paths), "--out", str(tmp_path), "--limit", "80"])
         assert stopped.value.code == code
         output = capsys.readouterr()
         assert len(output.out.splitlines()) == len(paths)
