@@ -421,6 +421,18 @@ def ls_methods() -> None:
             print(f"    {key}: {describe_type(field)}; {default}")
 
 
+@listing.command("costs")
+def ls_costs(device: Device = "auto") -> None:
+    """Every cost with its columns, about how long it takes, and whether this machine has a meter for it."""
+    import torch
+
+    from harness.cost.choosing import LISTED, listed
+    from harness.display.terminal_table import print_table
+
+    here = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+    print_table(LISTED, listed(torch.device(here)))
+
+
 @listing.command("tasks")
 def ls_tasks() -> None:
     """Every task that comes with Stockpot."""

@@ -10,9 +10,10 @@ import torch
 
 from harness import environment
 from harness.cost.forecast import Need, need
+from harness.cost.measuring import kept
 from harness.engines.engine import Job
 from harness.engines.local import LocalEngine
-from harness.registry import METHODS
+from harness.registry import COSTS, METHODS
 from harness.run import measuring
 from harness.run.jobs import VariantPlan
 from harness.run.planning import PRELOAD, Plan
@@ -73,14 +74,16 @@ def budget_of(plan: Plan, asked: int | None = None) -> Budget:
 
 def _process_bytes(plan: Plan) -> int:
     """What a worker takes before it holds any model, measured in one if it is not known yet."""
-    key = measuring.process_key(plan.setting)
+    key = measuring.key_of_once(COSTS.get("memory"), plan.setting)
     if not plan.store.has(key):
         engine = LocalEngine(workers=1, preload=PRELOAD[plan.setting.task.kind])
-        job = Job("size of a process", measuring.measure_process, {"setting": plan.setting}, kind="alone")
+        arguments = {"setting": plan.setting, "cost": "memory"}
+        job = Job("size of a process", measuring.measure_once, arguments, kind="alone")
         if error := engine.run([job], lambda what, job: None)[job.name].error:
             raise RuntimeError(error)
-    found: int = read_json(plan.store.path(key) / "process.json")["bytes"]
-    return found
+    found = kept(plan.store, key)
+    assert found is not None
+    return int(found["bytes"])
 
 
 def untold(plan: Plan, found: Sequence[Capacity]) -> list[str]:

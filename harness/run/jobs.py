@@ -19,7 +19,6 @@ import torch
 from safetensors.torch import load_file
 
 from harness import tasks
-from harness.environment import machine_digest
 from harness.errors import BadInput
 from harness.evaluate import correlate, predictions, scores
 from harness.evaluate.predictions import CachedPredictions
@@ -56,16 +55,14 @@ from harness.types import Combination, Ingredients, NotApplicable, Pool, check_t
 CODE = (
     *evaluating.MAKERS,
     "harness.run.building",
-    "harness.cost.energy",
     "harness.cost.forecast",
-    "harness.cost.latency",
-    "harness.cost.memory",
+    "harness.cost.measuring",
     "harness.evaluate.scores",
     "harness.evaluate.correlate",
     "harness.tasks.images",
     "harness.tasks.text",
 )
-"""The modules, besides the methods, that artefacts are named after."""
+"""The modules, besides the methods and costs, that artefacts are named after."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +73,8 @@ class Setting:
     task: TaskReference
     limit: int | None
     device: str
+    machine: str
+    """The digest of the driver's machine, which goes into the keys of costs: workers do not make it anew."""
 
 
 @dataclass(frozen=True)
@@ -163,22 +162,6 @@ class VariantPlan:
     def comparison_key(self, reference: VariantPlan) -> Key:
         evaluations = [self.evaluation_key.digest, reference.evaluation_key.digest]
         return Key.of("comparison", code="harness.evaluate.scores", evaluations=evaluations)
-
-    def latency_key(self, reference: VariantPlan) -> Key:
-        return self._cost_key("latency", reference=reference.build_key.digest)
-
-    @property
-    def memory_key(self) -> Key:
-        return self._cost_key("memory")
-
-    @property
-    def energy_key(self) -> Key:
-        return self._cost_key("energy")
-
-    def _cost_key(self, cost: str, **inputs: Any) -> Key:
-        about = {"build": self.build_key.digest, "test": self.data.test, "batch": self.data.batch}
-        return Key.of(cost, code=f"harness.cost.{cost}", **about, machine=machine_digest(), **inputs)
-
 
 
 

@@ -1,31 +1,47 @@
-"""The jobs of a run that measure what a built variant costs: memory, time and energy, in a process of its own."""
+"""The jobs of a run that measure what a built variant costs, each in a process of its own."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
-from typing import Any, Literal
 
 import torch
 
-from harness.cost import energy, latency, memory
-from harness.cost.meters import Reading
-from harness.environment import machine_digest
+from harness.cost.cost import Bench, Cost, Figures
+from harness.cost.measuring import NotGiven, cost_key, keep, kept, measure, once_key, unmeasured
+from harness.registry import COSTS
 from harness.run.jobs import Setting, VariantPlan, is_built, load_built, task_of, why_not_run
-from harness.store import Key, Store, read_json, write_json
-
-Cost = Literal["memory", "latency", "energy"]
-"""What is measured, in this order: a process has a peak of memory to tell of only as long as it is fresh."""
-GIVEN: dict[Cost, str] = {"memory": "peak_memory_bytes", "energy": "energy_j_per_example"}
-"""The figure that a meter gives, or fails to."""
+from harness.store import Key, Store
 
 
-def key(cost: Cost, plan: VariantPlan, reference: VariantPlan) -> Key:
+def key(cost: Cost, setting: Setting, plan: VariantPlan, reference: VariantPlan) -> Key:
     """The key of one measured cost of a variant."""
-    keys = {"memory": plan.memory_key, "latency": plan.latency_key(reference), "energy": plan.energy_key}
-    return keys[cost]
+    return cost_key(
+        cost,
+        build=plan.build_key.digest,
+        test=plan.data.test,
+        batch=plan.data.batch,
+        machine=setting.machine,
+        reference=reference.build_key.digest,
+    )
 
 
-def measure_variant(setting: Setting, plan: VariantPlan, reference: VariantPlan, costs: tuple[Cost, ...]) -> None:
+def key_of_once(cost: Cost, setting: Setting) -> Key:
+    """The key of what a cost measures once for all variants."""
+    test = task_of(setting).test
+    return once_key(cost, device=setting.device, test=test.digest, batch=test.batch, machine=setting.machine)
+
+
+def measure_once(setting: Setting, cost: str) -> None:
+    """What a cost measures before any variant; what a meter does not give is not kept, and variants do without it."""
+    declared, test = COSTS.get(cost), task_of(setting).test
+    assert declared.once is not None
+    found = declared.once(torch.device(setting.device), test)
+    if found is not None:
+        keep(Store(setting.store), key_of_once(declared, setting), found)
+
+
+def measure_variant(setting: Setting, plan: VariantPlan, reference: VariantPlan, costs: Sequence[str]) -> None:
     """Measure these costs of a variant, but for those that are in the store already.
 
     What a meter did not give this time is not kept, so that the next run tries again: the job fails with the reasons
@@ -35,74 +51,33 @@ def measure_variant(setting: Setting, plan: VariantPlan, reference: VariantPlan,
     if not is_built(store, plan):
         return
     problems: list[str] = []
-    for cost in costs:
-        if store.has(key(cost, plan, reference)):
+    first: Exception | None = None
+    for cost in map(COSTS.get, costs):
+        here = key(cost, setting, plan, reference)
+        if store.has(here):
             continue
-        if cost == "latency" and not is_built(store, reference):
-            problems.append(f"times are taken in turn with {reference.name}, which has no result")
+        if cost.beside_reference and not is_built(store, reference):
+            problems.append(f"{cost.name} is measured beside {reference.name}, which has no result")
             continue
-        record = _measured(setting, cost, plan, reference)
-        if GIVEN.get(cost, "") in record and record[GIVEN[cost]] is None:
-            problems.append(record[f"{cost}_source"])
-            continue
-        with store.write(key(cost, plan, reference)) as folder:
-            write_json(folder / f"{cost}.json", record)
+        try:
+            keep(store, here, _found(setting, cost, plan, reference))
+        except NotGiven as reason:
+            problems.append(str(reason))
+        except Exception as error:  # a fault of one cost takes no other cost with it
+            problems.append(f"{cost.name}: {type(error).__name__}: {error}")
+            first = first or error
     if problems:
-        raise RuntimeError("; ".join(problems))
+        raise RuntimeError("; ".join(problems)) from first
 
 
-def _measured(setting: Setting, cost: Cost, plan: VariantPlan, reference: VariantPlan) -> dict[str, Any]:
-    """One cost: the columns of ``variants.csv``, or why there are none."""
-    if reason := why_not_run(setting, plan):
-        return {} if cost == "latency" else {f"{cost}_source": f"unavailable: {reason}"}
-    device, test = torch.device(setting.device), task_of(setting).test
-    load = partial(load_built, setting, plan)
-    if cost == "memory":
-        return memory.measure(load, test, device)
-    if cost == "energy":
-        return energy.measure(load, test, device, _idle(setting))
-    if why_not_run(setting, reference):
-        return {}
-    return latency.measure_beside(load, partial(load_built, setting, reference), test, device)
-
-
-def why_no_energy(setting: Setting) -> str | None:
-    """Why the energy of a run's device cannot be measured; None if it can."""
-    return energy.why_unavailable(torch.device(setting.device))
-
-
-def idle_key(setting: Setting) -> Key:
-    """The key of the power that the run's device uses when idle."""
-    return Key.of("idle", code="harness.cost.energy", device=setting.device, machine=machine_digest())
-
-
-def measure_idle(setting: Setting) -> None:
-    """Power of the idle device over one window: once for all variants, before any of them is measured."""
-    found = energy.idle_watts(torch.device(setting.device))
-    if found.value is None:  # not kept, so that the next run tries again; variants are measured all the same
-        return
-    with Store(setting.store).write(idle_key(setting)) as folder:
-        write_json(folder / "idle.json", {"watts": found.value, "source": found.source, "note": found.note})
-
-
-def process_key(setting: Setting) -> Key:
-    """The key of what a worker takes before it holds any model."""
-    about = {"device": setting.device, "machine": machine_digest(), "task": setting.task.kind}
-    return Key.of("process", code="harness.cost.memory", **about)
-
-
-def measure_process(setting: Setting) -> None:
-    """Memory of a fresh worker that has loaded the task, or of its context on a GPU: once for all suites of a kind."""
-    _ = task_of(setting).test
-    taken = memory.process_bytes(torch.device(setting.device))
-    with Store(setting.store).write(process_key(setting)) as folder:
-        write_json(folder / "process.json", {"bytes": taken})
-
-
-def _idle(setting: Setting) -> Reading:
-    """The power of the idle device, as far as it is known."""
-    store = Store(setting.store)
-    if not store.has(idle_key(setting)):
-        return Reading(None, "W", "unavailable", "see the job 'idle power'")
-    known = read_json(store.path(idle_key(setting)) / "idle.json")
-    return Reading(known["watts"], "W", known["source"], known["note"])
+def _found(setting: Setting, cost: Cost, plan: VariantPlan, reference: VariantPlan) -> Figures:
+    """Figures of one cost, or why there are none."""
+    reason = why_not_run(setting, plan)
+    if reason is None and cost.beside_reference:
+        reason = why_not_run(setting, reference)
+    if reason is not None:
+        return unmeasured(cost, reason)
+    beside = partial(load_built, setting, reference) if cost.beside_reference else None
+    once = kept(Store(setting.store), key_of_once(cost, setting)) if cost.once else None
+    load, test = partial(load_built, setting, plan), task_of(setting).test
+    return measure(cost, Bench(load, beside, test, torch.device(setting.device), once or {}))

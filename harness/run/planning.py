@@ -10,18 +10,19 @@ from pathlib import Path
 import torch
 
 from harness import tasks
-from harness.cost.energy import WINDOW_SECONDS
+from harness.cost.choosing import chosen, sittings
+from harness.cost.cost import Cost
 from harness.engines.engine import Job
+from harness.environment import machine_digest
 from harness.errors import BadInput
 from harness.evaluate.predictions import predictions_key
 from harness.models.architectures import TRAINABLE, check_options
 from harness.models.training import usual_schedule
 from harness.pools.specs import HfPool, TrainPool, fetched
 from harness.pools.trained import FolderPlan, PoolPlan, Source, TrainingPlan, examined_keys, plan_folders, plan_pool
-from harness.registry import METHODS
+from harness.registry import COSTS, METHODS
 from harness.run import jobs, measuring
 from harness.run.jobs import Data, Setting, StudyPlan, VariantPlan
-from harness.run.measuring import Cost
 from harness.store import Key, Store
 from harness.suite.suite import Suite, Variant
 from harness.tasks import Task, pretrained
@@ -32,7 +33,6 @@ PRELOAD = {
 }
 """What workers need and takes seconds to import, by kind of task."""
 
-SECONDS_PER_COST: dict[Cost, float] = {"memory": 0.3, "latency": 0.7, "energy": WINDOW_SECONDS + 1}
 SECONDS_PER_INPUT = {"images": 2.5e-4, "text": 0.012}
 """Of training, expected, for the order of jobs and the time left; the display corrects it by what it sees."""
 
@@ -86,12 +86,13 @@ class Plan:
         return [planned for planned in self.jobs if not all(store.has(key) for key in planned.keys)]
 
     def renew_noise(self) -> None:
-        """Where anything is to be timed, forget how the reference was timed against itself: it is timed again."""
+        """Where a cost is to be measured beside the reference, forget what it found of that: it is measured again."""
         reference = self.reference(self.seeds[0])
-        timings = {variant.latency_key(reference) for variant in self.variants[self.seeds[0]].values()}
         wanted = {key for planned in self.missing() for key in planned.keys if not self.store.has(key)}
-        if timings & wanted:
-            self.store.remove(reference.latency_key(reference))
+        for cost in (cost for cost in COSTS if cost.beside_reference):
+            variants = self.variants[self.seeds[0]].values()
+            if wanted & {measuring.key(cost, self.setting, variant, reference) for variant in variants}:
+                self.store.remove(measuring.key(cost, self.setting, reference, reference))
 
 
 def make_plan(suite: Suite, options: Options) -> Plan:
@@ -103,7 +104,7 @@ def make_plan(suite: Suite, options: Options) -> Plan:
         device = "cuda" if torch.cuda.is_available() else "cpu"
     store = Path(options.out) / ".store"
     suite = replace(suite, task=tasks.rendered(suite.task, Store(store), options.limit))
-    setting = Setting(store, suite.task, options.limit, device)
+    setting = Setting(store, suite.task, options.limit, device, machine_digest())
     task = jobs.task_of(setting)
     seeds = suite.file.seeds if options.seed is None else [options.seed]
     pools = {
@@ -224,13 +225,11 @@ def _jobs(plan: Plan) -> Iterator[PlannedJob]:
     images = setting.task.kind == "images"
     if not images:
         yield from _pass_jobs(plan, passes)
-    idle = ("idle power",) if "energy" in costs else ()
-    for name in idle:
-        job = Job(name, measuring.measure_idle, {"setting": setting}, kind="alone", cost=WINDOW_SECONDS)
-        yield PlannedJob(job, (measuring.idle_key(setting),), "measure")
-    if "memory" in costs:
-        job = Job("size of a process", measuring.measure_process, {"setting": setting}, kind="alone", cost=0.5)
-        yield PlannedJob(job, (measuring.process_key(setting),), "measure")
+    once = {f"measure {cost.name} once": cost for cost in costs if cost.once}
+    for name, cost in once.items():
+        arguments = {"setting": setting, "cost": cost.name}
+        job = Job(name, measuring.measure_once, arguments, kind="alone", cost=cost.seconds)
+        yield PlannedJob(job, (measuring.key_of_once(cost, setting),), "measure")
     for seed in plan.seeds:
         reference = plan.reference(seed)
         for name, variant in plan.variants[seed].items():
@@ -252,19 +251,21 @@ def _jobs(plan: Plan) -> Iterator[PlannedJob]:
                 needs = (scored, f"{place}score {reference.name}")
                 job = Job(f"{place}compare {name}", jobs.compare_variant, against, needs, cost=0.1)
                 yield PlannedJob(job, keys, "score")
-            if seed == plan.seeds[0] and costs:
+            for number, sitting in enumerate(sittings(costs) if seed == plan.seeds[0] else []):
                 keys = tuple(
                     key
-                    for cost in costs
+                    for cost in sitting
                     for key in _unless_inapplicable(
-                        plan, reference if cost == "latency" else variant, (measuring.key(cost, variant, reference),)
+                        plan,
+                        reference if cost.beside_reference else variant,
+                        (measuring.key(cost, setting, variant, reference),),
                     )
                 )
                 keys = _unless_inapplicable(plan, variant, keys)
-                seconds = sum(SECONDS_PER_COST[cost] for cost in costs)
-                arguments = {**against, "costs": costs}
-                after = (f"{place}build {reference.name}", *idle)
-                measured = f"{place}measure {name}"
+                seconds = sum(cost.seconds for cost in sitting)
+                arguments = {**against, "costs": tuple(cost.name for cost in sitting)}
+                after = (f"{place}build {reference.name}", *once)
+                measured = f"{place}measure {name}" if number == 0 else f"{place}measure {sitting[0].name} of {name}"
                 job = Job(measured, measuring.measure_variant, arguments, (built,), after, "alone", seconds)
                 yield PlannedJob(job, keys, "measure")
     references = tuple(plan.reference(seed) for seed in plan.seeds)
@@ -290,10 +291,7 @@ def _is_same(variant: VariantPlan, reference: VariantPlan) -> bool:
 
 def _costs(plan: Plan) -> tuple[Cost, ...]:
     """What is measured of every variant on the first seed: what the suite asks for and the device has a meter for."""
-    asked = plan.suite.file.cost
-    energy = asked.energy and measuring.why_no_energy(plan.setting) is None
-    wanted: dict[Cost, bool] = {"memory": asked.memory, "latency": asked.latency, "energy": energy}
-    return tuple(cost for cost, is_wanted in wanted.items() if is_wanted)
+    return chosen(plan.suite.file.cost.asks, torch.device(plan.setting.device))
 
 
 def _pass_jobs(plan: Plan, passes: dict[tuple[int, str], str]) -> Iterator[PlannedJob]:

@@ -6,16 +6,20 @@ import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import pandas as pd
+import torch
 
 from harness import environment
 from harness.cost import latency
+from harness.cost.choosing import cells, why_not_here
+from harness.cost.cost import Context, Cost
+from harness.cost.measuring import kept
 from harness.evaluate import correlate, scores
 from harness.evaluate.predictions import predictions_key
 from harness.pools.trained import PoolPlan, Source, notes_of, training_log
-from harness.registry import METHODS
+from harness.registry import COSTS, METHODS
 from harness.results.columns import (
     ALL_SEEDS,
     CORRELATION_COLUMNS,
@@ -88,7 +92,7 @@ class _Table:
             "members": len(plan.digests),
             "seed": str(plan.seed),
             "members_train_seconds": sum(_seconds(t, self.store) for t in _trainings(plan)),
-            "energy_source": f"unavailable: {self._why_no_energy(plan)}",
+            **{cost.source: f"unavailable: {why}" for cost in COSTS if cost.source and (why := self._why_not_here(cost))},
         }
         status, reason = self._state(plan)
         if status != "ok":
@@ -105,7 +109,7 @@ class _Table:
             row |= scores.AGAINST_ITSELF
         else:
             row |= self._comparison(plan.comparison_key(reference), plan.name, [plan.seed])
-        row |= self._measured(plan, reference, row["accuracy"], row["params_stored"])
+        row |= self._measured(plan, reference, row)
         return row
 
     def _comparison(self, key: Key, variant: str, seeds: Sequence[int]) -> dict[str, Any]:
@@ -146,50 +150,38 @@ class _Table:
             found |= {f"bits_per_byte_{end}": bits[end] for end in ("low", "high")}
         return found
 
-    def _measured(self, plan: VariantPlan, reference: VariantPlan, accuracy: float, stored: float) -> dict[str, Any]:
-        """Times, memory and energy, which only the first seed has; a measurement that failed leaves its cells empty."""
+    def _measured(self, plan: VariantPlan, reference: VariantPlan, row: Mapping[str, Any]) -> dict[str, Any]:
+        """The costs, which only the first seed has; where one was not measured, its source says why."""
         found: dict[str, Any] = {}
-        for cost in get_args(measuring.Cost):
-            if self.store.has(key := measuring.key(cost, plan, reference)):
-                found |= read_json(self.store.path(key) / f"{cost}.json")
-        if "latency_ratio_p50" in found:
-            found["latency_verdict"] = self._latency_verdict(plan, reference, found)
-            found["money_per_million_examples"] = self._money(found["throughput_per_s"])
-        joules = found.get("energy_j_per_example")
-        if joules is not None and accuracy and self.plan.setting.task.kind == "images":
-            found["energy_j_per_correct"] = joules / accuracy
-        if "working_memory_bytes" in found:
-            found["predicted_memory_bytes"] = capacity.predicted(self.plan, plan, stored)
-        if "memory_source" not in found:
-            asked = self.plan.suite.file.cost.memory
-            why = "measured on the first seed only" if asked else "the suite does not ask for it"
-            reason = self.errors.get(f"seed {plan.seed}: measure {plan.name}", why)
-            found["memory_source"] = f"unavailable: {reason}"
+        for cost in COSTS:
+            figures = kept(self.store, measuring.key(cost, self.plan.setting, plan, reference))
+            if figures is not None:
+                found |= cells(cost, figures, self._context(cost, plan, reference, row))
+            if cost.source and cost.source not in found:
+                reason = self._why_not_here(cost) or self._why_not_measured(cost, plan)
+                found[cost.source] = f"unavailable: {reason}"
         return found
 
-    def _latency_verdict(self, plan: VariantPlan, reference: VariantPlan, found: Mapping[str, Any]) -> str:
-        if plan.build_key == reference.build_key:
-            return "reference"
-        against_itself = noise(self.plan, self.store)
-        if against_itself is None:
-            return "unclear"
-        ends = against_itself["low"], against_itself["high"]
-        return latency.verdict(found["latency_ratio_low"], found["latency_ratio_high"], ends)
+    def _context(self, cost: Cost, plan: VariantPlan, reference: VariantPlan, row: Mapping[str, Any]) -> Context:
+        setting = self.plan.setting
+        return Context(
+            device=torch.device(setting.device),
+            row=row,
+            scores_test=setting.task.kind == "images",
+            is_reference=plan.build_key == reference.build_key,
+            reference=kept(self.store, measuring.key(cost, setting, reference, reference)),
+            price_per_gpu_hour=self.plan.suite.file.cost.price_per_gpu_hour,
+            forecast=lambda: capacity.predicted(self.plan, plan, row["params_stored"]),
+        )
 
-    def _why_no_energy(self, plan: VariantPlan) -> str:
-        if not self.plan.suite.file.cost.energy:
-            return "the suite does not ask for it"
-        if reason := measuring.why_no_energy(self.plan.setting):
-            return reason
-        failure = self.errors.get(f"seed {plan.seed}: measure {plan.name}")
-        return failure or "measured on the first seed only"
+    def _why_not_here(self, cost: Cost) -> str | None:
+        return why_not_here(cost, self.plan.suite.file.cost.asks, torch.device(self.plan.setting.device))
 
-    def _money(self, per_second: float) -> float | None:
-        """The price of a million examples; None without a price, or without the GPU that it is for."""
-        price = self.plan.suite.file.cost.price_per_gpu_hour
-        if price is None or not self.plan.setting.device.startswith("cuda"):
-            return None
-        return price / 3600 / per_second * 1e6
+    def _why_not_measured(self, cost: Cost, plan: VariantPlan) -> str:
+        """Why a variant lacks a cost that the run measures."""
+        names = (f"measure {plan.name}", f"measure {cost.name} of {plan.name}")
+        failures = (self.errors.get(f"seed {plan.seed}: {name}") for name in names)
+        return next(filter(None, failures), "measured on the first seed only")
 
     def _summary(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
         """The row of all seeds: costs are those of the first."""
@@ -199,10 +191,11 @@ class _Table:
             rows = [{**row, "status": "failed", "reason": reason} if row["status"] == "ok" else row for row in rows]
         not_ok = sorted((row for row in rows if row["status"] != "ok"), key=lambda row: row["status"] != "failed")
         if broken := next(iter(not_ok), None):  # a failure first: a method that does not apply is none
-            kept = {key: first[key] for key in ("variant", "family", "method", "pool", "params", "members")}
+            shown = {key: first[key] for key in ("variant", "family", "method", "pool", "params", "members")}
             reason = broken["reason"] if len(rows) == 1 else f"seed {broken['seed']}: {broken['reason']}"
             states = {"status": broken["status"], "reason": reason, "verdict": broken["status"]}
-            return {**kept, "seed": ALL_SEEDS, **states, "energy_source": first["energy_source"]}
+            sources = {cost.source: first.get(cost.source) for cost in COSTS if cost.source}
+            return {**shown, "seed": ALL_SEEDS, **states, **sources}
         means = ("adaptive_ece", "aurc", "macro_f1", *CALIBRATED, "build_seconds", "members_train_seconds")
         summary |= {key: sum(row[key] for row in rows) / len(rows) for key in means if first[key] is not None}
         plans = tuple(self.plan.variants[seed][first["variant"]] for seed in self.plan.seeds)
@@ -294,15 +287,12 @@ def _tidy(variants: pd.DataFrame, measures: list[dict[str, Any]], source: str) -
 
 
 def _source(column: str, variants: pd.DataFrame) -> Any:
-    if column in ("peak_memory_bytes", "working_memory_bytes"):
-        return variants["memory_source"]
-    if column == "predicted_memory_bytes":
-        return "analytic"
+    measured = {each.name: each.source for cost in COSTS for each in cost.columns}
+    if column in measured:
+        return variants[measured[column]] if measured[column] in variants else measured[column]
     if column in COUNTED:
         return "counter"
-    if column.startswith(("energy", "gpu")):
-        return variants["energy_source"]
-    timed = ("latency", "throughput", "build_seconds", "members_train", "money")
+    timed = ("build_seconds", "members_train")
     return "timer" if column.startswith(timed) else "test split"
 
 
@@ -394,7 +384,7 @@ def _record(
 
 
 def _capacity(plan: Plan) -> dict[str, Any] | None:
-    if not plan.suite.file.cost.memory or not plan.store.has(measuring.process_key(plan.setting)):
+    if not plan.suite.file.cost.asks("memory") or not plan.store.has(measuring.key_of_once(COSTS.get("memory"), plan.setting)):
         return None  # not asked for, or the job that measures a process failed, which is in the log
     budget = capacity.budget_of(plan)
     found = list(capacity.capacities(plan, budget))
@@ -404,24 +394,7 @@ def _capacity(plan: Plan) -> dict[str, Any] | None:
 def noise(plan: Plan, store: Store) -> dict[str, Any] | None:
     """The reference timed against itself: what a latency ratio means nothing within. None where it was not timed."""
     reference = plan.reference(plan.seeds[0])
-    key = reference.latency_key(reference)
-    if not store.has(key):
-        return None
-    found = read_json(store.path(key) / "latency.json")
-    if not found:
-        return None
-    names = {
-        "latency_ratio": "latency_ratio_p50",
-        "low": "latency_ratio_low",
-        "high": "latency_ratio_high",
-        "throughput_ratio": "throughput_ratio",
-        "throughput_low": "throughput_ratio_low",
-        "throughput_high": "throughput_ratio_high",
-        "rounds": "rounds",
-        "clock": "clock",
-    }
-    conditions = ("batch", "threads", "cores", "sm_mhz", "memory_mhz", "measured")
-    return {name: found[of] for name, of in names.items()} | {key: found[key] for key in conditions if key in found}
+    return latency.noise_record(kept(store, measuring.key(COSTS.get("latency"), plan.setting, reference, reference)))
 
 
 def _pool_record(plan: Plan, name: str, store: Store) -> dict[str, Any]:
