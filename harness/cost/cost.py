@@ -61,7 +61,7 @@ class Cost:
     columns: tuple[Column, ...]
     """The first is the one that its meter has to give: without it nothing is kept, and the next run tries again."""
     words: tuple[tuple[str, str], ...]
-    """Columns of text, each with what it means. ``<cost>_source`` says where figures come from, or why there are none."""
+    """Columns of text with their meanings. ``<cost>_source`` says where figures come from, or why there are none."""
     seconds: float
     """About how long it takes, and ``once`` too."""
     measure: Callable[[Bench], Figures]
@@ -71,7 +71,7 @@ class Cost:
     unavailable: Callable[[torch.device], str | None]
     """Why a device has no meter for it; None if it has. It takes no time to find out."""
     once: Callable[[torch.device, Split], Figures | None] | None
-    """What is measured once for all variants, before them, in a process that holds the task; None: nothing this time."""
+    """What is measured once for all variants, before them, in a process that holds the task; None: no figure."""
     derive: Callable[[Figures, Context], Figures]
     """Columns that follow from its figures and what else is known; nothing is measured for them."""
     beside_reference: bool

@@ -96,7 +96,7 @@ WORDS = (("energy_source", "where the energy figure comes from, or why there is 
 def derive(figures: Figures, context: Context) -> Figures:
     """Joules for each right answer, where answers are to the examples that were measured."""
     joules, accuracy = figures["energy_j_per_example"], context.row.get("accuracy")
-    return {"energy_j_per_correct": joules / accuracy} if accuracy and context.scores_test else {}
+    return {"energy_j_per_correct": joules / accuracy if accuracy and context.scores_test else None}
 
 
 def idle_power(device: torch.device, test: Split) -> Figures | None:

@@ -144,7 +144,7 @@ def _meters(device: torch.device) -> Mapping[str, Meter]:
     usual=True,
 )
 def measure_beside(bench: Bench) -> Figures:
-    """Times beside the reference, of one example alone and of a full batch: the columns, and what they were taken by."""
+    """Times beside the reference, of one example alone and of a full batch: the columns, and the conditions."""
     assert bench.reference is not None
     candidate, reference, test, device = bench.load, bench.reference, bench.test, bench.device
     batch = test.full_batch
@@ -171,10 +171,10 @@ def measure_beside(bench: Bench) -> Figures:
     }
 
 
-def _at_once(candidate: Load, test: Split, device: torch.device) -> dict[str, Any]:
+def _at_once(candidate: Load, test: Split, device: torch.device) -> dict[str, float | None]:
     """The same of an ensemble with all its members at once, where there is anything to run at once."""
     if not can_run_at_once(candidate(), device):
-        return {}
+        return {"latency_parallel_ms_p50": None, "throughput_parallel_per_s": None}
     batch = test.full_batch
 
     def load() -> Combination:

@@ -48,7 +48,7 @@ def measure(cost: Cost, bench: Bench) -> Figures:
 
 
 def unmeasured(cost: Cost, reason: str) -> Figures:
-    """What is kept of a variant that cannot be run on the test split, and never will be: why, where there is a place."""
+    """What is kept of a variant that cannot be run on the test split, and never will be: why, if it has words."""
     return {cost.source: f"unavailable: {reason}"} if cost.source else {}
 
 

@@ -92,7 +92,7 @@ class _Table:
             "members": len(plan.digests),
             "seed": str(plan.seed),
             "members_train_seconds": sum(_seconds(t, self.store) for t in _trainings(plan)),
-            **{cost.source: f"unavailable: {why}" for cost in COSTS if cost.source and (why := self._why_not_here(cost))},
+            **self._sources(),
         }
         status, reason = self._state(plan)
         if status != "ok":
@@ -155,7 +155,7 @@ class _Table:
         found: dict[str, Any] = {}
         for cost in COSTS:
             figures = kept(self.store, measuring.key(cost, self.plan.setting, plan, reference))
-            if figures is not None:
+            if figures is not None and self.plan.suite.file.cost.asks(cost.name):
                 found |= cells(cost, figures, self._context(cost, plan, reference, row))
             if cost.source and cost.source not in found:
                 reason = self._why_not_here(cost) or self._why_not_measured(cost, plan)
@@ -173,6 +173,11 @@ class _Table:
             price_per_gpu_hour=self.plan.suite.file.cost.price_per_gpu_hour,
             forecast=lambda: capacity.predicted(self.plan, plan, row["params_stored"]),
         )
+
+    def _sources(self) -> dict[str, str]:
+        """Of the costs that the run measures of no variant, why."""
+        reasons = {cost.source: self._why_not_here(cost) for cost in COSTS if cost.source}
+        return {source: f"unavailable: {reason}" for source, reason in reasons.items() if reason}
 
     def _why_not_here(self, cost: Cost) -> str | None:
         return why_not_here(cost, self.plan.suite.file.cost.asks, torch.device(self.plan.setting.device))
@@ -384,7 +389,8 @@ def _record(
 
 
 def _capacity(plan: Plan) -> dict[str, Any] | None:
-    if not plan.suite.file.cost.asks("memory") or not plan.store.has(measuring.key_of_once(COSTS.get("memory"), plan.setting)):
+    process = measuring.key_of_once(COSTS.get("memory"), plan.setting)
+    if not plan.suite.file.cost.asks("memory") or not plan.store.has(process):
         return None  # not asked for, or the job that measures a process failed, which is in the log
     budget = capacity.budget_of(plan)
     found = list(capacity.capacities(plan, budget))
@@ -393,6 +399,8 @@ def _capacity(plan: Plan) -> dict[str, Any] | None:
 
 def noise(plan: Plan, store: Store) -> dict[str, Any] | None:
     """The reference timed against itself: what a latency ratio means nothing within. None where it was not timed."""
+    if not plan.suite.file.cost.asks("latency"):
+        return None
     reference = plan.reference(plan.seeds[0])
     return latency.noise_record(kept(store, measuring.key(COSTS.get("latency"), plan.setting, reference, reference)))
 

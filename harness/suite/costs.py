@@ -10,6 +10,7 @@ import pydantic
 from pydantic import Field
 
 from harness.display.formats import read_bytes
+from harness.errors import BadInput
 from harness.registry import COSTS
 from harness.strict.fields import Positive, _Strict
 
@@ -45,7 +46,8 @@ def cost_spec() -> type[CostSpec]:
 @cache
 def _cost_spec(costs: tuple[tuple[str, bool, str], ...]) -> type[CostSpec]:
     if taken := [name for name, *_ in costs if hasattr(CostSpec, name) or name in CostSpec.model_fields]:
-        raise ValueError(f"a cost cannot be called '{taken[0]}': a suite's 'cost' has another meaning for it")
+        hint = "mend or uninstall the plug-in"
+        raise BadInput(f"a cost cannot be called '{taken[0]}'", place=COSTS.get(taken[0]).module, hint=hint)
     fields: dict[str, Any] = {
         name: (bool, Field(usual, description=f"whether to measure {columns}")) for name, usual, columns in costs
     }

@@ -66,11 +66,11 @@ class SuiteFile(_Strict):
     cost: CostSpec = CostSpec()
 
 
-def suite_file() -> type[SuiteFile]:
+def suite_model() -> type[SuiteFile]:
     """The model of a suite file, with all that is declared among its keys."""
-    return _suite_file(cost_spec())
+    return _suite_model(cost_spec())
 
 
 @cache
-def _suite_file(costs: type[CostSpec]) -> type[SuiteFile]:
+def _suite_model(costs: type[CostSpec]) -> type[SuiteFile]:
     return pydantic.create_model("SuiteFile", __base__=SuiteFile, __doc__=SuiteFile.__doc__, cost=(costs, costs()))

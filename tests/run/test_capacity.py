@@ -6,6 +6,8 @@ import shutil
 import pytest
 
 from harness import cli
+from harness.display.capacity import COLUMNS, untold_words
+from harness.registry import COSTS
 from harness.report import write_report
 from harness.results.run import read_run
 from harness.run import capacity, measuring, runner, tables
@@ -74,7 +76,7 @@ def test_the_plan_and_the_run_say_the_same_of_a_process_and_measure_it_in_one(ru
 
 def test_a_process_that_was_not_measured_costs_the_run_nothing_else(tmp_path):
     plan = planned(tmp_path)
-    assert not plan.store.has(measuring.process_key(plan.setting))
+    assert not plan.store.has(measuring.key_of_once(COSTS.get("memory"), plan.setting))
     assert tables._capacity(plan) is None
 
 
@@ -84,8 +86,8 @@ def test_a_pool_that_cannot_be_told_is_named(run, monkeypatch):
     budget = capacity.budget_of(plan)
     record = capacity.as_record(budget, [], capacity.untold(plan, list(capacity.capacities(plan, budget))))
     assert record["untold"] == ["main", "mixed"]
-    assert "main, mixed" in capacity.untold_words(record)
-    assert capacity.untold_words(found.record["capacity"]) == ""
+    assert "main, mixed" in untold_words(record)
+    assert untold_words(found.record["capacity"]) == ""
 
 
 def test_the_report_shows_it(run):
@@ -169,5 +171,5 @@ def test_plan_prints_what_fits(run, tmp_path, capsys):
     assert ended.value.code == 0
     lines = capsys.readouterr().out.splitlines()
     at = next(i for i, line in enumerate(lines) if line.startswith("what fits in 2.00 GB (as asked)"))
-    assert lines[at + 1].split() == " ".join(capacity.COLUMNS).split()
+    assert lines[at + 1].split() == " ".join(COLUMNS).split()
     assert [line.split()[:2] for line in lines[at + 2 :]] == [["main", "3"], ["mixed", "2"]]
