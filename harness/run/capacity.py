@@ -11,7 +11,6 @@ import torch
 from harness import environment
 from harness.cost.forecast import Need, need
 from harness.cost.measuring import kept
-from harness.engines.engine import Job
 from harness.engines.local import LocalEngine
 from harness.registry import COSTS, METHODS
 from harness.run import measuring
@@ -74,11 +73,11 @@ def budget_of(plan: Plan, asked: int | None = None) -> Budget:
 
 def _process_bytes(plan: Plan) -> int:
     """What a worker takes before it holds any model, measured in one if it is not known yet."""
-    key = measuring.key_of_once(COSTS.get("memory"), plan.setting)
+    memory = COSTS.get("memory")
+    key = measuring.key_of_once(memory, plan.setting)
     if not plan.store.has(key):
         engine = LocalEngine(workers=1, preload=PRELOAD[plan.setting.task.kind])
-        arguments = {"setting": plan.setting, "cost": "memory"}
-        job = Job("size of a process", measuring.measure_once, arguments, kind="alone")
+        job = measuring.job_of_once(memory, plan.setting)
         if error := engine.run([job], lambda what, job: None)[job.name].error:
             raise RuntimeError(error)
     found = kept(plan.store, key)

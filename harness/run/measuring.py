@@ -9,6 +9,7 @@ import torch
 
 from harness.cost.cost import Bench, Cost, Figures
 from harness.cost.measuring import NotGiven, cost_key, keep, kept, measure, once_key, unmeasured
+from harness.engines.engine import Job
 from harness.registry import COSTS
 from harness.run.jobs import Setting, VariantPlan, is_built, load_built, task_of, why_not_run
 from harness.store import Key, Store
@@ -30,6 +31,12 @@ def key_of_once(cost: Cost, setting: Setting) -> Key:
     """The key of what a cost measures once for all variants."""
     test = task_of(setting).test
     return once_key(cost, device=setting.device, test=test.digest, batch=test.batch, machine=setting.machine)
+
+
+def job_of_once(cost: Cost, setting: Setting) -> Job:
+    """The job that does that."""
+    arguments = {"setting": setting, "cost": cost.name}
+    return Job(f"measure {cost.name} once", measure_once, arguments, kind="alone", cost=cost.seconds)
 
 
 def measure_once(setting: Setting, cost: str) -> None:

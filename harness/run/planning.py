@@ -225,10 +225,8 @@ def _jobs(plan: Plan) -> Iterator[PlannedJob]:
     images = setting.task.kind == "images"
     if not images:
         yield from _pass_jobs(plan, passes)
-    once = {f"measure {cost.name} once": cost for cost in costs if cost.once}
-    for name, cost in once.items():
-        arguments = {"setting": setting, "cost": cost.name}
-        job = Job(name, measuring.measure_once, arguments, kind="alone", cost=cost.seconds)
+    once = {cost: measuring.job_of_once(cost, setting) for cost in costs if cost.once}
+    for cost, job in once.items():
         yield PlannedJob(job, (measuring.key_of_once(cost, setting),), "measure")
     for seed in plan.seeds:
         reference = plan.reference(seed)
@@ -264,7 +262,7 @@ def _jobs(plan: Plan) -> Iterator[PlannedJob]:
                 keys = _unless_inapplicable(plan, variant, keys)
                 seconds = sum(cost.seconds for cost in sitting)
                 arguments = {**against, "costs": tuple(cost.name for cost in sitting)}
-                after = (f"{place}build {reference.name}", *once)
+                after = (f"{place}build {reference.name}", *(job.name for job in once.values()))
                 measured = f"{place}measure {name}" if number == 0 else f"{place}measure {sitting[0].name} of {name}"
                 job = Job(measured, measuring.measure_variant, arguments, (built,), after, "alone", seconds)
                 yield PlannedJob(job, keys, "measure")

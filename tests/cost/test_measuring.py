@@ -22,9 +22,9 @@ def test_without_its_first_column_nothing_is_given_and_the_reason_is_told(page_f
     for found in ({}, {"minor_page_faults": None}):
         with pytest.raises(NotGiven, match="page_faults: the meter gave no minor_page_faults"):
             measure(giving(page_faults, found), BENCH)
+    blind = giving(COSTS.get("memory"), {"peak_memory_bytes": None, "memory_source": "unavailable: unplugged"})
     with pytest.raises(NotGiven, match=r"^unavailable: unplugged$"):
-        found = {"peak_memory_bytes": None, "memory_source": "unavailable: unplugged"}
-        measure(giving(COSTS.get("memory"), found), BENCH)
+        measure(blind, BENCH)
     for found in ({"minor_page_faults": 0}, {"minor_page_faults": 3, "more": None}):
         assert measure(giving(page_faults, found), BENCH) == found
 
