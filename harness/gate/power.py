@@ -15,7 +15,7 @@ from harness.display.formats import percent
 from harness.gate.policy import BASELINE, VARIANT, Policy, Rule
 from harness.results.columns import ALL_SEEDS
 from harness.results.evidence import Evidence, Missing, NonFinite, matches
-from harness.results.metric_facts import PAIRED
+from harness.results.metric import DOCUMENTS, Column
 from harness.results.run import Run
 
 POWER = 0.8
@@ -33,7 +33,7 @@ class RulePower:
     state: State
     """unknown: nothing says how much examples differ. no test: a value is judged, however many examples it is of."""
     note: str
-    """The variant it is about and what was assumed, or why there is no number."""
+    """The variant it is about and what was assumed, or why that is not known."""
     tests: int = 0
     """Variants that the rule is a paired test of."""
     metric: str = ""
@@ -123,7 +123,7 @@ def _test(rule: Rule, variant: str, examples: int, evidence: Evidence | None, al
     other = variant if rule.vs == BASELINE else str(rule.vs).removeprefix(VARIANT)
     differences = _differences(evidence, variant, other, metric)
     has: int | None = examples
-    if metric not in PAIRED:
+    if rule.column.outcome in (None, DOCUMENTS):
         has = None if differences is None else differences.shape[1]
     margin = _margin(rule, other, evidence)
     if margin is None:
@@ -131,9 +131,9 @@ def _test(rule: Rule, variant: str, examples: int, evidence: Evidence | None, al
     if margin == 0:
         return _Test(variant, "no number of examples shows a change of exactly 0", margin, has)
     source = "between the seeds of" if other == variant else "in"
-    if differences is None and metric != "accuracy":
+    if differences is None and rule.column.outcome != "correct":
         return _Test(variant, f"how much {metric} differs by example is not known (--from RUN)", margin, has)
-    if differences is not None and has is not None and not _of_answers(metric, differences):
+    if differences is not None and has is not None and not _of_answers(rule.column, differences):
         spread = float(np.sqrt(differences.var(axis=1).mean()))
         note = f"standard deviation {spread:.3g} {source} the earlier run"
         return _Test(variant, note, margin, has, *_of_losses(spread, margin, has, alpha))
@@ -147,9 +147,11 @@ def _test(rule: Rule, variant: str, examples: int, evidence: Evidence | None, al
     return _Test(variant, f"{percent(share, 1)} discordant, {words}", margin, has, needed, power)
 
 
-def _of_answers(metric: str, differences: np.ndarray) -> bool:
-    """Whether a metric is a share of right answers."""
-    return metric == "accuracy" or (metric not in PAIRED and bool(np.isin(differences, (-1, 0, 1)).all()))
+def _of_answers(column: Column, differences: np.ndarray) -> bool:
+    """Whether a metric is a share of right answers; where no example differs, its range says what it may be."""
+    if column.outcome == "correct":
+        return True
+    return bool(np.isin(differences, (-1, 0, 1)).all()) and (column.most == 1.0 or bool(differences.any()))
 
 
 def _of_losses(spread: float, margin: float, examples: int, alpha: float) -> tuple[int, float]:
