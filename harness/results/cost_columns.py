@@ -1,4 +1,4 @@
-"""TEMPORARY: the columns of measured costs, to be deleted when ``harness/cost/*`` declare them and ``COSTS`` has them."""
+"""TEMPORARY: the columns of measured costs, to be deleted once ``harness/cost/*`` declare them."""
 
 from __future__ import annotations
 

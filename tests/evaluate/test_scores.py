@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from harness.evaluate.metrics import per_example
+from harness.evaluate.outcomes import per_example
 from harness.evaluate.scores import (
     NonFinite,
     calibrated,
@@ -17,6 +17,8 @@ from harness.evaluate.scores import (
     score_measures,
     score_over_seeds,
 )
+from harness.registry import METRICS
+from harness.results.metric import Outcomes
 from harness.tasks.answers import Aggregate
 
 
@@ -24,6 +26,10 @@ def table(seed, labels, classes=3):
     rng = np.random.default_rng(seed)
     logits = rng.normal(size=(len(labels), classes)) + 1.5 * np.eye(classes)[labels]
     return per_example(logits - np.log(np.exp(logits).sum(axis=1, keepdims=True)), labels)
+
+
+def outcomes(table, classes=3):
+    return Outcomes(table, LABELS, classes)
 
 
 LABELS = np.random.default_rng(0).integers(0, 3, size=300)
@@ -54,15 +60,17 @@ def test_a_label_without_probability_is_a_failure_with_its_count():
 
 def test_one_seed_over_seeds_has_the_values_of_that_seed():
     examples, reference = table(1, LABELS), table(2, LABELS)
-    one = score(examples, LABELS, 3) | compare(examples, reference)
-    several = score_over_seeds([examples]) | compare_over_seeds([examples], [reference])
-    for name in ("accuracy", "nll", "brier", "ece", "diff_vs_reference"):
+    one = score(outcomes(examples)) | compare(examples, reference)
+    several = score_over_seeds([outcomes(examples)]) | compare_over_seeds([examples], [reference])
+    assert one.keys() - several.keys() == {"mcnemar_p"}  # only one seed has a test of its own
+    for name in ("diff_vs_reference", *METRICS.all()):
         assert several[name] == pytest.approx(one[name], abs=1e-9)
 
 
 def test_seeds_that_disagree_widen_the_interval():
     near, far = table(1, LABELS), table(1, (LABELS + 1) % 3)
     far["correct"] = far["prediction"] == LABELS
+    near, far = outcomes(near), outcomes(far)
     same, mixed = score_over_seeds([near, near]), score_over_seeds([near, far])
     assert mixed["accuracy_high"] - mixed["accuracy_low"] > 2 * (same["accuracy_high"] - same["accuracy_low"])
 

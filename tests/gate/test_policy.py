@@ -117,7 +117,9 @@ def test_a_name_matches_itself(name):
 def test_measures_of_lm_eval_are_taken_by_their_own_names(tmp_path):
     rule = 'rules: [{id: a, match: {metric: "%s"}, vs: baseline, %s: {abs: 0.1}, test: paired}]'
     for metric, limit in [("acc/sciq", "max_drop"), ("bits_per_byte/x", "max_increase"), ("bleu/x", "max_drop"),
-                          ("bits_per_byte", "max_increase"), ("its_own/x", "max_drop"), ("its_own/x", "max_increase")]:  # fmt: skip
+                          ("ter/x", "max_increase"), ("bits_per_byte", "max_increase"), ("its_own/x", "max_drop"),
+                          ("its_own/x", "max_increase"), ("exact_match,strict-match/x", "max_drop")]:  # fmt: skip
         assert read(tmp_path, f"version: 1\n{rule % (metric, limit)}\n").rules[0].match.metric == metric
-    with pytest.raises(BadInput, match="'acc_norm/sciq' is better when higher: limit it with max_drop"):
-        read(tmp_path, f"version: 1\n{rule % ('acc_norm/sciq', 'max_increase')}\n")
+    for metric in ("acc_norm/sciq", "bleu/x", "exact_match,strict-match/x", "accuracy/inverted"):
+        with pytest.raises(BadInput, match=f"'{metric}' is better when higher: limit it with max_drop"):
+            read(tmp_path, f"version: 1\n{rule % (metric, 'max_increase')}\n")
