@@ -10,6 +10,8 @@ from sklearn import metrics
 from sklearn.preprocessing import label_binarize
 
 from harness.evaluate import outcomes
+from harness.results.metric import Column, metric
+from tests.evaluate.added_metrics import declare
 
 
 def predictions(seed, count=200, classes=5, scale=2.0):
@@ -124,3 +126,35 @@ GOOD = np.log([[0.5, 0.5], [0.25, 0.75]])
 def test_what_is_no_distribution_or_no_label_is_refused(log_probs, labels, words):
     with pytest.raises(ValueError, match=words):
         outcomes.per_example(log_probs, np.array(labels))
+
+
+# outcomes that metrics add
+
+
+def test_a_metric_adds_its_outcome_and_changes_no_other(monkeypatch):
+    log_probs, labels = predictions(0)
+    plain = outcomes.per_example(log_probs, labels)
+    pd.testing.assert_frame_equal(outcomes.tabulate(log_probs, labels), plain)
+    declare(monkeypatch, "mcc", "top2")  # the first adds none
+    found = outcomes.tabulate(log_probs, labels)
+    pd.testing.assert_frame_equal(found[list(plain)], plain)
+    assert found.columns.difference(plain.columns).tolist() == ["in_top2"]
+    assert found["in_top2"].dtype == bool
+    expected = metrics.top_k_accuracy_score(labels, np.exp(log_probs), k=2, labels=range(5))
+    assert found["in_top2"].mean() == expected
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        (lambda log_probs, _: log_probs, r"metric 'odd' gives outcomes float64 \(200, 5\), expected 200 numbers"),
+        (lambda _, labels: labels[1:], r"\(199,\)"),
+        (lambda _, labels: labels.astype(str), "<U"),
+        (lambda log_probs, labels: np.multiply(log_probs, 2, out=log_probs)[:, 0], "read-only"),
+    ],
+)
+def test_an_outcome_that_is_not_a_number_for_each_example_is_refused(monkeypatch, values, words):
+    declare(monkeypatch)
+    metric(Column("odd", "strange", outcome="odd"), per_example=values)(lambda _: 0.0)
+    with pytest.raises(ValueError, match=words):
+        outcomes.tabulate(*predictions(0))
