@@ -433,6 +433,15 @@ def ls_costs(device: Device = "auto") -> None:
     print_table(LISTED, listed(torch.device(here)))
 
 
+@listing.command("metrics")
+def ls_metrics() -> None:
+    """Every score and cost that results have and rules of a policy may be about."""
+    from harness.display.terminal_table import print_table
+    from harness.results.columns import as_rows
+
+    print_table(["metric", "better", "unit", "range", "meaning"], as_rows())
+
+
 @listing.command("tasks")
 def ls_tasks() -> None:
     """Every task that comes with Stockpot."""

@@ -20,7 +20,7 @@ from safetensors.torch import load_file
 
 from harness import tasks
 from harness.errors import BadInput
-from harness.evaluate import correlate, predictions, scores
+from harness.evaluate import correlate, outcomes, predictions, scores
 from harness.evaluate.predictions import CachedPredictions
 from harness.kinds import evaluating
 from harness.lm.evaluation import Unscored
@@ -41,6 +41,7 @@ from harness.pools.trained import (
     train_planned,
 )
 from harness.registry import METHODS
+from harness.results.metric import OUTCOMES, Outcomes
 from harness.run import building
 from harness.store import Key, Store, read_json, write_json
 from harness.systems.parts import MemberPart
@@ -153,11 +154,12 @@ class VariantPlan:
     @property
     def evaluation_key(self) -> Key:
         build = self.build_key.digest
-        return Key.of("evaluation", code=evaluating.MAKERS, build=build, test=self.data.scored, batch=self.data.batch)
+        code = (*evaluating.MAKERS, *outcomes.makers())
+        return Key.of("evaluation", code=code, build=build, test=self.data.scored, batch=self.data.batch)
 
     @property
     def score_key(self) -> Key:
-        return Key.of("score", code="harness.evaluate.scores", evaluation=self.evaluation_key.digest)
+        return Key.of("score", code=scores.makers(), evaluation=self.evaluation_key.digest)
 
     def comparison_key(self, reference: VariantPlan) -> Key:
         evaluations = [self.evaluation_key.digest, reference.evaluation_key.digest]
@@ -304,9 +306,9 @@ def is_built(store: Store, plan: VariantPlan) -> bool:
 
 
 def examples_of(store: Store, plan: VariantPlan) -> pd.DataFrame:
-    """A variant's per-example table on test."""
+    """A variant's per-example table on test, with the outcomes that metrics add."""
     columns = load_file(store.path(plan.evaluation_key) / "examples.safetensors")
-    names = ("prediction", "confidence", "correct", "nll", "brier")
+    names = (*OUTCOMES, *outcomes.own_outcomes())
     return pd.DataFrame({name: columns[name].numpy() for name in names})
 
 
@@ -330,11 +332,15 @@ def score_variant(setting: Setting, plan: VariantPlan) -> None:
         return
     if setting.task.kind == "text":
         evaluate_variants(setting, (plan,))
-    documents = documents_of(setting)
-    found = scores.score(examples_of(store, plan), documents.labels.numpy(), documents.classes)
+    found = scores.score(_outcomes_of(setting, plan))
     found["measures"] = _score_measures(store, (plan,))
     with store.write(plan.score_key) as folder:
         write_json(folder / "score.json", found)
+
+
+def _outcomes_of(setting: Setting, plan: VariantPlan) -> Outcomes:
+    documents = documents_of(setting)
+    return Outcomes(examples_of(Store(setting.store), plan), documents.labels.numpy(), documents.classes)
 
 
 def compare_variant(setting: Setting, plan: VariantPlan, reference: VariantPlan) -> None:
@@ -352,14 +358,14 @@ Plans = tuple[VariantPlan, ...]
 
 def summary_key(plans: Plans) -> Key:
     """The key of a variant's summary over its seeds."""
-    return Key.of("summary", code="harness.evaluate.scores", evaluations=[plan.evaluation_key.digest for plan in plans])
+    return Key.of("summary", code=scores.makers(), evaluations=[plan.evaluation_key.digest for plan in plans])
 
 
 def summarise_variant(setting: Setting, plans: Plans) -> None:
     """Means over the seeds, with intervals over seeds and examples."""
     store = Store(setting.store)
     if all(is_built(store, plan) for plan in plans):
-        found = scores.score_over_seeds([examples_of(store, plan) for plan in plans])
+        found = scores.score_over_seeds([_outcomes_of(setting, plan) for plan in plans])
         found["measures"] = _score_measures(store, plans)
         with store.write(summary_key(plans)) as folder:
             write_json(folder / "summary.json", found)

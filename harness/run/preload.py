@@ -3,9 +3,9 @@
 A source file that is edited while a run goes on then changes neither what is computed nor what it is called.
 """
 
-from harness.registry import COSTS, METHODS
+from harness.registry import COSTS, METHODS, METRICS
 from harness.run import jobs, measuring  # noqa: F401
 from harness.store import code_version
 
-for _module in (*(method.module for method in METHODS), *(cost.module for cost in COSTS), *jobs.CODE):
+for _module in (*(each.module for declared in (METHODS, METRICS, COSTS) for each in declared), *jobs.CODE):
     code_version(_module)

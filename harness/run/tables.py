@@ -23,21 +23,21 @@ from harness.registry import COSTS, METHODS
 from harness.results.columns import (
     ALL_SEEDS,
     CORRELATION_COLUMNS,
-    EXAMPLE_COLUMNS,
     MEASURE_COLUMNS,
-    METRICS,
     NO_REFERENCE,
     SCHEMA_VERSION,
-    VARIANT_COLUMNS,
+    example_columns,
+    is_column,
+    numbers,
+    variant_columns,
 )
+from harness.results.metric import Column
+from harness.results.other_columns import BITS, BUILDING, CALIBRATED, COUNTED
 from harness.run import capacity, jobs, measuring
 from harness.run.jobs import VariantPlan
 from harness.run.planning import Plan
 from harness.store import Key, Store, read_json, write_json
 from harness.types import Status
-
-COUNTED = ("params_stored", "params_active", "flops_per_example")
-CALIBRATED = ("temperature", "nll_calibrated", "ece_calibrated")
 
 
 def write_results(
@@ -54,7 +54,7 @@ def write_results(
     """
     table = _Table(plan, store, errors)
     rows = table.rows()
-    variants = pd.DataFrame(rows, columns=list(VARIANT_COLUMNS))
+    variants = pd.DataFrame(rows, columns=list(variant_columns()))
     variants.to_csv(folder / "variants.csv", index=False)
     write_json(folder / "details.json", table.details)
     source = "lm-eval" if plan.setting.task.kind == "text" else "test split"
@@ -103,7 +103,7 @@ class _Table:
         evaluation = read_json(self.store.path(plan.evaluation_key) / "evaluation.json")
         reference = self.plan.reference(plan.seed)
         row |= {"status": "ok", "build_seconds": built["build_seconds"]}
-        row |= {key: evaluation.get(key) for key in (*COUNTED, *CALIBRATED)}
+        row |= {key: evaluation.get(key) for key in _names(*COUNTED, *CALIBRATED)}
         row |= self._scores(plan.name, str(plan.seed), plan.score_key, "score")
         if plan.build_key == reference.build_key:
             row |= scores.AGAINST_ITSELF
@@ -145,9 +145,8 @@ class _Table:
         found: dict[str, Any] = read_json(self.store.path(key) / f"{name}.json")
         measures = found.pop("measures")
         self.measures += [{"variant": variant, "seed": seed, "metric": m, **v} for m, v in measures.items() if "/" in m]
-        if bits := measures.get("bits_per_byte"):
-            found |= {"bits_per_byte": bits["value"]}
-            found |= {f"bits_per_byte_{end}": bits[end] for end in ("low", "high")}
+        if bits := measures.get(BITS.name):
+            found |= dict(zip((BITS.name, *BITS.bounds), (bits["value"], bits["low"], bits["high"]), strict=True))
         return found
 
     def _measured(self, plan: VariantPlan, reference: VariantPlan, row: Mapping[str, Any]) -> dict[str, Any]:
@@ -201,7 +200,7 @@ class _Table:
             states = {"status": broken["status"], "reason": reason, "verdict": broken["status"]}
             sources = {cost.source: first.get(cost.source) for cost in COSTS if cost.source}
             return {**shown, "seed": ALL_SEEDS, **states, **sources}
-        means = ("adaptive_ece", "aurc", "macro_f1", *CALIBRATED, "build_seconds", "members_train_seconds")
+        means = _names(*CALIBRATED, *BUILDING)
         summary |= {key: sum(row[key] for row in rows) / len(rows) for key in means if first[key] is not None}
         plans = tuple(self.plan.variants[seed][first["variant"]] for seed in self.plan.seeds)
         references = tuple(self.plan.reference(seed) for seed in self.plan.seeds)
@@ -228,10 +227,11 @@ class _Table:
                     table.insert(0, "variant", name)
                     tables.append(table)
         if not tables:
-            return pd.DataFrame(columns=list(EXAMPLE_COLUMNS))
-        whole = pd.concat(tables, ignore_index=True)[list(EXAMPLE_COLUMNS)]
+            return pd.DataFrame(columns=list(example_columns()))
+        whole = pd.concat(tables, ignore_index=True)[list(example_columns())]
         kinds = {"variant": "category", "example_id": "category", "task": "category"}
-        return whole.astype({**kinds, "nll": "float32", "brier": "float32"})
+        losses = [name for name in whole.select_dtypes("float64") if name != "confidence"]
+        return whole.astype({**kinds, **dict.fromkeys(losses, "float32")})
 
     def document_measures(self) -> list[pd.DataFrame]:
         """The rows of measures.parquet, a table for each variant, seed and metric."""
@@ -274,31 +274,23 @@ def _mark_pareto(rows: list[dict[str, Any]]) -> None:
 
 def _tidy(variants: pd.DataFrame, measures: list[dict[str, Any]], source: str) -> pd.DataFrame:
     """scores.parquet: one row per variant, seed and metric, with its interval where it has one, and its source."""
-    bounds = {"diff_vs_reference": "diff", "latency_ratio_p50": "latency_ratio"}
     tables = []
-    for column in METRICS:
-        stem = bounds.get(column, column)
+    for column in numbers().values():
         table = variants[["variant", "seed"]].copy()
-        table["metric"] = column
-        table["value"] = pd.to_numeric(variants[column])
-        for end in ("low", "high"):
-            table[end] = pd.to_numeric(variants[f"{stem}_{end}"]) if f"{stem}_{end}" in variants else float("nan")
+        table["metric"] = column.name
+        table["value"] = pd.to_numeric(variants[column.name])
+        for end, of in zip(("low", "high"), column.bounds or ("", ""), strict=True):
+            table[end] = pd.to_numeric(variants[of]) if of else float("nan")
         table["n"] = pd.to_numeric(variants["n"]).astype("Int64")
-        table["source"] = _source(column, variants)
+        table["source"] = variants[column.source] if is_column(column.source) else column.source
         tables.append(table.dropna(subset="value"))
     if measures:
         tables.append(pd.DataFrame(measures).astype({"low": float, "high": float}).assign(source=source))
     return pd.concat(tables, ignore_index=True)
 
 
-def _source(column: str, variants: pd.DataFrame) -> Any:
-    measured = {each.name: each.source for cost in COSTS for each in cost.columns}
-    if column in measured:
-        return variants[measured[column]] if measured[column] in variants else measured[column]
-    if column in COUNTED:
-        return "counter"
-    timed = ("build_seconds", "members_train")
-    return "timer" if column.startswith(timed) else "test split"
+def _names(*columns: Column) -> list[str]:
+    return [column.name for column in columns]
 
 
 def _write_study(folder: Path, plan: Plan, store: Store, errors: Mapping[str, str]) -> list[str]:

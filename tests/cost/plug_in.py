@@ -13,7 +13,16 @@ def declare():
 
     @cost(
         "page_faults",
-        columns=[Column("minor_page_faults", "pages that were touched first, for a full batch", "lower", "faults")],
+        columns=[
+            Column(
+                "minor_page_faults",
+                "pages that a full batch touched first",
+                "lower",
+                "faults",
+                source="counter",
+                elsewhere=True,
+            )
+        ],
         seconds=0.5,
     )
     def page_faults(bench):
