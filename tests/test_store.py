@@ -1,6 +1,7 @@
 """The store: what names an artefact, that it is there whole or not at all, and that damage is found."""
 
 import ast
+import importlib.machinery
 import importlib.metadata
 import importlib.util
 import json
@@ -153,6 +154,60 @@ def test_code_is_what_it_does_so_a_word_about_it_changes_nothing(fresh_code):
     for does in ("x + 2", "'x' + 1", "x - 1"):
         fresh_code("planted_plain", told.replace("x + 1", does))
         assert store.code_version("harness.planted_plain") != plain
+
+
+@pytest.mark.parametrize("test", ["TYPE_CHECKING", "typing.TYPE_CHECKING"])
+def test_what_only_type_checkers_import_is_no_code(fresh_code, test):
+    start = "import typing\nfrom typing import TYPE_CHECKING\n"
+    fresh_code("planted_plain", f"{start}VALUE = 1\n")
+    plain = store.code_version("harness.planted_plain")
+    fresh_code("planted_plain", f"{start}if {test}:\n    from harness.store import Key\nVALUE = 1\n")
+    assert store.code_version("harness.planted_plain") == plain
+    fresh_code("planted_plain", f"{start}if {test}:\n    pass\nelse:\n    from harness.store import Key\nVALUE = 1\n")
+    assert store.code_version("harness.planted_plain") != plain
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "from outside_plugin.part import VALUE",
+        "from outside_plugin import part",
+        "import outside_plugin.part",
+        "from .part import VALUE",
+        "from . import part",
+        "from outside_plugin.deep import f",
+    ],
+)
+def test_of_a_plug_in_its_own_files_are_code_and_other_packages_are_libraries(monkeypatch, tmp_path, line):
+    monkeypatch.setattr(store, "_module_facts", store._module_facts.__wrapped__)
+    monkeypatch.setattr(store, "code_version", store.code_version.__wrapped__)
+    monkeypatch.syspath_prepend(tmp_path)
+    for package in ("outside_plugin", "outside_plugin/deep", "outside_library"):
+        (tmp_path / package).mkdir()
+        (tmp_path / package / "__init__.py").write_text("")
+    (tmp_path / "outside_plugin/deep/__init__.py").write_text("def f():\n    from ..part import VALUE\n")
+    (tmp_path / "outside_plugin/part.py").write_text("VALUE = 1\n")
+    (tmp_path / "outside_plugin/other.py").write_text("VALUE = 1\n")
+    (tmp_path / "outside_plugin/metric.py").write_text(f"{line}\nimport outside_library\nimport harness.errors\n")
+    before = store.code_version("outside_plugin.metric")
+    assert "harness.errors" in store._module_facts("outside_plugin.metric")[1]
+    (tmp_path / "outside_plugin/other.py").write_text("VALUE = 2\n")
+    (tmp_path / "outside_library/__init__.py").write_text("VALUE = 2\n")
+    assert store.code_version("outside_plugin.metric") == before
+    (tmp_path / "outside_plugin/part.py").write_text("VALUE = 2\n")
+    assert store.code_version("outside_plugin.metric") != before
+    for name in [name for name in sys.modules if name.startswith("outside_plugin")]:
+        del sys.modules[name]
+
+
+def test_a_compiled_module_counts_by_its_bytes(monkeypatch, tmp_path):
+    monkeypatch.setattr(store, "_module_facts", store._module_facts.__wrapped__)
+    monkeypatch.syspath_prepend(tmp_path)
+    suffix = importlib.machinery.EXTENSION_SUFFIXES[0]
+    (tmp_path / f"outside_compiled{suffix}").write_bytes(b"\x7fELF\xff")
+    before = store._module_facts("outside_compiled")
+    (tmp_path / f"outside_compiled{suffix}").write_bytes(b"\x7fELF\xfe")
+    assert store._module_facts("outside_compiled") != before
 
 
 @pytest.mark.parametrize("line", ["import numpy", "from numpy.linalg import norm", "def f():\n    import numpy as np"])

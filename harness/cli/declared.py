@@ -37,8 +37,11 @@ def metric_lines(metric: Metric) -> Lines:
 def cost_lines(cost: Cost) -> Lines:
     """About how long it takes for a variant, and its columns."""
     asked = "measured unless a suite says no" if cost.usual else "measured where a suite asks for it"
+    import torch
+
     columns = [f"{column.name}: {_column(column)}" for column in cost.columns]
-    return f"{cost.name}  (about {cost.seconds:g} s; {asked})", columns
+    reason = cost.unavailable(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+    return f"{cost.name}  (about {cost.seconds:g} s; {asked})", [*columns, *([f"not here: {reason}"] if reason else [])]
 
 
 def kind_lines(kind: Kind) -> Lines:

@@ -99,6 +99,15 @@ def seconds(value: Any) -> str:
     return f"{value:.0f} s" if value >= 10 else f"{value:.2f} s"
 
 
+def quantity(value: Any, unit: str) -> str:
+    """A number in a unit of ``results.metric.Column``, which may be none."""
+    if unit == "bytes":
+        return megabytes(value)
+    if unit in ("s", "J"):
+        return seconds(value) if unit == "s" else joules(value)
+    return number(value) if missing(value) or abs(value) < 1e4 else amount(value)
+
+
 def inline_code(name: str) -> str:
     """A name as Markdown code, safe in a table."""
     return "`" + name.replace("`", "'").replace("|", "\\|").replace("\n", " ") + "`"

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from harness import stats
-from harness.results.columns import ALL_SEEDS, VARIANT_COLUMNS
+from harness.results.columns import ALL_SEEDS, variant_columns
 from harness.results.run import Run
 
 DRAWS = 4_000
@@ -21,7 +21,8 @@ class Evidence:
 
     def __init__(self, run: Run) -> None:
         self.run = run
-        table = run.variants.reindex(columns=list(VARIANT_COLUMNS))  # a run of an earlier version has fewer
+        # A run of an earlier version, or without a plug-in that is here now, has fewer columns.
+        table = run.variants.reindex(columns=list(variant_columns()))
         self.rows = table[table["seed"] == ALL_SEEDS].reset_index(drop=True)
         self.ok = self.rows[self.rows["status"] == "ok"].reset_index(drop=True)
         self.by_name: dict[str, dict[str, Any]] = {row["variant"]: row for row in self.ok.to_dict("records")}

@@ -17,7 +17,7 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
 from harness.display.formats import number
-from harness.evaluate.metrics import reliability_bins
+from harness.evaluate.calibration import reliability_bins
 from harness.report.answer import correlation_words
 from harness.report.evidence import Evidence, best
 from harness.report.parts import VIEWS as PART_VIEWS

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Iterator, Mapping
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 
+import torch
+
+from harness.cost.choosing import chosen, sittings
+from harness.cost.cost import Cost
 from harness.engines.engine import Job
-from harness.run import measuring
-from harness.run.measuring import Cost
+from harness.registry import COSTS
 from harness.run.plan import Plan, PlannedJob
 from harness.run.stages.build import Build
 from harness.run.stages.evaluate import Pass
-from harness.run.stages.measure import Measure, MeasureIdle, MeasureProcess
+from harness.run.stages.measure import Measure, MeasureOnce
 from harness.run.stages.score import Compare, CompareSeeds, Score, Summarise
 from harness.run.stages.stage import Stage
 from harness.run.stages.variant import VariantPlan
@@ -48,10 +51,7 @@ def stages_of(plan: Plan) -> Iterator[Stage]:
     """The stages that a plan asks for; what these need besides comes with them."""
     yield from plan.studies
     costs = costs_of(plan)
-    once: list[Stage] = [MeasureIdle(plan.setting)] if "energy" in costs else []
-    yield from once
-    if "memory" in costs:
-        yield MeasureProcess(plan.setting)
+    yield from (MeasureOnce(plan.setting, cost.name) for cost in costs if cost.once)
     passes = {} if plan.setting.task.kind == "images" else _passes(plan)
     for seed in plan.seeds:
         reference = plan.reference(seed)
@@ -63,8 +63,8 @@ def stages_of(plan: Plan) -> Iterator[Stage]:
         for variant in plan.variants[seed].values():
             if not variant.is_same_as(reference):
                 yield Compare(plan.setting, variant, reference)
-            if seed == plan.seeds[0] and costs:
-                yield Measure(plan.setting, variant, reference, costs, tuple(once))
+            if seed == plan.seeds[0]:
+                yield from measures(plan, variant, costs)
     references = tuple(plan.reference(seed) for seed in plan.seeds)
     for name in plan.variants[plan.seeds[0]]:
         plans = plan.over_seeds(name)
@@ -75,10 +75,16 @@ def stages_of(plan: Plan) -> Iterator[Stage]:
 
 def costs_of(plan: Plan) -> tuple[Cost, ...]:
     """What is measured of every variant on the first seed: what the suite asks for and the device has a meter for."""
-    asked = plan.suite.file.cost
-    energy = asked.energy and measuring.why_no_energy(plan.setting) is None
-    wanted: dict[Cost, bool] = {"memory": asked.memory, "latency": asked.latency, "energy": energy}
-    return tuple(cost for cost, is_wanted in wanted.items() if is_wanted)
+    return chosen(plan.suite.file.cost.asks, torch.device(plan.setting.device))
+
+
+def measures(plan: Plan, variant: VariantPlan, costs: Sequence[Cost]) -> list[Measure]:
+    """The stages that measure a variant: one process measures what it can."""
+    reference = plan.reference(variant.seed)
+    return [
+        Measure(plan.setting, variant, reference, tuple(cost.name for cost in sitting), again=number > 0)
+        for number, sitting in enumerate(sittings(costs))
+    ]
 
 
 def _passes(plan: Plan) -> dict[tuple[int, str], Pass]:
@@ -100,13 +106,14 @@ def _passes(plan: Plan) -> dict[tuple[int, str], Pass]:
 
 
 def renew_noise(plan: Plan) -> None:
-    """Where anything is to be timed, forget how the reference was timed against itself: it is timed again."""
-    stages = [planned.stage for planned in plan.missing() if isinstance(planned.stage, Measure)]
-    if any("latency" in stage.costs and stage.read("latency") is None for stage in stages):
-        plan.store.remove(reference_measure(plan).key("latency"))
+    """Where a cost is to be measured beside the reference, forget what it is of that itself: it is measured again."""
+    wanted = {key for planned in plan.missing() for key in planned.stage.artefacts() if not plan.store.has(key)}
+    for cost in (cost.name for cost in COSTS if cost.beside_reference):
+        variants = plan.variants[plan.seeds[0]].values()
+        if wanted & {measured(plan, variant, cost).key(cost) for variant in variants}:
+            plan.store.remove(measured(plan, plan.reference(plan.seeds[0]), cost).key(cost))
 
 
-def reference_measure(plan: Plan) -> Measure:
-    """The stage that measures the reference, beside itself."""
-    reference = plan.reference(plan.seeds[0])
-    return Measure(plan.setting, reference, reference, costs_of(plan))
+def measured(plan: Plan, variant: VariantPlan, cost: str) -> Measure:
+    """What reads one cost of a variant, whichever process measured it."""
+    return Measure(plan.setting, variant, plan.reference(variant.seed), (cost,))

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from harness import tasks
+from harness.environment import machine_digest
 from harness.errors import BadInput
 from harness.models.architectures import TRAINABLE, check_options
 from harness.models.training import usual_schedule
@@ -38,7 +39,7 @@ def make_plan(suite: Suite, options: Options) -> Plan:
         device = "cuda" if torch.cuda.is_available() else "cpu"
     store = Path(options.out) / ".store"
     suite = replace(suite, task=tasks.rendered(suite.task, Store(store), options.limit))
-    setting = Setting(store, suite.task, options.limit, device)
+    setting = Setting(store, suite.task, options.limit, device, machine_digest())
     task = task_of(setting)
     seeds = suite.file.seeds if options.seed is None else [options.seed]
     pools = {

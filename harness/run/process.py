@@ -6,7 +6,7 @@ from harness.registry import ENGINES
 from harness.run.graph import job_of
 from harness.run.plan import Plan
 from harness.run.planning import PRELOAD
-from harness.run.stages.measure import MeasureProcess
+from harness.run.stages.measure import MeasureOnce
 
 
 def process_bytes(plan: Plan) -> int:
@@ -15,12 +15,12 @@ def process_bytes(plan: Plan) -> int:
     Raises:
         RuntimeError: with the reason why it could not be measured.
     """
-    stage = MeasureProcess(plan.setting)
+    stage = MeasureOnce(plan.setting, "memory")
     if not stage.is_done():
         engine = ENGINES.get(plan.options.engine)(workers=1, preload=PRELOAD[plan.setting.task.kind])
         (outcome,) = engine.run([job_of(stage)], lambda what, job: None).values()
         if outcome.error:
             raise RuntimeError(outcome.error)
-    size = stage.read()
-    assert size is not None
-    return size
+    figures = stage.read()
+    assert figures is not None
+    return int(figures["bytes"])

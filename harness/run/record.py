@@ -13,7 +13,7 @@ from harness.results.columns import ALL_SEEDS, SCHEMA_VERSION
 from harness.run import capacity
 from harness.run.plan import Plan
 from harness.run.stages.evaluate import evaluation_of
-from harness.run.stages.measure import MeasureProcess
+from harness.run.stages.measure import MeasureOnce
 from harness.run.stages.setting import documents_of
 from harness.run.stages.variant import built
 from harness.run.tables import noise
@@ -102,10 +102,10 @@ def _warnings(plan: Plan, details: Details) -> Iterator[str]:
 
 
 def _capacity(plan: Plan) -> dict[str, Any] | None:
-    process = MeasureProcess(plan.setting).read() if plan.suite.file.cost.memory else None
+    process = MeasureOnce(plan.setting, "memory").read() if plan.suite.file.cost.asks("memory") else None
     if process is None:
         return None  # not asked for, or the job that measures a process failed, which is in the log
-    budget = capacity.budget_of(plan, process)
+    budget = capacity.budget_of(plan, process["bytes"])
     fits = list(capacity.capacities(plan, budget))
     return capacity.as_record(budget, fits, capacity.untold(plan, fits))
 

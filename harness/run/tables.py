@@ -4,32 +4,29 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any, get_args
+from typing import Any
 
 import pandas as pd
+import torch
 
 from harness.cost import latency
+from harness.cost.choosing import cells, why_not_here
+from harness.cost.cost import Context, Cost
 from harness.evaluate import scores
 from harness.pools.trained import Source, training_log
-from harness.results.columns import (
-    ALL_SEEDS,
-    EXAMPLE_COLUMNS,
-    MEASURE_COLUMNS,
-    NO_REFERENCE,
-)
-from harness.run import capacity, measuring
-from harness.run.graph import reference_measure
+from harness.registry import COSTS
+from harness.results.columns import ALL_SEEDS, MEASURE_COLUMNS, NO_REFERENCE, example_columns
+from harness.results.metric import Column
+from harness.results.other_columns import BITS, BUILDING, CALIBRATED, COUNTED
+from harness.run import capacity
+from harness.run.graph import costs_of, measured, measures
 from harness.run.plan import Plan
 from harness.run.stages.build import Build
 from harness.run.stages.evaluate import evaluation_of, examples_of, measures_of
-from harness.run.stages.measure import Measure
 from harness.run.stages.score import Compare, CompareSeeds, Score, Summarise
 from harness.run.stages.setting import documents_of
 from harness.run.stages.variant import VariantPlan, built
 from harness.types import Status
-
-COUNTED = ("params_stored", "params_active", "flops_per_example")
-CALIBRATED = ("temperature", "nll_calibrated", "ece_calibrated")
 
 
 class Tables:
@@ -59,7 +56,7 @@ class Tables:
             "members": len(plan.digests),
             "seed": str(plan.seed),
             "members_train_seconds": sum(training_log(source, self.store).seconds for source in _trainings(plan)),
-            "energy_source": f"unavailable: {self._why_no_energy(plan)}",
+            **self._sources(),
         }
         status, reason = self._state(plan)
         if status != "ok":
@@ -70,14 +67,13 @@ class Tables:
         evaluation = evaluation_of(self.store, plan)
         reference = self.plan.reference(plan.seed)
         row |= {"status": "ok", "build_seconds": record["build_seconds"]}
-        row |= {key: evaluation.get(key) for key in (*COUNTED, *CALIBRATED)}
+        row |= {key: evaluation.get(key) for key in _names(*COUNTED, *CALIBRATED)}
         row |= self._scores(plan.name, str(plan.seed), Score(self.plan.setting, plan))
         if plan.is_same_as(reference):
             row |= scores.AGAINST_ITSELF
         else:
             row |= self._comparison(Compare(self.plan.setting, plan, reference), [plan.seed])
-        row |= self._measured(plan, reference, row["accuracy"], row["params_stored"])
-        return row
+        return row | self._measured(plan, row)
 
     def _comparison(self, stage: Compare | CompareSeeds, seeds: Sequence[int]) -> dict[str, Any]:
         """The comparison with the reference, or why there is none: the variant keeps its own scores."""
@@ -112,56 +108,47 @@ class Tables:
         assert record is not None
         measures = record.pop("measures")
         self.measures += [{"variant": variant, "seed": seed, "metric": m, **v} for m, v in measures.items() if "/" in m]
-        if bits := measures.get("bits_per_byte"):
-            record |= {"bits_per_byte": bits["value"]}
-            record |= {f"bits_per_byte_{end}": bits[end] for end in ("low", "high")}
+        if bits := measures.get(BITS.name):
+            record |= dict(zip((BITS.name, *BITS.bounds), (bits["value"], bits["low"], bits["high"]), strict=True))
         return record
 
-    def _measured(self, plan: VariantPlan, reference: VariantPlan, accuracy: float, stored: float) -> dict[str, Any]:
-        """Times, memory and energy, which only the first seed has; a measurement that failed leaves its cells empty."""
-        found: dict[str, Any] = {}
-        stage = Measure(self.plan.setting, plan, reference, get_args(measuring.Cost))
-        for cost in stage.costs:
-            found |= stage.read(cost) or {}
-        if "latency_ratio_p50" in found:
-            found["latency_verdict"] = self._latency_verdict(plan, reference, found)
-            found["money_per_million_examples"] = self._money(found["throughput_per_s"])
-        joules = found.get("energy_j_per_example")
-        if joules is not None and accuracy and self.plan.setting.task.kind == "images":
-            found["energy_j_per_correct"] = joules / accuracy
-        if "working_memory_bytes" in found:
-            found["predicted_memory_bytes"] = capacity.predicted(self.plan, plan, stored)
-        if "memory_source" not in found:
-            asked = self.plan.suite.file.cost.memory
-            why = "measured on the first seed only" if asked else "the suite does not ask for it"
-            reason = self.errors.get(stage.label, why)
-            found["memory_source"] = f"unavailable: {reason}"
-        return found
+    def _measured(self, plan: VariantPlan, row: Mapping[str, Any]) -> dict[str, Any]:
+        """The costs, which only the first seed has; where one was not measured, its source says why."""
+        values: dict[str, Any] = {}
+        for cost in COSTS:
+            figures = measured(self.plan, plan, cost.name).read(cost.name)
+            if figures is not None and self.plan.suite.file.cost.asks(cost.name):
+                values |= cells(cost, figures, self._context(cost, plan, row))
+            if cost.source and cost.source not in values:
+                reason = self._why_not_here(cost) or self._why_not_measured(cost, plan)
+                values[cost.source] = f"unavailable: {reason}"
+        return values
 
-    def _latency_verdict(self, plan: VariantPlan, reference: VariantPlan, found: Mapping[str, Any]) -> str:
-        if plan.is_same_as(reference):
-            return "reference"
-        against_itself = noise(self.plan)
-        if against_itself is None:
-            return "unclear"
-        ends = against_itself["low"], against_itself["high"]
-        return latency.verdict(found["latency_ratio_low"], found["latency_ratio_high"], ends)
+    def _context(self, cost: Cost, plan: VariantPlan, row: Mapping[str, Any]) -> Context:
+        reference = self.plan.reference(plan.seed)
+        return Context(
+            device=torch.device(self.plan.setting.device),
+            row=row,
+            scores_test=self.plan.setting.task.kind == "images",
+            is_reference=plan.is_same_as(reference),
+            reference=measured(self.plan, reference, cost.name).read(cost.name),
+            price_per_gpu_hour=self.plan.suite.file.cost.price_per_gpu_hour,
+            forecast=lambda: capacity.predicted(self.plan, plan, row["params_stored"]),
+        )
 
-    def _why_no_energy(self, plan: VariantPlan) -> str:
-        if not self.plan.suite.file.cost.energy:
-            return "the suite does not ask for it"
-        if reason := measuring.why_no_energy(self.plan.setting):
-            return reason
-        stage = Measure(self.plan.setting, plan, self.plan.reference(plan.seed), ())
-        failure = self.errors.get(stage.label)
-        return failure or "measured on the first seed only"
+    def _sources(self) -> dict[str, str]:
+        """Of the costs that the run measures of no variant, why."""
+        reasons = {cost.source: self._why_not_here(cost) for cost in COSTS if cost.source}
+        return {source: f"unavailable: {reason}" for source, reason in reasons.items() if reason}
 
-    def _money(self, per_second: float) -> float | None:
-        """The price of a million examples; None without a price, or without the GPU that it is for."""
-        price = self.plan.suite.file.cost.price_per_gpu_hour
-        if price is None or not self.plan.setting.device.startswith("cuda"):
-            return None
-        return price / 3600 / per_second * 1e6
+    def _why_not_here(self, cost: Cost) -> str | None:
+        return why_not_here(cost, self.plan.suite.file.cost.asks, torch.device(self.plan.setting.device))
+
+    def _why_not_measured(self, cost: Cost, plan: VariantPlan) -> str:
+        """Why a variant lacks a cost that the run measures."""
+        stages = [stage for stage in measures(self.plan, plan, costs_of(self.plan)) if cost.name in stage.costs]
+        failures = (self.errors.get(stage.label) for stage in stages)
+        return next(filter(None, failures), "measured on the first seed only")
 
     def _summary(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
         """The row of all seeds: costs are those of the first."""
@@ -173,11 +160,12 @@ class Tables:
             rows = [{**row, "status": "failed", "reason": reason} if row["status"] == "ok" else row for row in rows]
         not_ok = sorted((row for row in rows if row["status"] != "ok"), key=lambda row: row["status"] != "failed")
         if broken := next(iter(not_ok), None):  # a failure first: a method that does not apply is none
-            kept = {key: first[key] for key in ("variant", "family", "method", "pool", "params", "members")}
+            shown = {key: first[key] for key in ("variant", "family", "method", "pool", "params", "members")}
             reason = broken["reason"] if len(rows) == 1 else f"seed {broken['seed']}: {broken['reason']}"
             states = {"status": broken["status"], "reason": reason, "verdict": broken["status"]}
-            return {**kept, "seed": ALL_SEEDS, **states, "energy_source": first["energy_source"]}
-        means = ("adaptive_ece", "aurc", "macro_f1", *CALIBRATED, "build_seconds", "members_train_seconds")
+            sources = {cost.source: first.get(cost.source) for cost in COSTS if cost.source}
+            return {**shown, "seed": ALL_SEEDS, **states, **sources}
+        means = _names(*CALIBRATED, *BUILDING)
         summary |= {key: sum(row[key] for row in rows) / len(rows) for key in means if first[key] is not None}
         references = tuple(self.plan.reference(seed) for seed in self.plan.seeds)
         for column in ("mcnemar_p", "reason", *scores.AGAINST_ITSELF):
@@ -202,10 +190,11 @@ class Tables:
                     table.insert(0, "variant", name)
                     tables.append(table)
         if not tables:
-            return pd.DataFrame(columns=list(EXAMPLE_COLUMNS))
-        whole = pd.concat(tables, ignore_index=True)[list(EXAMPLE_COLUMNS)]
+            return pd.DataFrame(columns=list(example_columns()))
+        whole = pd.concat(tables, ignore_index=True)[list(example_columns())]
         kinds = {"variant": "category", "example_id": "category", "task": "category"}
-        return whole.astype({**kinds, "nll": "float32", "brier": "float32"})
+        losses = [name for name in whole.select_dtypes("float64") if name != "confidence"]
+        return whole.astype({**kinds, **dict.fromkeys(losses, "float32")})
 
     def document_measures(self) -> list[pd.DataFrame]:
         """The rows of measures.parquet, a table for each variant, seed and metric."""
@@ -244,18 +233,10 @@ def _mark_pareto(rows: list[dict[str, Any]]) -> None:
 
 def noise(plan: Plan) -> dict[str, Any] | None:
     """The reference timed against itself: what a latency ratio means nothing within. None where it was not timed."""
-    found = reference_measure(plan).read("latency")
-    if not found:
+    if not plan.suite.file.cost.asks("latency"):
         return None
-    names = {
-        "latency_ratio": "latency_ratio_p50",
-        "low": "latency_ratio_low",
-        "high": "latency_ratio_high",
-        "throughput_ratio": "throughput_ratio",
-        "throughput_low": "throughput_ratio_low",
-        "throughput_high": "throughput_ratio_high",
-        "rounds": "rounds",
-        "clock": "clock",
-    }
-    conditions = ("batch", "threads", "cores", "sm_mhz", "memory_mhz", "measured")
-    return {name: found[of] for name, of in names.items()} | {key: found[key] for key in conditions if key in found}
+    return latency.noise_record(measured(plan, plan.reference(plan.seeds[0]), "latency").read("latency"))
+
+
+def _names(*columns: Column) -> list[str]:
+    return [column.name for column in columns]

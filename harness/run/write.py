@@ -9,10 +9,10 @@ from typing import Any
 import pandas as pd
 
 from harness.evaluate import correlate
-from harness.results.columns import CORRELATION_COLUMNS, METRICS, VARIANT_COLUMNS
+from harness.results.columns import CORRELATION_COLUMNS, is_column, numbers, variant_columns
 from harness.run.plan import Plan
 from harness.run.record import run_record
-from harness.run.tables import COUNTED, Tables
+from harness.run.tables import Tables
 from harness.store import write_json
 
 
@@ -27,7 +27,7 @@ def write_results(folder: Path, plan: Plan, errors: Mapping[str, str], done: Map
     """
     tables = Tables(plan, errors)
     rows = tables.rows()
-    variants = pd.DataFrame(rows, columns=list(VARIANT_COLUMNS))
+    variants = pd.DataFrame(rows, columns=list(variant_columns()))
     variants.to_csv(folder / "variants.csv", index=False)
     write_json(folder / "details.json", tables.details)
     source = "lm-eval" if plan.setting.task.kind == "text" else "test split"
@@ -41,34 +41,19 @@ def write_results(folder: Path, plan: Plan, errors: Mapping[str, str], done: Map
 
 def _tidy(variants: pd.DataFrame, measures: list[dict[str, Any]], source: str) -> pd.DataFrame:
     """scores.parquet: one row per variant, seed and metric, with its interval where it has one, and its source."""
-    bounds = {"diff_vs_reference": "diff", "latency_ratio_p50": "latency_ratio"}
     tables = []
-    for column in METRICS:
-        stem = bounds.get(column, column)
+    for column in numbers().values():
         table = variants[["variant", "seed"]].copy()
-        table["metric"] = column
-        table["value"] = pd.to_numeric(variants[column])
-        for end in ("low", "high"):
-            table[end] = pd.to_numeric(variants[f"{stem}_{end}"]) if f"{stem}_{end}" in variants else float("nan")
+        table["metric"] = column.name
+        table["value"] = pd.to_numeric(variants[column.name])
+        for end, of in zip(("low", "high"), column.bounds or ("", ""), strict=True):
+            table[end] = pd.to_numeric(variants[of]) if of else float("nan")
         table["n"] = pd.to_numeric(variants["n"]).astype("Int64")
-        table["source"] = _source(column, variants)
+        table["source"] = variants[column.source] if is_column(column.source) else column.source
         tables.append(table.dropna(subset="value"))
     if measures:
         tables.append(pd.DataFrame(measures).astype({"low": float, "high": float}).assign(source=source))
     return pd.concat(tables, ignore_index=True)
-
-
-def _source(column: str, variants: pd.DataFrame) -> Any:
-    if column in ("peak_memory_bytes", "working_memory_bytes"):
-        return variants["memory_source"]
-    if column == "predicted_memory_bytes":
-        return "analytic"
-    if column in COUNTED:
-        return "counter"
-    if column.startswith(("energy", "gpu")):
-        return variants["energy_source"]
-    timed = ("latency", "throughput", "build_seconds", "members_train", "money")
-    return "timer" if column.startswith(timed) else "test split"
 
 
 def _write_study(folder: Path, plan: Plan, errors: Mapping[str, str]) -> list[str]:

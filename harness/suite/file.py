@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Annotated, Any, Literal
 
 import pydantic
 from pydantic import Field
 
-from harness.display.formats import read_bytes
 from harness.pools.specs import HfPool, TrainPool
-from harness.strict.fields import Name, Positive, _Strict
+from harness.strict.fields import Name, _Strict
+from harness.suite.costs import CostSpec, cost_spec
 
 MAIN = "main"
 
@@ -50,19 +51,6 @@ class Correlate(_Strict):
     subsets: Subsets
 
 
-class CostSpec(_Strict):
-    """Which costs are measured beyond those that can be counted."""
-
-    latency: bool = True
-    memory: bool = True
-    energy: bool = True
-    """Measured where the device has a counter; elsewhere it takes no time."""
-    memory_budget: Annotated[int, pydantic.BeforeValidator(read_bytes)] | None = None
-    """What batches and ensembles should fit in, such as 24GB; by default all memory of the device."""
-    price_per_gpu_hour: Positive | None = None
-    """In any currency, for the money that a million examples cost on a GPU."""
-
-
 class SuiteFile(_Strict):
     """The keys of a suite file."""
 
@@ -76,3 +64,13 @@ class SuiteFile(_Strict):
     methods: Annotated[list[str | dict[str, dict[str, Any] | None]], Field(min_length=1)]
     correlate: Correlate | None = None
     cost: CostSpec = CostSpec()
+
+
+def suite_model() -> type[SuiteFile]:
+    """The model of a suite file, with all that is declared among its keys."""
+    return _suite_model(cost_spec())
+
+
+@cache
+def _suite_model(costs: type[CostSpec]) -> type[SuiteFile]:
+    return pydantic.create_model("SuiteFile", __base__=SuiteFile, __doc__=SuiteFile.__doc__, cost=(costs, costs()))

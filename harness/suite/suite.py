@@ -15,7 +15,7 @@ from harness.registry import METHODS
 from harness.store import digest
 from harness.strict import yaml
 from harness.strict.model import read_model
-from harness.suite.file import MAIN, SuiteFile
+from harness.suite.file import MAIN, SuiteFile, suite_model
 from harness.tasks import TaskReference, pretrained
 
 
@@ -51,7 +51,7 @@ def suite_files(folder: Path) -> list[Path]:
 def read_suite(path: Path, tasks: Collection[str], architectures: Collection[str]) -> Suite:
     """Read a suite file; every fault is one line with its place, the known choices and the nearest of them."""
     document = yaml.read(path)
-    file = read_model(SuiteFile, document, "a suite file", empty={"members": "the pool is empty: 'members' is 0"})
+    file = read_model(suite_model(), document, "a suite file", empty={"members": "the pool is empty: 'members' is 0"})
     if isinstance(file.task, str):
         _known("task", file.task, tasks, document.place(("task",)))
     if MAIN in file.pools:

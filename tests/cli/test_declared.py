@@ -1,5 +1,6 @@
 """What ls prints of each sort of declaration: its name at the margin, all that it declares below."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pydantic
@@ -7,13 +8,14 @@ import pytest
 
 from harness import registry
 from harness.cli import declared
-from harness.cost.cost import Cost
 from harness.engines.engine import Engine
+from harness.registry import COSTS
 from harness.results.metric import Column, Metric
 from tests.cli.command import call
 
 LOSS = Column("loss", "what is lost", "lower", unit="nats", most=3.0)
 PLAIN = Column("share", "how much")
+NO_CLOCK = "no clock"
 
 
 class Spec(pydantic.BaseModel):
@@ -38,11 +40,12 @@ EXAMPLES = {
         ["loss", "    what is lost; lower is better; 0 to 3; in nats"],
     ),
     "costs": (
-        Cost("wear", (PLAIN, LOSS), 1.5, lambda bench: {}, "somewhere", lambda device: None, None, False, False, True),
+        replace(COSTS.get("latency"), name="wear", columns=(PLAIN, LOSS), seconds=1.5, unavailable=lambda _: NO_CLOCK),
         [
             "wear  (about 1.5 s; measured unless a suite says no)",
             "    share: how much; neither way is better",
             "    loss: what is lost; lower is better; 0 to 3; in nats",
+            "    not here: no clock",
         ],
     ),
     "kinds": (

@@ -14,7 +14,7 @@ from harness.run.plan import Options
 from harness.run.planning import make_plan
 from harness.run.process import process_bytes
 from harness.run.progress import Tracker
-from harness.run.stages.measure import MeasureProcess
+from harness.run.stages.measure import MeasureOnce
 from harness.suite.suite import read_suite
 from harness.tasks import TASKS
 
@@ -78,7 +78,7 @@ def test_the_plan_and_the_run_say_the_same_of_a_process_and_measure_it_in_one(ru
 
 def test_a_process_that_was_not_measured_costs_the_run_nothing_else(tmp_path):
     plan = planned(tmp_path)
-    assert MeasureProcess(plan.setting).read() is None
+    assert MeasureOnce(plan.setting, "memory").read() is None
     assert record._capacity(plan) is None
 
 

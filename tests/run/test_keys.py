@@ -301,7 +301,7 @@ methods: [best_single, linear: {weights: learned}, uniform_soup]
 correlate: {subsets: {sizes: [2], at_most: 3}}
 cost: {energy: false}
 """
-WIRING = ("harness.engines.local", "harness.run.measuring", "harness.run.stages", "harness.store", "harness.tasks")
+WIRING = ("harness.engines.local", "harness.run.stages", "harness.store", "harness.tasks")
 """Code that hands digested inputs to what makes artefacts, or reads these: it makes nothing that no digest covers."""
 
 

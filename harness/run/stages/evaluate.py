@@ -10,8 +10,10 @@ import pandas as pd
 from safetensors.torch import load_file
 
 from harness.errors import BadInput
+from harness.evaluate.outcomes import own_outcomes
 from harness.kinds import evaluating
 from harness.lm.evaluation import Unscored
+from harness.results.metric import OUTCOMES, Outcomes
 from harness.run.stages.setting import Setting, documents_of, task_of
 from harness.run.stages.stage import Stage
 from harness.run.stages.variant import VariantPlan, is_built, is_inapplicable, load_built, why_not_run
@@ -110,10 +112,16 @@ def evaluation_of(store: Store, plan: VariantPlan) -> dict[str, Any]:
 
 
 def examples_of(store: Store, plan: VariantPlan) -> pd.DataFrame:
-    """A variant's per-example table on test."""
+    """A variant's per-example table on test, with the outcomes that metrics add."""
     columns = load_file(store.path(plan.evaluation_key) / "examples.safetensors")
-    names = ("prediction", "confidence", "correct", "nll", "brier")
+    names = (*OUTCOMES, *own_outcomes())
     return pd.DataFrame({name: columns[name].numpy() for name in names})
+
+
+def outcomes_of(setting: Setting, plan: VariantPlan) -> Outcomes:
+    """The same with the truth, as metrics take it."""
+    documents = documents_of(setting)
+    return Outcomes(examples_of(setting.store, plan), documents.labels.numpy(), documents.classes)
 
 
 def measures_of(store: Store, plan: VariantPlan) -> dict[str, np.ndarray]:

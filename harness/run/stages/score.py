@@ -7,13 +7,11 @@ from typing import Any
 
 from harness.evaluate import scores
 from harness.run.stages.build import Build
-from harness.run.stages.evaluate import Pass, aggregates_of, evaluate_variants, examples_of, measures_of
-from harness.run.stages.setting import documents_of
+from harness.run.stages.evaluate import Pass, aggregates_of, evaluate_variants, examples_of, measures_of, outcomes_of
 from harness.run.stages.stage import Stage
 from harness.run.stages.variant import VariantPlan, is_built, is_inapplicable
 from harness.store import Key, Store, read_json, write_json
 
-MAKER = "harness.evaluate.scores"
 Plans = tuple[VariantPlan, ...]
 """One variant on each seed."""
 
@@ -77,14 +75,13 @@ class Score(_Table):
         return (self.passed,) if self.passed else ()
 
     def key(self) -> Key:
-        return Key.of("score", code=MAKER, evaluation=self.variant.evaluation_key.digest)
+        return Key.of("score", code=scores.makers(), evaluation=self.variant.evaluation_key.digest)
 
     def record(self) -> dict[str, Any]:
-        store, documents = self.setting.store, documents_of(self.setting)
         if self.passed:
             evaluate_variants(self.setting, (self.variant,))
-        record = scores.score(examples_of(store, self.variant), documents.labels.numpy(), documents.classes)
-        return record | {"measures": _score_measures(store, (self.variant,))}
+        record = scores.score(outcomes_of(self.setting, self.variant))
+        return record | {"measures": _score_measures(self.setting.store, (self.variant,))}
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,12 +128,11 @@ class Summarise(_Table):
         return 0.2
 
     def key(self) -> Key:
-        return Key.of("summary", code=MAKER, evaluations=[plan.evaluation_key.digest for plan in self.plans])
+        return Key.of("summary", code=scores.makers(), evaluations=[plan.evaluation_key.digest for plan in self.plans])
 
     def record(self) -> dict[str, Any]:
-        store = self.setting.store
-        record = scores.score_over_seeds([examples_of(store, plan) for plan in self.plans])
-        return record | {"measures": _score_measures(store, self.plans)}
+        record = scores.score_over_seeds([outcomes_of(self.setting, plan) for plan in self.plans])
+        return record | {"measures": _score_measures(self.setting.store, self.plans)}
 
 
 @dataclass(frozen=True, eq=False)
@@ -172,7 +168,7 @@ class CompareSeeds(_Table):
 
 
 def _comparison_key(evaluations: list[Any]) -> Key:
-    return Key.of("comparison", code=MAKER, evaluations=evaluations)
+    return Key.of("comparison", code=scores.__name__, evaluations=evaluations)
 
 
 def _score_measures(store: Store, seeds: Plans) -> dict[str, dict[str, float | None]]:

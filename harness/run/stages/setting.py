@@ -21,6 +21,8 @@ class Setting:
     task: TaskReference
     limit: int | None
     device: str
+    machine: str
+    """The digest of the driver's machine, which is in the keys of costs: workers do not make it anew."""
 
     @property
     def store(self) -> Store:

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from harness.evaluate import outcomes
 from harness.kinds import evaluating
 from harness.methods.method import Method
 from harness.models.tokens import reading
@@ -96,7 +97,8 @@ class VariantPlan:
     @cached_property
     def evaluation_key(self) -> Key:
         build = self.build_key.digest
-        return Key.of("evaluation", code=evaluating.MAKERS, build=build, test=self.data.scored, batch=self.data.batch)
+        code = (*evaluating.MAKERS, *outcomes.makers())
+        return Key.of("evaluation", code=code, build=build, test=self.data.scored, batch=self.data.batch)
 
     def is_same_as(self, other: VariantPlan) -> bool:
         """Whether the two are one system, under whatever names."""
