@@ -12,6 +12,7 @@ from harness import environment
 from harness.cost.forecast import Need, need
 from harness.engines.engine import Job
 from harness.engines.local import LocalEngine
+from harness.pools.pool import member_digests
 from harness.registry import METHODS
 from harness.run import measuring
 from harness.run.jobs import VariantPlan
@@ -91,7 +92,7 @@ def untold(plan: Plan, found: Sequence[Capacity]) -> list[str]:
 def capacities(plan: Plan, budget: Budget) -> Iterator[Capacity]:
     """One for each pool whose needs can be told, in the suite's order."""
     for name, pool in plan.pools[plan.seeds[0]].items():
-        models = sum(member.checkpoints for member in pool.members)
+        models = len(member_digests(pool))
         batch = min(plan.task.test.batch, len(plan.task.test.inputs))
         found = [of for member in pool.members if (of := needed(plan, member.architecture))]
         if len(found) < len(pool.members):

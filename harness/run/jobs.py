@@ -25,22 +25,9 @@ from harness.evaluate import correlate, predictions, scores
 from harness.evaluate.predictions import CachedPredictions
 from harness.kinds import evaluating
 from harness.lm.evaluation import Unscored
-from harness.models.causal_lm import vocabulary_of
 from harness.models.tokens import reading
-from harness.pools.trained import (
-    FolderPlan,
-    PoolPlan,
-    Source,
-    TrainingPlan,
-    base_digest,
-    examine,
-    examined_keys,
-    load_pool,
-    member_digests,
-    member_of,
-    seed_of,
-    train_planned,
-)
+from harness.pools.pool import base_digest, examine, examined_keys, load_pool, member_digests, seed_of
+from harness.pools.source import MemberPlan, PoolPlan
 from harness.registry import METHODS
 from harness.run import building
 from harness.store import Key, Store, read_json, write_json
@@ -119,7 +106,7 @@ class VariantPlan:
         return tuple(given) if named is None else tuple(given[i] for i in named if i < len(given))
 
     @property
-    def sources(self) -> tuple[Source, ...]:
+    def sources(self) -> tuple[MemberPlan, ...]:
         """Where these members come from and, if its method needs that, their base."""
         by_position = [source for source in self.pool.members for _ in source.digests]
         base = (self.pool.base,) if self.pool.base and self.uses_base else ()
@@ -208,30 +195,17 @@ def _members(setting: Setting, plan: VariantPlan) -> Pool:
     return pool if plan.positions is None else pool.subset(plan.positions)
 
 
-def reads_other_tokens(plan: Source, task: Task) -> bool:
-    """Whether a model has a tokenizer of its own, or lacks some of the task's tokens: windows say nothing to it."""
-    if not isinstance(plan, FolderPlan) or task.heldout.tokenizer is None:
-        return False
-    tokens = max(int(split.inputs.max()) for split in (task.heldout, task.test))
-    lacking = (vocabulary_of(plan.architecture) or 0) <= tokens
-    return lacking or plan.model.tokenizer not in (None, task.heldout.tokenizer)
-
-
-def prepare_member(setting: Setting, plan: Source, base: Source | None) -> None:
-    """Train one model (or one run's checkpoints) unless it is there, and predict held-out and test with it."""
+def prepare_member(setting: Setting, plan: MemberPlan) -> None:
+    """Make one model (or one run's checkpoints) unless it is there, and predict held-out and test with it."""
     store, device = Store(setting.store), torch.device(setting.device)
     task = task_of(setting)
-    if isinstance(plan, TrainingPlan) and not store.has(plan.key()):
-        start = member_of(base, store) if base else None
-        train_planned(plan, task_of(setting, plan.groups).train, store, start, device)
-    for checkpoint in range(plan.checkpoints):
-        part = MemberPart(member_of(plan, store, checkpoint), device)
-        if not store.has(key := examined_keys(plan)[checkpoint]):
-            examine(plan, part.member, part.module, store, key)
-        if reads_other_tokens(plan, task):
-            continue
+    plan.prepare(task_of(setting, plan.groups), store, device)
+    for position, key in enumerate(examined_keys(plan)):
+        part = MemberPart(plan.member(store, position), device)
+        if not store.has(key):
+            examine(plan, part, store, key)
         cached = CachedPredictions(store, setting.device)
-        for split in (task.heldout, task.test):
+        for split in (task.heldout, task.test) if plan.reads(task) else ():
             cached(part, split)
 
 

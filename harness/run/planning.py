@@ -14,10 +14,8 @@ from harness.cost.energy import WINDOW_SECONDS
 from harness.engines.engine import Job
 from harness.errors import BadInput
 from harness.evaluate.predictions import predictions_key
-from harness.models.architectures import TRAINABLE, check_options
-from harness.models.training import usual_schedule
-from harness.pools.specs import HfPool, TrainPool, fetched
-from harness.pools.trained import FolderPlan, PoolPlan, Source, TrainingPlan, examined_keys, plan_folders, plan_pool
+from harness.pools.pool import examined_keys
+from harness.pools.source import AskedPool, MemberPlan, PoolPlan
 from harness.registry import METHODS
 from harness.run import jobs, measuring
 from harness.run.jobs import Data, Setting, StudyPlan, VariantPlan
@@ -107,7 +105,7 @@ def make_plan(suite: Suite, options: Options) -> Plan:
     task = jobs.task_of(setting)
     seeds = suite.file.seeds if options.seed is None else [options.seed]
     pools = {
-        seed: {name: _pool(suite, name, recipe, task, seed) for name, recipe in suite.pools.items()} for seed in seeds
+        seed: {name: _pool(suite, name, asked, task, seed) for name, asked in suite.pools.items()} for seed in seeds
     }
     chosen = _chosen(suite, options.only)
     data = {name: Data.of(jobs.task_of(setting, pool.groups)) for name, pool in pools[seeds[0]].items()}
@@ -136,52 +134,15 @@ def make_plan(suite: Suite, options: Options) -> Plan:
 def _with_models(suite: Suite) -> Suite:
     """The suite with the folders of pretrained models in the place of their archives' names."""
     tokenizer = pretrained.folder_of(suite.task.tokenizer) if suite.task.tokenizer else None
-    pools = {name: fetched(pool) for name, pool in suite.pools.items()}
+    pools = {name: asked.fetched() for name, asked in suite.pools.items()}
     return replace(suite, task=replace(suite.task, tokenizer=tokenizer), pools=pools)
 
 
-def _pool(suite: Suite, name: str, recipe: TrainPool | HfPool, task: Task, seed: int) -> PoolPlan:
-    if isinstance(recipe, HfPool):
-        found = plan_folders(name, recipe)
-        _check_folders(suite, found, task)
-        return found
-    known = TRAINABLE[suite.task.kind]
-    for architecture in recipe.architecture if isinstance(recipe.architecture, list) else [recipe.architecture]:
-        if recipe.base is None and architecture not in known:
-            problem = f"pool '{name}': architecture '{architecture}' is not for {suite.task.kind}"
-            raise BadInput(problem, place=suite.path, choices=known)
-    for group in recipe.vary.data or []:
-        if group not in task.groups:
-            problem = f"pool '{name}': unknown data '{group}'"
-            raise BadInput(problem, place=suite.path, given=group, choices=task.groups)
-    if recipe.vary.data and recipe.bootstrap and suite.task.kind == "images":
-        problem = f"pool '{name}': resamples are of the training split, and views are not parts of it"
-        raise BadInput(problem, place=suite.path, hint="drop 'bootstrap' or 'data'")
-    planned = plan_pool(
-        name, recipe, data=task.train.digest, shape=task.shape, seed=seed, defaults=usual_schedule(task.train)
-    )
-    for made in sorted({member.architecture for member in planned.members}, key=str):
-        try:
-            check_options(made)
-        except BadInput as fault:
-            raise fault.at(f"{suite.path}: pool '{name}'") from None
-    _check_folders(suite, planned, task)
-    return planned
-
-
-def _check_folders(suite: Suite, pool: PoolPlan, task: Task) -> None:
-    """``BadInput`` where a folder's model is for other data than the task's."""
-    for source in (*((pool.base,) if pool.base else ()), *pool.members):
-        if not isinstance(source, FolderPlan):
-            continue
-        place = source.model.folder
-        if source.model.kind != suite.task.kind:
-            words = {"images": "a network for images", "text": "a language model"}[source.model.kind]
-            raise BadInput(f"pool '{pool.name}' holds {words}, which the task '{task.name}' is not for", place=place)
-        options = dict(source.architecture.options)
-        if source.model.kind == "images" and any(options.get(key) != size for key, size in task.shape.items()):
-            shapes = [", ".join(f"{key} {of.get(key)}" for key in task.shape) for of in (options, task.shape)]
-            raise BadInput(f"the network has {shapes[0]}; the task '{task.name}' has {shapes[1]}", place=place)
+def _pool(suite: Suite, name: str, asked: AskedPool, task: Task, seed: int) -> PoolPlan:
+    try:
+        return asked.plan(name, task, seed)
+    except BadInput as fault:
+        raise fault.at(suite.path) from None
 
 
 def _chosen(suite: Suite, only: str | None) -> list[Variant]:
@@ -318,33 +279,24 @@ def _pass_jobs(plan: Plan, passes: dict[tuple[int, str], str]) -> Iterator[Plann
 
 
 def _training_jobs(plan: Plan, pool: PoolPlan, seed: int, trainings: dict[str, str]) -> Iterator[PlannedJob]:
-    for training in (*((pool.base,) if pool.base else ()), *pool.members):
-        identity = training.digests[-1]
+    for member in pool.everyone:
+        identity = member.digests[-1]
         if identity in trainings:
             continue
-        folder = isinstance(training, FolderPlan)
-        name = f"seed {seed}: {'read' if folder else 'train'} {pool.name}/{training.name}"
+        name = f"seed {seed}: {member.verb} {pool.name}/{member.name}"
         trainings[identity] = name
-        base = pool.base if training.start and not folder else None
-        needs = _needs((base,) if base else (), trainings)
-        cost = 2.0 if isinstance(training, FolderPlan) else _training_seconds(plan, training) + 0.5
-        arguments = {"setting": plan.setting, "plan": training, "base": base}
-        splits = () if jobs.reads_other_tokens(training, plan.task) else (plan.task.heldout, plan.task.test)
-        keys = [predictions_key(d, s, plan.setting.device) for d in training.digests for s in splits]
-        keys += examined_keys(training)
-        if isinstance(training, TrainingPlan):
-            keys.append(training.key())
+        needs = _needs((member.base,) if member.base else (), trainings)
+        task = jobs.task_of(plan.setting, member.groups)
+        cost = member.seconds(task, SECONDS_PER_INPUT[plan.setting.task.kind])
+        splits = (plan.task.heldout, plan.task.test) if member.reads(plan.task) else ()
+        keys = [predictions_key(d, s, plan.setting.device) for d in member.digests for s in splits]
+        keys += [*examined_keys(member), *member.keys()]
+        arguments = {"setting": plan.setting, "plan": member}
         yield PlannedJob(Job(name, jobs.prepare_member, arguments, needs, cost=cost), tuple(keys), "train")
 
 
-def _needs(sources: Iterable[Source], trainings: Mapping[str, str]) -> tuple[str, ...]:
-    return tuple(trainings[source.digests[-1]] for source in sources)
-
-
-def _training_seconds(plan: Plan, training: TrainingPlan) -> float:
-    split = jobs.task_of(plan.setting, training.groups).train
-    inputs = sum(g in training.groups for g in split.groups) if training.groups else len(split.inputs)
-    return training.schedule.epochs * inputs * SECONDS_PER_INPUT[plan.setting.task.kind]
+def _needs(members: Iterable[MemberPlan], trainings: Mapping[str, str]) -> tuple[str, ...]:
+    return tuple(trainings[member.digests[-1]] for member in members)
 
 
 def _expected_seconds(plan: Plan, variant: VariantPlan) -> float:

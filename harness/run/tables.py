@@ -14,7 +14,8 @@ from harness import environment
 from harness.cost import latency
 from harness.evaluate import correlate, scores
 from harness.evaluate.predictions import predictions_key
-from harness.pools.trained import PoolPlan, Source, notes_of, training_log
+from harness.pools.pool import member_digests, notes_of
+from harness.pools.source import MemberPlan, PoolPlan
 from harness.registry import METHODS
 from harness.results.columns import (
     ALL_SEEDS,
@@ -87,7 +88,7 @@ class _Table:
             "params": json.dumps(dict(plan.parameters), sort_keys=True),
             "members": len(plan.digests),
             "seed": str(plan.seed),
-            "members_train_seconds": sum(_seconds(t, self.store) for t in _trainings(plan)),
+            "members_train_seconds": sum(t.spent(self.store) for t in _trainings(plan)),
             "energy_source": f"unavailable: {self._why_no_energy(plan)}",
         }
         status, reason = self._state(plan)
@@ -248,18 +249,14 @@ class _Table:
         return tables
 
 
-def _trainings(plan: VariantPlan) -> list[Source]:
-    """The training runs behind the members that a variant was given, and their base."""
+def _trainings(plan: VariantPlan) -> list[MemberPlan]:
+    """The runs behind the members that a variant was given, and their base."""
     pool = plan.pool
     if plan.positions is None or pool.kind == "checkpoints":
         members = list(pool.members)
     else:
         members = [pool.members[i] for i in plan.positions]
     return [*([pool.base] if pool.base else []), *members]
-
-
-def _seconds(training: Source, store: Store) -> float:
-    return training_log(training, store).seconds
 
 
 def _mark_pareto(rows: list[dict[str, Any]]) -> None:
@@ -342,7 +339,7 @@ def _record(
     if plan.options.limit is not None:
         trial = f"a trial run on the first {len(documents.ids)} test examples (--limit): never a verdict"
         warnings = [*warnings, trial]
-    sources = {t.digests[-1]: t for pool in plan.pools[plan.seeds[0]].values() for t in (pool.base, *pool.members) if t}
+    sources = {t.digests[-1]: t for pool in plan.pools[plan.seeds[0]].values() for t in pool.everyone}
     warnings = [*warnings, *(note for source in sources.values() for note in notes_of(source, store))]
     warnings = [*warnings, *documents.notes]
     for name, seeds in details.items():
@@ -429,21 +426,21 @@ def _pool_record(plan: Plan, name: str, store: Store) -> dict[str, Any]:
     seeds = {}
     for seed in plan.seeds:
         pool = plan.pools[seed][name]
-        trained = (*((pool.base,) if pool.base else ()), *pool.members)
+        trained = pool.everyone
         seeds[str(seed)] = {
-            "train_seconds": round(sum(_seconds(t, store) for t in trained), 3),
+            "train_seconds": round(sum(t.spent(store) for t in trained), 3),
             "members": [
                 {
                     "name": t.name,
                     "architecture": str(t.architecture),
-                    "train_seconds": round(_seconds(t, store), 3),
+                    "train_seconds": round(t.spent(store), 3),
                     **t.describe(),
                 }
                 for t in trained
             ],
         }
     architectures = sorted({str(t.architecture) for t in first.members})
-    members = sum(t.checkpoints for t in first.members)
+    members = len(member_digests(first))
     return {"kind": first.kind, "architectures": architectures, "members": members, "seeds": seeds}
 
 
@@ -456,7 +453,7 @@ def _shared_passes(plan: Plan, store: Store) -> dict[str, Any]:
     predict = combine = 0.0
     names = set()
     for seed in plan.seeds:
-        for digest in jobs.member_digests(plan.pools[seed]["main"]):
+        for digest in member_digests(plan.pools[seed]["main"]):
             for split in (task.heldout, task.test):
                 key = predictions_key(digest, split, device)
                 if store.has(key):
@@ -468,7 +465,7 @@ def _shared_passes(plan: Plan, store: Store) -> dict[str, Any]:
                 evaluation = read_json(store.path(variant.evaluation_key) / "evaluation.json")
                 combine += built["fit_seconds"] + evaluation["combine_seconds"]
                 names.add(name)
-    members = len(jobs.member_digests(plan.pools[plan.seeds[0]]["main"]))
+    members = len(member_digests(plan.pools[plan.seeds[0]]["main"]))
     return {
         "main_members": members,
         "predict_seconds": round(predict, 3),

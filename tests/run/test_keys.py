@@ -13,7 +13,7 @@ from harness import cli, registry, store
 from harness.engines import local
 from harness.models.architectures import ARCHITECTURES, build
 from harness.models.weights import save_network
-from harness.pools import trained
+from harness.pools import pool
 from harness.report import write_report
 from harness.results.run import has_answer, read_run
 from harness.run import jobs, runner
@@ -150,10 +150,10 @@ WHOLE = [
 ]
 
 
-def fails_to_be_read(setting, plan, base, prepare=jobs.prepare_member):
+def fails_to_be_read(setting, plan, prepare=jobs.prepare_member):
     if "broken" in plan.model.folder:
         raise ValueError("it is broken")
-    prepare(setting, plan, base)
+    prepare(setting, plan)
 
 
 @pytest.mark.parametrize(("kind", "read"), [("images", True), ("images", False), ("text", True)])
@@ -302,7 +302,7 @@ def kinds_that_change_with(plan, module, monkeypatch):
     """The kinds of artefacts whose keys are others once a module does something else."""
 
     def keys():
-        for cached in (code_version, trained.member_digests, trained.base_digest):
+        for cached in (code_version, pool.member_digests, pool.base_digest):
             cached.cache_clear()
         return [key for planned in planned_jobs(plan) for key in planned.keys]
 

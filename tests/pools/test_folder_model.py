@@ -17,7 +17,7 @@ from harness.models.causal_lm import tiny_llama
 from harness.models.checkpoint import INDEX
 from harness.models.pretrained import load_pretrained
 from harness.models.weights import module_with, save_network
-from harness.pools.folders import FolderModel
+from harness.pools.folder_model import FolderModel
 from harness.types import Architecture, Member, NotApplicable
 
 TOKENS = torch.arange(24).view(2, 12) % 20
