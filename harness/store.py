@@ -41,8 +41,11 @@ def code_version(module: str) -> str:
     """Digest of what a module's code does, with every harness module that it imports, directly or not.
 
     So a change to one method's file makes that method's artefacts anew and leaves all others alone. Libraries count by
-    their version: another torch may give other numbers. Comments and docstrings do not count.
+    their version: another torch may give other numbers. A module from outside is given with its own package, whose
+    modules count as ours do: who writes a plug-in changes it without another version. Comments, docstrings and what is
+    imported for type checkers only do not count.
     """
+    own = {"harness", module.split(".")[0]}
     sources: dict[str, str] = {}
     libraries: set[str] = set()
     waiting = [module]
@@ -50,26 +53,28 @@ def code_version(module: str) -> str:
         name = waiting.pop()
         if name in sources or (facts := _module_facts(name)) is None:
             continue
-        sources[name], imports, used = facts
-        waiting.extend(imports)
-        libraries.update(used)
+        sources[name], imports = facts
+        packages = {imported: imported.split(".")[0] for imported in imports}
+        waiting.extend(imported for imported, package in packages.items() if package in own)
+        libraries.update(set(packages.values()) - own - sys.stdlib_module_names)
     return digest([sources, {package: _library_version(package) for package in libraries}])
 
 
 @cache
-def _module_facts(name: str) -> tuple[str, tuple[str, ...], tuple[str, ...]] | None:
-    """The digest of what a module does, the harness names and the libraries it imports; None where it is no module."""
+def _module_facts(name: str) -> tuple[str, tuple[str, ...]] | None:
+    """The digest of what a module does, and the names it imports; None where it is no module."""
     try:
         spec = importlib.util.find_spec(name)
     except ModuleNotFoundError:  # "from harness.store import Key": Key is not a module
         return None
     if spec is None or spec.origin is None:
         return None
-    tree = ast.parse(Path(spec.origin).read_text(encoding="utf-8"))
-    packages = {name: name.split(".")[0] for name in _imports(tree)}
-    ours = tuple(name for name, package in packages.items() if package == "harness")
-    libraries = sorted(set(packages.values()) - {"harness"} - sys.stdlib_module_names)
-    return hashlib.sha256(ast.dump(_WithoutWords().visit(tree)).encode()).hexdigest(), ours, tuple(libraries)
+    if (path := Path(spec.origin)).suffix != ".py":  # compiled
+        return file_digest(path), ()
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    is_package = spec.submodule_search_locations is not None
+    imports = tuple(dict.fromkeys(_imports(tree, name if is_package else name.rpartition(".")[0])))
+    return hashlib.sha256(ast.dump(_WithoutWords().visit(tree)).encode()).hexdigest(), imports
 
 
 class _WithoutWords(ast.NodeTransformer):
@@ -79,14 +84,18 @@ class _WithoutWords(ast.NodeTransformer):
         return None if isinstance(node.value, ast.Constant) and isinstance(node.value.value, str) else node
 
 
-def _imports(tree: ast.Module) -> Iterator[str]:
-    for node in ast.walk(tree):
-        if isinstance(node, ast.ImportFrom) and node.module:
-            yield node.module
-            if node.module.startswith("harness"):
-                yield from (f"{node.module}.{alias.name}" for alias in node.names)
+def _imports(tree: ast.AST, package: str) -> Iterator[str]:
+    """The names that a module of a package imports, unless only type checkers see that; some may be no modules."""
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
+            node = ast.Module(node.orelse, [])
+        if isinstance(node, ast.ImportFrom):
+            module = importlib.util.resolve_name("." * node.level + (node.module or ""), package)
+            yield from (module, *(f"{module}.{alias.name}" for alias in node.names))
         elif isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
+        else:
+            yield from _imports(node, package)
 
 
 @cache

@@ -9,8 +9,9 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from harness import cli, registry, store
+from harness import cli, store
 from harness.engines import local
+from harness.methods.method import Method
 from harness.models.architectures import ARCHITECTURES, build
 from harness.models.weights import save_network
 from harness.pools import pool
@@ -185,10 +186,10 @@ def test_a_row_is_that_of_a_pool_of_its_own_members_whatever_else_the_pool_holds
 
 
 def test_what_is_too_long_for_a_model_or_breaks_a_method_fails_their_own_rows_only(kinds, out, monkeypatch):
-    def breaks(method, *arguments, build=registry.build):
-        return build(method, *arguments) if method.name != "log_linear" else 1 / 0
+    def breaks(method, *arguments, apply=Method.apply):
+        return apply(method, *arguments) if method.name != "log_linear" else 1 / 0
 
-    monkeypatch.setattr(registry, "build", breaks)
+    monkeypatch.setattr(Method, "apply", breaks)
     folder, task = kinds["text"]
     methods = ["member: {index: [0, 1, 2]}", "linear: {members: [[0, 2], [0, 1]]}", "log_linear: {members: [0, 2]}"]
     path = suite_of(folder, task, {"main": ["a", "short", "b"]}, methods, "short", "member/index=0")
