@@ -27,6 +27,7 @@ from harness.registry import METHODS
 from harness.store import Store
 from harness.strict import yaml
 from harness.systems.fitting import uniform
+from harness.systems.parts import MemberPart
 from harness.systems.rules import Linear, Rule
 from harness.systems.systems import OutputCombination
 from harness.tasks.text import windows_of
@@ -90,7 +91,8 @@ def read_combination(path: Path, device: torch.device, **tokenizer: Any) -> tupl
     for part in combination.parts():
         check_finite(part.name, part.module)
         check_causal(part.module, part.name)
-        part.module.generation_config = read_generation_config(folders.get(part.digest) or folder)
+        own = part.member.digest if isinstance(part, MemberPart) else part.digest
+        part.module.generation_config = read_generation_config(folders.get(own) or folder)
     return combination, read_tokenizer(folder, **tokenizer)
 
 
