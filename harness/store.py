@@ -49,6 +49,8 @@ def code_version(module: str) -> str:
     sources: dict[str, str] = {}
     libraries: set[str] = set()
     waiting = [module]
+    if _module_facts(module) is None:
+        raise ValueError(f"there is no module '{module}'")
     while waiting:
         name = waiting.pop()
         if name in sources or (facts := _module_facts(name)) is None:
@@ -75,6 +77,12 @@ def _module_facts(name: str) -> tuple[str, tuple[str, ...]] | None:
     is_package = spec.submodule_search_locations is not None
     imports = tuple(dict.fromkeys(_imports(tree, name if is_package else name.rpartition(".")[0])))
     return hashlib.sha256(ast.dump(_WithoutWords().visit(tree)).encode()).hexdigest(), imports
+
+
+def read_code() -> None:
+    """Read the code of all modules of ours that are imported, now: what ``code_version`` says is of this moment."""
+    for name in [name for name in sys.modules if name.split(".")[0] == "harness"]:
+        _module_facts(name)
 
 
 class _WithoutWords(ast.NodeTransformer):

@@ -46,13 +46,19 @@ def load_pool(
     digests = member_digests(plan)
     wanted = set(digests) if used is None else {digests[position] for position in used}
     by_position = [(planned, i) for planned in plan.members for i in range(len(planned.digests))]
-    names = [f"c{i}" if plan.kind == "checkpoints" else planned.name for planned, i in by_position]
+    names = [_name(plan, planned, i) for planned, i in by_position]
     members = [
         planned.member(store, i, name) if identity in wanted else _unread(planned, identity, name)
         for (planned, i), identity, name in zip(by_position, digests, names, strict=True)
     ]
     base = plan.base.member(store) if plan.base and with_base else None
     return Pool(plan.name, plan.kind, tuple(members), base)
+
+
+def _name(plan: PoolPlan, planned: MemberPlan, position: int) -> str:
+    if plan.kind == "checkpoints":
+        return f"c{position}"
+    return planned.name if len(planned.digests) == 1 else f"{planned.name}-{position}"
 
 
 def _unread(plan: MemberPlan, identity: str, name: str) -> Member:

@@ -146,6 +146,11 @@ class PoolPlan:
         return (self.base, *self.members) if self.base else self.members
 
     @property
+    def by_position(self) -> tuple[MemberPlan, ...]:
+        """Of each member the plan that leaves it; a plan of several stands there as often."""
+        return tuple(planned for planned in self.members for _ in planned.digests)
+
+    @property
     def groups(self) -> tuple[str, ...]:
         """What its members are trained on, each once, where that is not the whole training split."""
         return tuple(dict.fromkeys(group for member in self.members for group in member.groups))

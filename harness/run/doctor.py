@@ -16,7 +16,7 @@ from harness.cost import energy, nvml
 from harness.cost.gpu import CudaAllocator, DeviceMemory
 from harness.cost.memory import ResidentPeak
 from harness.cost.meters import CpuTime, Meter, Unavailable, WallTime
-from harness.engines.local import LocalEngine
+from harness.registry import ENGINES
 from harness.tasks import archives
 
 
@@ -50,7 +50,7 @@ def _or_reason(section: Callable[[], Any]) -> Any:
 
 
 def _threads() -> dict[str, Any]:
-    engine = LocalEngine()
+    engine = ENGINES.get("local")()
     variables = {name: os.environ[name] for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS") if name in os.environ}
     return {"torch": torch.get_num_threads(), "workers": engine.workers, "each": engine.threads_per_worker, **variables}
 

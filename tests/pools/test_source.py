@@ -11,7 +11,8 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
-from harness import cli, store
+from harness import store
+from harness.cli.main import main
 from harness.engines import local
 from harness.errors import BadInput
 from harness.evaluate.predictions import predictions_key
@@ -25,9 +26,11 @@ from harness.publish.export import export
 from harness.registry import SOURCES
 from harness.report import write_report
 from harness.results.run import read_run
-from harness.run import jobs, runner
-from harness.run.planning import Options, make_plan
+from harness.run import runner
+from harness.run.plan import Options
+from harness.run.planning import make_plan
 from harness.run.progress import Tracker
+from harness.run.stages import setting, variant
 from harness.store import code_version
 from harness.strict.model import STRICT
 from harness.suite.schema import json_schema
@@ -62,7 +65,7 @@ def declared():
         patch.setattr(SOURCES, "_known", SOURCES.all())
         patch.setattr(local, "_Pools", Inline)
         yield source(Function())
-    for cached in (jobs.task_of, jobs.documents_of, jobs._pool):
+    for cached in (setting.task_of, setting.documents_of, variant.pool_of):
         cached.cache_clear()
 
 
@@ -142,7 +145,7 @@ def test_a_suite_without_it_has_the_digest_that_it_has_where_the_source_is_unkno
 def test_the_command_line_validates_it(declared, tmp_path, capsys):
     (tmp_path / "suite.yaml").write_text(SUITE)
     with pytest.raises(SystemExit) as stopped:
-        cli.main(["validate", str(tmp_path / "suite.yaml")])
+        main(["validate", str(tmp_path / "suite.yaml")])
     assert stopped.value.code == 0
     assert "uniform_soup" in capsys.readouterr().out.splitlines()
 
@@ -180,20 +183,20 @@ def test_the_report_says_where_the_members_come_from(finished):
     assert "random, spread 0.05" in write_report(run.folder).with_suffix(".html").read_text()
 
 
-@pytest.mark.parametrize("variant", ["uniform_soup", "member/index=2"])
-def test_one_model_is_exported(finished, tmp_path, variant):
+@pytest.mark.parametrize("name", ["uniform_soup", "member/index=2"])
+def test_one_model_is_exported(finished, tmp_path, name):
     plan, run = finished
-    folder = export(run, variant, tmp_path / "out")
+    folder = export(run, name, tmp_path / "out")
     FolderModel(str(folder)).check()
     network = module_with(FolderModel(str(folder)).architecture, load_file(folder / "model.safetensors"))
-    rows = run.examples[run.examples["variant"] == variant]
+    rows = run.examples[run.examples["variant"] == name]
     with torch.inference_mode():
         assert network(plan.task.test.inputs).argmax(dim=1).tolist() == rows["prediction"].tolist()
 
 
 def test_jobs_are_named_and_reused(finished):
     plan, _ = finished
-    names = [planned.job.name for planned in plan.jobs if planned.stage == "train"]
+    names = [planned.job.name for planned in plan.jobs if planned.stage.group == "train"]
     assert names[:3] == [f"seed 0: make main/m{index}" for index in range(3)]
     again = make_plan(plan.suite, plan.options)
     assert again.missing() == []
