@@ -14,9 +14,9 @@ from torch import Tensor
 from harness.store import Key, Store, read_json, write_json
 from harness.types import Part, Split, stack
 
-MAKERS = (__name__, "harness.systems.systems", "harness.pools.trained", "harness.models.tokens")
-"""The code behind a prediction: the loop over batches, the parts that are run, where their weights come from, and whose
-tokens they read."""
+MAKERS = (__name__, "harness.systems.systems", "harness.pools.pool", "harness.models.tokens")
+"""The code behind a prediction: the loop over batches, the parts that are run, how a pool is loaded, and whose tokens
+its models read. The code of a member's source, which reads its weights, is in its digest (``MemberPlan.digests``)."""
 COST = "cost.json"
 
 

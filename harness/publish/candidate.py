@@ -13,8 +13,7 @@ from harness.gate.baseline import open_baseline
 from harness.gate.decide import decide
 from harness.gate.policy import Policy, read_policy
 from harness.gate.record import GATE_FILE, Gate, read_gate, write_gate
-from harness.pools.folders import ADAPTER
-from harness.pools.specs import HfPool
+from harness.pools.folders import pool_of
 from harness.registry import COSTS
 from harness.results.columns import NO_REFERENCE
 from harness.results.evidence import read_tables
@@ -94,7 +93,6 @@ def score_candidate(suite: Suite, folder: Path, options: Options, progress: runn
         BadInput: a folder that is no model of the task's kind, or an adapter where the suite names no base.
     """
     main = suite.pools[MAIN]
-    base = main.base if (folder / ADAPTER).is_file() else None
     file = suite.file.model_copy(
         update={
             "suite": f"{suite.file.suite}-{CANDIDATE}",
@@ -103,7 +101,7 @@ def score_candidate(suite: Suite, folder: Path, options: Options, progress: runn
             "cost": suite.file.cost.without(cost.name for cost in COSTS if cost.beside_reference),
         }
     )
-    pools = {MAIN: HfPool(base=base, members=[str(folder)])}
+    pools = {MAIN: pool_of(folder, main.source.base(main.spec))}
     variants = (Variant(CANDIDATE, "member", MAIN, None, {"index": 0}),)
     plan = make_plan(replace(suite, file=file, pools=pools, variants=variants), options)
     found = runner.run(plan, progress)

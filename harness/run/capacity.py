@@ -10,6 +10,7 @@ import torch
 
 from harness import environment
 from harness.cost.forecast import Need, need
+from harness.pools.pool import member_digests
 from harness.run.plan import Plan
 from harness.run.stages.variant import VariantPlan
 from harness.store import Key, read_json, write_json
@@ -76,7 +77,7 @@ def untold(plan: Plan, found: Sequence[Capacity]) -> list[str]:
 def capacities(plan: Plan, budget: Budget) -> Iterator[Capacity]:
     """One for each pool whose needs can be told, in the suite's order."""
     for name, pool in plan.pools[plan.seeds[0]].items():
-        models = sum(member.checkpoints for member in pool.members)
+        models = len(member_digests(pool))
         batch = min(plan.task.test.batch, len(plan.task.test.inputs))
         found = [of for member in pool.members if (of := needed(plan, member.architecture))]
         if len(found) < len(pool.members):

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from harness.engines.engine import Job
-from harness.pools.trained import PoolPlan
+from harness.pools.source import PoolPlan
 from harness.run.stages.setting import Setting
 from harness.run.stages.stage import Stage
 from harness.run.stages.study import Study

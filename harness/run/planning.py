@@ -11,10 +11,7 @@ import torch
 from harness import tasks
 from harness.environment import machine_digest
 from harness.errors import BadInput
-from harness.models.architectures import TRAINABLE, check_options
-from harness.models.training import usual_schedule
-from harness.pools.specs import HfPool, TrainPool, fetched
-from harness.pools.trained import FolderPlan, PoolPlan, plan_folders, plan_pool
+from harness.pools.source import AskedPool, PoolPlan
 from harness.run.graph import planned_jobs
 from harness.run.plan import Options, Plan
 from harness.run.stages.setting import Data, Setting, task_of
@@ -43,7 +40,7 @@ def make_plan(suite: Suite, options: Options) -> Plan:
     task = task_of(setting)
     seeds = suite.file.seeds if options.seed is None else [options.seed]
     pools = {
-        seed: {name: _pool(suite, name, recipe, task, seed) for name, recipe in suite.pools.items()} for seed in seeds
+        seed: {name: _pool(suite, name, asked, task, seed) for name, asked in suite.pools.items()} for seed in seeds
     }
     chosen = _chosen(suite, options.only)
     data = {name: Data.of(task_of(setting, pool.groups)) for name, pool in pools[seeds[0]].items()}
@@ -70,52 +67,15 @@ def make_plan(suite: Suite, options: Options) -> Plan:
 def _with_models(suite: Suite) -> Suite:
     """The suite with the folders of pretrained models in the place of their archives' names."""
     tokenizer = pretrained.folder_of(suite.task.tokenizer) if suite.task.tokenizer else None
-    pools = {name: fetched(pool) for name, pool in suite.pools.items()}
+    pools = {name: asked.fetched() for name, asked in suite.pools.items()}
     return replace(suite, task=replace(suite.task, tokenizer=tokenizer), pools=pools)
 
 
-def _pool(suite: Suite, name: str, recipe: TrainPool | HfPool, task: Task, seed: int) -> PoolPlan:
-    if isinstance(recipe, HfPool):
-        found = plan_folders(name, recipe)
-        _check_folders(suite, found, task)
-        return found
-    known = TRAINABLE[suite.task.kind]
-    for architecture in recipe.architecture if isinstance(recipe.architecture, list) else [recipe.architecture]:
-        if recipe.base is None and architecture not in known:
-            problem = f"pool '{name}': architecture '{architecture}' is not for {suite.task.kind}"
-            raise BadInput(problem, place=suite.path, choices=known)
-    for group in recipe.vary.data or []:
-        if group not in task.groups:
-            problem = f"pool '{name}': unknown data '{group}'"
-            raise BadInput(problem, place=suite.path, given=group, choices=task.groups)
-    if recipe.vary.data and recipe.bootstrap and suite.task.kind == "images":
-        problem = f"pool '{name}': resamples are of the training split, and views are not parts of it"
-        raise BadInput(problem, place=suite.path, hint="drop 'bootstrap' or 'data'")
-    planned = plan_pool(
-        name, recipe, data=task.train.digest, shape=task.shape, seed=seed, defaults=usual_schedule(task.train)
-    )
-    for made in sorted({member.architecture for member in planned.members}, key=str):
-        try:
-            check_options(made)
-        except BadInput as fault:
-            raise fault.at(f"{suite.path}: pool '{name}'") from None
-    _check_folders(suite, planned, task)
-    return planned
-
-
-def _check_folders(suite: Suite, pool: PoolPlan, task: Task) -> None:
-    """``BadInput`` where a folder's model is for other data than the task's."""
-    for source in (*((pool.base,) if pool.base else ()), *pool.members):
-        if not isinstance(source, FolderPlan):
-            continue
-        place = source.model.folder
-        if source.model.kind != suite.task.kind:
-            words = {"images": "a network for images", "text": "a language model"}[source.model.kind]
-            raise BadInput(f"pool '{pool.name}' holds {words}, which the task '{task.name}' is not for", place=place)
-        options = dict(source.architecture.options)
-        if source.model.kind == "images" and any(options.get(key) != size for key, size in task.shape.items()):
-            shapes = [", ".join(f"{key} {of.get(key)}" for key in task.shape) for of in (options, task.shape)]
-            raise BadInput(f"the network has {shapes[0]}; the task '{task.name}' has {shapes[1]}", place=place)
+def _pool(suite: Suite, name: str, asked: AskedPool, task: Task, seed: int) -> PoolPlan:
+    try:
+        return asked.plan(name, task, seed)
+    except BadInput as fault:
+        raise fault.at(suite.path) from None
 
 
 def _chosen(suite: Suite, only: str | None) -> list[Variant]:

@@ -8,7 +8,8 @@ from typing import Any
 
 from harness import environment
 from harness.evaluate.predictions import cost_of, predictions_key
-from harness.pools.trained import PoolPlan, Source, member_digests, notes_of, training_log
+from harness.pools.pool import member_digests, notes_of
+from harness.pools.source import MemberPlan
 from harness.results.columns import ALL_SEEDS, SCHEMA_VERSION
 from harness.run import capacity
 from harness.run.plan import Plan
@@ -92,9 +93,9 @@ def _warnings(plan: Plan, details: Details) -> Iterator[str]:
     if plan.options.limit is not None:
         yield f"a trial run on the first {len(documents.ids)} test examples (--limit): never a verdict"
     pools = plan.pools[plan.seeds[0]].values()
-    sources = {source.digests[-1]: source for pool in pools for source in (pool.base, *pool.members) if source}
-    for source in sources.values():
-        yield from notes_of(source, plan.store)
+    members = {member.digests[-1]: member for pool in pools for member in pool.everyone}
+    for member in members.values():
+        yield from notes_of(member, plan.store)
     yield from documents.notes
     for name, seeds in details.items():
         for sentence in sorted({warning for each in seeds.values() for warning in each.get("warnings", [])}):
@@ -111,21 +112,21 @@ def _capacity(plan: Plan) -> dict[str, Any] | None:
 
 
 def _pool_record(plan: Plan, name: str) -> dict[str, Any]:
-    first: PoolPlan = plan.pools[plan.seeds[0]][name]
+    first = plan.pools[plan.seeds[0]][name]
     seeds = {}
     for seed in plan.seeds:
         pool = plan.pools[seed][name]
-        members = [_member_record(plan, source) for source in (*((pool.base,) if pool.base else ()), *pool.members)]
+        members = [_member_record(plan, member) for member in pool.everyone]
         total = sum(seconds for seconds, _ in members)
         seeds[str(seed)] = {"train_seconds": round(total, 3), "members": [record for _, record in members]}
-    architectures = sorted({str(source.architecture) for source in first.members})
+    architectures = sorted({str(member.architecture) for member in first.members})
     return {"kind": first.kind, "architectures": architectures, "members": len(member_digests(first)), "seeds": seeds}
 
 
-def _member_record(plan: Plan, source: Source) -> tuple[float, dict[str, Any]]:
-    seconds = training_log(source, plan.store).seconds
-    record = {"name": source.name, "architecture": str(source.architecture), "train_seconds": round(seconds, 3)}
-    return seconds, record | source.describe()
+def _member_record(plan: Plan, member: MemberPlan) -> tuple[float, dict[str, Any]]:
+    seconds = member.spent(plan.store)
+    record = {"name": member.name, "architecture": str(member.architecture), "train_seconds": round(seconds, 3)}
+    return seconds, record | member.describe()
 
 
 def _shared_passes(plan: Plan) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from harness.cost import latency
 from harness.cost.choosing import cells, why_not_here
 from harness.cost.cost import Context, Cost
 from harness.evaluate import scores
-from harness.pools.trained import Source, training_log
+from harness.pools.source import MemberPlan
 from harness.registry import COSTS
 from harness.results.columns import ALL_SEEDS, MEASURE_COLUMNS, NO_REFERENCE, example_columns
 from harness.results.metric import Column
@@ -55,7 +55,7 @@ class Tables:
             "params": json.dumps(dict(plan.parameters), sort_keys=True),
             "members": len(plan.digests),
             "seed": str(plan.seed),
-            "members_train_seconds": sum(training_log(source, self.store).seconds for source in _trainings(plan)),
+            "members_train_seconds": sum(member.spent(self.store) for member in _trainings(plan)),
             **self._sources(),
         }
         status, reason = self._state(plan)
@@ -209,14 +209,11 @@ class Tables:
         return tables
 
 
-def _trainings(plan: VariantPlan) -> list[Source]:
-    """The training runs behind the members that a variant was given, and their base."""
+def _trainings(plan: VariantPlan) -> list[MemberPlan]:
+    """What made the members that a variant was given, each once, and their base."""
     pool = plan.pool
-    if plan.positions is None or pool.kind == "checkpoints":
-        members = list(pool.members)
-    else:
-        members = [pool.members[i] for i in plan.positions]
-    return [*([pool.base] if pool.base else []), *members]
+    given = pool.by_position if plan.positions is None else [pool.by_position[i] for i in plan.positions]
+    return [*([pool.base] if pool.base else []), *dict.fromkeys(given)]
 
 
 def _mark_pareto(rows: list[dict[str, Any]]) -> None:

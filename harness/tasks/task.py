@@ -50,6 +50,9 @@ class Task(Protocol):
     @property
     def name(self) -> str: ...
     @property
+    def kind(self) -> str:
+        """The name of its kind (``kinds.Kind``)."""
+    @property
     def title(self) -> str: ...
     @property
     def source(self) -> str: ...

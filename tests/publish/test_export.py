@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 
 from harness.errors import BadInput
 from harness.models.weights import module_with, save_network
-from harness.pools.folders import FolderModel
+from harness.pools.folder_model import FolderModel
 from harness.publish.export import export
 from harness.results.run import read_run
 from harness.run import runner

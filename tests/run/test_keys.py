@@ -15,7 +15,7 @@ from harness.engines import local
 from harness.methods.method import Method
 from harness.models.architectures import ARCHITECTURES, build
 from harness.models.weights import save_network
-from harness.pools import trained
+from harness.pools import pool
 from harness.report import write_report
 from harness.results.run import has_answer, read_run
 from harness.run import runner
@@ -158,7 +158,7 @@ WHOLE = [
 
 
 def fails_to_be_read(stage, prepare=Prepare.run):
-    if "broken" in stage.source.model.folder:
+    if "broken" in stage.member.model.folder:
         raise ValueError("it is broken")
     prepare(stage)
 
@@ -309,7 +309,7 @@ def kinds_that_change_with(plan, module, monkeypatch):
     """The kinds of artefacts whose keys are others once a module does something else."""
 
     def keys():
-        for cached in (code_version, trained.member_digests, trained.base_digest):
+        for cached in (code_version, pool.member_digests, pool.base_digest):
             cached.cache_clear()
         for each in plan.variants[0].values():
             for name in ("build_key", "evaluation_key"):

@@ -5,7 +5,7 @@ import torch
 
 from harness.models.architectures import ARCHITECTURES
 from harness.models.pretrained import load_pretrained
-from harness.pools.trained import FolderPlan, load_pool
+from harness.pools.pool import load_pool
 from harness.run.plan import Options
 from harness.run.planning import make_plan
 from harness.run.stages.prepare import Prepare
@@ -67,13 +67,12 @@ def test_a_task_that_asks_something_else_is_scored_anew_on_what_was_built(made, 
 def test_fine_tunes_of_a_pretrained_model_start_from_it_in_its_tokens(made, tmp_path):
     plan = planned(tmp_path)
     pool = plan.pools[0]["main"]
-    assert isinstance(pool.base, FolderPlan)
-    assert pool.base.model.path == made
+    assert pool.base.folder == made
     tokens = plan.task.train.inputs[0].tolist()
     assert trained_tokenizer().decode(tokens) in TEXT * 40
 
-    for source in (pool.base, *pool.members):
-        Prepare(plan.setting, source, pool.base if source.name != "base" else None, "main", 0).run()
+    for member in pool.everyone:
+        Prepare(plan.setting, member, "main", 0).run()
     loaded = load_pool(pool, plan.store)
     base = load_pretrained(made).state_dict()
     assert {member.start for member in loaded.members} == {loaded.base.digest}

@@ -39,7 +39,7 @@ class Build(Stage):
 
     def needs(self) -> tuple[Stage, ...]:
         variant = self.variant
-        return preparations(self.setting, variant.sources, variant.pool.name, variant.pool.base, variant.seed)
+        return preparations(self.setting, variant.sources, variant.pool.name, variant.seed)
 
     def seconds(self) -> float:
         parameters = self.variant.parameters

@@ -7,7 +7,8 @@ from typing import Any
 
 from harness.evaluate import correlate, predictions
 from harness.evaluate.predictions import CachedPredictions
-from harness.pools.trained import PoolPlan, member_digests
+from harness.pools.pool import member_digests
+from harness.pools.source import PoolPlan
 from harness.run.stages.prepare import preparations
 from harness.run.stages.setting import task_of
 from harness.run.stages.stage import Stage
@@ -50,7 +51,7 @@ class Study(Stage):
         )
 
     def needs(self) -> tuple[Stage, ...]:
-        return preparations(self.setting, self.pool.members, self.pool.name, self.pool.base, self.seed)
+        return preparations(self.setting, self.pool.members, self.pool.name, self.seed)
 
     def seconds(self) -> float:
         return 10.0

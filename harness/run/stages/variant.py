@@ -14,7 +14,8 @@ from harness.evaluate import outcomes
 from harness.kinds import evaluating
 from harness.methods.method import Method
 from harness.models.tokens import reading
-from harness.pools.trained import PoolPlan, Source, base_digest, load_pool, member_digests, seed_of
+from harness.pools.pool import base_digest, load_pool, member_digests, seed_of
+from harness.pools.source import MemberPlan, PoolPlan
 from harness.registry import METHODS
 from harness.run import building
 from harness.run.building import BUILT
@@ -58,9 +59,9 @@ class VariantPlan:
         return tuple(given) if named is None else tuple(given[i] for i in named if i < len(given))
 
     @property
-    def sources(self) -> tuple[Source, ...]:
+    def sources(self) -> tuple[MemberPlan, ...]:
         """Where these members come from and, if its method needs that, their base."""
-        by_position = [source for source in self.pool.members for _ in source.digests]
+        by_position = self.pool.by_position
         base = (self.pool.base,) if self.pool.base and self.uses_base else ()
         return (*base, *dict.fromkeys(by_position[i] for i in self.used))
 
