@@ -77,13 +77,6 @@ def _or_and(evidence: Evidence) -> Claim:
     return judged(claim, statistic, found, unit="probability")
 
 
-def _zeros(evidence: Evidence) -> Claim:
-    return untested(
-        "Zero probabilities survive linear and veto log-linear",
-        "no classifier here gives an exact zero; the law is tested in tests/systems/test_rules.py",
-    )
-
-
 def _tracks(evidence: Evidence) -> Claim:
     claim = "Averaging tracks ensembling where members share a start"
     for found in evidence.run.correlations:
@@ -190,7 +183,6 @@ CLAIMS: tuple[Callable[[Evidence], Claim], ...] = (
     _beats_mean_member,
     _errors_differ,
     _or_and,
-    _zeros,
     _tracks,
     _needs_start,
     _aligns,

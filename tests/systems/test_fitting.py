@@ -21,7 +21,7 @@ from harness.systems.fitting import (
     select_greedily,
     uniform,
 )
-from harness.systems.rules import Gated, Linear, LogLinear, confidence_features, temper
+from harness.systems.rules import Gated, Linear, LogLinear, confidence_features
 from harness.systems.systems import finite_or_none
 from harness.types import Architecture, Ingredients, Member, Pool, Split
 
