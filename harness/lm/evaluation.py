@@ -60,7 +60,7 @@ class _Instances:
         return self._by_length[length]
 
 
-class _Pass:
+class _SharedPass:
     """Models of one vocabulary that are asked the same, each once, and the systems that are made of them."""
 
     def __init__(self, asked: Collected) -> None:
@@ -105,7 +105,7 @@ class _Passes:
     def __init__(self, instances: Sequence[Any]) -> None:
         self.instances = instances
         self._read: dict[tuple[Tokenizer, int | None], _Instances] = {}
-        self._passes: dict[tuple[Tokenizer, int, int], _Pass] = {}
+        self._passes: dict[tuple[Tokenizer, int, int], _SharedPass] = {}
 
     def add(self, name: str, tokenizer: Tokenizer, parts: Sequence[Part], rule: Rule | None) -> None:
         """Put a system where its like are.
@@ -127,7 +127,7 @@ class _Passes:
             raise BadInput(f"{of} requests are longer than the {length} tokens that a model takes")
         if asked.largest >= vocabulary:
             raise NotApplicable(f"the vocabulary has {vocabulary} tokens, and token {asked.largest} is asked for")
-        each = self._passes.setdefault((tokenizer, vocabulary, id(asked)), _Pass(asked))
+        each = self._passes.setdefault((tokenizer, vocabulary, id(asked)), _SharedPass(asked))
         each.length = min(each.length, length)
         each.add(name, parts, models, rule)
 
