@@ -1,4 +1,4 @@
-"""The numbers of the README and its pages, from the files under results: ``python -m tests.readme`` writes them.
+"""The numbers of README, pages and changelog, from the files under results: ``python -m tests.readme`` writes them.
 
 A table or quotation under a comment ``<!-- from RUN: WHAT -->`` is filled from a committed run, and so are the numbers
 of some sentences (``_sentences``). Rows of variants, pools and claims are kept; their cells are filled.
@@ -29,6 +29,7 @@ PAGES = {
     "runs": REFERENCES / "README.md",
     "smollm2": REFERENCES / "smollm2.md",
     "speed": REFERENCES / "speed.md",
+    "changelog": ROOT / "CHANGELOG.md",
 }
 
 FILLED = re.compile(r"(?P<mark><!-- from (?P<run>\w+): (?P<what>\w+) -->\n)(?P<block>(?:[|>].*\n)+)")
@@ -148,7 +149,7 @@ def _sentences(page: str, text: str) -> str:
     """Numbers within sentences, each with words around it that have to be there, line breaks aside."""
     for sentence, values in SENTENCES[page]().items():
         words = [re.escape(part).replace(r"\ ", r"\s+") for part in sentence.split("#")]
-        pattern = words[0] + "".join(f"([\\s\\S]{{1,20}}?){part}" for part in words[1:])
+        pattern = words[0] + "".join(rf"([\s\S]{{1,20}}?){part}" for part in words[1:]) + r"(?!\d)"
         found = re.search(pattern, text)
         if found is None:
             raise ValueError(f"{page} has no words '{sentence}'")
@@ -206,11 +207,32 @@ def _of_smollm2() -> dict[str, list[str]]:
     }
 
 
+def _of_changelog() -> dict[str, list[str]]:
+    mnist, domains = _run("mnist").record, _run("domains").record
+    speeds = {one["name"]: one["extra_info"]["ratio"] for one in json.loads(SPEEDS.read_text())["benchmarks"]}
+    faster = [f"{speeds[f'test_merging[{name}]']:.1f}" for name in ("ties", "dare_linear", "linear")]
+    slower = [f"{speeds[f'test_merging[{name}]']:.2f}" for name in ("slerp", "task_arithmetic")]
+    pearsons = [_pearson("mnist", pool, "nll") for pool in ("main", "far")]
+    pools = str(len(mnist["pools"]))
+    return {
+        "reports: # variants of # pools": [str(mnist["summary"]["variants"]), pools],
+        "and # of tiny language models": [str(domains["summary"]["variants"])],
+        "(Pearson of NLL #), less where they leave it (#).": pearsons,
+        "models take # times as long": [f"{1 / speeds['test_twenty_rules_over_four_members']:.2f}"],
+        "are scored # times as fast as by": [f"{speeds['test_long_contexts_with_four_choices']:.1f}"],
+        "soups are # times as fast as a plain loop": [f"{speeds['test_subset_soups']:.1f}"],
+        "TIES # times as fast, DARE #, linear #.": faster,
+        "(# and # of its speed)": slower,
+        "it was # % too #.": _of_runs()["it was # % too #."],
+    }
+
+
 SENTENCES: dict[str, Callable[[], dict[str, list[str]]]] = {
     "README.md": _of_readme,
     "runs": _of_runs,
     "smollm2": _of_smollm2,
     "speed": dict,
+    "changelog": _of_changelog,
 }
 """Sentences of each page with a # for every number, and the numbers."""
 
