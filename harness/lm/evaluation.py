@@ -146,8 +146,8 @@ class _Passes:
 def score_combinations(combinations: Sequence[Combination], task: TextTask) -> ScoredCombinations:
     """Put every request of the task's lm-eval tasks to all combinations; models that can run together run once.
 
-    Members that share a tokenizer run in lock step. Those of a sequence-level mixture are scored one by one, each
-    with its own tokens, and their log-likelihoods of whole continuations are mixed.
+    Members that share a tokenizer run in lock step. Those of a sequence-level ensemble are scored one by one, each
+    with its own tokens, and their log-likelihoods of continuations are mixed.
     """
     passes = _Passes(task.questions.instances)
     names: list[list[str]] = []

@@ -256,7 +256,7 @@ class _Asked:
 
 
 def _try_packing(models: Mapping[int, LanguageModel], asked: _Asked, work: Work) -> dict[int, str]:
-    """Of the models that say of a tree something else than of its sequences, why they cannot be packed."""
+    """Why models cannot be packed: those that say something else of a tree than of its sequences."""
     while True:
         try:
             tries = {k: _why_plain(model, asked, work) for k, model in models.items()}

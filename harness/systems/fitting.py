@@ -117,7 +117,7 @@ class _LogLinearLoss:
         return self.ridge / 2 * float((weights - self.start).square().sum())
 
     def _terms(self, weights: Tensor, vetoing: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        """Of each block: its finite logs [M, n, C], labels [n], and ``sum_k w_k log p_k`` after vetoes [n, C]."""
+        """For each block: its finite logs [M, n, C], labels [n], and ``sum_k w_k log p_k`` after vetoes [n, C]."""
         vetoing = vetoing.nonzero().flatten().to(self.stacked.device)
         for rows in self.blocks:
             block = self.stacked[:, rows]
