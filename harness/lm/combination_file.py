@@ -77,7 +77,7 @@ def read_combination(path: Path, device: torch.device, **tokenizer: Any) -> tupl
     planned = plan_folders("main", spec)
     pool = reading(load_pool(planned, Store(path.parent)), words)
     if other := next((m for m in pool.members if m.tokenizer and m.tokenizer != words), None):
-        hint = "a suite can mix them by whole continuations: linear, uniform or given weights"
+        hint = "a suite can make a sequence-level ensemble of them: linear, uniform or given weights"
         raise BadInput("the members have different tokenizers", place=str(other.provenance["folder"]), hint=hint)
     if method.family == "weights":
         pool = with_same_ties(pool, range(len(pool.members)))

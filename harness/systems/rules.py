@@ -91,7 +91,7 @@ def mix_linear(stacked: Tensor, weights: Tensor) -> Tensor:
 def mix_log_linear(stacked: Tensor, weights: Tensor) -> Tensor:
     """``log softmax(sum_k w_k log p_k)`` for any real weights [M] or [M, ...].
 
-    Of a label with probability 0 a member says, by the sign of its weight:
+    What a member says of a label with probability 0 depends on the sign of its weight:
 
     - positive: the label gets 0 (a veto), whatever the others say;
     - 0: nothing (``0 * -inf`` is 0 here);

@@ -111,7 +111,7 @@ class OutputCombination(Combination):
 
     @property
     def by_continuation(self) -> bool:
-        """Whether the parts have different tokenizers, so that they meet over whole continuations only."""
+        """Whether the parts have different tokenizers, so that only their sequence-level ensemble has a meaning."""
         return len({part.tokenizer for part in self._parts}) > 1
 
     def combine(self, stacked: Tensor) -> Tensor:
@@ -125,8 +125,8 @@ class OutputCombination(Combination):
 
     def predict(self, part: Part, batch: Tensor) -> Tensor:
         """Log-probabilities [B, C] of one part, over the vocabulary that the parts share."""
-        found = part.log_probs(batch)
-        return found if self.vocabulary is None else cut_to(self.vocabulary, found)
+        predicted = part.log_probs(batch)
+        return predicted if self.vocabulary is None else cut_to(self.vocabulary, predicted)
 
     def parts(self) -> Sequence[MemberPart]:
         return self._parts

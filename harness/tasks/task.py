@@ -36,7 +36,7 @@ class Documents:
 
     ids: Sequence[str]
     tasks: Sequence[str]
-    """Of each document, the task it comes from."""
+    """The task that each document comes from."""
     labels: Tensor
     """[N] int64: the right class, or the right choice."""
     classes: int

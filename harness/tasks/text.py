@@ -34,7 +34,7 @@ BATCH = 8
 VOCABULARY = 2048
 END = "<|endoftext|>"
 TOKENIZER_CHARACTERS = 300_000
-"""Of each domain's training text, for the tokenizer."""
+"""How much of each domain's training text the tokenizer is made from."""
 
 
 @dataclass(frozen=True, eq=False)
