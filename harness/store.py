@@ -46,6 +46,8 @@ def code_version(module: str) -> str:
     sources: dict[str, str] = {}
     libraries: set[str] = set()
     waiting = [module]
+    if _module_facts(module) is None:
+        raise ValueError(f"there is no module '{module}'")
     while waiting:
         name = waiting.pop()
         if name in sources or (facts := _module_facts(name)) is None:
@@ -70,6 +72,12 @@ def _module_facts(name: str) -> tuple[str, tuple[str, ...], tuple[str, ...]] | N
     ours = tuple(name for name, package in packages.items() if package == "harness")
     libraries = sorted(set(packages.values()) - {"harness"} - sys.stdlib_module_names)
     return hashlib.sha256(ast.dump(_WithoutWords().visit(tree)).encode()).hexdigest(), ours, tuple(libraries)
+
+
+def read_code() -> None:
+    """Read the code of all modules of ours that are imported, now: what ``code_version`` says is of this moment."""
+    for name in [name for name in sys.modules if name.split(".")[0] == "harness"]:
+        _module_facts(name)
 
 
 class _WithoutWords(ast.NodeTransformer):

@@ -187,12 +187,9 @@ def test_a_change_to_one_method_leaves_the_others_alone():
     assert sum("harness.methods.output.linear" in seen for seen in reached.values()) < len(modules)
 
 
-def test_the_code_of_every_kind_of_artefact_is_found():
-    from harness.run import jobs
-
-    names = {*jobs.CODE, *(method.module for method in METHODS.all().values())}
-    assert all(importlib.util.find_spec(name) for name in names)
-    assert digest({}) not in {code_version(name) for name in names}
+def test_a_key_names_code_that_there_is():
+    with pytest.raises(ValueError, match=r"no module 'harness\.nowhere'"):
+        Key.of("kind", code="harness.nowhere", seed=0)
 
 
 def test_imports_are_absolute_so_that_a_code_version_sees_them():

@@ -38,7 +38,7 @@ def make_options(
 ) -> Any:  # fmt: skip
     """``harness.run.planning.Options`` from what the commands share."""
     from harness.registry import ENGINES
-    from harness.run.planning import Options
+    from harness.run.plan import Options
 
     if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", device):
         raise BadInput(f"unknown device '{device}'", given=device, choices=["auto", "cpu", "cuda", "cuda:0"])

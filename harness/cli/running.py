@@ -94,7 +94,7 @@ def plan(
     missing = {job.job.name for job in planned.missing()}
     stages: dict[str, list[Any]] = {}
     for job in planned.jobs:
-        stages.setdefault(job.stage, []).append(job)
+        stages.setdefault(job.stage.group, []).append(job)
     print(f"{'stage':<10}{'jobs':>6}{'reused':>8}{'to run':>8}")
     for stage, jobs in stages.items():
         todo = sum(job.job.name in missing for job in jobs)
@@ -113,8 +113,9 @@ def _print_capacity(planned: Any, memory: int | None) -> None:
     from harness.display.formats import amount
     from harness.display.terminal_table import print_table
     from harness.run import capacity
+    from harness.run.process import process_bytes
 
-    budget = capacity.budget_of(planned, memory)
+    budget = capacity.budget_of(planned, process_bytes(planned), memory)
     found = list(capacity.capacities(planned, budget))
     record = capacity.as_record(budget, found, capacity.untold(planned, found))
     print(f"\nwhat fits in {amount(budget.bytes)}B ({budget.source}), of which a process takes "
@@ -130,10 +131,10 @@ def _print_power(planned: Any, policy: Path, earlier: Path | None) -> None:
     from harness.gate import power, power_table
     from harness.gate.policy import read_policy
     from harness.results.evidence import read_tables
-    from harness.run import jobs
+    from harness.run.stages.setting import documents_of
 
     rules = read_policy(policy)
-    examples = len(jobs.documents_of(planned.setting).ids)
+    examples = len(documents_of(planned.setting).ids)
     names = list(planned.variants[planned.seeds[0]])
     found = power.rule_powers(rules, names, examples, read_tables(earlier) if earlier else None, planned.seeds)
     print(f"\nexamples to decide {policy} with power {power.POWER:g}, if the models are equal")

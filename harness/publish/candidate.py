@@ -19,7 +19,8 @@ from harness.results.columns import NO_REFERENCE
 from harness.results.evidence import read_tables
 from harness.results.run import read_run
 from harness.run import runner
-from harness.run.planning import Options, make_plan
+from harness.run.plan import Options
+from harness.run.planning import make_plan
 from harness.suite.file import MAIN, CostSpec
 from harness.suite.suite import Suite, Variant
 

@@ -19,9 +19,9 @@ from harness.models.weights import WEIGHTS, LazyWeights, module_with, save_netwo
 from harness.pools.trained import FolderPlan, TrainingPlan
 from harness.publish.readme import model_readme
 from harness.results.run import Run
-from harness.run import jobs
-from harness.run.planning import Options, make_plan
-from harness.store import Store
+from harness.run.plan import Options
+from harness.run.planning import make_plan
+from harness.run.stages.variant import built, load_built
 from harness.suite.suite import read_suite
 from harness.systems.dropout import DropoutPass
 from harness.systems.rules import Linear
@@ -131,11 +131,11 @@ def _load(run: Run, variant: str, seed: int, allow_code: bool) -> tuple[Combinat
     out = run.folder.resolve().parents[1]
     device = run.record.get("device") or run.record["devices"][0]["kind"]
     plan = make_plan(suite, Options(out, seed=seed, device=device, allow_code=allow_code))
-    planned, store = plan.variants[seed][variant], Store(plan.setting.store)
-    built = jobs.built(store, planned)
-    if built is None or built["status"] != "ok":
+    planned, store = plan.variants[seed][variant], plan.store
+    record = built(store, planned)
+    if record is None or record["status"] != "ok":
         raise BadInput(f"the weights of '{variant}' are not in {store.root}", place=str(run.folder), hint=again)
-    combination = jobs.load_built(plan.setting, planned)
+    combination = load_built(plan.setting, planned)
     inputs = plan.task.test.inputs[: plan.task.test.batch]
     if not isinstance(plan.task, TextTask):
         return combination, inputs, None

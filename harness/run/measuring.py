@@ -10,8 +10,9 @@ import torch
 from harness.cost import energy, latency, memory
 from harness.cost.meters import Reading
 from harness.environment import machine_digest
-from harness.run.jobs import Setting, VariantPlan, is_built, load_built, task_of, why_not_run
-from harness.store import Key, Store, read_json, write_json
+from harness.run.stages.setting import Setting, task_of
+from harness.run.stages.variant import VariantPlan, is_built, load_built, why_not_run
+from harness.store import Key, read_json, write_json
 
 Cost = Literal["memory", "latency", "energy"]
 """What is measured, in this order: a process has a peak of memory to tell of only as long as it is fresh."""
@@ -21,8 +22,9 @@ GIVEN: dict[Cost, str] = {"memory": "peak_memory_bytes", "energy": "energy_j_per
 
 def key(cost: Cost, plan: VariantPlan, reference: VariantPlan) -> Key:
     """The key of one measured cost of a variant."""
-    keys = {"memory": plan.memory_key, "latency": plan.latency_key(reference), "energy": plan.energy_key}
-    return keys[cost]
+    about = {"build": plan.build_key.digest, "test": plan.data.test, "batch": plan.data.batch}
+    beside = {"reference": reference.build_key.digest} if cost == "latency" else {}
+    return Key.of(cost, code=f"harness.cost.{cost}", **about, machine=machine_digest(), **beside)
 
 
 def measure_variant(setting: Setting, plan: VariantPlan, reference: VariantPlan, costs: tuple[Cost, ...]) -> None:
@@ -31,7 +33,7 @@ def measure_variant(setting: Setting, plan: VariantPlan, reference: VariantPlan,
     What a meter did not give this time is not kept, so that the next run tries again: the job fails with the reasons
     once all of its costs have had their turn.
     """
-    store = Store(setting.store)
+    store = setting.store
     if not is_built(store, plan):
         return
     problems: list[str] = []
@@ -81,7 +83,7 @@ def measure_idle(setting: Setting) -> None:
     found = energy.idle_watts(torch.device(setting.device))
     if found.value is None:  # not kept, so that the next run tries again; variants are measured all the same
         return
-    with Store(setting.store).write(idle_key(setting)) as folder:
+    with setting.store.write(idle_key(setting)) as folder:
         write_json(folder / "idle.json", {"watts": found.value, "source": found.source, "note": found.note})
 
 
@@ -95,13 +97,13 @@ def measure_process(setting: Setting) -> None:
     """Memory of a fresh worker that has loaded the task, or of its context on a GPU: once for all suites of a kind."""
     _ = task_of(setting).test
     taken = memory.process_bytes(torch.device(setting.device))
-    with Store(setting.store).write(process_key(setting)) as folder:
+    with setting.store.write(process_key(setting)) as folder:
         write_json(folder / "process.json", {"bytes": taken})
 
 
 def _idle(setting: Setting) -> Reading:
     """The power of the idle device, as far as it is known."""
-    store = Store(setting.store)
+    store = setting.store
     if not store.has(idle_key(setting)):
         return Reading(None, "W", "unavailable", "see the job 'idle power'")
     known = read_json(store.path(idle_key(setting)) / "idle.json")

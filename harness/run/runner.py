@@ -16,9 +16,11 @@ from typing import Any, Protocol, TextIO
 from harness.engines.engine import Engine, Job, Outcome
 from harness.errors import BadInput
 from harness.registry import ENGINES
-from harness.run import tables
-from harness.run.planning import PRELOAD, Plan, planned_jobs
+from harness.run.graph import renew_noise
+from harness.run.plan import Plan
+from harness.run.planning import PRELOAD
 from harness.run.schedule import Schedule, Scheduled, make_schedule
+from harness.run.write import write_results
 
 
 class Progress(Protocol):
@@ -50,7 +52,7 @@ def run_together(plans: Sequence[Plan], progress: Progress) -> Iterator[Path]:
     """
     started, begin = datetime.now(UTC), time.perf_counter()
     for plan in plans:
-        plan.renew_noise()  # of all, before any is asked what is missing: two may share a reference
+        renew_noise(plan)  # of all, before any is asked what is missing: two may share a reference
     schedule = make_schedule(plans)
     engine = _engine(plans)
     faults: list[Exception] = []
@@ -140,8 +142,6 @@ def _write(
 ) -> None:
     """Everything in a run's folder but the report; ``outcomes`` are those of the plan's own jobs."""
     planned, run = len(plan.jobs), len(outcomes)
-    if outcomes:
-        plan.jobs = planned_jobs(plan)  # what turned out not to apply leaves its reason and nothing else
     for missing in plan.missing():
         outcome = outcomes.setdefault(missing.job.name, Outcome())
         if not outcome.error:
@@ -151,12 +151,11 @@ def _write(
             event = {"event": "error", "job": name, "error": outcome.error, "trace": outcome.trace}
             log.write(json.dumps(event) + "\n")
     log.flush()
-    tables.write_results(
+    write_results(
         folder,
         plan,
-        plan.store,
         errors={name: outcome.error for name, outcome in outcomes.items() if outcome.error},
-        run_record={**command, "run_id": folder.name, "jobs_run": run, "jobs_reused": planned - run},
+        done={**command, "run_id": folder.name, "jobs_run": run, "jobs_reused": planned - run},
     )
     _point_latest(folder)
 

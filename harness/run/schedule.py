@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from harness.engines.engine import Job, Outcome
-from harness.run.planning import Plan, PlannedJob
+from harness.run.plan import Plan, PlannedJob
 from harness.store import Key, Store
 
 
@@ -72,7 +72,7 @@ def make_schedule(plans: Sequence[Plan]) -> Schedule:
             own[planned.job.name] = job.name
             plain[job.name] = planned.job.name
             makes |= dict.fromkeys(lacks, job.name)
-            todo.append(Scheduled(job, planned.stage))
+            todo.append(Scheduled(job, planned.stage.group))
         makers = {**makes, **makers}
         names.append(own)
     return Schedule(tuple(todo), tuple(names), plain)
@@ -91,7 +91,7 @@ def _labels(suites: Sequence[str]) -> list[str]:
 
 
 def _lacks(planned: PlannedJob, store: Store) -> list[Key]:
-    return [key for key in planned.keys if not store.has(key)]
+    return [key for key in planned.stage.artefacts() if not store.has(key)]
 
 
 def _renamed(job: Job, own: Mapping[str, str], label: str, others: tuple[str, ...]) -> Job:

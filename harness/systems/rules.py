@@ -19,6 +19,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 RULES: dict[str, type[Rule]] = {}
+RULE = "rule.json"
+"""The file of a saved rule."""
 
 
 class Rule(ABC):
@@ -64,13 +66,13 @@ class Rule(ABC):
     def save(self, folder: Path) -> None:
         """Write the rule as JSON and safetensors."""
         tensors: dict[str, Tensor] = {}
-        (folder / "rule.json").write_text(json.dumps(self.describe(tensors)))
+        (folder / RULE).write_text(json.dumps(self.describe(tensors)))
         save_file(tensors, folder / "rule.safetensors")
 
     @staticmethod
     def load(folder: Path) -> Rule:
         """The rule saved in a folder."""
-        return Rule.restore(json.loads((folder / "rule.json").read_text()), load_file(folder / "rule.safetensors"))
+        return Rule.restore(json.loads((folder / RULE).read_text()), load_file(folder / "rule.safetensors"))
 
 
 def _column(weights: Tensor, stacked: Tensor) -> Tensor:

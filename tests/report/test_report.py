@@ -23,7 +23,8 @@ from harness.report.evidence import Evidence, best
 from harness.report.figures import barrier, barrier_caption
 from harness.results.run import Run, read_run
 from harness.run import runner
-from harness.run.planning import Options, make_plan
+from harness.run.plan import Options
+from harness.run.planning import make_plan
 from harness.run.progress import Tracker
 from harness.suite.suite import read_suite
 from harness.tasks import TASKS

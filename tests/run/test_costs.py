@@ -5,14 +5,17 @@ import shutil
 
 import pytest
 
+from harness import environment
 from harness.cost import energy, memory
 from harness.cost.meters import Meter, Reading
 from harness.report import write_report
 from harness.results.run import read_run
-from harness.run import jobs, measuring, runner, tables
-from harness.run.planning import Options, make_plan
+from harness.run import measuring, runner
+from harness.run.plan import Options
+from harness.run.planning import make_plan
 from harness.run.progress import Tracker
-from harness.store import read_json
+from harness.run.stages.measure import Measure
+from harness.run.tables import Tables
 from harness.suite.suite import read_suite
 from harness.tasks import TASKS
 
@@ -116,9 +119,9 @@ def test_with_a_meter_every_variant_has_a_job_and_its_figures_are_consistent(fir
     for job in missing:
         job.function(**job.arguments)
     for name, variant in plan.variants[0].items():
-        found = read_json(plan.store.path(variant.energy_key) / "energy.json")
+        found = Measure(plan.setting, variant, plan.reference(0), ()).read("energy")
         assert found["energy_net_j_per_example"] < found["energy_j_per_example"] < 100
-        table = tables._Table(plan, plan.store, {})
+        table = Tables(plan, {})
         row = next(row for row in table.rows() if row["variant"] == name and row["seed"] == "all")
         assert row["energy_j_per_example"] == found["energy_j_per_example"]
         assert row["energy_j_per_correct"] == pytest.approx(found["energy_j_per_example"] / row["accuracy"])
@@ -132,13 +135,14 @@ def test_what_a_meter_did_not_give_is_measured_again_by_the_next_run(tmp_path, m
     plan = planned(tmp_path, SUITE)
     runner.run(plan, Tracker())
     variant = plan.variants[0]["linear"]
-    shutil.rmtree(plan.store.path(variant.memory_key))
+    stage = Measure(plan.setting, variant, plan.reference(0), ("memory", "latency"))
+    shutil.rmtree(plan.store.path(stage.key("memory")))
     broken = memory.Memory(None, None, "unavailable: the meter broke")
     with monkeypatch.context() as patched:
         patched.setattr(memory, "peak_memory", lambda *_, **__: broken)
         with pytest.raises(RuntimeError, match="the meter broke"):
-            measuring.measure_variant(plan.setting, variant, plan.reference(0), ("memory", "latency"))
-    assert not plan.store.has(variant.memory_key)
+            stage.run()
+    assert stage.read("memory") is None
     again = planned(tmp_path, SUITE)
     assert [job.job.name for job in again.missing()] == ["seed 0: measure linear"]
 
@@ -147,17 +151,18 @@ def test_a_processor_without_a_name_is_told_by_its_numbers(monkeypatch):
     found = set()
     for part in ("0xd0c", "0xd40"):
         lines = f"processor : 0\nCPU implementer : 0x41\nCPU part : {part}\n"
-        monkeypatch.setattr(jobs.Path, "read_text", lambda self, lines=lines: lines)
-        jobs.machine.cache_clear()
-        found.add(jobs.machine())
-    jobs.machine.cache_clear()
+        monkeypatch.setattr(environment.Path, "read_text", lambda self, lines=lines: lines)
+        environment.machine_digest.cache_clear()
+        found.add(environment.machine_digest())
+    environment.machine_digest.cache_clear()
     assert len(found) == 2
 
 
 def test_a_variant_that_fails_on_one_seed_has_failed_whatever_the_others_are(tmp_path):
-    table = tables._Table(planned(tmp_path, SUITE), None, {})
+    table = Tables(planned(tmp_path, SUITE), {})
     states = {"failed": ("failed", "it broke"), "inapplicable": ("not_applicable", "other shapes"), "ok": ("ok", "")}
-    kept = {"variant": "v", "family": "", "method": "", "pool": "", "params": "", "members": 1, "energy_source": ""}
+    kept = {"variant": "linear", "family": "", "method": "", "pool": "", "params": "", "members": 1}
+    kept["energy_source"] = ""
     for order in (("failed", "inapplicable"), ("inapplicable", "failed"), ("ok", "inapplicable", "failed")):
         rows = [{**kept, "seed": str(i), "status": states[state][0], "reason": states[state][1]}
                 for i, state in enumerate(order)]  # fmt: skip
@@ -172,7 +177,7 @@ def test_a_suite_may_do_without_energy(first, monkeypatch):
     energy.why_unavailable.cache_clear()
     plan = planned(folder, SUITE + "cost: {energy: false}\n")
     assert not plan.missing()
-    why = tables._Table(plan, plan.store, {})._why_no_energy(plan.reference(0))
+    why = Tables(plan, {})._why_no_energy(plan.reference(0))
     assert why == "the suite does not ask for it"
     energy.why_unavailable.cache_clear()
 
@@ -180,7 +185,7 @@ def test_a_suite_may_do_without_energy(first, monkeypatch):
 def test_money_is_the_time_on_a_gpu_at_its_price(first):
     folder, _ = first
     priced = SUITE + "cost: {price_per_gpu_hour: 3.6}\n"
-    on_gpu = tables._Table(planned(folder, priced, device="cuda"), None, {})
+    on_gpu = Tables(planned(folder, priced, device="cuda"), {})
     assert on_gpu._money(1000.0) == pytest.approx(1.0)  # a million examples take 1,000 s at 0.001 a second
-    assert tables._Table(planned(folder, priced, device="cpu"), None, {})._money(1000.0) is None
-    assert tables._Table(planned(folder, SUITE, device="cuda"), None, {})._money(1000.0) is None
+    assert Tables(planned(folder, priced, device="cpu"), {})._money(1000.0) is None
+    assert Tables(planned(folder, SUITE, device="cuda"), {})._money(1000.0) is None

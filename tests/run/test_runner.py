@@ -10,7 +10,8 @@ from harness.errors import BadInput
 from harness.results.columns import CORRELATION_COLUMNS, EXAMPLE_COLUMNS, RUN_FIELDS, VARIANT_COLUMNS
 from harness.results.run import Run, read_run
 from harness.run import runner
-from harness.run.planning import Options, make_plan
+from harness.run.plan import Options
+from harness.run.planning import make_plan
 from harness.run.progress import Tracker
 from harness.suite.suite import read_suite
 from harness.tasks import TASKS

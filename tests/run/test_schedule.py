@@ -6,7 +6,7 @@ import pytest
 
 from harness.engines.engine import Job, Outcome
 from harness.engines.local import LocalEngine
-from harness.run.planning import PlannedJob
+from harness.run.plan import PlannedJob
 from harness.run.schedule import make_schedule
 from harness.store import Key
 from tests.inline import Inline
@@ -17,12 +17,13 @@ def key(name):
 
 
 def planned(name, makes, needs=(), **more):
-    return PlannedJob(Job(name, print, {}, tuple(needs), **more), tuple(key(made) for made in makes), "build")
+    stage = SimpleNamespace(group="build", artefacts=lambda: tuple(key(made) for made in makes))
+    return PlannedJob(stage, Job(name, print, {}, tuple(needs), **more))
 
 
 def plan_of(suite, *jobs, there=()):
     store = SimpleNamespace(has=lambda asked: asked in {key(name) for name in there})
-    missing = [job for job in jobs if not all(store.has(made) for made in job.keys)]
+    missing = [job for job in jobs if not all(store.has(made) for made in job.stage.artefacts())]
     file = SimpleNamespace(suite=suite)
     return SimpleNamespace(suite=SimpleNamespace(file=file), store=store, missing=lambda: missing)
 

@@ -8,8 +8,9 @@ import pytest
 
 from harness.engines import local
 from harness.results.run import read_run
-from harness.run import runner, tables
-from harness.run.planning import Options, make_plan
+from harness.run import runner
+from harness.run.plan import Options
+from harness.run.planning import make_plan
 from harness.run.progress import Tracker
 from harness.suite.suite import read_suite
 from harness.tasks import TASKS
@@ -145,12 +146,12 @@ def test_a_variant_that_breaks_is_told_of_in_its_own_suite_and_in_the_names_of_t
 
 
 def test_results_that_cannot_be_written_do_not_keep_the_others_from_theirs(tmp_path, monkeypatch):
-    def write(folder, plan, *rest, write=tables.write_results, **more):
+    def write(folder, plan, *rest, write=runner.write_results, **more):
         if plan.suite.file.suite == "first":
             raise RuntimeError("the disk is odd")
         write(folder, plan, *rest, **more)
 
-    monkeypatch.setattr(tables, "write_results", write)
+    monkeypatch.setattr(runner, "write_results", write)
     written = []
     with pytest.raises(RuntimeError, match="odd"):
         written.extend(runner.run_together(plans(tmp_path, FIRST, SECOND), Tracker()))

@@ -20,6 +20,7 @@ from harness.types import Ingredients
     needs={"members", "train", "heldout"},
     identical_members_unchanged=True,
     small=({}, {"accept": "better"}),
+    seconds=1.5,
 )
 def greedy_soup(
     ingredients: Ingredients, *, accept: Literal["not_worse", "better"] = "not_worse"

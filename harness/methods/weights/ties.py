@@ -39,6 +39,7 @@ DENSITIES = [0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0]
         {"dialect": "mergekit", "weights": [1.0, 0.5, 0.25]},
         {"dialect": "peft", "weights": [1.0, -0.5, 0.25], "elect": "count"},
     ),
+    seconds=3,
 )
 def ties(
     ingredients: Ingredients,
