@@ -36,7 +36,7 @@ def make_options(
     out: Path, only: str | None, limit: int | None, seed: int | None, device: str, workers: int | None,
     allow_code: bool, engine: str = "local",
 ) -> Any:  # fmt: skip
-    """``harness.run.planning.Options`` from what the commands share."""
+    """``harness.run.plan.Options`` from what the commands share."""
     from harness.registry import ENGINES
     from harness.run.plan import Options
 

@@ -17,8 +17,8 @@ def key(name):
 
 
 def planned(name, makes, needs=(), **more):
-    stage = SimpleNamespace(group="build", artefacts=lambda: tuple(key(made) for made in makes))
-    return PlannedJob(stage, Job(name, print, {}, tuple(needs), **more))
+    keys = tuple(key(made) for made in makes)
+    return PlannedJob(SimpleNamespace(group="build", artefacts=lambda: keys), Job(name, print, {}, tuple(needs), **more))
 
 
 def plan_of(suite, *jobs, there=()):
