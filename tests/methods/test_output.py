@@ -10,18 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from harness.errors import BadInput
-from harness.models.training import Schedule, train
-from harness.models.weights import module_with
-from harness.pools.training import TrainingPlan
-from harness.registry import METHODS
-from harness.store import Store
-from harness.systems.dropout import DropoutPass, dropout_layers, has_dropout
-from harness.systems.fitting import accuracy, nll
-from harness.systems.parts import MemberPart
-from harness.systems.rules import Contrast, Linear
-from harness.types import NotApplicable, Pool, Split
-from tests.small_pools import (
+from harness.checks.pools import (
     CNN,
     CNN_BN,
     MLP,
@@ -34,6 +23,17 @@ from tests.small_pools import (
     split,
     trained,
 )
+from harness.errors import BadInput
+from harness.models.training import Schedule, train
+from harness.models.weights import module_with
+from harness.pools.training import TrainingPlan
+from harness.registry import METHODS
+from harness.store import Store
+from harness.systems.dropout import DropoutPass, dropout_layers, has_dropout
+from harness.systems.fitting import accuracy, nll
+from harness.systems.parts import MemberPart
+from harness.systems.rules import Contrast, Linear
+from harness.types import NotApplicable, Pool, Split
 
 
 @cache

@@ -5,6 +5,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
+from harness.checks.pools import ingredients
 from harness.models.ties import with_same_ties
 from harness.models.weights import load_module
 from harness.pools.folders import HfPool, plan_folders
@@ -12,7 +13,6 @@ from harness.pools.pool import load_pool
 from harness.registry import METHODS
 from harness.store import Store
 from tests.models.families import build
-from tests.small_pools import ingredients
 
 TOKENS = torch.arange(3, 15)[None]
 

@@ -8,10 +8,10 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from harness.checks.pools import CNN, CNN_BN, MLP, split
 from harness.models.architectures import build
 from harness.models.training import Schedule, train
 from harness.types import Architecture, Split
-from tests.small_pools import CNN, CNN_BN, MLP, split
 
 SCHEDULE = Schedule(2, 0.01, augment=0.3, batch_size=20)
 NO_DROPOUT = Architecture("mlp", (*MLP.options, ("dropout", 0.0)))

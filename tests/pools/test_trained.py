@@ -5,13 +5,13 @@ from dataclasses import replace
 import pytest
 import torch
 
+from harness.checks.pools import split
 from harness.models.architectures import build
 from harness.models.training import train
 from harness.models.weights import module_with
 from harness.pools.pool import base_digest, load_pool, member_digests, seed_of
 from harness.pools.trained import TrainPool, Vary, plan_pool
 from harness.store import Store
-from tests.small_pools import split
 
 CPU = torch.device("cpu")
 SHAPE = {"side": 4, "classes": 3}
