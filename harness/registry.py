@@ -63,7 +63,8 @@ class Registry(Generic[Declaration]):
     @cached_property
     def _found(self) -> bool:
         package = importlib.import_module(self.package)
-        for info in sorted(pkgutil.walk_packages(package.__path__, f"{self.package}."), key=lambda each: each.name):
+        folder = getattr(package, "__path__", ())
+        for info in sorted(pkgutil.walk_packages(folder, f"{self.package}."), key=lambda each: each.name):
             importlib.import_module(info.name)
         for point in sorted(metadata.entry_points(group=self.group), key=lambda each: (each.name, each.value)):
             try:

@@ -13,7 +13,7 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -38,14 +38,17 @@ def file_digest(path: Path) -> str:
 
 @cache
 def code_version(module: str) -> str:
-    """Digest of what a module's code does, with every harness module that it imports, directly or not.
+    """Digest of what a module's code does, with all it imports from harness and its own package, directly or not.
 
-    So a change to one method's file makes that method's artefacts anew and leaves all others alone. Libraries count by
-    their version: another torch may give other numbers. Comments and docstrings do not count.
+    So a change to one method's file makes that method's artefacts anew and leaves all others alone; of a plug-in its
+    own files count as ours do. Libraries count by their version: another torch may give other numbers. Comments,
+    docstrings and what is imported for type checkers only do not count.
     """
     sources: dict[str, str] = {}
     libraries: set[str] = set()
     waiting = [module]
+    if _module_facts(module) is None:
+        raise ValueError(f"there is no module '{module}'")
     while waiting:
         name = waiting.pop()
         if name in sources or (facts := _module_facts(name)) is None:
@@ -58,33 +61,52 @@ def code_version(module: str) -> str:
 
 @cache
 def _module_facts(name: str) -> tuple[str, tuple[str, ...], tuple[str, ...]] | None:
-    """The digest of what a module does, the harness names and the libraries it imports; None where it is no module."""
+    """The digest of what a module does, the names of harness and of its own package that it imports, and libraries.
+
+    None where it is no module.
+    """
     try:
         spec = importlib.util.find_spec(name)
     except ModuleNotFoundError:  # "from harness.store import Key": Key is not a module
         return None
     if spec is None or spec.origin is None:
         return None
-    tree = ast.parse(Path(spec.origin).read_text(encoding="utf-8"))
-    packages = {name: name.split(".")[0] for name in _imports(tree)}
-    ours = tuple(name for name, package in packages.items() if package == "harness")
-    libraries = sorted(set(packages.values()) - {"harness"} - sys.stdlib_module_names)
-    return hashlib.sha256(ast.dump(_WithoutWords().visit(tree)).encode()).hexdigest(), ours, tuple(libraries)
+    if not spec.origin.endswith(".py"):  # a compiled module of a plug-in
+        return file_digest(Path(spec.origin)), (), ()
+    tree = _WhatRuns().visit(ast.parse(Path(spec.origin).read_text(encoding="utf-8")))
+    own = {"harness", name.split(".")[0]}
+    packages = {found: found.split(".")[0] for found in _imports(tree, own, spec.parent or "")}
+    ours = tuple(found for found, package in packages.items() if package in own)
+    libraries = sorted(set(packages.values()) - own - sys.stdlib_module_names)
+    return hashlib.sha256(ast.dump(tree).encode()).hexdigest(), ours, tuple(libraries)
 
 
-class _WithoutWords(ast.NodeTransformer):
-    """Takes out the statements that are only a string: docstrings, of attributes too."""
+def read_code() -> None:
+    """Read the code of all modules of ours that are imported, now: what ``code_version`` says is of this moment."""
+    for name in [name for name in sys.modules if name.split(".")[0] == "harness"]:
+        _module_facts(name)
+
+
+class _WhatRuns(ast.NodeTransformer):
+    """Takes out the statements that are only a string (docstrings, of attributes too), and what type checkers read."""
 
     def visit_Expr(self, node: ast.Expr) -> ast.Expr | None:
         return None if isinstance(node.value, ast.Constant) and isinstance(node.value.value, str) else node
 
+    def visit_If(self, node: ast.If) -> ast.AST | list[ast.stmt]:
+        name = node.test.attr if isinstance(node.test, ast.Attribute) else getattr(node.test, "id", None)
+        self.generic_visit(node)
+        return node.orelse if name == "TYPE_CHECKING" else node
 
-def _imports(tree: ast.Module) -> Iterator[str]:
+
+def _imports(tree: ast.Module, own: Collection[str], package: str) -> Iterator[str]:
+    """The names that are imported: of packages in ``own`` also what is taken from them, which may be a module."""
     for node in ast.walk(tree):
-        if isinstance(node, ast.ImportFrom) and node.module:
-            yield node.module
-            if node.module.startswith("harness"):
-                yield from (f"{node.module}.{alias.name}" for alias in node.names)
+        if isinstance(node, ast.ImportFrom):
+            module = importlib.util.resolve_name("." * node.level + (node.module or ""), package)
+            yield module
+            if module.split(".")[0] in own:
+                yield from (f"{module}.{alias.name}" for alias in node.names)
         elif isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
 

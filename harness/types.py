@@ -171,7 +171,7 @@ def check_tokens(parts: Sequence[Part], split: Split) -> None:
         if part.tokenizer and split.tokenizer and part.tokenizer != split.tokenizer:
             raise NotApplicable(
                 f"{part.name} has a tokenizer of its own, so its tokens are not those of the others: such members can "
-                "only be mixed by whole continuations (linear, with uniform or given weights)"
+                "only form a sequence-level ensemble (linear, with uniform or given weights)"
             )
     check_vocabulary(parts, split)
 

@@ -1,6 +1,7 @@
 """The store: what names an artefact, that it is there whole or not at all, and that damage is found."""
 
 import ast
+import importlib.machinery
 import importlib.metadata
 import importlib.util
 import json
@@ -100,7 +101,7 @@ def fresh_code(monkeypatch, tmp_path):
 
     yield write
     for name in set(sys.modules) - before:
-        if name.startswith("harness.planted"):
+        if name.startswith(("harness.planted", "planted")):
             del sys.modules[name]
 
 
@@ -144,6 +145,32 @@ def test_every_way_to_import_counts_and_a_circle_ends(fresh_code, line):
     assert store.code_version("harness.planted_whole") != before
 
 
+def test_what_only_type_checkers_import_does_not_count(fresh_code):
+    fresh_code("planted_whole", "if TYPE_CHECKING:\n    import harness.planted_part\nelse:\n    import csv\n")
+    fresh_code("planted_part", "VALUE = 1\n")
+    before = store.code_version("harness.planted_whole")
+    fresh_code("planted_part", "VALUE = 2\n")
+    assert store.code_version("harness.planted_whole") == before
+
+
+@pytest.mark.parametrize(
+    "line", ["import planted_plugin.part", "from .part import A", "from . import part", "import harness.planted_part"]
+)
+def test_a_module_from_outside_counts_with_its_own_package_and_ours(fresh_code, monkeypatch, tmp_path, line):
+    package = tmp_path / "outside" / "planted_plugin"
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text("")
+    (package / "source.py").write_text(f"{line}\n")
+    monkeypatch.syspath_prepend(package.parent)
+
+    def version(value):
+        (package / "part.py").write_text(f"VALUE = {value}\n")
+        fresh_code("planted_part", f"VALUE = {value}\n")
+        return store.code_version("planted_plugin.source")
+
+    assert len({version(1), version(2)}) == 2
+
+
 def test_code_is_what_it_does_so_a_word_about_it_changes_nothing(fresh_code):
     fresh_code("planted_plain", "def f(x: int) -> int:\n    return x + 1\nVALUE = 1\n")
     plain = store.code_version("harness.planted_plain")
@@ -153,6 +180,60 @@ def test_code_is_what_it_does_so_a_word_about_it_changes_nothing(fresh_code):
     for does in ("x + 2", "'x' + 1", "x - 1"):
         fresh_code("planted_plain", told.replace("x + 1", does))
         assert store.code_version("harness.planted_plain") != plain
+
+
+@pytest.mark.parametrize("test", ["TYPE_CHECKING", "typing.TYPE_CHECKING"])
+def test_what_only_type_checkers_import_is_no_code(fresh_code, test):
+    start = "import typing\nfrom typing import TYPE_CHECKING\n"
+    fresh_code("planted_plain", f"{start}VALUE = 1\n")
+    plain = store.code_version("harness.planted_plain")
+    fresh_code("planted_plain", f"{start}if {test}:\n    from harness.store import Key\nVALUE = 1\n")
+    assert store.code_version("harness.planted_plain") == plain
+    fresh_code("planted_plain", f"{start}if {test}:\n    pass\nelse:\n    from harness.store import Key\nVALUE = 1\n")
+    assert store.code_version("harness.planted_plain") != plain
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "from outside_plugin.part import VALUE",
+        "from outside_plugin import part",
+        "import outside_plugin.part",
+        "from .part import VALUE",
+        "from . import part",
+        "from outside_plugin.deep import f",
+    ],
+)
+def test_of_a_plug_in_its_own_files_are_code_and_other_packages_are_libraries(monkeypatch, tmp_path, line):
+    monkeypatch.setattr(store, "_module_facts", store._module_facts.__wrapped__)
+    monkeypatch.setattr(store, "code_version", store.code_version.__wrapped__)
+    monkeypatch.syspath_prepend(tmp_path)
+    for package in ("outside_plugin", "outside_plugin/deep", "outside_library"):
+        (tmp_path / package).mkdir()
+        (tmp_path / package / "__init__.py").write_text("")
+    (tmp_path / "outside_plugin/deep/__init__.py").write_text("def f():\n    from ..part import VALUE\n")
+    (tmp_path / "outside_plugin/part.py").write_text("VALUE = 1\n")
+    (tmp_path / "outside_plugin/other.py").write_text("VALUE = 1\n")
+    (tmp_path / "outside_plugin/metric.py").write_text(f"{line}\nimport outside_library\nimport harness.errors\n")
+    before = store.code_version("outside_plugin.metric")
+    assert "harness.errors" in store._module_facts("outside_plugin.metric")[1]
+    (tmp_path / "outside_plugin/other.py").write_text("VALUE = 2\n")
+    (tmp_path / "outside_library/__init__.py").write_text("VALUE = 2\n")
+    assert store.code_version("outside_plugin.metric") == before
+    (tmp_path / "outside_plugin/part.py").write_text("VALUE = 2\n")
+    assert store.code_version("outside_plugin.metric") != before
+    for name in [name for name in sys.modules if name.startswith("outside_plugin")]:
+        del sys.modules[name]
+
+
+def test_a_compiled_module_counts_by_its_bytes(monkeypatch, tmp_path):
+    monkeypatch.setattr(store, "_module_facts", store._module_facts.__wrapped__)
+    monkeypatch.syspath_prepend(tmp_path)
+    suffix = importlib.machinery.EXTENSION_SUFFIXES[0]
+    (tmp_path / f"outside_compiled{suffix}").write_bytes(b"\x7fELF\xff")
+    before = store._module_facts("outside_compiled")
+    (tmp_path / f"outside_compiled{suffix}").write_bytes(b"\x7fELF\xfe")
+    assert store._module_facts("outside_compiled") != before
 
 
 @pytest.mark.parametrize("line", ["import numpy", "from numpy.linalg import norm", "def f():\n    import numpy as np"])
@@ -178,7 +259,7 @@ def test_a_change_to_one_method_leaves_the_others_alone():
             name = waiting.pop()
             if name not in seen and (facts := store._module_facts(name)):
                 seen.add(name)
-                waiting.extend(facts[1])
+                waiting.extend(imported for imported in facts[1] if imported.startswith("harness"))
         reached[module] = seen
     for module in modules:
         assert module in reached[module]
@@ -187,12 +268,9 @@ def test_a_change_to_one_method_leaves_the_others_alone():
     assert sum("harness.methods.output.linear" in seen for seen in reached.values()) < len(modules)
 
 
-def test_the_code_of_every_kind_of_artefact_is_found():
-    from harness.run import jobs
-
-    names = {*jobs.CODE, *(method.module for method in METHODS.all().values())}
-    assert all(importlib.util.find_spec(name) for name in names)
-    assert digest({}) not in {code_version(name) for name in names}
+def test_a_key_names_code_that_there_is():
+    with pytest.raises(ValueError, match=r"no module 'harness\.nowhere'"):
+        Key.of("kind", code="harness.nowhere", seed=0)
 
 
 def test_imports_are_absolute_so_that_a_code_version_sees_them():

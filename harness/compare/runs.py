@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -12,18 +12,24 @@ import pandas as pd
 
 from harness import stats
 from harness.compare.suites import change_of_suite, suite_digest
-from harness.results.columns import ALL_SEEDS
+from harness.registry import METRICS
+from harness.results.columns import ALL_SEEDS, numbers, plugged_in
 from harness.results.comparable import hardware_difference
 from harness.results.evidence import Evidence, Missing, NonFinite
-from harness.results.metric_facts import BITS
+from harness.results.metric import OUTCOMES, Column
 from harness.results.run import Run, data_difference
 from harness.stats import Interval
 
 Verdict = Literal["better", "worse", "unclear", "not comparable", "failed"]
 
-COUNTED = ("flops_per_example",)
-MEASURED = ("latency_ms_p50", "peak_memory_bytes")
-"""Costs that only the same machine would give again."""
+COSTS = ("flops_per_example", "latency_ms_p50", "peak_memory_bytes")
+"""The costs that are compared, besides those that plug-ins add."""
+
+
+def compared_costs() -> list[Column]:
+    """The costs that are compared, each as a ratio."""
+    known, scores = numbers(), {metric.name for metric in METRICS}
+    return [known[name] for name in (*COSTS, *plugged_in()) if name not in scores]
 
 
 class Incomparable(Exception):
@@ -48,10 +54,8 @@ class Comparison:
     n: int | None = None
     """Examples."""
     accuracy: Interval | None = None
-    nll: Interval | None = None
-    """Nats: negative is better."""
-    bits_per_byte: Interval | None = None
-    """Of language models: negative is better."""
+    differences: Mapping[str, Interval] = field(default_factory=dict)
+    """Of every other metric that has a value for each example or document in both runs, by its name."""
     p: float | None = None
     """Exact McNemar test, two-sided; of several seeds, on the examples that one run gets right with more of them."""
     p_corrected: float | None = None
@@ -133,8 +137,7 @@ class _Pair:
                 raise Incomparable(f"its {column} differ: {ours.get(column)} and {theirs.get(column)}")
 
     def _paired(self, variant: str) -> Comparison:
-        tables = {metric: self._outcomes(variant, metric) for metric in ("accuracy", "nll")}
-        before, after = tables["accuracy"]
+        before, after = self._outcomes(variant, "accuracy")
         right_before, right_after = before.to_numpy(), after.to_numpy()
         if len(before) == 1:
             gained, lost = int((right_after > right_before).sum()), int((right_after < right_before).sum())
@@ -148,8 +151,7 @@ class _Pair:
             seeds=tuple(int(seed) for seed in before.index),
             n=before.shape[1],
             accuracy=accuracy,
-            nll=_difference(*tables["nll"]),
-            bits_per_byte=self._bits_difference(variant),
+            differences=self._differences(variant),
             p=stats.mcnemar_exact(totals[1] > totals[0], totals[0] > totals[1]),
             costs=self._costs(variant),
         )
@@ -170,25 +172,28 @@ class _Pair:
             raise Incomparable("one example is too few")
         return before.loc[common], after.loc[common]
 
-    def _bits_difference(self, variant: str) -> Interval | None:
-        try:
-            before, after = (side.outcomes(variant, ALL_SEEDS, BITS) for side in self.sides)
-        except Missing:
-            return None
-        if list(before.columns) != list(after.columns):
-            return None
-        common = before.index.intersection(after.index)
-        if common.empty or before.shape[1] < 2:
-            return None
-        return _difference(before.loc[common], after.loc[common])
+    def _differences(self, variant: str) -> dict[str, Interval]:
+        """The other paired metrics; one that a run may be without, and is, or has of other documents, is left out."""
+        found = {}
+        for name, column in numbers().items():
+            if column.outcome is None or name == "accuracy":
+                continue
+            try:
+                before, after = self._outcomes(variant, name)
+            except (Missing, Incomparable):
+                if column.outcome in OUTCOMES:  # that every run has
+                    raise
+                continue
+            found[name] = _difference(before, after)
+        return found
 
     def _costs(self, variant: str) -> dict[str, float | None]:
         ours, theirs = (_summary_row(run, variant) for run in self.runs)
         found: dict[str, float | None] = {}
-        for column in (*COUNTED, *MEASURED):
-            before, after = (float(row.get(column, math.nan)) for row in (ours, theirs))
+        for column in compared_costs():
+            before, after = (float(row.get(column.name, math.nan)) for row in (ours, theirs))
             known = math.isfinite(before) and math.isfinite(after) and before > 0
-            found[column] = after / before if known and not (column in MEASURED and self.other_machine) else None
+            found[column.name] = after / before if known and not (column.elsewhere and self.other_machine) else None
         return found
 
 
@@ -215,7 +220,7 @@ def _relabelled(first: Run, second: Run) -> set[str]:
 
 
 def as_json(found: RunComparison) -> dict[str, Any]:
-    """JSON values; a bound that is no number is null."""
+    """JSON values; NaN bounds are null."""
 
     def plain(value: Any) -> Any:
         if isinstance(value, dict):

@@ -2,33 +2,44 @@
 
 from __future__ import annotations
 
-from harness.compare.runs import COUNTED, MEASURED, Comparison, RunComparison
+from collections.abc import Sequence
+
+from harness.compare.runs import Comparison, RunComparison, compared_costs
 from harness.display.formats import DASH, number, points, points_interval, printable, ratio
+from harness.results.columns import numbers
+from harness.results.metric import Column
 from harness.stats import Interval
 
-COLUMNS = ("variant", "verdict", "accuracy, points", "p", "p corrected", "NLL", "bits per byte", "FLOPs", "latency",
-           "memory", "reason")  # fmt: skip
+WORDS = {"nll": "NLL", "bits_per_byte": "bits per byte", "flops_per_example": "FLOPs", "latency_ms_p50": "latency",
+         "peak_memory_bytes": "memory"}  # fmt: skip
+"""Columns of variants.csv in fewer words."""
 
 
 def as_rows(found: RunComparison) -> tuple[list[str], list[list[str]]]:
     """The table for a terminal: columns (those that are empty in every row left out) and rows of text."""
-    rows = [_row(item, found.other_machine) for item in found.variants]
-    kept = [i for i, _ in enumerate(COLUMNS) if i < 2 or any(row[i] not in ("", DASH) for row in rows)]
-    return [COLUMNS[i] for i in kept], [[row[i] for i in kept] for row in rows]
+    others = [name for name, column in numbers().items() if column.outcome and name != "accuracy"]
+    costs = compared_costs()
+    columns = ["variant", "verdict", "accuracy, points", "p", "p corrected"]
+    columns += [WORDS.get(name, name) for name in (*others, *(cost.name for cost in costs))] + ["reason"]
+    rows = [_row(item, others, costs, found.other_machine) for item in found.variants]
+    kept = [i for i, _ in enumerate(columns) if i < 2 or any(row[i] not in ("", DASH) for row in rows)]
+    return [columns[i] for i in kept], [[row[i] for i in kept] for row in rows]
 
 
-def _row(item: Comparison, other_machine: str | None) -> list[str]:
+def _row(item: Comparison, others: Sequence[str], costs: Sequence[Column], other_machine: str | None) -> list[str]:
     if item.accuracy is None:
-        return [item.variant, item.verdict, *[DASH] * (len(COLUMNS) - 3), item.reason]
-    costs = item.costs or {}
-    words = [ratio(costs.get(column)) for column in COUNTED]
-    words += ["other machine" if other_machine else ratio(costs.get(column)) for column in MEASURED]
+        return [item.variant, item.verdict, *[DASH] * (3 + len(others) + len(costs)), item.reason]
     change = f"{points(item.accuracy.value)} [{points_interval(item.accuracy.low, item.accuracy.high)}]"
     tests = [DASH if p is None else f"{p:.2g}" for p in (item.p, item.p_corrected)]
-    return [item.variant, item.verdict, change, *tests, _loss(item.nll), _loss(item.bits_per_byte), *words, ""]
+    losses = [_difference(item.differences.get(name)) for name in others]
+    ratios = [
+        "other machine" if cost.elsewhere and other_machine else ratio((item.costs or {}).get(cost.name))
+        for cost in costs
+    ]
+    return [item.variant, item.verdict, change, *tests, *losses, *ratios, ""]
 
 
-def _loss(interval: Interval | None) -> str:
+def _difference(interval: Interval | None) -> str:
     if interval is None:
         return DASH
     sign = "+" if interval.value > 0 else ""
@@ -41,7 +52,7 @@ def notes(found: RunComparison) -> list[str]:
     if found.suite_changed:
         lines.append("the suite was changed between the runs: variants that this touches are not comparable")
     if found.other_machine:
-        lines.append(f"latency and memory are not compared: {found.other_machine}")
+        lines.append(f"measured costs are not compared: {found.other_machine}")
     lines += [
         f"only in the {which} run: {', '.join(names)}"
         for which, names in (("first", found.only_first), ("second", found.only_second))

@@ -69,8 +69,8 @@ def megabytes(value: Any) -> str:
 
 def read_bytes(text: str | int) -> int:
     """Bytes as people write them: 24000000000, 24_000_000_000, 24e9, 24GB, 80 GiB; ``ValueError`` for anything else."""
-    found = re.fullmatch(r"([0-9][0-9_]*\.?[0-9]*(?:e[0-9]+)?) *([kmgt]?i?)b?", str(text).strip().lower())
-    size = float(found[1].replace("_", "")) * UNITS.get(found[2], 0) if found else 0.0
+    match = re.fullmatch(r"([0-9][0-9_]*\.?[0-9]*(?:e[0-9]+)?) *([kmgt]?i?)b?", str(text).strip().lower())
+    size = float(match[1].replace("_", "")) * UNITS.get(match[2], 0) if match else 0.0
     count = int(size) if math.isfinite(size) else 0
     if not count:
         raise ValueError("it should be an amount of memory, such as 24GB, 80GiB or 24e9")
@@ -97,6 +97,15 @@ def seconds(value: Any) -> str:
     if missing(value):
         return DASH
     return f"{value:.0f} s" if value >= 10 else f"{value:.2f} s"
+
+
+def quantity(value: Any, unit: str) -> str:
+    """A number in a unit of ``results.metric.Column``, which may be none."""
+    if unit == "bytes":
+        return megabytes(value)
+    if unit in ("s", "J"):
+        return seconds(value) if unit == "s" else joules(value)
+    return number(value) if missing(value) or abs(value) < 1e4 else amount(value)
 
 
 def inline_code(name: str) -> str:

@@ -11,12 +11,13 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from harness.store import Key, Store, write_json
+from harness.store import Key, Store, read_json, write_json
 from harness.types import Part, Split, stack
 
-MAKERS = (__name__, "harness.systems.systems", "harness.pools.trained", "harness.models.tokens")
-"""The code behind a prediction: the loop over batches, the parts that are run, where their weights come from, and whose
-tokens they read."""
+MAKERS = (__name__, "harness.systems.systems", "harness.pools.pool", "harness.models.tokens")
+"""The code behind a prediction: the loop over batches, the parts that are run, how a pool is loaded, and whose tokens
+its models read. The code of a member's source, which reads its weights, is in its digest (``MemberPlan.digests``)."""
+COST = "cost.json"
 
 
 def predict(log_probs: Callable[[Tensor], Tensor], split: Split) -> Tensor:
@@ -33,6 +34,11 @@ def predict(log_probs: Callable[[Tensor], Tensor], split: Split) -> Tensor:
 def predictions_key(part: str, split: Split, device: str) -> Key:
     """The key of one part's predictions on one split."""
     return Key.of("predictions", code=MAKERS, part=part, split=split.digest, batch=split.batch, device=device)
+
+
+def cost_of(key: Key, store: Store) -> float:
+    """The seconds that predictions took; 0 where there are none."""
+    return float(read_json(store.path(key) / COST)["seconds"]) if store.has(key) else 0.0
 
 
 class CachedPredictions:
@@ -52,7 +58,7 @@ class CachedPredictions:
             self.seconds += seconds
             with self.store.write(key) as folder:
                 save_file({"log_probs": found}, folder / "log_probs.safetensors")
-                write_json(folder / "cost.json", {"seconds": seconds})
+                write_json(folder / COST, {"seconds": seconds})
         return _read(self.store.path(key))
 
     def stacked(self, parts: Sequence[Part], split: Split) -> Tensor:

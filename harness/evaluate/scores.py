@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -10,8 +12,11 @@ import pandas as pd
 import torch
 
 from harness import stats
-from harness.evaluate import metrics
-from harness.stats.interval import percentile_interval
+from harness.evaluate.calibration import expected_calibration_error
+from harness.evaluate.outcomes import per_example
+from harness.registry import METRICS
+from harness.results.metric import Metric, Outcomes, Value
+from harness.stats.interval import Interval, percentile_interval
 from harness.systems.fitting import fit_temperature
 from harness.systems.rules import temper
 from harness.tasks.answers import Aggregate
@@ -21,39 +26,68 @@ AGAINST_ITSELF = {"diff_vs_reference": 0.0, "diff_low": 0.0, "diff_high": 0.0, "
 
 
 class NonFinite(ValueError):
-    """A score that is no number: the variant failed."""
+    """A score or an outcome that is NaN or infinite: the variant failed."""
 
 
-def score(examples: pd.DataFrame, labels: np.ndarray, classes: int) -> dict[str, Any]:
-    """Aggregates of one variant on one seed.
+def makers() -> tuple[str, ...]:
+    """The code behind a variant's scores: this module, and those of all metrics."""
+    return (__name__, *sorted({metric.module for metric in METRICS}))
 
-    Args:
-        examples: the variant's table of ``metrics.per_example``.
-        labels: [N] the truth.
-        classes: how many there are.
 
-    Returns:
-        The columns ``n`` .. ``macro_f1`` of ``results.VARIANT_COLUMNS``.
-    """
-    count = len(examples)
-    draws = stats.resample_counts(count)
-    correct, confidence = examples["correct"].to_numpy(), examples["confidence"].to_numpy()
-    found: dict[str, Any] = {"n": count}
-    _put(found, "accuracy", stats.wilson(int(correct.sum()), count))
-    for name in ("nll", "brier"):
-        _put(found, name, stats.bootstrap_mean(examples[name].to_numpy(), draws))
-    _put(found, "ece", stats.ece_interval(confidence, correct))
-    found["adaptive_ece"] = metrics.adaptive_calibration_error(confidence, correct)
-    found["aurc"] = metrics.area_under_risk_coverage(confidence, correct)
-    found["macro_f1"] = metrics.macro_f1(examples["prediction"].to_numpy(), labels, classes)
+def score(outcomes: Outcomes) -> dict[str, Any]:
+    """Every metric of one variant on one seed: ``n``, and the columns that the metrics declare."""
+    found: dict[str, Any] = {"n": len(outcomes.examples)}
+    for metric in METRICS:
+        found |= _cells(metric, partial(metric.score, outcomes))
     return found
+
+
+def score_over_seeds(seeds: Sequence[Outcomes]) -> dict[str, Any]:
+    """Every metric of one variant over its seeds, as ``score``."""
+    found: dict[str, Any] = {"n": len(seeds[0].examples)}
+    for metric in METRICS:
+        found |= _cells(metric, partial(metric.over_seeds or partial(_mean, metric), seeds))
+    return found
+
+
+def _mean(metric: Metric, seeds: Sequence[Outcomes]) -> Value:
+    """The mean over the seeds; of one seed its score, with its interval."""
+    values = [metric.score(each) for each in seeds]
+    if len(values) == 1:
+        return values[0]
+    known = [value.value if isinstance(value, Interval) else value for value in values]
+    numbers = [value for value in known if value is not None]
+    return sum(numbers) / len(numbers) if len(numbers) == len(known) else None
+
+
+def _cells(metric: Metric, score: Callable[[], Value]) -> dict[str, float | None]:
+    """A metric's value as the cells of its column and its bounds; what is not known is None.
+
+    Raises:
+        NonFinite: for a value that is not finite.
+        RuntimeError: for a metric that fails, or that gives an interval and declares none; it says which.
+    """
+    name, bounds = metric.name, metric.column.bounds
+    try:
+        value = score()
+    except Exception as error:
+        raise RuntimeError(f"metric '{name}' failed: {type(error).__name__}: {error}") from error
+    ends: list[float | None] = [None] * len(bounds)
+    if isinstance(value, Interval):
+        if not bounds:
+            raise RuntimeError(f"metric '{name}' gives an interval, and its column declares none")
+        ends = [float(end) if math.isfinite(end) else None for end in (value.low, value.high)]
+        value = value.value
+    if value is not None and not math.isfinite(value):
+        raise NonFinite(f"{name} is {value}")
+    return {name: None if value is None else float(value), **dict(zip(bounds, ends, strict=True))}
 
 
 def compare(examples: pd.DataFrame, reference: pd.DataFrame) -> dict[str, Any]:
     """One variant against the reference on one seed, both as tables of the same examples.
 
     Returns:
-        The columns ``diff_vs_reference`` .. ``verdict`` of ``results.VARIANT_COLUMNS``.
+        The columns ``diff_vs_reference``, ``diff_low``, ``diff_high``, ``mcnemar_p`` and ``verdict``.
     """
     correct, other = examples["correct"].to_numpy(), reference["correct"].to_numpy()
     difference = stats.paired_difference(correct, other, stats.resample_counts(len(examples)))
@@ -64,36 +98,23 @@ def compare(examples: pd.DataFrame, reference: pd.DataFrame) -> dict[str, Any]:
 def calibrated(
     log_probs: torch.Tensor, labels: torch.Tensor, heldout: torch.Tensor, heldout_labels: torch.Tensor
 ) -> dict[str, float]:
-    """NLL and ECE on test after one temperature fitted on held-out: what is left once confidence is put right."""
+    """NLL and ECE on test after one temperature fitted on held-out: what is left once confidence is recalibrated."""
     temperature = fit_temperature(heldout, heldout_labels)
-    examples = metrics.per_example(temper(log_probs.double(), temperature).numpy(), labels.numpy())
-    ece = metrics.expected_calibration_error(examples["confidence"].to_numpy(), examples["correct"].to_numpy())
+    examples = per_example(temper(log_probs.double(), temperature).numpy(), labels.numpy())
+    ece = expected_calibration_error(examples["confidence"].to_numpy(), examples["correct"].to_numpy())
     return {"temperature": temperature, "nll_calibrated": float(examples["nll"].mean()), "ece_calibrated": ece}
-
-
-def score_over_seeds(examples: list[pd.DataFrame]) -> dict[str, Any]:
-    """Means over the seeds, with intervals over both seeds and examples; one table for each seed."""
-    found: dict[str, Any] = {"n": len(examples[0])}
-    _put(found, "accuracy", stats.proportion_over_seeds(_stacked(examples, "correct")))
-    for column, most in (("nll", np.inf), ("brier", 2.0)):
-        _put(found, column, stats.over_seeds(_stacked(examples, column)).within(0.0, most))
-    _put(found, "ece", stats.ece_over_seeds(_stacked(examples, "confidence"), _stacked(examples, "correct")))
-    return found
 
 
 def compare_over_seeds(examples: list[pd.DataFrame], references: list[pd.DataFrame]) -> dict[str, Any]:
     """A variant against the reference over the seeds: as ``compare``, without a test of its own."""
-    both = _stacked(examples, "correct"), _stacked(references, "correct")
-    difference = stats.over_seeds(both[0] - both[1]).within(-1.0, 1.0)
+    right, right_of_reference = (
+        np.stack([table["correct"].to_numpy(np.float64) for table in tables]) for tables in (examples, references)
+    )  # [seeds, examples]
+    difference = stats.over_seeds(right - right_of_reference).within(-1.0, 1.0)
     return _difference(difference) | {"verdict": stats.verdict(difference, None)}
 
 
-def _stacked(tables: list[pd.DataFrame], column: str) -> np.ndarray:
-    """A column's values [seeds, examples]."""
-    return np.stack([table[column].to_numpy(np.float64) for table in tables])
-
-
-def _difference(found: stats.Interval) -> dict[str, Any]:
+def _difference(found: Interval) -> dict[str, Any]:
     return {"diff_vs_reference": found.value, "diff_low": found.low, "diff_high": found.high}
 
 
@@ -121,28 +142,28 @@ def score_aggregates(seeds: Sequence[Mapping[str, Aggregate]]) -> dict[str, dict
         draws = np.stack([each[name].draws for each in seeds], axis=1)
         known = np.isfinite(draws).all() and first.n > 1
         interval = stats.crossed_statistic(values, draws, first.n).interval() if known else None
-        found[name] = _plain(interval or stats.Interval(float(values.mean()), np.nan, np.nan, first.n))
+        found[name] = _plain(interval or Interval(float(values.mean()), np.nan, np.nan, first.n))
     return found
 
 
-def _plain(interval: stats.Interval) -> dict[str, float | None]:
-    """JSON values: bounds that are no numbers are null."""
+def _plain(interval: Interval) -> dict[str, float | None]:
+    """JSON values: NaN bounds are null."""
     low, high = (end if np.isfinite(end) else None for end in (interval.low, interval.high))
     return {"value": interval.value, "low": low, "high": high, "n": interval.n}
 
 
-def _put(found: dict[str, Any], name: str, interval: stats.Interval) -> None:
-    found |= {name: interval.value, f"{name}_low": interval.low, f"{name}_high": interval.high}
-
-
 def check_numbers(values: Mapping[str, float]) -> None:
-    """Raise ``NonFinite`` where lm-eval's score of a task is no number."""
+    """Raise ``NonFinite`` where lm-eval's score of a task is not finite."""
     if lost := [name for name, value in values.items() if not np.isfinite(value)]:
         raise NonFinite(f"lm-eval's {lost[0]} is {values[lost[0]]}")
 
 
 def check_finite(examples: pd.DataFrame) -> None:
-    """Raise ``NonFinite`` where a label of a table of ``metrics.per_example`` has an infinite NLL."""
+    """Raise ``NonFinite`` where an outcome of a table of ``outcomes.tabulate`` is NaN or infinite, such as an NLL."""
     lost = int(np.isinf(examples["nll"]).sum())
     if lost:
         raise NonFinite(f"the NLL is infinite: {lost} of {len(examples)} test labels were given probability 0")
+    for column in examples:
+        lost = int((~np.isfinite(examples[column].to_numpy(np.float64))).sum())
+        if lost:
+            raise NonFinite(f"{column} is not finite on {lost} of {len(examples)} test examples")

@@ -11,7 +11,6 @@ from harness.gate.policy import BASELINE, VARIANT, Policy, Rule
 from harness.gate.record import Check, State
 from harness.results.comparable import differences, hardware_difference
 from harness.results.evidence import Evidence, Missing, NonFinite, Score
-from harness.results.metric_facts import MEASURED
 from harness.results.run import Run
 
 NEAR_ZERO = 1e-9
@@ -52,7 +51,7 @@ class Judge:
         seed, metric = str(rule.match.seed), rule.match.metric
         check = Check(rule.id, variant, metric, seed, "error", "")
         try:
-            if reason := self._beside_the_point(rule, variant, seed):
+            if reason := self._why_skipped(rule, variant, seed):
                 return replace(check, state="skipped", reason=reason)
             score = self.run.score(variant, seed, metric)
             check = replace(check, value=score.value, low=_known(score.low), high=_known(score.high))
@@ -69,7 +68,7 @@ class Judge:
     def _state(self, rule: Rule, event: Literal["on_missing", "on_nonfinite"]) -> State:
         return "fail" if self.policy.outcome(rule, event) == "fail" else "error"
 
-    def _beside_the_point(self, rule: Rule, variant: str, seed: str) -> str | None:
+    def _why_skipped(self, rule: Rule, variant: str, seed: str) -> str | None:
         """Why there is nothing to judge and need not be: the same system, or a method that does not apply."""
         if rule.vs == f"{VARIANT}{variant}":
             return "it is the variant that others are compared with"
@@ -121,7 +120,7 @@ class Judge:
             raise Incomparable("there is no baseline to compare with")
         if self.faults:
             raise Incomparable("the baseline is not comparable")
-        needs_same = rule.same_hardware or ("require" if check.metric in MEASURED else "ignore")
+        needs_same = rule.same_hardware or ("require" if rule.column.elsewhere else "ignore")
         if needs_same == "require" and self.hardware:
             raise Incomparable(f"measured on other hardware: {self.hardware}")
         return self.baseline, check.variant

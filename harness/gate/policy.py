@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator
 from contextlib import suppress
@@ -14,28 +15,15 @@ import pydantic
 from pydantic import BeforeValidator, Field
 
 from harness.errors import BadInput
-from harness.results.columns import METRICS
+from harness.results.columns import column_of, numbers
 from harness.results.comparable import Comparable
-from harness.results.metric_facts import BITS, PAIRED, has_outcomes, higher_is_better, is_of_a_part, range_of
+from harness.results.metric import Column
 from harness.store import file_digest
 from harness.strict import yaml
 from harness.strict.model import STRICT, read_model
 
 BASELINE = "baseline"
 VARIANT = "variant:"
-
-
-
-
-
-
-
-
-
-
-
-
-
 
 
 class _Strict(pydantic.BaseModel):
@@ -115,6 +103,11 @@ class Rule(_Strict):
         return self.max_drop or self.max_increase
 
     @property
+    def column(self) -> Column:
+        """What is known of its metric."""
+        return column_of(self.match.metric) or Column(self.match.metric, "unknown", least=-math.inf)
+
+    @property
     def sign(self) -> int:
         """1 where a fall is what the rule limits, -1 where it is a rise."""
         return 1 if self.max_drop else -1
@@ -140,7 +133,7 @@ class Rule(_Strict):
         for key in ("vs", "test", "same_hardware"):
             if getattr(self, key) is not None:
                 return key, f"'{key}' belongs to max_drop and max_increase"
-        least, most = range_of(self.match.metric)
+        least, most = self.column.least, self.column.most
         for key, limit in (("min", self.min), ("max", self.max)):
             if limit is not None and not least <= limit <= most:
                 return key, f"'{self.match.metric}' lies in {least:g} .. {most:g}: {key} {limit:g} decides nothing"
@@ -154,19 +147,18 @@ class Rule(_Strict):
         assert self.bound is not None
         if (self.bound.abs is None) == (self.bound.rel is None):
             return key, f"'{key}' has one of: abs, rel"
-        metric = self.match.metric
-        least, most = range_of(metric)
+        metric, least, most = self.match.metric, self.column.least, self.column.most
         if self.bound.abs is not None and self.bound.abs >= most - least:
             return key, f"'{metric}' lies in {least:g} .. {most:g}: a change of {self.bound.abs:g} limits nothing"
         if self.max_drop and least == 0 and self.bound.rel is not None and self.bound.rel >= 1:
             return key, f"'{metric}' cannot fall by more than all of it: rel is a share, such as 0.1"
-        if self.test and not has_outcomes(metric):
-            known = f"{', '.join(PAIRED)}, {BITS} and those of one task or view (acc/TASK)"
+        if self.test and self.column.outcome is None:
+            paired = ", ".join(name for name, column in numbers().items() if column.outcome)
+            known = f"{paired} and those of one task or view (acc/TASK)"
             return "test", f"'{metric}' has no value for each example; a paired test is of {known}"
-        higher = higher_is_better(metric)
-        if higher is not None and higher != bool(self.max_drop):
-            better, other = ("higher", "max_drop") if higher else ("lower", "max_increase")
-            return key, f"'{metric}' is better when {better}: limit it with {other}"
+        wanted = "max_drop" if self.column.better == "higher" else "max_increase"
+        if self.column.better is not None and key != wanted:
+            return key, f"'{metric}' is better when {self.column.better}: limit it with {wanted}"
         return None
 
 
@@ -203,8 +195,6 @@ class Policy:
         return str(getattr(rule, event) or getattr(self.file.defaults, event))
 
 
-
-
 def read_policy(path: Path) -> Policy:
     """Read a policy file; ``BadInput`` with the first fault's place."""
     document = yaml.read(path)
@@ -225,8 +215,8 @@ def _faults(file: PolicyFile) -> Iterator[Fault]:
             yield (*place, "id"), f"two rules are called '{rule.id}'", None, ()
         seen.add(rule.id)
         metric = rule.match.metric
-        if metric not in METRICS and not is_of_a_part(metric):
-            yield (*place, "match", "metric"), f"unknown metric '{metric}'", metric, METRICS
+        if column_of(metric) is None:
+            yield (*place, "match", "metric"), f"unknown metric '{metric}'", metric, tuple(numbers())
         if fault := rule.contradiction():
             yield (*place, fault[0]), fault[1], None, ()
     for index, waiver in enumerate(file.waivers):

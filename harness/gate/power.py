@@ -15,8 +15,9 @@ from harness.display.formats import percent
 from harness.gate.policy import BASELINE, VARIANT, Policy, Rule
 from harness.results.columns import ALL_SEEDS
 from harness.results.evidence import Evidence, Missing, NonFinite, matches
-from harness.results.metric_facts import PAIRED
+from harness.results.metric import DOCUMENTS
 from harness.results.run import Run
+from harness.stats.decisions import FEWEST_ITEMS
 
 POWER = 0.8
 DISCORDANCE = 0.10
@@ -33,7 +34,7 @@ class RulePower:
     state: State
     """unknown: nothing says how much examples differ. no test: a value is judged, however many examples it is of."""
     note: str
-    """The variant it is about and what was assumed, or why there is no number."""
+    """The variant it is about and what was assumed, or why that is not known."""
     tests: int = 0
     """Variants that the rule is a paired test of."""
     metric: str = ""
@@ -121,9 +122,9 @@ def _difficulty(test: _Test) -> float:
 def _test(rule: Rule, variant: str, examples: int, evidence: Evidence | None, alpha: float) -> _Test:
     metric = rule.match.metric
     other = variant if rule.vs == BASELINE else str(rule.vs).removeprefix(VARIANT)
-    differences = _differences(evidence, variant, other, metric)
+    differences, of_answers = _differences(evidence, variant, other, metric)
     has: int | None = examples
-    if metric not in PAIRED:
+    if rule.column.outcome in (None, DOCUMENTS):
         has = None if differences is None else differences.shape[1]
     margin = _margin(rule, other, evidence)
     if margin is None:
@@ -131,9 +132,9 @@ def _test(rule: Rule, variant: str, examples: int, evidence: Evidence | None, al
     if margin == 0:
         return _Test(variant, "no number of examples shows a change of exactly 0", margin, has)
     source = "between the seeds of" if other == variant else "in"
-    if differences is None and metric != "accuracy":
+    if differences is None and rule.column.outcome != "correct":
         return _Test(variant, f"how much {metric} differs by example is not known (--from RUN)", margin, has)
-    if differences is not None and has is not None and not _of_answers(metric, differences):
+    if differences is not None and has is not None and not of_answers:
         spread = float(np.sqrt(differences.var(axis=1).mean()))
         note = f"standard deviation {spread:.3g} {source} the earlier run"
         return _Test(variant, note, margin, has, *_of_losses(spread, margin, has, alpha))
@@ -147,18 +148,25 @@ def _test(rule: Rule, variant: str, examples: int, evidence: Evidence | None, al
     return _Test(variant, f"{percent(share, 1)} discordant, {words}", margin, has, needed, power)
 
 
-def _of_answers(metric: str, differences: np.ndarray) -> bool:
-    """Whether a metric is a share of right answers."""
-    return metric == "accuracy" or (metric not in PAIRED and bool(np.isin(differences, (-1, 0, 1)).all()))
-
-
 def _of_losses(spread: float, margin: float, examples: int, alpha: float) -> tuple[int, float]:
-    """Examples needed, and the power of those there are: a one-sided z test of differences with this deviation."""
-    from scipy.stats import norm
+    """Examples needed, and the power of those there are: the one-sided t test of differences with this deviation.
 
-    critical = float(norm.isf(alpha))
-    needed = math.ceil(((critical + float(norm.ppf(POWER))) * spread / margin) ** 2)
-    return max(2, needed), float(norm.sf(critical - margin / spread * math.sqrt(examples))) if spread else 1.0
+    The gate tests the losses of one seed so, and decides nothing from fewer than ``FEWEST_ITEMS``.
+    """
+    from statsmodels.stats.power import TTestPower
+
+    test = TTestPower()
+    effect = margin / spread if spread else math.inf
+
+    def power(items: int) -> float:
+        if items < FEWEST_ITEMS:
+            return 0.0
+        return float(test.power(effect, items, alpha, alternative="larger")) if spread else 1.0
+
+    if power(FEWEST_ITEMS) >= POWER:
+        return FEWEST_ITEMS, power(examples)
+    needed = test.solve_power(effect_size=effect, alpha=alpha, power=POWER, alternative="larger")
+    return math.ceil(needed), power(examples)
 
 
 def _margin(rule: Rule, other: str, evidence: Evidence | None) -> float | None:
@@ -174,18 +182,24 @@ def _margin(rule: Rule, other: str, evidence: Evidence | None) -> float | None:
         return None
 
 
-def _differences(evidence: Evidence | None, variant: str, other: str, metric: str) -> np.ndarray | None:
-    """Differences by example [pairs, N] between two variants, one pair for each seed; of one with itself, all pairs of
-    its seeds, since retraining is the change that a new release is likely to be at least."""
+def _differences(
+    evidence: Evidence | None, variant: str, other: str, metric: str
+) -> tuple[np.ndarray | None, bool]:
+    """How two variants differ, and whether the metric is a share of right answers: every value is 0 or 1.
+
+    Differences by example [pairs, N], one pair for each seed; of a variant with itself, all pairs of its seeds, since
+    retraining is the change that a new release is likely to be at least. None where no earlier run gives them.
+    """
     if evidence is None:
-        return None
+        return None, False
     try:
         ours = evidence.outcomes(variant, ALL_SEEDS, metric)
         theirs = evidence.outcomes(other, ALL_SEEDS, metric)
     except (Missing, NonFinite):
-        return None
-    values = ours.to_numpy(np.float64)
+        return None, False
+    values, others = ours.to_numpy(np.float64), theirs.to_numpy(np.float64)
+    of_answers = bool(np.isin(values, (0, 1)).all() and np.isin(others, (0, 1)).all())
     if variant != other:
-        return values - theirs.to_numpy(np.float64) if list(ours.columns) == list(theirs.columns) else None
+        return values - others if list(ours.columns) == list(theirs.columns) else None, of_answers
     pairs = [one - another for one, another in itertools.combinations(values, 2)]
-    return np.stack(pairs) if pairs else None
+    return np.stack(pairs) if pairs else None, of_answers

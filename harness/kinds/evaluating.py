@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from harness.cost import counters
-from harness.evaluate import metrics, predictions, scores
+from harness.evaluate import outcomes, predictions, scores
 from harness.evaluate.predictions import CachedPredictions, predict
 from harness.lm import evaluation
 from harness.lm.evaluation import Unscored
@@ -55,7 +55,7 @@ def evaluate_on_images(
     for view in seen.views:
         rows, split = VIEWS[view].rows(task.test.labels), seen.seen(task.test, view)
         if len(rows):  # --limit may leave none
-            examples = metrics.per_example(_run(combination, split, cached)[0].numpy(), split.labels.numpy())
+            examples = outcomes.per_example(_run(combination, split, cached)[0].numpy(), split.labels.numpy())
             right = np.full(len(task.test), np.nan)  # a view that leaves an image out says nothing of it
             right[rows.numpy()] = examples["correct"]
             measures[f"accuracy/{view}"] = right
@@ -99,7 +99,7 @@ def write_evaluation(
     Raises:
         scores.NonFinite: a label was given no probability at all.
     """
-    examples = metrics.per_example(found.log_probs, labels.numpy())
+    examples = outcomes.tabulate(found.log_probs, labels.numpy())
     scores.check_finite(examples)
     scores.check_numbers(found.scores)
     counts: dict[str, float | None] = {

@@ -108,12 +108,12 @@ def load_into(module: nn.Module, weights: Mapping[str, Tensor]) -> None:
 def without_ties(module: nn.Module) -> dict[str, Tensor]:
     """A module's tensors, each tied one under its first name only, as safetensors files hold them."""
     seen: set[int] = set()
-    found = {}
+    tensors = {}
     for name, tensor in module.state_dict().items():
         if tensor.data_ptr() not in seen or not tensor.numel():
             seen.add(tensor.data_ptr())
-            found[name] = tensor.detach()
-    return found
+            tensors[name] = tensor.detach()
+    return tensors
 
 
 def load_module(member: Member) -> nn.Module:

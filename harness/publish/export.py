@@ -14,14 +14,14 @@ from harness.errors import BadInput
 from harness.models import forward
 from harness.models.architectures import TRAINABLE
 from harness.models.checkpoint import quiet
-from harness.models.pretrained import load_pretrained, stored_dtype
+from harness.models.pretrained import load_pretrained
 from harness.models.weights import WEIGHTS, LazyWeights, module_with, save_network, saved_architecture
-from harness.pools.trained import FolderPlan, TrainingPlan
+from harness.pools.source import PoolPlan
 from harness.publish.readme import model_readme
 from harness.results.run import Run
-from harness.run import jobs
-from harness.run.planning import Options, make_plan
-from harness.store import Store
+from harness.run.plan import Options
+from harness.run.planning import make_plan
+from harness.run.stages.variant import built, load_built
 from harness.suite.suite import read_suite
 from harness.systems.dropout import DropoutPass
 from harness.systems.rules import Linear
@@ -131,25 +131,26 @@ def _load(run: Run, variant: str, seed: int, allow_code: bool) -> tuple[Combinat
     out = run.folder.resolve().parents[1]
     device = run.record.get("device") or run.record["devices"][0]["kind"]
     plan = make_plan(suite, Options(out, seed=seed, device=device, allow_code=allow_code))
-    planned, store = plan.variants[seed][variant], Store(plan.setting.store)
-    built = jobs.built(store, planned)
-    if built is None or built["status"] != "ok":
+    planned, store = plan.variants[seed][variant], plan.store
+    record = built(store, planned)
+    if record is None or record["status"] != "ok":
         raise BadInput(f"the weights of '{variant}' are not in {store.root}", place=str(run.folder), hint=again)
-    combination = jobs.load_built(plan.setting, planned)
+    combination = load_built(plan.setting, planned)
     inputs = plan.task.test.inputs[: plan.task.test.batch]
     if not isinstance(plan.task, TextTask):
         return combination, inputs, None
-    used = [source for source in (planned.pool.base, *planned.pool.members) if isinstance(source, FolderPlan)]
     own = combination.parts()[0].digest if isinstance(combination, OutputCombination) else None
-    chosen = next((source for source in used if source.identity == own), used[0] if used else None)
-    if chosen is None:
-        return combination, inputs, Origin(plan.task.tokenizer, "float32")
-    folder = chosen.model.base if chosen.model.is_adapter else chosen.model.folder
-    assert folder is not None
-    trained_here = any(isinstance(source, TrainingPlan) for source in planned.pool.members)
-    is_member = isinstance(combination, OutputCombination) and own == chosen.identity
-    dtype = "float32" if trained_here and not is_member else str(stored_dtype(Path(folder))).removeprefix("torch.")
-    return combination, inputs, Origin(Path(folder), dtype)
+    return combination, inputs, _origin(planned.pool, own) or Origin(plan.task.tokenizer, "float32")
+
+
+def _origin(pool: PoolPlan, own: str | None) -> Origin | None:
+    """Where a member (by its digest), or what was made of the pool, comes from; None where no folder goes with it."""
+    used = [member for member in pool.everyone if member.folder]
+    chosen = next((member for member in used if own in member.digests), used[0] if used else None)
+    if chosen is None or chosen.folder is None:
+        return None
+    made_here = any(member.dtype is None for member in pool.members) and own not in chosen.digests
+    return Origin(chosen.folder, "float32" if made_here else chosen.dtype or "float32")
 
 
 def _one_model(combination: Combination, variant: str) -> tuple[Architecture, nn.Module]:

@@ -11,12 +11,8 @@ import pandas as pd
 import yaml
 
 from harness.errors import BadInput
-from harness.results.columns import ALL_SEEDS
+from harness.results.columns import ALL_SEEDS, portable_scores
 from harness.results.run import Run
-
-QUALITY = ("accuracy", "nll", "brier", "ece", "adaptive_ece", "aurc", "macro_f1", "bits_per_byte", "nll_calibrated",
-           "ece_calibrated")  # fmt: skip
-"""The metrics that mean something outside this run and this machine."""
 
 
 def model_index(run: Run, variant: str, name: str) -> str:
@@ -26,7 +22,7 @@ def model_index(run: Run, variant: str, name: str) -> str:
         BadInput: for a variant that the run does not have, or that has no scores.
     """
     rows = _rows(run, variant)
-    chosen = rows[rows["metric"].isin(QUALITY) | rows["metric"].str.contains("/")]
+    chosen = rows[rows["metric"].isin(portable_scores()) | rows["metric"].str.contains("/")]
     name_of_task, title = run.record["task"]["name"], run.record["task"]["title"]
     task = {"type": "other", "name": title}
     dataset = {"type": name_of_task, "name": title, "split": "test"}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -20,8 +21,9 @@ from harness.report.answer import Answer, answer
 from harness.report.claims import Claim, as_json, claims
 from harness.report.evidence import Evidence
 from harness.report.figures import figures, render
-from harness.results.columns import VARIANT_COLUMNS
+from harness.results.columns import numbers, plugged_in, variant_columns
 from harness.results.history import Entry, history
+from harness.results.metric import Column
 from harness.results.run import read_run
 from harness.store import write_json
 
@@ -40,9 +42,9 @@ def write_report(folder: Path) -> Path:
         for kind, content in files.items():
             (folder / "figures" / f"{name}.{kind}").write_bytes(content)
         pictures.append({"name": name, "caption": caption, "data": base64.b64encode(files["svg"]).decode()})
-    found = claims(evidence)
-    write_json(folder / "claims.json", as_json(found))
-    context = _context(evidence, answer(evidence), found) | {"figures": pictures}
+    tested = claims(evidence)
+    write_json(folder / "claims.json", as_json(tested))
+    context = _context(evidence, answer(evidence), tested) | {"figures": pictures}
     (folder / "report.md").write_text(_render("report.md", context), encoding="utf-8")
     target = folder / "report.html"
     target.write_text(_render("report.html", context), encoding="utf-8")
@@ -61,7 +63,7 @@ def _render(template: str, context: dict[str, Any]) -> str:
         name: getattr(formats, name)
         for name in (
             "percent", "percent_interval", "points", "points_interval", "number", "ratio", "joules", "megabytes",
-            "seconds", "inline_code", "plain_text",
+            "seconds", "quantity", "inline_code", "plain_text",
         )
     }  # fmt: skip
     assets: dict[str, str] = {}
@@ -82,7 +84,9 @@ def _context(evidence: Evidence, said: Answer, found: list[Claim]) -> dict[str, 
         "rows": [_row(evidence, row) for row in rows.to_dict("records")],
         "not_ok": not_ok.to_dict("records"),
         "claims": found,
-        "columns": VARIANT_COLUMNS,
+        "columns": variant_columns(),
+        "added": _with_values(evidence, plugged_in()),
+        "every": _with_values(evidence, numbers()),
         "pools": record["pools"],
         "versions": record["versions"],
         "bits": evidence.ok["bits_per_byte"].notna().any(),
@@ -108,6 +112,11 @@ def _row(evidence: Evidence, row: dict[str, Any]) -> dict[str, Any]:
 
     bar = {"low": at(row["accuracy_low"]), "value": at(row["accuracy"]), "high": at(row["accuracy_high"])}
     return {**row, "flops_ratio": evidence.flops_ratio(row), "bar": bar, "pareto": bool(row["pareto"])}
+
+
+def _with_values(evidence: Evidence, columns: Mapping[str, Column]) -> list[Column]:
+    """Those of these numbers that some variant has."""
+    return [column for name, column in columns.items() if evidence.ok[name].notna().any()]
 
 
 def _noise(found: dict[str, Any] | None) -> str:

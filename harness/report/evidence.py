@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from harness import stats
-from harness.results.columns import ALL_SEEDS, VARIANT_COLUMNS
+from harness.results.columns import ALL_SEEDS, variant_columns
 from harness.results.run import Run
 
 DRAWS = 4_000
@@ -21,7 +21,8 @@ class Evidence:
 
     def __init__(self, run: Run) -> None:
         self.run = run
-        table = run.variants.reindex(columns=list(VARIANT_COLUMNS))  # a run of an earlier version has fewer
+        # A run of an earlier version, or without a plug-in that is here now, has fewer columns.
+        table = run.variants.reindex(columns=list(variant_columns()))
         self.rows = table[table["seed"] == ALL_SEEDS].reset_index(drop=True)
         self.ok = self.rows[self.rows["status"] == "ok"].reset_index(drop=True)
         self.by_name: dict[str, dict[str, Any]] = {row["variant"]: row for row in self.ok.to_dict("records")}
@@ -70,10 +71,10 @@ class Evidence:
         confidence = 1 - 0.05 / max(1, comparisons)
         if len(difference) == 1:
             gained, lost = int((difference > 0).sum()), int((difference < 0).sum())
-            found = stats.paired_proportions(gained, lost, difference.size, confidence)
+            interval = stats.paired_proportions(gained, lost, difference.size, confidence)
         else:
-            found = stats.crossed_mean(difference).interval(confidence)
-        return int(found.low > 0) - int(found.high < 0)
+            interval = stats.crossed_mean(difference).interval(confidence)
+        return int(interval.low > 0) - int(interval.high < 0)
 
     @cached_property
     def members(self) -> list[str]:
@@ -108,5 +109,5 @@ def best(rows: pd.DataFrame) -> dict[str, Any] | None:
     if rows.empty:
         return None
     ordered = rows.sort_values(["accuracy", "flops_per_example", "variant"], ascending=[False, True, True])
-    found: dict[str, Any] = ordered.iloc[0].to_dict()
-    return found
+    row: dict[str, Any] = ordered.iloc[0].to_dict()
+    return row

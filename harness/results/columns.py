@@ -2,6 +2,15 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
+from dataclasses import replace
+
+from harness.errors import BadInput
+from harness.registry import COSTS, METRICS
+from harness.results import lm_eval_metrics, other_columns
+from harness.results.metric import DOCUMENTS, Column
+
 SCHEMA_VERSION = 1
 
 
@@ -13,7 +22,7 @@ NO_REFERENCE = "no_reference"
 """The verdict of a variant that has scores while the reference has none."""
 
 
-VARIANT_COLUMNS: dict[str, str] = {
+WORDS: dict[str, str] = {
     "variant": "name: pool:method/parameter=value,... with what differs from the defaults",
     "family": "single, output, weights, trained or staged",
     "method": "registry name",
@@ -23,72 +32,82 @@ VARIANT_COLUMNS: dict[str, str] = {
     "seed": "one row for each seed, and one 'all'",
     "status": "ok, not_applicable or failed",
     "reason": "why it is not ok, or not compared with the reference",
-    "n": "test examples",
-    "accuracy": "share of test examples that are right",
-    "accuracy_low": "95 % interval (one seed: Wilson; all: of a mean over seeds and examples)",
-    "accuracy_high": "",
-    "nll": "mean negative log-likelihood of the label, nats",
-    "nll_low": "95 % interval (one seed: bootstrap; all: of a mean over seeds and examples)",
-    "nll_high": "",
-    "brier": "mean squared error of the probabilities, summed over classes",
-    "brier_low": "95 % interval, as of nll",
-    "brier_high": "",
-    "ece": "expected calibration error, 15 equal-width bins",
-    "ece_low": "95 % interval: the calibration errors that a test of them does not refute; all: of the mean over seeds",
-    "ece_high": "",
-    "adaptive_ece": "calibration error over 15 bins of equal mass",
-    "aurc": "area under the risk-coverage curve",
-    "macro_f1": "mean F1 over the classes",
-    "bits_per_byte": "of language models: negative log-likelihood of test text in bits, over its bytes",
-    "bits_per_byte_low": "95 % interval (bootstrap over passages; several seeds: of a mean over these and passages)",
-    "bits_per_byte_high": "",
-    "temperature": "the temperature fitted on held-out for the two columns that follow",
-    "nll_calibrated": "NLL after temperature scaling on held-out",
-    "ece_calibrated": "ECE after temperature scaling on held-out",
-    "diff_vs_reference": "accuracy minus the reference's, paired by example",
-    "diff_low": "95 % interval, of one seed by paired bootstrap, of several as that of a mean over seeds and examples",
-    "diff_high": "",
-    "mcnemar_p": "exact McNemar test of equal accuracy, two-sided",
     "verdict": "better, worse, unclear, reference; no_reference where that has none; the status where it is not ok",
-    "params_stored": "parameters of all different models it holds",
-    "params_active": "parameters that one example meets, over all model calls",
-    "flops_per_example": "matrix products and convolutions, 1 multiply-add = 2",
-    "latency_ms_p50": "median time of one example alone, milliseconds (first seed)",
-    "latency_ms_p95": "",
-    "latency_ratio_p50": "time of one example divided by the reference's, both in turn: median over blocks of rounds",
-    "latency_ratio_low": "95 % interval over the blocks",
-    "latency_ratio_high": "",
-    "latency_verdict": "faster, slower, reference; unclear where the interval is not beyond the noise of run.json",
-    "throughput_per_s": "examples per second in full batches",
-    "throughput_ratio": "the same of a full batch",
-    "latency_parallel_ms_p50": "of an ensemble on a GPU: one example with all members at once, on streams of their own",
-    "throughput_parallel_per_s": "the same in full batches",
-    "peak_memory_bytes": "peak memory of a fresh process that only runs this",
-    "working_memory_bytes": "the part of it above the idle process",
-    "predicted_memory_bytes": "working memory as predicted before anything ran; of single models and linear ensembles",
-    "memory_source": "where the memory figures come from",
-    "energy_j_per_example": "joules per example in full batches, all that the device used (first seed)",
-    "energy_net_j_per_example": "less what the idle device uses in the same time",
-    "energy_j_per_correct": "divided by the accuracy; of images only, where both have the same examples",
-    "gpu_utilisation": "per cent of that time in which a kernel ran",
-    "energy_source": "where the energy figure comes from, or why there is none",
-    "money_per_million_examples": "from throughput and the suite's price_per_gpu_hour, on a GPU",
-    "build_seconds": "time to build it from trained members, held-out searches included",
-    "members_train_seconds": "time it took to train the members it was given, and their base",
     "pareto": "True where no other variant is as accurate at fewer FLOPs",
+    "n": "test examples",
 }
-"""The columns of variants.csv, in order. Columns are added, never renamed, without a new schema version."""
+"""The columns of variants.csv that are no numbers to judge a variant by; they come first."""
 
 
-METRICS = tuple(
-    column
-    for column in VARIANT_COLUMNS
-    if column
-    not in ("variant", "family", "method", "pool", "params", "members", "seed", "status", "reason", "n", "verdict",
-            "pareto", "latency_verdict")
-    and not column.endswith(("_low", "_high", "_source"))
-)  # fmt: skip
-"""The columns of variants.csv that are numbers to judge a variant by; scores.parquet has a row for each."""
+def numbers() -> dict[str, Column]:
+    """The columns of variants.csv that are numbers to judge a variant by, in order, by name.
+
+    Each is declared once, by a metric or a cost, of ours or of a plug-in; scores.parquet has a row for each that has a
+    value. ``BadInput`` where a plug-in declares a column that there already is.
+    """
+    found: dict[str, Column] = {}
+    taken = {*WORDS, *(name for cost in COSTS for name, _ in cost.words)}
+    for column, module in _declared():
+        names = {column.name, *column.bounds}
+        if twice := sorted(names & taken):
+            hint = "mend or uninstall the plug-in"
+            raise BadInput(f"the column '{twice[0]}' of variants.csv is declared twice", place=module, hint=hint)
+        taken |= names
+        found[column.name] = column
+    return found
+
+
+def _declared() -> Iterator[tuple[Column, str]]:
+    """Every number with the module that declares it."""
+    yield from ((metric.column, metric.module) for metric in METRICS)
+    yield from ((column, other_columns.__name__) for column in (*other_columns.SCORES, *other_columns.COSTS))
+    yield from ((column, cost.module) for cost in COSTS for column in cost.columns)
+
+
+def plugged_in() -> dict[str, Column]:
+    """The numbers that plug-ins add, by name."""
+    return {column.name: column for column, module in _declared() if module.split(".")[0] != "harness"}
+
+
+def portable_scores() -> tuple[str, ...]:
+    """The numbers that say how good a variant is and mean the same outside its run and its machine."""
+    recalibrated = (column for column in other_columns.CALIBRATED if column.better)
+    return tuple(column.name for column in (*(metric.column for metric in METRICS), other_columns.BITS, *recalibrated))
+
+
+def variant_columns() -> dict[str, str]:
+    """The columns of variants.csv, in order, with what they mean; those of bounds say nothing of their own.
+
+    Columns are added, never renamed, without a new schema version.
+    """
+    found = dict(WORDS)
+    for column in numbers().values():
+        found |= {column.name: column.meaning, **dict.fromkeys(column.bounds, "")}
+    for cost in COSTS:
+        found |= dict(cost.words)
+    return found
+
+
+def is_column(source: str) -> bool:
+    """Whether ``Column.source`` names a column of variants.csv that says it, row by row."""
+    return source.endswith("_source")
+
+
+def column_of(metric: str) -> Column | None:
+    """What is known of a metric by its name in scores.parquet; None for one that there cannot be.
+
+    Of a task or a view ("acc/sciq", "exact_match,strict-match/gsm8k", "accuracy/inverted") it is what the metric of
+    that name says, ours or lm-eval's; a task may also have metrics of its own, of which nothing is known.
+    """
+    kind, slash, _ = metric.partition("/")
+    known = numbers()
+    if not slash:
+        return known.get(metric)
+    name = kind.partition(",")[0]
+    if name in known:
+        return replace(known[name], name=metric, interval=None, outcome=DOCUMENTS)
+    least, most = (0.0, 1.0) if name in lm_eval_metrics.SHARES else (-math.inf, math.inf)
+    return Column(metric, "a metric of lm-eval", lm_eval_metrics.better(name), "", least, most, outcome=DOCUMENTS)
 
 
 SCORE_COLUMNS = {
@@ -116,7 +135,13 @@ EXAMPLE_COLUMNS = {
     "nll": "of the label, nats",
     "brier": "squared error summed over classes",
 }
-"""The columns of examples.parquet: one row per variant, seed and test example."""
+"""The columns that every examples.parquet has: one row per variant, seed and test example."""
+
+
+def example_columns() -> dict[str, str]:
+    """The columns of examples.parquet: with the outcomes that metrics add."""
+    own = (metric.column for metric in METRICS if metric.per_example)
+    return EXAMPLE_COLUMNS | {str(column.outcome): f"of which {column.name} is the mean" for column in own}
 
 
 MEASURE_COLUMNS = {

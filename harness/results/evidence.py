@@ -14,12 +14,20 @@ import pandas as pd
 from pandas.api.types import is_numeric_dtype
 
 from harness.errors import BadInput
-from harness.results.columns import ALL_SEEDS, EXAMPLE_COLUMNS, MEASURE_COLUMNS, METRICS, SCORE_COLUMNS
-from harness.results.metric_facts import range_of
+from harness.results.columns import (
+    ALL_SEEDS,
+    EXAMPLE_COLUMNS,
+    MEASURE_COLUMNS,
+    SCORE_COLUMNS,
+    column_of,
+    example_columns,
+    numbers,
+)
+from harness.results.metric import DOCUMENTS
 from harness.results.run import Run, read_run
 
-COLUMNS = {"accuracy": "correct", "nll": "nll", "brier": "brier"}
-"""The column of examples.parquet whose mean a metric is; the values of the other metrics are in measures.parquet."""
+IDENTITY = ("variant", "seed", "example_id", "task", "label")
+"""The columns of examples.parquet that say which example a row is of; the others are outcomes."""
 
 
 class Missing(Exception):
@@ -27,7 +35,7 @@ class Missing(Exception):
 
 
 class NonFinite(Exception):
-    """There is a value and it is no number."""
+    """There is a value and it is NaN or infinite."""
 
 
 @dataclass(frozen=True)
@@ -51,16 +59,17 @@ def read_tables(folder: Path) -> Run:
         }
     except (OSError, ValueError) as error:  # pandas' and pyarrow's errors of bad files are ValueErrors
         raise BadInput(f"a table cannot be read: {error}", place=str(folder), hint="was the file cut off?") from None
-    numbers = {"variants.csv": METRICS, "scores.parquet": ("value", "low", "high"),
-               "examples.parquet": tuple(COLUMNS.values()), "measures.parquet": ("value",)}  # fmt: skip
+    outcomes = tuple(column for column in example_columns() if column not in IDENTITY)
+    numeric = {"variants.csv": tuple(numbers()), "scores.parquet": ("value", "low", "high"),
+               "examples.parquet": outcomes, "measures.parquet": ("value",)}  # fmt: skip
     for name, (table, columns) in tables.items():
         if table is None:
             continue
         if lacking := columns - set(table.columns):
             raise BadInput(f"{name} has no column '{sorted(lacking)[0]}'", place=str(folder))
-        for column in numbers[name]:
+        for column in numeric[name]:
             if column in table and len(table) and not is_numeric_dtype(table[column]):
-                raise BadInput(f"column '{column}' of {name} holds what is no number", place=str(folder))
+                raise BadInput(f"column '{column}' of {name} holds something that is not a number", place=str(folder))
     return run
 
 
@@ -98,7 +107,7 @@ class Evidence:
 
         Raises:
             Missing: no such row, a variant that is not ok, no value, or files that disagree about it.
-            NonFinite: a value that is no number.
+            NonFinite: a value that is NaN or infinite, or that the metric cannot have.
         """
         for each in (seed, *(str(s) for s in self.run.record["seeds"] if seed == ALL_SEEDS)):
             status, reason = self.status(variant, each)
@@ -112,8 +121,8 @@ class Evidence:
             raise NonFinite(f"{metric} of '{variant}' in the {self.name} is not a finite number")
         if cell is not None and not math.isclose(float(cell), found.value, rel_tol=1e-9):
             raise Missing(f"variants.csv and scores.parquet of the {self.name} disagree on {metric} of '{variant}'")
-        least, most = range_of(metric)
-        if not least <= found.value <= most:
+        column = column_of(metric)
+        if column is not None and not column.least <= found.value <= column.most:
             raise NonFinite(f"{metric} of '{variant}' in the {self.name} is {found.value:g}, which it cannot be")
         if found.low > found.high:
             raise Missing(f"the interval of {metric} of '{variant}' in the {self.name} ends before it begins")
@@ -124,7 +133,7 @@ class Evidence:
 
         Raises:
             Missing: no examples, some example without a value, or values that are not those of the score.
-            NonFinite: a value that is no number.
+            NonFinite: a value that is NaN or infinite.
         """
         table, one = self._values(variant, metric)
         if seed != ALL_SEEDS:
@@ -137,16 +146,20 @@ class Evidence:
             raise Missing(f"some examples or seeds of '{variant}' are missing in the {self.name}")
         if not np.isfinite(values.to_numpy()).all():
             raise NonFinite(f"{metric} of an example of '{variant}' in the {self.name} is not a finite number")
-        if not math.isclose(values.to_numpy().mean(), self.score(variant, seed, metric).value, rel_tol=1e-5):
+        mean, rounding = values.to_numpy().mean(), 1e-6 * float(np.abs(values.to_numpy()).max())
+        if not math.isclose(mean, self.score(variant, seed, metric).value, rel_tol=1e-5, abs_tol=rounding):
             raise Missing(f"the examples of the {self.name} do not give the {metric} of '{variant}'")
         return values
 
     def _values(self, variant: str, metric: str) -> tuple[pd.DataFrame, str]:
         """The rows {seed, value, ...} of a metric, and the column that says which example or document each is of."""
-        if metric in COLUMNS:
+        column = column_of(metric)
+        if column is not None and column.outcome not in (None, DOCUMENTS):
             if (table := self._examples.get(variant)) is None:
                 raise Missing(f"the {self.name} has no examples of '{variant}'")
-            return table.assign(value=table[COLUMNS[metric]]), "example_id"
+            if column.outcome not in table:
+                raise Missing(f"the {self.name} has no {metric} of the examples: it was made without that metric")
+            return table.assign(value=table[column.outcome]), "example_id"
         if (table := self._measures.get((variant, metric))) is None:
             raise Missing(f"the {self.name} has no {metric} of the documents of '{variant}'")
         return table, "document"
@@ -156,9 +169,8 @@ class Evidence:
         examples = self.run.examples
         if examples is None or examples.empty:
             return {}
-        needed = examples[["variant", "seed", "example_id", *COLUMNS.values()]]
-        needed = needed.assign(example_id=needed["example_id"].astype(str))
-        return {str(name): table for name, table in needed.groupby("variant", observed=True)}
+        named = examples.assign(example_id=examples["example_id"].astype(str))
+        return {str(name): table for name, table in named.groupby("variant", observed=True)}
 
     @cached_property
     def _measures(self) -> dict[tuple[str, str], pd.DataFrame]:

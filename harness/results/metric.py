@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -14,6 +15,8 @@ from harness.registry import METRICS
 from harness.stats.interval import Interval
 
 Better = Literal["higher", "lower"]
+DOCUMENTS = "measures.parquet"
+"""The outcome of a number whose value on every document is in that file, under its name."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +39,16 @@ class Column:
     elsewhere: bool = False
     """Whether another machine would give another number."""
     outcome: str | None = None
-    """The column of examples.parquet whose mean it is: what pairs two systems example by example."""
+    """What pairs two systems example by example: the column of examples.parquet whose mean it is, or ``DOCUMENTS``."""
+
+    @property
+    def bounds(self) -> tuple[str, ...]:
+        """The columns of its interval, the lower bound first; empty without one."""
+        return () if self.interval is None else (f"{self.interval}_low", f"{self.interval}_high")
+
+
+OUTCOMES = ("prediction", "confidence", "correct", "nll", "brier")
+"""The outcomes that every variant has of every example, whatever the metrics are."""
 
 
 @dataclass(frozen=True)
@@ -44,16 +56,18 @@ class Outcomes:
     """What one variant says of the test examples on one seed."""
 
     examples: pd.DataFrame
-    """A row for each: ``prediction``, ``confidence``, ``correct``, ``nll``, ``brier``, and metrics' own outcomes."""
+    """A row for each: the columns ``OUTCOMES`` (see ``outcomes.per_example``), and metrics' own outcomes."""
     labels: np.ndarray
     """[N] the truth."""
     classes: int
 
 
-Score = Callable[[Outcomes], Interval | float]
-OverSeeds = Callable[[Sequence[Outcomes]], Interval | float]
+Value = Interval | float | None
+"""None: it does not apply, such as an AUROC to three classes. NaN is a failure of the variant."""
+Score = Callable[[Outcomes], Value]
+OverSeeds = Callable[[Sequence[Outcomes]], Value]
 PerExample = Callable[[np.ndarray, np.ndarray], np.ndarray]
-"""Values [N] from log-probabilities [N, C] and labels [N]."""
+"""Values [N], finite, from normalised log-probabilities [N, C], float64 in nats, and labels [N], integers."""
 
 
 @dataclass(frozen=True)
@@ -63,9 +77,9 @@ class Metric:
     column: Column
     score: Score
     over_seeds: OverSeeds | None
-    """None: the mean over the seeds, without an interval."""
+    """None: the mean over the seeds, without an interval where there are several."""
     per_example: PerExample | None
-    """Where its outcome is one of its own."""
+    """What fills ``column.outcome``, where that is an outcome of its own."""
     module: str
 
     @property
@@ -76,7 +90,17 @@ class Metric:
 def metric(
     column: Column, *, over_seeds: OverSeeds | None = None, per_example: PerExample | None = None
 ) -> Callable[[Score], Score]:
-    """Register ``function(outcomes) -> value``, or a value with its interval, as a metric."""
+    """Register ``function(outcomes) -> value``, or a value with its interval, as a metric.
+
+    Raises:
+        ValueError: for a name that is no lower-case identifier, or an outcome that is not said once.
+    """
+    if not re.fullmatch(r"[a-z][a-z0-9_]*", column.name):
+        raise ValueError(f"a metric's name has lower-case letters, digits and '_' only: {column.name!r}")
+    if per_example is not None and (column.outcome is None or column.outcome in OUTCOMES):
+        raise ValueError(f"metric '{column.name}': 'outcome' names the new column that per_example fills")
+    if per_example is None and column.outcome is not None and column.outcome not in OUTCOMES:
+        raise ValueError(f"metric '{column.name}': nothing fills '{column.outcome}', give per_example")
 
     def register(function: Score) -> Score:
         METRICS.add(Metric(column, function, over_seeds, per_example, function.__module__))

@@ -6,14 +6,16 @@ from collections.abc import Collection
 from typing import Any
 
 from harness.registry import METHODS
-from harness.suite.file import SuiteFile
+from harness.suite.file import suite_model
 
 
 def json_schema(tasks: Collection[str], architectures: Collection[str]) -> dict[str, Any]:
     """The JSON schema of a suite file, for editors: the methods' parameters are those of the registry."""
-    schema = SuiteFile.model_json_schema()
+    schema = suite_model().model_json_schema()
     schema["properties"]["task"]["anyOf"][0]["enum"] = sorted(tasks)
-    schema["$defs"]["TrainPool"]["properties"]["architecture"]["examples"] = sorted(architectures)
+    for properties in (each.get("properties", {}) for each in schema["$defs"].values()):
+        if "architecture" in properties:  # of a source of members: what it builds
+            properties["architecture"]["examples"] = sorted(architectures)
     items: list[dict[str, Any]] = [{"enum": list(METHODS.all())}]
     for name, method in METHODS.all().items():
         fields = method.parameters.model_json_schema()["properties"]

@@ -7,6 +7,7 @@ import io
 import itertools
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -42,6 +43,7 @@ class Task:
     white: float
     views: tuple[str, ...] = ()
     """The views that train and held-out are made of, and that are scored besides test."""
+    kind: ClassVar[str] = "images"
 
     @property
     def shape(self) -> Mapping[str, int]:

@@ -36,7 +36,7 @@ class Documents:
 
     ids: Sequence[str]
     tasks: Sequence[str]
-    """Of each document, the task it comes from."""
+    """The task that each document comes from."""
     labels: Tensor
     """[N] int64: the right class, or the right choice."""
     classes: int
@@ -49,6 +49,9 @@ class Task(Protocol):
 
     @property
     def name(self) -> str: ...
+    @property
+    def kind(self) -> str:
+        """The name of its kind (``kinds.Kind``)."""
     @property
     def title(self) -> str: ...
     @property

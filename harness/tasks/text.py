@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -34,7 +34,7 @@ BATCH = 8
 VOCABULARY = 2048
 END = "<|endoftext|>"
 TOKENIZER_CHARACTERS = 300_000
-"""Of each domain's training text, for the tokenizer."""
+"""How much of each domain's training text the tokenizer is made from."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,6 +48,7 @@ class TextTask:
     heldout: Split
     test: Split
     limit: int | None
+    kind: ClassVar[str] = "text"
 
     @property
     def name(self) -> str:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from harness.evaluate.metrics import per_example
+from harness.evaluate.outcomes import per_example, tabulate
 from harness.evaluate.scores import (
     NonFinite,
     calibrated,
@@ -17,13 +17,26 @@ from harness.evaluate.scores import (
     score_measures,
     score_over_seeds,
 )
+from harness.registry import METRICS
+from harness.results.metric import Column, Outcomes, metric
+from harness.stats.interval import Interval
 from harness.tasks.answers import Aggregate
+from tests.evaluate.added_metrics import declare
 
 
 def table(seed, labels, classes=3):
     rng = np.random.default_rng(seed)
     logits = rng.normal(size=(len(labels), classes)) + 1.5 * np.eye(classes)[labels]
     return per_example(logits - np.log(np.exp(logits).sum(axis=1, keepdims=True)), labels)
+
+
+def log_probs(seed):
+    logits = np.random.default_rng(seed).normal(size=(len(LABELS), 3)) + 1.5 * np.eye(3)[LABELS]
+    return logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
+
+
+def outcomes(table, classes=3):
+    return Outcomes(table, LABELS, classes)
 
 
 LABELS = np.random.default_rng(0).integers(0, 3, size=300)
@@ -54,15 +67,17 @@ def test_a_label_without_probability_is_a_failure_with_its_count():
 
 def test_one_seed_over_seeds_has_the_values_of_that_seed():
     examples, reference = table(1, LABELS), table(2, LABELS)
-    one = score(examples, LABELS, 3) | compare(examples, reference)
-    several = score_over_seeds([examples]) | compare_over_seeds([examples], [reference])
-    for name in ("accuracy", "nll", "brier", "ece", "diff_vs_reference"):
+    one = score(outcomes(examples)) | compare(examples, reference)
+    several = score_over_seeds([outcomes(examples)]) | compare_over_seeds([examples], [reference])
+    assert one.keys() - several.keys() == {"mcnemar_p"}  # only one seed has a test of its own
+    for name in ("diff_vs_reference", *METRICS.all()):
         assert several[name] == pytest.approx(one[name], abs=1e-9)
 
 
 def test_seeds_that_disagree_widen_the_interval():
     near, far = table(1, LABELS), table(1, (LABELS + 1) % 3)
     far["correct"] = far["prediction"] == LABELS
+    near, far = outcomes(near), outcomes(far)
     same, mixed = score_over_seeds([near, near]), score_over_seeds([near, far])
     assert mixed["accuracy_high"] - mixed["accuracy_low"] > 2 * (same["accuracy_high"] - same["accuracy_low"])
 
@@ -110,3 +125,59 @@ def test_a_score_of_lm_eval_that_is_no_number_is_a_failure_with_its_name():
     check_numbers({"acc/t": 0.5})
     with pytest.raises(NonFinite, match="lm-eval's mcc/t is nan"):
         check_numbers({"acc/t": 0.5, "mcc/t": float("nan")})
+
+
+# metrics that are added
+
+
+def test_an_added_metric_is_scored_with_the_interval_that_it_gives(monkeypatch):
+    declare(monkeypatch, "mcc", "top2")
+    seeds = [outcomes(tabulate(log_probs(seed), LABELS)) for seed in (1, 2)]
+    one = score(seeds[0])
+    assert one["mcc_low"] < one["mcc"] < one["mcc_high"]
+    assert one["top2"] == seeds[0].examples["in_top2"].mean() > one["accuracy"]
+    several = score_over_seeds(seeds)
+    assert several["mcc"] == pytest.approx((one["mcc"] + score(seeds[1])["mcc"]) / 2)
+    assert (several["mcc_low"], several["mcc_high"]) == (None, None)  # it has no interval over seeds
+    assert several["top2_low"] < several["top2"] < several["top2_high"]
+    alone = score_over_seeds(seeds[:1])
+    assert [alone[f"mcc{end}"] for end in ("", "_low", "_high")] == [one[f"mcc{end}"] for end in ("", "_low", "_high")]
+
+
+@pytest.mark.parametrize(
+    ("interval", "value", "error", "words"),
+    [
+        (None, np.nan, NonFinite, "odd is nan"),
+        (None, np.inf, NonFinite, "odd is inf"),
+        ("odd", Interval(np.nan, 0.0, 1.0, 3), NonFinite, "odd is nan"),
+        (None, Interval(0.5, 0.0, 1.0, 3), RuntimeError, "'odd' gives an interval, and its column declares none"),
+        (None, ZeroDivisionError("no class"), RuntimeError, "metric 'odd' failed: ZeroDivisionError: no class"),
+    ],
+)
+def test_a_metric_that_breaks_its_contract_is_named(monkeypatch, interval, value, error, words):
+    def odd(_):
+        if isinstance(value, Exception):
+            raise value
+        return value
+
+    declare(monkeypatch)
+    metric(Column("odd", "strange", interval=interval))(odd)
+    with pytest.raises(error, match=words):
+        score(outcomes(table(1, LABELS)))
+
+
+def test_what_a_metric_does_not_apply_to_is_empty_and_so_are_bounds_that_it_does_not_know(monkeypatch):
+    declare(monkeypatch)
+    metric(Column("none", "of two classes", interval="none"))(lambda _: None)
+    metric(Column("point", "without bounds", interval="point"))(lambda _: Interval(0.5, np.nan, np.nan, 1))
+    seed = outcomes(table(1, LABELS))
+    for found in (score(seed), score_over_seeds([seed, seed])):
+        assert [found[f"none{end}"] for end in ("", "_low", "_high")] == [None, None, None]
+        assert [found[f"point{end}"] for end in ("", "_low", "_high")] == [0.5, None, None]
+
+
+def test_an_outcome_that_is_not_finite_is_a_failure_with_its_name():
+    lost = table(1, LABELS).assign(margin=1.0)
+    lost.loc[[3, 5], "margin"] = np.nan
+    with pytest.raises(NonFinite, match="margin is not finite on 2 of 300"):
+        check_finite(lost)

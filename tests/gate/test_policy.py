@@ -6,9 +6,8 @@ import pytest
 
 from harness.errors import BadInput
 from harness.gate.policy import read_policy
-from harness.results.columns import METRICS
+from harness.results.columns import numbers
 from harness.results.evidence import matches
-from harness.results.metric_facts import MEASURED
 
 CONTRACT = """version: 1
 baseline: {path: results/baselines/main, sha256: "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"}
@@ -104,10 +103,10 @@ def test_a_policy_without_rules_is_none(tmp_path, text):
         read(tmp_path, text)
 
 
-@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("metric", numbers())
 def test_what_another_machine_would_give_otherwise_is_known_by_its_name(metric):
     begins = metric.startswith(("energy", "money", "gpu", "latency", "throughput", "peak", "working"))
-    assert (metric in MEASURED) == (begins or metric.endswith("_seconds"))
+    assert numbers()[metric].elsewhere == (begins or metric.endswith("_seconds"))
 
 
 @pytest.mark.parametrize("name", ["a[0]", "a*", "?"])
@@ -118,7 +117,9 @@ def test_a_name_matches_itself(name):
 def test_measures_of_lm_eval_are_taken_by_their_own_names(tmp_path):
     rule = 'rules: [{id: a, match: {metric: "%s"}, vs: baseline, %s: {abs: 0.1}, test: paired}]'
     for metric, limit in [("acc/sciq", "max_drop"), ("bits_per_byte/x", "max_increase"), ("bleu/x", "max_drop"),
-                          ("bits_per_byte", "max_increase"), ("bleu/x", "max_increase")]:  # fmt: skip
+                          ("ter/x", "max_increase"), ("bits_per_byte", "max_increase"), ("its_own/x", "max_drop"),
+                          ("its_own/x", "max_increase"), ("exact_match,strict-match/x", "max_drop")]:  # fmt: skip
         assert read(tmp_path, f"version: 1\n{rule % (metric, limit)}\n").rules[0].match.metric == metric
-    with pytest.raises(BadInput, match="'acc_norm/sciq' is better when higher: limit it with max_drop"):
-        read(tmp_path, f"version: 1\n{rule % ('acc_norm/sciq', 'max_increase')}\n")
+    for metric in ("acc_norm/sciq", "bleu/x", "exact_match,strict-match/x", "accuracy/inverted"):
+        with pytest.raises(BadInput, match=f"'{metric}' is better when higher: limit it with max_drop"):
+            read(tmp_path, f"version: 1\n{rule % (metric, 'max_increase')}\n")

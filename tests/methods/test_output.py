@@ -26,7 +26,7 @@ from harness.checks.pools import (
 from harness.errors import BadInput
 from harness.models.training import Schedule, train
 from harness.models.weights import module_with
-from harness.pools.trained import TrainingPlan, member_of, train_planned
+from harness.pools.training import TrainingPlan
 from harness.registry import METHODS
 from harness.store import Store
 from harness.systems.dropout import DropoutPass, dropout_layers, has_dropout
@@ -222,9 +222,9 @@ def test_a_bootstrap_leaves_out_about_a_third(tmp_path):
     architecture = replace(MLP, options=(("classes", 2), ("hidden", 2), ("side", 4)))
     members = []
     for k in range(3):
-        plan = TrainingPlan(f"m{k}", architecture, Schedule(1, batch_size=500), 100 + k, "d", bootstrap=True)
-        train_planned(plan, data, store, None, torch.device("cpu"))
-        members.append(member_of(plan, store))
+        plan = TrainingPlan(f"m{k}", architecture, Schedule(1, batch_size=500), "d", seed=100 + k, bootstrap=True)
+        plan.run(data, store, torch.device("cpu"))
+        members.append(plan.member(store))
     drawn = [set(m.provenance["rows"]) for m in members]
     assert drawn[0] != drawn[1]
     for m, rows in zip(members, drawn, strict=True):

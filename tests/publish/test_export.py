@@ -9,11 +9,12 @@ from safetensors.torch import load_file
 
 from harness.errors import BadInput
 from harness.models.weights import module_with, save_network
-from harness.pools.folders import FolderModel
+from harness.pools.folder_model import FolderModel
 from harness.publish.export import export
 from harness.results.run import read_run
 from harness.run import runner
-from harness.run.planning import Options, make_plan
+from harness.run.plan import Options
+from harness.run.planning import make_plan
 from harness.run.progress import Tracker
 from harness.suite.suite import read_suite
 from harness.tasks import TASKS

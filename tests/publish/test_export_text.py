@@ -12,7 +12,8 @@ from harness.models.pretrained import stored_dtype
 from harness.publish.export import export
 from harness.results.run import read_run
 from harness.run import runner
-from harness.run.planning import Options, make_plan
+from harness.run.plan import Options
+from harness.run.planning import make_plan
 from harness.run.progress import Tracker
 from harness.suite.suite import read_suite
 from harness.tasks import TASKS

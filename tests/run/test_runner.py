@@ -7,10 +7,11 @@ import pandas as pd
 import pytest
 
 from harness.errors import BadInput
-from harness.results.columns import CORRELATION_COLUMNS, EXAMPLE_COLUMNS, RUN_FIELDS, VARIANT_COLUMNS
+from harness.results.columns import CORRELATION_COLUMNS, EXAMPLE_COLUMNS, RUN_FIELDS, variant_columns
 from harness.results.run import Run, read_run
 from harness.run import runner
-from harness.run.planning import Options, make_plan
+from harness.run.plan import Options
+from harness.run.planning import make_plan
 from harness.run.progress import Tracker
 from harness.suite.suite import read_suite
 from harness.tasks import TASKS
@@ -57,7 +58,7 @@ def numbers(run: Run) -> pd.DataFrame:
 
 def test_a_run_leaves_the_whole_contract(first):
     _, found = first
-    assert list(found.variants.columns) == list(VARIANT_COLUMNS)
+    assert list(found.variants.columns) == list(variant_columns())
     assert set(found.record) == set(RUN_FIELDS)
     assert list(found.examples.columns) == list(EXAMPLE_COLUMNS)
     assert list(found.subsets.columns) == list(CORRELATION_COLUMNS)

@@ -10,10 +10,11 @@ from harness.errors import BadInput
 from harness.models.causal_lm import tiny_llama
 from harness.publish.candidate import score_candidate
 from harness.publish.export import export
-from harness.results.columns import MEASURE_COLUMNS, VARIANT_COLUMNS
+from harness.results.columns import MEASURE_COLUMNS, variant_columns
 from harness.results.run import read_run
 from harness.run import runner
-from harness.run.planning import Options, make_plan
+from harness.run.plan import Options
+from harness.run.planning import make_plan
 from harness.run.progress import Tracker
 from harness.suite.suite import read_suite
 from harness.tasks import TASKS
@@ -77,7 +78,7 @@ def of(run, variant, column):
 
 
 def test_the_contract_is_that_of_images_and_bits_per_byte(run):
-    assert list(run.variants.columns) == list(VARIANT_COLUMNS)
+    assert list(run.variants.columns) == list(variant_columns())
     assert list(run.document_measures.columns) == list(MEASURE_COLUMNS)
     assert row(run, "member/index=0")["bits_per_byte"] > 0
     scores = pd.read_parquet(run.folder / "scores.parquet")

@@ -8,7 +8,8 @@ from harness.evaluate.predictions import predict
 from harness.report import write_report
 from harness.results.run import read_run
 from harness.run import runner
-from harness.run.planning import Options, make_plan
+from harness.run.plan import Options
+from harness.run.planning import make_plan
 from harness.run.progress import Tracker
 from harness.store import Store, read_json
 from harness.suite.suite import read_suite

@@ -1,0 +1,76 @@
+"""The numbers in ``variants.csv`` that no metric and no measured cost declares."""
+
+from __future__ import annotations
+
+from harness.results.metric import DOCUMENTS, Column
+
+BITS = Column(
+    "bits_per_byte",
+    "of language models: negative log-likelihood of test text in bits, over its bytes; 95 % interval (bootstrap over "
+    "passages; several seeds: of a mean over these and passages)",
+    better="lower",
+    unit="bits",
+    interval="bits_per_byte",
+    outcome=DOCUMENTS,
+)
+
+CALIBRATED = (
+    Column("temperature", "the temperature fitted on held-out for the two columns that follow"),
+    Column("nll_calibrated", "NLL after temperature scaling on held-out", better="lower", unit="nats"),
+    Column("ece_calibrated", "ECE after temperature scaling on held-out", better="lower", most=1.0),
+)
+"""What is left once confidence is recalibrated."""
+
+COMPARED = (
+    Column(
+        "diff_vs_reference",
+        "accuracy minus the reference's, paired by example; 95 % interval, of one seed by paired bootstrap, of several "
+        "as that of a mean over seeds and examples",
+        better="higher",
+        least=-1.0,
+        most=1.0,
+        interval="diff",
+    ),
+    Column("mcnemar_p", "exact McNemar test of equal accuracy, two-sided", most=1.0),
+)
+"""The comparison with the reference (``evaluate.scores.compare``)."""
+
+COUNTED = (
+    Column("params_stored", "parameters of all different models it holds", better="lower", source="counter"),
+    Column(
+        "params_active",
+        "parameters that one example meets, over all model calls",
+        better="lower",
+        source="counter",
+    ),
+    Column(
+        "flops_per_example",
+        "matrix products and convolutions, 1 multiply-add = 2",
+        better="lower",
+        unit="FLOPs",
+        source="counter",
+    ),
+)
+"""Costs that are counted, not measured: every machine gives the same."""
+
+BUILDING = (
+    Column(
+        "build_seconds",
+        "time to build it from trained members, held-out searches included",
+        better="lower",
+        unit="s",
+        source="timer",
+        elsewhere=True,
+    ),
+    Column(
+        "members_train_seconds",
+        "time it took to train the members it was given, and their base",
+        better="lower",
+        unit="s",
+        source="timer",
+        elsewhere=True,
+    ),
+)
+
+SCORES = (BITS, *CALIBRATED, *COMPARED)
+COSTS = (*COUNTED, *BUILDING)
