@@ -269,7 +269,7 @@ def export(
                                                    "default that of its members.")] = None,
     allow_code: AllowCode = False,
 ) -> None:
-    """Write a variant's model as a folder with a model card: a Hugging Face checkpoint, or a network for images."""
+    """Write a variant's model as a folder with a model card: a Hugging Face checkpoint, or a network of ours."""
     from harness.publish.export import export as write
     from harness.results.run import read_run
 
@@ -401,11 +401,9 @@ def doctor(
 @app.command()
 def schema() -> None:
     """Print the JSON schema of suite files, for editors."""
-    from harness import tasks
-    from harness.models.architectures import ARCHITECTURES
     from harness.suite.schema import json_schema
 
-    print(json.dumps(json_schema(tasks.TASKS, ARCHITECTURES), indent=1))
+    print(json.dumps(json_schema(), indent=1))
 
 
 @listing.command("methods")
@@ -423,11 +421,15 @@ def ls_methods() -> None:
 
 @listing.command("tasks")
 def ls_tasks() -> None:
-    """Every task that comes with Stockpot."""
-    from harness import tasks
+    """Every task that comes with Stockpot or a plug-in, and what else a suite may say under task."""
+    from harness.registry import KINDS
 
-    for name, task in sorted(tasks.TASKS.items()):
-        print(f"{name:<12}{task.title}; from {task.source}")
+    for kind in KINDS:
+        for name, words in sorted(kind.tasks.items()):
+            print(f"{name:<12}{words}")
+    for kind in KINDS:
+        if kind.key and kind.spec:
+            print(f"{{{kind.key}: …}}  {(kind.spec.__doc__ or kind.name).splitlines()[0]}")
 
 
 @listing.command("suites")
@@ -479,11 +481,9 @@ def _today() -> date:
 
 
 def _suite(path: Path) -> Any:
-    from harness import tasks
-    from harness.models.architectures import TRAINABLE
     from harness.suite.suite import read_suite
 
-    return read_suite(path, tasks.TASKS, [name for names in TRAINABLE.values() for name in names])
+    return read_suite(path)
 
 
 def _options(

@@ -65,15 +65,19 @@ def _module_facts(name: str) -> tuple[str, tuple[str, ...], tuple[str, ...]] | N
         return None
     if spec is None or spec.origin is None:
         return None
-    tree = ast.parse(Path(spec.origin).read_text(encoding="utf-8"))
+    tree = _WhatRuns().visit(ast.parse(Path(spec.origin).read_text(encoding="utf-8")))
     packages = {name: name.split(".")[0] for name in _imports(tree)}
     ours = tuple(name for name, package in packages.items() if package == "harness")
     libraries = sorted(set(packages.values()) - {"harness"} - sys.stdlib_module_names)
-    return hashlib.sha256(ast.dump(_WithoutWords().visit(tree)).encode()).hexdigest(), ours, tuple(libraries)
+    return hashlib.sha256(ast.dump(tree).encode()).hexdigest(), ours, tuple(libraries)
 
 
-class _WithoutWords(ast.NodeTransformer):
-    """Takes out the statements that are only a string: docstrings, of attributes too."""
+class _WhatRuns(ast.NodeTransformer):
+    """Takes out what does nothing: statements that are only a string (docstrings), and imports for type checkers."""
+
+    def visit_If(self, node: ast.If) -> ast.If | None:
+        self.generic_visit(node)
+        return None if isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING" else node
 
     def visit_Expr(self, node: ast.Expr) -> ast.Expr | None:
         return None if isinstance(node.value, ast.Constant) and isinstance(node.value.value, str) else node

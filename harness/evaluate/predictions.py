@@ -11,12 +11,13 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from harness.registry import KINDS
 from harness.store import Key, Store, write_json
 from harness.types import Part, Split, stack
 
 MAKERS = (__name__, "harness.systems.systems", "harness.pools.trained", "harness.models.tokens")
 """The code behind a prediction: the loop over batches, the parts that are run, where their weights come from, and whose
-tokens they read."""
+tokens they read. How their networks run on a batch, the split's kind of task says (``code_of_kind``)."""
 
 
 def predict(log_probs: Callable[[Tensor], Tensor], split: Split) -> Tensor:
@@ -30,9 +31,15 @@ def predict(log_probs: Callable[[Tensor], Tensor], split: Split) -> Tensor:
         return torch.cat([log_probs(batch).cpu() for batch in split.inputs.split(split.batch)])
 
 
+def code_of_kind(kind: str) -> tuple[str, ...]:
+    """The modules by which a kind of task runs its networks: the registry finds them, so no import shows them."""
+    return KINDS.get(kind).code if kind else ()
+
+
 def predictions_key(part: str, split: Split, device: str) -> Key:
     """The key of one part's predictions on one split."""
-    return Key.of("predictions", code=MAKERS, part=part, split=split.digest, batch=split.batch, device=device)
+    code = (*MAKERS, *code_of_kind(split.kind))
+    return Key.of("predictions", code=code, part=part, split=split.digest, batch=split.batch, device=device)
 
 
 class CachedPredictions:

@@ -14,7 +14,7 @@ from typing import Any, NoReturn, Protocol
 import torch
 from torch import Tensor, nn
 
-from harness.models.architectures import build
+from harness.models.architectures import build, code_of
 from harness.models.training import Schedule, TrainingLog, train
 from harness.models.weights import LazyWeights, check_finite, load_module, save_weights, without_ties
 from harness.pools.folders import FolderModel
@@ -83,7 +83,7 @@ class TrainingPlan:
         fields = asdict(self)
         fields["architecture"] = str(self.architecture)
         del fields["name"]
-        return Key.of("training", code=__name__, **fields)
+        return Key.of("training", code=(__name__, *code_of(self.architecture)), **fields)
 
     @property
     def initialisation(self) -> str:
@@ -263,7 +263,8 @@ def member_of(plan: Source, store: Store, checkpoint: int = -1, name: str | None
 
 def examined_keys(plan: Source) -> list[Key]:
     """For each member that a source leaves, the key of what was found when it was read whole for the first time."""
-    return [Key.of("member", code=(__name__, "harness.systems.systems"), member=member) for member in plan.digests]
+    code = (__name__, "harness.systems.systems", *code_of(plan.architecture))
+    return [Key.of("member", code=code, member=member) for member in plan.digests]
 
 
 def examine(plan: Source, member: Member, module: nn.Module, store: Store, key: Key) -> None:

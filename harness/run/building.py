@@ -17,9 +17,9 @@ from harness.systems.systems import finite_or_none
 from harness.types import Combination, Ingredients, NotApplicable, check_tokens, check_vocabulary
 
 
-def makers(method: Method) -> tuple[str, ...]:
-    """The code behind a built variant; of the methods, only its own."""
-    return (method.module, __name__, *predictions.MAKERS)
+def makers(method: Method, kind: str) -> tuple[str, ...]:
+    """The code behind a built variant: of the methods only its own, and how the kind of task runs networks."""
+    return (method.module, __name__, *predictions.MAKERS, *predictions.code_of_kind(kind))
 
 
 def build(

@@ -12,10 +12,11 @@ from harness import environment
 from harness.cost.forecast import Need, need
 from harness.engines.engine import Job
 from harness.engines.local import LocalEngine
+from harness.models.architectures import code_of
 from harness.registry import METHODS
 from harness.run import measuring
 from harness.run.jobs import VariantPlan
-from harness.run.planning import PRELOAD, Plan
+from harness.run.planning import Plan, preload
 from harness.store import Key, read_json, write_json
 from harness.types import Architecture
 
@@ -75,7 +76,7 @@ def _process_bytes(plan: Plan) -> int:
     """What a worker takes before it holds any model, measured in one if it is not known yet."""
     key = measuring.process_key(plan.setting)
     if not plan.store.has(key):
-        engine = LocalEngine(workers=1, preload=PRELOAD[plan.setting.task.kind])
+        engine = LocalEngine(workers=1, preload=preload(plan))
         job = Job("size of a process", measuring.measure_process, {"setting": plan.setting}, kind="alone")
         if error := engine.run([job], lambda what, job: None)[job.name].error:
             raise RuntimeError(error)
@@ -116,7 +117,8 @@ def needed(plan: Plan, architecture: Architecture) -> Need | None:
     batch = plan.task.test.full_batch
     described = [architecture.name, dict(architecture.options)]
     device, inputs = torch.device(plan.setting.device), [list(batch.shape), str(batch.dtype)]
-    key = Key.of("need", code="harness.cost.forecast", architecture=described, inputs=inputs, device=device.type)
+    code = ("harness.cost.forecast", *code_of(architecture))
+    key = Key.of("need", code=code, architecture=described, inputs=inputs, device=device.type)
     if not plan.store.has(key):
         try:
             record = asdict(need(architecture, batch, device))

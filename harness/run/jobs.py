@@ -7,7 +7,8 @@ inputs that a job hands to it are among the key's digests.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -18,13 +19,11 @@ import pandas as pd
 import torch
 from safetensors.torch import load_file
 
-from harness import tasks
 from harness.environment import machine_digest
-from harness.errors import BadInput
 from harness.evaluate import correlate, predictions, scores
 from harness.evaluate.predictions import CachedPredictions
 from harness.kinds import evaluating
-from harness.lm.evaluation import Unscored
+from harness.kinds.kind import Evaluation, Unscored, load_task
 from harness.models.causal_lm import vocabulary_of
 from harness.models.tokens import reading
 from harness.pools.trained import (
@@ -41,20 +40,18 @@ from harness.pools.trained import (
     seed_of,
     train_planned,
 )
-from harness.registry import METHODS
+from harness.registry import KINDS, METHODS, module_of
 from harness.run import building
 from harness.store import Key, Store, read_json, write_json
 from harness.systems.parts import MemberPart
 from harness.systems.systems import load_combination
 from harness.tasks import Documents, Task, TaskReference
 from harness.tasks.answers import Aggregate
-from harness.tasks.asked import read_documents
-from harness.tasks.images import Task as ImageTask
-from harness.tasks.text import TextTask
 from harness.types import Combination, Ingredients, NotApplicable, Pool, check_tokens
 
 CODE = (
-    *evaluating.MAKERS,
+    *predictions.MAKERS,
+    "harness.kinds.evaluating",
     "harness.run.building",
     "harness.cost.energy",
     "harness.cost.forecast",
@@ -62,8 +59,6 @@ CODE = (
     "harness.cost.memory",
     "harness.evaluate.scores",
     "harness.evaluate.correlate",
-    "harness.tasks.images",
-    "harness.tasks.text",
 )
 """The modules, besides the methods, that artefacts are named after."""
 
@@ -87,10 +82,12 @@ class Data:
     test: str
     scored: str
     batch: int
+    kind: str
 
     @classmethod
     def of(cls, task: Task) -> Data:
-        return cls(task.train.digest, task.heldout.digest, task.test.digest, task.digest, task.test.batch)
+        train, heldout, test = task.train, task.heldout, task.test
+        return cls(train.digest, heldout.digest, test.digest, task.digest, test.batch, test.kind)
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,7 +131,7 @@ class VariantPlan:
         method = METHODS.get(self.method)
         return Key.of(
             "build",
-            code=building.makers(method),
+            code=building.makers(method, self.data.kind),
             method=self.method,
             parameters=dict(self.parameters),
             pool_kind=self.pool.kind,
@@ -154,7 +151,9 @@ class VariantPlan:
     @property
     def evaluation_key(self) -> Key:
         build = self.build_key.digest
-        return Key.of("evaluation", code=evaluating.MAKERS, build=build, test=self.data.scored, batch=self.data.batch)
+        kind = module_of(KINDS.get(self.data.kind))
+        code = ("harness.kinds.evaluating", kind, *predictions.MAKERS)
+        return Key.of("evaluation", code=code, build=build, test=self.data.scored, batch=self.data.batch)
 
     @property
     def score_key(self) -> Key:
@@ -187,13 +186,13 @@ def task_of(setting: Setting, groups: tuple[str, ...] = ()) -> Task:
     """The task, or that of a pool whose members were trained on these groups; kept by each process."""
     if groups:
         return task_of(setting).of_groups(groups)
-    return tasks.load(setting.task, Store(setting.store), setting.limit)
+    return load_task(setting.task, Store(setting.store), setting.limit)
 
 
 @lru_cache(maxsize=2)
 def documents_of(setting: Setting) -> Documents:
-    """What is scored, kept by each process; of lm-eval's tasks what planning left, since lm-eval takes seconds."""
-    kept = read_documents(setting.task.asked, Store(setting.store)) if setting.task.asked else None
+    """What is scored, kept by each process."""
+    kept = KINDS.get(setting.task.kind).documents(setting.task, Store(setting.store))
     return kept or task_of(setting).documents
 
 
@@ -244,63 +243,54 @@ def build_variant(setting: Setting, plan: VariantPlan) -> None:
         pool, device = _members(setting, plan), torch.device(setting.device)
         ingredients = Ingredients(pool, task.train, task.heldout, cached, plan.method_seed, method.needs, device)
         building.build(store, plan.build_key, method, ingredients, plan.parameters, cached)
-    if setting.task.kind == "images" and is_built(store, plan):
-        combination, scored = load_built(setting, plan), task_of(setting)
-        assert isinstance(scored, ImageTask)
-        assert isinstance(task, ImageTask)
-        found = evaluating.evaluate_on_images(combination, scored, task, cached)
+    kind = KINDS.get(setting.task.kind)
+    if not kind.in_one_pass and is_built(store, plan):
+        combination = load_built(setting, plan)
+        (found,) = kind.evaluate([combination], task_of(setting), task, cached)
         _write_evaluation(setting, plan, combination, found)
 
 
 def evaluate_variants(setting: Setting, plans: tuple[VariantPlan, ...]) -> None:
-    """Score language models with lm-eval's tasks: all these variants in one pass over the models they share.
+    """Score all these variants of one pool in one pass over the models they share.
 
-    Where a pass fails, its halves are tried, so that what is wrong with one variant is nothing to the others. Those
-    that are left in the end are scored by themselves, each by its own job; this one fails with their names.
+    Those that have no scores in the end are scored by themselves, each by its own job; this one fails with their names.
     """
     store = Store(setting.store)
     todo = [plan for plan in plans if is_built(store, plan) and not store.has(plan.evaluation_key)]
     if not todo:
         return
-    task = task_of(setting)
-    assert isinstance(task, TextTask)
-    _ = task.questions  # what is wrong with these concerns all variants
-    left = _evaluate_together(setting, task, sorted(todo, key=lambda plan: plan.used))
+    kind, cached = KINDS.get(setting.task.kind), CachedPredictions(store, setting.device)
+    shared: dict[str, MemberPart] = {}  # without it a member is in memory once for each rule that has it
+    left: dict[str, str] = {}
+    loaded: list[tuple[VariantPlan, Combination]] = []
+    for plan in sorted(todo, key=lambda plan: plan.used):
+        with _left(plan, left, alone=len(todo) == 1):
+            loaded.append((plan, load_built(setting, plan, shared)))
+    task, seen = task_of(setting), task_of(setting, todo[0].pool.groups)
+    evaluations = kind.evaluate([combination for _, combination in loaded], task, seen, cached) if loaded else []
+    for (plan, combination), found in zip(loaded, evaluations, strict=True):
+        with _left(plan, left, alone=len(todo) == 1):
+            _write_evaluation(setting, plan, combination, found)
     if left:
         raise RuntimeError("; ".join(f"{name}: {reason}" for name, reason in left.items()))
 
 
-def _evaluate_together(setting: Setting, task: TextTask, plans: list[VariantPlan]) -> dict[str, str]:
-    """Score variants in one pass, or in its halves; returns those that are left, each with the reason."""
-    shared: dict[str, MemberPart] = {}  # without it a member is in memory once for each rule that has it
+@contextmanager
+def _left(plan: VariantPlan, left: dict[str, str], alone: bool) -> Iterator[None]:
+    """Note the reason why a variant is left for its own job; one that is alone has none, and fails."""
     try:
-        combinations = [load_built(setting, plan, shared) for plan in plans]
-        evaluations = evaluating.evaluate_on_text(combinations, task)
-    except (BadInput, NotApplicable, RuntimeError, ValueError) as error:
-        if len(plans) == 1:
+        yield
+    except Exception as error:
+        if alone:
             raise
-        reason = f"{type(error).__name__}: {error}"
-        halves = plans[: len(plans) // 2], plans[len(plans) // 2 :]
-        left: dict[str, str] = {}
-        for half in halves:
-            left |= {half[0].name: reason} if len(half) == 1 else _evaluate_together(setting, task, half)
-        return left
-    left = {}
-    for plan, combination, found in zip(plans, combinations, evaluations, strict=True):
-        try:
-            if isinstance(found, Unscored):
-                raise found
-            _write_evaluation(setting, plan, combination, found)
-        except Exception as error:
-            if len(plans) == 1:
-                raise
-            left[plan.name] = f"{type(error).__name__}: {error}"
-    return left
+        left[plan.name] = f"{type(error).__name__}: {error}"
 
 
 def _write_evaluation(
-    setting: Setting, plan: VariantPlan, combination: Combination, found: evaluating.Evaluation
+    setting: Setting, plan: VariantPlan, combination: Combination, found: Evaluation | Unscored
 ) -> None:
+    if isinstance(found, Unscored):
+        raise found
     test, labels = task_of(setting).test, documents_of(setting).labels
     few = None if why_not_run(setting, plan) else test.inputs[: min(test.batch, 50)]
     evaluating.write_evaluation(Store(setting.store), plan.evaluation_key, combination, found, labels, few)
@@ -345,7 +335,7 @@ def score_variant(setting: Setting, plan: VariantPlan) -> None:
     store = Store(setting.store)
     if not is_built(store, plan):
         return
-    if setting.task.kind == "text":
+    if KINDS.get(setting.task.kind).in_one_pass:
         evaluate_variants(setting, (plan,))
     documents = documents_of(setting)
     found = scores.score(examples_of(store, plan), documents.labels.numpy(), documents.classes)
@@ -435,7 +425,7 @@ class StudyPlan:
     def key(self) -> Key:
         return Key.of(
             "study",
-            code=("harness.evaluate.correlate", *predictions.MAKERS),
+            code=("harness.evaluate.correlate", *predictions.MAKERS, *predictions.code_of_kind(self.data.kind)),
             members=member_digests(self.pool),
             rule=self.rule,
             sizes=self.sizes,

@@ -9,32 +9,23 @@ from pathlib import Path
 
 import torch
 
-from harness import tasks
 from harness.cost.energy import WINDOW_SECONDS
 from harness.engines.engine import Job
 from harness.errors import BadInput
 from harness.evaluate.predictions import predictions_key
-from harness.models.architectures import TRAINABLE, check_options
+from harness.models.architectures import check_options
 from harness.models.training import usual_schedule
 from harness.pools.specs import HfPool, TrainPool, fetched
 from harness.pools.trained import FolderPlan, PoolPlan, Source, TrainingPlan, examined_keys, plan_folders, plan_pool
-from harness.registry import METHODS
+from harness.registry import KINDS, METHODS
 from harness.run import jobs, measuring
 from harness.run.jobs import Data, Setting, StudyPlan, VariantPlan
 from harness.run.measuring import Cost
 from harness.store import Key, Store
 from harness.suite.suite import Suite, Variant
-from harness.tasks import Task, pretrained
-
-PRELOAD = {
-    "images": ("harness.run.preload",),
-    "text": ("harness.run.preload", "transformers.models.llama.modeling_llama", "lm_eval.tasks"),
-}
-"""What workers need and takes seconds to import, by kind of task."""
+from harness.tasks import Task
 
 SECONDS_PER_COST: dict[Cost, float] = {"memory": 0.3, "latency": 0.7, "energy": WINDOW_SECONDS + 1}
-SECONDS_PER_INPUT = {"images": 2.5e-4, "text": 0.012}
-"""Of training, expected, for the order of jobs and the time left; the display corrects it by what it sees."""
 
 
 @dataclass(frozen=True)
@@ -96,13 +87,13 @@ class Plan:
 
 def make_plan(suite: Suite, options: Options) -> Plan:
     """Plan a run; the task's data and pretrained models are fetched if they are not there, nothing else happens."""
-    suite = _with_models(suite)
-    suite = replace(suite, task=replace(suite.task, allow_code=options.allow_code))
+    suite = replace(suite, pools={name: fetched(pool) for name, pool in suite.pools.items()})
     device = options.device
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     store = Path(options.out) / ".store"
-    suite = replace(suite, task=tasks.rendered(suite.task, Store(store), options.limit))
+    kind = KINDS.get(suite.task.kind)
+    suite = replace(suite, task=kind.rendered(suite.task, Store(store), options.limit, options.allow_code))
     setting = Setting(store, suite.task, options.limit, device)
     task = jobs.task_of(setting)
     seeds = suite.file.seeds if options.seed is None else [options.seed]
@@ -133,19 +124,12 @@ def make_plan(suite: Suite, options: Options) -> Plan:
     return plan
 
 
-def _with_models(suite: Suite) -> Suite:
-    """The suite with the folders of pretrained models in the place of their archives' names."""
-    tokenizer = pretrained.folder_of(suite.task.tokenizer) if suite.task.tokenizer else None
-    pools = {name: fetched(pool) for name, pool in suite.pools.items()}
-    return replace(suite, task=replace(suite.task, tokenizer=tokenizer), pools=pools)
-
-
 def _pool(suite: Suite, name: str, recipe: TrainPool | HfPool, task: Task, seed: int) -> PoolPlan:
     if isinstance(recipe, HfPool):
         found = plan_folders(name, recipe)
         _check_folders(suite, found, task)
         return found
-    known = TRAINABLE[suite.task.kind]
+    known = KINDS.get(suite.task.kind).networks
     for architecture in recipe.architecture if isinstance(recipe.architecture, list) else [recipe.architecture]:
         if recipe.base is None and architecture not in known:
             problem = f"pool '{name}': architecture '{architecture}' is not for {suite.task.kind}"
@@ -154,7 +138,7 @@ def _pool(suite: Suite, name: str, recipe: TrainPool | HfPool, task: Task, seed:
         if group not in task.groups:
             problem = f"pool '{name}': unknown data '{group}'"
             raise BadInput(problem, place=suite.path, given=group, choices=task.groups)
-    if recipe.vary.data and recipe.bootstrap and suite.task.kind == "images":
+    if recipe.bootstrap and not set(recipe.vary.data or ()) <= set(task.train.groups):
         problem = f"pool '{name}': resamples are of the training split, and views are not parts of it"
         raise BadInput(problem, place=suite.path, hint="drop 'bootstrap' or 'data'")
     planned = plan_pool(
@@ -175,13 +159,11 @@ def _check_folders(suite: Suite, pool: PoolPlan, task: Task) -> None:
         if not isinstance(source, FolderPlan):
             continue
         place = source.model.folder
-        if source.model.kind != suite.task.kind:
-            words = {"images": "a network for images", "text": "a language model"}[source.model.kind]
+        if (of := source.model.kind) != suite.task.kind:
+            words = KINDS.get(of).models if of else "a model"
             raise BadInput(f"pool '{pool.name}' holds {words}, which the task '{task.name}' is not for", place=place)
-        options = dict(source.architecture.options)
-        if source.model.kind == "images" and any(options.get(key) != size for key, size in task.shape.items()):
-            shapes = [", ".join(f"{key} {of.get(key)}" for key in task.shape) for of in (options, task.shape)]
-            raise BadInput(f"the network has {shapes[0]}; the task '{task.name}' has {shapes[1]}", place=place)
+        if reason := KINDS.get(suite.task.kind).why_not(source.architecture, task):
+            raise BadInput(reason, place=place)
 
 
 def _chosen(suite: Suite, only: str | None) -> list[Variant]:
@@ -197,6 +179,11 @@ def _chosen(suite: Suite, only: str | None) -> list[Variant]:
             hint=f"a pattern such as 'linear*' matches names; the suite has {len(names)} variants",
         )
     return [v for v in suite.variants if v in chosen or v.name == suite.file.reference]
+
+
+def preload(plan: Plan) -> tuple[str, ...]:
+    """What workers need and takes seconds to import."""
+    return ("harness.run.preload", *KINDS.get(plan.setting.task.kind).preload)
 
 
 def planned_jobs(plan: Plan) -> list[PlannedJob]:
@@ -221,8 +208,8 @@ def _jobs(plan: Plan) -> Iterator[PlannedJob]:
         arguments = {"setting": setting, "plan": study}
         yield PlannedJob(Job(name, jobs.study_pool, arguments, needs, cost=10), (study.key(),), "study")
     passes: dict[tuple[int, str], str] = {}
-    images = setting.task.kind == "images"
-    if not images:
+    kind = KINDS.get(setting.task.kind)
+    if kind.in_one_pass:
         yield from _pass_jobs(plan, passes)
     idle = ("idle power",) if "energy" in costs else ()
     for name in idle:
@@ -238,12 +225,12 @@ def _jobs(plan: Plan) -> Iterator[PlannedJob]:
             needs = _needs(variant.sources, trainings)
             arguments = {"setting": setting, "plan": variant}
             seconds = _expected_seconds(plan, variant)
-            evaluated = (variant.evaluation_key,) if images else ()
+            evaluated = () if kind.in_one_pass else (variant.evaluation_key,)
             keys = _unless_inapplicable(plan, variant, (variant.build_key, *evaluated))
             built, scored = f"{place}build {name}", f"{place}score {name}"
             yield PlannedJob(Job(built, jobs.build_variant, arguments, needs, cost=seconds), keys, "build")
             keys = _unless_inapplicable(plan, variant, (variant.score_key,))
-            passed = () if images else (passes[seed, name],)
+            passed = (passes[seed, name],) if kind.in_one_pass else ()
             job = Job(scored, jobs.score_variant, arguments, (built,), passed, cost=0.1)
             yield PlannedJob(job, keys, "score")
             against = {**arguments, "reference": reference}
@@ -297,23 +284,24 @@ def _costs(plan: Plan) -> tuple[Cost, ...]:
 
 
 def _pass_jobs(plan: Plan, passes: dict[tuple[int, str], str]) -> Iterator[PlannedJob]:
-    """Scoring language models: one pass over a pool's members for all output rules, one for each other variant.
+    """Scoring in passes: one over a pool's members for all output rules, one for each other variant.
 
     ``passes`` is filled with the job that scores each variant. One that fails there is scored by its own job.
     """
+    scores = KINDS.get(plan.setting.task.kind).scores
     for seed in plan.seeds:
         groups: dict[str, list[VariantPlan]] = {}
         for name, variant in plan.variants[seed].items():
             shared = METHODS.get(variant.method).family in ("single", "output")
             groups.setdefault(f"rules of {variant.pool.name}" if shared else name, []).append(variant)
         for what, variants in groups.items():
-            job = f"seed {seed}: score {what} with lm-eval"
+            job = f"seed {seed}: score {what} with {scores}"
             keys = [key for v in variants for key in _unless_inapplicable(plan, v, (v.evaluation_key,))]
             after = tuple(f"seed {seed}: build {variant.name}" for variant in variants)
             arguments = {"setting": plan.setting, "plans": tuple(variants)}
             cost = 8.0 * len(variants[0].digests) if len(variants) > 1 else 8.0
             planned = Job(job, jobs.evaluate_variants, arguments, after=after, cost=cost)
-            yield PlannedJob(planned, tuple(keys), "lm-eval")
+            yield PlannedJob(planned, tuple(keys), scores)
             passes |= {(seed, variant.name): job for variant in variants}
 
 
@@ -344,14 +332,14 @@ def _needs(sources: Iterable[Source], trainings: Mapping[str, str]) -> tuple[str
 def _training_seconds(plan: Plan, training: TrainingPlan) -> float:
     split = jobs.task_of(plan.setting, training.groups).train
     inputs = sum(g in training.groups for g in split.groups) if training.groups else len(split.inputs)
-    return training.schedule.epochs * inputs * SECONDS_PER_INPUT[plan.setting.task.kind]
+    return training.schedule.epochs * inputs * KINDS.get(plan.setting.task.kind).seconds_per_input
 
 
 def _expected_seconds(plan: Plan, variant: VariantPlan) -> float:
     """Rough, to start the long ones first."""
     if "epochs" in variant.parameters:
         inputs = len(plan.task.train.inputs)
-        return float(variant.parameters["epochs"]) * inputs * SECONDS_PER_INPUT[plan.setting.task.kind] + 1
+        return float(variant.parameters["epochs"]) * inputs * KINDS.get(plan.setting.task.kind).seconds_per_input + 1
     return {"mc_dropout": 8.0, "ties": 3.0, "task_arithmetic": 3.0, "greedy_soup": 1.5}.get(variant.method, 0.5)
 
 

@@ -15,7 +15,7 @@ from harness.engines.engine import Job, Outcome
 from harness.engines.local import LocalEngine
 from harness.errors import BadInput
 from harness.run import tables
-from harness.run.planning import PRELOAD, Plan, PlannedJob, planned_jobs
+from harness.run.planning import Plan, PlannedJob, planned_jobs, preload
 
 
 class Progress(Protocol):
@@ -33,7 +33,7 @@ def run(plan: Plan, progress: Progress) -> Path:
     plan.renew_noise()
     todo = plan.missing()
     title = f"{plan.suite.file.suite}: {len(plan.variants[plan.seeds[0]])} variants, {len(plan.seeds)} seeds"
-    engine = LocalEngine(preload=PRELOAD[plan.setting.task.kind])
+    engine = LocalEngine(preload=preload(plan))
     engine.workers = plan.options.workers or engine.workers
     folder = _new_folder(plan, started)
     outcomes: dict[str, Outcome] = {}

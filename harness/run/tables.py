@@ -15,7 +15,7 @@ from harness.cost import latency
 from harness.evaluate import correlate, scores
 from harness.evaluate.predictions import predictions_key
 from harness.pools.trained import PoolPlan, Source, notes_of, training_log
-from harness.registry import METHODS
+from harness.registry import KINDS, METHODS
 from harness.results.columns import (
     ALL_SEEDS,
     CORRELATION_COLUMNS,
@@ -53,7 +53,7 @@ def write_results(
     variants = pd.DataFrame(rows, columns=list(VARIANT_COLUMNS))
     variants.to_csv(folder / "variants.csv", index=False)
     write_json(folder / "details.json", table.details)
-    source = "lm-eval" if plan.setting.task.kind == "text" else "test split"
+    source = KINDS.get(plan.setting.task.kind).scores
     _tidy(variants, table.measures, source).to_parquet(folder / "scores.parquet", index=False)
     table.examples().to_parquet(folder / "examples.parquet", index=False)
     if measures := table.document_measures():
@@ -156,7 +156,7 @@ class _Table:
             found["latency_verdict"] = self._latency_verdict(plan, reference, found)
             found["money_per_million_examples"] = self._money(found["throughput_per_s"])
         joules = found.get("energy_j_per_example")
-        if joules is not None and accuracy and self.plan.setting.task.kind == "images":
+        if joules is not None and accuracy and KINDS.get(self.plan.setting.task.kind).inputs_are_scored:
             found["energy_j_per_correct"] = joules / accuracy
         if "working_memory_bytes" in found:
             found["predicted_memory_bytes"] = capacity.predicted(self.plan, plan, stored)

@@ -10,12 +10,14 @@ from typing import Any
 
 from harness.errors import BadInput
 from harness.methods.method import Method, describe_type
-from harness.pools.specs import HfPool, TrainPool, _beside, located
+from harness.models.architectures import trainable
+from harness.pools.specs import HfPool, TrainPool, located
 from harness.registry import METHODS
 from harness.store import digest
 from harness.strict import yaml
 from harness.strict.model import read_model
 from harness.suite.file import MAIN, SuiteFile
+from harness.suite.task import read_task
 from harness.tasks import TaskReference, pretrained
 
 
@@ -48,12 +50,11 @@ def suite_files(folder: Path) -> list[Path]:
     return sorted(path for path in folder.glob("*.yaml") if not path.name.endswith(".policy.yaml"))
 
 
-def read_suite(path: Path, tasks: Collection[str], architectures: Collection[str]) -> Suite:
+def read_suite(path: Path) -> Suite:
     """Read a suite file; every fault is one line with its place, the known choices and the nearest of them."""
     document = yaml.read(path)
     file = read_model(SuiteFile, document, "a suite file", empty={"members": "the pool is empty: 'members' is 0"})
-    if isinstance(file.task, str):
-        _known("task", file.task, tasks, document.place(("task",)))
+    given = read_task(file.task, document)
     if MAIN in file.pools:
         raise BadInput(f"the name '{MAIN}' is taken by 'pool'", place=document.place(("pools", MAIN)))
     pools: dict[str, TrainPool | HfPool] = {}
@@ -63,7 +64,7 @@ def read_suite(path: Path, tasks: Collection[str], architectures: Collection[str
             raise BadInput("a pool is trained here or lies in folders", place=document.place(place),
                            hint="give it one of: train, hf")  # fmt: skip
         if spec.train:
-            _check_pool(spec.train, (*place, "train"), document, architectures)
+            _check_pool(spec.train, (*place, "train"), document)
         _check_archives(spec.chosen, (*place, "train" if spec.train else "hf"), document)
         pools[name] = located(spec.chosen, path.parent)
     if len(set(file.seeds)) < len(file.seeds):
@@ -72,16 +73,14 @@ def read_suite(path: Path, tasks: Collection[str], architectures: Collection[str
     _known("reference", file.reference, [v.name for v in variants], document.place(("reference",)))
     for name in file.correlate.pools if file.correlate else []:
         _known("pool", name, pools, document.place(("correlate", "pools")))
-    task = _task(file, pools[MAIN], path.parent)
-    return Suite(str(path), document.text, digest(file.model_dump(mode="json")), file, task, pools, variants)
+    task = given.kind.refer(given.value, file.suite, path.parent, _models(pools[MAIN]))
+    identity = digest({**file.model_dump(mode="json"), "task": given.as_json()})
+    return Suite(str(path), document.text, identity, file, task, pools, variants)
 
 
-def _task(file: SuiteFile, pool: TrainPool | HfPool, folder: Path) -> TaskReference:
-    if isinstance(file.task, str):
-        return TaskReference(file.task)
-    tokenizer = pool.base or (pool.members[0] if isinstance(pool, HfPool) else None)
-    include_path = _beside(folder, file.task.include_path) if file.task.include_path else None
-    return TaskReference(file.suite, tuple(file.task.lm_eval), include_path, tokenizer)
+def _models(pool: TrainPool | HfPool) -> list[str]:
+    """The folders of models that a pool names, its base first."""
+    return [*([pool.base] if pool.base else []), *(pool.members if isinstance(pool, HfPool) else [])]
 
 
 
@@ -99,11 +98,9 @@ def _check_archives(pool: TrainPool | HfPool, path: yaml.Position, document: yam
         pretrained.model_of(member, document.place((*path, "members", index)))
 
 
-def _check_pool(
-    pool: TrainPool, path: yaml.Position, document: yaml.Document, architectures: Collection[str]
-) -> None:
+def _check_pool(pool: TrainPool, path: yaml.Position, document: yaml.Document) -> None:
     for name in pool.architecture if isinstance(pool.architecture, list) else [pool.architecture]:
-        _known("architecture", name, architectures, document.place((*path, "architecture")))
+        _known("architecture", name, trainable(), document.place((*path, "architecture")))
     if fault := pool.contradiction():
         raise BadInput(fault[1], place=document.place((*path, fault[0])))
 
