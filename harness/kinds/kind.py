@@ -14,7 +14,7 @@ from torch import nn
 
 from harness.evaluate.predictions import CachedPredictions
 from harness.models import forward
-from harness.models.training import Schedule
+from harness.models.training import plain_schedule
 from harness.registry import KINDS, module_of
 from harness.store import Store
 from harness.tasks.task import Documents, Task, TaskReference
@@ -78,7 +78,7 @@ class Kind(ABC, Generic[Reference, AnyTask]):
 
     logits = staticmethod(forward.plain)
     """``logits(module, batch)``: logits [N, C] of a batch [B, ...] on the module's device, a row for each label."""
-    schedule = staticmethod(Schedule)
+    schedule = staticmethod(plain_schedule)
     """``schedule(epochs)``: rate, batch size and precision of training, where a suite says nothing of them."""
 
     @property

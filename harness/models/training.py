@@ -33,9 +33,14 @@ class Schedule:
     """"bfloat16" runs matrix products in it (autocast); the weights stay float32."""
 
 
+def plain_schedule(epochs: int) -> Schedule:
+    """That of small networks, whose inputs have one label each."""
+    return Schedule(epochs)
+
+
 def usual_schedule(split: Split, epochs: int = 1) -> Schedule:
     """Rate, batch size and precision as the split's kind of task has them."""
-    return KINDS.get(split.kind).schedule(epochs) if split.kind else Schedule(epochs)
+    return KINDS.get(split.kind).schedule(epochs) if split.kind else plain_schedule(epochs)
 
 
 @dataclass(frozen=True)

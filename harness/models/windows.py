@@ -8,9 +8,9 @@ from torch import Tensor, nn
 from harness.models.training import Schedule
 
 
-def logits(module: nn.Module, windows: Tensor) -> Tensor:
-    """Logits [B * (L - 1), C] over the vocabulary of windows [B, L]: what follows each token but the last."""
-    found: Tensor = module(input_ids=windows[:, :-1], use_cache=False).logits
+def logits(module: nn.Module, batch: Tensor) -> Tensor:
+    """Logits [B * (L - 1), C] over the vocabulary of a batch of windows [B, L]: what follows each token but the last."""
+    found: Tensor = module(input_ids=batch[:, :-1], use_cache=False).logits
     return found.flatten(0, 1)
 
 
