@@ -32,7 +32,7 @@ def predict(log_probs: Callable[[Tensor], Tensor], split: Split) -> Tensor:
 
 
 def code_of_kind(kind: str) -> tuple[str, ...]:
-    """The modules by which a kind of task runs its networks: the registry finds them, so no import shows them."""
+    """What a kind of task builds and runs its networks by: the registry finds it, so no import shows it."""
     return KINDS.get(kind).code if kind else ()
 
 

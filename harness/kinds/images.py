@@ -35,11 +35,7 @@ class Images(Kind[ImageReference, Task]):
 
     @property
     def networks(self) -> Mapping[str, Callable[..., nn.Module]]:
-        return {
-            "mlp": image_networks.MLP,
-            "small_cnn": image_networks.SmallCNN,
-            "small_cnn_bn": image_networks.small_cnn_bn,
-        }
+        return image_networks.NETWORKS
 
     def refer(self, given: Any, suite: str, folder: Path, models: Sequence[str]) -> ImageReference:
         return ImageReference(given)

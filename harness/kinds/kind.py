@@ -16,7 +16,7 @@ from harness.evaluate.predictions import CachedPredictions
 from harness.models import forward
 from harness.models.training import plain_schedule
 from harness.registry import KINDS, module_of
-from harness.store import Store
+from harness.store import Store, named
 from harness.tasks.task import Documents, Task, TaskReference
 from harness.types import Architecture, Combination
 
@@ -54,7 +54,7 @@ class Kind(ABC, Generic[Reference, AnyTask]):
     """One kind of task; ``kind(...)`` registers an instance. Its references and tasks are of one class each.
 
     What networks say must not depend on how tasks are read or scored, or a change there would make all predictions
-    anew: ``networks``, ``logits`` and ``schedule`` are functions, and the keys of what they make name their modules.
+    anew: ``networks``, ``logits`` and ``schedule`` are functions of modules of their own, and keys name these.
     """
 
     name: ClassVar[str]
@@ -103,8 +103,9 @@ class Kind(ABC, Generic[Reference, AnyTask]):
 
     @property
     def code(self) -> tuple[str, ...]:
-        """The modules behind what its networks say on a batch: keys of predictions and of what is built name them."""
-        return tuple(sorted({each.__module__ for each in (*self.families.values(), self.logits, self.schedule)}))
+        """What builds, runs and trains its networks: keys of predictions and of what is built name it."""
+        networks = [network for _, network in sorted(self.families.items())]
+        return tuple(named(each) for each in (*networks, self.logits, self.schedule))
 
     @abstractmethod
     def refer(self, given: Any, suite: str, folder: Path, models: Sequence[str]) -> Reference:

@@ -11,6 +11,7 @@ from torch import nn
 from harness.errors import BadInput
 from harness.models.forward import as_read_by
 from harness.registry import KINDS
+from harness.store import named
 from harness.types import Architecture
 
 if TYPE_CHECKING:
@@ -41,14 +42,11 @@ def _kind_that_builds(name: str) -> Kind[Any, Any]:
 
 
 def code_of(architecture: Architecture) -> tuple[str, ...]:
-    """The modules that build an architecture, run it on a batch and say how it is trained: keys name them.
-
-    They are found by the registry, so no import shows them.
-    """
+    """What builds an architecture, runs it on a batch and says how it is trained: keys name it, no import shows it."""
     kind = _kinds().get(architecture.name)
     if kind is None:
         return ()
-    return tuple(sorted({each.__module__ for each in (kind.families[architecture.name], kind.logits, kind.schedule)}))
+    return tuple(named(each) for each in (kind.families[architecture.name], kind.logits, kind.schedule))
 
 
 def build(architecture: Architecture) -> nn.Module:

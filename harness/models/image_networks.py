@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import wraps
 from typing import Any
 
@@ -98,3 +99,7 @@ class MLP(nn.Module):
 def small_cnn_bn(**options: Any) -> SmallCNN:
     """The same with BatchNorm."""
     return SmallCNN(norm=True, **options)
+
+
+NETWORKS: dict[str, Callable[..., nn.Module]] = {"mlp": MLP, "small_cnn": SmallCNN, "small_cnn_bn": small_cnn_bn}
+"""By the name that a suite gives."""

@@ -9,7 +9,7 @@ from harness.models.training import Schedule
 
 
 def logits(module: nn.Module, batch: Tensor) -> Tensor:
-    """Logits [B * (L - 1), C] over the vocabulary of a batch of windows [B, L]: what follows each token but the last."""
+    """Logits [B * (L - 1), C] of windows [B, L] over the vocabulary: what follows each token but the last."""
     found: Tensor = module(input_ids=batch[:, :-1], use_cache=False).logits
     return found.flatten(0, 1)
 

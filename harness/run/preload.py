@@ -9,4 +9,4 @@ from harness.store import code_version
 
 _of_kinds = (module for kind in KINDS for module in (module_of(kind), *kind.code))
 for _module in (*(method.module for method in METHODS.all().values()), *jobs.CODE, *_of_kinds):
-    code_version(_module)
+    code_version(_module.partition(":")[0])

@@ -12,7 +12,6 @@ from harness.run import capacity, measuring, runner, tables
 from harness.run.planning import Options, make_plan
 from harness.run.progress import Tracker
 from harness.suite.suite import read_suite
-from harness.tasks import TASKS
 
 SUITE = """
 suite: fits
@@ -30,7 +29,7 @@ cost: {latency: false, memory_budget: 1GB}
 def planned(folder, text=SUITE, out=None):
     path = folder / "suite.yaml"
     path.write_text(text)
-    suite = read_suite(path, TASKS, ["mlp", "small_cnn"])
+    suite = read_suite(path)
     return make_plan(suite, Options(out=out or folder / "results", workers=2))
 
 

@@ -14,7 +14,6 @@ from harness.run.planning import Options, make_plan
 from harness.run.progress import Tracker
 from harness.store import read_json
 from harness.suite.suite import read_suite
-from harness.tasks import TASKS
 
 SUITE = """
 suite: costs
@@ -28,7 +27,7 @@ ENERGY = ["energy_j_per_example", "energy_net_j_per_example", "energy_j_per_corr
 
 def planned(folder, text=SUITE, **options):
     (folder / "suite.yaml").write_text(text)
-    suite = read_suite(folder / "suite.yaml", TASKS, ["mlp"])
+    suite = read_suite(folder / "suite.yaml")
     return make_plan(suite, Options(out=folder / "results", workers=1, **options))
 
 

@@ -9,9 +9,10 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from harness import cli, registry, store
+from harness import cli, store
 from harness.engines import local
-from harness.models.architectures import ARCHITECTURES, build
+from harness.methods.method import Method
+from harness.models.architectures import build
 from harness.models.weights import save_network
 from harness.pools import trained
 from harness.report import write_report
@@ -21,7 +22,7 @@ from harness.run.planning import Options, make_plan, planned_jobs
 from harness.run.progress import Tracker
 from harness.store import Store, code_version
 from harness.suite.suite import read_suite
-from harness.tasks import TASKS, text
+from harness.tasks import text
 from harness.types import Architecture
 from tests.inline import Inline
 
@@ -110,7 +111,7 @@ def suite_of(folder, task, pools, methods, name, reference, cost="latency: false
 
 
 def run(path, out):
-    plan = make_plan(read_suite(path, TASKS, ARCHITECTURES), Options(out=out, limit=80, device="cpu"))
+    plan = make_plan(read_suite(path), Options(out=out, limit=80, device="cpu"))
     return read_run(runner.run(plan, Tracker()))
 
 
@@ -185,10 +186,10 @@ def test_a_row_is_that_of_a_pool_of_its_own_members_whatever_else_the_pool_holds
 
 
 def test_what_is_too_long_for_a_model_or_breaks_a_method_fails_their_own_rows_only(kinds, out, monkeypatch):
-    def breaks(method, *arguments, build=registry.build):
-        return build(method, *arguments) if method.name != "log_linear" else 1 / 0
+    def breaks(method, *arguments, apply=Method.apply):
+        return apply(method, *arguments) if method.name != "log_linear" else 1 / 0
 
-    monkeypatch.setattr(registry, "build", breaks)
+    monkeypatch.setattr(Method, "apply", breaks)
     folder, task = kinds["text"]
     methods = ["member: {index: [0, 1, 2]}", "linear: {members: [[0, 2], [0, 1]]}", "log_linear: {members: [0, 2]}"]
     path = suite_of(folder, task, {"main": ["a", "short", "b"]}, methods, "short", "member/index=0")
@@ -296,6 +297,8 @@ cost: {energy: false}
 """
 WIRING = ("harness.engines.local", "harness.run.jobs", "harness.run.measuring", "harness.store", "harness.tasks")
 """Code that hands digested inputs to what makes artefacts, or reads these: it makes nothing that no digest covers."""
+DECLARED = "harness.kinds."
+"""Hands on functions that keys name one by one, and documents that have a digest; it makes evaluations only."""
 
 
 def kinds_that_change_with(plan, module, monkeypatch):
@@ -359,14 +362,29 @@ def test_what_ran_to_make_an_artefact_is_in_its_key(kinds, out, tmp_path, monkey
     else:
         methods = ["member: {index: 0}", "linear", "uniform_soup"]
         path = suite_of(*kinds["text"], {"main": ["c", "b"]}, methods, "keys", "member/index=0", "memory: false")
-    plan = make_plan(read_suite(path, TASKS, ARCHITECTURES), Options(out=out, limit=80, device="cpu"))
+    plan = make_plan(read_suite(path), Options(out=out, limit=80, device="cpu"))
     behind = modules_behind(plan, monkeypatch)
     planned = {key.kind for planned in planned_jobs(plan) for key in planned.keys}
     assert planned <= set(behind)
     modules = sorted(set().union(*(behind[kind] for kind in planned)))
     changes = {module: kinds_that_change_with(plan, module, monkeypatch) for module in modules}
-    stale = {(kind, module) for kind in planned for module in behind[kind]
-             if kind not in changes[module] and not module.startswith(WIRING)}  # fmt: skip
+    evaluates = {f"{DECLARED}{name}" for name in ("kind", "evaluating", kind)}
+    stale = {(made, module) for made in planned for module in behind[made]
+             if made not in changes[module] and not module.startswith(WIRING)
+             and (not module.startswith(DECLARED) or (made == "evaluation" and module in evaluates))}  # fmt: skip
     assert stale == set()
     if kind == "images":
         assert changes["harness.cost.latency"] == {"latency"}  # and no training is made anew for it
+
+
+def test_how_text_is_run_is_behind_text_only(kinds, out, tmp_path, monkeypatch):
+    made = {"training", "predictions", "member", "build", "evaluation"}
+    path = tmp_path / "keys.yaml"
+    path.write_text(TRAINED)
+    images = make_plan(read_suite(path), Options(out=tmp_path, limit=80, device="cpu"))
+    path = suite_of(*kinds["text"], {"main": ["c", "b"]}, ["linear"], "narrow", "linear", "memory: false")
+    text = make_plan(read_suite(path), Options(out=out, limit=80, device="cpu"))
+    for module, (of, other) in {"windows": (text, images), "image_networks": (images, text)}.items():
+        name = f"harness.models.{module}"
+        assert kinds_that_change_with(of, name, monkeypatch) >= made - ({"training"} if of is text else set())
+        assert not kinds_that_change_with(other, name, monkeypatch) & made

@@ -9,15 +9,14 @@ import yaml
 from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 
-from harness import tasks
 from harness.errors import BadInput
-from harness.models.architectures import ARCHITECTURES
 from harness.pools.specs import HfPool, TrainPool, fetched
 from harness.pools.trained import member_digests, plan_pool
 from harness.registry import METHODS
 from harness.strict import yaml as strict_yaml
 from harness.suite.schema import json_schema
 from harness.suite.suite import read_suite, suite_files, variant_name
+from harness.tasks.images import TASKS
 from tests.examples import examples
 
 SUITES = suite_files(Path(__file__).parents[2] / "suites")
@@ -42,7 +41,7 @@ def suite_at(tmp_path):
     def read(text):
         path = tmp_path / "suite.yaml"
         path.write_text(text)
-        return read_suite(path, tasks.TASKS, ARCHITECTURES)
+        return read_suite(path)
 
     return read
 
@@ -367,7 +366,7 @@ def test_there_are_suites():
 
 @pytest.mark.parametrize("path", SUITES, ids=lambda path: path.stem)
 def test_a_suite_that_comes_with_it_is_read_and_named_after_its_file(path):
-    suite = read_suite(path, tasks.TASKS, ARCHITECTURES)
+    suite = read_suite(path)
     assert suite.file.suite == path.stem
     assert suite.file.question
     asked = {next(iter(item)) if isinstance(item, dict) else item for item in suite.file.methods}
@@ -431,7 +430,7 @@ def conforms(value, schema, root):
 
 @pytest.fixture(scope="module")
 def schema():
-    found = json_schema(tasks.TASKS, ARCHITECTURES)
+    found = json_schema()
     assert json.loads(json.dumps(found)) == found
     return found
 
@@ -505,7 +504,7 @@ def test_the_schema_knows_every_method_with_its_parameters_and_every_task(schema
         }
     task = schema["properties"]["task"]
     named = next(option for option in task.get("anyOf", [task]) if option["type"] == "string")
-    assert named["enum"] == sorted(tasks.TASKS)
+    assert named["enum"] == sorted(TASKS)
 
 
 # Pretrained models in archives
