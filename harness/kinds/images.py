@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from torch import Tensor, nn
+from torch import nn
 
-from harness.evaluate import metrics, scores
-from harness.evaluate.predictions import CachedPredictions, predict
+from harness.evaluate import metrics
+from harness.evaluate.predictions import CachedPredictions
+from harness.kinds.inputs import evaluate_on_inputs, run_on
 from harness.kinds.kind import Evaluation, Kind, Unscored, kind
 from harness.models import image_networks
 from harness.store import Store
-from harness.systems.systems import OutputCombination
 from harness.tasks import images
 from harness.tasks.images import ImageReference, Task
 from harness.tasks.views import VIEWS
-from harness.types import Combination, Split
+from harness.types import Combination
 
 
 class Images(Kind[ImageReference, Task]):
@@ -46,32 +46,23 @@ class Images(Kind[ImageReference, Task]):
     def evaluate(
         self, combinations: Sequence[Combination], task: Task, seen: Task, cached: CachedPredictions
     ) -> list[Evaluation | Unscored]:
-        return [_evaluated(combination, task, seen, cached) for combination in combinations]
+        """Where the pool was trained on views, as its task says (``seen``), on each of these as well."""
+        found: list[Evaluation | Unscored] = []
+        for combination in combinations:
+            views = {view: _on_view(combination, view, task, seen, cached) for view in seen.views}
+            measures = {f"accuracy/{view}": right for view, right in views.items() if not np.isnan(right).all()}
+            found.append(replace(evaluate_on_inputs(combination, task, cached), measures=measures))
+        return found
 
 
-def _evaluated(combination: Combination, task: Task, seen: Task, cached: CachedPredictions) -> Evaluation:
-    """Test, and where the pool was trained on views (its task is ``seen``), each of these as well."""
-    (on_test, seconds), (on_heldout, more) = (_run(combination, split, cached) for split in (task.test, task.heldout))
-    calibrated = scores.calibrated(on_test, task.test.labels, on_heldout, task.heldout.labels)
-    measures = {}
-    for view in seen.views:
-        rows, split = VIEWS[view].rows(task.test.labels), seen.seen(task.test, view)
-        if len(rows):  # --limit may leave none
-            examples = metrics.per_example(_run(combination, split, cached)[0].numpy(), split.labels.numpy())
-            right = np.full(len(task.test), np.nan)  # a view that leaves an image out says nothing of it
-            right[rows.numpy()] = examples["correct"]
-            measures[f"accuracy/{view}"] = right
-    calls = np.ones((len(on_test), len(combination.parts())))
-    return Evaluation(on_test.numpy(), calls, {"combine_seconds": seconds + more, **calibrated}, measures)
-
-
-def _run(combination: Combination, split: Split, cached: CachedPredictions) -> tuple[Tensor, float]:
-    """Predictions [N, C], and the seconds that went into combining those of the members."""
-    if not isinstance(combination, OutputCombination):
-        return predict(combination.log_probs, split), 0.0
-    stacked = cached.stacked(combination.parts(), split)
-    begin = time.perf_counter()
-    return combination.combine(stacked), time.perf_counter() - begin
+def _on_view(combination: Combination, view: str, task: Task, seen: Task, cached: CachedPredictions) -> np.ndarray:
+    """Of each test image [N], whether it is right as a view shows it; NaN where the view leaves it out."""
+    rows, split = VIEWS[view].rows(task.test.labels), seen.seen(task.test, view)
+    right = np.full(len(task.test), np.nan)
+    if len(rows):  # --limit may leave none
+        log_probs, _ = run_on(combination, split, cached)
+        right[rows.numpy()] = metrics.per_example(log_probs.numpy(), split.labels.numpy())["correct"]
+    return right
 
 
 kind(Images())

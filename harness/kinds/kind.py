@@ -163,7 +163,17 @@ class Kind(ABC, Generic[Reference, AnyTask]):
 
 
 def kind(declared: Kind[Any, Any]) -> Kind[Any, Any]:
-    """Register a kind of task."""
+    """Register a kind of task; ``ValueError`` where another has a network, a task or a key of the same name."""
+    for other in KINDS._known.values():
+        if other.name == declared.name:
+            continue
+        for what, ours, theirs in (
+            ("network", declared.families, other.families),
+            ("task", declared.tasks, other.tasks),
+            ("key", {declared.key} - {None}, {other.key}),
+        ):
+            if both := set(ours) & set(theirs):
+                raise ValueError(f"the {what} '{min(both)}' is declared by the kinds '{other.name}', '{declared.name}'")
     KINDS.add(declared)
     return declared
 
