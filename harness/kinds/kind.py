@@ -104,8 +104,9 @@ class Kind(ABC, Generic[Reference, AnyTask]):
     @property
     def code(self) -> tuple[str, ...]:
         """What builds, runs and trains its networks: keys of predictions and of what is built name it."""
-        networks = [network for _, network in sorted(self.families.items())]
-        return tuple(named(each) for each in (*networks, self.logits, self.schedule))
+        functions: list[Callable[..., Any]] = [network for _, network in sorted(self.families.items())]
+        functions += [self.logits, self.schedule]
+        return tuple(map(named, functions))
 
     @abstractmethod
     def refer(self, given: Any, suite: str, folder: Path, models: Sequence[str]) -> Reference:
@@ -170,7 +171,7 @@ def kind(declared: Kind[Any, Any]) -> Kind[Any, Any]:
         for what, ours, theirs in (
             ("network", declared.families, other.families),
             ("task", declared.tasks, other.tasks),
-            ("key", {declared.key} - {None}, {other.key}),
+            ("key", [declared.key or ""], [other.key] if other.key else []),
         ):
             if both := set(ours) & set(theirs):
                 raise ValueError(f"the {what} '{min(both)}' is declared by the kinds '{other.name}', '{declared.name}'")

@@ -103,7 +103,8 @@ class Numbers(Kind[Reference, Table]):
         labels = torch.tensor(table.pop(reference.label).to_numpy())
         inputs = torch.tensor(table.to_numpy(), dtype=torch.float32)
         rows = torch.randperm(len(table), generator=torch.Generator().manual_seed(0))
-        parts = dict(zip(("train", "heldout", "test"), rows.tensor_split([len(rows) // 2, 3 * len(rows) // 4]), strict=True))
+        cuts = [len(rows) // 2, 3 * len(rows) // 4]
+        parts = dict(zip(("train", "heldout", "test"), rows.tensor_split(cuts), strict=True))
         parts["test"] = parts["test"][:limit]
         splits = {
             name: Split(name, inputs[of], labels[of], [str(i) for i in of.tolist()],

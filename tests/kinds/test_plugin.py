@@ -26,7 +26,7 @@ from tests.kinds.numbers import Numbers
 SUITE = """suite: table
 task: {numbers: data.csv, label: kind}
 pool:
-  train: {architecture: perceptron, start: shared_base, base_epochs: 8, members: 3, epochs: 12, vary: {lr: [0.02, 0.03]}}
+  train: {architecture: perceptron, start: shared_base, base_epochs: 8, members: 3, epochs: 12, vary: {lr: [.02, .03]}}
 methods:
   - best_single
   - linear: {weights: [uniform, learned]}
