@@ -25,11 +25,9 @@ AllowCode = Annotated[bool, typer.Option("--allow-code", help="Run the functions
 
 def load_suite(path: Path) -> Any:
     """The suite in a file, whose names are looked up among the tasks and networks that there are."""
-    from harness import tasks
-    from harness.models.architectures import TRAINABLE
     from harness.suite.suite import read_suite
 
-    return read_suite(path, tasks.TASKS, [name for names in TRAINABLE.values() for name in names])
+    return read_suite(path)
 
 
 def make_options(

@@ -22,7 +22,7 @@ def export(
                                                    "default that of its members.")] = None,
     allow_code: AllowCode = False,
 ) -> None:
-    """Write a variant's model as a folder with a model card: a Hugging Face checkpoint, or a network for images."""
+    """Write a variant's model as a folder with a model card: a Hugging Face checkpoint, or a network of ours."""
     from harness.publish.export import export as write
     from harness.results.run import read_run
 

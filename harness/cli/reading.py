@@ -73,11 +73,9 @@ def history(
 @commands.command()
 def schema() -> None:
     """Print the JSON schema of suite files, for editors."""
-    from harness import tasks
-    from harness.models.architectures import ARCHITECTURES
     from harness.suite.schema import json_schema
 
-    print(json.dumps(json_schema(tasks.TASKS, ARCHITECTURES), indent=1))
+    print(json.dumps(json_schema(), indent=1))
 
 
 def _list_declared(name: str) -> None:
@@ -91,11 +89,15 @@ for _name in SORTS:
 
 @listing.command("tasks")
 def ls_tasks() -> None:
-    """Every task that comes with Stockpot."""
-    from harness import tasks
+    """Every task that comes with Stockpot or a plug-in, and what else a suite may say under task."""
+    from harness.registry import KINDS
 
-    for name, task in sorted(tasks.TASKS.items()):
-        print(f"{name:<12}{task.title}; from {task.source}")
+    for kind in KINDS:
+        for name, words in sorted(kind.tasks.items()):
+            print(f"{name:<12}{words}")
+    for kind in KINDS:
+        if kind.key and kind.spec:
+            print(f"{{{kind.key}: …}}  {(kind.spec.__doc__ or kind.name).splitlines()[0]}")
 
 
 @listing.command("suites")

@@ -12,7 +12,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from harness.errors import BadInput
-from harness.models.architectures import build
+from harness.models.architectures import build, kind_of
+from harness.models.forward import as_read_by
 from harness.store import read_json, write_json
 from harness.types import Architecture, Member
 
@@ -119,7 +120,7 @@ def without_ties(module: nn.Module) -> dict[str, Tensor]:
 def load_module(member: Member) -> nn.Module:
     """A member's network in eval mode."""
     if isinstance(member.weights, ModelWeights):
-        return member.weights.module()
+        return as_read_by(kind_of(member.architecture), member.weights.module())
     return module_with(member.architecture, member.weights)
 
 

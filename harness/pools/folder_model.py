@@ -6,14 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from harness.errors import BadInput
 from harness.models.adapters import ADAPTER, ADAPTER_WEIGHTS, AdapterWeights, adapter_architecture
-from harness.models.architectures import TRAINABLE
+from harness.models.architectures import kind_of, trainable
 from harness.models.checkpoint import CONFIG, checkpoint_files, read_config, signature, stored_tensors
 from harness.models.pretrained import FolderWeights, check_causal, layout, load_pretrained
 from harness.models.tokens import tokenizer_of
@@ -39,13 +38,18 @@ class FolderModel:
         return (self.path / ADAPTER).is_file()
 
     @property
-    def kind(self) -> Literal["images", "text"]:
-        """What it reads."""
-        return "images" if (self.path / ARCHITECTURE).is_file() else "text"
+    def is_network(self) -> bool:
+        """Whether it is a network of ours, as ``save_network`` writes them."""
+        return (self.path / ARCHITECTURE).is_file()
+
+    @property
+    def kind(self) -> str | None:
+        """The kind of task that it is for."""
+        return kind_of(self.architecture)
 
     @property
     def architecture(self) -> Architecture:
-        if self.kind == "images":
+        if self.is_network:
             return saved_architecture(self.path)
         if self.is_adapter:
             return adapter_architecture(self.path, self._base)
@@ -64,7 +68,7 @@ class FolderModel:
         """What the model says and reads, wherever it lies."""
         if self.is_adapter:
             files, under = [self.path / ADAPTER_WEIGHTS, self.path / ADAPTER], FolderModel(str(self._base)).digest
-        elif self.kind == "images":
+        elif self.is_network:
             files, under = [self.path / WEIGHTS], ""
         else:
             files, under = [self.path / CONFIG, *checkpoint_files(self.path, read_config(self.path))], ""
@@ -79,7 +83,7 @@ class FolderModel:
 
     def weights(self) -> Mapping[str, Tensor]:
         """The tensors by name; those of an adapter are merged into its base's, in memory and in float32."""
-        if self.kind == "images":
+        if self.is_network:
             return LazyWeights(self.path / WEIGHTS)
         return AdapterWeights(self.path, self._base) if self.is_adapter else FolderWeights(self.path)
 
@@ -98,7 +102,7 @@ class FolderModel:
                 place=self.folder,
                 hint="transformers would run both, one on the other: keep each in a folder of its own",
             )
-        if self.kind == "images":
+        if self.is_network:
             self._check_network()
         assert self.architecture
 
@@ -107,15 +111,15 @@ class FolderModel:
             name = saved_architecture(self.path).name
         except (ValueError, TypeError, AttributeError):
             raise BadInput(f"{ARCHITECTURE} is not a name and its options", place=self.folder) from None
-        if name not in TRAINABLE["images"]:
-            raise BadInput(f"unknown architecture '{name}'", place=self.folder, given=name, choices=TRAINABLE["images"])
+        if name not in (known := trainable()):
+            raise BadInput(f"unknown architecture '{name}'", place=self.folder, given=name, choices=known)
         if not (self.path / WEIGHTS).is_file():
             raise BadInput(f"{WEIGHTS} is missing", place=self.folder)
         stored_tensors(self.path / WEIGHTS)
 
     def examine(self, module: nn.Module) -> list[str]:
         """What a reader of its scores should know, from its network; ``BadInput`` where it is no causal model."""
-        if self.kind == "images":
+        if self.is_network:
             return []
         check_causal(module, self.folder)
         if not self.is_adapter:

@@ -14,15 +14,12 @@ from harness.models.causal_lm import vocabulary_of
 from harness.models.pretrained import stored_dtype
 from harness.pools.folder_model import FolderModel
 from harness.pools.source import MemberPlan
+from harness.registry import KINDS
 from harness.store import Store
 from harness.types import Part, Tokenizer
 
 if TYPE_CHECKING:
     from harness.tasks.task import Task
-
-MODELS = {"images": "a network for images", "text": "a language model"}
-"""What a folder may hold, in words."""
-
 
 @dataclass(frozen=True)
 class FolderPlan(MemberPlan):
@@ -48,7 +45,7 @@ class FolderPlan(MemberPlan):
 
     @property
     def folder(self) -> Path | None:
-        if self.model.kind != "text":
+        if self.model.is_network:
             return None
         return Path(self.model.base) if self.model.is_adapter and self.model.base else self.model.path
 
@@ -60,13 +57,12 @@ class FolderPlan(MemberPlan):
         return 2.0
 
     def check(self, task: Task, pool: str) -> None:
-        place, kind = self.model.folder, self.model.kind
-        if kind != task.kind:
-            raise BadInput(f"pool '{pool}' holds {MODELS[kind]}, which the task '{task.name}' is not for", place=place)
-        options = dict(self.architecture.options)
-        if kind == "images" and any(options.get(key) != size for key, size in task.shape.items()):
-            shapes = [", ".join(f"{key} {of.get(key)}" for key in task.shape) for of in (options, task.shape)]
-            raise BadInput(f"the network has {shapes[0]}; the task '{task.name}' has {shapes[1]}", place=place)
+        place, kind, wanted = self.model.folder, self.model.kind, task.test.kind
+        if kind != wanted:
+            words = KINDS.get(kind).models if kind else "a model"
+            raise BadInput(f"pool '{pool}' holds {words}, which the task '{task.name}' is not for", place=place)
+        if reason := KINDS.get(wanted).why_not(self.architecture, task):
+            raise BadInput(reason, place=place)
 
     def reads(self, task: Task) -> bool:
         """Whether it has all of the task's tokens, and no tokenizer of its own."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
@@ -40,7 +40,7 @@ class Folders(PoolSource):
     def size(self, spec: HfPool) -> int:
         return len(spec.members)
 
-    def check(self, spec: HfPool, place: Callable[..., str], networks: Collection[str]) -> None:
+    def check(self, spec: HfPool, place: Callable[..., str]) -> None:
         if spec.base:
             pretrained.model_of(spec.base, place("base"))
         for index, member in enumerate(spec.members):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -182,13 +182,12 @@ class PoolSource(ABC):
             BadInput: where there are no such members, or they are not for the task; by default its place is the suite.
         """
 
-    def check(self, spec: Any, place: Callable[..., str], networks: Collection[str]) -> None:
+    def check(self, spec: Any, place: Callable[..., str]) -> None:
         """``BadInput`` for what can be told from the suite alone: settings that contradict, unknown names.
 
         Args:
             spec: an instance of ``spec``.
             place: ``file:line`` of a key of it, for the message: ``place("members", 0)``.
-            networks: the networks that can be built by name.
         """
 
     def base(self, spec: Any) -> str | None:

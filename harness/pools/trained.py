@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -11,12 +11,13 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from harness.errors import BadInput
-from harness.models.architectures import TRAINABLE, check_options
+from harness.models.architectures import check_options, trainable
 from harness.models.training import Schedule, usual_schedule
 from harness.pools.folder_plan import plan_folder
 from harness.pools.pool import seed_of
 from harness.pools.source import MemberPlan, PoolPlan, PoolSource, source
 from harness.pools.training import TrainingPlan
+from harness.registry import KINDS
 from harness.strict.fields import Count, Name, Positive, _Strict
 from harness.tasks import pretrained
 from harness.tasks.task import Task
@@ -100,11 +101,11 @@ class Trained(PoolSource):
     def size(self, spec: TrainPool) -> int:
         return spec.checkpoints or spec.members
 
-    def check(self, spec: TrainPool, place: Callable[..., str], networks: Collection[str]) -> None:
+    def check(self, spec: TrainPool, place: Callable[..., str]) -> None:
         for name in spec.architectures:
-            if name not in networks:
+            if name not in (known := trainable()):
                 problem = f"unknown architecture '{name}'"
-                raise BadInput(problem, place=place("architecture"), given=name, choices=networks)
+                raise BadInput(problem, place=place("architecture"), given=name, choices=known)
         if fault := spec.contradiction():
             raise BadInput(fault[1], place=place(fault[0]))
         if spec.base:
@@ -137,10 +138,10 @@ source(Trained())
 
 def _check_for(task: Task, name: str, spec: TrainPool) -> None:
     """``BadInput`` where a task has no such networks or data."""
-    known = TRAINABLE.get(task.kind, ())
+    known = KINDS.get(task.test.kind).networks
     for architecture in spec.architectures:
         if spec.base is None and architecture not in known:
-            raise BadInput(f"pool '{name}': architecture '{architecture}' is not for {task.kind}", choices=known)
+            raise BadInput(f"pool '{name}': architecture '{architecture}' is not for {task.test.kind}", choices=known)
     for group in spec.vary.data or []:
         if group not in task.groups:
             raise BadInput(f"pool '{name}': unknown data '{group}'", given=group, choices=task.groups)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import Tensor
 
-from harness.models.architectures import build
+from harness.models.architectures import build, code_of
 from harness.models.training import Schedule, TrainingLog, train
 from harness.models.weights import LazyWeights, load_module, save_weights, without_ties
 from harness.pools.source import MemberPlan
@@ -39,7 +39,8 @@ class TrainingPlan(MemberPlan):
         """The key of its weights and of what they cost."""
         made_of = {of.name: getattr(self, of.name) for of in fields(self) if of.name not in ("name", "base")}
         made_of |= {"architecture": str(self.architecture), "schedule": asdict(self.schedule)}
-        return Key.of("training", code=__name__, start=self.base.digests[-1] if self.base else None, **made_of)
+        code = (__name__, *code_of(self.architecture))
+        return Key.of("training", code=code, start=self.base.digests[-1] if self.base else None, **made_of)
 
     def keys(self) -> tuple[Key, ...]:
         return (self.key(),)

@@ -20,9 +20,9 @@ BUILT = "built.json"
 """Whether a variant applies, and what building it told."""
 
 
-def makers(method: Method) -> tuple[str, ...]:
-    """The code behind a built variant; of the methods, only its own."""
-    return (method.module, __name__, *predictions.MAKERS)
+def makers(method: Method, kind: str) -> tuple[str, ...]:
+    """The code behind a built variant: of the methods only its own, and how the kind of task runs networks."""
+    return (method.module, __name__, *predictions.MAKERS, *predictions.code_of_kind(kind))
 
 
 def build(

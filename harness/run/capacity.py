@@ -10,6 +10,7 @@ import torch
 
 from harness import environment
 from harness.cost.forecast import Need, need
+from harness.models.architectures import code_of
 from harness.pools.pool import member_digests
 from harness.run.plan import Plan
 from harness.run.stages.variant import VariantPlan
@@ -102,7 +103,8 @@ def needed(plan: Plan, architecture: Architecture) -> Need | None:
     batch = plan.task.test.full_batch
     described = [architecture.name, dict(architecture.options)]
     device, inputs = torch.device(plan.setting.device), [list(batch.shape), str(batch.dtype)]
-    key = Key.of("need", code="harness.cost.forecast", architecture=described, inputs=inputs, device=device.type)
+    code = ("harness.cost.forecast", *code_of(architecture))
+    key = Key.of("need", code=code, architecture=described, inputs=inputs, device=device.type)
     if not plan.store.has(key):
         try:
             record = asdict(need(architecture, batch, device))

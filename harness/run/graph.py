@@ -52,7 +52,7 @@ def stages_of(plan: Plan) -> Iterator[Stage]:
     yield from plan.studies
     costs = costs_of(plan)
     yield from (MeasureOnce(plan.setting, cost.name) for cost in costs if cost.once)
-    passes = {} if plan.setting.task.kind == "images" else _passes(plan)
+    passes = _passes(plan) if plan.setting.kind.in_one_pass else {}
     for seed in plan.seeds:
         reference = plan.reference(seed)
         for variant in plan.variants[seed].values():

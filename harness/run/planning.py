@@ -8,10 +8,10 @@ from pathlib import Path
 
 import torch
 
-from harness import tasks
 from harness.environment import machine_digest
 from harness.errors import BadInput
 from harness.pools.source import AskedPool, PoolPlan
+from harness.registry import KINDS
 from harness.run.graph import planned_jobs
 from harness.run.plan import Options, Plan
 from harness.run.stages.setting import Data, Setting, task_of
@@ -19,23 +19,18 @@ from harness.run.stages.study import Study
 from harness.run.stages.variant import VariantPlan
 from harness.store import Store
 from harness.suite.suite import Suite, Variant
-from harness.tasks import Task, pretrained
+from harness.tasks import Task
 
-PRELOAD = {
-    "images": ("harness.run.preload",),
-    "text": ("harness.run.preload", "transformers.models.llama.modeling_llama", "lm_eval.tasks"),
-}
-"""What workers need and takes seconds to import, by kind of task."""
 
 def make_plan(suite: Suite, options: Options) -> Plan:
     """Plan a run; the task's data and pretrained models are fetched if they are not there, nothing else happens."""
-    suite = _with_models(suite)
-    suite = replace(suite, task=replace(suite.task, allow_code=options.allow_code))
+    suite = replace(suite, pools={name: asked.fetched() for name, asked in suite.pools.items()})
     device = options.device
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     store = Path(options.out) / ".store"
-    suite = replace(suite, task=tasks.rendered(suite.task, Store(store), options.limit))
+    kind = KINDS.get(suite.task.kind)
+    suite = replace(suite, task=kind.rendered(suite.task, Store(store), options.limit, options.allow_code))
     setting = Setting(store, suite.task, options.limit, device, machine_digest())
     task = task_of(setting)
     seeds = suite.file.seeds if options.seed is None else [options.seed]
@@ -64,13 +59,6 @@ def make_plan(suite: Suite, options: Options) -> Plan:
     return plan
 
 
-def _with_models(suite: Suite) -> Suite:
-    """The suite with the folders of pretrained models in the place of their archives' names."""
-    tokenizer = pretrained.folder_of(suite.task.tokenizer) if suite.task.tokenizer else None
-    pools = {name: asked.fetched() for name, asked in suite.pools.items()}
-    return replace(suite, task=replace(suite.task, tokenizer=tokenizer), pools=pools)
-
-
 def _pool(suite: Suite, name: str, asked: AskedPool, task: Task, seed: int) -> PoolPlan:
     try:
         return asked.plan(name, task, seed)
@@ -91,3 +79,8 @@ def _chosen(suite: Suite, only: str | None) -> list[Variant]:
             hint=f"a pattern such as 'linear*' matches names; the suite has {len(names)} variants",
         )
     return [v for v in suite.variants if v in chosen or v.name == suite.file.reference]
+
+
+def preload(plan: Plan) -> tuple[str, ...]:
+    """The modules that workers need and that take seconds to import."""
+    return ("harness.run.preload", *plan.setting.kind.preload)

@@ -129,7 +129,7 @@ class Tables:
         return Context(
             device=torch.device(self.plan.setting.device),
             row=row,
-            scores_test=self.plan.setting.task.kind == "images",
+            scores_test=self.plan.setting.kind.inputs_are_scored,
             is_reference=plan.is_same_as(reference),
             reference=measured(self.plan, reference, cost.name).read(cost.name),
             price_per_gpu_hour=self.plan.suite.file.cost.price_per_gpu_hour,

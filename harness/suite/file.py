@@ -40,13 +40,6 @@ def asked_pool(spec: PoolSpec, place: str) -> AskedPool:
     return AskedPool(*chosen[0])
 
 
-class LmEval(_Strict):
-    """Tasks of lm-eval by name, and a folder of task files, relative to the suite file."""
-
-    lm_eval: Annotated[list[str], Field(min_length=1)]
-    include_path: str | None = None
-
-
 class Subsets(_Strict):
     """Which subsets of a pool the correlation study takes: all of these sizes, or a fixed draw of ``at_most``."""
 
@@ -68,7 +61,8 @@ class SuiteFile(_Strict):
 
     suite: Annotated[str, Field(pattern=r"^[a-z0-9_-]+$")]
     question: str = ""
-    task: str | LmEval
+    task: str | dict[str, Any]
+    """A name of a kind's ``tasks``, or what a kind's ``spec`` takes (``suite.task``)."""
     pool: PoolSpec
     pools: dict[Name, PoolSpec] = {}
     seeds: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)] = [0]

@@ -17,6 +17,7 @@ from harness.store import digest
 from harness.strict import yaml
 from harness.strict.model import read_model
 from harness.suite.file import MAIN, SuiteFile, asked_pool, suite_model
+from harness.suite.task import read_task
 from harness.tasks import TaskReference
 
 
@@ -49,19 +50,18 @@ def suite_files(folder: Path) -> list[Path]:
     return sorted(path for path in folder.glob("*.yaml") if not path.name.endswith(".policy.yaml"))
 
 
-def read_suite(path: Path, tasks: Collection[str], architectures: Collection[str]) -> Suite:
+def read_suite(path: Path) -> Suite:
     """Read a suite file; every fault is one line with its place, the known choices and the nearest of them."""
     document = yaml.read(path)
     file = read_model(suite_model(), document, "a suite file", empty={"members": "the pool is empty: 'members' is 0"})
-    if isinstance(file.task, str):
-        _known("task", file.task, tasks, document.place(("task",)))
+    given = read_task(file.task, document)
     if MAIN in file.pools:
         raise BadInput(f"the name '{MAIN}' is taken by 'pool'", place=document.place(("pools", MAIN)))
     pools: dict[str, AskedPool] = {}
     for name, spec in {MAIN: file.pool, **file.pools}.items():
         place: yaml.Position = ("pool",) if name == MAIN else ("pools", name)
         asked = asked_pool(spec, document.place(place))
-        asked.source.check(asked.spec, partial(_place, document, (*place, asked.source.name)), architectures)
+        asked.source.check(asked.spec, partial(_place, document, (*place, asked.source.name)))
         pools[name] = asked.beside(path.parent)
     if len(set(file.seeds)) < len(file.seeds):
         raise BadInput("a seed is named twice", place=document.place(("seeds",)))
@@ -69,20 +69,15 @@ def read_suite(path: Path, tasks: Collection[str], architectures: Collection[str
     _known("reference", file.reference, [v.name for v in variants], document.place(("reference",)))
     for name in file.correlate.pools if file.correlate else []:
         _known("pool", name, pools, document.place(("correlate", "pools")))
-    task = _task(file, pools[MAIN], path.parent)
-    return Suite(str(path), document.text, digest(file.model_dump(mode="json")), file, task, pools, variants)
+    main = pools[MAIN]
+    folder = main.source.tokenizer(main.spec)
+    task = given.kind.refer(given.value, file.suite, path.parent, [folder] if folder else [])
+    identity = digest({**file.model_dump(mode="json"), "task": given.as_json()})
+    return Suite(str(path), document.text, identity, file, task, pools, variants)
 
 
 def _place(document: yaml.Document, above: yaml.Position, *path: str | int) -> str:
     return document.place((*above, *path))
-
-
-def _task(file: SuiteFile, pool: AskedPool, folder: Path) -> TaskReference:
-    if isinstance(file.task, str):
-        return TaskReference(file.task)
-    tokenizer = pool.source.tokenizer(pool.spec)
-    include_path = str(folder / Path(file.task.include_path).expanduser()) if file.task.include_path else None
-    return TaskReference(file.suite, tuple(file.task.lm_eval), include_path, tokenizer)
 
 
 def _known(what: str, name: Any, choices: Collection[str], place: str) -> None:

@@ -16,9 +16,18 @@ from safetensors.torch import load_file, save_file
 from harness.errors import BadInput
 from harness.store import Key, Store, digest
 from harness.tasks.archives import MNIST_5K
-from harness.tasks.task import Documents
+from harness.tasks.task import Documents, TaskReference
 from harness.tasks.views import VIEWS, mixture, seen
 from harness.types import Split
+
+KIND = "images"
+
+
+@dataclass(frozen=True)
+class ImageReference(TaskReference):
+    """A name of ``TASKS``."""
+
+    kind: ClassVar[str] = KIND
 
 
 @dataclass(frozen=True, eq=False)
@@ -142,6 +151,7 @@ def load(name: str, store: Store, limit: int | None = None) -> Task:
             data["labels"][row],
             [f"{name}-{i}" for i in row.tolist()],
             digest([key.digest, split, len(row)]),
+            kind=KIND,
         )
         for split, row in zip(("train", "heldout", "test"), rows, strict=True)
     ]

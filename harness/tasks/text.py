@@ -37,11 +37,29 @@ TOKENIZER_CHARACTERS = 300_000
 """How much of each domain's training text the tokenizer is made from."""
 
 
+KIND = "text"
+
+
+@dataclass(frozen=True)
+class TextReference(TaskReference):
+    """Tasks of lm-eval, and the tokenizer of the suite's models."""
+
+    kind: ClassVar[str] = KIND
+    lm_eval: tuple[str, ...] = ()
+    include_path: str | None = None
+    tokenizer: str | None = None
+    """The folder whose tokenizer the suite's models share; None for the one that is trained on the text."""
+    allow_code: bool = False
+    """Whether what the task files name may be run: the command line says so, never a suite."""
+    asked: str | None = None
+    """The digest of all that the tasks of lm-eval ask (``tasks.asked``): whoever renders them again has to get it."""
+
+
 @dataclass(frozen=True, eq=False)
 class TextTask:
     """Windows of three domains in one tokenizer, and tasks of lm-eval, which score."""
 
-    reference: TaskReference
+    reference: TextReference
     tokenizer: Path
     vocabulary: int
     train: Split
@@ -98,7 +116,7 @@ class TextTask:
         return self
 
 
-def load(reference: TaskReference, store: Store, limit: int | None = None) -> TextTask:
+def load(reference: TextReference, store: Store, limit: int | None = None) -> TextTask:
     """The domains in the tokenizer of the reference's folder, or in one that is trained on them (byte-level BPE).
 
     Args:
@@ -162,6 +180,7 @@ def windows_of(text: str, folder: Path) -> Split:
         batch=_fitting(LOGITS, len(words), BATCH),
         criterion="nll",
         tokenizer=tokenizer_of(folder),
+        kind=KIND,
     )
 
 
@@ -201,4 +220,5 @@ def _split(
         batch=_fitting(LOGITS, vocabulary, BATCH),
         criterion="nll",
         tokenizer=tokenizer,
+        kind=KIND,
     )

@@ -35,7 +35,6 @@ from harness.store import code_version
 from harness.strict.model import STRICT
 from harness.suite.schema import json_schema
 from harness.suite.suite import read_suite
-from harness.tasks import TASKS
 from tests.inline import Inline
 from tests.pools.function_source import Function, FunctionPool
 
@@ -76,14 +75,14 @@ def suite_at(declared, tmp_path):
     def read(text):
         path = tmp_path / "suite.yaml"
         path.write_text(text)
-        return read_suite(path, TASKS, ARCHITECTURES)
+        return read_suite(path)
 
     return read
 
 
 def plan_of(folder, text=SUITE):
     (folder / "suite.yaml").write_text(text)
-    suite = read_suite(folder / "suite.yaml", TASKS, ARCHITECTURES)
+    suite = read_suite(folder / "suite.yaml")
     return make_plan(suite, Options(folder / "results", limit=80, device="cpu"))
 
 
@@ -125,7 +124,7 @@ def test_a_faulty_pool_of_another_packages_source_is_refused_in_its_line(suite_a
 
 
 def test_the_schema_has_its_keys(declared):
-    schema = json_schema(TASKS, ARCHITECTURES)
+    schema = json_schema()
     sources = schema["$defs"]["PoolSpec"]["properties"]
     assert set(sources) == set(SOURCES.all()) == {"function", "hf", "train"}
     keys = schema["$defs"]["FunctionPool"]["properties"]

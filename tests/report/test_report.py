@@ -27,7 +27,6 @@ from harness.run.plan import Options
 from harness.run.planning import make_plan
 from harness.run.progress import Tracker
 from harness.suite.suite import read_suite
-from harness.tasks import TASKS
 
 SUITE = """
 suite: tiny
@@ -59,7 +58,7 @@ def run(tmp_path_factory):
     """A finished run with its report."""
     folder = tmp_path_factory.mktemp("report")
     (folder / "suite.yaml").write_text(SUITE)
-    suite = read_suite(folder / "suite.yaml", TASKS, ["mlp", "small_cnn", "small_cnn_bn"])
+    suite = read_suite(folder / "suite.yaml")
     found = runner.run(make_plan(suite, Options(out=folder / "results", workers=2)), Tracker())
     write_report(found)
     return read_run(found)

@@ -16,7 +16,6 @@ from harness.run.process import process_bytes
 from harness.run.progress import Tracker
 from harness.run.stages.measure import MeasureOnce
 from harness.suite.suite import read_suite
-from harness.tasks import TASKS
 
 SUITE = """
 suite: fits
@@ -34,7 +33,7 @@ cost: {latency: false, memory_budget: 1GB}
 def planned(folder, text=SUITE, out=None):
     path = folder / "suite.yaml"
     path.write_text(text)
-    suite = read_suite(path, TASKS, ["mlp", "small_cnn"])
+    suite = read_suite(path)
     return make_plan(suite, Options(out=out or folder / "results", workers=2))
 
 

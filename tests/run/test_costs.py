@@ -21,7 +21,6 @@ from harness.run.progress import Tracker
 from harness.run.stages.measure import Measure
 from harness.run.tables import Tables
 from harness.suite.suite import read_suite
-from harness.tasks import TASKS
 from tests.inline import Inline
 
 SUITE = """
@@ -40,7 +39,7 @@ def stage_of(cost, plan, variant):
 
 def planned(folder, text=SUITE, **options):
     (folder / "suite.yaml").write_text(text)
-    suite = read_suite(folder / "suite.yaml", TASKS, ["mlp"])
+    suite = read_suite(folder / "suite.yaml")
     return make_plan(suite, Options(out=folder / "results", workers=1, **options))
 
 

@@ -13,7 +13,7 @@ from harness import store
 from harness.cli.main import main
 from harness.engines import local
 from harness.methods.method import Method
-from harness.models.architectures import ARCHITECTURES, build
+from harness.models.architectures import build
 from harness.models.weights import save_network
 from harness.pools import pool
 from harness.report import write_report
@@ -28,7 +28,7 @@ from harness.run.stages.build import Build
 from harness.run.stages.prepare import Prepare
 from harness.store import Store, code_version
 from harness.suite.suite import read_suite
-from harness.tasks import TASKS, text
+from harness.tasks import text
 from harness.types import Architecture
 from tests.inline import Inline
 
@@ -117,7 +117,7 @@ def suite_of(folder, task, pools, methods, name, reference, cost="latency: false
 
 
 def run(path, out):
-    plan = make_plan(read_suite(path, TASKS, ARCHITECTURES), Options(out=out, limit=80, device="cpu"))
+    plan = make_plan(read_suite(path), Options(out=out, limit=80, device="cpu"))
     return read_run(runner.run(plan, Tracker()))
 
 
@@ -369,7 +369,7 @@ def test_what_ran_to_make_an_artefact_is_in_its_key(kinds, out, tmp_path, monkey
     else:
         methods = ["member: {index: 0}", "linear", "uniform_soup"]
         path = suite_of(*kinds["text"], {"main": ["c", "b"]}, methods, "keys", "member/index=0", "memory: false")
-    plan = make_plan(read_suite(path, TASKS, ARCHITECTURES), Options(out=out, limit=80, device="cpu"))
+    plan = make_plan(read_suite(path), Options(out=out, limit=80, device="cpu"))
     behind = modules_behind(plan, monkeypatch)
     planned = {key.kind for planned in planned_jobs(plan) for key in planned.stage.artefacts()}
     assert planned <= set(behind)

@@ -3,7 +3,6 @@
 import pytest
 import torch
 
-from harness.models.architectures import ARCHITECTURES
 from harness.models.pretrained import load_pretrained
 from harness.pools.pool import load_pool
 from harness.run.plan import Options
@@ -12,7 +11,7 @@ from harness.run.stages.prepare import Prepare
 from harness.run.stages.score import Score
 from harness.run.stages.setting import task_of
 from harness.suite.suite import read_suite
-from harness.tasks import TASKS, pretrained, text
+from harness.tasks import pretrained, text
 from tests.small_gguf import TEXT, trained_tokenizer, write_gguf
 from tests.tasks.local_tasks import write_task
 
@@ -42,7 +41,7 @@ def made(tmp_path, monkeypatch):
 
 
 def planned(folder):
-    suite = read_suite(folder / "suite.yaml", TASKS, ARCHITECTURES)
+    suite = read_suite(folder / "suite.yaml")
     return make_plan(suite, Options(folder / "results", device="cpu"))
 
 
@@ -84,7 +83,7 @@ def test_fine_tunes_of_a_pretrained_model_start_from_it_in_its_tokens(made, tmp_
 
 def test_that_code_is_allowed_reaches_the_workers_and_makes_no_artefact_anew(made, tmp_path):
     (tmp_path / "suite.yaml").write_text(SUITE)
-    suite = read_suite(tmp_path / "suite.yaml", TASKS, ARCHITECTURES)
+    suite = read_suite(tmp_path / "suite.yaml")
     plans = [make_plan(suite, Options(tmp_path / "results", device="cpu", allow_code=allow)) for allow in (False, True)]
     assert [plan.setting.task.allow_code for plan in plans] == [False, True]
     assert [job.stage.setting for job in plans[1].jobs] == [plans[1].setting] * len(plans[1].jobs)

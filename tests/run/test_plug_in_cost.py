@@ -10,7 +10,6 @@ from harness.run import runner
 from harness.run.planning import Options, make_plan
 from harness.run.progress import Tracker
 from harness.suite.suite import read_suite
-from harness.tasks import TASKS
 from tests.inline import Inline
 
 SUITE = """
@@ -25,7 +24,7 @@ cost: {latency: false, memory: false, energy: false, page_faults: true}
 def test_a_cost_of_a_plug_in_is_a_column_a_score_and_what_a_rule_is_about(tmp_path, page_faults, monkeypatch):
     monkeypatch.setattr(local, "_Pools", Inline)
     (tmp_path / "suite.yaml").write_text(SUITE)
-    plan = make_plan(read_suite(tmp_path / "suite.yaml", TASKS, ["mlp"]), Options(out=tmp_path / "results"))
+    plan = make_plan(read_suite(tmp_path / "suite.yaml"), Options(out=tmp_path / "results"))
     found = read_run(runner.run(plan, Tracker()))
     assert (found.variants["minor_page_faults"] > 0).all()
     scores = found.scores[found.scores["metric"] == "minor_page_faults"]

@@ -14,7 +14,7 @@ from harness.run.progress import Tracker
 from harness.store import Store, read_json
 from harness.suite.suite import read_suite
 from harness.systems.systems import load_combination
-from harness.tasks import TASKS, images
+from harness.tasks import images
 from harness.types import Pool
 
 VIEWS = ("labels_0_4", "inverted")
@@ -45,7 +45,7 @@ cost: {latency: false, memory: false}
 
 def planned(folder, text, **options):
     (folder / "suite.yaml").write_text(text)
-    suite = read_suite(folder / "suite.yaml", TASKS, ["mlp"])
+    suite = read_suite(folder / "suite.yaml")
     return make_plan(suite, Options(out=folder / "results", workers=2, **options))
 
 

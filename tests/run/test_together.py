@@ -13,7 +13,6 @@ from harness.run.plan import Options
 from harness.run.planning import make_plan
 from harness.run.progress import Tracker
 from harness.suite.suite import read_suite
-from harness.tasks import TASKS
 from tests.inline import Inline
 
 POOL = "{architecture: mlp, start: shared_base, base_epochs: 1, members: 2, epochs: 1, options: {hidden: 8}}"
@@ -48,7 +47,7 @@ def plans(folder, *texts, out="results"):
     for text in texts:
         path = folder / f"{text.split()[1]}.yaml"
         path.write_text(text)
-        suite = read_suite(path, TASKS, ["mlp", "small_cnn"])
+        suite = read_suite(path)
         found.append(make_plan(suite, Options(out=folder / out, workers=2)))
     return found
 

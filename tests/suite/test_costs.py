@@ -5,9 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from harness import tasks
 from harness.errors import BadInput
-from harness.models.architectures import ARCHITECTURES
 from harness.registry import COSTS
 from harness.suite.costs import cost_spec
 from harness.suite.schema import json_schema
@@ -24,7 +22,7 @@ methods: [best_single]
 def read(folder, cost=""):
     path = folder / "suite.yaml"
     path.write_text(TEXT + cost)
-    return read_suite(path, tasks.TASKS, ARCHITECTURES)
+    return read_suite(path)
 
 
 def test_what_a_suite_does_not_name_is_measured_where_that_is_usual(tmp_path, page_faults):
@@ -66,7 +64,7 @@ def test_once_a_plug_in_is_gone_so_is_its_key(tmp_path, monkeypatch):
 
 
 def test_the_schema_has_the_key_of_a_plug_in(page_faults):
-    shown = json_schema(tasks.TASKS, ARCHITECTURES)["$defs"]["CostSpec"]
+    shown = json_schema()["$defs"]["CostSpec"]
     assert json.loads(json.dumps(shown)) == shown
     assert set(shown["properties"]) == {cost.name for cost in COSTS} | {"memory_budget", "price_per_gpu_hour"}
     assert shown["additionalProperties"] is False

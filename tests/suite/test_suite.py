@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 
 from harness import tasks
 from harness.errors import BadInput
-from harness.models.architectures import ARCHITECTURES
 from harness.pools.folders import HfPool
 from harness.pools.pool import member_digests
 from harness.pools.trained import TrainPool, plan_pool
@@ -43,7 +42,7 @@ def suite_at(tmp_path):
     def read(text):
         path = tmp_path / "suite.yaml"
         path.write_text(text)
-        return read_suite(path, tasks.TASKS, ARCHITECTURES)
+        return read_suite(path)
 
     return read
 
@@ -368,7 +367,7 @@ def test_there_are_suites():
 
 @pytest.mark.parametrize("path", SUITES, ids=lambda path: path.stem)
 def test_a_suite_that_comes_with_it_is_read_and_named_after_its_file(path):
-    suite = read_suite(path, tasks.TASKS, ARCHITECTURES)
+    suite = read_suite(path)
     assert suite.file.suite == path.stem
     assert suite.file.question
     asked = {next(iter(item)) if isinstance(item, dict) else item for item in suite.file.methods}
@@ -432,7 +431,7 @@ def conforms(value, schema, root):
 
 @pytest.fixture(scope="module")
 def schema():
-    found = json_schema(tasks.TASKS, ARCHITECTURES)
+    found = json_schema()
     assert json.loads(json.dumps(found)) == found
     return found
 

@@ -7,15 +7,13 @@ from dataclasses import dataclass
 import torch
 
 from harness.evaluate.predictions import CachedPredictions
-from harness.kinds import evaluating
 from harness.run import building
 from harness.run.stages.evaluate import keep
-from harness.run.stages.prepare import SECONDS_PER_INPUT, preparations
+from harness.run.stages.prepare import preparations
 from harness.run.stages.setting import task_of
 from harness.run.stages.stage import Stage
 from harness.run.stages.variant import VariantPlan, is_built, is_inapplicable, load_built, members_of
 from harness.store import Key
-from harness.tasks.images import Task as ImageTask
 from harness.types import Ingredients
 
 
@@ -33,7 +31,7 @@ class Build(Stage):
 
     def artefacts(self) -> tuple[Key, ...]:
         key = self.variant.build_key
-        if self.setting.task.kind != "images" or is_inapplicable(self.setting.store, self.variant):
+        if self.setting.kind.in_one_pass or is_inapplicable(self.setting.store, self.variant):
             return (key,)
         return (key, self.variant.evaluation_key)
 
@@ -45,7 +43,7 @@ class Build(Stage):
         parameters = self.variant.parameters
         if "epochs" in parameters:
             inputs = len(task_of(self.setting).train.inputs)
-            return float(parameters["epochs"]) * inputs * SECONDS_PER_INPUT[self.setting.task.kind] + 1
+            return float(parameters["epochs"]) * inputs * self.setting.kind.seconds_per_input + 1
         return self.variant.declared.seconds
 
     def run(self) -> None:
@@ -57,8 +55,7 @@ class Build(Stage):
             pool = members_of(setting, plan)
             ingredients = Ingredients(pool, task.train, task.heldout, cached, plan.method_seed, needs, device)
             building.build(store, plan.build_key, plan.declared, ingredients, plan.parameters, cached)
-        if setting.task.kind == "images" and is_built(store, plan):
-            combination, scored = load_built(setting, plan), task_of(setting)
-            assert isinstance(scored, ImageTask)
-            assert isinstance(task, ImageTask)
-            keep(setting, plan, combination, evaluating.evaluate_on_images(combination, scored, task, cached))
+        if not setting.kind.in_one_pass and is_built(store, plan):
+            combination = load_built(setting, plan)
+            (evaluation,) = setting.kind.evaluate([combination], task_of(setting), task, cached)
+            keep(setting, plan, combination, evaluation)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,10 +11,10 @@ import numpy as np
 import pandas as pd
 from safetensors.torch import load_file
 
-from harness.errors import BadInput
 from harness.evaluate.outcomes import own_outcomes
+from harness.evaluate.predictions import CachedPredictions
 from harness.kinds import evaluating
-from harness.lm.evaluation import Unscored
+from harness.kinds.kind import Evaluation, Unscored
 from harness.results.metric import OUTCOMES, Outcomes
 from harness.run.stages.setting import Setting, documents_of, task_of
 from harness.run.stages.stage import Stage
@@ -20,27 +22,26 @@ from harness.run.stages.variant import VariantPlan, is_built, is_inapplicable, l
 from harness.store import Key, Store, read_json
 from harness.systems.parts import MemberPart
 from harness.tasks.answers import Aggregate
-from harness.tasks.text import TextTask
-from harness.types import Combination, NotApplicable
+from harness.types import Combination
 
 
 @dataclass(frozen=True, eq=False)
 class Pass(Stage):
-    """Language models scored by lm-eval's tasks: all these variants of a seed in one pass over the models they share.
+    """Variants of a seed scored in one pass over the models that they share (``Kind.in_one_pass``).
 
-    Where a pass fails, its halves are tried, so that what is wrong with one variant is nothing to the others. Those
-    that are left in the end are scored by themselves, each by its own stage; this one fails with their names.
+    Those that have no scores in the end are scored by themselves, each by its own stage; this one fails with their
+    names.
     """
 
     what: str
     builds: tuple[Stage, ...]
     variants: tuple[VariantPlan, ...]
 
-    group = "lm-eval"
+    group = "pass"
 
     @property
     def label(self) -> str:
-        return f"seed {self.variants[0].seed}: score {self.what} with lm-eval"
+        return f"seed {self.variants[0].seed}: score {self.what} with {self.setting.kind.scores}"
 
     def artefacts(self) -> tuple[Key, ...]:
         store = self.setting.store
@@ -57,52 +58,46 @@ class Pass(Stage):
 
 
 def evaluate_variants(setting: Setting, plans: tuple[VariantPlan, ...]) -> None:
-    """Score what is not scored yet; an error names those that could not be."""
+    """Score variants of one pool that are not scored yet; an error names those that could not be."""
     store = setting.store
     todo = [plan for plan in plans if is_built(store, plan) and not store.has(plan.evaluation_key)]
     if not todo:
         return
-    task = task_of(setting)
-    assert isinstance(task, TextTask)
-    _ = task.questions  # what is wrong with these concerns all variants
-    left = _evaluate_together(setting, task, sorted(todo, key=lambda plan: plan.used))
+    left: dict[str, str] = {}
+    loaded: list[tuple[VariantPlan, Combination]] = []
+    shared: dict[str, MemberPart] = {}  # without it a member is in memory once for each rule that has it
+    for plan in sorted(todo, key=lambda plan: plan.used):
+        with _left(plan, left, alone=len(todo) == 1):
+            loaded.append((plan, load_built(setting, plan, shared)))
+    cached = CachedPredictions(store, setting.device)
+    tasks = task_of(setting), task_of(setting, todo[0].pool.groups)
+    combinations = [combination for _, combination in loaded]
+    evaluations = setting.kind.evaluate(combinations, *tasks, cached) if loaded else []
+    for (plan, combination), evaluation in zip(loaded, evaluations, strict=True):
+        with _left(plan, left, alone=len(todo) == 1):
+            keep(setting, plan, combination, evaluation)
     if left:
         raise RuntimeError("; ".join(f"{name}: {reason}" for name, reason in left.items()))
 
 
-def _evaluate_together(setting: Setting, task: TextTask, plans: list[VariantPlan]) -> dict[str, str]:
-    """Score variants in one pass, or in its halves; returns those that are left, each with the reason."""
-    shared: dict[str, MemberPart] = {}  # without it a member is in memory once for each rule that has it
+@contextmanager
+def _left(plan: VariantPlan, left: dict[str, str], alone: bool) -> Iterator[None]:
+    """Note the reason why a variant is left for its own stage; one that is alone has none, and fails."""
     try:
-        combinations = [load_built(setting, plan, shared) for plan in plans]
-        evaluations = evaluating.evaluate_on_text(combinations, task)
-    except (BadInput, NotApplicable, RuntimeError, ValueError) as error:
-        if len(plans) == 1:
+        yield
+    except Exception as error:
+        if alone:
             raise
-        reason = f"{type(error).__name__}: {error}"
-        halves = plans[: len(plans) // 2], plans[len(plans) // 2 :]
-        left: dict[str, str] = {}
-        for half in halves:
-            left |= {half[0].name: reason} if len(half) == 1 else _evaluate_together(setting, task, half)
-        return left
-    left = {}
-    for plan, combination, found in zip(plans, combinations, evaluations, strict=True):
-        try:
-            if isinstance(found, Unscored):
-                raise found
-            keep(setting, plan, combination, found)
-        except Exception as error:
-            if len(plans) == 1:
-                raise
-            left[plan.name] = f"{type(error).__name__}: {error}"
-    return left
+        left[plan.name] = f"{type(error).__name__}: {error}"
 
 
-def keep(setting: Setting, plan: VariantPlan, combination: Combination, found: evaluating.Evaluation) -> None:
+def keep(setting: Setting, plan: VariantPlan, combination: Combination, evaluation: Evaluation | Unscored) -> None:
     """Store what a variant says on test, and the costs that are counted."""
+    if isinstance(evaluation, Unscored):
+        raise evaluation
     test, labels = task_of(setting).test, documents_of(setting).labels
     few = None if why_not_run(setting, plan) else test.inputs[: min(test.batch, 50)]
-    evaluating.write_evaluation(setting.store, plan.evaluation_key, combination, found, labels, few)
+    evaluating.write_evaluation(setting.store, plan.evaluation_key, combination, evaluation, labels, few)
 
 
 def evaluation_of(store: Store, plan: VariantPlan) -> dict[str, Any]:

@@ -15,9 +15,6 @@ from harness.run.stages.stage import Stage
 from harness.store import Key
 from harness.systems.parts import MemberPart
 
-SECONDS_PER_INPUT = {"images": 2.5e-4, "text": 0.012}
-"""Of training."""
-
 
 @dataclass(frozen=True, eq=False)
 class Prepare(Stage):
@@ -48,7 +45,7 @@ class Prepare(Stage):
 
     def seconds(self) -> float:
         task = task_of(self.setting, self.member.groups)
-        return self.member.seconds(task, SECONDS_PER_INPUT[self.setting.task.kind])
+        return self.member.seconds(task, self.setting.kind.seconds_per_input)
 
     def run(self) -> None:
         store, device = self.setting.store, torch.device(self.setting.device)

@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
-from harness import tasks
+from harness.kinds.kind import Kind, load_task
+from harness.registry import KINDS
 from harness.store import Store
 from harness.tasks import Documents, Task, TaskReference
-from harness.tasks.asked import read_documents
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,11 @@ class Setting:
     def store(self) -> Store:
         return Store(self.folder)
 
+    @property
+    def kind(self) -> Kind[Any, Any]:
+        """Of the task."""
+        return KINDS.get(self.task.kind)
+
 
 @dataclass(frozen=True)
 class Data:
@@ -38,10 +44,12 @@ class Data:
     test: str
     scored: str
     batch: int
+    kind: str
 
     @classmethod
     def of(cls, task: Task) -> Data:
-        return cls(task.train.digest, task.heldout.digest, task.test.digest, task.digest, task.test.batch)
+        train, heldout, test = task.train, task.heldout, task.test
+        return cls(train.digest, heldout.digest, test.digest, task.digest, test.batch, test.kind)
 
 
 @lru_cache(maxsize=8)
@@ -49,11 +57,10 @@ def task_of(setting: Setting, groups: tuple[str, ...] = ()) -> Task:
     """The task, or that of a pool whose members were trained on these groups; kept by each process."""
     if groups:
         return task_of(setting).of_groups(groups)
-    return tasks.load(setting.task, setting.store, setting.limit)
+    return load_task(setting.task, setting.store, setting.limit)
 
 
 @lru_cache(maxsize=2)
 def documents_of(setting: Setting) -> Documents:
-    """What is scored, kept by each process; of lm-eval's tasks what planning left, since lm-eval takes seconds."""
-    kept = read_documents(setting.task.asked, setting.store) if setting.task.asked else None
-    return kept or task_of(setting).documents
+    """What is scored, kept by each process."""
+    return setting.kind.documents(setting.task, setting.store) or task_of(setting).documents

@@ -40,7 +40,7 @@ class Study(Stage):
         task = task_of(self.setting)
         return Key.of(
             "study",
-            code=(correlate.__name__, *predictions.MAKERS),
+            code=(correlate.__name__, *predictions.MAKERS, *predictions.code_of_kind(task.test.kind)),
             members=member_digests(self.pool),
             rule=self.rule,
             sizes=self.sizes,

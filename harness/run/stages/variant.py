@@ -10,13 +10,13 @@ from typing import Any
 
 import torch
 
-from harness.evaluate import outcomes
+from harness.evaluate import outcomes, predictions
 from harness.kinds import evaluating
 from harness.methods.method import Method
 from harness.models.tokens import reading
 from harness.pools.pool import base_digest, load_pool, member_digests, seed_of
 from harness.pools.source import MemberPlan, PoolPlan
-from harness.registry import METHODS
+from harness.registry import KINDS, METHODS, module_of
 from harness.run import building
 from harness.run.building import BUILT
 from harness.run.stages.setting import Data, Setting, task_of
@@ -78,7 +78,7 @@ class VariantPlan:
     def build_key(self) -> Key:
         return Key.of(
             "build",
-            code=building.makers(self.declared),
+            code=building.makers(self.declared, self.data.kind),
             method=self.method,
             parameters=dict(self.parameters),
             pool_kind=self.pool.kind,
@@ -98,7 +98,7 @@ class VariantPlan:
     @cached_property
     def evaluation_key(self) -> Key:
         build = self.build_key.digest
-        code = (*evaluating.MAKERS, *outcomes.makers())
+        code = (evaluating.__name__, module_of(KINDS.get(self.data.kind)), *predictions.MAKERS, *outcomes.makers())
         return Key.of("evaluation", code=code, build=build, test=self.data.scored, batch=self.data.batch)
 
     def is_same_as(self, other: VariantPlan) -> bool:
