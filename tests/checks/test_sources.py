@@ -10,9 +10,11 @@ import torch
 from harness.checks import BrokenLaw, check_source, laws
 from harness.checks.sources import TriedPool
 from harness.checks.tasks import tried
-from harness.models.weights import LazyWeights, save_weights
+from harness.models.architectures import build
+from harness.models.weights import LazyWeights, save_network, save_weights
 from harness.registry import KINDS, SOURCES
 from harness.store import Key
+from harness.types import Architecture
 from tests.checks.planted_kind import Planted
 from tests.checks.planted_source import Plan, Source
 
@@ -30,14 +32,35 @@ TRAINED = {
 }
 
 
-@pytest.fixture(scope="module", params=TRAINED)
-def pool(request):
-    return TriedPool(SOURCES.get("train"), TRAINED[request.param], tried("digits").task, Path())
+FOLDERS = {"folders": {"members": ["one", "two"]}, "folders of one base": {"base": "base", "members": ["one", "two"]}}
+POOLS = {**{name: ("train", spec) for name, spec in TRAINED.items()}, **{n: ("hf", spec) for n, spec in FOLDERS.items()}}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Three networks in folders."""
+    place = tmp_path_factory.mktemp("models")
+    architecture = Architecture("mlp", (("classes", 10), ("hidden", 6), ("side", 8)))
+    for seed, name in enumerate(("base", "one", "two")):
+        torch.manual_seed(seed)
+        (place / name).mkdir()
+        save_network(architecture, build(architecture), place / name)
+    return place
+
+
+@pytest.fixture(scope="module", params=POOLS)
+def pool(request, folder):
+    source, spec = POOLS[request.param]
+    return TriedPool(SOURCES.get(source), spec, tried("digits").task, folder)
 
 
 @pytest.mark.parametrize("law", LAWS.values(), ids=LAWS)
-def test_trained_pools(pool, law):
+def test_source(pool, law):
     law(pool.source, pool)
+
+
+def test_every_source_is_checked():
+    assert {source for source, _ in POOLS.values()} == set(SOURCES.all())
 
 
 @dataclass(frozen=True)
