@@ -24,7 +24,7 @@ LONGEST = {"metric": 10, "cost": 20, "engine": 32, "kind": 50, "source": 50, "me
 SUITE = """suite: plugged
 task: wine
 pool:
-  moved: {network: table_network, members: 3}
+  drawn: {network: table_network, members: 3}
 methods:
   - best_single
   - linear
@@ -41,7 +41,7 @@ rules:
 STATES = {"above": "pass", "perfect": "fail", "faults": "pass"}
 CALLS = """
 import contextlib, io, json, sys
-from harness.cli import app
+from harness.cli.main import app
 found = {}
 sorts = ("methods", "metrics", "costs", "kinds", "sources", "engines", "tasks")
 for words in (["schema"], *(["ls", sort] for sort in sorts)):
@@ -105,7 +105,7 @@ def test_the_page_is_short():
 
 
 def test_every_law_holds_of_every_plug_in(installed):
-    installed.run(installed.package / "check.py")
+    installed.run("-c", FILES["test_laws.py"] + "test_laws()\n")
 
 
 def test_a_broken_plug_in_is_told_which_law(installed):
@@ -126,7 +126,7 @@ def test_a_broken_plug_in_is_told_which_law(installed):
 
 def test_the_schema_knows_them(listed):
     schema = listed["schema"]
-    for word in ("wine", "moved", "by_accuracy", "first_then_all", "page_faults", "mcc"):
+    for word in ("wine", "drawn", "by_accuracy", "first_then_all", "page_faults", "mcc"):
         assert f'"{word}"' in schema, word
 
 
@@ -137,7 +137,7 @@ def test_the_schema_knows_them(listed):
         ("metrics", ["mcc"]),
         ("costs", ["page_faults"]),
         ("kinds", ["tables"]),
-        ("sources", ["moved"]),
+        ("sources", ["drawn"]),
         ("engines", ["serial"]),
         ("tasks", ["wine"]),
     ],
@@ -181,7 +181,7 @@ def test_the_record_names_the_engine_and_where_members_come_from(run):
     record = json.loads((run / "run.json").read_text())
     assert record["engine"]["name"] == "serial"
     assert record["status"] == "complete"
-    assert "moved at random" in (run / "run.json").read_text() + (run / "details.json").read_text()
+    assert "drawn, untrained" in (run / "run.json").read_text() + (run / "details.json").read_text()
 
 
 def test_gate_rules_judge_by_them(installed, run):
