@@ -104,29 +104,30 @@ def test_the_page_is_short():
     assert len((CHECKOUT / "CONTRIBUTING.md").read_text().split()) < 1200
 
 
-def test_every_law_holds_of_every_plug_in(installed):
-    installed.run("-c", FILES["test_laws.py"] + "test_laws()\n")
+BROKEN = """
+from dataclasses import replace
+from harness.checks import BrokenLaw
+from harness.registry import METRICS
+
+test_laws()
+print("all laws hold")
+mcc = METRICS.get("mcc")
+METRICS._known["mcc"] = replace(mcc, column=replace(mcc.column, least=0.0))
+try:
+    check_metric("mcc")
+except BrokenLaw as broken:
+    print(broken.law)
+"""
 
 
-def test_a_broken_plug_in_is_told_which_law(installed):
-    broken = (
-        "from stockpot_examples import metric\n"
-        "from dataclasses import replace\n"
-        "from harness.checks import BrokenLaw, check_metric\n"
-        "from harness.registry import METRICS\n"
-        "mcc = METRICS.get('mcc')\n"
-        "METRICS._known['mcc'] = replace(mcc, column=replace(mcc.column, least=0.0))\n"
-        "try:\n"
-        "    check_metric('mcc')\n"
-        "except BrokenLaw as broken:\n"
-        "    print(broken.law)\n"
-    )
-    assert installed.run("-c", broken).strip() == "values_are_finite_and_within_range"
+def test_every_law_holds_and_one_that_is_broken_is_named(installed):
+    said = installed.run("-c", FILES["test_laws.py"] + BROKEN)
+    assert said.splitlines() == ["all laws hold", "values_are_finite_and_within_range"]
 
 
 def test_the_schema_knows_them(listed):
     schema = listed["schema"]
-    for word in ("wine", "drawn", "by_accuracy", "first_then_all", "page_faults", "mcc"):
+    for word in ("wine", "drawn", "by_accuracy", "first_then_all", "page_faults"):
         assert f'"{word}"' in schema, word
 
 
