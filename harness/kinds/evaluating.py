@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,16 +13,15 @@ from torch import Tensor
 
 from harness.cost import counters
 from harness.evaluate import metrics, predictions, scores
-from harness.evaluate.predictions import CachedPredictions, predict
+from harness.evaluate.predictions import CachedPredictions
 from harness.lm import evaluation
 from harness.lm.evaluation import Unscored
 from harness.store import Key, Store, write_json
-from harness.systems.systems import OutputCombination
 from harness.tasks.answers import Aggregate
 from harness.tasks.images import Task as ImageTask
 from harness.tasks.text import TextTask
 from harness.tasks.views import VIEWS
-from harness.types import Combination, Split
+from harness.types import Combination
 
 MAKERS = (__name__, *predictions.MAKERS)
 """The code behind an evaluation."""
@@ -35,6 +33,8 @@ class Evaluation:
 
     log_probs: np.ndarray
     """[N, C] of what is scored."""
+    calls: np.ndarray
+    """[N, parts]: how often each of its parts ran for each of these, as ``Combination.run`` says."""
     record: dict[str, Any]
     """What evaluating found out besides, as JSON values."""
     measures: Mapping[str, np.ndarray] = field(default_factory=dict)
@@ -49,26 +49,19 @@ def evaluate_on_images(
     combination: Combination, task: ImageTask, seen: ImageTask, cached: CachedPredictions
 ) -> Evaluation:
     """Test, and where the pool was trained on views (its task is ``seen``), each of these as well."""
-    (on_test, seconds), (on_heldout, more) = (_run(combination, split, cached) for split in (task.test, task.heldout))
-    calibrated = scores.calibrated(on_test, task.test.labels, on_heldout, task.heldout.labels)
+    on_test, on_heldout = (predictions.run(combination, split, cached) for split in (task.test, task.heldout))
+    calibrated = scores.calibrated(on_test.log_probs, task.test.labels, on_heldout.log_probs, task.heldout.labels)
     measures = {}
     for view in seen.views:
         rows, split = VIEWS[view].rows(task.test.labels), seen.seen(task.test, view)
         if len(rows):  # --limit may leave none
-            examples = metrics.per_example(_run(combination, split, cached)[0].numpy(), split.labels.numpy())
+            found = predictions.run(combination, split, cached).log_probs
+            examples = metrics.per_example(found.numpy(), split.labels.numpy())
             right = np.full(len(task.test), np.nan)  # a view that leaves an image out says nothing of it
             right[rows.numpy()] = examples["correct"]
             measures[f"accuracy/{view}"] = right
-    return Evaluation(on_test.numpy(), {"combine_seconds": seconds + more, **calibrated}, measures)
-
-
-def _run(combination: Combination, split: Split, cached: CachedPredictions) -> tuple[Tensor, float]:
-    """Predictions [N, C], and the seconds that went into combining those of the members."""
-    if not isinstance(combination, OutputCombination):
-        return predict(combination.log_probs, split), 0.0
-    stacked = cached.stacked(combination.parts(), split)
-    begin = time.perf_counter()
-    return combination.combine(stacked), time.perf_counter() - begin
+    record = {"combine_seconds": on_test.combine_seconds + on_heldout.combine_seconds, **calibrated}
+    return Evaluation(on_test.log_probs.numpy(), on_test.calls.numpy(), record, measures)
 
 
 def evaluate_on_text(combinations: Sequence[Combination], task: TextTask) -> list[Evaluation | Unscored]:
@@ -78,8 +71,10 @@ def evaluate_on_text(combinations: Sequence[Combination], task: TextTask) -> lis
     return [
         answers
         if isinstance(answers, Unscored)
-        else Evaluation(answers.log_probs, record, evaluation.measures(answers), answers.aggregates, answers.scores)
-        for answers in scored.answers
+        else Evaluation(
+            answers.log_probs, calls, record, evaluation.measures(answers), answers.aggregates, answers.scores
+        )
+        for answers, calls in zip(scored.answers, scored.calls, strict=True)
     ]
 
 
@@ -102,14 +97,10 @@ def write_evaluation(
     examples = metrics.per_example(found.log_probs, labels.numpy())
     scores.check_finite(examples)
     scores.check_numbers(found.scores)
-    counts: dict[str, float | None] = {
-        "params_stored": counters.parameters_stored(combination),
-        "params_active": counters.parameters_active(combination),
-    }
-    if few is not None:
-        counts["flops_per_example"] = counters.flops_per_example(combination, few)
+    counts = counters.counted(combination, torch.from_numpy(found.calls), few)
     with store.write(key) as folder:
         columns = {str(name): torch.tensor(examples[name].to_numpy()) for name in examples}
+        columns["calls"] = torch.from_numpy(found.calls).sum(dim=1)
         save_file(columns, folder / "examples.safetensors")
         measures = {name: torch.tensor(values) for name, values in found.measures.items()}
         save_file(measures, folder / "measures.safetensors")

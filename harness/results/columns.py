@@ -51,8 +51,8 @@ VARIANT_COLUMNS: dict[str, str] = {
     "mcnemar_p": "exact McNemar test of equal accuracy, two-sided",
     "verdict": "better, worse, unclear, reference; no_reference where that has none; the status where it is not ok",
     "params_stored": "parameters of all different models it holds",
-    "params_active": "parameters that one example meets, over all model calls",
-    "flops_per_example": "matrix products and convolutions, 1 multiply-add = 2",
+    "params_active": "parameters that one example meets, over all model calls; of staged systems the mean",
+    "flops_per_example": "matrix products and convolutions, 1 multiply-add = 2; of staged systems the mean",
     "latency_ms_p50": "median time of one example alone, milliseconds (first seed)",
     "latency_ms_p95": "",
     "latency_ratio_p50": "time of one example divided by the reference's, both in turn: median over blocks of rounds",
@@ -115,6 +115,7 @@ EXAMPLE_COLUMNS = {
     "correct": "whether it is the label",
     "nll": "of the label, nats",
     "brier": "squared error summed over classes",
+    "calls": "how many models ran for it; of runs from before this column it is not known",
 }
 """The columns of examples.parquet: one row per variant, seed and test example."""
 

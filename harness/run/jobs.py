@@ -45,6 +45,7 @@ from harness.registry import METHODS
 from harness.run import building
 from harness.store import Key, Store, read_json, write_json
 from harness.systems.parts import MemberPart
+from harness.systems.staged import why_undecided
 from harness.systems.systems import load_combination
 from harness.tasks import Documents, Task, TaskReference
 from harness.tasks.answers import Aggregate
@@ -323,7 +324,7 @@ def is_built(store: Store, plan: VariantPlan) -> bool:
 def examples_of(store: Store, plan: VariantPlan) -> pd.DataFrame:
     """A variant's per-example table on test."""
     columns = load_file(store.path(plan.evaluation_key) / "examples.safetensors")
-    names = ("prediction", "confidence", "correct", "nll", "brier")
+    names = ("prediction", "confidence", "correct", "nll", "brier", "calls")
     return pd.DataFrame({name: columns[name].numpy() for name in names})
 
 
@@ -411,13 +412,22 @@ def load_built(setting: Setting, plan: VariantPlan, shared: dict[str, MemberPart
 
 def why_not_run(setting: Setting, plan: VariantPlan) -> str | None:
     """Why a variant's cost cannot be measured on the task's windows: they are tokens, and not all its parts'."""
-    if METHODS.get(plan.method).family not in ("single", "output"):
+    if METHODS.get(plan.method).family not in ("single", "output", "staged"):
         return None  # a model made of members that read the task's tokens
     try:
         check_tokens(load_built(setting, plan).parts(), task_of(setting).test)
     except NotApplicable as reason:
         return str(reason)
     return None
+
+
+def why_not_timed(setting: Setting, plan: VariantPlan) -> str | None:
+    """Why a variant cannot be run as a whole on the task's inputs, to be timed."""
+    if reason := why_not_run(setting, plan):
+        return reason
+    if METHODS.get(plan.method).family != "staged":
+        return None
+    return why_undecided(load_built(setting, plan), task_of(setting).test)
 
 
 @dataclass(frozen=True)

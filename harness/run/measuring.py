@@ -10,7 +10,7 @@ import torch
 from harness.cost import energy, latency, memory
 from harness.cost.meters import Reading
 from harness.environment import machine_digest
-from harness.run.jobs import Setting, VariantPlan, is_built, load_built, task_of, why_not_run
+from harness.run.jobs import Setting, VariantPlan, is_built, load_built, task_of, why_not_timed
 from harness.store import Key, Store, read_json, write_json
 
 Cost = Literal["memory", "latency", "energy"]
@@ -53,7 +53,7 @@ def measure_variant(setting: Setting, plan: VariantPlan, reference: VariantPlan,
 
 def _measured(setting: Setting, cost: Cost, plan: VariantPlan, reference: VariantPlan) -> dict[str, Any]:
     """One cost: the columns of ``variants.csv``, or why there are none."""
-    if reason := why_not_run(setting, plan):
+    if reason := why_not_timed(setting, plan):
         return {} if cost == "latency" else {f"{cost}_source": f"unavailable: {reason}"}
     device, test = torch.device(setting.device), task_of(setting).test
     load = partial(load_built, setting, plan)
@@ -61,7 +61,7 @@ def _measured(setting: Setting, cost: Cost, plan: VariantPlan, reference: Varian
         return memory.measure(load, test, device)
     if cost == "energy":
         return energy.measure(load, test, device, _idle(setting))
-    if why_not_run(setting, reference):
+    if why_not_timed(setting, reference):
         return {}
     return latency.measure_beside(load, partial(load_built, setting, reference), test, device)
 

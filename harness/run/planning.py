@@ -297,14 +297,14 @@ def _costs(plan: Plan) -> tuple[Cost, ...]:
 
 
 def _pass_jobs(plan: Plan, passes: dict[tuple[int, str], str]) -> Iterator[PlannedJob]:
-    """Scoring language models: one pass over a pool's members for all output rules, one for each other variant.
+    """Scoring language models: one pass over a pool's members for all rules and stages, one for each other variant.
 
     ``passes`` is filled with the job that scores each variant. One that fails there is scored by its own job.
     """
     for seed in plan.seeds:
         groups: dict[str, list[VariantPlan]] = {}
         for name, variant in plan.variants[seed].items():
-            shared = METHODS.get(variant.method).family in ("single", "output")
+            shared = METHODS.get(variant.method).family in ("single", "output", "staged")
             groups.setdefault(f"rules of {variant.pool.name}" if shared else name, []).append(variant)
         for what, variants in groups.items():
             job = f"seed {seed}: score {what} with lm-eval"

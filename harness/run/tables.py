@@ -95,8 +95,9 @@ class _Table:
             return row | {"status": status, "reason": reason, "verdict": status}
         built = jobs.built(self.store, plan)
         assert built is not None
-        self.details.setdefault(plan.name, {})[str(plan.seed)] = built["details"]
         evaluation = read_json(self.store.path(plan.evaluation_key) / "evaluation.json")
+        stages = {"stages": evaluation["stages"]} if "stages" in evaluation else {}
+        self.details.setdefault(plan.name, {})[str(plan.seed)] = {**built["details"], **stages}
         reference = self.plan.reference(plan.seed)
         row |= {"status": "ok", "build_seconds": built["build_seconds"]}
         row |= {key: evaluation.get(key) for key in (*COUNTED, *CALIBRATED)}

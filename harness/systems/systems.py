@@ -21,6 +21,8 @@ from harness.models.weights import (
     saved_architecture,
 )
 from harness.store import read_json, write_json
+from harness.systems import staged
+from harness.systems.acceptance import Acceptance
 from harness.systems.dropout import DropoutPass
 from harness.systems.parts import CPU, MemberPart, ModelPart
 from harness.systems.rules import Linear, Rule
@@ -33,25 +35,12 @@ from harness.types import (
     Pool,
     cut_to,
     shared_labels,
+    stack,
 )
 
 SEQUENCE_LEVEL = "a sequence-level mixture"
 """How a mixture of members with different tokenizers is named wherever it is shown: its numbers are not those of a
 token-level ensemble."""
-
-
-
-
-
-
-
-
-
-
-
-
-
-
 
 
 def stacked_log_probs(models: Sequence[Callable[[Tensor], Tensor]], batch: Tensor) -> Tensor:
@@ -121,6 +110,14 @@ class OutputCombination(Combination):
             raise NotApplicable(f"{SEQUENCE_LEVEL} gives no probabilities of tokens")
         return self.combine(stacked_log_probs([partial(self.predict, part) for part in self._parts], batch))
 
+    @property
+    def replays(self) -> bool:
+        return True
+
+    def replay(self, predictions: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        found = self.combine(stack(self._parts, predictions))
+        return found, self.every_part_once(len(found))
+
     def predict(self, part: Part, batch: Tensor) -> Tensor:
         """Log-probabilities [B, C] of one part, over the vocabulary that the parts share."""
         found = part.log_probs(batch)
@@ -134,8 +131,6 @@ class OutputCombination(Combination):
         write_json(folder / "parts.json", [part.reference() for part in self._parts])
 
 
-
-
 class SingleModel(Combination):
     """One model: a soup, a merge, a student, a mixture of experts."""
 
@@ -147,6 +142,14 @@ class SingleModel(Combination):
 
     def log_probs(self, batch: Tensor) -> Tensor:
         return forward.log_probs(self.module, batch)
+
+    @property
+    def replays(self) -> bool:
+        return True
+
+    def replay(self, predictions: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        (found,) = predictions
+        return found, self.every_part_once(len(found))
 
     def parts(self) -> Sequence[Part]:
         return (ModelPart(str(self.architecture), self.module, f"in-memory-{id(self.module)}"),)
@@ -162,10 +165,15 @@ def load_combination(
 
     Combinations that are held at once are given one dictionary as ``shared``: a member of several is then loaded once.
     """
+    models = {} if shared is None else shared
+    if (folder / staged.FILE).is_file():
+        record = read_json(folder / staged.FILE)
+        folders = [folder / staged.stage_folder(number) for number in range(record["stages"])]
+        stages = [load_combination(each, pool, device, models) for each in folders]
+        return staged.Staged(stages, [Acceptance.restore(values) for values in record["accept"]])
     if (folder / "rule.json").is_file():
         members = {m.digest: m for m in (*pool.members, *((pool.base,) if pool.base else ()))}
         references = read_json(folder / "parts.json")
-        models = {} if shared is None else shared
         for digest_ in {r["member"] for r in references} - models.keys():
             models[digest_] = MemberPart(members[digest_], device)
         parts = [
