@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -19,15 +20,18 @@ import pytest
 import torch
 from torch import Tensor
 
+from harness.cost import counters, flops
 from harness.errors import BadInput
 from harness.merging.arithmetic import average
 from harness.methods.method import Method, describe_type, method
 from harness.models.weights import module_with
 from harness.registry import METHODS
+from harness.systems.acceptance import Confidence
 from harness.systems.dropout import hash_of
 from harness.systems.fitting import uniform
 from harness.systems.parts import MemberPart
 from harness.systems.rules import Linear, LogLinear
+from harness.systems.staged import Staged
 from harness.systems.systems import OutputCombination, SingleModel, load_combination, member_parts
 from harness.types import Combination, NotApplicable, Pool
 from tests.small_pools import CNN, copies, ingredients, mixed, on_test, plain_predict, pool_for, split
@@ -207,18 +211,60 @@ def check_save_and_load_round_trip(method, parameters):
     combination = built(method, parameters, pool)
     with TemporaryDirectory() as folder:
         combination.save(Path(folder))
-        assert {path.suffix for path in Path(folder).iterdir()} <= {".json", ".safetensors"}  # nothing is a pickle
+        suffixes = {path.suffix for path in Path(folder).rglob("*") if path.is_file()}
+        assert suffixes <= {".json", ".safetensors"}  # nothing is a pickle
         again = load_combination(Path(folder), pool)
         assert torch.equal(on_test(again), on_test(combination))
 
 
 def check_fast_path_equals_slow_path(method, parameters):
     combination = built(method, parameters, pool_for(method))
-    if not isinstance(combination, OutputCombination):
-        assert len(combination.parts()) >= 1
+    assert len(combination.parts()) >= 1
+    if not combination.replays:
         return
-    stacked = torch.stack([plain_predict(part, split("test")) for part in combination.parts()])
-    torch.testing.assert_close(combination.combine(stacked), on_test(combination), atol=1e-6, rtol=1e-6)
+    log_probs, calls = combination.replay([plain_predict(part, split("test")) for part in combination.parts()])
+    torch.testing.assert_close(log_probs, on_test(combination), atol=1e-6, rtol=1e-6)
+    assert torch.equal(calls, went_through_test(combination)[1])
+
+
+def went_through_test(combination: Combination) -> tuple[Tensor, Tensor]:
+    """``Combination.run`` over the test split: log-probabilities [N, C] and calls [N, parts]."""
+    with torch.inference_mode():
+        return combination.run(split("test").inputs)
+
+
+def check_run_says_what_log_probs_says(method, parameters):
+    combination = built(method, parameters, pool_for(method))
+    log_probs, calls = went_through_test(combination)
+    assert torch.equal(log_probs, on_test(combination))
+    assert calls.shape == (len(log_probs), len(combination.parts()))
+    assert not calls.is_floating_point()
+
+
+def check_calls_add_up_to_the_cost_that_is_reported(method, parameters):
+    """What its networks really run on, example by example, is what it says; the costs are the means over that."""
+    combination = built(method, parameters, pool_for(method))
+    inputs, parts = split("test").inputs, combination.parts()
+    rows: Counter[int] = Counter()
+    modules = {id(part.module): part.module for part in parts}  # passes with dropout share one
+    hooks = [
+        module.register_forward_hook(lambda module, given, _: rows.update({id(module): len(given[0])}))
+        for module in modules.values()
+    ]
+    _, calls = went_through_test(combination)
+    for hook in hooks:
+        hook.remove()
+    said: Counter[int] = Counter()
+    for part, count in zip(parts, calls.sum(dim=0).tolist(), strict=True):
+        said.update({id(part.module): count})
+    assert rows == said
+    found = counters.counted(combination, calls, inputs)
+    each = [counters.parameters_active(SingleModel(CNN, part.module)) for part in parts]
+    mean = calls.double().mean(dim=0)
+    assert found["params_active"] == pytest.approx(float(mean @ torch.tensor(each, dtype=torch.float64)))
+    really = flops.count(lambda: combination.log_probs(inputs)) / len(inputs)
+    assert found["flops_per_example"] == pytest.approx(really)
+    assert [one["mean"] for one in found["calls"]] == pytest.approx(mean.tolist())
 
 
 LAWS: list[Callable[[Method, Mapping[str, Any]], None]] = [
@@ -387,6 +433,30 @@ def touches_more_than_it_names(ingredients):
     return ensemble(ingredients)
 
 
+class Modest(Staged):
+    """Says that its last stage never ran."""
+
+    def run(self, batch):
+        log_probs, calls = super().run(batch)
+        return log_probs, calls.minimum(self.ran[0])
+
+
+def hides_calls(ingredients):
+    found = two_stages(ingredients)
+    return Modest(found.stages, found.accept)
+
+
+class Forked(OutputCombination):
+    def run(self, batch):
+        log_probs, calls = super().run(batch)
+        return log_probs.flip(-1), calls
+
+
+def says_two_things(ingredients):
+    parts = member_parts(ingredients)
+    return Forked(parts, Linear(uniform(len(parts))))
+
+
 WRONG: list[tuple[Callable[..., Combination], Callable[..., None]]] = [
     (mutates_a_member, check_what_it_was_given_is_unchanged),
     (depends_on_order, check_member_order_is_irrelevant),
@@ -406,6 +476,8 @@ WRONG: list[tuple[Callable[..., Combination], Callable[..., None]]] = [
     (blesses_nan, check_nan_weights_are_never_a_number),
     (needs_two, check_one_member_works_or_says_why),
     (touches_more_than_it_names, check_members_it_does_not_name_are_untouched),
+    (hides_calls, check_calls_add_up_to_the_cost_that_is_reported),
+    (says_two_things, check_run_says_what_log_probs_says),
 ]
 
 
@@ -414,17 +486,17 @@ def declare(monkeypatch):
     """Registers a method for the length of one test."""
     monkeypatch.setattr(METHODS, "_known", METHODS.all())
 
-    def register(function: Callable[..., Combination]) -> Method:
+    def register(function: Callable[..., Combination], **changes: Any) -> Method:
         name = function.__name__
-        method(
-            name,
-            family="output",
-            summary="Wrong.",
-            paper="-",
-            needs={"members"},
-            identical_members_unchanged=True,
-            uses=lambda parameters: [0] if function is touches_more_than_it_names else None,
-        )(function)
+        given: dict[str, Any] = {
+            "family": "output",
+            "summary": "Wrong.",
+            "paper": "-",
+            "needs": {"members"},
+            "identical_members_unchanged": True,
+            "uses": lambda parameters: [0] if function is touches_more_than_it_names else None,
+        }
+        method(name, **{**given, **changes})(function)
         return METHODS.get(name)
 
     return register
@@ -451,3 +523,27 @@ def test_a_right_method_passes(declare):
 def ensemble_of_all(ingredients, *, rule: Literal["linear"] = "linear") -> OutputCombination:
     parts = member_parts(ingredients)
     return OutputCombination(parts, Linear(uniform(len(parts))))
+
+
+# Staged methods, which obey the same laws.
+
+
+def two_stages(ingredients, *, threshold: float = 0.8) -> Staged:
+    """The first member; all of them where it is not confident."""
+    first, *_ = parts = member_parts(ingredients)
+    stages = [OutputCombination([first], Linear(uniform(1))), OutputCombination(parts, Linear(uniform(len(parts))))]
+    return Staged(stages, [Confidence(threshold)])
+
+
+def soup_first(ingredients, *, threshold: float = 0.8) -> Staged:
+    """The soup; the ensemble where it is not confident."""
+    soup = METHODS.get("uniform_soup")
+    merged = soup.apply(ingredients, soup.validate({}))
+    return Staged([merged, ensemble_of_all(ingredients)], [Confidence(threshold)])
+
+
+@pytest.mark.parametrize("law", LAWS, ids=lambda law: law.__name__)
+@pytest.mark.parametrize("threshold", [0.0, 0.8, 1.1])
+@pytest.mark.parametrize(("function", "needs"), [(two_stages, {"members"}), (soup_first, {"members", "train"})])
+def test_a_staged_method_obeys_every_law(function, needs, threshold, law, declare):
+    law(declare(function, family="staged", needs=needs, order_sensitive=True), {"threshold": threshold})

@@ -1,4 +1,4 @@
-"""Staged systems on multiple choice: for every document the stage whose answers count, by its choices' probabilities."""
+"""Staged systems on multiple choice: for every document the stage that answers, by the probabilities of its choices."""
 
 from __future__ import annotations
 
