@@ -177,7 +177,7 @@ def _why_unscored(combination: Combination, task: TextTask) -> str | None:
     stages = combination.stages if isinstance(combination, Staged) else (combination,)
     if unknown := next((each for each in stages if not isinstance(each, OutputCombination | SingleModel)), None):
         kinds = "output rules, single models and stages of these"
-        return f"language models' tasks are put to {kinds}, and this is a {type(unknown).__name__}"
+        return f"language models' tasks are put to {kinds}, and this is of the class {type(unknown).__name__}"
     return why_no_choice(task.questions) if isinstance(combination, Staged) else None
 
 

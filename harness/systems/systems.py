@@ -21,11 +21,12 @@ from harness.models.weights import (
     saved_architecture,
 )
 from harness.store import read_json, write_json
-from harness.systems import staged
 from harness.systems.acceptance import Acceptance
 from harness.systems.dropout import DropoutPass
 from harness.systems.parts import CPU, MemberPart, ModelPart
 from harness.systems.rules import Linear, Rule
+from harness.systems.staged import FILE as STAGED
+from harness.systems.staged import Staged, stage_folder
 from harness.types import (
     Architecture,
     Combination,
@@ -161,29 +162,41 @@ class SingleModel(Combination):
 def load_combination(
     folder: Path, pool: Pool, device: torch.device = CPU, shared: dict[str, MemberPart] | None = None
 ) -> Combination:
-    """The combination saved in a folder; an output rule finds its members in the pool by their digests.
+    """The combination saved in a folder; members are found in the pool by their digests.
 
     Combinations that are held at once are given one dictionary as ``shared``: a member of several is then loaded once.
     """
     models = {} if shared is None else shared
-    if (folder / staged.FILE).is_file():
-        record = read_json(folder / staged.FILE)
-        folders = [folder / staged.stage_folder(number) for number in range(record["stages"])]
-        stages = [load_combination(each, pool, device, models) for each in folders]
-        return staged.Staged(stages, [Acceptance.restore(values) for values in record["accept"]])
-    if (folder / "rule.json").is_file():
-        members = {m.digest: m for m in (*pool.members, *((pool.base,) if pool.base else ()))}
-        references = read_json(folder / "parts.json")
-        for digest_ in {r["member"] for r in references} - models.keys():
-            models[digest_] = MemberPart(members[digest_], device)
-        parts = [
-            DropoutPass(models[r["member"]], r["pass"], r["seed"]) if "pass" in r else models[r["member"]]
-            for r in references
-        ]
-        return OutputCombination(parts, Rule.load(folder))
+    for file, load in LOADERS.items():
+        if (folder / file).is_file():
+            return load(folder, pool, device, models)
     architecture = saved_architecture(folder)
     weights = LazyWeights(folder / WEIGHTS)  # all of them at once would take the memory of two models
     return SingleModel(architecture, module_with(architecture, weights).to(device))
+
+
+def _load_rule(folder: Path, pool: Pool, device: torch.device, shared: dict[str, MemberPart]) -> OutputCombination:
+    members = {m.digest: m for m in (*pool.members, *((pool.base,) if pool.base else ()))}
+    references = read_json(folder / "parts.json")
+    for digest_ in {r["member"] for r in references} - shared.keys():
+        shared[digest_] = MemberPart(members[digest_], device)
+    parts = [
+        DropoutPass(shared[r["member"]], r["pass"], r["seed"]) if "pass" in r else shared[r["member"]]
+        for r in references
+    ]
+    return OutputCombination(parts, Rule.load(folder))
+
+
+def _load_staged(folder: Path, pool: Pool, device: torch.device, shared: dict[str, MemberPart]) -> Staged:
+    record = read_json(folder / STAGED)
+    folders = [folder / stage_folder(number) for number in range(record["stages"])]
+    stages = [load_combination(each, pool, device, shared) for each in folders]
+    return Staged(stages, [Acceptance.restore(values) for values in record["accept"]])
+
+
+Loader = Callable[[Path, Pool, torch.device, dict[str, MemberPart]], Combination]
+LOADERS: dict[str, Loader] = {"rule.json": _load_rule, STAGED: _load_staged}
+"""By a file that only combinations of one kind have in their folder; a module that defines another kind adds its own."""
 
 
 def member_parts(ingredients: Ingredients) -> list[MemberPart]:
