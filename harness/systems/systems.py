@@ -196,7 +196,7 @@ def _load_staged(folder: Path, pool: Pool, device: torch.device, shared: dict[st
 
 Loader = Callable[[Path, Pool, torch.device, dict[str, MemberPart]], Combination]
 LOADERS: dict[str, Loader] = {"rule.json": _load_rule, STAGED: _load_staged}
-"""By a file that only combinations of one kind have in their folder; a module that defines another kind adds its own."""
+"""By a file that only combinations of one kind have in their folder; a module with another kind adds its own."""
 
 
 def member_parts(ingredients: Ingredients) -> list[MemberPart]:

@@ -26,7 +26,7 @@ from harness.types import Architecture, Combination, Member
 def write_tasks(folder):
     """Twelve questions with two or three choices, asked again without context for mutual information; and texts."""
     asked = [
-        {"q": f"{i} and {i % 5}:", "c": [f" yes {i}", " no", " may be"][: 2 + i % 2], "a": i % 2} for i in range(12)
+        {"q": f"{i} and {i % 5}:", "c": [f" a{i}", f" b{i}", f" c{i}"][: 2 + i % 2], "a": i % 2} for i in range(12)
     ]
     (folder / "q.jsonl").write_text("".join(json.dumps(one) + "\n" for one in asked))
     data = f"dataset_path: json\ndataset_kwargs: {{data_files: {{test: {folder}/q.jsonl}}}}\ntest_split: test\n"
