@@ -17,7 +17,7 @@ help:
 	@echo "make report   render the report of RUN again ($(RUN))"
 	@echo "make gate     judge RUN by POLICY ($(POLICY)), against BASELINE if given; prints the exit code"
 	@echo "make perf     time Stockpot against plain readings of the same work, in one run"
-	@echo "make reference       copy the small files of RUN to results/reference, and its numbers to the README"
+	@echo "make reference       copy the small files of RUN to results/reference, and its numbers to the README and its pages"
 	@echo "make reference-perf  the same of the last make perf"
 	@echo "make check    lint, types, import directions"
 	@echo "make clean    remove .venv, caches and results (but not results/reference and results/baselines)"
@@ -48,7 +48,7 @@ perf: $(VENV)/.installed
 	@$(BIN)/python -m pytest tests/perf --benchmark-only --benchmark-columns=median,iqr,rounds \
 	  --benchmark-group-by=group --benchmark-json=results/perf/latest.json -s
 
-# The small files of a finished run, for results/reference, which the README shows.
+# The small files of a finished run, for results/reference; the README and the pages there show them.
 reference: $(VENV)/.installed
 	@$(BIN)/stockpot report $(RUN) >/dev/null
 	@target=results/reference/$$(basename $$(dirname $(RUN))); rm -rf $$target; mkdir -p $$target/figures; \
@@ -56,7 +56,7 @@ reference: $(VENV)/.installed
 	  cp figures/*.svg $(CURDIR)/$$target/figures/ && sed -i "s#$$HOME/#~/#g" $(CURDIR)/$$target/run.json && du -sh $(CURDIR)/$$target
 	@$(BIN)/python -m tests.readme
 
-# What make perf measured last, without the single times, for the README.
+# What make perf measured last, without the single times, for results/reference/speed.md.
 reference-perf: $(VENV)/.installed
 	@$(BIN)/python -m tests.perf.keep results/perf/latest.json results/perf/reference.json
 	@$(BIN)/python -m tests.readme

@@ -11,7 +11,7 @@ import pkgutil
 from collections.abc import Iterator, Mapping
 from functools import cached_property
 from importlib import metadata
-from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from harness.errors import BadInput
 
@@ -63,7 +63,8 @@ class Registry(Generic[Declaration]):
     @cached_property
     def _found(self) -> bool:
         package = importlib.import_module(self.package)
-        for info in sorted(pkgutil.walk_packages(package.__path__, f"{self.package}."), key=lambda each: each.name):
+        folder = getattr(package, "__path__", ())
+        for info in sorted(pkgutil.walk_packages(folder, f"{self.package}."), key=lambda each: each.name):
             importlib.import_module(info.name)
         for point in sorted(metadata.entry_points(group=self.group), key=lambda each: (each.name, each.value)):
             try:
@@ -93,6 +94,6 @@ class Registry(Generic[Declaration]):
 METHODS: Registry[Method] = Registry("method", "harness.methods", "stockpot.methods")
 METRICS: Registry[Metric] = Registry("metric", "harness.evaluate.metrics", "stockpot.metrics")
 COSTS: Registry[Cost] = Registry("cost", "harness.cost", "stockpot.costs")
-KINDS: Registry[Kind] = Registry("kind of task", "harness.kinds", "stockpot.kinds")
+KINDS: Registry[Kind[Any, Any]] = Registry("kind of task", "harness.kinds", "stockpot.kinds")
 SOURCES: Registry[PoolSource] = Registry("source of members", "harness.pools", "stockpot.sources")
 ENGINES: Registry[type[Engine]] = Registry("engine", "harness.engines", "stockpot.engines")

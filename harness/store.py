@@ -13,7 +13,7 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -47,6 +47,8 @@ def code_version(module: str) -> str:
     sources: dict[str, str] = {}
     libraries: set[str] = set()
     waiting = [module]
+    if _module_facts(module) is None:
+        raise ValueError(f"there is no module '{module}'")
     while waiting:
         name = waiting.pop()
         if name in sources or (facts := _module_facts(name)) is None:
@@ -77,6 +79,22 @@ def _module_facts(name: str) -> tuple[str, tuple[str, ...], tuple[str, ...]] | N
     ours = tuple(found for found, package in packages.items() if package in own)
     libraries = sorted(set(packages.values()) - own - sys.stdlib_module_names)
     return hashlib.sha256(ast.dump(tree).encode()).hexdigest(), ours, tuple(libraries)
+
+
+def _version(code: str) -> str:
+    module, _, function = code.partition(":")
+    return digest([code_version(module), function]) if function else code_version(module)
+
+
+def named(function: Callable[..., Any]) -> str:
+    """A function, or class, as the code of a key."""
+    return f"{function.__module__}:{function.__qualname__}"
+
+
+def read_code() -> None:
+    """Read the code of all modules of ours that are imported, now: what ``code_version`` says is of this moment."""
+    for name in [name for name in sys.modules if name.split(".")[0] == "harness"]:
+        _module_facts(name)
 
 
 class _WhatRuns(ast.NodeTransformer):
@@ -122,8 +140,11 @@ class Key:
 
     @classmethod
     def of(cls, kind: str, *, code: str | Sequence[str], **inputs: Any) -> Key:
-        """The key of an artefact of this kind made by the module ``code`` (or several) from these JSON inputs."""
-        version = code_version(code) if isinstance(code, str) else [code_version(module) for module in code]
+        """The key of an artefact of this kind made by the module ``code`` (or several) from these JSON inputs.
+
+        A function that no import shows, since it was looked up, is ``module:name``.
+        """
+        version = _version(code) if isinstance(code, str) else [_version(each) for each in code]
         return cls(kind, json.dumps({"code": version, **inputs}, sort_keys=True, allow_nan=False))
 
     @property

@@ -54,10 +54,10 @@ def tokens_known(tokenizer: Any) -> int:
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """Labelled inputs: images [N, ...] float32 with one label each, or token windows [W, L] int64 with L - 1 each.
+    """Labelled inputs [I, ...]: say images with one label each, or token windows [I, L] with L - 1 each.
 
     ``labels`` is flat, [N] int64: of windows, the tokens that follow all tokens but the last, window by window. A
-    prediction has a row for every label, so methods need not know which of the two they are given.
+    prediction has a row for every label, so methods need not know what they are given.
     """
 
     name: str
@@ -74,6 +74,8 @@ class Split:
     """What held-out choices go by: the more telling of the two for this kind of data."""
     tokenizer: Tokenizer | None = None
     """Whose tokens the windows are made of."""
+    kind: str = ""
+    """The kind of task that says how networks are run on a batch of it (``kinds.Kind``), and how they are trained."""
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -171,7 +173,7 @@ def check_tokens(parts: Sequence[Part], split: Split) -> None:
         if part.tokenizer and split.tokenizer and part.tokenizer != split.tokenizer:
             raise NotApplicable(
                 f"{part.name} has a tokenizer of its own, so its tokens are not those of the others: such members can "
-                "only be mixed by whole continuations (linear, with uniform or given weights)"
+                "only form a sequence-level ensemble (linear, with uniform or given weights)"
             )
     check_vocabulary(parts, split)
 

@@ -6,6 +6,8 @@ import os
 for _variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):  # before torch and numpy start theirs
     os.environ.setdefault(_variable, "1")
 
+import pytest  # noqa: E402
+
 import tests.examples  # noqa: E402, F401 (for tests that name no number)
 
 
@@ -13,3 +15,14 @@ def pytest_collection_finish() -> None:
     """Leave what was imported out of all later collections: libraries ask for whole ones, at every call some."""
     gc.collect()
     gc.freeze()
+
+
+@pytest.fixture
+def page_faults(monkeypatch):
+    """The cost of a plug-in, which is installed while the test runs."""
+    from harness.registry import COSTS
+    from tests.cost.plug_in import declare
+
+    monkeypatch.setattr(COSTS, "_known", dict(COSTS.all()))
+    declare()
+    return COSTS.get("page_faults")

@@ -1,229 +1,32 @@
 """Every law on every registered method; and methods that break one law each, which must be caught.
 
-A law is a function ``check_...(method, parameters)`` that knows no method by name: what differs between methods is
-declared where they are registered.
+The laws are those of ``harness.checks.methods``, which plug-ins run on their own methods.
 """
 
 from __future__ import annotations
 
-import os
-import subprocess
+import importlib
 import sys
-from collections.abc import Callable, Mapping
-from dataclasses import replace
-from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import Any, Literal
+from collections.abc import Callable
+from typing import Literal
 
 import pytest
 import torch
-from torch import Tensor
 
-from harness.errors import BadInput
+from harness.checks import BrokenLaw, check_method, laws
+from harness.checks.methods import check_hash_seeds
+from harness.checks.pools import CNN
 from harness.merging.arithmetic import average
-from harness.methods.method import Method, describe_type, method
+from harness.methods.method import Method, method
 from harness.models.weights import module_with
 from harness.registry import METHODS
-from harness.systems.dropout import hash_of
 from harness.systems.fitting import uniform
 from harness.systems.parts import MemberPart
 from harness.systems.rules import Linear, LogLinear
-from harness.systems.systems import OutputCombination, SingleModel, load_combination, member_parts
-from harness.types import Combination, NotApplicable, Pool
-from tests.small_pools import CNN, copies, ingredients, mixed, on_test, plain_predict, pool_for, split
+from harness.systems.systems import OutputCombination, SingleModel, member_parts
+from harness.types import Combination, NotApplicable
 
-MORE_THAN_MEMBERS = 9
-"""For whole-number parameters: more than there are members, experts or checkpoints, and still quick."""
-
-
-def built(method: Method, parameters: Mapping[str, Any], pool: Pool, **changes: Any) -> Combination:
-    return method.apply(ingredients(pool, tuple(method.needs), **changes), method.validate(parameters))
-
-
-def fingerprint(pool: Pool) -> list[tuple[str, str, str]]:
-    models = [*pool.members, *([pool.base] if pool.base else [])]
-    return [(m.name, name, hash_of(m.weights[name])) for m in models for name in m.weights]
-
-
-def assert_distribution(log_probs: Tensor) -> None:
-    assert log_probs.dtype in (torch.float32, torch.float64)
-    assert not torch.isnan(log_probs).any()
-    assert (log_probs <= 1e-5).all()
-    torch.testing.assert_close(log_probs.double().exp().sum(-1), torch.ones(len(log_probs)).double(), atol=1e-5, rtol=0)
-
-
-def check_what_it_was_given_is_unchanged(method, parameters):
-    pool = pool_for(method)
-    splits = (split("train"), split("heldout"))
-    before = fingerprint(pool), [hash_of(s.inputs) + hash_of(s.labels) for s in splits]
-    on_test(built(method, parameters, pool))
-    assert (fingerprint(pool), [hash_of(s.inputs) + hash_of(s.labels) for s in splits]) == before
-
-
-def check_global_random_state_is_unchanged(method, parameters):
-    torch.manual_seed(11)
-    before = torch.random.get_rng_state()
-    on_test(built(method, parameters, pool_for(method)))
-    assert torch.equal(torch.random.get_rng_state(), before)
-
-
-def check_same_seed_same_output(method, parameters):
-    torch.manual_seed(1)
-    first = on_test(built(method, parameters, pool_for(method)))
-    torch.manual_seed(2)
-    assert torch.equal(on_test(built(method, parameters, pool_for(method))), first)
-
-
-def check_same_batch_same_output(method, parameters):
-    combination = built(method, parameters, pool_for(method))
-    batch = split("test").inputs[:20]
-    with torch.inference_mode():
-        first = combination.log_probs(batch)
-        combination.log_probs(split("heldout").inputs)
-        assert torch.equal(combination.log_probs(batch), first)
-
-
-def check_finite_and_normalised(method, parameters):
-    assert_distribution(on_test(built(method, parameters, pool_for(method))))
-
-
-class Untouchable:
-    """Stands where a split or a base was not declared."""
-
-    def __getattr__(self, name: str) -> Any:
-        raise AssertionError(f"the method touched '{name}' of an input that it did not declare")
-
-
-def check_undeclared_inputs_are_untouched(method, parameters):
-    pool = pool_for(method)
-    expected = on_test(built(method, parameters, pool))
-    hidden: dict[str, Any] = {f"{n}_": Untouchable() for n in ("train", "heldout") if n not in method.needs}
-    if "base" not in method.needs:
-        pool = Pool(pool.name, pool.kind, pool.members, None)
-    assert torch.equal(on_test(built(method, parameters, pool, **hidden)), expected)
-
-
-def check_members_it_does_not_name_are_untouched(method, parameters):
-    pool = pool_for(method)
-    if (named := method.uses(method.validate(parameters))) is None:
-        return
-    expected = on_test(built(method, parameters, pool))
-    members = [m if i in named else replace(m, weights=Untouchable()) for i, m in enumerate(pool.members)]
-    assert torch.equal(on_test(built(method, parameters, replace(pool, members=tuple(members)))), expected)
-
-
-def check_member_order_is_irrelevant(method, parameters):
-    if method.order_sensitive(method.validate(parameters)):
-        return
-    pool = pool_for(method)
-    expected = on_test(built(method, parameters, pool))
-    for order in ((2, 1, 0), (1, 2, 0)):
-        found = on_test(built(method, parameters, pool.subset(order)))
-        torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
-
-
-def check_identical_members_change_nothing(method, parameters):
-    if not method.identical_members_unchanged(method.validate(parameters)):
-        return
-    pool = copies(_without_batchnorm(method))
-    expected = plain_predict(MemberPart(pool.members[0]), split("test"))
-    torch.testing.assert_close(on_test(built(method, parameters, pool)), expected, atol=1e-4, rtol=1e-4)
-
-
-def _without_batchnorm(method: Method) -> Pool:
-    """A pool for the method whose members have no BatchNorm: its statistics are rightly measured after every merge."""
-    pool, plain = pool_for(method), pool_for(replace(method, pool="any"))
-    members = [
-        replace(m, provenance=of.provenance, name=of.name)
-        for m, of in zip(plain.members, pool.members, strict=True)
-    ]
-    return Pool("copies", pool.kind, tuple(members), plain.base)
-
-
-def check_one_member_works_or_says_why(method, parameters):
-    assert_works_or_says_why(method, parameters, pool_for(method, 1))
-
-
-def check_no_member_says_why(method, parameters):
-    pool = pool_for(method)
-    with pytest.raises(NotApplicable):
-        built(method, parameters, Pool(pool.name, pool.kind, (), pool.base))
-
-
-def check_other_architectures_work_or_say_why(method, parameters):
-    pool = mixed()
-    assert_works_or_says_why(method, parameters, Pool("mixed", pool.kind, pool.members, pool.members[0]))
-
-
-def check_nan_weights_are_never_a_number(method, parameters):
-    pool = pool_for(method)
-    expected = on_test(built(method, parameters, pool))
-    spoiled = [replace(m, weights={n: t * torch.nan for n, t in m.weights.items()}) for m in pool.members]
-    base = replace(pool.base, weights=spoiled[0].weights) if pool.base else None
-    try:
-        found = on_test(built(method, parameters, Pool(pool.name, pool.kind, tuple(spoiled), base)))
-    except NotApplicable as reason:
-        assert "NaN" in str(reason)
-        return
-    # what is left: the result is NaN, which no score accepts, or no weight of any member is in it
-    assert torch.isnan(found).any() or torch.equal(found, expected)
-
-
-def assert_works_or_says_why(method, parameters, pool: Pool) -> None:
-    try:
-        found = on_test(built(method, parameters, pool))
-    except NotApplicable as reason:
-        assert len(str(reason)) > 10
-        return
-    assert_distribution(found)
-
-
-def check_extreme_parameters_behave_or_say_why(method, parameters):
-    full = method.validate(parameters)
-    for name, field in method.parameters.model_fields.items():
-        for value in _extremes(field):
-            try:
-                combination = built(method, {**full, name: value}, pool_for(method))
-            except (NotApplicable, BadInput) as reason:
-                assert len(str(reason)) > 10
-                continue
-            assert_distribution(on_test(combination))
-
-
-def _extremes(field: Any) -> list[Any]:
-    schema = describe_type(field)
-    values: list[Any] = []
-    if "int" in schema:
-        values += [-1, 0, 1, MORE_THAN_MEMBERS]
-    if "float" in schema:
-        values += [-100.0, -1.0, 0.0, 1e-6, 1.0, 100.0]
-    if "list[" in schema:
-        values += [[], [0.0, 0.0, 0.0], [1.0], [0.0, 1.0, 0.0]]
-    return values
-
-
-def check_save_and_load_round_trip(method, parameters):
-    pool = pool_for(method)
-    combination = built(method, parameters, pool)
-    with TemporaryDirectory() as folder:
-        combination.save(Path(folder))
-        assert {path.suffix for path in Path(folder).iterdir()} <= {".json", ".safetensors"}  # nothing is a pickle
-        again = load_combination(Path(folder), pool)
-        assert torch.equal(on_test(again), on_test(combination))
-
-
-def check_fast_path_equals_slow_path(method, parameters):
-    combination = built(method, parameters, pool_for(method))
-    if not isinstance(combination, OutputCombination):
-        assert len(combination.parts()) >= 1
-        return
-    stacked = torch.stack([plain_predict(part, split("test")) for part in combination.parts()])
-    torch.testing.assert_close(combination.combine(stacked), on_test(combination), atol=1e-6, rtol=1e-6)
-
-
-LAWS: list[Callable[[Method, Mapping[str, Any]], None]] = [
-    value for name, value in sorted(globals().items()) if name.startswith("check_")
-]
+LAWS = laws("method")
 CASES = [
     pytest.param(method.name, parameters, id=f"{method.name}-{i}")
     for method in METHODS.all().values()
@@ -238,36 +41,15 @@ def test_method(name, parameters, law):
 
 
 def test_hash_seed_changes_nothing():
-    """Two processes with another PYTHONHASHSEED: an order taken from a set or a dict of names would show."""
-    script = (
-        "from tests.test_method_contract import *\n"
-        "for case in CASES:\n"
-        "    name, parameters = case.values\n"
-        "    method = METHODS.get(name)\n"
-        "    print(case.id, hash_of(on_test(built(method, parameters, pool_for(method)))))\n"
-    )
-
-    def start(seed: str) -> subprocess.Popen[str]:
-        environment = {**os.environ, "PYTHONHASHSEED": seed, "OMP_NUM_THREADS": "1"}
-        return subprocess.Popen(
-            [sys.executable, "-c", script],
-            env=environment,
-            cwd=Path(__file__).parent.parent,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-
-    outputs = [process.communicate()[0] for process in [start("1"), start("2")]]
-    assert outputs[0].count("\n") == len(CASES)
-    assert outputs[0] == outputs[1]
+    check_hash_seeds([(found, parameters) for found in METHODS for parameters in found.small])
 
 
 def test_every_method_reads_like_one():
     for found in METHODS:
         assert found.summary.endswith(".")
         assert found.paper
-        assert method.small
-        assert method.needs <= {"members", "base", "train", "heldout"}
+        assert found.small
+        assert found.needs <= {"members", "base", "train", "heldout"}
 
 
 # Methods that break one law each.
@@ -387,25 +169,25 @@ def touches_more_than_it_names(ingredients):
     return ensemble(ingredients)
 
 
-WRONG: list[tuple[Callable[..., Combination], Callable[..., None]]] = [
-    (mutates_a_member, check_what_it_was_given_is_unchanged),
-    (depends_on_order, check_member_order_is_irrelevant),
-    (takes_the_first, check_member_order_is_irrelevant),
-    (draws_from_the_global_generator, check_same_seed_same_output),
-    (reseeds_the_world, check_global_random_state_is_unchanged),
-    (is_not_normalised, check_finite_and_normalised),
-    (peeks_at_heldout, check_undeclared_inputs_are_untouched),
-    (peeks_at_the_base, check_undeclared_inputs_are_untouched),
-    (has_two_paths, check_fast_path_equals_slow_path),
-    (averages_what_cannot_be, check_other_architectures_work_or_say_why),
-    (reads_past_the_declared, check_no_member_says_why),
-    (forgets_a_member, check_identical_members_change_nothing),
-    (saves_something_else, check_save_and_load_round_trip),
-    (dies_at_the_edge, check_extreme_parameters_behave_or_say_why),
-    (drops_out, check_same_batch_same_output),
-    (blesses_nan, check_nan_weights_are_never_a_number),
-    (needs_two, check_one_member_works_or_says_why),
-    (touches_more_than_it_names, check_members_it_does_not_name_are_untouched),
+WRONG: list[tuple[Callable[..., Combination], str]] = [
+    (mutates_a_member, "what_it_was_given_is_unchanged"),
+    (depends_on_order, "member_order_is_irrelevant"),
+    (takes_the_first, "member_order_is_irrelevant"),
+    (draws_from_the_global_generator, "same_seed_same_output"),
+    (reseeds_the_world, "global_random_state_is_unchanged"),
+    (is_not_normalised, "finite_and_normalised"),
+    (peeks_at_heldout, "undeclared_inputs_are_untouched"),
+    (peeks_at_the_base, "undeclared_inputs_are_untouched"),
+    (has_two_paths, "fast_path_equals_slow_path"),
+    (averages_what_cannot_be, "other_architectures_work_or_say_why"),
+    (reads_past_the_declared, "no_member_says_why"),
+    (forgets_a_member, "identical_members_change_nothing"),
+    (saves_something_else, "save_and_load_round_trip"),
+    (dies_at_the_edge, "extreme_parameters_behave_or_say_why"),
+    (drops_out, "same_batch_same_output"),
+    (blesses_nan, "nan_weights_are_never_a_number"),
+    (needs_two, "one_member_works_or_says_why"),
+    (touches_more_than_it_names, "members_it_does_not_name_are_untouched"),
 ]
 
 
@@ -430,16 +212,19 @@ def declare(monkeypatch):
     return register
 
 
-@pytest.mark.parametrize(("function", "law"), WRONG, ids=lambda f: f.__name__)
-def test_a_wrong_method_is_caught(function, law, declare):
+@pytest.mark.parametrize(("function", "name"), WRONG, ids=lambda given: getattr(given, "__name__", given))
+def test_a_wrong_method_is_caught(function, name, declare):
     method = declare(function)
-    with pytest.raises((Exception, pytest.fail.Exception)) as caught:
+    law = next(law for law in LAWS if law.__name__ == name)
+    with pytest.raises(BrokenLaw) as caught:
         law(method, {})
-    assert not isinstance(caught.value, NotApplicable)
+    assert caught.value.law == name
+    assert f"method '{function.__name__}'" in str(caught.value)
+    assert not isinstance(caught.value.__cause__, NotApplicable)
 
 
 def test_every_law_catches_something():
-    assert {law for _, law in WRONG} == set(LAWS)
+    assert {name for _, name in WRONG} == {law.__name__ for law in LAWS}
 
 
 def test_a_right_method_passes(declare):
@@ -451,3 +236,49 @@ def test_a_right_method_passes(declare):
 def ensemble_of_all(ingredients, *, rule: Literal["linear"] = "linear") -> OutputCombination:
     parts = member_parts(ingredients)
     return OutputCombination(parts, Linear(uniform(len(parts))))
+
+
+MODULE = """
+import torch
+
+from harness.methods.method import method
+from harness.systems.rules import Linear
+from harness.systems.systems import OutputCombination, member_parts
+
+FACTS = dict(family="output", summary="Planted.", paper="-", needs={"members"})
+
+
+@method("planted_right", **FACTS)
+def right(ingredients):
+    parts = member_parts(ingredients)
+    return OutputCombination(parts, Linear(torch.ones(len(parts)) / len(parts)))
+
+
+@method("planted_set", **FACTS, order_sensitive=True)
+def has_the_order_of_a_set(ingredients):
+    parts = member_parts(ingredients)
+    drawn = torch.tensor([len(name) for name in {"x" * length for length in range(3, 30)}][: len(parts)])
+    return OutputCombination(parts, Linear(drawn / drawn.sum()))
+"""
+
+
+@pytest.fixture
+def planted(declare, tmp_path, monkeypatch):
+    """A module of methods that is no installed plug-in: a new process has to find it all the same."""
+    (tmp_path / "planted_methods.py").write_text(MODULE)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "planted_methods", raising=False)
+    importlib.import_module("planted_methods")
+
+
+@pytest.mark.parametrize("function", [function for function, _ in WRONG], ids=lambda function: function.__name__)
+def test_one_call_runs_every_law(function, declare):
+    declare(function)
+    with pytest.raises(BrokenLaw):
+        check_method(function.__name__)
+
+
+def test_an_order_taken_from_a_set_is_caught(planted):
+    with pytest.raises(BrokenLaw, match="method 'planted_set'") as caught:
+        check_method("planted_set")
+    assert caught.value.law == "other_hash_seed_same_output"

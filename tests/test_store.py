@@ -101,7 +101,7 @@ def fresh_code(monkeypatch, tmp_path):
 
     yield write
     for name in set(sys.modules) - before:
-        if name.startswith("harness.planted"):
+        if name.startswith(("harness.planted", "planted")):
             del sys.modules[name]
 
 
@@ -143,6 +143,32 @@ def test_every_way_to_import_counts_and_a_circle_ends(fresh_code, line):
     before = store.code_version("harness.planted_whole")
     fresh_code("planted_part", "VALUE = 2\nif False:\n    import harness.planted_whole\n")
     assert store.code_version("harness.planted_whole") != before
+
+
+def test_what_only_type_checkers_import_does_not_count(fresh_code):
+    fresh_code("planted_whole", "if TYPE_CHECKING:\n    import harness.planted_part\nelse:\n    import csv\n")
+    fresh_code("planted_part", "VALUE = 1\n")
+    before = store.code_version("harness.planted_whole")
+    fresh_code("planted_part", "VALUE = 2\n")
+    assert store.code_version("harness.planted_whole") == before
+
+
+@pytest.mark.parametrize(
+    "line", ["import planted_plugin.part", "from .part import A", "from . import part", "import harness.planted_part"]
+)
+def test_a_module_from_outside_counts_with_its_own_package_and_ours(fresh_code, monkeypatch, tmp_path, line):
+    package = tmp_path / "outside" / "planted_plugin"
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text("")
+    (package / "source.py").write_text(f"{line}\n")
+    monkeypatch.syspath_prepend(package.parent)
+
+    def version(value):
+        (package / "part.py").write_text(f"VALUE = {value}\n")
+        fresh_code("planted_part", f"VALUE = {value}\n")
+        return store.code_version("planted_plugin.source")
+
+    assert len({version(1), version(2)}) == 2
 
 
 def test_code_is_what_it_does_so_a_word_about_it_changes_nothing(fresh_code):
@@ -233,7 +259,7 @@ def test_a_change_to_one_method_leaves_the_others_alone():
             name = waiting.pop()
             if name not in seen and (facts := store._module_facts(name)):
                 seen.add(name)
-                waiting.extend(facts[1])
+                waiting.extend(imported for imported in facts[1] if imported.startswith("harness"))
         reached[module] = seen
     for module in modules:
         assert module in reached[module]
@@ -242,12 +268,9 @@ def test_a_change_to_one_method_leaves_the_others_alone():
     assert sum("harness.methods.output.linear" in seen for seen in reached.values()) < len(modules)
 
 
-def test_the_code_of_every_kind_of_artefact_is_found():
-    from harness.run import jobs
-
-    names = {*jobs.CODE, *(method.module for method in METHODS.all().values())}
-    assert all(importlib.util.find_spec(name) for name in names)
-    assert digest({}) not in {code_version(name) for name in names}
+def test_a_key_names_code_that_there_is():
+    with pytest.raises(ValueError, match=r"no module 'harness\.nowhere'"):
+        Key.of("kind", code="harness.nowhere", seed=0)
 
 
 def test_imports_are_absolute_so_that_a_code_version_sees_them():

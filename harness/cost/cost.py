@@ -8,13 +8,17 @@ from typing import Any
 
 import torch
 
+from harness.cost.meters import Meter
 from harness.registry import COSTS
 from harness.results.metric import Column
 from harness.types import Combination, Split
 
 Load = Callable[[], Combination]
 Figures = Mapping[str, Any]
-"""Numbers by the names of the cost's columns, None where the meter gave none; and words, under ``<cost>_source``."""
+"""JSON values by the names of the cost's columns, None where the meter gave none; its words; and more for ``derive``.
+
+An interval stands under its stem: ``latency_ratio_low`` and ``latency_ratio_high``.
+"""
 
 
 @dataclass(frozen=True)
@@ -24,11 +28,28 @@ class Bench:
     load: Load
     """Gives the combination as it was built, anew at every call."""
     reference: Load | None
-    """The suite's reference, for costs that are ratios to it; None where it cannot be run."""
+    """The suite's reference; None for costs that are not measured beside it."""
     test: Split
     device: torch.device
     once: Figures
-    """What ``Cost.once`` found, before any variant was measured; empty without it."""
+    """What ``Cost.once`` found, before any variant was measured; empty where it found nothing."""
+
+
+@dataclass(frozen=True)
+class Context:
+    """What else is known of a measured variant when the tables are written, for columns that are derived."""
+
+    device: torch.device
+    row: Figures
+    """Its columns so far: its scores, and what is counted."""
+    scores_test: bool
+    """Whether it is scored on the examples that costs are measured on, and not on questions of their own."""
+    is_reference: bool
+    reference: Figures | None
+    """What the same cost found of the reference; None where it found nothing."""
+    price_per_gpu_hour: float | None
+    forecast: Callable[[], int | None]
+    """The working memory in bytes that was to be expected before it was built; None where that cannot be told."""
 
 
 @dataclass(frozen=True)
@@ -38,19 +59,39 @@ class Cost:
     name: str
     """Also its key under ``cost:`` of a suite."""
     columns: tuple[Column, ...]
+    """The first is the one that its meter has to give: without it nothing is kept, and the next run tries again."""
+    words: tuple[tuple[str, str], ...]
+    """Columns of text with their meanings. ``<cost>_source`` says where figures come from, or why there are none."""
     seconds: float
-    """About how long it takes."""
+    """About how long it takes, and ``once`` too."""
     measure: Callable[[Bench], Figures]
     module: str
+    meters: Callable[[torch.device], Mapping[str, Meter]]
+    """What reads it on a device, by what is read: ``stockpot doctor`` tries them."""
     unavailable: Callable[[torch.device], str | None]
     """Why a device has no meter for it; None if it has. It takes no time to find out."""
-    once: Callable[[torch.device, Split], Figures] | None
-    """What is measured once for all variants, before them."""
+    once: Callable[[torch.device, Split], Figures | None] | None
+    """What is measured once for all variants, before them, in a process that holds the task; None: no figure."""
+    derive: Callable[[Figures, Context], Figures]
+    """Columns that follow from its figures and what else is known; nothing is measured for them."""
     beside_reference: bool
     fresh: bool
     """Whether it needs a process that has done nothing yet, and so is the first to be measured in it."""
     usual: bool
     """Whether a suite that does not name it has it measured."""
+
+    @property
+    def source(self) -> str | None:
+        """The column of words that says where its figures come from, if it has one."""
+        name = f"{self.name}_source"
+        return name if name in dict(self.words) else None
+
+    @property
+    def cells(self) -> tuple[str, ...]:
+        """The names of all its columns, with those of intervals and of words."""
+        stems = [column.interval for column in self.columns if column.interval]
+        bounds = [f"{stem}_{end}" for stem in stems for end in ("low", "high")]
+        return (*(column.name for column in self.columns), *bounds, *dict(self.words))
 
 
 def cost(
@@ -58,8 +99,11 @@ def cost(
     *,
     columns: Sequence[Column],
     seconds: float,
+    words: Sequence[tuple[str, str]] = (),
+    meters: Callable[[torch.device], Mapping[str, Meter]] = lambda device: {},
     unavailable: Callable[[torch.device], str | None] = lambda device: None,
-    once: Callable[[torch.device, Split], Figures] | None = None,
+    once: Callable[[torch.device, Split], Figures | None] | None = None,
+    derive: Callable[[Figures, Context], Figures] = lambda figures, context: {},
     beside_reference: bool = False,
     fresh: bool = False,
     usual: bool = False,
@@ -71,11 +115,14 @@ def cost(
             Cost(
                 name=name,
                 columns=tuple(columns),
+                words=tuple(words),
                 seconds=seconds,
                 measure=function,
                 module=function.__module__,
+                meters=meters,
                 unavailable=unavailable,
                 once=once,
+                derive=derive,
                 beside_reference=beside_reference,
                 fresh=fresh,
                 usual=usual,

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
 import torch
 
+from harness.cost.cost import Bench, Context, Figures, cost
 from harness.cost.gpu import DeviceEnergy, Utilisation
 from harness.cost.meters import Meter, Reading
 from harness.cost.rapl import PackageEnergy
-from harness.types import Combination, Split
+from harness.results.metric import Column
+from harness.types import Split
 
 WINDOW_SECONDS = 5.0
 """Counters move in steps of up to 100 ms, of which 5 s are fifty."""
@@ -69,12 +71,62 @@ def window(meter: Meter, work: Callable[[], object], seconds: float = WINDOW_SEC
     return found, spent, times
 
 
-def measure(load: Callable[[], Combination], test: Split, device: torch.device, idle: Reading) -> dict[str, Any]:
-    """Energy of one example in full batches, over a window of some seconds, and how busy the device was.
+_METERED: dict[str, Any] = {"source": "energy_source", "elsewhere": True}
+COLUMNS = (
+    Column(
+        "energy_j_per_example",
+        "joules per example in full batches, all that the device used (first seed)",
+        "lower",
+        "J",
+        **_METERED,
+    ),
+    Column("energy_net_j_per_example", "less what the idle device uses in the same time", "lower", "J", **_METERED),
+    Column(
+        "energy_j_per_correct",
+        "divided by the accuracy; of images only, where both have the same examples",
+        "lower",
+        "J",
+        **_METERED,
+    ),
+    Column("gpu_utilisation", "per cent of that time in which a kernel ran", None, "%", **_METERED),
+)
+WORDS = (("energy_source", "where the energy figure comes from, or why there is none"),)
 
-    ``idle`` is the power of the idle device; the result is columns of ``variants.csv``.
-    """
-    combination, batch = load(), test.full_batch
+
+def derive(figures: Figures, context: Context) -> Figures:
+    """Joules for each right answer, where answers are to the examples that were measured."""
+    joules, accuracy = figures["energy_j_per_example"], context.row.get("accuracy")
+    return {"energy_j_per_correct": joules / accuracy if accuracy and context.scores_test else None}
+
+
+def idle_power(device: torch.device, test: Split) -> Figures | None:
+    """What the idle device uses, in watts, and by which meter; None where that gave none."""
+    found = idle_watts(device)
+    return None if found.value is None else {"watts": found.value, "source": found.source, "note": found.note}
+
+
+def _meters(device: torch.device) -> Mapping[str, Meter]:
+    busy = utilisation_meter_for(device)
+    return {"energy": meter_for(device), **({"utilisation": busy} if busy else {})}
+
+
+@cost(
+    "energy",
+    columns=COLUMNS,
+    words=WORDS,
+    seconds=WINDOW_SECONDS + 1,
+    meters=_meters,
+    unavailable=why_unavailable,
+    once=idle_power,
+    derive=derive,
+    usual=True,
+)
+def measure(bench: Bench) -> Figures:
+    """Energy of one example in full batches, over a window of some seconds, and how busy the device was."""
+    combination, batch, device = bench.load(), bench.test.full_batch, bench.device
+    idle = Reading(None, "W", "unavailable", "it was not measured before the variants")
+    if bench.once:
+        idle = Reading(bench.once["watts"], "W", bench.once["source"], bench.once["note"])
 
     def work() -> None:
         with torch.inference_mode():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -16,12 +16,14 @@ import torch
 from scipy import stats
 from torch import Tensor
 
+from harness.cost.cost import Bench, Context, Figures, Load, cost
 from harness.cost.gpu import clocks
+from harness.cost.meters import CpuTime, Meter, WallTime
 from harness.cost.parallel import AtOnce, can_run_at_once
+from harness.results.metric import Column
 from harness.systems.systems import OutputCombination
 from harness.types import Combination, Split
 
-Load = Callable[[], Combination]
 Time = dict[str, float]
 """Seconds of one call, by clock."""
 Timed = Callable[[Combination], Time]
@@ -47,8 +49,104 @@ class Latency:
     ratio_high: float
 
 
-def measure_beside(candidate: Load, reference: Load, test: Split, device: torch.device) -> dict[str, Any]:
-    """Times beside the reference, of one example alone and of a full batch: columns of ``variants.csv``, and more."""
+_TIMED: dict[str, Any] = {"source": "timer", "elsewhere": True}
+COLUMNS = (
+    Column(
+        "latency_ms_p50", "median time of one example alone, milliseconds (first seed)", "lower", "ms", **_TIMED
+    ),
+    Column("latency_ms_p95", "95th percentile of the same", "lower", "ms", **_TIMED),
+    Column(
+        "latency_ratio_p50",
+        "time of one example divided by the reference's, both in turn: median over blocks of rounds, with its 95 % "
+        "interval over the blocks",
+        "lower",
+        interval="latency_ratio",
+        **_TIMED,
+    ),
+    Column("throughput_per_s", "examples per second in full batches", "higher", "1/s", **_TIMED),
+    Column("throughput_ratio", "time of a full batch divided by the reference's, likewise", "lower", **_TIMED),
+    Column(
+        "latency_parallel_ms_p50",
+        "of an ensemble on a GPU: one example with all members at once, on streams of their own",
+        "lower",
+        "ms",
+        **_TIMED,
+    ),
+    Column("throughput_parallel_per_s", "the same in full batches", "higher", "1/s", **_TIMED),
+    Column(
+        "money_per_million_examples",
+        "from throughput and the suite's price_per_gpu_hour, on a GPU",
+        "lower",
+        **_TIMED,
+    ),
+)
+WORDS = (
+    ("latency_verdict", "faster, slower, reference; unclear where the interval is not beyond the noise of run.json"),
+)
+
+
+def derive(figures: Figures, context: Context) -> Figures:
+    """The verdict of the ratio, and what a million examples cost."""
+    return {
+        "latency_verdict": _judge(figures, context),
+        "money_per_million_examples": _price(figures["throughput_per_s"], context),
+    }
+
+
+def _judge(figures: Figures, context: Context) -> str:
+    if context.is_reference:
+        return "reference"
+    if not context.reference:
+        return "unclear"
+    noise = context.reference["latency_ratio_low"], context.reference["latency_ratio_high"]
+    return verdict(figures["latency_ratio_low"], figures["latency_ratio_high"], noise)
+
+
+def _price(per_second: float, context: Context) -> float | None:
+    """The price of a million examples; None without a price, or without the GPU that it is for."""
+    if context.price_per_gpu_hour is None or context.device.type != "cuda":
+        return None
+    return context.price_per_gpu_hour / 3600 / per_second * 1e6
+
+
+def noise_record(reference: Figures | None) -> dict[str, Any] | None:
+    """The field ``noise`` of run.json, from the times of the reference beside itself; None where there are none."""
+    if not reference:
+        return None
+    names = {
+        "latency_ratio": "latency_ratio_p50",
+        "low": "latency_ratio_low",
+        "high": "latency_ratio_high",
+        "throughput_ratio": "throughput_ratio",
+        "throughput_low": "throughput_ratio_low",
+        "throughput_high": "throughput_ratio_high",
+        "rounds": "rounds",
+        "clock": "clock",
+    }
+    known = ("batch", "threads", "cores", "sm_mhz", "memory_mhz", "measured")
+    return {name: reference[of] for name, of in names.items()} | {
+        name: reference[name] for name in known if name in reference
+    }
+
+
+def _meters(device: torch.device) -> Mapping[str, Meter]:
+    return {"wall time": WallTime(), "processor time": CpuTime()}
+
+
+@cost(
+    "latency",
+    columns=COLUMNS,
+    words=WORDS,
+    seconds=0.7,
+    meters=_meters,
+    derive=derive,
+    beside_reference=True,
+    usual=True,
+)
+def measure_beside(bench: Bench) -> Figures:
+    """Times beside the reference, of one example alone and of a full batch: the columns, and the conditions."""
+    assert bench.reference is not None
+    candidate, reference, test, device = bench.load, bench.reference, bench.test, bench.device
     batch = test.full_batch
     alone = measure(candidate, reference, test.inputs[:1], seconds=SECONDS_ALONE, device=device)
     full = alone
@@ -73,10 +171,10 @@ def measure_beside(candidate: Load, reference: Load, test: Split, device: torch.
     }
 
 
-def _at_once(candidate: Load, test: Split, device: torch.device) -> dict[str, Any]:
+def _at_once(candidate: Load, test: Split, device: torch.device) -> dict[str, float | None]:
     """The same of an ensemble with all its members at once, where there is anything to run at once."""
     if not can_run_at_once(candidate(), device):
-        return {}
+        return {"latency_parallel_ms_p50": None, "throughput_parallel_per_s": None}
     batch = test.full_batch
 
     def load() -> Combination:

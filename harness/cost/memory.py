@@ -9,18 +9,19 @@ import ctypes
 import gc
 import resource
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import psutil
 import torch
 
+from harness.cost.cost import Bench, Context, Figures, cost
 from harness.cost.gpu import CudaAllocator, DeviceMemory
 from harness.cost.meters import Meter, Poll, Reading
-from harness.types import Combination, Split
+from harness.results.metric import Column
+from harness.types import Split
 
 _RUSAGE_UNIT = 1 if sys.platform == "darwin" else 1024
 
@@ -43,15 +44,71 @@ class Memory:
     """Also why there is no figure, where one is None."""
 
 
-def measure(load: Callable[[], Combination], test: Split, device: torch.device) -> dict[str, Any]:
-    """Peak memory while this process loads a combination and runs a full batch: columns of ``variants.csv``."""
+COLUMNS = (
+    Column(
+        "peak_memory_bytes",
+        "peak memory of a fresh process that only runs this",
+        "lower",
+        "bytes",
+        source="memory_source",
+        elsewhere=True,
+    ),
+    Column(
+        "working_memory_bytes",
+        "the part of it above the idle process",
+        "lower",
+        "bytes",
+        source="memory_source",
+        elsewhere=True,
+    ),
+    Column(
+        "predicted_memory_bytes",
+        "working memory as predicted before anything ran; of single models and linear ensembles",
+        "lower",
+        "bytes",
+        source="analytic",
+    ),
+)
+WORDS = (("memory_source", "where the memory figures come from"),)
+
+
+def derive(figures: Figures, context: Context) -> Figures:
+    """What was predicted, beside what was measured."""
+    return {"predicted_memory_bytes": context.forecast()}
+
+
+def process_size(device: torch.device, test: Split) -> Figures:
+    """Bytes of a process that has loaded the task and nothing else, as ``process_bytes`` has them."""
+    _ = test.inputs
+    return {"bytes": process_bytes(device)}
+
+
+def _meters(device: torch.device) -> Mapping[str, Meter]:
+    if device.type == "cuda":
+        return {"memory of the device": DeviceMemory(device), "memory of the allocator": CudaAllocator(device)}
+    return {"memory": ResidentPeak()}
+
+
+@cost(
+    "memory",
+    columns=COLUMNS,
+    words=WORDS,
+    seconds=0.3,
+    meters=_meters,
+    once=process_size,
+    derive=derive,
+    fresh=True,
+    usual=True,
+)
+def measure(bench: Bench) -> Figures:
+    """Peak memory while this process loads a combination and runs a full batch."""
 
     def work() -> None:
-        combination = load()
+        combination = bench.load()
         with torch.inference_mode():
-            combination.log_probs(test.full_batch)
+            combination.log_probs(bench.test.full_batch)
 
-    found = peak_memory(work, device, warm_up=work)
+    found = peak_memory(work, bench.device, warm_up=work)
     return {
         "peak_memory_bytes": found.peak_bytes,
         "working_memory_bytes": found.working_bytes,

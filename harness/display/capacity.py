@@ -8,11 +8,11 @@ from typing import Any
 from harness.display.formats import amount
 
 COLUMNS = ("pool", "models", "model", "input", "one needs", "all need", "batch of one", "batch of all", "ensemble")
-"""Of the table for people: see ``Capacity``."""
+"""Columns of the table for people; ``Capacity`` says what they hold."""
 
 
 def untold_words(record: Mapping[str, Any]) -> str:
-    """A sentence on the pools without a prediction; none where there are none."""
+    """A sentence on the pools without a prediction; empty where every pool has one."""
     names = ", ".join(record.get("untold", ()))
     return f"What {names} will need cannot be told without running the models." if names else ""
 

@@ -69,8 +69,8 @@ def megabytes(value: Any) -> str:
 
 def read_bytes(text: str | int) -> int:
     """Bytes as people write them: 24000000000, 24_000_000_000, 24e9, 24GB, 80 GiB; ``ValueError`` for anything else."""
-    found = re.fullmatch(r"([0-9][0-9_]*\.?[0-9]*(?:e[0-9]+)?) *([kmgt]?i?)b?", str(text).strip().lower())
-    size = float(found[1].replace("_", "")) * UNITS.get(found[2], 0) if found else 0.0
+    match = re.fullmatch(r"([0-9][0-9_]*\.?[0-9]*(?:e[0-9]+)?) *([kmgt]?i?)b?", str(text).strip().lower())
+    size = float(match[1].replace("_", "")) * UNITS.get(match[2], 0) if match else 0.0
     count = int(size) if math.isfinite(size) else 0
     if not count:
         raise ValueError("it should be an amount of memory, such as 24GB, 80GiB or 24e9")

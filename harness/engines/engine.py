@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -36,6 +37,20 @@ class Outcome:
     error: str | None = None
     trace: str | None = None
     """The traceback in the worker, for the log."""
+
+
+def attempt(job: Job) -> Outcome:
+    """Run a job here and now; an exception comes back as text: not every one survives being sent to another process."""
+    try:
+        return Outcome(job.function(**job.arguments))
+    except Exception as error:
+        return Outcome(error=f"{type(error).__name__}: {error}", trace=traceback.format_exc())
+
+
+def give_up(job: Job, outcomes: Mapping[str, Outcome]) -> Outcome | None:
+    """The outcome of a job that is not run, since one that it needs has failed; None where none has."""
+    lost = next((name for name in job.needs if name in outcomes and outcomes[name].error), None)
+    return Outcome(error=f"{lost}: {outcomes[lost].error}") if lost else None
 
 
 Progress = Callable[[str, Job], None]

@@ -6,8 +6,7 @@ import gc
 import multiprocessing
 import os
 import signal
-import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import forkserver
@@ -16,7 +15,7 @@ from typing import Any
 import torch
 
 from harness import environment
-from harness.engines.engine import Engine, Job, Outcome, Place, Progress, engine
+from harness.engines.engine import Engine, Job, Outcome, Place, Progress, attempt, engine, give_up
 
 
 @engine
@@ -76,9 +75,9 @@ class LocalEngine(Engine):
                 finish(job, _outcome(pools.submit(job)) or Outcome(error=DIED))
                 continue
             for job in list(waiting):
-                if lost := next((n for n in job.needs if n in outcomes and outcomes[n].error), None):
+                if lost := give_up(job, outcomes):
                     waiting.remove(job)
-                    finish(job, Outcome(error=f"{lost}: {outcomes[lost].error}"))
+                    finish(job, lost)
                 elif not suspects and len(running) < slots and all(
                     n in outcomes or n not in names for n in (*job.needs, *job.after)
                 ):
@@ -133,7 +132,7 @@ class _Pools:
         for _ in range(2):
             pool = self.pools.get(job.kind) or self._open(job.kind)
             try:
-                return pool.submit(_call, job.function, dict(job.arguments))
+                return pool.submit(attempt, job)
             except BrokenProcessPool:
                 _kill(self.pools.pop(job.kind))
         raise RuntimeError("worker processes die as soon as they start")
@@ -179,14 +178,6 @@ def _prepare(environment: Mapping[str, str]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends the workers
     torch.set_num_threads(1)
     gc.freeze()  # what was imported stays: each collection would walk it, and copy its pages from the server
-
-
-def _call(function: Callable[..., Any], arguments: dict[str, Any]) -> Outcome:
-    """An exception comes back as text: not every one survives being sent to another process."""
-    try:
-        return Outcome(function(**arguments))
-    except Exception as error:
-        return Outcome(error=f"{type(error).__name__}: {error}", trace=traceback.format_exc())
 
 
 def _outcome(future: Future[Any]) -> Outcome | None:

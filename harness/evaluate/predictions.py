@@ -11,12 +11,15 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from harness.store import Key, Store, write_json
+from harness.registry import KINDS
+from harness.store import Key, Store, read_json, write_json
 from harness.types import Part, Split, stack
 
-MAKERS = (__name__, "harness.systems.systems", "harness.pools.trained", "harness.models.tokens")
-"""The code behind a prediction: the loop over batches, the parts that are run, where their weights come from, and whose
-tokens they read."""
+MAKERS = (__name__, "harness.systems.systems", "harness.pools.pool", "harness.models.tokens")
+"""The code behind a prediction: the loop over batches, the parts that are run, how a pool is loaded, and whose tokens
+its models read. The code of a member's source, which reads its weights, is in its digest (``MemberPlan.digests``); how
+its network runs on a batch, the split's kind of task says (``code_of_kind``)."""
+COST = "cost.json"
 
 
 def predict(log_probs: Callable[[Tensor], Tensor], split: Split) -> Tensor:
@@ -30,9 +33,20 @@ def predict(log_probs: Callable[[Tensor], Tensor], split: Split) -> Tensor:
         return torch.cat([log_probs(batch).cpu() for batch in split.inputs.split(split.batch)])
 
 
+def code_of_kind(kind: str) -> tuple[str, ...]:
+    """What a kind of task builds and runs its networks by: the registry finds it, so no import shows it."""
+    return KINDS.get(kind).code if kind else ()
+
+
 def predictions_key(part: str, split: Split, device: str) -> Key:
     """The key of one part's predictions on one split."""
-    return Key.of("predictions", code=MAKERS, part=part, split=split.digest, batch=split.batch, device=device)
+    code = (*MAKERS, *code_of_kind(split.kind))
+    return Key.of("predictions", code=code, part=part, split=split.digest, batch=split.batch, device=device)
+
+
+def cost_of(key: Key, store: Store) -> float:
+    """The seconds that predictions took; 0 where there are none."""
+    return float(read_json(store.path(key) / COST)["seconds"]) if store.has(key) else 0.0
 
 
 class CachedPredictions:
@@ -52,7 +66,7 @@ class CachedPredictions:
             self.seconds += seconds
             with self.store.write(key) as folder:
                 save_file({"log_probs": found}, folder / "log_probs.safetensors")
-                write_json(folder / "cost.json", {"seconds": seconds})
+                write_json(folder / COST, {"seconds": seconds})
         return _read(self.store.path(key))
 
     def stacked(self, parts: Sequence[Part], split: Split) -> Tensor:

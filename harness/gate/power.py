@@ -17,6 +17,7 @@ from harness.results.columns import ALL_SEEDS
 from harness.results.evidence import Evidence, Missing, NonFinite, matches
 from harness.results.metric import DOCUMENTS
 from harness.results.run import Run
+from harness.stats.decisions import FEWEST_ITEMS
 
 POWER = 0.8
 DISCORDANCE = 0.10
@@ -148,12 +149,24 @@ def _test(rule: Rule, variant: str, examples: int, evidence: Evidence | None, al
 
 
 def _of_losses(spread: float, margin: float, examples: int, alpha: float) -> tuple[int, float]:
-    """Examples needed, and the power of those there are: a one-sided z test of differences with this deviation."""
-    from scipy.stats import norm
+    """Examples needed, and the power of those there are: the one-sided t test of differences with this deviation.
 
-    critical = float(norm.isf(alpha))
-    needed = math.ceil(((critical + float(norm.ppf(POWER))) * spread / margin) ** 2)
-    return max(2, needed), float(norm.sf(critical - margin / spread * math.sqrt(examples))) if spread else 1.0
+    The gate tests the losses of one seed so, and decides nothing from fewer than ``FEWEST_ITEMS``.
+    """
+    from statsmodels.stats.power import TTestPower
+
+    test = TTestPower()
+    effect = margin / spread if spread else math.inf
+
+    def power(items: int) -> float:
+        if items < FEWEST_ITEMS:
+            return 0.0
+        return float(test.power(effect, items, alpha, alternative="larger")) if spread else 1.0
+
+    if power(FEWEST_ITEMS) >= POWER:
+        return FEWEST_ITEMS, power(examples)
+    needed = test.solve_power(effect_size=effect, alpha=alpha, power=POWER, alternative="larger")
+    return math.ceil(needed), power(examples)
 
 
 def _margin(rule: Rule, other: str, evidence: Evidence | None) -> float | None:

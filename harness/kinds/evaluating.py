@@ -1,86 +1,16 @@
-"""Evaluating built variants on what is scored: outcomes of every example, and the costs that are counted."""
+"""Writing down what a combination says on test: the outcomes of every example, and the costs that are counted."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
-
-import numpy as np
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
 from harness.cost import counters
-from harness.evaluate import outcomes, predictions, scores
-from harness.evaluate.predictions import CachedPredictions, predict
-from harness.lm import evaluation
-from harness.lm.evaluation import Unscored
+from harness.evaluate import outcomes, scores
+from harness.kinds.kind import Evaluation
 from harness.store import Key, Store, write_json
-from harness.systems.systems import OutputCombination
-from harness.tasks.answers import Aggregate
-from harness.tasks.images import Task as ImageTask
-from harness.tasks.text import TextTask
-from harness.tasks.views import VIEWS
-from harness.types import Combination, Split
-
-MAKERS = (__name__, *predictions.MAKERS)
-"""The code behind an evaluation."""
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """What a variant says on test."""
-
-    log_probs: np.ndarray
-    """[N, C] of what is scored."""
-    record: dict[str, Any]
-    """What evaluating found out besides, as JSON values."""
-    measures: Mapping[str, np.ndarray] = field(default_factory=dict)
-    """Other values [N], one for each document or NaN, by name."""
-    aggregates: Mapping[str, Aggregate] = field(default_factory=dict)
-    """Scores of whole tasks that are no means over documents, by name."""
-    scores: Mapping[str, float] = field(default_factory=dict)
-    """lm-eval's score of every task and metric."""
-
-
-def evaluate_on_images(
-    combination: Combination, task: ImageTask, seen: ImageTask, cached: CachedPredictions
-) -> Evaluation:
-    """Test, and where the pool was trained on views (its task is ``seen``), each of these as well."""
-    (on_test, seconds), (on_heldout, more) = (_run(combination, split, cached) for split in (task.test, task.heldout))
-    calibrated = scores.calibrated(on_test, task.test.labels, on_heldout, task.heldout.labels)
-    measures = {}
-    for view in seen.views:
-        rows, split = VIEWS[view].rows(task.test.labels), seen.seen(task.test, view)
-        if len(rows):  # --limit may leave none
-            examples = outcomes.per_example(_run(combination, split, cached)[0].numpy(), split.labels.numpy())
-            right = np.full(len(task.test), np.nan)  # a view that leaves an image out says nothing of it
-            right[rows.numpy()] = examples["correct"]
-            measures[f"accuracy/{view}"] = right
-    return Evaluation(on_test.numpy(), {"combine_seconds": seconds + more, **calibrated}, measures)
-
-
-def _run(combination: Combination, split: Split, cached: CachedPredictions) -> tuple[Tensor, float]:
-    """Predictions [N, C], and the seconds that went into combining those of the members."""
-    if not isinstance(combination, OutputCombination):
-        return predict(combination.log_probs, split), 0.0
-    stacked = cached.stacked(combination.parts(), split)
-    begin = time.perf_counter()
-    return combination.combine(stacked), time.perf_counter() - begin
-
-
-def evaluate_on_text(combinations: Sequence[Combination], task: TextTask) -> list[Evaluation | Unscored]:
-    """Language models on lm-eval's tasks, or why one has no answers: all of them in one pass over shared models."""
-    scored = evaluation.score_combinations(combinations, task)
-    record = {"combine_seconds": scored.combine_seconds / len(combinations), "pass": scored.record}
-    return [
-        answers
-        if isinstance(answers, Unscored)
-        else Evaluation(answers.log_probs, record, evaluation.measures(answers), answers.aggregates, answers.scores)
-        for answers in scored.answers
-    ]
+from harness.types import Combination
 
 
 def write_evaluation(

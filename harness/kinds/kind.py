@@ -6,17 +6,22 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 import numpy as np
 import pydantic
-from torch import Tensor, nn
+from torch import nn
 
 from harness.evaluate.predictions import CachedPredictions
-from harness.registry import KINDS
-from harness.store import Store
-from harness.tasks.task import Task, TaskReference
-from harness.types import Combination
+from harness.models import forward
+from harness.models.training import plain_schedule
+from harness.registry import KINDS, module_of
+from harness.store import Store, named
+from harness.tasks.task import Documents, Task, TaskReference
+from harness.types import Architecture, Combination
+
+if TYPE_CHECKING:
+    from harness.tasks.answers import Aggregate
 
 
 class Unscored(Exception):
@@ -35,32 +40,50 @@ class Evaluation:
     """What evaluating found out besides, as JSON values."""
     measures: Mapping[str, np.ndarray] = field(default_factory=dict)
     """Other values [N], one for each document or NaN, by name."""
-    aggregates: Mapping[str, Any] = field(default_factory=dict)
-    """Scores of whole tasks that are no means over documents (``tasks.answers.Aggregate``), by name."""
+    aggregates: Mapping[str, Aggregate] = field(default_factory=dict)
+    """Scores of whole tasks that are no means over documents, by name."""
     scores: Mapping[str, float] = field(default_factory=dict)
     """Scores as another harness gives them, by name: none may be NaN."""
 
 
-class Kind(ABC):
-    """One kind of task; ``kind(...)`` registers an instance."""
+Reference = TypeVar("Reference", bound=TaskReference)
+AnyTask = TypeVar("AnyTask", bound=Task)
+
+
+class Kind(ABC, Generic[Reference, AnyTask]):
+    """One kind of task; ``kind(...)`` registers an instance. Its references and tasks are of one class each.
+
+    What networks say must not depend on how tasks are read or scored, or a change there would make all predictions
+    anew: ``networks``, ``logits`` and ``schedule`` are functions of modules of their own, and keys name these.
+    """
 
     name: ClassVar[str]
+    """Also the ``kind`` of its references, and of the splits of its tasks."""
     models: ClassVar[str]
-    """What its models are called in messages: "a network for images"."""
+    """What one of its models is called in messages: "a network for images"."""
     key: ClassVar[str | None] = None
     """The key that says under ``task:`` of a suite that a task is of this kind; None where tasks have names only."""
     spec: ClassVar[type[pydantic.BaseModel] | None] = None
-    """What a suite may say there."""
+    """What a suite may say there, ``key`` included; its docstring says what it is."""
     preload: ClassVar[tuple[str, ...]] = ()
     """Modules that workers need and that take seconds to import."""
     seconds_per_input: ClassVar[float]
     """About how long training takes for one input."""
     in_one_pass: ClassVar[bool] = False
     """Whether combinations are scored together, one pass over the models that they share, and not each by itself."""
+    inputs_are_scored: ClassVar[bool] = True
+    """Whether test's inputs are the documents that are scored, so that what one costs is what an answer costs."""
+    scores: ClassVar[str] = "test split"
+    """Where its scores come from, for the source that results give."""
+
+    logits = staticmethod(forward.plain)
+    """``logits(module, batch)``: logits [N, C] of a batch [B, ...] on the module's device, a row for each label."""
+    schedule = staticmethod(plain_schedule)
+    """``schedule(epochs)``: rate, batch size and precision of training, where a suite says nothing of them."""
 
     @property
     def tasks(self) -> Mapping[str, str]:
-        """The tasks that come with it: titles by the name that a suite gives."""
+        """The tasks that come with it: title and source, by the name that a suite gives."""
         return {}
 
     @property
@@ -68,43 +91,98 @@ class Kind(ABC):
     def networks(self) -> Mapping[str, Callable[..., nn.Module]]:
         """The networks that a suite may have trained: functions of options, which say what they take, by name."""
 
+    @property
+    def loaded(self) -> Mapping[str, Callable[..., nn.Module]]:
+        """Networks that only come in folders, by the name of their architecture."""
+        return {}
+
+    @property
+    def families(self) -> Mapping[str, Callable[..., nn.Module]]:
+        """All of its networks."""
+        return {**self.networks, **self.loaded}
+
+    @property
+    def code(self) -> tuple[str, ...]:
+        """What builds, runs and trains its networks: keys of predictions and of what is built name it."""
+        functions: list[Callable[..., Any]] = [network for _, network in sorted(self.families.items())]
+        functions += [self.logits, self.schedule]
+        return tuple(map(named, functions))
+
     @abstractmethod
-    def refer(self, given: Any, suite: str, folder: Path) -> TaskReference:
+    def refer(self, given: Any, suite: str, folder: Path, models: Sequence[str]) -> Reference:
         """What a suite says of its task, checked: a name of ``tasks``, or an instance of ``spec``.
 
         Args:
             given: what stands under ``task:``.
             suite: the suite's name.
             folder: that paths are relative to.
+            models: folders of models of the suite's main pool, its base first; there may be none.
         """
 
-    def rendered(self, reference: TaskReference, store: Store, limit: int | None) -> TaskReference:
-        """The reference with the digest of what is asked, where only rendering it tells."""
+    def rendered(self, reference: Reference, store: Store, limit: int | None, allow_code: bool) -> Reference:
+        """The reference as a run is planned for it, with all that only fetching or rendering the task tells.
+
+        Args:
+            reference: as the suite has it.
+            store: where what takes long is kept.
+            limit: as in ``load``.
+            allow_code: whether what the task's files name may be run.
+        """
         return reference
 
     @abstractmethod
-    def load(self, reference: TaskReference, store: Store, limit: int | None) -> Task:
+    def load(self, reference: Reference, store: Store, limit: int | None) -> AnyTask:
         """The task; ``limit`` keeps only the first documents (a trial run, never a verdict)."""
 
-    @abstractmethod
-    def logits(self, module: nn.Module, batch: Tensor) -> Tensor:
-        """Logits [N, C] of a batch [B, ...] on the module's device."""
+    def documents(self, reference: Reference, store: Store) -> Documents | None:
+        """What is scored, where that is known without loading the task."""
+        return None
+
+    def why_not(self, architecture: Architecture, task: AnyTask) -> str | None:
+        """Why a network that was trained elsewhere does not fit a task; None if it does."""
+        options = dict(architecture.options)
+        if all(options.get(key) == size for key, size in task.shape.items()):
+            return None
+        shapes = [", ".join(f"{key} {of.get(key)}" for key in task.shape) for of in (options, task.shape)]
+        return f"the network has {shapes[0]}; the task '{task.name}' has {shapes[1]}"
 
     @abstractmethod
     def evaluate(
-        self, combinations: Sequence[Combination], task: Task, seen: Task, cached: CachedPredictions
+        self, combinations: Sequence[Combination], task: AnyTask, seen: AnyTask, cached: CachedPredictions
     ) -> list[Evaluation | Unscored]:
-        """Score combinations on test.
+        """Score combinations on test: each, or the reason why it has no scores, in the order given.
 
         Args:
             combinations: all of one pool.
             task: what is scored.
             seen: the task as the pool's members were trained on it (``Task.of_groups``).
             cached: predictions of parts, made once.
+
+        Raises:
+            Exception: what is wrong with the task itself, or with the one combination that was given.
         """
 
 
-def kind(declared: Kind) -> Kind:
-    """Register a kind of task."""
+def kind(declared: Kind[Any, Any]) -> Kind[Any, Any]:
+    """Register a kind of task; ``ValueError`` where another has a network, a task or a key of the same name."""
+    for other in KINDS._known.values():
+        if other.name == declared.name:
+            continue
+        for what, ours, theirs in (
+            ("network", declared.families, other.families),
+            ("task", declared.tasks, other.tasks),
+            ("key", [declared.key or ""], [other.key] if other.key else []),
+        ):
+            if both := set(ours) & set(theirs):
+                raise ValueError(f"the {what} '{min(both)}' is declared by the kinds '{other.name}', '{declared.name}'")
     KINDS.add(declared)
     return declared
+
+
+def load_task(reference: TaskReference, store: Store, limit: int | None = None) -> Task:
+    """The task that a suite names, of any kind."""
+    declared = KINDS.get(reference.kind)
+    task: Task = declared.load(reference, store, limit)
+    if strays := [split.name for split in (task.train, task.heldout, task.test) if split.kind != declared.name]:
+        raise ValueError(f"{module_of(declared)}: the split '{strays[0]}' does not name its kind, '{declared.name}'")
+    return task

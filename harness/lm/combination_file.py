@@ -21,9 +21,8 @@ from harness.models.pretrained import check_causal
 from harness.models.ties import with_same_ties
 from harness.models.tokens import read_tokenizer, reading, tokenizer_of
 from harness.models.weights import check_finite
-from harness.pools.folders import FolderModel
-from harness.pools.specs import HfPool, fetched, located
-from harness.pools.trained import load_pool, plan_folders
+from harness.pools.folders import FOLDERS, HfPool, plan_folders
+from harness.pools.pool import load_pool
 from harness.registry import METHODS
 from harness.store import Store
 from harness.strict import yaml
@@ -72,13 +71,13 @@ def read_combination(path: Path, device: torch.device, **tokenizer: Any) -> tupl
         hint = None if fault["type"] != "extra_forbidden" else f"it has {', '.join(CombinationFile.model_fields)}"
         raise BadInput(f"{'.'.join(where)}: {fault['msg']}", place=document.place(where), hint=hint) from None
     method, parameters = _method(file, document)
-    recipe = fetched(located(file.pool.hf, path.parent))
-    assert isinstance(recipe, HfPool)
-    folder = Path(recipe.base or recipe.members[0])
+    spec = FOLDERS.fetched(FOLDERS.beside(file.pool.hf, path.parent))
+    folder = Path(spec.base or spec.members[0])
     words = tokenizer_of(folder)
-    pool = reading(load_pool(plan_folders("main", recipe), Store(path.parent)), words)
+    planned = plan_folders("main", spec)
+    pool = reading(load_pool(planned, Store(path.parent)), words)
     if other := next((m for m in pool.members if m.tokenizer and m.tokenizer != words), None):
-        hint = "a suite can mix them by whole continuations: linear, uniform or given weights"
+        hint = "a suite can make a sequence-level ensemble of them: linear, uniform or given weights"
         raise BadInput("the members have different tokenizers", place=str(other.provenance["folder"]), hint=hint)
     if method.family == "weights":
         pool = with_same_ties(pool, range(len(pool.members)))
@@ -88,13 +87,12 @@ def read_combination(path: Path, device: torch.device, **tokenizer: Any) -> tupl
         combination = method.apply(ingredients, parameters)
     except NotApplicable as reason:
         raise BadInput(f"method '{method.name}' does not apply: {reason}", place=document.place(("method",))) from None
+    folders = {digest: member.folder for member in planned.everyone for digest in member.digests}
     for part in combination.parts():
-        own = Path(part.member.provenance["folder"]) if isinstance(part, MemberPart) else folder
-        is_adapter = isinstance(part, MemberPart) and FolderModel(str(own)).is_adapter
-        settings = read_generation_config(folder if is_adapter else own)
         check_finite(part.name, part.module)
         check_causal(part.module, part.name)
-        part.module.generation_config = settings
+        own = part.member.digest if isinstance(part, MemberPart) else part.digest
+        part.module.generation_config = read_generation_config(folders.get(own) or folder)
     return combination, read_tokenizer(folder, **tokenizer)
 
 

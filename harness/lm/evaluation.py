@@ -60,7 +60,7 @@ class _Instances:
         return self._by_length[length]
 
 
-class _Pass:
+class _SharedPass:
     """Models of one vocabulary that are asked the same, each once, and the systems that are made of them."""
 
     def __init__(self, asked: Collected) -> None:
@@ -105,7 +105,7 @@ class _Passes:
     def __init__(self, instances: Sequence[Any]) -> None:
         self.instances = instances
         self._read: dict[tuple[Tokenizer, int | None], _Instances] = {}
-        self._passes: dict[tuple[Tokenizer, int, int], _Pass] = {}
+        self._passes: dict[tuple[Tokenizer, int, int], _SharedPass] = {}
 
     def add(self, name: str, tokenizer: Tokenizer, parts: Sequence[Part], rule: Rule | None) -> None:
         """Put a system where its like are.
@@ -127,7 +127,7 @@ class _Passes:
             raise BadInput(f"{of} requests are longer than the {length} tokens that a model takes")
         if asked.largest >= vocabulary:
             raise NotApplicable(f"the vocabulary has {vocabulary} tokens, and token {asked.largest} is asked for")
-        each = self._passes.setdefault((tokenizer, vocabulary, id(asked)), _Pass(asked))
+        each = self._passes.setdefault((tokenizer, vocabulary, id(asked)), _SharedPass(asked))
         each.length = min(each.length, length)
         each.add(name, parts, models, rule)
 
@@ -146,8 +146,8 @@ class _Passes:
 def score_combinations(combinations: Sequence[Combination], task: TextTask) -> ScoredCombinations:
     """Put every request of the task's lm-eval tasks to all combinations; models that can run together run once.
 
-    Members that share a tokenizer run in lock step. Those of a sequence-level mixture are scored one by one, each
-    with its own tokens, and their log-likelihoods of whole continuations are mixed.
+    Members that share a tokenizer run in lock step. Those of a sequence-level ensemble are scored one by one, each
+    with its own tokens, and their log-likelihoods of continuations are mixed.
     """
     passes = _Passes(task.questions.instances)
     names: list[list[str]] = []

@@ -19,7 +19,6 @@ from harness.types import shared_labels, tokens_known
 LanguageModel = Callable[..., Any]
 """A transformers causal language model, or any callable of ``input_ids`` ... whose result has ``logits`` [B, T, V]."""
 
-DEFAULT_LENGTH = 2048  # lm-eval's, for a model that does not say
 TOLERANCE = 1e-3  # between log-probabilities that are the same but for rounding
 MOST_TOKENS = {"cpu": 2048, "cuda": 32768}  # in one batch: beyond, caches overflow and padding grows
 MOST_BYTES = 1 << 30  # of one batch's logits on a CPU
@@ -137,14 +136,6 @@ def device_of(model: LanguageModel) -> torch.device:
 def dtype_of(model: LanguageModel) -> torch.dtype:
     """The precision a model runs in; float32 if it does not say."""
     return getattr(model, "dtype", torch.float32)
-
-
-def max_length_of(model: LanguageModel) -> int:
-    """How many tokens a model takes, found in its configuration in lm-eval's order."""
-    for name in ("n_positions", "max_position_embeddings", "n_ctx"):
-        if (value := getattr(_config(model), name, None)) is not None:
-            return int(value)
-    return DEFAULT_LENGTH
 
 
 def switch_lengths(model: LanguageModel) -> tuple[int, ...]:

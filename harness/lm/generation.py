@@ -22,7 +22,7 @@ from harness.lm.forward import (
     shared_vocabulary,
     switch_lengths,
 )
-from harness.lm.mixing import check_finite, check_rule
+from harness.lm.mixing import check_logits, check_rule
 from harness.systems.rules import Rule
 
 
@@ -139,7 +139,7 @@ def generate(
     for _ in range(max_new_tokens):
         logits = [process(ids, decoder(ids, mask).to(device).float()) for decoder in decoders]
         stacked = torch.stack([torch.log_softmax(each, -1) for each in logits])
-        check_finite(stacked)
+        check_logits(stacked)
         chosen = _choose(rule(stacked), sampling, [streams[p] for p in active])
         for p, token in zip(active, chosen.tolist(), strict=True):
             texts[p].append(token)

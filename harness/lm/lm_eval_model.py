@@ -170,7 +170,7 @@ class StockpotLM(TemplateLM):
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
         """One text per request, up to its first stop string; each request's random stream is its own."""
         texts: list[str] = [""] * len(requests)
-        asked = [_Asked(self, instance) for instance in requests]
+        asked = [_GenerationRequest(self, instance) for instance in requests]
         with tqdm(total=len(requests), desc="Generating", disable=disable_tqdm) as bar:
             for batch in self._generation_batches(asked):
                 for r, text in zip(batch, self._generated([asked[r] for r in batch], batch), strict=True):
@@ -179,7 +179,7 @@ class StockpotLM(TemplateLM):
                 bar.update(len(batch))
         return texts
 
-    def _generation_batches(self, asked: Sequence[_Asked]) -> Iterator[list[int]]:
+    def _generation_batches(self, asked: Sequence[_GenerationRequest]) -> Iterator[list[int]]:
         """Requests of the same settings and like length, as many as the tokens of a batch allow; longest first."""
         budget = self.batch_tokens or automatic_tokens(self.models, self.vocabulary)
         batch: list[int] = []
@@ -193,7 +193,7 @@ class StockpotLM(TemplateLM):
         if batch:
             yield batch
 
-    def _generated(self, asked: Sequence[_Asked], numbers: Sequence[int]) -> list[str]:
+    def _generated(self, asked: Sequence[_GenerationRequest], numbers: Sequence[int]) -> list[str]:
         """Texts of one batch; where memory runs out, of its halves."""
         first, prompts = asked[0], [each.prompt for each in asked]
         check_settings(self.models, first.given)
@@ -221,7 +221,7 @@ class StockpotLM(TemplateLM):
             return self._generated(asked[:half], numbers[:half]) + self._generated(asked[half:], numbers[half:])
         return [self._text(tokens, first.stop) for tokens in found]
 
-    def _processors(self, asked: _Asked, prompt: Tensor) -> Any:
+    def _processors(self, asked: _GenerationRequest, prompt: Tensor) -> Any:
         return processors(self.models[0], asked.given, prompt, asked.max_new_tokens)
 
     def _sampling(self, given: Mapping[str, Any]) -> Sampling:
@@ -237,7 +237,7 @@ class StockpotLM(TemplateLM):
         )
 
 
-class _Asked:
+class _GenerationRequest:
     """A generation request, read: the prompt cut on the left so that what is generated fits the model."""
 
     def __init__(self, model: StockpotLM, instance: Instance) -> None:

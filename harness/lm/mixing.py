@@ -73,7 +73,7 @@ class Mixer:
         given = torch.empty(self.count, len(slots), device=slots.device)
         for rows, pairs in self._blocks(logits, slots):
             stacked = torch.stack([torch.log_softmax(each[rows].float(), dim=-1) for each in logits])
-            check_finite(stacked)
+            check_logits(stacked)
             block = _Block(stacked, slots[pairs] - rows.start, targets[pairs], log_probs[:, pairs], first[:, pairs])
             given[:, pairs] = block.at_targets(stacked)
             self._fill(block)
@@ -233,7 +233,7 @@ class NotFinite(NotApplicable):
         self.model = model
 
 
-def check_finite(stacked: Tensor) -> None:
+def check_logits(stacked: Tensor) -> None:
     """A NaN or inf anywhere in a row of logits makes its first log-probability NaN."""
     bad = stacked[..., 0].isnan().any(dim=-1)
     if bad.any():

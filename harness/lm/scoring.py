@@ -12,6 +12,7 @@ from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
+from lm_eval.models.utils import resolve_max_length
 from torch import Tensor
 
 from harness.errors import BadInput
@@ -25,7 +26,6 @@ from harness.lm.forward import (
     is_out_of_memory,
     kept_logits,
     make_batch,
-    max_length_of,
     network_of,
     row_log_probs,
     shared_vocabulary,
@@ -140,7 +140,7 @@ def score(
     """
     check_systems(systems, len(models))
     vocabulary = shared_vocabulary(models)
-    limit = max_length or min(max_length_of(model) for model in models)
+    limit = max_length or min(resolve_max_length(getattr(model, "config", None)) for model in models)
     _check_requests(requests, vocabulary, limit)
     asked = _Asked(requests, limit)
     work = Work(batch_tokens or automatic_tokens(models, vocabulary), packed is not False)
@@ -256,7 +256,7 @@ class _Asked:
 
 
 def _try_packing(models: Mapping[int, LanguageModel], asked: _Asked, work: Work) -> dict[int, str]:
-    """Of the models that say of a tree something else than of its sequences, why they cannot be packed."""
+    """Why models cannot be packed: those that say something else of a tree than of its sequences."""
     while True:
         try:
             tries = {k: _why_plain(model, asked, work) for k, model in models.items()}

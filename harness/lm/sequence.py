@@ -1,4 +1,4 @@
-"""The mixture that is left to members of different tokenizers: of whole continuations, not of tokens."""
+"""The sequence-level ensemble: members with different tokenizers are mixed by continuations, not by tokens."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from harness.systems.systems import SEQUENCE_LEVEL
 
 
 def sequence_mixture(log_likelihoods: Tensor, weights: Tensor) -> Tensor:
-    """``log sum_k w_k P_k(continuation)`` [R] from log-likelihoods [M, R] of whole continuations.
+    """``log sum_k w_k P_k(continuation)`` [R] from log-likelihoods [M, R] of continuations.
 
     Weights [M] are on the simplex. Each member scores the text with its own tokens; one with weight 1 is itself bit
     for bit. There is no greedy continuation of such a system: no member of it can be asked for the next token.

@@ -50,8 +50,8 @@ def align(
         generator: draws the orders in which layers are taken.
         starts: how many descents there are.
     """
-    found = [descend(reference, model, layers, generator) for _ in range(starts)]
-    return max(found, key=lambda alignment: alignment.similarity[-1])
+    descents = [descend(reference, model, layers, generator) for _ in range(starts)]
+    return max(descents, key=lambda alignment: alignment.similarity[-1])
 
 
 def descend(
@@ -92,9 +92,9 @@ def align_to_mean(
         moved = False
         for index in torch.randperm(len(models), generator=generator).tolist():
             others = average(aligned[:index] + aligned[index + 1 :])
-            found = descend(others, aligned[index], layers, generator)
-            aligned[index] = found.weights
-            moved = moved or found.moved
+            alignment = descend(others, aligned[index], layers, generator)
+            aligned[index] = alignment.weights
+            moved = moved or alignment.moved
         if not moved:
             break
     return aligned

@@ -13,7 +13,7 @@ def recalibrate(module: nn.Module, batches: Iterable[Tensor]) -> None:
     """Set the running statistics of every BatchNorm layer to those of these inputs; nothing to do without one.
 
     Statistics are reset and averaged over the batches, each weighted by its size, while only the BatchNorm layers are
-    in training mode (dropout stays off); every training flag and momentum is put back. (Izmailov et al. 2018, SWA.)
+    in training mode (dropout stays off); every training flag and momentum is restored. (Izmailov et al. 2018, SWA.)
     """
     layers = [m for m in module.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
     if not layers:

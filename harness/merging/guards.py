@@ -49,16 +49,16 @@ def _unlike(one: Architecture, other: Architecture) -> str:
     if one.name != other.name:
         return f"{one.name} and {other.name}"
     if one.name == causal_lm.NAME:
-        found = causal_lm.differences(one, other)
-        return _told({key: pair for key, pair in found.items() if not causal_lm.is_inert(key, one)})
+        differing = causal_lm.differences(one, other)
+        return _in_words({key: pair for key, pair in differing.items() if not causal_lm.is_inert(key, one)})
     ones, twos = dict(one.options), dict(other.options)
-    return _told({key: (ones.get(key), twos.get(key)) for key in sorted(ones.keys() | twos.keys())})
+    return _in_words({key: (ones.get(key), twos.get(key)) for key in sorted(ones.keys() | twos.keys())})
 
 
-def _told(differences: dict[str, tuple[Any, Any]]) -> str:
+def _in_words(differences: dict[str, tuple[Any, Any]]) -> str:
     pairs = [(key, pair) for key, pair in differences.items() if pair[0] != pair[1]]
-    told = [f"{key} {one} and {two}" for key, (one, two) in pairs[:3]]
-    return ", ".join(told) + (f" and {len(pairs) - 3} more" if len(pairs) > 3 else "")
+    words = [f"{key} {one} and {two}" for key, (one, two) in pairs[:3]]
+    return ", ".join(words) + (f" and {len(pairs) - 3} more" if len(pairs) > 3 else "")
 
 
 def warnings_of(members: Sequence[Member], base: Member | None = None) -> dict[str, list[str]]:
@@ -72,8 +72,8 @@ def warnings_of(members: Sequence[Member], base: Member | None = None) -> dict[s
     for other in everyone[1:]:
         first = everyone[0]
         if first.architecture != other.architecture and first.architecture.name == causal_lm.NAME:
-            told = _told(causal_lm.differences(first.architecture, other.architecture))
-            found.append(f"settings of {first.name} and {other.name} that change no scores were ignored: {told}")
+            words = _in_words(causal_lm.differences(first.architecture, other.architecture))
+            found.append(f"settings of {first.name} and {other.name} that change no scores were ignored: {words}")
     warnings = [warning for warning in found if warning]
     return {"warnings": warnings} if warnings else {}
 

@@ -21,7 +21,7 @@ class Mix:
     """How much of each member, and how that was found."""
 
     shares: dict[str, list[float]]
-    """Of each group of tensors (a layer, or "model"), the members' shares: none negative, sum 1."""
+    """The members' shares in each group of tensors (a layer, or "model"): none negative, sum 1."""
     by_layer: bool
     temperature: float
     """By which the logits are divided while the shares are fitted; 1 unless it is fitted too."""

@@ -13,7 +13,7 @@ from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from harness.merging.arithmetic import Weights
-from harness.models.architectures import RectifiedPool
+from harness.models.image_networks import RectifiedPool
 from harness.models.weights import without_ties
 from harness.types import NotApplicable
 

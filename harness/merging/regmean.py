@@ -17,7 +17,7 @@ CUT_OFF = 1e-9
 """Directions in which the inputs have less than this share of their largest power decide nothing."""
 
 Grams = dict[str, Tensor]
-"""Of each layer's weight, by its name, the Gram matrix ``X^T X`` [D, D] of the layer's inputs, in float64."""
+"""The Gram matrix ``X^T X`` [D, D] of each layer's inputs in float64, by the name of the layer's weight."""
 
 Layer = nn.Linear | nn.Conv2d
 

@@ -83,8 +83,8 @@ def kth_largest(magnitude: Tensor, k: int) -> Tensor:
     inside = (bits - start).clamp_(-1, 1 << 16).add_(1)  # 0 for what is below the bin, the last for what is above it
     missing = k - (int(reached[place - 1]) if place else 0)
     reached = torch.bincount(inside, minlength=(1 << 16) + 2)[1:-1].flip(0).cumsum(0)
-    found = start + (1 << 16) - 1 - int(torch.searchsorted(reached, missing))
-    return torch.tensor(found, dtype=torch.int32).view(torch.float32)
+    kth_bits = start + (1 << 16) - 1 - int(torch.searchsorted(reached, missing))
+    return torch.tensor(kth_bits, dtype=torch.int32).view(torch.float32)
 
 
 def _largest(magnitude: Tensor, count: int, *, last: bool = False) -> Tensor:
@@ -93,15 +93,15 @@ def _largest(magnitude: Tensor, count: int, *, last: bool = False) -> Tensor:
     if not 0 < count < size:
         return torch.full((size,), count >= size, device=magnitude.device)
     smallest = kth_largest(magnitude, count)
-    found, equal = magnitude > smallest, magnitude == smallest
-    missing = count - int(torch.count_nonzero(found))
+    chosen, equal = magnitude > smallest, magnitude == smallest
+    missing = count - int(torch.count_nonzero(chosen))
     if last:
         place = _first_with(equal, int(torch.count_nonzero(equal)) - missing)
-        found[place:] |= equal[place:]
+        chosen[place:] |= equal[place:]
     else:
         place = _first_with(equal, missing)
-        found[:place] |= equal[:place]
-    return found
+        chosen[:place] |= equal[:place]
+    return chosen
 
 
 def _first_with(mask: Tensor, count: int) -> int:

@@ -45,8 +45,8 @@ class Dialect:
     def changed(self, **differences: str | None) -> Dialect:
         """This dialect with those of the named differences that are not None, which its name then tells."""
         given = {k: v for k, v in differences.items() if v is not None and v != getattr(self, k)}
-        told = ", ".join(f"{key}={value}" for key, value in given.items())
-        return replace(self, name=f"{self.name} with {told}", **given) if given else self  # type: ignore[arg-type]
+        changes = ", ".join(f"{key}={value}" for key, value in given.items())
+        return replace(self, name=f"{self.name} with {changes}", **given) if given else self  # type: ignore[arg-type]
 
     @property
     def at_once(self) -> bool:

@@ -44,6 +44,8 @@ class Method:
     """Parameter sets that the contract tests run; together they reach every branch, and are quick."""
     module: str
     uses: Uses
+    seconds: float
+    """About how long building takes on a small pool, where nothing is trained: the long ones are started first."""
 
     def validate(self, given: Mapping[str, Any], place: str | None = None) -> dict[str, Any]:
         """The full set of parameters, defaults filled in; ``BadInput`` names the parameter that is wrong."""
@@ -116,6 +118,7 @@ def method(
     identical_members_unchanged: bool | Law = False,
     small: tuple[Mapping[str, Any], ...] = ({},),
     uses: Uses = lambda parameters: None,
+    seconds: float = 0.5,
 ) -> Callable[[Callable[..., Combination]], Callable[..., Combination]]:
     """Register ``function(ingredients, **parameters) -> Combination``; its signature holds parameters and defaults.
 
@@ -139,6 +142,7 @@ def method(
                 small=small,
                 module=function.__module__,
                 uses=uses,
+                seconds=seconds,
             )
         )
         return function

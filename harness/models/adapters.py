@@ -153,8 +153,8 @@ def merge_adapter(folder: Path, base: Path) -> nn.Module:
     change both where the adapter changes one.
 
     Raises:
-        BadInput: as ``adapter_architecture``; weights that are no numbers; a merged model that gives other logits than
-            the adapter does.
+        BadInput: as ``adapter_architecture``; weights that are NaN or infinite; a merged model that gives other
+            logits than the adapter does.
     """
     from peft import PeftModel
 
@@ -169,8 +169,8 @@ def merge_adapter(folder: Path, base: Path) -> nn.Module:
         merged: Any = wrapped.merge_and_unload().eval()
         _tie(merged, architecture)
         check_finite(folder.name, merged)
-        found = merged(input_ids=tokens, use_cache=False).logits
-    gap = float((found - expected).abs().max() / expected.abs().max())
+        merged_logits = merged(input_ids=tokens, use_cache=False).logits
+    gap = float((merged_logits - expected).abs().max() / expected.abs().max())
     if not gap < TOLERANCE:
         raise BadInput(
             f"merged into its base the adapter is another model: its logits are {gap:.2g} of the largest apart",

@@ -1,117 +1,52 @@
-"""The zoo: small networks that train in seconds; ``build`` turns any ``Architecture`` into a module."""
+"""Networks by name: ``build`` turns any ``Architecture`` of any kind of task into a module."""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
-from torch.nn import functional
+from torch import nn
 
 from harness.errors import BadInput
-from harness.models import causal_lm
-from harness.moe.layer import MixtureOfExperts
+from harness.models.forward import as_read_by
+from harness.registry import KINDS
+from harness.store import named
 from harness.types import Architecture
 
-
-class RectifiedPool(nn.Module):
-    """ReLU and 2x2 max pooling: [B, C, H, W] to [B, C, H // 2, W // 2].
-
-    In eval mode as element-wise maxima, which are the same numbers: on a CPU they take a third of the time of the
-    pooling kernel, which also finds out where each maximum was.
-    """
-
-    def forward(self, images: Tensor) -> Tensor:
-        if self.training or torch.is_grad_enabled():
-            return functional.max_pool2d(functional.relu(images), 2)
-        rows, columns = images.shape[-2] // 2 * 2, images.shape[-1] // 2 * 2
-        taller = torch.maximum(images[..., 0:rows:2, :], images[..., 1:rows:2, :])
-        return torch.maximum(taller[..., 0:columns:2], taller[..., 1:columns:2]).relu_()
+if TYPE_CHECKING:
+    from harness.kinds.kind import Kind
 
 
-class SmallCNN(nn.Module):
-    """Two convolutions and two linear layers with dropout; logits [B, classes] for images [B, 1, side, side].
-
-    ``norm`` puts a BatchNorm after each convolution; ``experts`` makes the hidden layer a sparse mixture of experts.
-    """
-
-    def __init__(
-        self,
-        *,
-        side: int,
-        classes: int,
-        width: int = 16,
-        hidden: int = 64,
-        dropout: float = 0.25,
-        norm: bool = False,
-        experts: int = 0,
-        active: int = 2,
-        routing: str = "sparse",
-        balance: float = 0.1,
-    ) -> None:
-        super().__init__()
-
-        def stage(channels_in: int, channels_out: int) -> list[nn.Module]:
-            layers: list[nn.Module] = [nn.Conv2d(channels_in, channels_out, 3, padding=1, bias=not norm)]
-            if norm:
-                layers.append(nn.BatchNorm2d(channels_out))
-            return [*layers, RectifiedPool()]
-
-        features = 2 * width * (side // 4) ** 2
-        self.trunk = nn.Sequential(*stage(1, width), *stage(width, 2 * width), nn.Flatten(), nn.Dropout(dropout))
-        self.hidden: nn.Module = nn.Linear(features, hidden)
-        if experts:
-            self.hidden = MixtureOfExperts(
-                features,
-                hidden,
-                hidden,
-                experts=experts,
-                k=active,
-                routing=routing,
-                balance_weight=balance,
-            )
-        self.head = nn.Sequential(nn.ReLU(), nn.Dropout(dropout), nn.Linear(hidden, classes))
-
-    def forward(self, images: Tensor) -> Tensor:
-        return self.head(self.hidden(self.trunk(images)))
+def trainable() -> list[str]:
+    """The networks that a suite may have trained, of all kinds of task."""
+    return sorted(name for kind in KINDS for name in kind.networks)
 
 
-class MLP(nn.Module):
-    """Two hidden linear layers with dropout; logits [B, classes] for images [B, 1, side, side]."""
-
-    def __init__(self, *, side: int, classes: int, hidden: int = 128, dropout: float = 0.25) -> None:
-        super().__init__()
-        self.layers = nn.Sequential(
-            nn.Flatten(),
-            nn.Linear(side * side, hidden),
-            nn.ReLU(),
-            nn.Dropout(dropout),
-            nn.Linear(hidden, hidden),
-            nn.ReLU(),
-            nn.Dropout(dropout),
-            nn.Linear(hidden, classes),
-        )
-
-    def forward(self, images: Tensor) -> Tensor:
-        return self.layers(images)
+def kind_of(architecture: Architecture) -> str | None:
+    """The name of the kind of task that an architecture is for; None for one that no kind builds."""
+    kind = _kinds().get(architecture.name)
+    return kind.name if kind else None
 
 
-def _small_cnn_bn(**options: Any) -> nn.Module:
-    return SmallCNN(norm=True, **options)
+def _kinds() -> dict[str, Kind[Any, Any]]:
+    """The kind of task that each architecture is for, by its name."""
+    return {family: kind for kind in KINDS for family in kind.families}
 
 
-ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {
-    "small_cnn": SmallCNN,
-    "small_cnn_bn": _small_cnn_bn,
-    "mlp": MLP,
-    "tiny_llama": causal_lm.tiny_llama,
-    causal_lm.NAME: causal_lm.from_configuration,
-}
+def _kind_that_builds(name: str) -> Kind[Any, Any]:
+    kinds = _kinds()
+    if name not in kinds:
+        raise BadInput(f"unknown architecture '{name}'", given=name, choices=kinds)
+    return kinds[name]
 
-TRAINABLE = {"images": ("mlp", "small_cnn", "small_cnn_bn"), "text": ("tiny_llama",)}
-"""What a suite may name, by kind of task."""
+
+def code_of(architecture: Architecture) -> tuple[str, ...]:
+    """What builds an architecture, runs it on a batch and says how it is trained: keys name it, no import shows it."""
+    kind = _kinds().get(architecture.name)
+    if kind is None:
+        return ()
+    return tuple(named(each) for each in (kind.families[architecture.name], kind.logits, kind.schedule))
 
 
 def build(architecture: Architecture) -> nn.Module:
@@ -119,15 +54,12 @@ def build(architecture: Architecture) -> nn.Module:
 
     Convolutions are laid out channels-last: on a CPU that halves the time of a forward pass of these networks.
     """
-    if architecture.name not in ARCHITECTURES:
-        raise BadInput(
-            f"unknown architecture '{architecture.name}'", given=architecture.name, choices=ARCHITECTURES
-        )
+    kind = _kind_that_builds(architecture.name)
     try:
-        module = ARCHITECTURES[architecture.name](**dict(architecture.options))
+        module = kind.families[architecture.name](**dict(architecture.options))
     except TypeError as error:
         raise BadInput(f"architecture '{architecture.name}': {str(error).split('() ')[-1]}") from None
-    return module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return as_read_by(kind.name, module.to(memory_format=torch.channels_last))  # type: ignore[call-overload]
 
 
 def check_options(architecture: Architecture) -> None:
@@ -147,8 +79,7 @@ def with_options(architecture: Architecture, **options: Any) -> Architecture:
 def half_size(architecture: Architecture) -> Architecture:
     """The same family at about half the width of every layer (a quarter of most matrices)."""
     widths = ("width", "hidden")
-    maker = SmallCNN if architecture.name.startswith("small_cnn") else ARCHITECTURES[architecture.name]
-    signature = inspect.signature(maker)
+    signature = inspect.signature(_kind_that_builds(architecture.name).families[architecture.name])
     given = dict(architecture.options)
     present = {w: given.get(w, signature.parameters[w].default) for w in widths if w in signature.parameters}
     return with_options(architecture, **{w: max(1, value // 2) for w, value in present.items()})

@@ -114,11 +114,11 @@ def _whole(architecture: Architecture) -> dict[str, Any]:
 
 def _by_path(settings: Mapping[str, Any], above: str = "") -> dict[str, Any]:
     """Settings by their names, those of a part of the model as "text_config.hidden_size"."""
-    found: dict[str, Any] = {}
+    by_path: dict[str, Any] = {}
     for key, value in settings.items():
         path = f"{above}{key}"
-        found |= _by_path(value, f"{path}.") if key.endswith("_config") and isinstance(value, dict) else {path: value}
-    return found
+        by_path |= _by_path(value, f"{path}.") if key.endswith("_config") and isinstance(value, dict) else {path: value}
+    return by_path
 
 
 def is_inert(path: str, architecture: Architecture) -> bool:

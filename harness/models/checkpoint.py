@@ -37,12 +37,12 @@ def quiet() -> Iterator[None]:
 def read_object(file: Path) -> dict[str, Any]:
     """The JSON object in a file of a model's folder; ``BadInput`` where it holds none."""
     try:
-        found = json.loads(file.read_text(encoding="utf-8"))
+        content = json.loads(file.read_text(encoding="utf-8"))
     except (ValueError, RecursionError):
         raise BadInput(f"{file.name} is not JSON", place=str(file.parent), hint="was it cut off?") from None
-    if not isinstance(found, dict):
+    if not isinstance(content, dict):
         raise BadInput(f"{file.name} is not a model's configuration", place=str(file.parent))
-    return found
+    return content
 
 
 def read_config(folder: Path) -> Any:
@@ -151,5 +151,5 @@ def _dtype(code: str) -> torch.dtype:
 
 def signature(file: Path) -> tuple[Path, int, int]:
     """What changes whenever a file does."""
-    found = file.stat()
-    return file, found.st_size, found.st_mtime_ns
+    status = file.stat()
+    return file, status.st_size, status.st_mtime_ns

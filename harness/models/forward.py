@@ -1,21 +1,37 @@
-"""One way to run any network of the zoo: images give one row of logits each, token windows one for each next token."""
+"""The one way to run any network on a batch: as the kind of task that it is for says."""
 
 from __future__ import annotations
+
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
+from harness.registry import KINDS
+
+Network = TypeVar("Network", bound=nn.Module)
+
+
+def as_read_by(kind: str | None, module: Network) -> Network:
+    """The module, marked as one of a kind of task: whoever builds or loads a network says so."""
+    module.kind = kind  # type: ignore[assignment]
+    return module
+
 
 def logits(module: nn.Module, batch: Tensor) -> Tensor:
-    """Logits [N, C] of a batch on the module's device.
+    """Logits [N, C] of a batch [B, ...] on the module's device, a row for each label; one of no kind is called on it.
 
-    Images [B, ...] (floating point) give N = B rows over classes; token windows [B, L] (integers) give
-    N = B * (L - 1) rows over the vocabulary: what follows each token but the last.
+    (What wraps a network hands on its mark, or is of no kind and runs the network itself.)
     """
     batch = batch.to(next(module.parameters()).device)
-    if batch.is_floating_point():
-        return module(batch)
-    return module(input_ids=batch[:, :-1], use_cache=False).logits.flatten(0, 1)
+    kind: str | None = getattr(module, "kind", None)
+    return plain(module, batch) if kind is None else KINDS.get(kind).logits(module, batch)
+
+
+def plain(module: nn.Module, batch: Tensor) -> Tensor:
+    """What a network returns: logits [B, C] of inputs with one label each."""
+    found: Tensor = module(batch)
+    return found
 
 
 def log_probs(module: nn.Module, batch: Tensor) -> Tensor:

@@ -182,8 +182,8 @@ def _convert(made: Made, model: Any, read: Any) -> dict[str, Tensor]:
     conversion = deepcopy(made.conversion)
     for (file, stored), pattern in zip(made.stored, made.patterns, strict=True):
         conversion.add_tensor(made.first, stored, pattern, read(file, stored))
-    found = conversion.convert(made.first, model=model, config=model.config)
-    return {name: each[0] if isinstance(each, list) else each for name, each in found.items()}
+    converted = conversion.convert(made.first, model=model, config=model.config)
+    return {name: each[0] if isinstance(each, list) else each for name, each in converted.items()}
 
 
 def _converted(made: Made, name: str, model: Any, read: Any) -> Tensor:
@@ -275,12 +275,12 @@ def load_pretrained(folder: Path) -> nn.Module:
     """A folder's model by ``from_pretrained``, in float32 and eval mode; ``BadInput`` as in ``layout``."""
     from transformers import AutoModelForCausalLM
 
-    found = layout(folder)
+    described = layout(folder)
     with quiet(), torch.random.fork_rng(devices=[]):
         module: Any = AutoModelForCausalLM.from_pretrained(
             str(folder), dtype=torch.float32, local_files_only=True, use_safetensors=True, trust_remote_code=False
         )
-    if "tie_word_embeddings" in (settings := causal_lm.configuration(found.architecture)):
+    if "tie_word_embeddings" in (settings := causal_lm.configuration(described.architecture)):
         module.config.tie_word_embeddings = settings["tie_word_embeddings"]  # as it is, which its file may deny
     return module.eval()
 

@@ -13,6 +13,7 @@ from torch.nn import functional
 
 from harness.models import causal_lm
 from harness.models.forward import logits
+from harness.registry import KINDS
 from harness.types import Split
 
 Loss = Callable[[Tensor, Tensor], Tensor]
@@ -32,16 +33,14 @@ class Schedule:
     """"bfloat16" runs matrix products in it (autocast); the weights stay float32."""
 
 
+def plain_schedule(epochs: int) -> Schedule:
+    """That of small networks, whose inputs have one label each."""
+    return Schedule(epochs)
+
+
 def usual_schedule(split: Split, epochs: int = 1) -> Schedule:
-    """Batch size and precision by kind of data: windows of text are many examples each."""
-    if split.inputs.is_floating_point():
-        return Schedule(epochs)
-    return Schedule(epochs, lr=2e-3, batch_size=8, precision="bfloat16" if _bfloat16_pays() else "float32")
-
-
-def _bfloat16_pays() -> bool:
-    """Whether this processor multiplies matrices in bfloat16 itself."""
-    return torch.cuda.is_available() or bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    """Rate, batch size and precision as the split's kind of task has them."""
+    return KINDS.get(split.kind).schedule(epochs) if split.kind else plain_schedule(epochs)
 
 
 @dataclass(frozen=True)

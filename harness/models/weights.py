@@ -12,7 +12,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from harness.errors import BadInput
-from harness.models.architectures import build
+from harness.models.architectures import build, kind_of
+from harness.models.forward import as_read_by
 from harness.store import read_json, write_json
 from harness.types import Architecture, Member
 
@@ -108,18 +109,18 @@ def load_into(module: nn.Module, weights: Mapping[str, Tensor]) -> None:
 def without_ties(module: nn.Module) -> dict[str, Tensor]:
     """A module's tensors, each tied one under its first name only, as safetensors files hold them."""
     seen: set[int] = set()
-    found = {}
+    tensors = {}
     for name, tensor in module.state_dict().items():
         if tensor.data_ptr() not in seen or not tensor.numel():
             seen.add(tensor.data_ptr())
-            found[name] = tensor.detach()
-    return found
+            tensors[name] = tensor.detach()
+    return tensors
 
 
 def load_module(member: Member) -> nn.Module:
     """A member's network in eval mode."""
     if isinstance(member.weights, ModelWeights):
-        return member.weights.module()
+        return as_read_by(kind_of(member.architecture), member.weights.module())
     return module_with(member.architecture, member.weights)
 
 

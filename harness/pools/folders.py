@@ -1,130 +1,77 @@
-"""Members that lie in folders: models, adapters on one, and our networks for images."""
+"""The source ``hf``: pools of models that lie in folders, and of adapters on one of them."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from functools import cache
+from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
+from typing import Annotated
 
-import torch
-from torch import Tensor, nn
+from pydantic import Field
 
-from harness.errors import BadInput
-from harness.models.adapters import ADAPTER, ADAPTER_WEIGHTS, AdapterWeights, adapter_architecture
-from harness.models.architectures import TRAINABLE
-from harness.models.checkpoint import CONFIG, checkpoint_files, read_config, signature, stored_tensors
-from harness.models.pretrained import FolderWeights, check_causal, layout, load_pretrained
-from harness.models.tokens import tokenizer_of
-from harness.models.weights import ARCHITECTURE, WEIGHTS, LazyWeights, saved_architecture
-from harness.store import digest, file_digest
-from harness.types import Architecture, Tokenizer
+from harness.models.adapters import ADAPTER
+from harness.pools.folder_plan import plan_folder
+from harness.pools.source import AskedPool, PoolPlan, PoolSource, source
+from harness.strict.fields import _Strict
+from harness.tasks import pretrained
+from harness.tasks.task import Task
 
 
-@dataclass(frozen=True)
-class FolderModel:
-    """A causal language model in a folder, an adapter (PEFT) on another one, or one of our networks for images."""
+class HfPool(_Strict):
+    """A pool of Hugging Face folders, or of adapters on the base; paths are relative to the suite file.
 
-    folder: str
+    In the place of a folder, ``archive:NAME`` is a pretrained model that comes as a data archive.
+    """
+
     base: str | None = None
-    """The folder of the model that an adapter is for."""
+    members: Annotated[list[str], Field(min_length=1)]
 
-    @property
-    def path(self) -> Path:
-        return Path(self.folder)
-
-    @property
-    def is_adapter(self) -> bool:
-        return (self.path / ADAPTER).is_file()
-
-    @property
-    def kind(self) -> Literal["images", "text"]:
-        """What it reads."""
-        return "images" if (self.path / ARCHITECTURE).is_file() else "text"
-
-    @property
-    def architecture(self) -> Architecture:
-        if self.kind == "images":
-            return saved_architecture(self.path)
-        if self.is_adapter:
-            return adapter_architecture(self.path, self._base)
-        return layout(self.path).architecture
-
-    @property
-    def _base(self) -> Path:
-        if self.base is None:
-            raise BadInput("an adapter needs the pool's base model", place=self.folder, hint="name it under hf: base")
-        if (Path(self.base) / ADAPTER).is_file():
-            raise BadInput("an adapter's base is an adapter", place=self.folder, hint="name a whole model as the base")
-        return Path(self.base)
-
-    @property
-    def digest(self) -> str:
-        """What the model says and reads, wherever it lies."""
-        if self.is_adapter:
-            files, under = [self.path / ADAPTER_WEIGHTS, self.path / ADAPTER], FolderModel(str(self._base)).digest
-        elif self.kind == "images":
-            files, under = [self.path / WEIGHTS], ""
-        else:
-            files, under = [self.path / CONFIG, *checkpoint_files(self.path, read_config(self.path))], ""
-        words = self.tokenizer
-        reads = [words.digest, words.begins] if words else None
-        return digest([str(self.architecture), [_digest_of(*signature(file)) for file in files], under, reads])
-
-    @property
-    def tokenizer(self) -> Tokenizer | None:
-        """Its own; weights alone, and an adapter, read the tokens of the model that they belong to."""
-        return None if self.is_adapter else tokenizer_of(self.path)
-
-    def weights(self) -> Mapping[str, Tensor]:
-        """The tensors by name; those of an adapter are merged into its base's, in memory and in float32."""
-        if self.kind == "images":
-            return LazyWeights(self.path / WEIGHTS)
-        return AdapterWeights(self.path, self._base) if self.is_adapter else FolderWeights(self.path)
-
-    def check(self) -> None:
-        """``BadInput`` where it is no model, or adapter, that can be read without its own code."""
-        folder = self.path
-        if not folder.is_dir():
-            raise BadInput("there is no such folder", place=self.folder)
-        if self.is_adapter and not (folder / ADAPTER_WEIGHTS).is_file():
-            pickled = (folder / "adapter_model.bin").is_file()
-            hint = "pickled weights are not read: save them with safe_serialization" if pickled else None
-            raise BadInput(f"{ADAPTER_WEIGHTS} is missing", place=self.folder, hint=hint)
-        if self.is_adapter and (folder / CONFIG).is_file() and any(folder.glob("model*.safetensors*")):
-            raise BadInput(
-                f"there is a whole model beside {ADAPTER}: which of the two is meant?",
-                place=self.folder,
-                hint="transformers would run both, one on the other: keep each in a folder of its own",
-            )
-        if self.kind == "images":
-            self._check_network()
-        assert self.architecture
-
-    def _check_network(self) -> None:
-        try:
-            name = saved_architecture(self.path).name
-        except (ValueError, TypeError, AttributeError):
-            raise BadInput(f"{ARCHITECTURE} is not a name and its options", place=self.folder) from None
-        if name not in TRAINABLE["images"]:
-            raise BadInput(f"unknown architecture '{name}'", place=self.folder, given=name, choices=TRAINABLE["images"])
-        if not (self.path / WEIGHTS).is_file():
-            raise BadInput(f"{WEIGHTS} is missing", place=self.folder)
-        stored_tensors(self.path / WEIGHTS)
-
-    def examine(self, module: nn.Module) -> list[str]:
-        """What a reader of its scores should know, from its network; ``BadInput`` where it is no causal model."""
-        if self.kind == "images":
-            return []
-        check_causal(module, self.folder)
-        if not self.is_adapter:
-            return [f"{self.folder}: {note}" for note in layout(self.path).notes]
-        before, after = load_pretrained(self._base).state_dict(), module.state_dict()
-        same = before.keys() == after.keys() and all(torch.equal(before[name], after[name]) for name in before)
-        return [f"{self.folder}: the adapter changes nothing, all its deltas are zero"] if same else []
+    def renamed(self, change: Callable[[str], str]) -> HfPool:
+        """The same with other names for its folders."""
+        base = change(self.base) if self.base else None
+        return HfPool(base=base, members=[change(member) for member in self.members])
 
 
-@cache
-def _digest_of(file: Path, size: int, modified: int) -> str:
-    return file_digest(file)
+class Folders(PoolSource):
+    """Members that are there already: causal language models, adapters, and our networks for images."""
+
+    name = "hf"
+    spec = HfPool
+
+    def size(self, spec: HfPool) -> int:
+        return len(spec.members)
+
+    def check(self, spec: HfPool, place: Callable[..., str]) -> None:
+        if spec.base:
+            pretrained.model_of(spec.base, place("base"))
+        for index, member in enumerate(spec.members):
+            pretrained.model_of(member, place("members", index))
+
+    def base(self, spec: HfPool) -> str | None:
+        return spec.base
+
+    def tokenizer(self, spec: HfPool) -> str | None:
+        return spec.base or spec.members[0]
+
+    def beside(self, spec: HfPool, folder: Path) -> HfPool:
+        return spec.renamed(lambda name: pretrained.beside(folder, name))
+
+    def fetched(self, spec: HfPool) -> HfPool:
+        return spec.renamed(pretrained.folder_of)
+
+    def plan(self, name: str, spec: HfPool, task: Task, seed: int) -> PoolPlan:
+        return plan_folders(name, spec)
+
+
+FOLDERS = source(Folders())
+
+
+def plan_folders(name: str, spec: HfPool) -> PoolPlan:
+    """The members of a pool of folders; ``BadInput`` where a folder is no model."""
+    base = plan_folder("base", spec.base) if spec.base else None
+    members = [plan_folder(f"m{i}", folder, base) for i, folder in enumerate(spec.members)]
+    return PoolPlan(name, "fine_tunes" if base else "independent", tuple(members), base)
+
+
+def pool_of(folder: Path, base: str | None) -> AskedPool:
+    """A pool of the one model in a folder; the base's folder is taken if it is an adapter."""
+    return AskedPool(FOLDERS, HfPool(base=base if (folder / ADAPTER).is_file() else None, members=[str(folder)]))

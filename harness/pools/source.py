@@ -3,68 +3,122 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import pydantic
 import torch
+from torch import Tensor
 
+from harness.models.weights import check_finite
 from harness.registry import SOURCES
-from harness.store import Key, Store
-from harness.tasks.task import Task
-from harness.types import Architecture, Member
+from harness.store import Key, Store, code_version, digest
+from harness.types import Architecture, Member, Part, Tokenizer
+
+if TYPE_CHECKING:
+    from harness.tasks.task import Task
 
 
+@dataclass(frozen=True)
 class MemberPlan(ABC):
     """One model, or the checkpoints of one training run, planned: its names, keys and cost are known beforehand.
 
-    Instances can be hashed and pickled.
+    Instances can be hashed and pickled. A source's own are frozen dataclasses of this one.
     """
 
     name: str
+    architecture: Architecture
+    seed: int = field(default=0, kw_only=True)
+    base: MemberPlan | None = field(default=None, kw_only=True)
+    """What it is made from, which has to be prepared before it."""
+    groups: tuple[str, ...] = field(default=(), kw_only=True)
+    """The groups of the task (``Task.groups``) that it is trained on; all of it if empty."""
+
     verb: ClassVar[str] = "read"
     """What preparing it does, for the names of jobs."""
 
     @property
     @abstractmethod
-    def architecture(self) -> Architecture: ...
+    def identities(self) -> tuple[str, ...]:
+        """What tells each member that it leaves from all others, in time order, before it is there.
+
+        All that the member's numbers depend on (settings, seed, files' digests), but for the code: see ``digests``.
+        """
 
     @property
-    @abstractmethod
     def digests(self) -> tuple[str, ...]:
-        """What each member that it leaves says and reads, in time order, before it is there."""
+        """Of each member; the module of the plan is in it, since it makes and reads the member's weights."""
+        code = code_version(type(self).__module__)
+        return tuple(digest([code, identity]) for identity in self.identities)
 
     @property
-    def base(self) -> MemberPlan | None:
-        """What has to be prepared before it."""
+    def start(self) -> str:
+        """What names the initialisation: members that share it may be averaged. By default its base, or itself."""
+        return (self.base or self).digests[-1]
+
+    @property
+    def tokenizer(self) -> Tokenizer | None:
+        """Of a language model that brings its own."""
         return None
 
     @property
-    def groups(self) -> tuple[str, ...]:
-        """The groups of the task (``Task.groups``) that it was trained on; all of it if empty."""
-        return ()
+    def folder(self) -> Path | None:
+        """The folder whose tokenizer and settings go along with the model when it is exported, where it has one."""
+        return None
+
+    @property
+    def dtype(self) -> str | None:
+        """The precision that its weights are stored in; None of a model that is made here, in float32."""
+        return None
 
     def keys(self) -> tuple[Key, ...]:
         """The artefacts that preparing it leaves, besides its predictions."""
         return ()
 
-    def seconds(self, task: Task) -> float:
-        """About how long preparing it takes."""
+    def seconds(self, task: Task, per_input: float) -> float:
+        """About how long preparing it takes.
+
+        Args:
+            task: that of its groups.
+            per_input: seconds that training on one input takes.
+        """
         return 1.0
 
-    def check(self, task: Task) -> None:
-        """``BadInput`` where it is no model for this task."""
+    def check(self, task: Task, pool: str) -> None:
+        """``BadInput`` where it is no model for this task; ``pool`` is the pool's name, for the message."""
+
+    def reads(self, task: Task) -> bool:
+        """Whether the inputs of the task say anything to it: token windows do not, in another tokenizer's tokens."""
+        return True
 
     def prepare(self, task: Task, store: Store, device: torch.device) -> None:
-        """Make it, unless it is there (``keys``); the task is that of its groups."""
+        """Make it, unless it is there (``keys``); its base has been prepared. The task is that of its groups."""
 
     @abstractmethod
-    def member(self, store: Store, position: int = -1, name: str | None = None) -> Member:
-        """One of the members that it leaves; weights stay on disk until they are touched."""
+    def weights(self, store: Store, position: int) -> Mapping[str, Tensor]:
+        """The tensors of one of its members by name, read from disk (or made) only as they are touched."""
 
-    def notes(self, member: Member, module: torch.nn.Module) -> list[str]:
-        """What a reader of its scores should know, from its network."""
+    def provenance(self, store: Store, position: int) -> Mapping[str, Any]:
+        """How it was made, as ``Member.provenance``."""
+        return {}
+
+    def member(self, store: Store, position: int = -1, name: str | None = None) -> Member:
+        """One of the members that it leaves, by its position among them."""
+        weights, provenance = self.weights(store, position), self.provenance(store, position)
+        identity = self.digests[position]
+        return Member(
+            name or self.name, self.architecture, weights, self.start, self.seed, provenance, identity, self.tokenizer
+        )
+
+    def examine(self, part: Part) -> list[str]:
+        """Look one of its members through, once; returns sentences that a reader of its scores should know.
+
+        Raises:
+            BadInput: where it cannot be used (NaN or infinite weights).
+        """
+        check_finite(part.name, part.module)
         return []
 
     def spent(self, store: Store) -> float:
@@ -73,7 +127,7 @@ class MemberPlan(ABC):
 
     @abstractmethod
     def describe(self) -> dict[str, Any]:
-        """Where it comes from, for the report: ``how`` in words, ``seed``, and settings."""
+        """Where it comes from, for the report: ``how`` in words, ``seed`` (or None), and settings."""
 
 
 @dataclass(frozen=True)
@@ -86,6 +140,21 @@ class PoolPlan:
     members: tuple[MemberPlan, ...]
     base: MemberPlan | None
 
+    @property
+    def everyone(self) -> tuple[MemberPlan, ...]:
+        """The base, where there is one, then the members."""
+        return (self.base, *self.members) if self.base else self.members
+
+    @property
+    def by_position(self) -> tuple[MemberPlan, ...]:
+        """Of each member the plan that leaves it; a plan of several stands there as often."""
+        return tuple(planned for planned in self.members for _ in planned.digests)
+
+    @property
+    def groups(self) -> tuple[str, ...]:
+        """What its members are trained on, each once, where that is not the whole training split."""
+        return tuple(dict.fromkeys(group for member in self.members for group in member.groups))
+
 
 class PoolSource(ABC):
     """One source of members; ``source(...)`` registers an instance."""
@@ -93,7 +162,7 @@ class PoolSource(ABC):
     name: ClassVar[str]
     """Also its key under ``pool:`` of a suite."""
     spec: ClassVar[type[pydantic.BaseModel]]
-    """What a suite says there."""
+    """What a suite says there; strict (``model_config = harness.strict.model.STRICT``)."""
 
     @abstractmethod
     def size(self, spec: Any) -> int:
@@ -101,7 +170,7 @@ class PoolSource(ABC):
 
     @abstractmethod
     def plan(self, name: str, spec: Any, task: Task, seed: int) -> PoolPlan:
-        """The members, planned.
+        """The members, planned; each is then checked against the task (``MemberPlan.check``).
 
         Args:
             name: the pool's name in the suite.
@@ -110,12 +179,24 @@ class PoolSource(ABC):
             seed: the suite's seed.
 
         Raises:
-            BadInput: where there are no such members, or they are not for the task.
+            BadInput: where there are no such members, or they are not for the task; by default its place is the suite.
         """
 
-    def contradiction(self, spec: Any) -> tuple[str, str] | None:
-        """The key and the sentence of a setting that contradicts another; None where none does."""
+    def check(self, spec: Any, place: Callable[..., str]) -> None:
+        """``BadInput`` for what can be told from the suite alone: settings that contradict, unknown names.
+
+        Args:
+            spec: an instance of ``spec``.
+            place: ``file:line`` of a key of it, for the message: ``place("members", 0)``.
+        """
+
+    def base(self, spec: Any) -> str | None:
+        """The folder of the model that the members are fine-tuned from, where the suite names one."""
         return None
+
+    def tokenizer(self, spec: Any) -> str | None:
+        """The folder whose tokenizer the models share; None where the task's is for them."""
+        return self.base(spec)
 
     def beside(self, spec: Any, folder: Path) -> Any:
         """The spec with its paths, which are relative to the suite file, as seen from here."""
@@ -126,8 +207,44 @@ class PoolSource(ABC):
         return spec
 
 
+@dataclass(frozen=True)
+class AskedPool:
+    """A pool as a suite asks for it: what it says, and the source that understands it."""
+
+    source: PoolSource
+    spec: Any
+
+    @property
+    def size(self) -> int:
+        return self.source.size(self.spec)
+
+    def plan(self, name: str, task: Task, seed: int) -> PoolPlan:
+        """The members, planned and checked; arguments and errors as ``PoolSource.plan``."""
+        planned = self.source.plan(name, self.spec, task, seed)
+        for member in planned.everyone:
+            member.check(task, name)
+        return planned
+
+    def beside(self, folder: Path) -> AskedPool:
+        """As ``PoolSource.beside``."""
+        return replace(self, spec=self.source.beside(self.spec, folder))
+
+    def fetched(self) -> AskedPool:
+        """As ``PoolSource.fetched``."""
+        return replace(self, spec=self.source.fetched(self.spec))
+
+
 def source(declared: PoolSource) -> PoolSource:
-    """Register a source of members under its name, which suites then take under ``pool:``."""
+    """Register a source of members under its name, which suites then take under ``pool:``.
+
+    Raises:
+        TypeError: a name that no key can have, or a spec that would take whatever a suite says.
+    """
+    if not declared.name.isidentifier() or hasattr(pydantic.BaseModel, declared.name):
+        raise TypeError(f"'{declared.name}' cannot be the name of a source of members")
+    config = declared.spec.model_config
+    if config.get("extra") != "forbid" or not config.get("strict"):
+        hint = "give it model_config = harness.strict.model.STRICT"
+        raise TypeError(f"the spec of the source '{declared.name}' takes whatever a suite says: {hint}")
     SOURCES.add(declared)
     return declared
-

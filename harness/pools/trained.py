@@ -1,162 +1,163 @@
-"""Recipes of pools: which members a pool has, how each is trained or where it lies, and what it is called.
-
-A recipe is planned before anything is trained, so that a run knows all its keys, and what it can reuse, at once.
-"""
+"""The source ``train``: pools that are trained here, which members they have and how each is trained."""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Collection, Mapping
-from dataclasses import asdict, dataclass, replace
-from functools import cache
-from typing import Any, NoReturn, Protocol
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any, Literal
 
-import torch
-from torch import Tensor, nn
+from pydantic import Field
 
-from harness.models.architectures import build
-from harness.models.training import Schedule, TrainingLog, train
-from harness.models.weights import LazyWeights, check_finite, load_module, save_weights, without_ties
-from harness.pools.folders import FolderModel
-from harness.store import Key, Store, digest, read_json, write_json
-from harness.types import Architecture, Member, Pool, Split, UndeclaredInput
-
-
-class FolderPool(Protocol):
-    """What a suite says of a pool of folders (``suite.HfPool``)."""
-
-    @property
-    def base(self) -> str | None: ...
-    @property
-    def members(self) -> list[str]: ...
+from harness.errors import BadInput
+from harness.models.architectures import check_options, trainable
+from harness.models.training import Schedule, usual_schedule
+from harness.pools.folder_plan import plan_folder
+from harness.pools.pool import seed_of
+from harness.pools.source import MemberPlan, PoolPlan, PoolSource, source
+from harness.pools.training import TrainingPlan
+from harness.registry import KINDS
+from harness.strict.fields import Count, Name, Positive, _Strict
+from harness.tasks import pretrained
+from harness.tasks.task import Task
+from harness.types import Architecture
 
 
-class TrainedPool(Protocol):
-    """What a suite says of a trained pool (``suite.TrainPool``)."""
+class Vary(_Strict):
+    """What differs between the members of a trained pool; they take the combinations in turn."""
 
-    @property
-    def architecture(self) -> str | list[str]: ...
-    @property
-    def start(self) -> str: ...
-    @property
-    def members(self) -> int: ...
-    @property
-    def epochs(self) -> int: ...
-    @property
-    def base_epochs(self) -> int: ...
-    @property
-    def examples(self) -> int | None: ...
-    @property
-    def base(self) -> str | None: ...
-    @property
-    def bootstrap(self) -> bool: ...
-    @property
-    def checkpoints(self) -> int | None: ...
-    @property
-    def options(self) -> Mapping[str, Any]: ...
-    @property
-    def kind(self) -> str: ...
-    @property
-    def varied(self) -> Mapping[str, list[Any]]: ...
+    lr: Annotated[list[Positive], Field(min_length=1)] = [1e-3]
+    augment: Annotated[list[Annotated[float, Field(ge=0)]], Field(min_length=1)] = [0.0]
+    epochs: Annotated[list[Count], Field(min_length=1)] | None = None
+    data: Annotated[list[str], Field(min_length=1)] | None = None
+    """What each is trained on: a domain of text, or a view of images; by default the whole training split."""
 
 
-@dataclass(frozen=True)
-class TrainingPlan:
-    """One training run: it leaves one member, or its last ``checkpoints`` ones."""
+class TrainPool(_Strict):
+    """A pool that is trained here."""
 
-    name: str
-    architecture: Architecture
-    schedule: Schedule
-    seed: int
-    data: str
-    """Digest of the training split."""
-    start: str | None = None
-    """Digest of the plan of the model it starts from; None for a fresh initialisation."""
+    architecture: Name | Annotated[list[Name], Field(min_length=2)] = "small_cnn"
+    start: Literal["shared_base", "independent"]
+    base: str | None = None
+    """The folder of the shared base (or ``archive:NAME``), which is then not trained."""
+    members: Count = 1
+    epochs: Count = 6
+    base_epochs: Count = 2
+    examples: Count | None = None
+    """Training inputs of a member at most, spread over its data; all of them if None. A base is trained on all."""
+    vary: Vary = Vary()
     bootstrap: bool = False
-    checkpoints: int = 1
-    groups: tuple[str, ...] = ()
-    """The groups that it sees (``Task.groups``); the whole training split if empty."""
-    examples: int | None = None
-    """Of these, how many inputs it sees at most, spread evenly; all of them if None."""
-
-    def key(self) -> Key:
-        fields = asdict(self)
-        fields["architecture"] = str(self.architecture)
-        del fields["name"]
-        return Key.of("training", code=__name__, **fields)
+    checkpoints: Annotated[int, Field(ge=2)] | None = None
+    options: dict[str, int | float] = {}
 
     @property
-    def initialisation(self) -> str:
-        """What names the start of this run: members that share it may be averaged."""
-        return self.start or digest([str(self.architecture), self.seed])
+    def kind(self) -> str:
+        """How the members differ, as ``types.Pool.kind``."""
+        if self.checkpoints:
+            return "checkpoints"
+        if self.bootstrap:
+            return "bootstrap"
+        if isinstance(self.architecture, list):
+            return "architectures"
+        return "fine_tunes" if self.start == "shared_base" else "independent"
 
     @property
-    def digests(self) -> tuple[str, ...]:
-        """The digests of the members it leaves, in time order, before it has run."""
-        return tuple(_member_digest(self, self.schedule.epochs - i) for i in reversed(range(self.checkpoints)))
-
-    def describe(self) -> dict[str, Any]:
-        """How it is trained, for the report."""
-        words = f"rate {self.schedule.lr:g}, {self.schedule.epochs} epochs"
-        words += f", noise {self.schedule.augment:g}" if self.schedule.augment else ""
-        words += f", on {' and '.join(self.groups)}" if self.groups else ""
-        words += f", at most {self.examples} examples" if self.examples else ""
-        words += ", on a bootstrap resample" if self.bootstrap else ""
-        words += ", bfloat16 matrix products" if self.schedule.precision == "bfloat16" else ""
-        settings = {key: getattr(self.schedule, key) for key in ("epochs", "lr", "augment", "precision")}
-        return {"how": words, "seed": self.seed, "groups": list(self.groups), **settings}
-
-
-@dataclass(frozen=True)
-class FolderPlan:
-    """A model that is there already, in a Hugging Face folder."""
-
-    name: str
-    model: FolderModel
-    identity: str
-    """Digest of its weights."""
-    start: str | None = None
-    """Digest of the base that the suite says it was fine-tuned from."""
-    checkpoints: int = 1
+    def architectures(self) -> list[str]:
+        return self.architecture if isinstance(self.architecture, list) else [self.architecture]
 
     @property
-    def architecture(self) -> Architecture:
-        return self.model.architecture
+    def varied(self) -> Mapping[str, list[Any]]:
+        """The varied settings by name, in a fixed order."""
+        epochs = self.vary.epochs or [self.epochs]
+        return {"groups": self.vary.data or [None], "lr": self.vary.lr, "augment": self.vary.augment, "epochs": epochs}
 
-    @property
-    def digests(self) -> tuple[str, ...]:
-        return (self.identity,)
+    def contradiction(self) -> tuple[str, str] | None:
+        """The key and the sentence of a setting that contradicts another."""
+        if self.base is not None and self.start != "shared_base":
+            return "base", "a pool with a base has start: shared_base"
+        if self.start == "shared_base" and isinstance(self.architecture, list):
+            return "architecture", "members of several architectures cannot start from one shared base"
+        if self.checkpoints and self.bootstrap:
+            return "bootstrap", "'checkpoints' are of one run on all training examples: drop 'bootstrap'"
+        if self.checkpoints and self.members != 1:
+            return "members", "'checkpoints' are of one run: drop 'members'"
+        if self.checkpoints and isinstance(self.architecture, list):
+            return "architecture", "'checkpoints' are of one run: name one architecture"
+        if isinstance(self.architecture, list) and len(self.architecture) > self.members:
+            return "architecture", f"a pool of {self.members} has no member for some of these architectures"
+        epochs = self.varied["epochs"][0]  # one run takes the first of everything that varies
+        if self.checkpoints and self.checkpoints > epochs:
+            return "checkpoints", f"the last {self.checkpoints} checkpoints of a run of {epochs} epochs"
+        return None
 
-    def describe(self) -> dict[str, Any]:
-        """Where it comes from, for the report."""
-        return {"how": f"{'adapter' if self.model.is_adapter else 'folder'} {self.model.folder}", "seed": None}
+
+class Trained(PoolSource):
+    """Members that are trained here, each from its own initialisation or from a shared base."""
+
+    name = "train"
+    spec = TrainPool
+
+    def size(self, spec: TrainPool) -> int:
+        return spec.checkpoints or spec.members
+
+    def check(self, spec: TrainPool, place: Callable[..., str]) -> None:
+        for name in spec.architectures:
+            if name not in (known := trainable()):
+                problem = f"unknown architecture '{name}'"
+                raise BadInput(problem, place=place("architecture"), given=name, choices=known)
+        if fault := spec.contradiction():
+            raise BadInput(fault[1], place=place(fault[0]))
+        if spec.base:
+            pretrained.model_of(spec.base, place("base"))
+
+    def base(self, spec: TrainPool) -> str | None:
+        return spec.base
+
+    def beside(self, spec: TrainPool, folder: Path) -> TrainPool:
+        return spec.model_copy(update={"base": pretrained.beside(folder, spec.base) if spec.base else None})
+
+    def fetched(self, spec: TrainPool) -> TrainPool:
+        return spec.model_copy(update={"base": pretrained.folder_of(spec.base) if spec.base else None})
+
+    def plan(self, name: str, spec: TrainPool, task: Task, seed: int) -> PoolPlan:
+        _check_for(task, name, spec)
+        planned = plan_pool(
+            name, spec, data=task.train.digest, shape=task.shape, seed=seed, defaults=usual_schedule(task.train)
+        )
+        for made in sorted({member.architecture for member in planned.members}, key=str):
+            try:
+                check_options(made)
+            except BadInput as fault:
+                raise BadInput(f"pool '{name}': {fault.problem}", hint=fault.hint) from None
+        return planned
 
 
+source(Trained())
 
 
-
-
-def plan_folders(name: str, recipe: FolderPool) -> PoolPlan:
-    """The members of a pool of folders; ``BadInput`` where a folder is no model."""
-    base = _folder_plan("base", recipe.base, None) if recipe.base else None
-    members = [_folder_plan(f"m{i}", folder, base) for i, folder in enumerate(recipe.members)]
-    return PoolPlan(name, "fine_tunes" if base else "independent", tuple(members), base)
-
-
-def _folder_plan(name: str, folder: str, base: FolderPlan | None) -> FolderPlan:
-    model = FolderModel(folder, base.model.folder if base else None)
-    model.check()
-    return FolderPlan(name, model, model.digest, base.identity if base else None)
+def _check_for(task: Task, name: str, spec: TrainPool) -> None:
+    """``BadInput`` where a task has no such networks or data."""
+    known = KINDS.get(task.test.kind).networks
+    for architecture in spec.architectures:
+        if spec.base is None and architecture not in known:
+            raise BadInput(f"pool '{name}': architecture '{architecture}' is not for {task.test.kind}", choices=known)
+    for group in spec.vary.data or []:
+        if group not in task.groups:
+            raise BadInput(f"pool '{name}': unknown data '{group}'", given=group, choices=task.groups)
+    if spec.bootstrap and not set(spec.vary.data or []) <= set(task.train.groups):
+        problem = f"pool '{name}': resamples are of the training split, and views are not parts of it"
+        raise BadInput(problem, hint="drop 'bootstrap' or 'data'")
 
 
 def plan_pool(
-    name: str, recipe: TrainedPool, *, data: str, shape: Mapping[str, int], seed: int, defaults: Schedule | None = None
+    name: str, spec: TrainPool, *, data: str, shape: Mapping[str, int], seed: int, defaults: Schedule | None = None
 ) -> PoolPlan:
-    """The training runs of a recipe.
+    """The training runs of a pool.
 
     Args:
         name: the pool's name in the suite.
-        recipe: what the suite says.
+        spec: what the suite says.
         data: digest of the training split.
         shape: the options every architecture needs (``side``, ``classes``).
         seed: the suite's seed; every run in the pool gets its own, derived from it. Two pools share a training run,
@@ -164,216 +165,36 @@ def plan_pool(
         defaults: batch size and precision for this kind of data.
     """
     usual = defaults or Schedule(1)
-    names = recipe.architecture if isinstance(recipe.architecture, list) else [recipe.architecture]
-    architectures = [Architecture(n, tuple(sorted({**shape, **recipe.options}.items()))) for n in names]
-    base: Source | None = None
-    if recipe.base is not None:
-        base = _folder_plan("base", recipe.base, None)
+    architectures = [Architecture(n, tuple(sorted({**shape, **spec.options}.items()))) for n in spec.architectures]
+    base: MemberPlan | None = None
+    if spec.base is not None:
+        base = plan_folder("base", spec.base)
         architectures = [base.architecture]
-    elif recipe.start == "shared_base":
-        schedule = replace(usual, epochs=recipe.base_epochs)
-        base = TrainingPlan("base", architectures[0], schedule, seed_of(seed, "base", 0), data)
-    choices = [dict(zip(recipe.varied, values, strict=True)) for values in itertools.product(*recipe.varied.values())]
-    runs = 1 if recipe.checkpoints else recipe.members
-    members = []
-    for index in range(runs):
-        chosen = dict(choices[index % len(choices)])
-        groups = chosen.pop("groups")
-        schedule = replace(usual, **chosen)
-        members.append(
-            TrainingPlan(
-                f"m{index}",
-                architectures[index % len(architectures)],
-                schedule,
-                seed_of(seed, recipe.kind, index),
-                data,
-                start=_start_digest(base),
-                bootstrap=recipe.bootstrap,
-                checkpoints=recipe.checkpoints or 1,
-                groups=(groups,) if groups else (),
-                examples=recipe.examples,
-            )
-        )
-    return PoolPlan(name, recipe.kind, tuple(members), base)
-
-
-def _start_digest(base: Source | None) -> str | None:
-    if base is None:
-        return None
-    return base.identity if isinstance(base, FolderPlan) else base.key().digest
-
-
-
-
-def train_planned(plan: TrainingPlan, split: Split, store: Store, start: Member | None, device: torch.device) -> None:
-    """Train as planned and store the weights and what it cost; the plan's key is the artefact."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(plan.seed)
-        module = load_module(start) if start else build(plan.architecture)
-    rows = _rows(plan, split)
-    kept: list[int] = []
-    with store.write(plan.key()) as folder:
-
-        def keep(epoch: int) -> None:
-            if epoch > plan.schedule.epochs - plan.checkpoints:
-                save_weights(without_ties(module), folder / f"epoch-{epoch:03d}.safetensors")
-                kept.append(epoch)
-
-        log = train(module.to(device), split, plan.schedule, seed=plan.seed, rows=rows, after_epoch=keep)
-        resample = rows if plan.bootstrap else None
-        write_json(folder / "training.json", {"rows": resample, "epochs": kept, **asdict(log)})
-
-
-def _rows(plan: TrainingPlan, split: Split) -> list[int]:
-    """The inputs that a run sees, in the split's order, or as they were drawn for a bootstrap resample."""
-    rows = torch.arange(len(split.inputs))
-    if plan.groups:
-        rows = torch.tensor([row for row, group in enumerate(split.groups) if group in plan.groups])
-    if plan.examples and plan.examples < len(rows):
-        rows = rows[torch.arange(plan.examples) * len(rows) // plan.examples]
-    if plan.bootstrap:
-        generator = torch.Generator().manual_seed(plan.seed)
-        rows = rows[torch.randint(len(rows), (len(rows),), generator=generator)]
-    return rows.tolist()
-
-
-def member_of(plan: Source, store: Store, checkpoint: int = -1, name: str | None = None) -> Member:
-    """The member (its last checkpoint, unless another position is asked for); weights stay on disk."""
-    if isinstance(plan, FolderPlan):
-        weights, start = plan.model.weights(), plan.start or plan.identity
-        provenance = {"folder": plan.model.folder}
-        return Member(
-            plan.name, plan.architecture, weights, start, 0, provenance, plan.identity, plan.model.tokenizer
-        )
-    folder = store.path(plan.key())
-    record = read_json(folder / "training.json")
-    epoch = record["epochs"][checkpoint]
-    schedule = asdict(plan.schedule)
-    provenance = {"epochs": epoch, "lr": schedule["lr"], "augment": schedule["augment"], "rows": record["rows"]}
-    return Member(
-        name or plan.name,
-        plan.architecture,
-        LazyWeights(folder / f"epoch-{epoch:03d}.safetensors"),
-        plan.initialisation,
-        plan.seed,
-        provenance,
-        _member_digest(plan, epoch),
-    )
-
-
-def examined_keys(plan: Source) -> list[Key]:
-    """For each member that a source leaves, the key of what was found when it was read whole for the first time."""
-    return [Key.of("member", code=(__name__, "harness.systems.systems"), member=member) for member in plan.digests]
-
-
-def examine(plan: Source, member: Member, module: nn.Module, store: Store, key: Key) -> None:
-    """Look a member's network through, once, and keep what a reader of its scores should know.
-
-    Raises:
-        BadInput: NaN or infinite weights; a folder's model that is no causal language model.
-    """
-    check_finite(member.name, module)
-    notes = plan.model.examine(module) if isinstance(plan, FolderPlan) else []
-    with store.write(key) as folder:
-        write_json(folder / "member.json", {"notes": notes})
-
-
-def notes_of(plan: Source, store: Store) -> list[str]:
-    """What ``examine`` kept."""
-    found = [read_json(store.path(key) / "member.json")["notes"] for key in examined_keys(plan) if store.has(key)]
-    return list(dict.fromkeys(note for notes in found for note in notes))
-
-
-def _member_digest(plan: TrainingPlan, epoch: int) -> str:
-    return digest([plan.key().digest, epoch])
-
-
-
-
-
-
-
-
-def _unread(plan: Source, identity: str, name: str) -> Member:
-    if isinstance(plan, FolderPlan):
-        start, seed, tokenizer = plan.start or plan.identity, 0, plan.model.tokenizer
-    else:
-        start, seed, tokenizer = plan.initialisation, plan.seed, None
-    return Member(name, plan.architecture, _Unread(), start, seed, {}, identity, tokenizer)
-
-
-class _Unread(Mapping[str, Tensor]):
-    """The weights of a member that its reader said it would not touch."""
-
-    def _refuse(self, *_: Any) -> NoReturn:
-        raise UndeclaredInput("the method touches a member that its parameters do not name ('uses' says which they do)")
-
-    __getitem__ = __iter__ = __len__ = _refuse
-
-
-def training_log(plan: Source, store: Store) -> TrainingLog:
-    """What training this cost; nothing, where it was there already."""
-    if isinstance(plan, FolderPlan) or not store.has(plan.key()):
-        return TrainingLog(0.0, 0)
-    record = read_json(store.path(plan.key()) / "training.json")
-    return TrainingLog(record["seconds"], record["examples"])
-
-
-Source = TrainingPlan | FolderPlan
-
-
-@dataclass(frozen=True)
-class PoolPlan:
-    """Where a pool's members come from."""
-
-    name: str
-    kind: str
-    members: tuple[Source, ...]
-    base: Source | None
-
-    @property
-    def groups(self) -> tuple[str, ...]:
-        """What its members were trained on, each once, where that is not the whole training split."""
-        trained = [member for member in self.members if isinstance(member, TrainingPlan)]
-        return tuple(dict.fromkeys(group for member in trained for group in member.groups))
-
-
-def seed_of(seed: int, *what: Any) -> int:
-    """A seed for one thing, derived from the suite's: the same whatever else the suite holds."""
-    return int(digest([seed, *what])[:12], 16)
-
-
-@cache
-def member_digests(plan: PoolPlan) -> tuple[str, ...]:
-    """The digests of a pool's members, in order, before anything is trained."""
-    return tuple(itertools.chain.from_iterable(source.digests for source in plan.members))
-
-
-@cache
-def base_digest(plan: PoolPlan) -> str | None:
-    """The digest of a pool's base, before it is trained; None for a pool without one."""
-    return plan.base.digests[-1] if plan.base else None
-
-
-def load_pool(
-    plan: PoolPlan, store: Store, used: Collection[int] | None = None, with_base: bool = True
-) -> Pool:
-    """The pool whose training runs are all in the store.
-
-    Args:
-        plan: of the pool.
-        store: where what was trained is.
-        used: the positions of the members that will be read, so that the others need not be there: these are known by
-            what their plan says, and to touch their weights raises. All of them if None.
-        with_base: whether the base is read.
-    """
-    digests = member_digests(plan)
-    wanted = set(digests) if used is None else {digests[position] for position in used}
-    by_position = [(source, i) for source in plan.members for i in range(source.checkpoints)]
-    names = [f"c{i}" if plan.kind == "checkpoints" else source.name for source, i in by_position]
+    elif spec.start == "shared_base":
+        schedule = replace(usual, epochs=spec.base_epochs)
+        base = TrainingPlan("base", architectures[0], schedule, data, seed=seed_of(seed, "base", 0))
+    turns = zip(range(1 if spec.checkpoints else spec.members), itertools.cycle(_choices(spec)), strict=False)
     members = [
-        member_of(source, store, i, name) if identity in wanted else _unread(source, identity, name)
-        for (source, i), identity, name in zip(by_position, digests, names, strict=True)
+        TrainingPlan(
+            f"m{index}",
+            architectures[index % len(architectures)],
+            replace(usual, **chosen),
+            data,
+            spec.bootstrap,
+            spec.checkpoints or 1,
+            spec.examples,
+            seed=seed_of(seed, spec.kind, index),
+            base=base,
+            groups=groups,
+        )
+        for index, (groups, chosen) in turns
     ]
-    base = member_of(plan.base, store) if plan.base and with_base else None
-    return Pool(plan.name, plan.kind, tuple(members), base)
+    return PoolPlan(name, spec.kind, tuple(members), base)
+
+
+def _choices(spec: TrainPool) -> Iterator[tuple[tuple[str, ...], dict[str, Any]]]:
+    """The groups and the schedule's settings of each combination of what varies."""
+    for values in itertools.product(*spec.varied.values()):
+        chosen = dict(zip(spec.varied, values, strict=True))
+        group = chosen.pop("groups")
+        yield (group,) if group else (), chosen

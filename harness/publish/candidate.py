@@ -13,20 +13,21 @@ from harness.gate.baseline import open_baseline
 from harness.gate.decide import decide
 from harness.gate.policy import Policy, read_policy
 from harness.gate.record import GATE_FILE, Gate, read_gate, write_gate
-from harness.pools.folders import ADAPTER
-from harness.pools.specs import HfPool
+from harness.pools.folders import pool_of
+from harness.registry import COSTS
 from harness.results.columns import NO_REFERENCE
 from harness.results.evidence import read_tables
 from harness.results.run import read_run
 from harness.run import runner
-from harness.run.planning import Options, make_plan
-from harness.suite.file import MAIN, CostSpec
+from harness.run.plan import Options
+from harness.run.planning import make_plan
+from harness.suite.file import MAIN
 from harness.suite.suite import Suite, Variant
 
 CANDIDATE = "candidate"
 """The one variant of the run that scoring leaves."""
 
-OF_THE_REFERENCE = ("diff_vs_reference", "mcnemar_p", "latency_ratio_p50", "throughput_ratio")
+COMPARED = ("diff_vs_reference", "mcnemar_p")
 """What a run says about its reference: of a candidate alone it would say that nothing has changed."""
 
 
@@ -85,23 +86,22 @@ def score_candidate(suite: Suite, folder: Path, options: Options, progress: runn
     """Score the model in a folder on everything that the suite scores its variants on; returns the run's folder.
 
     The run lies in ``OUT/<suite>-candidate``. It has the suite's digest, data and seeds, so that it compares with the
-    suite's runs example by example; its one variant is ``candidate``, the same model for every seed. Times are not
-    taken, since they are ratios to a reference that is not run.
+    suite's runs example by example; its one variant is ``candidate``, the same model for every seed. Costs that are
+    measured beside the reference, which is not run, are left out.
 
     Raises:
         BadInput: a folder that is no model of the task's kind, or an adapter where the suite names no base.
     """
     main = suite.pools[MAIN]
-    base = main.base if (folder / ADAPTER).is_file() else None
     file = suite.file.model_copy(
         update={
             "suite": f"{suite.file.suite}-{CANDIDATE}",
             "reference": CANDIDATE,
             "correlate": None,
-            "cost": CostSpec(latency=False, memory=suite.file.cost.memory),
+            "cost": suite.file.cost.without(cost.name for cost in COSTS if cost.beside_reference),
         }
     )
-    pools = {MAIN: HfPool(base=base, members=[str(folder)])}
+    pools = {MAIN: pool_of(folder, main.source.base(main.spec))}
     variants = (Variant(CANDIDATE, "member", MAIN, None, {"index": 0}),)
     plan = make_plan(replace(suite, file=file, pools=pools, variants=variants), options)
     found = runner.run(plan, progress)
@@ -114,8 +114,9 @@ def _forget_the_reference(folder: Path) -> None:
     variants = read_run(folder).variants
     ok = variants["status"] == "ok"
     variants.loc[ok, "verdict"] = NO_REFERENCE
-    for column in (*OF_THE_REFERENCE, "diff_low", "diff_high"):
+    columns = (*COMPARED, *(column.name for cost in COSTS if cost.beside_reference for column in cost.columns))
+    for column in (*columns, "diff_low", "diff_high"):
         variants[column] = float("nan")
     variants.to_csv(folder / "variants.csv", index=False)
     scores = pd.read_parquet(folder / "scores.parquet")
-    scores[~scores["metric"].isin(OF_THE_REFERENCE)].to_parquet(folder / "scores.parquet", index=False)
+    scores[~scores["metric"].isin(columns)].to_parquet(folder / "scores.parquet", index=False)

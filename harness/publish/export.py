@@ -12,22 +12,21 @@ from torch import Tensor, nn
 
 from harness.errors import BadInput
 from harness.models import forward
-from harness.models.architectures import TRAINABLE
+from harness.models.architectures import kind_of
 from harness.models.checkpoint import quiet
-from harness.models.pretrained import load_pretrained, stored_dtype
+from harness.models.pretrained import load_pretrained
 from harness.models.weights import WEIGHTS, LazyWeights, module_with, save_network, saved_architecture
-from harness.pools.trained import FolderPlan, TrainingPlan
+from harness.pools.source import PoolPlan
 from harness.publish.readme import model_readme
+from harness.registry import KINDS
 from harness.results.run import Run
-from harness.run import jobs
-from harness.run.planning import Options, make_plan
-from harness.store import Store
+from harness.run.plan import Options
+from harness.run.planning import make_plan
+from harness.run.stages.variant import built, load_built
 from harness.suite.suite import read_suite
 from harness.systems.dropout import DropoutPass
 from harness.systems.rules import Linear
 from harness.systems.systems import OutputCombination, SingleModel
-from harness.tasks import TASKS
-from harness.tasks.text import TextTask
 from harness.types import Architecture, Combination
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -47,7 +46,7 @@ def export(
     """Write the model of a variant to a new folder and return it.
 
     Language models become Hugging Face folders with all that belongs to the base's or first member's folder:
-    tokenizer, chat template, generation settings. Networks for images become model.safetensors and architecture.json.
+    tokenizer, chat template, generation settings. Other networks become model.safetensors and architecture.json.
     Both are read back and give the same predictions before the folder appears.
 
     Args:
@@ -71,7 +70,7 @@ def export(
     combination, inputs, origin = _load(run, variant, seed, allow_code)
     architecture, module = _one_model(combination, variant)
     if dtype is not None and origin is None:
-        raise BadInput("--dtype is for language models: networks for images are float32")
+        raise BadInput(f"--dtype is for language models: {_words(architecture)} is float32")
     target.parent.mkdir(parents=True, exist_ok=True)
     fresh = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
     try:
@@ -82,7 +81,8 @@ def export(
             precision = dtype or origin.dtype
             rounded = _write(module, origin.folder, DTYPES[precision], fresh)
             stored = f"in {precision}, {'rounded from' if rounded else 'bit by bit'} those that were scored"
-            read = load_pretrained(fresh)
+            read = forward.as_read_by(kind_of(architecture), load_pretrained(fresh))
+            inputs = inputs.clamp(max=module.config.vocab_size - 1)  # type: ignore[operator, union-attr]
         if not _same(read, module, inputs):
             raise BadInput(f"'{variant}' cannot be written down as one {architecture.name}", place=str(target))
         (fresh / "README.md").write_text(model_readme(run, variant, seed, stored), encoding="utf-8")
@@ -93,6 +93,12 @@ def export(
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
     return target
+
+
+def _words(architecture: Architecture) -> str:
+    """What a network is called in messages."""
+    kind = kind_of(architecture)
+    return KINDS.get(kind).models if kind else str(architecture)
 
 
 def _seed(run: Run, seed: int | None) -> int:
@@ -124,32 +130,33 @@ class Origin:
 def _load(run: Run, variant: str, seed: int, allow_code: bool) -> tuple[Combination, Tensor, Origin | None]:
     """The variant as it was built, a batch of test inputs, and where it comes from if it is a language model."""
     recorded = run.record["suite"]
-    suite = read_suite(Path(recorded["path"]), TASKS, [name for names in TRAINABLE.values() for name in names])
+    suite = read_suite(Path(recorded["path"]))
     again = "run the suite again with this version"
     if suite.digest != recorded["digest"]:
         raise BadInput("the suite file was changed since the run", place=recorded["path"], hint=again)
     out = run.folder.resolve().parents[1]
     device = run.record.get("device") or run.record["devices"][0]["kind"]
     plan = make_plan(suite, Options(out, seed=seed, device=device, allow_code=allow_code))
-    planned, store = plan.variants[seed][variant], Store(plan.setting.store)
-    built = jobs.built(store, planned)
-    if built is None or built["status"] != "ok":
+    planned, store = plan.variants[seed][variant], plan.store
+    record = built(store, planned)
+    if record is None or record["status"] != "ok":
         raise BadInput(f"the weights of '{variant}' are not in {store.root}", place=str(run.folder), hint=again)
-    combination = jobs.load_built(plan.setting, planned)
+    combination = load_built(plan.setting, planned)
     inputs = plan.task.test.inputs[: plan.task.test.batch]
-    if not isinstance(plan.task, TextTask):
+    if (tokens := plan.task.test.tokenizer) is None:
         return combination, inputs, None
-    used = [source for source in (planned.pool.base, *planned.pool.members) if isinstance(source, FolderPlan)]
     own = combination.parts()[0].digest if isinstance(combination, OutputCombination) else None
-    chosen = next((source for source in used if source.identity == own), used[0] if used else None)
-    if chosen is None:
-        return combination, inputs, Origin(plan.task.tokenizer, "float32")
-    folder = chosen.model.base if chosen.model.is_adapter else chosen.model.folder
-    assert folder is not None
-    trained_here = any(isinstance(source, TrainingPlan) for source in planned.pool.members)
-    is_member = isinstance(combination, OutputCombination) and own == chosen.identity
-    dtype = "float32" if trained_here and not is_member else str(stored_dtype(Path(folder))).removeprefix("torch.")
-    return combination, inputs, Origin(Path(folder), dtype)
+    return combination, inputs, _origin(planned.pool, own) or Origin(Path(tokens.folder), "float32")
+
+
+def _origin(pool: PoolPlan, own: str | None) -> Origin | None:
+    """Where a member (by its digest), or what was made of the pool, comes from; None where no folder goes with it."""
+    used = [member for member in pool.everyone if member.folder]
+    chosen = next((member for member in used if own in member.digests), used[0] if used else None)
+    if chosen is None or chosen.folder is None:
+        return None
+    made_here = any(member.dtype is None for member in pool.members) and own not in chosen.digests
+    return Origin(chosen.folder, "float32" if made_here else chosen.dtype or "float32")
 
 
 def _one_model(combination: Combination, variant: str) -> tuple[Architecture, nn.Module]:
@@ -186,7 +193,5 @@ def _write(module: nn.Module, origin: Path, dtype: torch.dtype, folder: Path) ->
 
 
 def _same(read: nn.Module, module: nn.Module, inputs: Tensor) -> bool:
-    if not inputs.is_floating_point():
-        inputs = inputs.clamp(max=module.config.vocab_size - 1)  # type: ignore[operator, union-attr]
     with torch.inference_mode():
         return torch.equal(forward.log_probs(read, inputs), forward.log_probs(module, inputs))

@@ -65,8 +65,8 @@ def _one_against_ensemble(
         between = f" is {gap} points from the best ensemble, "
         doubt = f", at {cost}; this folder has no per-example results, so the difference has no interval."
     else:
-        found = evidence.difference(one["variant"], ensemble["variant"])
-        interval = f"{points(found.value)} points, 95 % interval {points_interval(found.low, found.high)}"
+        apart = evidence.difference(one["variant"], ensemble["variant"])
+        interval = f"{points(apart.value)} points, 95 % interval {points_interval(apart.low, apart.high)}"
         if pairs > 1:
             interval += f", uncorrected; the verdict is corrected for the choice among {pairs} pairs"
         between = {
@@ -126,12 +126,13 @@ def _bits(evidence: Evidence, reference: dict[str, Any]) -> list[str]:
     mean = {name: float(parts.mean(name).mean()) for name in names}
     single = [n for n in names if evidence.by_name[n]["family"] in ("weights", "trained")]
     chosen = dict.fromkeys(min(group, key=mean.__getitem__) for group in (names, single) if group)
-    told = []
+    words = []
     for name in chosen:
-        found = over_seeds(parts.mean(name) - parts.mean(reference["variant"]))
-        told.append(f"{name} {found.value:+.3f} ({found.low:+.3f} to {found.high:+.3f})".replace("-", "−"))
-    what = "best of all, and best single model made of all" if len(told) > 1 else "best of all"
-    return [f"In bits per byte of test text, mean over the domains, against the reference: {'; '.join(told)} ({what})."]
+        gap = over_seeds(parts.mean(name) - parts.mean(reference["variant"]))
+        words.append(f"{name} {gap.value:+.3f} ({gap.low:+.3f} to {gap.high:+.3f})".replace("-", "−"))
+    what = "best of all, and best single model made of all" if len(words) > 1 else "best of all"
+    gaps = "; ".join(words)
+    return [f"In bits per byte of test text, mean over the domains, against the reference: {gaps} ({what})."]
 
 
 def _headlines(

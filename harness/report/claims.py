@@ -44,8 +44,8 @@ def _beats_mean_member(evidence: Evidence) -> Claim:
     claim = "An ensemble beats its mean member"
     if why := _lacks(evidence, "linear") or (None if evidence.members else NO_MEMBERS):
         return untested(claim, why)
-    found = over_seeds(evidence.correct("linear") - evidence.mean_member())
-    return judged(claim, "accuracy of linear minus the members' mean, points", found)
+    gain = over_seeds(evidence.correct("linear") - evidence.mean_member())
+    return judged(claim, "accuracy of linear minus the members' mean, points", gain)
 
 
 def _errors_differ(evidence: Evidence) -> Claim:
@@ -72,16 +72,9 @@ def _or_and(evidence: Evidence) -> Claim:
         return untested(claim, f"only {int(conflict.sum())} examples on which one member believes and another vetoes")
     kept = np.exp(-evidence.values("linear", "nll")) - np.exp(-evidence.values("log_linear", "nll"))
     chosen = kept[conflict].astype(np.float64)
-    found = stats.bootstrap_mean(chosen, stats.resample_counts(len(chosen), DRAWS))
+    interval = stats.bootstrap_mean(chosen, stats.resample_counts(len(chosen), DRAWS))
     statistic = "probability of the label under linear minus log-linear where one member gives > 0.5 and another < 0.01"
-    return judged(claim, statistic, found, unit="probability")
-
-
-def _zeros(evidence: Evidence) -> Claim:
-    return untested(
-        "Zero probabilities survive linear and veto log-linear",
-        "no classifier here gives an exact zero; the law is tested in tests/systems/test_rules.py",
-    )
+    return judged(claim, statistic, interval, unit="probability")
 
 
 def _tracks(evidence: Evidence) -> Claim:
@@ -105,25 +98,25 @@ def _needs_start(evidence: Evidence) -> Claim:
     together, apart = (
         evidence.correct(f"{pool}uniform_soup") - evidence.correct(f"{pool}linear") for pool in ("", "independent:")
     )
-    found = over_seeds(apart - together)
+    difference = over_seeds(apart - together)
     statistic = "(soup minus ensemble) of independent starts minus the same of the shared start, points"
-    return judged(claim, statistic, found, wanted=-1)
+    return judged(claim, statistic, difference, wanted=-1)
 
 
 def _aligns(evidence: Evidence) -> Claim:
     claim = "Alignment lowers the loss barrier"
     seeds = [str(seed) for seed in evidence.run.record["seeds"]]
-    found = {
+    barriers = {
         name: [details[seed]["barrier"] for seed in seeds]
         for name, details in sorted(evidence.run.details.items())
         if name in evidence.by_name and all("barrier" in details.get(seed, {}) for seed in seeds)
     }
-    if not found:
+    if not barriers:
         return untested(claim, "needs results of align_average with two members")
-    apart = [name for name in found if evidence.by_name[name]["pool"] == "independent"]
-    name = (apart or list(found))[0]
-    falls = np.array([barrier["before"] - barrier["after"] for barrier in found[name]])
-    before = np.mean([barrier["before"] for barrier in found[name]])
+    apart = [name for name in barriers if evidence.by_name[name]["pool"] == "independent"]
+    name = (apart or list(barriers))[0]
+    falls = np.array([barrier["before"] - barrier["after"] for barrier in barriers[name]])
+    before = np.mean([barrier["before"] for barrier in barriers[name]])
     note = f"{name}: the barrier is {number(before)} before and {number(before - falls.mean())} after, mean over seeds"
     alone = len(falls) == 1  # seeds are all that varies here, and one of them tells of no variance
     interval = stats.Interval(falls[0], np.nan, np.nan, 1) if alone else stats.crossed_mean(falls[None]).interval()
@@ -137,18 +130,18 @@ def _negates(evidence: Evidence) -> Claim:
     reference = evidence.run.record["reference"]["variant"]
     if not names or not evidence.has(names[0], reference):
         return untested(claim, "the suite has no task_arithmetic with coefficients: negate")
-    found = evidence.difference(names[0], reference)
+    difference = evidence.difference(names[0], reference)
     note = "what else is lost with it needs a control task, which this suite does not have"
-    return judged(claim, f"accuracy of {names[0]} minus {reference}, points", found, wanted=-1, note=note)
+    return judged(claim, f"accuracy of {names[0]} minus {reference}, points", difference, wanted=-1, note=note)
 
 
 def _composes(evidence: Evidence) -> Claim:
     claim = "Added task vectors compose"
     if why := _lacks(evidence, "task_arithmetic") or (None if evidence.members else NO_MEMBERS):
         return untested(claim, why)
-    found = over_seeds(evidence.correct("task_arithmetic") - evidence.mean_member())
+    difference = over_seeds(evidence.correct("task_arithmetic") - evidence.mean_member())
     note = "all members were tuned on the same task, so this says that their sum does no harm, and no more"
-    return judged(claim, "accuracy of task_arithmetic minus the members' mean, points", found, note=note)
+    return judged(claim, "accuracy of task_arithmetic minus the members' mean, points", difference, note=note)
 
 
 def _ties(evidence: Evidence) -> Claim:
@@ -177,20 +170,19 @@ def _sparse(evidence: Evidence) -> Claim:
     if why := _lacks(evidence, "moe", "moe/routing=dense"):
         return untested(claim, why)
     sparse, dense = (evidence.by_name[name] for name in ("moe", "moe/routing=dense"))
-    found = evidence.difference("moe", "moe/routing=dense")
+    difference = evidence.difference("moe", "moe/routing=dense")
     share = sparse["flops_per_example"] / dense["flops_per_example"]
     cheaper = share < 1
-    verdict = "not held" if not cheaper or found.high < 0 else "held" if found.low > -0.01 else "undecided"
+    verdict = "not held" if not cheaper or difference.high < 0 else "held" if difference.low > -0.01 else "undecided"
     note = f"sparse runs {share:.2f} times the FLOPs of dense; held if it is cheaper and loses less than 1 point"
     statistic = "accuracy of sparse minus dense, points"
-    return Claim(claim, statistic, found.value, found.low, found.high, found.n, verdict, note=note)
+    return Claim(claim, statistic, difference.value, difference.low, difference.high, difference.n, verdict, note=note)
 
 
 CLAIMS: tuple[Callable[[Evidence], Claim], ...] = (
     _beats_mean_member,
     _errors_differ,
     _or_and,
-    _zeros,
     _tracks,
     _needs_start,
     _aligns,

@@ -42,9 +42,9 @@ def write_report(folder: Path) -> Path:
         for kind, content in files.items():
             (folder / "figures" / f"{name}.{kind}").write_bytes(content)
         pictures.append({"name": name, "caption": caption, "data": base64.b64encode(files["svg"]).decode()})
-    found = claims(evidence)
-    write_json(folder / "claims.json", as_json(found))
-    context = _context(evidence, answer(evidence), found) | {"figures": pictures}
+    tested = claims(evidence)
+    write_json(folder / "claims.json", as_json(tested))
+    context = _context(evidence, answer(evidence), tested) | {"figures": pictures}
     (folder / "report.md").write_text(_render("report.md", context), encoding="utf-8")
     target = folder / "report.html"
     target.write_text(_render("report.html", context), encoding="utf-8")

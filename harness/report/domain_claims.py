@@ -41,6 +41,6 @@ def _gate(evidence: Evidence, parts: Parts) -> Claim:
     gated, constant = "linear/weights=contextual", "linear/weights=learned"
     if missing := needs(parts, claim, gated, constant):
         return missing
-    found = over_seeds(parts.mean(gated) - parts.mean(constant))
+    difference = over_seeds(parts.mean(gated) - parts.mean(constant))
     statistic = f"{gated} minus {constant}, mean over the domains, {DOMAINS.unit}"
-    return judged(claim, statistic, found, wanted=-1, unit=DOMAINS.unit)
+    return judged(claim, statistic, difference, wanted=-1, unit=DOMAINS.unit)

@@ -71,10 +71,10 @@ class Evidence:
         confidence = 1 - 0.05 / max(1, comparisons)
         if len(difference) == 1:
             gained, lost = int((difference > 0).sum()), int((difference < 0).sum())
-            found = stats.paired_proportions(gained, lost, difference.size, confidence)
+            interval = stats.paired_proportions(gained, lost, difference.size, confidence)
         else:
-            found = stats.crossed_mean(difference).interval(confidence)
-        return int(found.low > 0) - int(found.high < 0)
+            interval = stats.crossed_mean(difference).interval(confidence)
+        return int(interval.low > 0) - int(interval.high < 0)
 
     @cached_property
     def members(self) -> list[str]:
@@ -109,5 +109,5 @@ def best(rows: pd.DataFrame) -> dict[str, Any] | None:
     if rows.empty:
         return None
     ordered = rows.sort_values(["accuracy", "flops_per_example", "variant"], ascending=[False, True, True])
-    found: dict[str, Any] = ordered.iloc[0].to_dict()
-    return found
+    row: dict[str, Any] = ordered.iloc[0].to_dict()
+    return row

@@ -268,9 +268,9 @@ def weights(evidence: Evidence) -> Figure | None:
     panels: dict[tuple[str, str], list[tuple[float, str]]] = {}
     for row in evidence.ok.to_dict("records"):
         given = json.loads(row["params"]).get("weights")
-        found = re.search(r"members=([0-9+]+)", row["variant"])
-        if isinstance(given, list) and len(given) == 2 and found and row["variant"] in table.index:
-            panels.setdefault((row["method"], found[1]), []).append((given[1], row["variant"]))
+        match = re.search(r"members=([0-9+]+)", row["variant"])
+        if isinstance(given, list) and len(given) == 2 and match and row["variant"] in table.index:
+            panels.setdefault((row["method"], match[1]), []).append((given[1], row["variant"]))
     drawn = {key: sorted(points) for key, points in panels.items() if len(points) >= 3}
     if not drawn or not columns:
         return None

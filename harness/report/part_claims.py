@@ -25,20 +25,20 @@ def home_minus_abroad(parts: Parts, name: str, home: str) -> np.ndarray:
 
 
 def needs(parts: Parts, claim: str, *names: str | None) -> Claim | None:
-    """The claim as not tested, where a variant has no scores by part, or there is none to be named."""
+    """The claim as not tested where a variant that it needs is missing or has no scores by part."""
     missing = [name or "a fitting variant" for name in names if name is None or not parts.measured(name)]
     return untested(claim, f"needs results of {', '.join(missing)}") if missing else None
 
 
 def variants_of(evidence: Evidence, parts: Parts, method: str) -> list[tuple[dict[str, Any], list[int] | None]]:
     """The pool's variants of a method: their parameters and name, and the positions of their members."""
-    found = []
+    variants = []
     for row in evidence.ok.to_dict("records"):
         if row["method"] == method and row["pool"] == parts.pool:
             named = [part for part in row["variant"].partition("/")[2].split(",") if part.startswith("members=")]
             positions = [int(i) for i in named[0].removeprefix("members=").split("+")] if named else None
-            found.append((json.loads(row["params"]) | {"variant": row["variant"]}, positions))
-    return found
+            variants.append((json.loads(row["params"]) | {"variant": row["variant"]}, positions))
+    return variants
 
 
 def gains_at_home(evidence: Evidence, parts: Parts) -> Claim:
@@ -50,12 +50,12 @@ def gains_at_home(evidence: Evidence, parts: Parts) -> Claim:
     experts = {name: place for name, place in homes.items() if place and parts.measured(name)}
     if missing := needs(parts, claim, parts.base, *(experts or [None])):
         return missing
-    found = over_seeds(np.mean([home_minus_abroad(parts, n, p) for n, p in experts.items()], axis=0))
+    difference = over_seeds(np.mean([home_minus_abroad(parts, n, p) for n, p in experts.items()], axis=0))
     statistic = f"change against the base at home minus abroad, mean of {len(experts)} experts, {unit}"
     own = np.mean([parts.values(name, place).mean() for name, place in experts.items()])
     every = np.mean([parts.mean(name).mean() for name in experts])
     note = f"the experts' mean score is {number(own)} at home and {number(every)} over all {what}s"
-    return judged(claim, statistic, found, wanted=parts.kind.better, unit=unit, note=note)
+    return judged(claim, statistic, difference, wanted=parts.kind.better, unit=unit, note=note)
 
 
 def composes(evidence: Evidence, parts: Parts) -> Claim:
@@ -85,10 +85,10 @@ def negates(evidence: Evidence, parts: Parts) -> Claim:
     }  # fmt: skip
     if missing := needs(parts, claim, parts.base, *(negated or [None])):
         return missing
-    found = over_seeds(np.mean([home_minus_abroad(parts, n, p) for n, p in negated.items()], axis=0))
+    difference = over_seeds(np.mean([home_minus_abroad(parts, n, p) for n, p in negated.items()], axis=0))
     homes, loss = ", ".join(sorted(negated.values())), "rise" if parts.kind.better < 0 else "change"
     statistic = f"{loss} against the base in the negated {what} minus the others' (controls): {homes}; {unit}"
-    return judged(claim, statistic, found, wanted=-parts.kind.better, unit=unit)
+    return judged(claim, statistic, difference, wanted=-parts.kind.better, unit=unit)
 
 
 def ties(evidence: Evidence, parts: Parts) -> Claim:
@@ -116,10 +116,10 @@ def _against_addition(
     assert plain is not None
     assert other is not None
     what, unit = parts.kind.part, parts.kind.unit
-    found = over_seeds(parts.mean(other) - parts.mean(plain))
+    difference = over_seeds(parts.mean(other) - parts.mean(plain))
     statistic = f"{other} minus {plain}, mean over the {what}s, {unit}"
     note = f"{'both scales were' if scale == 'heldout' else 'the scale of the sum was'} chosen on held-out"
-    return judged(claim, statistic, found, wanted=parts.kind.better, unit=unit, note=note)
+    return judged(claim, statistic, difference, wanted=parts.kind.better, unit=unit, note=note)
 
 
 def _sum(

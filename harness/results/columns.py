@@ -6,10 +6,9 @@ import math
 from collections.abc import Iterator
 from dataclasses import replace
 
-from harness.display.formats import DASH
 from harness.errors import BadInput
 from harness.registry import COSTS, METRICS
-from harness.results import cost_columns, lm_eval_metrics, other_columns
+from harness.results import lm_eval_metrics, other_columns
 from harness.results.metric import DOCUMENTS, Column
 
 SCHEMA_VERSION = 1
@@ -34,7 +33,6 @@ WORDS: dict[str, str] = {
     "status": "ok, not_applicable or failed",
     "reason": "why it is not ok, or not compared with the reference",
     "verdict": "better, worse, unclear, reference; no_reference where that has none; the status where it is not ok",
-    "latency_verdict": "faster, slower, reference; unclear where the interval is not beyond the noise of run.json",
     "pareto": "True where no other variant is as accurate at fewer FLOPs",
     "n": "test examples",
 }
@@ -48,7 +46,7 @@ def numbers() -> dict[str, Column]:
     value. ``BadInput`` where a plug-in declares a column that there already is.
     """
     found: dict[str, Column] = {}
-    taken = set(WORDS)
+    taken = {*WORDS, *(name for cost in COSTS for name, _ in cost.words)}
     for column, module in _declared():
         names = {column.name, *column.bounds}
         if twice := sorted(names & taken):
@@ -64,8 +62,6 @@ def _declared() -> Iterator[tuple[Column, str]]:
     yield from ((metric.column, metric.module) for metric in METRICS)
     yield from ((column, other_columns.__name__) for column in (*other_columns.SCORES, *other_columns.COSTS))
     yield from ((column, cost.module) for cost in COSTS for column in cost.columns)
-    known = {column.name for cost in COSTS for column in cost.columns}
-    yield from ((column, cost_columns.__name__) for column in cost_columns.MEASURED if column.name not in known)
 
 
 def plugged_in() -> dict[str, Column]:
@@ -87,9 +83,8 @@ def variant_columns() -> dict[str, str]:
     found = dict(WORDS)
     for column in numbers().values():
         found |= {column.name: column.meaning, **dict.fromkeys(column.bounds, "")}
-        if is_column(column.source):
-            what = column.source.removesuffix("_source")
-            found.setdefault(column.source, f"where the {what} figures come from, or why there are none")
+    for cost in COSTS:
+        found |= dict(cost.words)
     return found
 
 
@@ -113,14 +108,6 @@ def column_of(metric: str) -> Column | None:
         return replace(known[name], name=metric, interval=None, outcome=DOCUMENTS)
     least, most = (0.0, 1.0) if name in lm_eval_metrics.SHARES else (-math.inf, math.inf)
     return Column(metric, "a metric of lm-eval", lm_eval_metrics.better(name), "", least, most, outcome=DOCUMENTS)
-
-
-def as_rows() -> list[list[str]]:
-    """Name, better, unit, range and meaning of every number, for people at a terminal."""
-    return [
-        [each.name, each.better or DASH, each.unit or DASH, f"{each.least:g} .. {each.most:g}", each.meaning]
-        for each in numbers().values()
-    ]
 
 
 SCORE_COLUMNS = {

@@ -72,31 +72,5 @@ BUILDING = (
     ),
 )
 
-DERIVED = (
-    Column(
-        "predicted_memory_bytes",
-        "working memory as predicted before anything ran; of single models and linear ensembles",
-        better="lower",
-        unit="bytes",
-        source="analytic",
-    ),
-    Column(
-        "energy_j_per_correct",
-        "energy per example divided by the accuracy; of images only, where both have the same examples",
-        better="lower",
-        unit="J",
-        source="energy_source",
-        elsewhere=True,
-    ),
-    Column(
-        "money_per_million_examples",
-        "from throughput and the suite's price_per_gpu_hour, on a GPU",
-        better="lower",
-        source="timer",
-        elsewhere=True,
-    ),
-)
-"""What follows from measured costs, and what one of them was predicted to be."""
-
 SCORES = (BITS, *CALIBRATED, *COMPARED)
-COSTS = (*COUNTED, *BUILDING, *DERIVED)
+COSTS = (*COUNTED, *BUILDING)

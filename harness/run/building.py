@@ -16,10 +16,13 @@ from harness.systems.parts import MemberPart
 from harness.systems.systems import finite_or_none
 from harness.types import Combination, Ingredients, NotApplicable, check_tokens, check_vocabulary
 
+BUILT = "built.json"
+"""Whether a variant applies, and what building it told."""
 
-def makers(method: Method) -> tuple[str, ...]:
-    """The code behind a built variant; of the methods, only its own."""
-    return (method.module, __name__, *predictions.MAKERS)
+
+def makers(method: Method, kind: str) -> tuple[str, ...]:
+    """The code behind a built variant: of the methods only its own, and how the kind of task runs networks."""
+    return (method.module, __name__, *predictions.MAKERS, *predictions.code_of_kind(kind))
 
 
 def build(
@@ -39,12 +42,12 @@ def build(
         combination = _applied(method, ingredients, parameters)
     except NotApplicable as reason:
         with store.write(key) as folder:
-            write_json(folder / "built.json", {"status": "not_applicable", "reason": str(reason)})
+            write_json(folder / BUILT, {"status": "not_applicable", "reason": str(reason)})
         return
     seconds = time.perf_counter() - begin
     record = {"status": "ok", "build_seconds": seconds, "fit_seconds": seconds - cached.seconds}
     with store.write(key) as folder:
-        write_json(folder / "built.json", {**record, "details": finite_or_none(combination.details)})
+        write_json(folder / BUILT, {**record, "details": finite_or_none(combination.details)})
         combination.save(folder)
 
 

@@ -10,17 +10,14 @@ import torch
 
 from harness import environment
 from harness.cost.forecast import Need, need
-from harness.engines.engine import Job
-from harness.engines.local import LocalEngine
-from harness.registry import METHODS
-from harness.run import measuring
-from harness.run.jobs import VariantPlan
-from harness.run.planning import PRELOAD, Plan
+from harness.models.architectures import code_of
+from harness.pools.pool import member_digests
+from harness.run.plan import Plan
+from harness.run.stages.variant import VariantPlan
 from harness.store import Key, read_json, write_json
+from harness.systems.rules import Linear
+from harness.systems.systems import saved_rule
 from harness.types import Architecture
-
-LINEAR = ("linear", "greedy_ensemble", "bagging", "checkpoint_ensemble")
-"""The ensembles that mix probabilities as the forecast does, if their weights are constant."""
 
 
 @dataclass(frozen=True)
@@ -59,9 +56,11 @@ class Capacity:
         return self.need.bytes(self.models, self.batch)
 
 
-def budget_of(plan: Plan, asked: int | None = None) -> Budget:
-    """What was asked for on the command line, else the suite's ``memory_budget``, else the memory of the device."""
-    process = _process_bytes(plan)
+def budget_of(plan: Plan, process: int, asked: int | None = None) -> Budget:
+    """What was asked for on the command line, else the suite's ``memory_budget``, else the memory of the device.
+
+    ``process`` is what ``MeasureProcess`` read.
+    """
     if asked is not None:
         return Budget(asked, "as asked", process)
     if budget := plan.suite.file.cost.memory_budget:
@@ -69,18 +68,6 @@ def budget_of(plan: Plan, asked: int | None = None) -> Budget:
     is_gpu = plan.setting.device.startswith("cuda")
     device = environment.devices()[torch.device(plan.setting.device).index or 0] if is_gpu else environment.machine()
     return Budget(device["memory_bytes"], "all of the device", process)
-
-
-def _process_bytes(plan: Plan) -> int:
-    """What a worker takes before it holds any model, measured in one if it is not known yet."""
-    key = measuring.process_key(plan.setting)
-    if not plan.store.has(key):
-        engine = LocalEngine(workers=1, preload=PRELOAD[plan.setting.task.kind])
-        job = Job("size of a process", measuring.measure_process, {"setting": plan.setting}, kind="alone")
-        if error := engine.run([job], lambda what, job: None)[job.name].error:
-            raise RuntimeError(error)
-    found: int = read_json(plan.store.path(key) / "process.json")["bytes"]
-    return found
 
 
 def untold(plan: Plan, found: Sequence[Capacity]) -> list[str]:
@@ -91,7 +78,7 @@ def untold(plan: Plan, found: Sequence[Capacity]) -> list[str]:
 def capacities(plan: Plan, budget: Budget) -> Iterator[Capacity]:
     """One for each pool whose needs can be told, in the suite's order."""
     for name, pool in plan.pools[plan.seeds[0]].items():
-        models = sum(member.checkpoints for member in pool.members)
+        models = len(member_digests(pool))
         batch = min(plan.task.test.batch, len(plan.task.test.inputs))
         found = [of for member in pool.members if (of := needed(plan, member.architecture))]
         if len(found) < len(pool.members):
@@ -116,7 +103,8 @@ def needed(plan: Plan, architecture: Architecture) -> Need | None:
     batch = plan.task.test.full_batch
     described = [architecture.name, dict(architecture.options)]
     device, inputs = torch.device(plan.setting.device), [list(batch.shape), str(batch.dtype)]
-    key = Key.of("need", code="harness.cost.forecast", architecture=described, inputs=inputs, device=device.type)
+    code = ("harness.cost.forecast", *code_of(architecture))
+    key = Key.of("need", code=code, architecture=described, inputs=inputs, device=device.type)
     if not plan.store.has(key):
         try:
             record = asdict(need(architecture, batch, device))
@@ -142,8 +130,8 @@ def predicted(plan: Plan, variant: VariantPlan, parameters: float) -> int | None
         parameters: how many it turned out to store.
     """
     architectures = {source.architecture for source in variant.sources}
-    constant = variant.parameters.get("weights") != "contextual"
-    plain = METHODS.get(variant.method).family in ("single", "weights") or (variant.method in LINEAR and constant)
+    is_model = variant.declared.family in ("single", "weights")
+    plain = is_model or isinstance(saved_rule(plan.store.path(variant.build_key)), Linear)
     if not plain or len(architectures) > 1 or not (one := needed(plan, architectures.pop())):
         return None
     models, rest = divmod(parameters, one.parameters)
@@ -169,7 +157,3 @@ def as_record(budget: Budget, found: Sequence[Capacity], untold: Sequence[str] =
     }
     known = {"budget_bytes": budget.bytes, "budget_source": budget.source, "process_bytes": budget.process}
     return {**known, "pools": pools, "untold": list(untold)}
-
-
-
-

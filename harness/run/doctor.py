@@ -12,11 +12,9 @@ import psutil
 import torch
 
 from harness import environment
-from harness.cost import energy, nvml
-from harness.cost.gpu import CudaAllocator, DeviceMemory
-from harness.cost.memory import ResidentPeak
-from harness.cost.meters import CpuTime, Meter, Unavailable, WallTime
-from harness.engines.local import LocalEngine
+from harness.cost import nvml
+from harness.cost.meters import Unavailable
+from harness.registry import COSTS, ENGINES
 from harness.tasks import archives
 
 
@@ -50,7 +48,7 @@ def _or_reason(section: Callable[[], Any]) -> Any:
 
 
 def _threads() -> dict[str, Any]:
-    engine = LocalEngine()
+    engine = ENGINES.get("local")()
     variables = {name: os.environ[name] for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS") if name in os.environ}
     return {"torch": torch.get_num_threads(), "workers": engine.workers, "each": engine.threads_per_worker, **variables}
 
@@ -83,17 +81,14 @@ def _measured() -> dict[str, str]:
     """Of each cost, where its figure will come from, or why there will be none."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     found = {"parameters and operations": "counter"}
-    meters: dict[str, Meter] = {"wall time": WallTime(), "processor time": CpuTime()}
-    if device.type == "cuda":
-        meters |= {"memory of the device": DeviceMemory(device), "memory of the allocator": CudaAllocator(device)}
-    else:
-        meters["memory"] = ResidentPeak()
-    meters["energy"] = energy.meter_for(device)
-    if busy := energy.utilisation_meter_for(device):
-        meters["utilisation"] = busy
-    for name, meter in meters.items():
-        meter.start()
-        found[name] = meter.stop().words
+    for cost in COSTS:
+        meters = cost.meters(device)
+        for name, meter in meters.items():
+            meter.start()
+            found[name] = meter.stop().words
+        if not meters:
+            reason = cost.unavailable(device)
+            found[cost.name] = f"unavailable: {reason}" if reason else "available"
     return found
 
 

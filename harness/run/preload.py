@@ -3,9 +3,10 @@
 A source file that is edited while a run goes on then changes neither what is computed nor what it is called.
 """
 
-from harness.registry import METHODS, METRICS
-from harness.run import jobs, measuring  # noqa: F401
-from harness.store import code_version
+from harness.registry import COSTS, ENGINES, KINDS, METHODS, METRICS, SOURCES
+from harness.run import graph  # noqa: F401
+from harness.store import read_code
 
-for _module in (*(each.module for declared in (METHODS, METRICS) for each in declared), *jobs.CODE):
-    code_version(_module)
+for _registry in (METHODS, METRICS, COSTS, KINDS, SOURCES, ENGINES):
+    _registry.all()
+read_code()

@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from harness.engines.engine import Job
-from harness.run.planning import PlannedJob
+from harness.run.schedule import Scheduled
 
 SECONDS_BETWEEN_LINES = 10.0
 
@@ -32,11 +32,11 @@ class Tracker:
         self.expected_done = self.expected_total = 0.0
         self.title, self.reused = "", 0
 
-    def begin(self, title: str, todo: Sequence[PlannedJob], reused: int) -> None:
+    def begin(self, title: str, todo: Sequence[Scheduled], reused: int) -> None:
         self.title, self.reused = title, reused
-        self.stages = {planned.job.name: planned.stage for planned in todo}
+        self.stages = {scheduled.job.name: scheduled.stage for scheduled in todo}
         self.totals = Counter(self.stages.values())
-        self.expected_total = sum(planned.job.cost for planned in todo)
+        self.expected_total = sum(scheduled.job.cost for scheduled in todo)
 
     def event(self, what: str, job: Job) -> None:
         if what == "start":
@@ -76,7 +76,7 @@ def duration(seconds: float) -> str:
 class Lines(Tracker):
     """One plain line now and then, for logs."""
 
-    def begin(self, title: str, todo: Sequence[PlannedJob], reused: int) -> None:
+    def begin(self, title: str, todo: Sequence[Scheduled], reused: int) -> None:
         super().begin(title, todo, reused)
         self.last = time.perf_counter()
         jobs = f"{len(todo)} jobs to run, {reused} reused" if todo else f"all {reused} jobs reused"
@@ -99,7 +99,7 @@ class Display(Tracker):
         super().__init__()
         self.live = Live(console=console, refresh_per_second=4, transient=True, get_renderable=self._render)
 
-    def begin(self, title: str, todo: Sequence[PlannedJob], reused: int) -> None:
+    def begin(self, title: str, todo: Sequence[Scheduled], reused: int) -> None:
         super().begin(title, todo, reused)
         self.live.console.print(f"[bold]{title}[/bold]", highlight=False)
         self.live.start()

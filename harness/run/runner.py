@@ -1,4 +1,4 @@
-"""Run a plan: the jobs whose artefacts are missing, then the results folder."""
+"""Run plans: the jobs whose artefacts are missing, all in one schedule, then a results folder for each."""
 
 from __future__ import annotations
 
@@ -6,83 +6,158 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol, TextIO
 
-from harness.engines.engine import Job, Outcome
-from harness.engines.local import LocalEngine
+from harness.engines.engine import Engine, Job, Outcome
 from harness.errors import BadInput
-from harness.run import tables
-from harness.run.planning import PRELOAD, Plan, PlannedJob, planned_jobs
+from harness.registry import ENGINES
+from harness.run.graph import renew_noise
+from harness.run.plan import Plan
+from harness.run.planning import preload
+from harness.run.schedule import Schedule, Scheduled, make_schedule
+from harness.run.write import write_results
 
 
 class Progress(Protocol):
     """Follows a run; see ``harness.run.progress``."""
 
-    def begin(self, title: str, todo: Sequence[PlannedJob], reused: int) -> None: ...
+    def begin(self, title: str, todo: Sequence[Scheduled], reused: int) -> None: ...
     def event(self, what: str, job: Job) -> None: ...
     def end(self) -> None: ...
 
 
 def run(plan: Plan, progress: Progress) -> Path:
     """Run what is missing and write the results; returns the run's folder, which ``latest`` then points to."""
+    [folder] = run_together([plan], progress)
+    return folder
+
+
+def run_together(plans: Sequence[Plan], progress: Progress) -> Iterator[Path]:
+    """Run what plans of one command are missing, all of it at once, and write the results of one after the other.
+
+    No core waits for the last jobs of one suite while another has some, and what two suites need is made once. A
+    suite whose results cannot be written does not keep the others from theirs: its error is raised after them.
+
+    Args:
+        plans: with the same options; at least one.
+        progress: follows all of them as one.
+
+    Yields:
+        The folder of each run as soon as it is written; ``latest`` then points to it.
+    """
     started, begin = datetime.now(UTC), time.perf_counter()
-    store = plan.store
-    plan.renew_noise()
-    todo = plan.missing()
-    title = f"{plan.suite.file.suite}: {len(plan.variants[plan.seeds[0]])} variants, {len(plan.seeds)} seeds"
-    engine = LocalEngine(preload=PRELOAD[plan.setting.task.kind])
-    engine.workers = plan.options.workers or engine.workers
-    folder = _new_folder(plan, started)
-    outcomes: dict[str, Outcome] = {}
-    with open(folder / "log.jsonl", "w", encoding="utf-8") as log:
+    for plan in plans:
+        renew_noise(plan)  # of all, before any is asked what is missing: two may share a reference
+    schedule = make_schedule(plans)
+    engine = _engine(plans)
+    faults: list[Exception] = []
+    with ExitStack() as stack:
+        unfinished: dict[int, Path] = {}
+        stack.callback(_remove, unfinished)  # an unfinished run leaves its artefacts in the store and nothing else
+        for position, plan in enumerate(plans):
+            unfinished[position] = _new_folder(plan, started)
+        logs = [stack.enter_context(open(folder / LOG, "w", encoding="utf-8")) for folder in unfinished.values()]
+        outcomes = _run_jobs(schedule, plans, engine, progress, _Logs(schedule, logs, begin))
+        wall = time.perf_counter() - begin
+        for position, (plan, log) in enumerate(zip(plans, logs, strict=True)):
+            command = {
+                "started": started.isoformat(timespec="seconds"),
+                "wall_seconds": round(wall, 2),
+                "engine": {
+                    "name": engine.name,
+                    "workers": engine.workers,
+                    "threads_per_worker": engine.threads_per_worker,
+                },
+                "beside": [other.suite.file.suite for other in plans if other is not plan],
+            }
+            try:
+                _write(plan, unfinished[position], schedule.outcomes(position, outcomes), log, command)
+            except Exception as fault:
+                faults.append(fault)
+                continue
+            yield unfinished.pop(position)
+    if faults:
+        raise faults[0]
 
-        def follow(what: str, job: Job) -> None:
-            event = {"at": round(time.perf_counter() - begin, 3), "event": what, "job": job.name}
+
+LOG = "log.jsonl"
+
+
+def _remove(folders: Mapping[int, Path]) -> None:
+    for folder in folders.values():
+        shutil.rmtree(folder)
+
+
+@dataclass(frozen=True)
+class _Logs:
+    """The logs of the runs: each has the events of its own jobs, under its own names."""
+
+    schedule: Schedule
+    files: Sequence[TextIO]
+    begin: float
+
+    def event(self, what: str, job: Job) -> None:
+        at = round(time.perf_counter() - self.begin, 3)
+        for position, name in self.schedule.owners(job.name):
+            self.files[position].write(json.dumps({"at": at, "event": what, "job": name}) + "\n")
+            self.files[position].flush()
+
+
+def _engine(plans: Sequence[Plan]) -> Engine:
+    options = plans[0].options
+    modules = dict.fromkeys(module for plan in plans for module in preload(plan))
+    return ENGINES.get(options.engine)(options.workers, tuple(modules))
+
+
+def _run_jobs(
+    schedule: Schedule, plans: Sequence[Plan], engine: Engine, progress: Progress, logs: _Logs
+) -> dict[str, Outcome]:
+    """Outcomes by the names of the schedule."""
+
+    def follow(what: str, job: Job) -> None:
+        logs.event(what, job)
+        progress.event(what, job)
+
+    jobs = {scheduled.job.name: scheduled.job for scheduled in schedule.todo}
+    reused = sum(len(plan.jobs) for plan in plans) - len(jobs)
+    progress.begin(_title(plans), schedule.todo, reused)
+    try:
+        return engine.run(list(jobs.values()), follow) if jobs else {}
+    finally:
+        progress.end()
+
+
+def _title(plans: Sequence[Plan]) -> str:
+    sizes = [(plan.suite.file.suite, len(plan.variants[plan.seeds[0]]), len(plan.seeds)) for plan in plans]
+    return "; ".join(f"{suite}: {variants} variants, {seeds} seeds" for suite, variants, seeds in sizes)
+
+
+def _write(
+    plan: Plan, folder: Path, outcomes: dict[str, Outcome], log: TextIO, command: Mapping[str, Any]
+) -> None:
+    """Everything in a run's folder but the report; ``outcomes`` are those of the plan's own jobs."""
+    planned, run = len(plan.jobs), len(outcomes)
+    for missing in plan.missing():
+        outcome = outcomes.setdefault(missing.job.name, Outcome())
+        if not outcome.error:
+            outcome.error = "it left nothing: a meter failed, or the code was changed meanwhile; run again"
+    for name, outcome in outcomes.items():
+        if outcome.error:
+            event = {"event": "error", "job": name, "error": outcome.error, "trace": outcome.trace}
             log.write(json.dumps(event) + "\n")
-            log.flush()
-            progress.event(what, job)
-
-        progress.begin(title, todo, len(plan.jobs) - len(todo))
-        try:
-            if todo:
-                outcomes = engine.run([planned.job for planned in todo], follow)
-        except BaseException:
-            shutil.rmtree(folder)  # an unfinished run leaves its artefacts in the store and nothing else
-            raise
-        finally:
-            progress.end()
-        plan.jobs = planned_jobs(plan)  # what turned out not to apply leaves its reason and nothing else
-        for planned in plan.missing():
-            outcome = outcomes.setdefault(planned.job.name, Outcome())
-            if not outcome.error:
-                outcome.error = "it left nothing: a meter failed, or the code was changed meanwhile; run again"
-        for name, outcome in outcomes.items():
-            if outcome.error:
-                event = {"event": "error", "job": name, "error": outcome.error, "trace": outcome.trace}
-                log.write(json.dumps(event) + "\n")
-    tables.write_results(
+    log.flush()
+    write_results(
         folder,
         plan,
-        store,
         errors={name: outcome.error for name, outcome in outcomes.items() if outcome.error},
-        run_record={
-            "run_id": folder.name,
-            "started": started.isoformat(timespec="seconds"),
-            "wall_seconds": round(time.perf_counter() - begin, 2),
-            "engine": {
-                "name": engine.name,
-                "workers": engine.workers,
-                "threads_per_worker": engine.threads_per_worker,
-            },
-            "jobs_run": len(todo),
-            "jobs_reused": len(plan.jobs) - len(todo),
-        },
+        done={**command, "run_id": folder.name, "jobs_run": run, "jobs_reused": planned - run},
     )
     _point_latest(folder)
-    return folder
 
 
 def _new_folder(plan: Plan, started: datetime) -> Path:

@@ -21,13 +21,7 @@ from harness.stats.proportions import (
     proportion_over_seeds,
     wilson,
 )
-from harness.stats.resampling import (
-    bootstrap_mean,
-    clustered_difference,
-    over_seeds,
-    paired_difference,
-    resample_counts,
-)
+from harness.stats.resampling import bootstrap_mean, over_seeds, paired_difference, resample_counts
 
 __all__ = [
     "FEWEST_SUBSETS",
@@ -39,7 +33,6 @@ __all__ = [
     "Verdict",
     "benjamini_hochberg",
     "bootstrap_mean",
-    "clustered_difference",
     "correlation",
     "crossed_mean",
     "crossed_statistic",

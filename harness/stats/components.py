@@ -34,7 +34,7 @@ class Crossed:
 
     @property
     def seed_share(self) -> float:
-        """Of the variance of the mean, what is known from the seeds only."""
+        """The share of the variance of the mean that is known from the seeds only."""
         total = self.shared + self.own
         return self.own / total if total else 0.0
 
@@ -64,7 +64,7 @@ class Crossed:
         return max(of_items, critical.reach(quantile, self.seed_share, self.seeds) * self.standard_error)
 
     def p_below(self, value: float) -> float:
-        """Of a mean this high or higher if the true one were ``value``; 0.5 if it is just that and nothing varied."""
+        """Probability of a mean this high or more if the true one is ``value``; 0.5 if it is, and nothing varied."""
         from scipy.stats import t
 
         distance = self.value - value

@@ -42,9 +42,9 @@ class NonInferiority:
     """Candidate minus reference; each end is a one-sided bound at level 1 - alpha."""
     margin: float
     p_inferior: float
-    """Of seeing such a difference or a higher one if the candidate were worse by the margin: small is a pass."""
+    """Probability of such a difference or a higher one if the candidate were worse by the margin: small is a pass."""
     p_not_inferior: float
-    """Of seeing such a difference or a lower one if the candidate were worse by the margin: small is a fail."""
+    """Probability of such a difference or a lower one if the candidate were worse by the margin: small is a fail."""
     crossed: Crossed
     """The difference with its variance: what more items would average out, and what not."""
 
@@ -59,8 +59,8 @@ class NonInferiority:
         chance = float(norm.ppf(power))
 
         def decides(items: int) -> bool:
-            found = self.crossed.with_items(items)
-            return gap >= found.half_width(alpha) + chance * max(found.standard_error, math.sqrt(found.least))
+            mean = self.crossed.with_items(items)
+            return gap >= mean.half_width(alpha) + chance * max(mean.standard_error, math.sqrt(mean.least))
 
         if not gap or not decides(most):
             return None
@@ -98,10 +98,10 @@ def non_inferiority(
     if difference.shape[1] < FEWEST_ITEMS:
         unknown = Interval(float(difference.mean()), np.nan, np.nan, difference.shape[1])
         return NonInferiority(unknown, margin, 1.0, 1.0, _as_items(difference, float(difference.var())))
-    found = crossed_mean(difference)
-    p_inferior = found.p_below(-margin)
-    interval = found.interval(1 - 2 * alpha)
-    return NonInferiority(interval, margin, p_inferior, 1 - p_inferior, found)
+    mean = crossed_mean(difference)
+    p_inferior = mean.p_below(-margin)
+    interval = mean.interval(1 - 2 * alpha)
+    return NonInferiority(interval, margin, p_inferior, 1 - p_inferior, mean)
 
 
 def non_inferiority_verdict(p_inferior: float, p_not_inferior: float, alpha: float = 0.05) -> MarginVerdict:

@@ -52,10 +52,10 @@ def proportion_over_seeds(right: np.ndarray) -> Interval:
     alone = Interval(total / n, wilson(int(total), n).low, wilson(int(np.ceil(total)), n).high, n)
     if seeds == 1 or n == 1:
         return alone
-    found = crossed_mean(right).interval().within(0.0, 1.0)
+    crossed = crossed_mean(right).interval().within(0.0, 1.0)
     if min(right.any(axis=0).sum(), n - right.all(axis=0).sum()) >= FEWEST:
-        return found
-    return Interval(found.value, min(found.low, alone.low), max(found.high, alone.high), n)
+        return crossed
+    return Interval(crossed.value, min(crossed.low, alone.low), max(crossed.high, alone.high), n)
 
 
 def mcnemar_exact(candidate_correct: np.ndarray, reference_correct: np.ndarray) -> float:

@@ -1,4 +1,4 @@
-"""Bootstrap intervals over items and clusters of items, and of scores over seeds."""
+"""Bootstrap intervals over items, and of scores over seeds."""
 
 from __future__ import annotations
 
@@ -45,30 +45,6 @@ def paired_difference(candidate: np.ndarray, reference: np.ndarray, counts: np.n
         return bootstrap_mean(candidate - reference, counts)
 
 
-def clustered_difference(
-    candidate: np.ndarray, reference: np.ndarray, clusters: np.ndarray, draws: int = 10_000, seed: int = 0
-) -> Interval:
-    """Percentile interval of the mean of ``candidate - reference`` [N] where items come in clusters.
-
-    Each draw resamples whole clusters (questions on one passage, passages of one document), so that items which share
-    one do not count as independent. ``clusters`` [N] labels them; ``n`` is the number of items. Source: Davison and
-    Hinkley 1997, section 3.8.
-
-    Raises:
-        ValueError: for no items, or shapes that differ.
-    """
-    candidate, reference = np.asarray(candidate, np.float64), np.asarray(reference, np.float64)
-    labels, index = np.unique(np.asarray(clusters), return_inverse=True)
-    if candidate.ndim != 1 or not candidate.shape == reference.shape == index.shape:
-        raise ValueError(f"shapes differ: {candidate.shape}, {reference.shape} and clusters {index.shape}")
-    counts = resample_counts(len(labels), draws, seed)
-    with np.errstate(invalid="ignore"):
-        difference = candidate - reference
-    sums, sizes = np.bincount(index, weights=difference), np.bincount(index)
-    resampled = _resampled_means(sums, counts) / _resampled_means(sizes.astype(np.float64), counts)
-    return percentile_interval(float(difference.mean()), resampled, len(difference))
-
-
 def over_seeds(values: np.ndarray, draws: int = 10_000, seed: int = 0) -> Interval:
     """Interval of the mean of ``values`` [S, N]: S seeds scored on the same N items; ``n`` is N.
 
@@ -108,14 +84,14 @@ def draw_counts(rng: np.random.Generator, n: int, draws: int) -> np.ndarray:
 
 
 def _resampled_means(values: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """Means of each draw for ``values`` [N] or [N, S]: [draws] or [draws, S] float64; NaN where not all are finite."""
+    """Means [draws] of ``values`` [N] in each draw, float64; NaN where not all are finite."""
     if not np.isfinite(values).all():
-        return np.full((len(counts), *values.shape[1:]), np.nan)
+        return np.full(len(counts), np.nan)
     if np.array_equal(values, np.rint(values)) and np.abs(values).max() * len(values) < 2**24:
         # Right and wrong answers: sums of whole numbers are exact, and a tie stays exactly 0.
         return (counts @ values.astype(np.float32)).astype(np.float64) / len(values)
     # Centred and scaled first: float32 then loses digits of the spread only, and the counts are not copied.
-    centre = values.mean(axis=0)
+    centre = values.mean()
     scale = np.abs(values - centre).max() or 1.0
     scaled = ((values - centre) / scale).astype(np.float32)
     return centre + (counts @ scaled).astype(np.float64) * (scale / len(values))

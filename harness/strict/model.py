@@ -38,24 +38,36 @@ def read_model(
         raise _first_fault(model, error, document, what, empty or {}) from None
 
 
+def read_part(model: type[Model], document: yaml.Document, at: yaml.Position) -> Model:
+    """What stands at a place of the document as an instance of ``model``; ``BadInput`` as in ``read_model``."""
+    value = document.value
+    for part in at:
+        value = value[part]
+    try:
+        return model.model_validate(value)
+    except pydantic.ValidationError as error:
+        raise _first_fault(model, error, document, str(at[-1]), {}, at) from None
+
+
 def _first_fault(
     model: type[pydantic.BaseModel],
     error: pydantic.ValidationError,
     document: yaml.Document,
     what: str,
     empty: Mapping[str, str],
+    at: yaml.Position = (),
 ) -> BadInput:
     def rank(fault: Any) -> tuple[bool, int, int]:
-        line = document.line(_path(fault["loc"], document))
+        line = document.line(_path((*at, *fault["loc"]), document))
         return fault["type"] == "missing", line, -len(fault["loc"])
 
     fault = min(error.errors(), key=rank)
-    path = _path(fault["loc"], document)
+    path = _path((*at, *fault["loc"]), document)
     place = document.place(path)
     # An item of a list is named by the list's key.
     name = next((part for part in reversed(path) if isinstance(part, str)), str(path[-1]) if path else what)
     if fault["type"] == "extra_forbidden":
-        return BadInput(f"unknown key '{name}'", place=place, given=name, choices=_keys_at(model, path[:-1]))
+        return BadInput(f"unknown key '{name}'", place=place, given=name, choices=_keys_at(model, path[len(at) : -1]))
     if fault["type"] == "missing":
         missing = str(fault["loc"][-1])
         return BadInput(f"the key '{missing}' is missing", place=document.place(path[:-1]))

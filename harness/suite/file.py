@@ -2,36 +2,42 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Annotated, Any, Literal
 
 import pydantic
 from pydantic import Field
 
-from harness.display.formats import read_bytes
-from harness.pools.specs import HfPool, TrainPool
-from harness.strict.fields import Name, Positive, _Strict
+from harness.errors import BadInput
+from harness.pools.source import AskedPool, PoolSource
+from harness.registry import SOURCES
+from harness.strict.fields import Name, _Strict
+from harness.suite.costs import CostSpec, cost_spec
 
 MAIN = "main"
 
 
+FIRST = ("hf", "train")
+"""The sources that are in the digest of every suite, chosen or not: it is older than the others."""
+
+
 class PoolSpec(_Strict):
-    """Where a pool's members come from: one of the two."""
+    """Where a pool's members come from: exactly one source."""
 
-    train: TrainPool | None = None
-    hf: HfPool | None = None
-
-    @property
-    def chosen(self) -> TrainPool | HfPool:
-        found = self.train or self.hf
-        assert found is not None
-        return found
+    @pydantic.model_serializer(mode="wrap")
+    def _chosen(self, handler: pydantic.SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Only what the suite says: its digest is the same whatever plug-ins are installed."""
+        chosen = {name: spec for name, spec in handler(self).items() if spec is not None}
+        return dict.fromkeys(FIRST) | chosen
 
 
-class LmEval(_Strict):
-    """Tasks of lm-eval by name, and a folder of task files, relative to the suite file."""
-
-    lm_eval: Annotated[list[str], Field(min_length=1)]
-    include_path: str | None = None
+def asked_pool(spec: PoolSpec, place: str) -> AskedPool:
+    """The source of a pool and what the suite says to it; ``BadInput`` where there is none or several."""
+    chosen = [(source, said) for source in SOURCES if (said := getattr(spec, source.name)) is not None]
+    if len(chosen) != 1:
+        hint = f"give it one of: {', '.join(source.name for source in SOURCES)}"
+        raise BadInput("a pool has one source of members", place=place, hint=hint)
+    return AskedPool(*chosen[0])
 
 
 class Subsets(_Strict):
@@ -50,25 +56,13 @@ class Correlate(_Strict):
     subsets: Subsets
 
 
-class CostSpec(_Strict):
-    """Which costs are measured beyond those that can be counted."""
-
-    latency: bool = True
-    memory: bool = True
-    energy: bool = True
-    """Measured where the device has a counter; elsewhere it takes no time."""
-    memory_budget: Annotated[int, pydantic.BeforeValidator(read_bytes)] | None = None
-    """What batches and ensembles should fit in, such as 24GB; by default all memory of the device."""
-    price_per_gpu_hour: Positive | None = None
-    """In any currency, for the money that a million examples cost on a GPU."""
-
-
 class SuiteFile(_Strict):
     """The keys of a suite file."""
 
     suite: Annotated[str, Field(pattern=r"^[a-z0-9_-]+$")]
     question: str = ""
-    task: str | LmEval
+    task: str | dict[str, Any]
+    """A name of a kind's ``tasks``, or what a kind's ``spec`` takes (``suite.task``)."""
     pool: PoolSpec
     pools: dict[Name, PoolSpec] = {}
     seeds: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)] = [0]
@@ -76,3 +70,20 @@ class SuiteFile(_Strict):
     methods: Annotated[list[str | dict[str, dict[str, Any] | None]], Field(min_length=1)]
     correlate: Correlate | None = None
     cost: CostSpec = CostSpec()
+
+
+def suite_model() -> type[SuiteFile]:
+    """The model of a suite file: the keys of ``SuiteFile``, with every source of members and every cost there is."""
+    return _with_declared(tuple(SOURCES), cost_spec())
+
+
+@cache
+def _with_declared(sources: tuple[PoolSource, ...], costs: type[CostSpec]) -> type[SuiteFile]:
+    chosen: dict[str, Any] = {source.name: (source.spec | None, None) for source in sources}
+    pool = pydantic.create_model("PoolSpec", __base__=PoolSpec, __doc__=PoolSpec.__doc__, **chosen)
+    given: dict[str, Any] = {
+        "pool": (pool, ...),
+        "pools": (dict[Name, pool], {}),  # type: ignore[valid-type]
+        "cost": (costs, costs()),
+    }
+    return pydantic.create_model("SuiteFile", __base__=SuiteFile, __doc__=SuiteFile.__doc__, **given)

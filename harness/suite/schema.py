@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from typing import Any
 
+from harness.models.architectures import trainable
 from harness.registry import METHODS
-from harness.suite.file import SuiteFile
+from harness.suite.file import suite_model
+from harness.suite.task import task_schema
 
 
-def json_schema(tasks: Collection[str], architectures: Collection[str]) -> dict[str, Any]:
-    """The JSON schema of a suite file, for editors: the methods' parameters are those of the registry."""
-    schema = SuiteFile.model_json_schema()
-    schema["properties"]["task"]["anyOf"][0]["enum"] = sorted(tasks)
-    schema["$defs"]["TrainPool"]["properties"]["architecture"]["examples"] = sorted(architectures)
+def json_schema() -> dict[str, Any]:
+    """The JSON schema of a suite file, for editors: all that is declared is in it, with its parameters."""
+    schema = suite_model().model_json_schema()
+    schema["properties"]["task"], definitions = task_schema()
+    schema["$defs"] |= definitions
+    for properties in (each.get("properties", {}) for each in schema["$defs"].values()):
+        if "architecture" in properties:  # of a source of members: what it builds
+            properties["architecture"]["examples"] = trainable()
     items: list[dict[str, Any]] = [{"enum": list(METHODS.all())}]
     for name, method in METHODS.all().items():
         fields = method.parameters.model_json_schema()["properties"]

@@ -5,18 +5,20 @@ from __future__ import annotations
 import itertools
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from harness.errors import BadInput
 from harness.methods.method import Method, describe_type
-from harness.pools.specs import HfPool, TrainPool, _beside, located
+from harness.pools.source import AskedPool
 from harness.registry import METHODS
 from harness.store import digest
 from harness.strict import yaml
 from harness.strict.model import read_model
-from harness.suite.file import MAIN, SuiteFile
-from harness.tasks import TaskReference, pretrained
+from harness.suite.file import MAIN, SuiteFile, asked_pool, suite_model
+from harness.suite.task import read_task
+from harness.tasks import TaskReference
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,7 @@ class Suite:
     digest: str
     file: SuiteFile
     task: TaskReference
-    pools: Mapping[str, TrainPool | HfPool]
+    pools: Mapping[str, AskedPool]
     variants: tuple[Variant, ...]
 
 
@@ -48,64 +50,34 @@ def suite_files(folder: Path) -> list[Path]:
     return sorted(path for path in folder.glob("*.yaml") if not path.name.endswith(".policy.yaml"))
 
 
-def read_suite(path: Path, tasks: Collection[str], architectures: Collection[str]) -> Suite:
+def read_suite(path: Path) -> Suite:
     """Read a suite file; every fault is one line with its place, the known choices and the nearest of them."""
     document = yaml.read(path)
-    file = read_model(SuiteFile, document, "a suite file", empty={"members": "the pool is empty: 'members' is 0"})
-    if isinstance(file.task, str):
-        _known("task", file.task, tasks, document.place(("task",)))
+    file = read_model(suite_model(), document, "a suite file", empty={"members": "the pool is empty: 'members' is 0"})
+    given = read_task(file.task, document)
     if MAIN in file.pools:
         raise BadInput(f"the name '{MAIN}' is taken by 'pool'", place=document.place(("pools", MAIN)))
-    pools: dict[str, TrainPool | HfPool] = {}
+    pools: dict[str, AskedPool] = {}
     for name, spec in {MAIN: file.pool, **file.pools}.items():
         place: yaml.Position = ("pool",) if name == MAIN else ("pools", name)
-        if (spec.train is None) == (spec.hf is None):
-            raise BadInput("a pool is trained here or lies in folders", place=document.place(place),
-                           hint="give it one of: train, hf")  # fmt: skip
-        if spec.train:
-            _check_pool(spec.train, (*place, "train"), document, architectures)
-        _check_archives(spec.chosen, (*place, "train" if spec.train else "hf"), document)
-        pools[name] = located(spec.chosen, path.parent)
+        asked = asked_pool(spec, document.place(place))
+        asked.source.check(asked.spec, partial(_place, document, (*place, asked.source.name)))
+        pools[name] = asked.beside(path.parent)
     if len(set(file.seeds)) < len(file.seeds):
         raise BadInput("a seed is named twice", place=document.place(("seeds",)))
     variants = tuple(_variants(file, document, pools))
     _known("reference", file.reference, [v.name for v in variants], document.place(("reference",)))
     for name in file.correlate.pools if file.correlate else []:
         _known("pool", name, pools, document.place(("correlate", "pools")))
-    task = _task(file, pools[MAIN], path.parent)
-    return Suite(str(path), document.text, digest(file.model_dump(mode="json")), file, task, pools, variants)
+    main = pools[MAIN]
+    folder = main.source.tokenizer(main.spec)
+    task = given.kind.refer(given.value, file.suite, path.parent, [folder] if folder else [])
+    identity = digest({**file.model_dump(mode="json"), "task": given.as_json()})
+    return Suite(str(path), document.text, identity, file, task, pools, variants)
 
 
-def _task(file: SuiteFile, pool: TrainPool | HfPool, folder: Path) -> TaskReference:
-    if isinstance(file.task, str):
-        return TaskReference(file.task)
-    tokenizer = pool.base or (pool.members[0] if isinstance(pool, HfPool) else None)
-    include_path = _beside(folder, file.task.include_path) if file.task.include_path else None
-    return TaskReference(file.suite, tuple(file.task.lm_eval), include_path, tokenizer)
-
-
-
-
-
-
-
-
-
-
-def _check_archives(pool: TrainPool | HfPool, path: yaml.Position, document: yaml.Document) -> None:
-    if pool.base:
-        pretrained.model_of(pool.base, document.place((*path, "base")))
-    for index, member in enumerate(pool.members if isinstance(pool, HfPool) else []):
-        pretrained.model_of(member, document.place((*path, "members", index)))
-
-
-def _check_pool(
-    pool: TrainPool, path: yaml.Position, document: yaml.Document, architectures: Collection[str]
-) -> None:
-    for name in pool.architecture if isinstance(pool.architecture, list) else [pool.architecture]:
-        _known("architecture", name, architectures, document.place((*path, "architecture")))
-    if fault := pool.contradiction():
-        raise BadInput(fault[1], place=document.place((*path, fault[0])))
+def _place(document: yaml.Document, above: yaml.Position, *path: str | int) -> str:
+    return document.place((*above, *path))
 
 
 def _known(what: str, name: Any, choices: Collection[str], place: str) -> None:
@@ -114,7 +86,7 @@ def _known(what: str, name: Any, choices: Collection[str], place: str) -> None:
 
 
 def _variants(
-    file: SuiteFile, document: yaml.Document, pools: Mapping[str, TrainPool | HfPool]
+    file: SuiteFile, document: yaml.Document, pools: Mapping[str, AskedPool]
 ) -> Iterator[Variant]:
     seen: dict[str, str] = {}
     for index, item in enumerate(file.methods):
@@ -138,8 +110,8 @@ def _variants(
             where = document.place((*path, name, next(iter(parameters), "")))
             full = _validated(method, parameters, where)
             variant = Variant(variant_name(method, full, pool, members), name, pool, members, full)
-            if members is not None and max(members) >= _size(pools[pool]):
-                raise BadInput(f"pool '{pool}' has {_size(pools[pool])} members, counted from 0", place=where)
+            if members is not None and max(members) >= pools[pool].size:
+                raise BadInput(f"pool '{pool}' has {pools[pool].size} members, counted from 0", place=where)
             if variant.name in seen:
                 problem = f"variant '{variant.name}' is asked for twice (first: {seen[variant.name]})"
                 raise BadInput(problem, place=where)
@@ -157,10 +129,6 @@ def _validated(method: Method, parameters: Mapping[str, Any], place: str) -> dic
             hint = f"{fault.hint}; a list means one variant each: write a value that is a list as [[0.5, 0.5]]"
             raise BadInput(fault.problem, place=fault.place, hint=hint) from None
         raise
-
-
-def _size(pool: TrainPool | HfPool) -> int:
-    return len(pool.members) if isinstance(pool, HfPool) else pool.checkpoints or pool.members
 
 
 def _as_list(value: Any) -> list[Any]:
@@ -203,5 +171,3 @@ def _word(value: Any) -> str:
     if isinstance(value, float) and value.is_integer() and abs(value) < 1e15:
         return str(int(value))
     return "none" if value is None else str(value)
-
-

@@ -19,6 +19,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 RULES: dict[str, type[Rule]] = {}
+RULE = "rule.json"
+"""The file of a saved rule."""
 
 
 class Rule(ABC):
@@ -64,13 +66,13 @@ class Rule(ABC):
     def save(self, folder: Path) -> None:
         """Write the rule as JSON and safetensors."""
         tensors: dict[str, Tensor] = {}
-        (folder / "rule.json").write_text(json.dumps(self.describe(tensors)))
+        (folder / RULE).write_text(json.dumps(self.describe(tensors)))
         save_file(tensors, folder / "rule.safetensors")
 
     @staticmethod
     def load(folder: Path) -> Rule:
         """The rule saved in a folder."""
-        return Rule.restore(json.loads((folder / "rule.json").read_text()), load_file(folder / "rule.safetensors"))
+        return Rule.restore(json.loads((folder / RULE).read_text()), load_file(folder / "rule.safetensors"))
 
 
 def _column(weights: Tensor, stacked: Tensor) -> Tensor:
@@ -89,7 +91,7 @@ def mix_linear(stacked: Tensor, weights: Tensor) -> Tensor:
 def mix_log_linear(stacked: Tensor, weights: Tensor) -> Tensor:
     """``log softmax(sum_k w_k log p_k)`` for any real weights [M] or [M, ...].
 
-    Of a label with probability 0 a member says, by the sign of its weight:
+    What a member says of a label with probability 0 depends on the sign of its weight:
 
     - positive: the label gets 0 (a veto), whatever the others say;
     - 0: nothing (``0 * -inf`` is 0 here);

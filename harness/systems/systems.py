@@ -23,7 +23,7 @@ from harness.models.weights import (
 from harness.store import read_json, write_json
 from harness.systems.dropout import DropoutPass
 from harness.systems.parts import CPU, MemberPart, ModelPart
-from harness.systems.rules import Linear, Rule
+from harness.systems.rules import RULE, Linear, Rule
 from harness.types import (
     Architecture,
     Combination,
@@ -35,6 +35,8 @@ from harness.types import (
     shared_labels,
 )
 
+PARTS = "parts.json"
+"""The file that says which members a saved rule is over."""
 SEQUENCE_LEVEL = "a sequence-level mixture"
 """How a mixture of members with different tokenizers is named wherever it is shown: its numbers are not those of a
 token-level ensemble."""
@@ -109,7 +111,7 @@ class OutputCombination(Combination):
 
     @property
     def by_continuation(self) -> bool:
-        """Whether the parts have different tokenizers, so that they meet over whole continuations only."""
+        """Whether the parts have different tokenizers, so that only their sequence-level ensemble has a meaning."""
         return len({part.tokenizer for part in self._parts}) > 1
 
     def combine(self, stacked: Tensor) -> Tensor:
@@ -123,15 +125,15 @@ class OutputCombination(Combination):
 
     def predict(self, part: Part, batch: Tensor) -> Tensor:
         """Log-probabilities [B, C] of one part, over the vocabulary that the parts share."""
-        found = part.log_probs(batch)
-        return found if self.vocabulary is None else cut_to(self.vocabulary, found)
+        predicted = part.log_probs(batch)
+        return predicted if self.vocabulary is None else cut_to(self.vocabulary, predicted)
 
     def parts(self) -> Sequence[MemberPart]:
         return self._parts
 
     def save(self, folder: Path) -> None:
         self.rule.save(folder)
-        write_json(folder / "parts.json", [part.reference() for part in self._parts])
+        write_json(folder / PARTS, [part.reference() for part in self._parts])
 
 
 
@@ -162,9 +164,9 @@ def load_combination(
 
     Combinations that are held at once are given one dictionary as ``shared``: a member of several is then loaded once.
     """
-    if (folder / "rule.json").is_file():
+    if (folder / RULE).is_file():
         members = {m.digest: m for m in (*pool.members, *((pool.base,) if pool.base else ()))}
-        references = read_json(folder / "parts.json")
+        references = read_json(folder / PARTS)
         models = {} if shared is None else shared
         for digest_ in {r["member"] for r in references} - models.keys():
             models[digest_] = MemberPart(members[digest_], device)
@@ -176,6 +178,16 @@ def load_combination(
     architecture = saved_architecture(folder)
     weights = LazyWeights(folder / WEIGHTS)  # all of them at once would take the memory of two models
     return SingleModel(architecture, module_with(architecture, weights).to(device))
+
+
+def saved_rule(folder: Path) -> Rule | None:
+    """The rule of the combination saved in a folder; None where it is one model."""
+    return Rule.load(folder) if (folder / RULE).is_file() else None
+
+
+def runs_members_once(folder: Path) -> bool:
+    """Whether the combination saved in a folder is a rule over members that each run once, as they are."""
+    return (folder / RULE).is_file() and not any("pass" in reference for reference in read_json(folder / PARTS))
 
 
 def member_parts(ingredients: Ingredients) -> list[MemberPart]:

@@ -90,7 +90,7 @@ def answers_of(
     """
     given = zip(log_likelihoods, greedy, strict=True)
     said = {id(i): (float(value), bool(first)) for i, (value, first) in zip(questions.instances, given, strict=True)}
-    found = Answers(_log_probs(questions, said), {}, {}, [], {})
+    answers = Answers(_log_probs(questions, said), {}, {}, [], {})
     groups = [group for group in questions.groups.values() if group.has_aggregation]
     grouped = {task.task_name for group in groups for task in group.get_all_tasks()}
     of_tasks: dict[str, dict[str, Any]] = {}
@@ -98,19 +98,19 @@ def answers_of(
         for name, task in questions.tasks.items():
             values = _values(name, task, questions.of[name], said)
             if task.OUTPUT_TYPE == ROLLING:
-                found.rolling.append(_rolling(name, task, questions.of[name], said, values))
+                answers.rolling.append(_rolling(name, task, questions.of[name], said, values))
             of_tasks[name] = {"sample_len": max((len(each.items) for each in values), default=0)}
             for each in values:
                 with _blaming(f"task '{name}': lm-eval's {each.metric} cannot be had"):
-                    scored = _scored(found, each, name, len(questions.of[name]), draws, name in grouped)
+                    scored = _scored(answers, each, name, len(questions.of[name]), draws, name in grouped)
                 of_tasks[name][f"{each.metric},{each.filter}"] = scored
     for group in groups:
         for key, scored, n in _of_group(group, of_tasks):
             metric, _, chosen = key.rpartition(",")
             place = f"{metric}/{group.name}" if chosen == NONE else f"{key}/{group.name}"
-            found.scores[place] = float(scored[0])
-            found.aggregates[place] = Aggregate(found.scores[place], scored[1:], n)
-    return found
+            answers.scores[place] = float(scored[0])
+            answers.aggregates[place] = Aggregate(answers.scores[place], scored[1:], n)
+    return answers
 
 
 def _scored(found: Answers, values: _Values, task: str, documents: int, draws: int, grouped: bool) -> np.ndarray:
@@ -134,14 +134,14 @@ def _scored(found: Answers, values: _Values, task: str, documents: int, draws: i
 
 def _log_probs(questions: Questions, said: Mapping[int, tuple[float, bool]]) -> np.ndarray:
     """Over the choices of every multiple-choice document [N, C], from the log-likelihoods given the context."""
-    found = np.full((len(questions.documents.ids), questions.documents.classes), -np.inf)
+    log_probs = np.full((len(questions.documents.ids), questions.documents.classes), -np.inf)
     row = 0
     for name, _ in questions.of_kind(CHOICES):
         for question, choices in zip(questions.of[name], questions.choices[name], strict=True):
             values = np.array([said[id(request)][0] for request in question.requests[: len(choices)]])
-            found[row, : len(choices)] = values - np.logaddexp.reduce(values)
+            log_probs[row, : len(choices)] = values - np.logaddexp.reduce(values)
             row += 1
-    return found
+    return log_probs
 
 
 def _values(
@@ -154,7 +154,7 @@ def _values(
         value, greedy = said[id(instance)]
         answer = value if task.OUTPUT_TYPE == ROLLING else (value, greedy)
         instance.resps, instance.filtered_resps = [answer] * instance.repeats, {}
-    found: dict[tuple[str, str], dict[int, Any]] = {}
+    by_key: dict[tuple[str, str], dict[int, Any]] = {}
     with _blaming(f"task '{name}': its filters fail"):
         task.apply_filters()
     for chosen in task.instances[0].filtered_resps:
@@ -163,9 +163,9 @@ def _values(
             with _blaming(f"document '{question.id}' cannot be scored by lm-eval"):
                 results = task.process_results(deepcopy(question.doc), answers)  # which may change the document
                 for metric, item in results.items():
-                    found.setdefault((metric, chosen), {})[position] = item
+                    by_key.setdefault((metric, chosen), {})[position] = item
     aggregations = task.aggregation()
-    return [_Values(*key, items, aggregations.get(key[0], mean)) for key, items in found.items()]
+    return [_Values(*key, items, aggregations.get(key[0], mean)) for key, items in by_key.items()]
 
 
 def _value_of_one(aggregation: Callable[[list[Any]], Any]) -> Callable[[Any], float] | None:
@@ -206,21 +206,21 @@ def _resample(values: _Values, one: Callable[[Any], float] | None, name: str, dr
     count = len(values.items)
     generator = np.random.default_rng([zlib.crc32(name.encode()), count])
     each = None if one is None else np.array([one(item) for item in values.items.values()])
-    found = np.full(draws, np.nan)
+    scores = np.full(draws, np.nan)
     with warnings.catch_warnings(action="ignore"), np.errstate(all="ignore"):
         for draw in range(draws):
             rows = generator.integers(count, size=count)
             with contextlib.suppress(ValueError, ZeroDivisionError, IndexError):
-                found[draw] = values.aggregate(rows.tolist()) if each is None else np.nanmean(each[rows])
-    return found
+                scores[draw] = values.aggregate(rows.tolist()) if each is None else np.nanmean(each[rows])
+    return scores
 
 
 def _of_group(group: Any, of_tasks: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, np.ndarray, int]]:
     """A group's scores by "metric,filter": of the documents, and of each draw; and how many documents there are."""
-    found = group.aggregate(of_tasks)  # means of its tasks' values, here arrays
-    for key, values in found.items():
+    scores = group.aggregate(of_tasks)  # means of its tasks' values, here arrays
+    for key, values in scores.items():
         if isinstance(values, np.ndarray):
-            yield key, values, found["sample_len"]
+            yield key, values, scores["sample_len"]
 
 
 @contextlib.contextmanager

@@ -62,17 +62,17 @@ def asked(
             return str(record["digest"])
     questions = Questions(names, include_path, limit, allow_code=allow_code)
     rehearse(questions)
-    found = digest_of(questions)
-    _keep_documents(found, questions.documents, store)
+    asked = digest_of(questions)
+    _keep_documents(asked, questions.documents, store)
     store.remove(key)
     if (sources := _sources(questions)) is not None:
         with store.write(key) as folder:
-            write_json(folder / "asked.json", {"digest": found, "sources": sources})
-    return found
+            write_json(folder / "asked.json", {"digest": asked, "sources": sources})
+    return asked
 
 
 def digest_of(questions: Questions) -> str:
-    """Of every rendered request in order, of what is right, and of how answers are scored."""
+    """The digest of every rendered request in order, what is right, and how answers are scored."""
     groups = {
         name: [group.child_names, canonical(_parts(group.aggregate_metric_list))]
         for name, group in questions.groups.items()
@@ -116,7 +116,7 @@ def _documents_key(asked: str) -> Key:
 
 
 def _digest_of_task(questions: Questions, name: str, task: Any) -> str:
-    """Of a document of a task that brings functions all counts, since they may score by anything in it."""
+    """The digest of one task. If it brings functions, each document counts whole: they may score by anything there."""
     scoring = [task.get_config(key) for key in ("process_results", "metric_list", "filter_list")]
     functions = list(_functions([scoring, None if _is_plain(task) else type(task)]))
     labels = dict(zip(questions.documents.ids, questions.documents.labels.tolist(), strict=True))

@@ -7,6 +7,7 @@ import io
 import itertools
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -15,9 +16,18 @@ from safetensors.torch import load_file, save_file
 from harness.errors import BadInput
 from harness.store import Key, Store, digest
 from harness.tasks.archives import MNIST_5K
-from harness.tasks.task import Documents
+from harness.tasks.task import Documents, TaskReference
 from harness.tasks.views import VIEWS, mixture, seen
 from harness.types import Split
+
+KIND = "images"
+
+
+@dataclass(frozen=True)
+class ImageReference(TaskReference):
+    """A name of ``TASKS``."""
+
+    kind: ClassVar[str] = KIND
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,6 +52,7 @@ class Task:
     white: float
     views: tuple[str, ...] = ()
     """The views that train and held-out are made of, and that are scored besides test."""
+    kind: ClassVar[str] = "images"
 
     @property
     def shape(self) -> Mapping[str, int]:
@@ -140,6 +151,7 @@ def load(name: str, store: Store, limit: int | None = None) -> Task:
             data["labels"][row],
             [f"{name}-{i}" for i in row.tolist()],
             digest([key.digest, split, len(row)]),
+            kind=KIND,
         )
         for split, row in zip(("train", "heldout", "test"), rows, strict=True)
     ]

@@ -65,5 +65,10 @@ def folder_of(name: str) -> str:
     return str(model.folder()) if model else name
 
 
+def beside(folder: Path, name: str) -> str:
+    """A folder that a file names, which is relative to that file's; an archive's name stays as it is."""
+    return name if name.startswith(PREFIX) else str(folder / Path(name).expanduser())
+
+
 def _say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)

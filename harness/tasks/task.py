@@ -1,10 +1,10 @@
-"""What a run needs to know of a task, whether it is about images or text."""
+"""What a run needs to know of a task, whatever its kind."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import ClassVar, Protocol
 
 from torch import Tensor
 
@@ -13,21 +13,11 @@ from harness.types import Split
 
 @dataclass(frozen=True)
 class TaskReference:
-    """What a suite says of its task: a name of ``TASKS``, or tasks of lm-eval and the tokenizer of its models."""
+    """What a suite says of its task; each kind of task has a class of its own. It can be hashed and pickled."""
 
+    kind: ClassVar[str]
+    """The name of the kind."""
     name: str
-    lm_eval: tuple[str, ...] = ()
-    include_path: str | None = None
-    tokenizer: str | None = None
-    """The folder whose tokenizer the suite's models share; None for the one that is trained on the text."""
-    allow_code: bool = False
-    """Whether what the task files name may be run: the command line says so, never a suite."""
-    asked: str | None = None
-    """The digest of all that the tasks of lm-eval ask (``tasks.asked``): whoever renders them again has to get it."""
-
-    @property
-    def kind(self) -> Literal["images", "text"]:
-        return "text" if self.lm_eval else "images"
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,7 +26,7 @@ class Documents:
 
     ids: Sequence[str]
     tasks: Sequence[str]
-    """Of each document, the task it comes from."""
+    """The task that each document comes from."""
     labels: Tensor
     """[N] int64: the right class, or the right choice."""
     classes: int
@@ -50,6 +40,9 @@ class Task(Protocol):
     @property
     def name(self) -> str: ...
     @property
+    def kind(self) -> str:
+        """The name of its kind (``kinds.Kind``)."""
+    @property
     def title(self) -> str: ...
     @property
     def source(self) -> str: ...
@@ -59,7 +52,7 @@ class Task(Protocol):
     def heldout(self) -> Split: ...
     @property
     def test(self) -> Split:
-        """Images: what is scored. Text: windows for the study and the timing, while lm-eval's documents are scored."""
+        """What costs and the study are about and, where a kind says so (``Kind.inputs_are_scored``), what is scored."""
     @property
     def digest(self) -> str:
         """Of everything that scores depend on."""

@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -34,20 +34,39 @@ BATCH = 8
 VOCABULARY = 2048
 END = "<|endoftext|>"
 TOKENIZER_CHARACTERS = 300_000
-"""Of each domain's training text, for the tokenizer."""
+"""How much of each domain's training text the tokenizer is made from."""
+
+
+KIND = "text"
+
+
+@dataclass(frozen=True)
+class TextReference(TaskReference):
+    """Tasks of lm-eval, and the tokenizer of the suite's models."""
+
+    kind: ClassVar[str] = KIND
+    lm_eval: tuple[str, ...] = ()
+    include_path: str | None = None
+    tokenizer: str | None = None
+    """The folder whose tokenizer the suite's models share; None for the one that is trained on the text."""
+    allow_code: bool = False
+    """Whether what the task files name may be run: the command line says so, never a suite."""
+    asked: str | None = None
+    """The digest of all that the tasks of lm-eval ask (``tasks.asked``): whoever renders them again has to get it."""
 
 
 @dataclass(frozen=True, eq=False)
 class TextTask:
     """Windows of three domains in one tokenizer, and tasks of lm-eval, which score."""
 
-    reference: TaskReference
+    reference: TextReference
     tokenizer: Path
     vocabulary: int
     train: Split
     heldout: Split
     test: Split
     limit: int | None
+    kind: ClassVar[str] = "text"
 
     @property
     def name(self) -> str:
@@ -97,7 +116,7 @@ class TextTask:
         return self
 
 
-def load(reference: TaskReference, store: Store, limit: int | None = None) -> TextTask:
+def load(reference: TextReference, store: Store, limit: int | None = None) -> TextTask:
     """The domains in the tokenizer of the reference's folder, or in one that is trained on them (byte-level BPE).
 
     Args:
@@ -161,6 +180,7 @@ def windows_of(text: str, folder: Path) -> Split:
         batch=_fitting(LOGITS, len(words), BATCH),
         criterion="nll",
         tokenizer=tokenizer_of(folder),
+        kind=KIND,
     )
 
 
@@ -200,4 +220,5 @@ def _split(
         batch=_fitting(LOGITS, vocabulary, BATCH),
         criterion="nll",
         tokenizer=tokenizer,
+        kind=KIND,
     )

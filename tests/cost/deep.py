@@ -11,12 +11,13 @@ from harness.systems.systems import MemberPart, OutputCombination, SingleModel, 
 from harness.systems.rules import Linear
 from harness.cost.memory import peak_memory
 from harness.systems.fitting import uniform
-from harness.models.architectures import ARCHITECTURES, build
+from harness.models.architectures import build
+from harness.models.image_networks import NETWORKS
 from harness.models.weights import LazyWeights, save_weights
 from harness.types import Architecture, Member, Pool
 
 torch.set_num_threads(1)
-ARCHITECTURES["deep"] = lambda **_: nn.Sequential(*(nn.Linear(400, 400) for _ in range(130)))
+NETWORKS["deep"] = lambda **_: nn.Sequential(*(nn.Linear(400, 400) for _ in range(130)))
 architecture, folder, device = Architecture("deep"), Path(sys.argv[1]), torch.device(sys.argv[3])
 
 def member(i):

@@ -6,6 +6,7 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from harness.checks.pools import CNN, CNN_BN, MLP, build_method, fine_tunes, independent, split
 from harness.cost.counters import flops_per_example, parameters_active, parameters_stored
 from harness.models.architectures import build
 from harness.systems.dropout import DropoutPass
@@ -14,7 +15,6 @@ from harness.systems.parts import MemberPart
 from harness.systems.rules import Linear
 from harness.systems.systems import OutputCombination, SingleModel
 from harness.types import Architecture, Pool
-from tests.small_pools import CNN, CNN_BN, MLP, build_method, fine_tunes, independent, split
 
 # mlp: 16 -> 6 -> 6 -> 3, weights and biases
 MLP_PARAMETERS = (16 * 6 + 6) + (6 * 6 + 6) + (6 * 3 + 3)

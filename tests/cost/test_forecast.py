@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from harness.cost import forecast
 from harness.cost.forecast import Need
 from harness.cost.memory import _reset_peak
-from harness.models.architectures import ARCHITECTURES, build
+from harness.models.architectures import build
+from harness.models.image_networks import NETWORKS
 from harness.types import Architecture
 from tests.examples import examples
 
@@ -47,7 +48,7 @@ class Wide(torch.nn.Module):
 
 @pytest.fixture
 def wide(monkeypatch):
-    monkeypatch.setitem(ARCHITECTURES, "wide", Wide)
+    monkeypatch.setitem(NETWORKS, "wide", Wide)
     return architecture("wide")
 
 

@@ -43,7 +43,7 @@ def test_no_inventory(driver, call):
 
 def test_the_library_is_found_as_the_loader_finds_it(nvml_folder, tmp_path):
     """In a fresh process, by the command that a user runs."""
-    script = "import sys; from harness.cli import main; main(['doctor', '--json', '--out', sys.argv[1]])"
+    script = "import sys; from harness.cli.main import main; main(['doctor', '--json', '--out', sys.argv[1]])"
     environment = {**os.environ, "LD_LIBRARY_PATH": str(nvml_folder), "STOCKPOT_ARCHIVES": str(tmp_path)}
     environment.pop("NVML_STUB_FAIL", None)
     command = [sys.executable, "-c", script, str(tmp_path)]

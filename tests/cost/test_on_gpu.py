@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from harness.checks.pools import independent, split
 from harness.cost import energy, gpu, nvml
 from harness.cost.gpu import CudaAllocator, DeviceEnergy, DeviceMemory, Utilisation
 from harness.cost.meters import Poll
@@ -20,7 +21,6 @@ from harness.systems.parts import MemberPart
 from harness.systems.rules import Linear
 from harness.systems.systems import OutputCombination
 from tests.cost.deep import DEEP
-from tests.small_pools import independent, split
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 

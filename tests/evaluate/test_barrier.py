@@ -5,10 +5,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from harness.checks.pools import CNN, CNN_BN, MLP, split, trained
 from harness.evaluate.barrier import barrier, interpolate
 from harness.merging.batchnorm import recalibrate
 from harness.models.weights import module_with
-from tests.small_pools import CNN, CNN_BN, MLP, split, trained
 
 
 def curve(*losses):

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from scipy.special import log_softmax
 from scipy.stats import pearsonr, spearmanr
 
+from harness.checks.pools import fine_tunes, plain_predict, split
 from harness.evaluate.correlate import choose_subsets, correlations, ensembles_and_averages
 from harness.systems.parts import MemberPart
-from tests.small_pools import fine_tunes, plain_predict, split
 
 
 @given(st.integers(2, 9), st.sets(st.integers(2, 9), min_size=1, max_size=4), st.integers(3, 70))

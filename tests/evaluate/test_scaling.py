@@ -6,11 +6,11 @@ from functools import cache
 import pytest
 import torch
 
+from harness.checks.pools import CNN_BN, MLP, fine_tunes, ingredients, split
 from harness.evaluate.heldout import predict_module, score
 from harness.evaluate.scaling import add_task_vector
 from harness.merging.task_vectors import merge_task_vectors
 from harness.merging.ties import SUM
-from tests.small_pools import CNN_BN, MLP, fine_tunes, ingredients, split
 
 GRID = [0.0, 0.25, 0.5, 1.0]
 HELDOUT = split("heldout")

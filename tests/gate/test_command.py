@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from harness import cli
+from tests.cli.command import call
 from tests.gate.planted import changed, coins, planted, saved, worse
 
 GOOD = coins(0.9)
@@ -18,13 +18,6 @@ rules:
 @pytest.fixture(autouse=True)
 def _no_step_summary(monkeypatch):
     monkeypatch.delenv("GITHUB_STEP_SUMMARY", raising=False)
-
-
-def call(capsys, *arguments):
-    with pytest.raises(SystemExit) as stopped:
-        cli.main([str(a) for a in arguments])
-    output = capsys.readouterr()
-    return stopped.value.code, output.out, output.err
 
 
 def policy_file(tmp_path, text):

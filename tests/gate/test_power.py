@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from scipy.stats import norm
+from scipy.stats import nct, norm, t
 
 from harness import stats
 from harness.gate.power import rule_powers
@@ -20,6 +20,15 @@ def needed_by_formula(margin, discordance, alpha):
     """Connor 1987 with the variance at the margin under the null, that of equal models under the alternative."""
     at_margin, equal = np.sqrt(discordance - margin**2), np.sqrt(discordance)
     return int(np.ceil(((norm.isf(alpha) * at_margin + norm.ppf(0.8) * equal) / margin) ** 2))
+
+
+def power_of_losses(spread, margin, examples, alpha=0.05):
+    """Of the one-sided t test of paired differences with this deviation, by the non-central t distribution."""
+    return nct.sf(t.isf(alpha, examples - 1), examples - 1, margin / spread * np.sqrt(examples))
+
+
+def fewest_losses(spread, margin, alpha=0.05):
+    return next(n for n in range(30, 10**6) if power_of_losses(spread, margin, n, alpha) >= 0.8)
 
 
 def test_one_rule_on_one_variant(tmp_path):
@@ -87,10 +96,40 @@ def test_losses_need_an_earlier_run(tmp_path):
     linear = coins(0.8, n=500)
     soup = worse(linear, 20)
     found = powers(tmp_path, rule, ["linear", "soup"], 1000, planted({"linear": linear, "soup": soup}))["vs"]
-    spread = np.var(soup - linear)  # the planted NLL is 1.5 - correct
-    assert found.needed == int(np.ceil(spread * ((norm.isf(0.05) + norm.ppf(0.8)) / 0.05) ** 2))
+    spread = np.std(soup - linear)  # the planted NLL is 1.5 - correct
+    assert found.needed == fewest_losses(spread, 0.05) == 97
+    assert found.power == pytest.approx(power_of_losses(spread, 0.05, 1000))
     exactly = powers(tmp_path, rule, ["linear", "soup"], found.needed, planted({"linear": linear, "soup": soup}))
     assert exactly["vs"].power == pytest.approx(0.8, abs=0.01)
+
+
+@pytest.mark.parametrize("margin", [0.05, 0.15, 5.0])
+def test_no_loss_is_decided_from_fewer_examples_than_the_gate_asks_for(tmp_path, margin):
+    linear = coins(0.8, n=500)
+    earlier = planted({"linear": linear, "soup": worse(linear, 20)})
+    rule = VS_LINEAR % ("nll", f"max_increase: {{abs: {margin}}}")
+    found = powers(tmp_path, rule, ["linear", "soup"], 29, earlier)["vs"]
+    assert (found.state, found.power) == ("too few", 0.0)
+    assert found.needed == fewest_losses(np.sqrt(0.04 * 0.96), margin)
+    rng = np.random.default_rng(0)
+    few = rng.normal(0, 1e-9, (2, 1, 29))
+    assert stats.non_inferiority(*few, margin).p_inferior == 1.0
+
+
+def test_losses_that_never_differ_are_decided_by_the_fewest(tmp_path):
+    linear = coins(0.8, n=500)
+    rule = VS_LINEAR % ("nll", "max_increase: {abs: 0.05}")
+    found = powers(tmp_path, rule, ["linear", "soup"], 30, planted({"linear": linear, "soup": linear}))["vs"]
+    assert (found.state, found.needed, found.power) == ("enough", 30, 1.0)
+
+
+@pytest.mark.parametrize("spread", [0.08, 0.2, 0.5])
+def test_with_this_many_losses_equal_models_pass_four_times_in_five_or_more(spread):
+    rng, examples = np.random.default_rng(0), fewest_losses(spread, 0.05)
+    ours, theirs = rng.normal(0, spread / np.sqrt(2), (2, 1500, 1, examples))
+    passes = [stats.non_inferiority(*both, 0.05).p_inferior <= 0.05 for both in zip(ours, theirs, strict=True)]
+    assert np.mean(passes) > 0.8 - 0.03
+    assert examples == 30 or np.mean(passes) == pytest.approx(0.8, abs=0.03)
 
 
 def test_a_task_or_view_has_as_many_documents_as_an_earlier_run_says(tmp_path):
@@ -107,7 +146,7 @@ def test_a_task_or_view_has_as_many_documents_as_an_earlier_run_says(tmp_path):
     rule = VS_LINEAR % ("bits_per_byte", "max_increase: {abs: 0.05}")
     found = powers(tmp_path, rule, ["linear", "soup"], 1000, earlier)["vs"]
     assert found.has == 150
-    assert found.needed == int(np.ceil((2 * bits).var() * ((norm.isf(0.05) + norm.ppf(0.8)) / 0.05) ** 2))
+    assert found.needed == fewest_losses((2 * bits).std(), 0.05)
 
 
 def test_a_relative_margin_is_of_the_earlier_score(tmp_path):

@@ -126,16 +126,6 @@ def test_the_bootstrap_covers_the_truth(kind):
     covered_within_a_point([stats.bootstrap_mean(row, counts) for row in values], truth)
 
 
-def test_the_bootstrap_of_clusters_covers_the_truth():
-    rng = np.random.default_rng(3)
-    clusters = np.repeat(np.arange(150), 4)
-    found = []
-    for _ in range(DRAWS):
-        values = rng.normal(size=600) + np.repeat(rng.normal(size=150), 4)
-        found.append(stats.clustered_difference(values, np.zeros(600), clusters, draws=1000))
-    covered_within_a_point(found, 0.0)
-
-
 def outcomes(rng, seeds, gained, lost, spread):
     """Right and wrong of candidate and baseline [S, N] each: half of what differs is shared by all seeds.
 

@@ -22,7 +22,6 @@ from harness.systems.parts import MemberPart
 from harness.systems.rules import Contrast, Linear, LogLinear
 from harness.systems.systems import OutputCombination, SingleModel
 from harness.tasks import text
-from harness.tasks.task import TaskReference
 from harness.types import Architecture, Member
 
 TASKS = ("cloze_python", "bytes_python")
@@ -36,7 +35,7 @@ def task(tmp_path_factory):
     patch.setattr(text, "TOKENIZER_CHARACTERS", 50_000)
     patch.setattr(text, "WINDOWS", {"train": 20, "heldout": 3, "test": 2})
     patch.setattr(text, "VOCABULARY", 400)
-    yield text.load(TaskReference("toy", TASKS, FOLDER), Store(tmp_path_factory.mktemp("store")), limit=12)
+    yield text.load(text.TextReference("toy", TASKS, FOLDER), Store(tmp_path_factory.mktemp("store")), limit=12)
     patch.undo()
 
 

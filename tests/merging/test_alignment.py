@@ -9,6 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from harness.checks.pools import CNN_BN, MLP, split
 from harness.evaluate.barrier import barrier, interpolate
 from harness.merging.alignment import align, align_to_mean, assignment, best_order, descend
 from harness.merging.permutations import Axis, Units, interchangeable, reordered
@@ -18,7 +19,6 @@ from harness.models.weights import without_ties
 from harness.types import Architecture
 from tests.examples import examples
 from tests.merging.test_permutations import MODELS, Residual, distinct, hub_model, shuffled
-from tests.small_pools import CNN_BN, MLP, split
 
 WIDE = Architecture("small_cnn", (("classes", 3), ("hidden", 24), ("side", 4), ("width", 8)))
 WIDE_BN = Architecture("small_cnn_bn", WIDE.options)

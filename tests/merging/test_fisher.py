@@ -6,11 +6,11 @@ import torch
 from torch import nn
 from torch.func import functional_call, grad, vmap
 
+from harness.checks.pools import CNN, CNN_BN, MLP, copied, split, trained
 from harness.merging.arithmetic import average
 from harness.merging.fisher import diagonal_fisher, fisher_average
 from harness.models.architectures import build
 from harness.types import Architecture
-from tests.small_pools import CNN, CNN_BN, MLP, copied, split, trained
 
 
 def network(architecture):

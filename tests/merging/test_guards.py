@@ -7,12 +7,12 @@ import pytest
 import torch
 from transformers import Gemma3Config, LlamaConfig, xLSTMConfig
 
+from harness.checks.pools import CNN, CNN_BN, MLP, copied, fine_tunes, independent, member, trained
 from harness.merging.guards import check_mergeable, different_starts, warnings_of
 from harness.models import causal_lm
 from harness.models.architectures import build
 from harness.models.weights import LazyWeights, save_weights, without_ties
 from harness.types import NotApplicable
-from tests.small_pools import CNN, CNN_BN, MLP, copied, fine_tunes, independent, member, trained
 
 
 def changed(name, **tensors):

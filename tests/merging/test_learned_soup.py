@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from harness.checks.pools import CNN, CNN_BN, MLP, fine_tunes, split, trained
 from harness.evaluate.heldout import predict_module
 from harness.merging.arithmetic import average
 from harness.merging.learned_soup import Descent, MixLoss, learn_mix, mix
@@ -13,7 +14,6 @@ from harness.models.architectures import build
 from harness.models.weights import module_with
 from harness.systems.fitting import nll
 from harness.types import Architecture
-from tests.small_pools import CNN, CNN_BN, MLP, fine_tunes, split, trained
 
 HELDOUT = split("heldout")
 

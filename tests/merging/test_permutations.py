@@ -5,11 +5,11 @@ import torch
 from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM, MistralConfig, MistralForCausalLM, Qwen2Config, Qwen2ForCausalLM
 
+from harness.checks.pools import CLASSES, CNN, CNN_BN, MLP, split
 from harness.merging.permutations import Axis, Units, interchangeable, reordered
-from harness.models.architectures import TRAINABLE, build
+from harness.models.architectures import build, trainable
 from harness.models.weights import load_into, without_ties
 from harness.types import Architecture, NotApplicable
-from tests.small_pools import CLASSES, CNN, CNN_BN, MLP, split
 
 LLAMA = Architecture("tiny_llama", (("context", 16), ("heads", 4), ("hidden", 16), ("layers", 2), ("vocab", 24)))
 ZOO = {architecture.name: architecture for architecture in (CNN, CNN_BN, MLP, LLAMA)}
@@ -100,7 +100,7 @@ def outputs(module):
 
 
 def test_every_architecture_that_a_suite_can_name_is_here():
-    assert set(ZOO) == {name for names in TRAINABLE.values() for name in names}
+    assert set(ZOO) == set(trainable())
 
 
 @pytest.mark.parametrize("name", MODELS)

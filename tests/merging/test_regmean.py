@@ -5,11 +5,11 @@ import pytest
 import torch
 from torch import nn
 
+from harness.checks.pools import CNN, CNN_BN, MLP, fine_tunes, split
 from harness.merging.arithmetic import average
 from harness.merging.regmean import input_grams, regression_mean
 from harness.models.architectures import build
 from harness.types import Architecture
-from tests.small_pools import CNN, CNN_BN, MLP, fine_tunes, split
 
 
 def problem(members=3, rows=20, seed=0):

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from harness.checks.pools import CNN, CNN_BN, MLP, fine_tunes, split
 from harness.merging.flat import FlatModule
 from harness.merging.scaled import ScaledTaskVector
 from harness.merging.sparsify import trim
@@ -12,7 +13,6 @@ from harness.models.architectures import build
 from harness.models.weights import load_module
 from harness.systems.systems import batches_of, merged_model
 from harness.types import Architecture
-from tests.small_pools import CNN, CNN_BN, MLP, fine_tunes, split
 
 LLAMA = Architecture("tiny_llama", (("heads", 2), ("hidden", 16), ("layers", 1), ("vocab", 11)))
 TRAIN = split("train").inputs

@@ -5,6 +5,18 @@ from functools import cache
 import pytest
 import torch
 
+from harness.checks.pools import CNN as TINY
+from harness.checks.pools import (
+    MLP,
+    build_method,
+    independent,
+    ingredients,
+    member,
+    mixed,
+    on_test,
+    plain_predict,
+    split,
+)
 from harness.merging.permutations import interchangeable
 from harness.models.architectures import build
 from harness.models.training import Schedule, train
@@ -13,8 +25,6 @@ from harness.registry import METHODS
 from harness.systems.parts import MemberPart
 from harness.types import Architecture, NotApplicable, Pool, Split
 from tests.merging.test_permutations import shuffled
-from tests.small_pools import CNN as TINY
-from tests.small_pools import MLP, build_method, independent, ingredients, member, mixed, on_test, plain_predict, split
 
 CNN = Architecture("small_cnn", (("classes", 3), ("hidden", 16), ("side", 4), ("width", 8)))
 CNN_BN = Architecture("small_cnn_bn", CNN.options)

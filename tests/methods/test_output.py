@@ -10,18 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from harness.errors import BadInput
-from harness.models.training import Schedule, train
-from harness.models.weights import module_with
-from harness.pools.trained import TrainingPlan, member_of, train_planned
-from harness.registry import METHODS
-from harness.store import Store
-from harness.systems.dropout import DropoutPass, dropout_layers, has_dropout
-from harness.systems.fitting import accuracy, nll
-from harness.systems.parts import MemberPart
-from harness.systems.rules import Contrast, Linear
-from harness.types import NotApplicable, Pool, Split
-from tests.small_pools import (
+from harness.checks.pools import (
     CNN,
     CNN_BN,
     MLP,
@@ -34,6 +23,17 @@ from tests.small_pools import (
     split,
     trained,
 )
+from harness.errors import BadInput
+from harness.models.training import Schedule, train
+from harness.models.weights import module_with
+from harness.pools.training import TrainingPlan
+from harness.registry import METHODS
+from harness.store import Store
+from harness.systems.dropout import DropoutPass, dropout_layers, has_dropout
+from harness.systems.fitting import accuracy, nll
+from harness.systems.parts import MemberPart
+from harness.systems.rules import Contrast, Linear
+from harness.types import NotApplicable, Pool, Split
 
 
 @cache
@@ -222,9 +222,9 @@ def test_a_bootstrap_leaves_out_about_a_third(tmp_path):
     architecture = replace(MLP, options=(("classes", 2), ("hidden", 2), ("side", 4)))
     members = []
     for k in range(3):
-        plan = TrainingPlan(f"m{k}", architecture, Schedule(1, batch_size=500), 100 + k, "d", bootstrap=True)
-        train_planned(plan, data, store, None, torch.device("cpu"))
-        members.append(member_of(plan, store))
+        plan = TrainingPlan(f"m{k}", architecture, Schedule(1, batch_size=500), "d", seed=100 + k, bootstrap=True)
+        plan.run(data, store, torch.device("cpu"))
+        members.append(plan.member(store))
     drawn = [set(m.provenance["rows"]) for m in members]
     assert drawn[0] != drawn[1]
     for m, rows in zip(members, drawn, strict=True):

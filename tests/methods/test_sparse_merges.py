@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from harness.checks.pools import MLP, build_method, copied, fine_tunes, ingredients, split
 from harness.evaluate.heldout import predict_module, score
 from harness.merging.layers import layers_of
 from harness.merging.sparsify import uniform_draws
@@ -16,7 +17,6 @@ from harness.registry import METHODS
 from harness.types import NotApplicable
 from tests.merging import by_hand
 from tests.merging.peers import masks, merge_state_dicts, peers
-from tests.small_pools import MLP, build_method, copied, fine_tunes, ingredients, split
 
 SPARSE = ("ties", "dare", "breadcrumbs", "della")
 

@@ -9,17 +9,7 @@ import pytest
 import torch
 from scipy import special
 
-from harness.methods.trained import distill as distilling
-from harness.methods.trained.distill import distillation_loss
-from harness.models import forward
-from harness.models.architectures import build
-from harness.models.training import Schedule, train
-from harness.models.weights import load_module, module_with
-from harness.moe.layer import MixtureOfExperts, squared_variation
-from harness.registry import METHODS
-from harness.systems.parts import MemberPart
-from harness.types import Architecture, NotApplicable, Pool, Split
-from tests.small_pools import (
+from harness.checks.pools import (
     CNN,
     MLP,
     build_method,
@@ -32,6 +22,16 @@ from tests.small_pools import (
     split,
     trained,
 )
+from harness.methods.trained import distill as distilling
+from harness.methods.trained.distill import distillation_loss
+from harness.models import forward
+from harness.models.architectures import build
+from harness.models.training import Schedule, train
+from harness.models.weights import load_module, module_with
+from harness.moe.layer import MixtureOfExperts, squared_variation
+from harness.registry import METHODS
+from harness.systems.parts import MemberPart
+from harness.types import Architecture, NotApplicable, Pool, Split
 
 
 @cache

@@ -7,11 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from harness.models.weights import module_with
-from harness.registry import METHODS
-from harness.types import Architecture, NotApplicable, Pool
-from tests import small_pools
-from tests.small_pools import (
+from harness.checks import pools
+from harness.checks.pools import (
     MLP,
     build_method,
     copies,
@@ -23,8 +20,11 @@ from tests.small_pools import (
     split,
     trained,
 )
+from harness.models.weights import module_with
+from harness.registry import METHODS
+from harness.types import Architecture, NotApplicable, Pool
 
-# wider than those of small_pools, which are too small to learn the three patterns
+# wider than those of harness.checks.pools, which are too small to learn the three patterns
 CNN = Architecture("small_cnn", (("classes", 3), ("hidden", 16), ("side", 4), ("width", 8)))
 CNN_BN = Architecture("small_cnn_bn", CNN.options)
 POOLS = {
@@ -32,7 +32,7 @@ POOLS = {
     "mlp": lambda: fine_tunes(5, MLP),
     "apart": lambda: independent(4, CNN),
     "batchnorm": lambda: fine_tunes(5, CNN_BN),
-    "tiny batchnorm": lambda: fine_tunes(5, small_pools.CNN_BN),
+    "tiny batchnorm": lambda: fine_tunes(5, pools.CNN_BN),
 }
 ONE_MODEL = ("uniform_soup", "greedy_soup", "task_arithmetic", "ties")
 

@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM
 
 from harness.errors import BadInput
 from harness.models.weights import module_with
-from harness.pools.folders import FolderModel
+from harness.pools.folder_model import FolderModel
 from tests.models.families import build
 
 TOKENS = torch.arange(3, 40)[None]

@@ -137,7 +137,7 @@ def test_nothing_is_halved_to_nothing():
 @pytest.mark.parametrize("size", [(4, 4), (5, 7), (2, 3), (28, 28)])
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 def test_quick_pooling_is_pooling(size, layout):
-    from harness.models.architectures import RectifiedPool
+    from harness.models.image_networks import RectifiedPool
 
     images = torch.randn(3, 2, *size, generator=torch.Generator().manual_seed(0)).to(memory_format=layout)
     pool = RectifiedPool().eval()

@@ -12,7 +12,7 @@ from harness.errors import BadInput
 from harness.merging.arithmetic import average
 from harness.models.pretrained import FolderWeights, check_causal, layout, load_pretrained, stored_dtype
 from harness.models.weights import module_with, without_ties
-from harness.pools.folders import FolderModel
+from harness.pools.folder_model import FolderModel
 from tests.models.families import build
 
 NOT_TINY = {

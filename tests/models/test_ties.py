@@ -5,14 +5,14 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
+from harness.checks.pools import ingredients
 from harness.models.ties import with_same_ties
 from harness.models.weights import load_module
-from harness.pools.specs import HfPool
-from harness.pools.trained import load_pool, plan_folders
+from harness.pools.folders import HfPool, plan_folders
+from harness.pools.pool import load_pool
 from harness.registry import METHODS
 from harness.store import Store
 from tests.models.families import build
-from tests.small_pools import ingredients
 
 TOKENS = torch.arange(3, 15)[None]
 

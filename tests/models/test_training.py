@@ -8,10 +8,11 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from harness.checks.pools import CNN, CNN_BN, MLP, split
 from harness.models.architectures import build
+from harness.models.forward import as_read_by
 from harness.models.training import Schedule, train
 from harness.types import Architecture, Split
-from tests.small_pools import CNN, CNN_BN, MLP, split
 
 SCHEDULE = Schedule(2, 0.01, augment=0.3, batch_size=20)
 NO_DROPOUT = Architecture("mlp", (*MLP.options, ("dropout", 0.0)))
@@ -125,12 +126,12 @@ def test_windows_of_tokens_teach_what_follows_each_token():
     """Counting up, modulo 4: every window holds L - 1 examples, and a row is a window."""
     windows = (torch.arange(20).unsqueeze(1) + torch.arange(6)) % 4
     examples = Split("train", windows, windows[:, 1:].flatten(), [str(i) for i in range(20)], "count")
-    module = NextToken()
+    module = as_read_by("text", NextToken())
     log = train(module, examples, Schedule(60, 0.1, batch_size=8), seed=1)
     assert module.table.argmax(dim=1).tolist() == [1, 2, 3, 0]
     assert log.examples == 60 * 20
 
-    chosen, alone = NextToken(), NextToken()
+    chosen, alone = (as_read_by("text", NextToken()) for _ in range(2))
     train(chosen, examples, Schedule(5, 0.1), seed=1, rows=[3])
     one = Split("train", windows[3:4], windows[3, 1:], ["3"], "one")
     train(alone, one, Schedule(5, 0.1), seed=1)

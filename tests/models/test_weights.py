@@ -7,10 +7,10 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
+from harness.checks.pools import CNN, CNN_BN, MLP, member, split, trained
 from harness.models import weights as stored
 from harness.models.architectures import build
 from harness.models.weights import LazyWeights, load_into, load_module, module_with, save_weights, without_ties
-from tests.small_pools import CNN, CNN_BN, MLP, member, split, trained
 
 ODD = {
     "half": torch.tensor([1.0, -0.0, 3.0]).bfloat16(),

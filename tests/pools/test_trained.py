@@ -5,22 +5,13 @@ from dataclasses import replace
 import pytest
 import torch
 
+from harness.checks.pools import split
 from harness.models.architectures import build
 from harness.models.training import train
 from harness.models.weights import module_with
-from harness.pools.specs import TrainPool, Vary
-from harness.pools.trained import (
-    base_digest,
-    load_pool,
-    member_digests,
-    member_of,
-    plan_pool,
-    seed_of,
-    train_planned,
-    training_log,
-)
+from harness.pools.pool import base_digest, load_pool, member_digests, seed_of
+from harness.pools.trained import TrainPool, Vary, plan_pool
 from harness.store import Store
-from tests.small_pools import split
 
 CPU = torch.device("cpu")
 SHAPE = {"side": 4, "classes": 3}
@@ -41,19 +32,14 @@ def plan(kind, name="main", seed=0, data="train", **changes):
     return plan_pool(name, recipe, data=data, shape=SHAPE, seed=seed)
 
 
-def runs(pool):
-    return [*([pool.base] if pool.base else []), *pool.members]
-
-
 def digests(pool):
-    return [run.key().digest for run in runs(pool)]
+    return [run.key().digest for run in pool.everyone]
 
 
 def train_pool(pool, folder):
     store = Store(folder)
-    for run in runs(pool):
-        start = member_of(pool.base, store) if run.start else None
-        train_planned(run, split("train"), store, start, CPU)
+    for run in pool.everyone:
+        run.run(split("train"), store, CPU)
     return load_pool(pool, store), store
 
 
@@ -95,23 +81,23 @@ def test_members_take_the_architectures_in_turn_with_the_tasks_shape():
 
 
 def test_members_that_share_a_start_say_so_and_others_do_not():
-    assert len({run.initialisation for run in plan("fine_tunes").members}) == 1
+    assert len({run.start for run in plan("fine_tunes").members}) == 1
     for kind in ("independent", "bootstrap", "architectures"):
-        assert len({run.initialisation for run in plan(kind).members}) == 3
+        assert len({run.start for run in plan(kind).members}) == 3
 
 
 @pytest.mark.parametrize("kind", RECIPES)
 def test_every_run_has_a_seed_of_its_own(kind):
-    seeds = [run.seed for run in runs(plan(kind))]
+    seeds = [run.seed for run in plan(kind).everyone]
     assert len(set(seeds)) == len(seeds)
-    assert not set(seeds) & {run.seed for run in runs(plan(kind, seed=1))}
+    assert not set(seeds) & {run.seed for run in plan(kind, seed=1).everyone}
 
 
 @pytest.mark.parametrize("kind", ["fine_tunes", "independent", "bootstrap", "architectures"])
 def test_seeds_do_not_depend_on_what_else_the_suite_holds(kind):
     few, many = plan(kind), plan(kind, name="another", members=7)
     assert digests(many)[: len(digests(few))] == digests(few)
-    assert [run.seed for run in runs(many)][: len(runs(few))] == [run.seed for run in runs(few)]
+    assert [run.seed for run in many.everyone][: len(few.everyone)] == [run.seed for run in few.everyone]
 
 
 def test_two_pools_share_the_runs_that_they_describe_alike_and_no_others():
@@ -155,7 +141,7 @@ def test_members_say_what_they_are(kind, trained):
     planned = plan(kind)
     assert (pool.name, pool.kind) == ("main", kind)
     for run in planned.members:
-        log = training_log(run, store)
+        log = run.log(store)
         assert log.examples == run.schedule.epochs * 60
     if kind == "checkpoints":
         assert [m.name for m in pool.members] == ["c0", "c1", "c2"]
@@ -163,7 +149,7 @@ def test_members_say_what_they_are(kind, trained):
         return
     for run, member in zip(planned.members, pool.members, strict=True):
         assert (member.name, member.architecture, member.seed) == (run.name, run.architecture, run.seed)
-        assert member.start == run.initialisation
+        assert member.start == run.start
         expected = {"epochs": run.schedule.epochs, "lr": run.schedule.lr, "augment": run.schedule.augment}
         assert {key: member.provenance[key] for key in expected} == expected
 
@@ -215,8 +201,8 @@ def test_about_a_third_of_the_examples_are_out_of_the_bag(tmp_path):
     run = replace(plan("bootstrap").members[0], schedule=replace(plan("bootstrap").members[0].schedule, epochs=1))
     shares = []
     for seed in range(10):
-        train_planned(replace(run, seed=seed), large, store, None, CPU)
-        rows = member_of(replace(run, seed=seed), store).provenance["rows"]
+        replace(run, seed=seed).run(large, store, CPU)
+        rows = replace(run, seed=seed).member(store).provenance["rows"]
         shares.append(1 - len(set(rows)) / 2000)
     assert sum(shares) / 10 == pytest.approx(0.368, abs=0.01)
 
@@ -227,9 +213,9 @@ def test_checkpoints_are_the_last_epochs_of_one_run(trained, tmp_path):
     (run,) = plan("checkpoints").members
     alone = replace(run, checkpoints=1)
     store = Store(tmp_path)
-    train_planned(alone, split("train"), store, None, CPU)
-    assert same(pool.members[-1].weights, member_of(alone, store).weights)
-    assert member_of(alone, store).provenance["epochs"] == 5
+    alone.run(split("train"), store, CPU)
+    assert same(pool.members[-1].weights, alone.member(store).weights)
+    assert alone.member(store).provenance["epochs"] == 5
 
     states = []
     with torch.random.fork_rng(devices=[]):
@@ -254,9 +240,9 @@ def test_training_leaves_the_global_generator_alone_and_does_not_depend_on_it(tm
         torch.manual_seed(state)
         before = torch.random.get_rng_state()
         store = Store(tmp_path / str(state))
-        train_planned(run, split("train"), store, None, CPU)
+        run.run(split("train"), store, CPU)
         assert torch.equal(torch.random.get_rng_state(), before)
-        found.append(member_of(run, store))
+        found.append(run.member(store))
     assert same(found[0].weights, found[1].weights)
     assert found[0].provenance == found[1].provenance
 
@@ -265,7 +251,7 @@ def test_a_run_that_fails_leaves_no_artefact(tmp_path):
     run, store = plan("independent").members[0], Store(tmp_path)
     broken = replace(split("train"), labels=torch.full((60,), 99))
     with pytest.raises(IndexError):
-        train_planned(run, broken, store, None, CPU)
+        run.run(broken, store, CPU)
     assert not store.has(run.key())
     assert list(store.artefacts()) == []
 
@@ -283,23 +269,23 @@ def test_a_subset_of_a_pool_keeps_the_asked_order(trained):
 @pytest.mark.parametrize(("limit", "expected"), [(7, 7), (20, 20), (60, 60), (500, 60)])
 def test_a_limit_takes_so_many_examples_spread_over_all(tmp_path, limit, expected):
     run, store = replace(plan("independent").members[0], examples=limit), Store(tmp_path)
-    train_planned(run, split("train"), store, None, CPU)
-    assert training_log(run, store).examples == expected * run.schedule.epochs
+    run.run(split("train"), store, CPU)
+    assert run.log(store).examples == expected * run.schedule.epochs
     rows = [int(i * 60 / expected) for i in range(expected)]
-    assert same(member_of(run, store).weights, by_hand(run, rows=rows))
+    assert same(run.member(store).weights, by_hand(run, rows=rows))
 
 
 def test_a_limit_takes_the_chosen_groups_examples_only(tmp_path):
     groups = ["a"] * 20 + ["b"] * 30 + ["a"] * 10
     run, store = replace(plan("independent").members[0], examples=10, groups=("b",)), Store(tmp_path)
-    train_planned(run, replace(split("train"), groups=groups), store, None, CPU)
-    assert same(member_of(run, store).weights, by_hand(run, rows=range(20, 50, 3)))
+    run.run(replace(split("train"), groups=groups), store, CPU)
+    assert same(run.member(store).weights, by_hand(run, rows=range(20, 50, 3)))
 
 
 def test_a_resample_of_limited_examples_draws_from_these(tmp_path):
     run, store = replace(plan("bootstrap").members[0], examples=12), Store(tmp_path)
-    train_planned(run, split("train"), store, None, CPU)
-    rows = member_of(run, store).provenance["rows"]
+    run.run(split("train"), store, CPU)
+    rows = run.member(store).provenance["rows"]
     assert len(rows) == 12
     assert set(rows) <= set(range(0, 60, 5))
 

@@ -16,10 +16,10 @@ from harness.publish.candidate import CANDIDATE, gate_candidate, score_candidate
 from harness.publish.export import export
 from harness.results.run import read_run
 from harness.run import runner
-from harness.run.planning import Options, make_plan
+from harness.run.plan import Options
+from harness.run.planning import make_plan
 from harness.run.progress import Tracker
 from harness.suite.suite import read_suite
-from harness.tasks import TASKS
 
 SUITE = """
 suite: tiny
@@ -46,7 +46,7 @@ def place(tmp_path_factory):
 
 
 def suite(folder):
-    return read_suite(folder / "suite.yaml", TASKS, ["mlp", "small_cnn", "small_cnn_bn"])
+    return read_suite(folder / "suite.yaml")
 
 
 def judged(place, weights, tmp_path, rules=NO_DROP, stands_for="uniform_soup", baseline="main"):

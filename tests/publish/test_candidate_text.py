@@ -17,10 +17,10 @@ from harness.models.causal_lm import tiny_llama
 from harness.publish.candidate import gate_candidate
 from harness.results.run import read_run
 from harness.run import runner
-from harness.run.planning import Options, make_plan
+from harness.run.plan import Options
+from harness.run.planning import make_plan
 from harness.run.progress import Tracker
 from harness.suite.suite import read_suite
-from harness.tasks import TASKS
 from tests.run.test_runner_text import TASK_FILES, archives_or_skip, save
 
 TODAY = date(2026, 11, 28)
@@ -69,7 +69,7 @@ def adapter(base, target, size):
 
 
 def suite(folder):
-    return read_suite(folder / "suite.yaml", TASKS, [])
+    return read_suite(folder / "suite.yaml")
 
 
 def judged(place, weights, tmp_path, stands_for="member/index=0", text=SUITE):

@@ -9,14 +9,14 @@ from safetensors.torch import load_file
 
 from harness.errors import BadInput
 from harness.models.weights import module_with, save_network
-from harness.pools.folders import FolderModel
+from harness.pools.folder_model import FolderModel
 from harness.publish.export import export
 from harness.results.run import read_run
 from harness.run import runner
-from harness.run.planning import Options, make_plan
+from harness.run.plan import Options
+from harness.run.planning import make_plan
 from harness.run.progress import Tracker
 from harness.suite.suite import read_suite
-from harness.tasks import TASKS
 
 SUITE = """
 suite: tiny
@@ -39,13 +39,13 @@ cost: {latency: false, memory: false}
 def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("export")
     (folder / "suite.yaml").write_text(SUITE)
-    suite = read_suite(folder / "suite.yaml", TASKS, ["mlp", "small_cnn", "small_cnn_bn"])
+    suite = read_suite(folder / "suite.yaml")
     return read_run(runner.run(make_plan(suite, Options(folder / "results", workers=2)), Tracker()))
 
 
 def predictions(run, folder):
     """Labels that the exported network gives the test examples."""
-    suite = read_suite(run.folder.parents[2] / "suite.yaml", TASKS, ["mlp"])
+    suite = read_suite(run.folder.parents[2] / "suite.yaml")
     inputs = make_plan(suite, Options(run.folder.parents[1])).task.test.inputs
     network = module_with(FolderModel(str(folder)).architecture, load_file(folder / "model.safetensors"))
     with torch.inference_mode():
@@ -123,7 +123,7 @@ def test_exported_networks_are_members_of_a_pool_of_folders(run, tmp_path):
     text = SUITE[: SUITE.index("pool:")] + "pool: {hf: {members: [soup-0, soup-1]}}\n"
     (tmp_path / "suite.yaml").write_text(text + "methods: [{member: {index: 1}}, linear]\nreference: linear\n"
                                          "cost: {latency: false, memory: false}\n")  # fmt: skip
-    suite = read_suite(tmp_path / "suite.yaml", TASKS, [])
+    suite = read_suite(tmp_path / "suite.yaml")
     found = read_run(runner.run(make_plan(suite, Options(tmp_path / "results", workers=2)), Tracker()))
     theirs = run.examples[(run.examples["variant"] == "uniform_soup") & (run.examples["seed"] == 1)]
     ours = found.examples[found.examples["variant"] == "member/index=1"]

@@ -12,10 +12,10 @@ from harness.models.pretrained import stored_dtype
 from harness.publish.export import export
 from harness.results.run import read_run
 from harness.run import runner
-from harness.run.planning import Options, make_plan
+from harness.run.plan import Options
+from harness.run.planning import make_plan
 from harness.run.progress import Tracker
 from harness.suite.suite import read_suite
-from harness.tasks import TASKS
 from tests.run.test_runner_text import TASK_FILES, archives_or_skip, save
 
 TEMPLATE = "{% for message in messages %}<{{ message.role }}>{{ message.content }}{% endfor %}"
@@ -49,7 +49,7 @@ def run(tmp_path_factory):
         GenerationConfig(eos_token_id=[0, 5], max_new_tokens=7).save_pretrained(folder / name)
         (folder / name / "optimizer.pt").write_text("not for others")
     (folder / "suite.yaml").write_text(SUITE)
-    suite = read_suite(folder / "suite.yaml", TASKS, [])
+    suite = read_suite(folder / "suite.yaml")
     return read_run(runner.run(make_plan(suite, Options(folder / "results", workers=1, limit=4)), Tracker()))
 
 

@@ -5,7 +5,7 @@ import yaml
 from huggingface_hub import parse_eval_result_entries
 from huggingface_hub.repocard_data import model_index_to_eval_results
 
-from harness import cli
+from harness.cli.main import main
 from harness.errors import BadInput
 from harness.publish.model_card import eval_results, model_index
 from tests.gate.planted import coins, planted, saved, worse
@@ -44,6 +44,6 @@ def test_the_commands_print_it(capsys, tmp_path):
     folder = saved(RUN, tmp_path / "run")
     for command, more in (("model-index", []), ("eval-results", ["--dataset", "org/data", "--task", "test"])):
         with pytest.raises(SystemExit) as stopped:
-            cli.main([command, str(folder), "ties", *more])
+            main([command, str(folder), "ties", *more])
         assert stopped.value.code == 0
         assert yaml.safe_load(capsys.readouterr().out)

@@ -21,7 +21,6 @@ from harness.run import jobs, runner
 from harness.run.planning import Options, make_plan
 from harness.run.progress import Tracker
 from harness.suite.suite import read_suite
-from harness.tasks import TASKS
 from tests.evaluate.added_metrics import declare
 from tests.inline import Inline
 
@@ -36,7 +35,7 @@ cost: {latency: false, memory: false, energy: false}
 
 def plan(folder):
     (folder / "suite.yaml").write_text(SUITE)
-    return make_plan(read_suite(folder / "suite.yaml", TASKS, ["mlp"]), Options(out=folder / "results", device="cpu"))
+    return make_plan(read_suite(folder / "suite.yaml"), Options(out=folder / "results", device="cpu"))
 
 
 @pytest.fixture(scope="module")

@@ -5,14 +5,17 @@ import shutil
 
 import pytest
 
-from harness import cli
+from harness.cli.main import main
+from harness.display.capacity import COLUMNS, untold_words
 from harness.report import write_report
 from harness.results.run import read_run
-from harness.run import capacity, measuring, runner, tables
-from harness.run.planning import Options, make_plan
+from harness.run import capacity, record, runner
+from harness.run.plan import Options
+from harness.run.planning import make_plan
+from harness.run.process import process_bytes
 from harness.run.progress import Tracker
+from harness.run.stages.measure import MeasureOnce
 from harness.suite.suite import read_suite
-from harness.tasks import TASKS
 
 SUITE = """
 suite: fits
@@ -30,7 +33,7 @@ cost: {latency: false, memory_budget: 1GB}
 def planned(folder, text=SUITE, out=None):
     path = folder / "suite.yaml"
     path.write_text(text)
-    suite = read_suite(path, TASKS, ["mlp", "small_cnn"])
+    suite = read_suite(path)
     return make_plan(suite, Options(out=out or folder / "results", workers=2))
 
 
@@ -66,7 +69,7 @@ def test_the_prediction_is_in_the_record_and_beside_what_was_measured(run):
 def test_the_plan_and_the_run_say_the_same_of_a_process_and_measure_it_in_one(run):
     plan, found = run
     told = found.record["capacity"]["process_bytes"]
-    assert capacity.budget_of(plan).process == told
+    assert process_bytes(plan) == told
     peaks = found.variants.dropna(subset="peak_memory_bytes")
     level = peaks["peak_memory_bytes"] - peaks["working_memory_bytes"]
     assert level.median() == pytest.approx(told, rel=0.35)  # that of the variants is after a first batch
@@ -74,18 +77,18 @@ def test_the_plan_and_the_run_say_the_same_of_a_process_and_measure_it_in_one(ru
 
 def test_a_process_that_was_not_measured_costs_the_run_nothing_else(tmp_path):
     plan = planned(tmp_path)
-    assert not plan.store.has(measuring.process_key(plan.setting))
-    assert tables._capacity(plan) is None
+    assert MeasureOnce(plan.setting, "memory").read() is None
+    assert record._capacity(plan) is None
 
 
 def test_a_pool_that_cannot_be_told_is_named(run, monkeypatch):
     plan, found = run
     monkeypatch.setattr(capacity, "needed", lambda *_: None)
-    budget = capacity.budget_of(plan)
-    record = capacity.as_record(budget, [], capacity.untold(plan, list(capacity.capacities(plan, budget))))
-    assert record["untold"] == ["main", "mixed"]
-    assert "main, mixed" in capacity.untold_words(record)
-    assert capacity.untold_words(found.record["capacity"]) == ""
+    budget = capacity.budget_of(plan, process_bytes(plan))
+    told = capacity.as_record(budget, [], capacity.untold(plan, list(capacity.capacities(plan, budget))))
+    assert told["untold"] == ["main", "mixed"]
+    assert "main, mixed" in untold_words(told)
+    assert untold_words(found.record["capacity"]) == ""
 
 
 def test_the_report_shows_it(run):
@@ -110,7 +113,7 @@ def test_a_run_of_an_earlier_version_has_a_report_without_it(run, tmp_path):
 
 def test_the_largest_architecture_of_a_pool_counts(run):
     plan, _ = run
-    budget = capacity.budget_of(plan)
+    budget = capacity.budget_of(plan, process_bytes(plan))
     mixed = next(one for one in capacity.capacities(plan, budget) if one.pool == "mixed")
     each = [capacity.needed(plan, member.architecture) for member in plan.pools[0]["mixed"].members]
     assert mixed.need in each
@@ -119,9 +122,10 @@ def test_the_largest_architecture_of_a_pool_counts(run):
 
 def test_what_is_asked_for_goes_before_the_suite_and_the_suite_before_the_device(run, tmp_path):
     plan, found = run
-    assert capacity.budget_of(plan, 5 * 10**9).bytes == 5 * 10**9
-    assert capacity.budget_of(plan).bytes == 10**9
-    plain = capacity.budget_of(planned(tmp_path, SUITE.replace(", memory_budget: 1GB", ""), results_of(found)))
+    assert capacity.budget_of(plan, 1, 5 * 10**9).bytes == 5 * 10**9
+    assert capacity.budget_of(plan, 1).bytes == 10**9
+    without = planned(tmp_path, SUITE.replace(", memory_budget: 1GB", ""), results_of(found))
+    plain = capacity.budget_of(without, process_bytes(without))
     assert plain.source == "all of the device"
     assert plain.bytes > 10**9
     assert 0 < plain.process < plain.bytes
@@ -135,7 +139,7 @@ def test_an_architecture_that_needs_values_to_run_has_no_prediction_and_the_rest
 
     monkeypatch.setattr(capacity, "need", fails)
     monkeypatch.setattr(capacity, "Key", Elsewhere)
-    assert list(capacity.capacities(plan, capacity.budget_of(plan))) == []
+    assert list(capacity.capacities(plan, capacity.budget_of(plan, process_bytes(plan)))) == []
 
 
 class Elsewhere:
@@ -153,7 +157,7 @@ def test_a_bad_budget_is_one_line(tmp_path, capsys):
     path.write_text(SUITE.replace("1GB", "24XB"))
     for arguments in (["plan", str(path)], ["plan", "suites/smoke.yaml", "--memory", "24XB"]):
         with pytest.raises(SystemExit) as ended:
-            cli.main(arguments)
+            main(arguments)
         assert ended.value.code == 2
         message = capsys.readouterr().err
         assert "24XB" in message
@@ -165,9 +169,9 @@ def test_plan_prints_what_fits(run, tmp_path, capsys):
     path = tmp_path / "suite.yaml"
     path.write_text(SUITE)
     with pytest.raises(SystemExit) as ended:
-        cli.main(["plan", str(path), "--out", str(results_of(run[1])), "--memory", "2GB"])
+        main(["plan", str(path), "--out", str(results_of(run[1])), "--memory", "2GB"])
     assert ended.value.code == 0
     lines = capsys.readouterr().out.splitlines()
     at = next(i for i, line in enumerate(lines) if line.startswith("what fits in 2.00 GB (as asked)"))
-    assert lines[at + 1].split() == " ".join(capacity.COLUMNS).split()
+    assert lines[at + 1].split() == " ".join(COLUMNS).split()
     assert [line.split()[:2] for line in lines[at + 2 :]] == [["main", "3"], ["mixed", "2"]]

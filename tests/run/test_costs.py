@@ -2,19 +2,26 @@
 
 import os
 import shutil
+from dataclasses import replace
 
 import pytest
 
+from harness import environment
 from harness.cost import energy, memory
 from harness.cost.meters import Meter, Reading
+from harness.engines import local
+from harness.registry import COSTS
 from harness.report import write_report
 from harness.results.run import read_run
-from harness.run import jobs, measuring, runner, tables
-from harness.run.planning import Options, make_plan
+from harness.run import runner
+from harness.run.graph import measured, planned_jobs
+from harness.run.plan import Options
+from harness.run.planning import make_plan
 from harness.run.progress import Tracker
-from harness.store import read_json
+from harness.run.stages.measure import Measure
+from harness.run.tables import Tables
 from harness.suite.suite import read_suite
-from harness.tasks import TASKS
+from tests.inline import Inline
 
 SUITE = """
 suite: costs
@@ -26,9 +33,13 @@ methods: [best_single, linear]
 ENERGY = ["energy_j_per_example", "energy_net_j_per_example", "energy_j_per_correct"]
 
 
+def stage_of(cost, plan, variant):
+    return measured(plan, plan.variants[0][variant], cost)
+
+
 def planned(folder, text=SUITE, **options):
     (folder / "suite.yaml").write_text(text)
-    suite = read_suite(folder / "suite.yaml", TASKS, ["mlp"])
+    suite = read_suite(folder / "suite.yaml")
     return make_plan(suite, Options(out=folder / "results", workers=1, **options))
 
 
@@ -111,19 +122,19 @@ def test_with_a_meter_every_variant_has_a_job_and_its_figures_are_consistent(fir
     energy.why_unavailable.cache_clear()
     plan = planned(folder)
     missing = [job.job for job in plan.missing()]
-    assert [job.name for job in missing] == ["idle power", "seed 0: measure best_single", "seed 0: measure linear"]
+    measured = [f"seed 0: measure {name}" for name in ("best_single", "linear")]
+    assert [job.name for job in missing] == ["measure energy once", *measured]
     assert {job.kind for job in missing} == {"alone"}
     for job in missing:
         job.function(**job.arguments)
-    for name, variant in plan.variants[0].items():
-        found = read_json(plan.store.path(variant.energy_key) / "energy.json")
+    for name in plan.variants[0]:
+        found = stage_of("energy", plan, name).read("energy")
         assert found["energy_net_j_per_example"] < found["energy_j_per_example"] < 100
-        table = tables._Table(plan, plan.store, {})
+        table = Tables(plan, {})
         row = next(row for row in table.rows() if row["variant"] == name and row["seed"] == "all")
         assert row["energy_j_per_example"] == found["energy_j_per_example"]
         assert row["energy_j_per_correct"] == pytest.approx(found["energy_j_per_example"] / row["accuracy"])
         assert row["energy_source"].startswith("a meter; idle ")
-    assert measuring.why_no_energy(plan.setting) is None
     assert not planned(folder).missing()
     energy.why_unavailable.cache_clear()
 
@@ -131,14 +142,14 @@ def test_with_a_meter_every_variant_has_a_job_and_its_figures_are_consistent(fir
 def test_what_a_meter_did_not_give_is_measured_again_by_the_next_run(tmp_path, monkeypatch):
     plan = planned(tmp_path, SUITE)
     runner.run(plan, Tracker())
-    variant = plan.variants[0]["linear"]
-    shutil.rmtree(plan.store.path(variant.memory_key))
+    stage = Measure(plan.setting, plan.variants[0]["linear"], plan.reference(0), ("memory", "latency"))
+    shutil.rmtree(plan.store.path(stage.key("memory")))
     broken = memory.Memory(None, None, "unavailable: the meter broke")
     with monkeypatch.context() as patched:
         patched.setattr(memory, "peak_memory", lambda *_, **__: broken)
         with pytest.raises(RuntimeError, match="the meter broke"):
-            measuring.measure_variant(plan.setting, variant, plan.reference(0), ("memory", "latency"))
-    assert not plan.store.has(variant.memory_key)
+            stage.run()
+    assert stage.read("memory") is None
     again = planned(tmp_path, SUITE)
     assert [job.job.name for job in again.missing()] == ["seed 0: measure linear"]
 
@@ -147,17 +158,17 @@ def test_a_processor_without_a_name_is_told_by_its_numbers(monkeypatch):
     found = set()
     for part in ("0xd0c", "0xd40"):
         lines = f"processor : 0\nCPU implementer : 0x41\nCPU part : {part}\n"
-        monkeypatch.setattr(jobs.Path, "read_text", lambda self, lines=lines: lines)
-        jobs.machine.cache_clear()
-        found.add(jobs.machine())
-    jobs.machine.cache_clear()
+        monkeypatch.setattr(environment.Path, "read_text", lambda self, lines=lines: lines)
+        environment.machine_digest.cache_clear()
+        found.add(environment.machine_digest())
+    environment.machine_digest.cache_clear()
     assert len(found) == 2
 
 
 def test_a_variant_that_fails_on_one_seed_has_failed_whatever_the_others_are(tmp_path):
-    table = tables._Table(planned(tmp_path, SUITE), None, {})
+    table = Tables(planned(tmp_path, SUITE), {})
     states = {"failed": ("failed", "it broke"), "inapplicable": ("not_applicable", "other shapes"), "ok": ("ok", "")}
-    kept = {"variant": "v", "family": "", "method": "", "pool": "", "params": "", "members": 1, "energy_source": ""}
+    kept = {"variant": "linear", "family": "", "method": "", "pool": "", "params": "", "members": 1}
     for order in (("failed", "inapplicable"), ("inapplicable", "failed"), ("ok", "inapplicable", "failed")):
         rows = [{**kept, "seed": str(i), "status": states[state][0], "reason": states[state][1]}
                 for i, state in enumerate(order)]  # fmt: skip
@@ -172,15 +183,46 @@ def test_a_suite_may_do_without_energy(first, monkeypatch):
     energy.why_unavailable.cache_clear()
     plan = planned(folder, SUITE + "cost: {energy: false}\n")
     assert not plan.missing()
-    why = tables._Table(plan, plan.store, {})._why_no_energy(plan.reference(0))
-    assert why == "the suite does not ask for it"
+    rows = Tables(plan, {}).rows()  # what another suite has measured is nothing to this one
+    assert not any(row.get("energy_j_per_example") for row in rows)
+    assert {row["energy_source"] for row in rows} == {"unavailable: the suite does not ask for it"}
     energy.why_unavailable.cache_clear()
 
 
-def test_money_is_the_time_on_a_gpu_at_its_price(first):
-    folder, _ = first
-    priced = SUITE + "cost: {price_per_gpu_hour: 3.6}\n"
-    on_gpu = tables._Table(planned(folder, priced, device="cuda"), None, {})
-    assert on_gpu._money(1000.0) == pytest.approx(1.0)  # a million examples take 1,000 s at 0.001 a second
-    assert tables._Table(planned(folder, priced, device="cpu"), None, {})._money(1000.0) is None
-    assert tables._Table(planned(folder, SUITE, device="cuda"), None, {})._money(1000.0) is None
+# a cost of a plug-in
+
+PLUGGED = SUITE + "cost: {latency: true, memory: true, energy: false, page_faults: true}\n"
+
+
+def test_a_cost_of_a_plug_in_is_measured_beside_ours_and_shown(tmp_path, page_faults, monkeypatch):
+    monkeypatch.setattr(local, "_Pools", Inline)  # worker processes have not installed it
+    plan = planned(tmp_path, PLUGGED)
+    runner.run(plan, Tracker())
+    rows = Tables(plan, {}).rows()
+    assert all(row["minor_page_faults"] > 0 and row["latency_ms_p50"] > 0 for row in rows)
+    missing = planned(tmp_path, PLUGGED.replace("page_faults: true", "page_faults: false"))
+    assert not missing.missing()
+    assert not any("minor_page_faults" in row for row in Tables(missing, {}).rows())
+
+
+def test_a_cost_that_breaks_takes_no_other_with_it_and_is_measured_again(tmp_path, page_faults, monkeypatch):
+    def breaks(bench):
+        raise ZeroDivisionError("no pages")
+
+    monkeypatch.setattr(local, "_Pools", Inline)
+    monkeypatch.setitem(COSTS._known, "page_faults", replace(page_faults, measure=breaks, seconds=0.01))
+    found = read_run(runner.run(planned(tmp_path, PLUGGED), Tracker()))
+    assert found.variants["latency_ms_p50"].notna().all()
+    assert set(found.variants["status"]) == {"ok"}
+    assert "page_faults: ZeroDivisionError: no pages" in (found.folder / "log.jsonl").read_text()
+    monkeypatch.setitem(COSTS._known, "page_faults", page_faults)
+    again = planned(tmp_path, PLUGGED)
+    assert [job.job.name for job in again.missing()] == [f"seed 0: measure {name}" for name in again.variants[0]]
+
+
+def test_keys_go_by_the_machine_of_the_driver_wherever_they_are_made(tmp_path, monkeypatch):
+    plan = planned(tmp_path)
+    before = [key for each in plan.jobs for key in each.stage.artefacts()]
+    monkeypatch.setattr(environment, "machine_digest", lambda: "that of a worker far away")
+    assert [key for each in planned_jobs(plan) for key in each.stage.artefacts()] == before
+    assert plan.setting.machine != environment.machine_digest()

@@ -5,7 +5,8 @@ import json
 import pytest
 import torch
 
-from harness import cli, environment
+from harness import environment
+from harness.cli.main import main
 from harness.run import doctor
 from harness.tasks import archives
 
@@ -55,7 +56,7 @@ def test_the_command(capsys, tmp_path, monkeypatch):
     monkeypatch.setenv("STOCKPOT_ARCHIVES", str(tmp_path))
     for arguments in (["--json"], []):
         with pytest.raises(SystemExit) as end:
-            cli.main(["doctor", "--out", str(tmp_path), *arguments])
+            main(["doctor", "--out", str(tmp_path), *arguments])
         assert end.value.code == 0
         text = capsys.readouterr().out
         if arguments:

@@ -9,19 +9,26 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from harness import cli, registry, store
+from harness import store
+from harness.cli.main import main
 from harness.engines import local
-from harness.models.architectures import ARCHITECTURES, build
+from harness.methods.method import Method
+from harness.models.architectures import build
 from harness.models.weights import save_network
-from harness.pools import trained
+from harness.pools import pool
 from harness.report import write_report
 from harness.results.run import has_answer, read_run
-from harness.run import jobs, runner
-from harness.run.planning import Options, make_plan, planned_jobs
+from harness.run import runner
+from harness.run.graph import planned_jobs
+from harness.run.plan import Options
+from harness.run.planning import make_plan
 from harness.run.progress import Tracker
+from harness.run.stages import setting, variant
+from harness.run.stages.build import Build
+from harness.run.stages.prepare import Prepare
 from harness.store import Store, code_version
 from harness.suite.suite import read_suite
-from harness.tasks import TASKS, text
+from harness.tasks import text
 from harness.types import Architecture
 from tests.inline import Inline
 
@@ -37,7 +44,7 @@ def inline(monkeypatch):
     monkeypatch.setattr(local, "_Pools", Inline)
     monkeypatch.setattr(text, "WINDOWS", {"train": 12, "heldout": 3, "test": 2})
     yield
-    for cached in (jobs.task_of, jobs.documents_of, jobs._pool):
+    for cached in (setting.task_of, setting.documents_of, variant.pool_of):
         cached.cache_clear()
 
 
@@ -110,7 +117,7 @@ def suite_of(folder, task, pools, methods, name, reference, cost="latency: false
 
 
 def run(path, out):
-    plan = make_plan(read_suite(path, TASKS, ARCHITECTURES), Options(out=out, limit=80, device="cpu"))
+    plan = make_plan(read_suite(path), Options(out=out, limit=80, device="cpu"))
     return read_run(runner.run(plan, Tracker()))
 
 
@@ -150,10 +157,10 @@ WHOLE = [
 ]
 
 
-def fails_to_be_read(setting, plan, base, prepare=jobs.prepare_member):
-    if "broken" in plan.model.folder:
+def fails_to_be_read(stage, prepare=Prepare.run):
+    if "broken" in stage.member.model.folder:
         raise ValueError("it is broken")
-    prepare(setting, plan, base)
+    prepare(stage)
 
 
 @pytest.mark.parametrize(("kind", "read"), [("images", True), ("images", False), ("text", True)])
@@ -162,7 +169,7 @@ def test_a_row_is_that_of_a_pool_of_its_own_members_whatever_else_the_pool_holds
 ):
     folder, task = kinds[kind]
     if not read:
-        monkeypatch.setattr(jobs, "prepare_member", fails_to_be_read)
+        monkeypatch.setattr(Prepare, "run", fails_to_be_read)
         out = tmp_path
     whole = suite_of(folder, task, {"main": POOL}, WHOLE, "whole", "member/index=1")
     pools, methods = {}, []
@@ -185,10 +192,10 @@ def test_a_row_is_that_of_a_pool_of_its_own_members_whatever_else_the_pool_holds
 
 
 def test_what_is_too_long_for_a_model_or_breaks_a_method_fails_their_own_rows_only(kinds, out, monkeypatch):
-    def breaks(method, *arguments, build=registry.build):
-        return build(method, *arguments) if method.name != "log_linear" else 1 / 0
+    def breaks(method, *arguments, apply=Method.apply):
+        return apply(method, *arguments) if method.name != "log_linear" else 1 / 0
 
-    monkeypatch.setattr(registry, "build", breaks)
+    monkeypatch.setattr(Method, "apply", breaks)
     folder, task = kinds["text"]
     methods = ["member: {index: [0, 1, 2]}", "linear: {members: [[0, 2], [0, 1]]}", "log_linear: {members: [0, 2]}"]
     path = suite_of(folder, task, {"main": ["a", "short", "b"]}, methods, "short", "member/index=0")
@@ -208,7 +215,7 @@ def test_without_a_reference_rows_keep_their_scores_and_say_why_they_are_not_com
     methods = ["member: {index: [0, 1]}", "linear: {members: [1, 3]}"]
     path = suite_of(folder, task, {"main": POOL}, methods, f"lost_{kind}", "member/index=0", "energy: false")
     with pytest.raises(SystemExit) as stopped:
-        cli.main(["run", str(path), "--out", str(out), "--limit", "80"])
+        main(["run", str(path), "--out", str(out), "--limit", "80"])
     assert stopped.value.code == 5
     said = capsys.readouterr().err
     assert "1 of 3 variants failed; the first is member/index=0: " in said
@@ -229,7 +236,7 @@ def test_without_a_reference_rows_keep_their_scores_and_say_why_they_are_not_com
     policy = tmp_path / "policy.yaml"
     policy.write_text("version: 1\nrules:\n- {id: r, match: {variant: linear*, metric: diff_vs_reference}, min: -1}\n")
     with pytest.raises(SystemExit) as stopped:
-        cli.main(["gate", str(found.folder), "--policy", str(policy)])
+        main(["gate", str(found.folder), "--policy", str(policy)])
     assert stopped.value.code == 5
 
 
@@ -239,7 +246,7 @@ def test_a_reference_that_does_not_apply_is_asked_once_and_the_run_has_no_answer
     path = suite_of(folder, task, {"main": POOL}, methods, "none", "linear/members=1+3,weights=0.5:0.4",
                     "latency: true, memory: false, energy: false")  # fmt: skip
     first, again = run(path, tmp_path), run(path, tmp_path)
-    assert again.record["summary"]["jobs_run"] == 1  # the broken member of the pool is read again
+    assert again.record["summary"]["jobs_run"] == 0  # nor are the members that no variant touches asked for
     found = rows(first).loc["linear/members=1+3"]
     assert (found["status"], found["verdict"]) == ("ok", "no_reference")
     assert "does not apply: the weights sum to 0.9" in found["reason"]
@@ -248,12 +255,12 @@ def test_a_reference_that_does_not_apply_is_asked_once_and_the_run_has_no_answer
 
 
 def test_a_reference_that_fails_on_one_seed_is_missed_there_and_over_all_seeds(tmp_path, monkeypatch):
-    def breaks(setting, plan, build=jobs.build_variant):
-        if (plan.method, plan.seed) == ("best_single", 1):
+    def breaks(stage, build=Build.run):
+        if (stage.variant.method, stage.variant.seed) == ("best_single", 1):
             raise ValueError("it broke")
-        build(setting, plan)
+        build(stage)
 
-    monkeypatch.setattr(jobs, "build_variant", breaks)
+    monkeypatch.setattr(Build, "run", breaks)
     path = tmp_path / "seeds.yaml"
     costs = "cost: {latency: false, memory: false, energy: false}\nseeds: [0, 1]"
     path.write_text(TRAINED.replace("cost: {energy: false}", costs))
@@ -278,7 +285,7 @@ def test_runs_go_on_after_one_without_an_answer_and_some_failures_are_counted(ki
     fine = suite_of(folder, task, {"main": POOL}, ["member: {index: [1, 0]}"], "fine", "member/index=1")
     for paths, code in (([lost, fine], 5), ([fine], 0)):
         with pytest.raises(SystemExit) as stopped:
-            cli.main(["run", *map(str, paths), "--out", str(tmp_path), "--limit", "80"])
+            main(["run", *map(str, paths), "--out", str(tmp_path), "--limit", "80"])
         assert stopped.value.code == code
         output = capsys.readouterr()
         assert len(output.out.splitlines()) == len(paths)
@@ -294,7 +301,7 @@ methods: [best_single, linear: {weights: learned}, uniform_soup]
 correlate: {subsets: {sizes: [2], at_most: 3}}
 cost: {energy: false}
 """
-WIRING = ("harness.engines.local", "harness.run.jobs", "harness.run.measuring", "harness.store", "harness.tasks")
+WIRING = ("harness.engines.local", "harness.run.stages", "harness.store", "harness.tasks")
 """Code that hands digested inputs to what makes artefacts, or reads these: it makes nothing that no digest covers."""
 
 
@@ -302,9 +309,12 @@ def kinds_that_change_with(plan, module, monkeypatch):
     """The kinds of artefacts whose keys are others once a module does something else."""
 
     def keys():
-        for cached in (code_version, trained.member_digests, trained.base_digest):
+        for cached in (code_version, pool.member_digests, pool.base_digest):
             cached.cache_clear()
-        return [key for planned in planned_jobs(plan) for key in planned.keys]
+        for each in plan.variants[0].values():
+            for name in ("build_key", "evaluation_key"):
+                each.__dict__.pop(name, None)
+        return [key for planned in planned_jobs(plan) for key in planned.stage.artefacts()]
 
     facts = store._module_facts
 
@@ -359,9 +369,9 @@ def test_what_ran_to_make_an_artefact_is_in_its_key(kinds, out, tmp_path, monkey
     else:
         methods = ["member: {index: 0}", "linear", "uniform_soup"]
         path = suite_of(*kinds["text"], {"main": ["c", "b"]}, methods, "keys", "member/index=0", "memory: false")
-    plan = make_plan(read_suite(path, TASKS, ARCHITECTURES), Options(out=out, limit=80, device="cpu"))
+    plan = make_plan(read_suite(path), Options(out=out, limit=80, device="cpu"))
     behind = modules_behind(plan, monkeypatch)
-    planned = {key.kind for planned in planned_jobs(plan) for key in planned.keys}
+    planned = {key.kind for planned in planned_jobs(plan) for key in planned.stage.artefacts()}
     assert planned <= set(behind)
     modules = sorted(set().union(*(behind[kind] for kind in planned)))
     changes = {module: kinds_that_change_with(plan, module, monkeypatch) for module in modules}

@@ -6,7 +6,6 @@ from harness import store
 from harness.registry import METRICS
 from harness.run.planning import Options, make_plan, planned_jobs
 from harness.suite.suite import read_suite
-from harness.tasks import TASKS
 from tests.evaluate.added_metrics import declare
 
 SUITE = """suite: added
@@ -27,7 +26,7 @@ def forget():
 def keys(folder):
     store.code_version.cache_clear()
     (folder / "suite.yaml").write_text(SUITE)
-    suite = read_suite(folder / "suite.yaml", TASKS, ["mlp"])
+    suite = read_suite(folder / "suite.yaml")
     plan = make_plan(suite, Options(out=folder / "results", device="cpu"))
     return [key for planned in planned_jobs(plan) for key in planned.keys]
 

@@ -3,13 +3,15 @@
 import pytest
 import torch
 
-from harness.models.architectures import ARCHITECTURES
 from harness.models.pretrained import load_pretrained
-from harness.pools.trained import FolderPlan, load_pool
-from harness.run import jobs
-from harness.run.planning import Options, make_plan
+from harness.pools.pool import load_pool
+from harness.run.plan import Options
+from harness.run.planning import make_plan
+from harness.run.stages.prepare import Prepare
+from harness.run.stages.score import Score
+from harness.run.stages.setting import task_of
 from harness.suite.suite import read_suite
-from harness.tasks import TASKS, pretrained, text
+from harness.tasks import pretrained, text
 from tests.small_gguf import TEXT, trained_tokenizer, write_gguf
 from tests.tasks.local_tasks import write_task
 
@@ -35,11 +37,11 @@ def made(tmp_path, monkeypatch):
     write_task(tmp_path / "tasks" / "below", "t")
     (tmp_path / "suite.yaml").write_text(SUITE)
     yield folder
-    jobs.task_of.cache_clear()
+    task_of.cache_clear()
 
 
 def planned(folder):
-    suite = read_suite(folder / "suite.yaml", TASKS, ARCHITECTURES)
+    suite = read_suite(folder / "suite.yaml")
     return make_plan(suite, Options(folder / "results", device="cpu"))
 
 
@@ -53,25 +55,23 @@ def test_a_task_that_asks_something_else_is_scored_anew_on_what_was_built(made, 
     file.write_text(file.read_text().replace(old, new))
     after = planned(tmp_path)
     assert before.task.digest == again.task.digest != after.task.digest
-    reference = before.reference(0)
-    for variant, same, other in zip(*(plan.variants[0].values() for plan in (before, again, after)), strict=True):
+    plans = (before, again, after)
+    for variant, same, other in zip(*(plan.variants[0].values() for plan in plans), strict=True):
         assert variant.build_key == same.build_key == other.build_key
-        for key in ("evaluation_key", "score_key"):
-            found = [getattr(one, key) for one in (variant, same, other)]
-            keys = [each(reference) if callable(each) else each for each in found]
-            assert keys[0] == keys[1] != keys[2]
+        assert variant.evaluation_key == same.evaluation_key != other.evaluation_key
+        scores = [Score(plan.setting, of).key() for plan, of in zip(plans, (variant, same, other), strict=True)]
+        assert scores[0] == scores[1] != scores[2]
 
 
 def test_fine_tunes_of_a_pretrained_model_start_from_it_in_its_tokens(made, tmp_path):
     plan = planned(tmp_path)
     pool = plan.pools[0]["main"]
-    assert isinstance(pool.base, FolderPlan)
-    assert pool.base.model.path == made
+    assert pool.base.folder == made
     tokens = plan.task.train.inputs[0].tolist()
     assert trained_tokenizer().decode(tokens) in TEXT * 40
 
-    for source in (pool.base, *pool.members):
-        jobs.prepare_member(plan.setting, source, pool.base if source.name != "base" else None)
+    for member in pool.everyone:
+        Prepare(plan.setting, member, "main", 0).run()
     loaded = load_pool(pool, plan.store)
     base = load_pretrained(made).state_dict()
     assert {member.start for member in loaded.members} == {loaded.base.digest}
@@ -83,8 +83,8 @@ def test_fine_tunes_of_a_pretrained_model_start_from_it_in_its_tokens(made, tmp_
 
 def test_that_code_is_allowed_reaches_the_workers_and_makes_no_artefact_anew(made, tmp_path):
     (tmp_path / "suite.yaml").write_text(SUITE)
-    suite = read_suite(tmp_path / "suite.yaml", TASKS, ARCHITECTURES)
+    suite = read_suite(tmp_path / "suite.yaml")
     plans = [make_plan(suite, Options(tmp_path / "results", device="cpu", allow_code=allow)) for allow in (False, True)]
     assert [plan.setting.task.allow_code for plan in plans] == [False, True]
-    assert [job.job.arguments["setting"] for job in plans[1].jobs] == [plans[1].setting] * len(plans[1].jobs)
-    assert [job.keys for job in plans[0].jobs] == [job.keys for job in plans[1].jobs]
+    assert [job.stage.setting for job in plans[1].jobs] == [plans[1].setting] * len(plans[1].jobs)
+    assert [job.stage.artefacts() for job in plans[0].jobs] == [job.stage.artefacts() for job in plans[1].jobs]

@@ -8,8 +8,8 @@ from rich.console import Console
 
 from harness.engines.engine import Job
 from harness.run import progress
-from harness.run.planning import PlannedJob
 from harness.run.progress import SECONDS_BETWEEN_LINES, Display, Lines, Tracker, duration
+from harness.run.schedule import Scheduled
 
 
 class Clock:
@@ -26,11 +26,12 @@ def clock(monkeypatch):
     return clock
 
 
-def planned(name, stage="train", cost=1.0):
-    return PlannedJob(Job(name, print, {}, cost=cost), (), stage)
+def scheduled(name, stage="train", cost=1.0):
+    return Scheduled(Job(name, print, {}, cost=cost), stage)
 
 
-TODO = [planned("a", "train", 6.0), planned("b", "train", 2.0), planned("c", "build", 1.0), planned("d", "score", 1.0)]
+STAGES = {"a": ("train", 6.0), "b": ("train", 2.0), "c": ("build", 1.0), "d": ("score", 1.0)}
+TODO = [scheduled(name, *each) for name, each in STAGES.items()]
 
 
 def begun(tracker, todo=TODO, reused=3):
@@ -99,7 +100,7 @@ def test_the_time_left_is_what_the_rest_would_take_at_the_speed_so_far(clock):
 
 
 def test_the_time_left_is_not_guessed_from_a_crumb(clock):
-    todo = [planned("crumb", cost=0.1), planned("rest", cost=99.9)]
+    todo = [scheduled("crumb", cost=0.1), scheduled("rest", cost=99.9)]
     tracker = begun(Tracker(), todo)
     clock.now += 60
     tracker.event("done", todo[0].job)
@@ -194,7 +195,7 @@ def test_a_terminal_shows_what_runs_what_is_done_and_what_failed(clock):
 
 def test_names_are_shown_as_they_are_and_not_as_markup(clock):
     display = Display(Console(file=io.StringIO(), force_terminal=True, width=120))
-    todo = [planned("seed 0: build linear/weights=[red]"), planned("[bold]x")]
+    todo = [scheduled("seed 0: build linear/weights=[red]"), scheduled("[bold]x")]
     begun(display, todo)
     try:
         display.event("start", todo[0].job)

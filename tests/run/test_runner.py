@@ -10,10 +10,10 @@ from harness.errors import BadInput
 from harness.results.columns import CORRELATION_COLUMNS, EXAMPLE_COLUMNS, RUN_FIELDS, variant_columns
 from harness.results.run import Run, read_run
 from harness.run import runner
-from harness.run.planning import Options, make_plan
+from harness.run.plan import Options
+from harness.run.planning import make_plan
 from harness.run.progress import Tracker
 from harness.suite.suite import read_suite
-from harness.tasks import TASKS
 
 SUITE = """
 suite: tiny
@@ -40,7 +40,7 @@ TIMED = ["build_seconds", "members_train_seconds"]
 
 def run(folder: Path, text: str, name: str = "suite.yaml", **options) -> Run:
     (folder / name).write_text(text)
-    suite = read_suite(folder / name, TASKS, ["mlp", "small_cnn", "small_cnn_bn"])
+    suite = read_suite(folder / name)
     plan = make_plan(suite, Options(out=folder / "results", workers=2, **options))
     return read_run(runner.run(plan, Tracker()))
 

@@ -13,10 +13,10 @@ from harness.publish.export import export
 from harness.results.columns import MEASURE_COLUMNS, variant_columns
 from harness.results.run import read_run
 from harness.run import runner
-from harness.run.planning import Options, make_plan
+from harness.run.plan import Options
+from harness.run.planning import make_plan
 from harness.run.progress import Tracker
 from harness.suite.suite import read_suite
-from harness.tasks import TASKS
 from harness.tasks.archives import SCRIPTURE, SPEECHES, archive_folder
 from harness.tasks.corpora import split_of
 
@@ -63,7 +63,7 @@ def run(tmp_path_factory):
     for name, vocabulary, seed in (("a", 300, 0), ("b", 300, 1), ("other", 280, 2)):
         save(folder, name, vocabulary, seed)
     (folder / "suite.yaml").write_text(SUITE)
-    suite = read_suite(folder / "suite.yaml", TASKS, [])
+    suite = read_suite(folder / "suite.yaml")
     plan = make_plan(suite, Options(out=folder / "results", workers=2, limit=6))
     return read_run(runner.run(plan, Tracker()))
 
@@ -137,7 +137,7 @@ def test_an_exported_model_is_what_transformers_loads_and_scores_as_it_did_here(
     assert "in bfloat16, rounded from" in (half / "README.md").read_text()
     module, words = AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
     assert len(words) == module.config.vocab_size
-    suite = read_suite(run.folder.parents[2] / "suite.yaml", TASKS, [])
+    suite = read_suite(run.folder.parents[2] / "suite.yaml")
     options = Options(out=run.folder.parents[1], workers=2, limit=6)
     candidate = read_run(score_candidate(suite, folder, options, Tracker()))
     assert of(candidate, "candidate", "nll") == pytest.approx(of(run, variant, "nll"), rel=1e-5)
@@ -147,7 +147,7 @@ def test_an_exported_model_is_what_transformers_loads_and_scores_as_it_did_here(
 def test_a_pool_of_language_models_is_not_for_images(run, tmp_path):
     (tmp_path / "suite.yaml").write_text("suite: digits\ntask: digits\nmethods: [best_single]\npool: {train: "
                                          "{architecture: mlp, start: independent}}\n")  # fmt: skip
-    suite = read_suite(tmp_path / "suite.yaml", TASKS, ["mlp"])
+    suite = read_suite(tmp_path / "suite.yaml")
     with pytest.raises(BadInput, match="a language model, which the task 'digits' is not for"):
         score_candidate(suite, run.folder.parents[2] / "a", Options(out=tmp_path, workers=1), Tracker())
 
@@ -158,6 +158,6 @@ def test_weights_without_a_tokenizer_read_the_tokens_of_their_base(tmp_path, run
     text = SUITE.replace("{hf: {members: [a, b, other]}}", "{hf: {base: base, members: [a, b]}}").split("methods:")[0]
     methods = "methods: [member: {index: 0}, expert_anti_expert: {on: base, a: 0.5}, task_arithmetic: {scale: 0.5}]\n"
     (tmp_path / "suite.yaml").write_text(text + methods + "cost: {latency: false, memory: false}\n")
-    suite = read_suite(tmp_path / "suite.yaml", TASKS, [])
+    suite = read_suite(tmp_path / "suite.yaml")
     found = read_run(runner.run(make_plan(suite, Options(out=tmp_path / "results", limit=2)), Tracker()))
     assert set(found.variants["status"]) == {"ok"}, found.variants["reason"].dropna().tolist()

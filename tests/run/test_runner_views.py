@@ -8,12 +8,13 @@ from harness.evaluate.predictions import predict
 from harness.report import write_report
 from harness.results.run import read_run
 from harness.run import runner
-from harness.run.planning import Options, make_plan
+from harness.run.plan import Options
+from harness.run.planning import make_plan
 from harness.run.progress import Tracker
 from harness.store import Store, read_json
 from harness.suite.suite import read_suite
 from harness.systems.systems import load_combination
-from harness.tasks import TASKS, images
+from harness.tasks import images
 from harness.types import Pool
 
 VIEWS = ("labels_0_4", "inverted")
@@ -44,7 +45,7 @@ cost: {latency: false, memory: false}
 
 def planned(folder, text, **options):
     (folder / "suite.yaml").write_text(text)
-    suite = read_suite(folder / "suite.yaml", TASKS, ["mlp"])
+    suite = read_suite(folder / "suite.yaml")
     return make_plan(suite, Options(out=folder / "results", workers=2, **options))
 
 

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 
 from harness import tasks
 from harness.errors import BadInput
-from harness.models.architectures import ARCHITECTURES
-from harness.pools.specs import HfPool, TrainPool, fetched
-from harness.pools.trained import member_digests, plan_pool
-from harness.registry import METHODS
+from harness.pools.folders import HfPool
+from harness.pools.pool import member_digests
+from harness.pools.trained import TrainPool, plan_pool
+from harness.registry import METHODS, SOURCES
 from harness.strict import yaml as strict_yaml
 from harness.suite.schema import json_schema
 from harness.suite.suite import read_suite, suite_files, variant_name
@@ -42,7 +42,7 @@ def suite_at(tmp_path):
     def read(text):
         path = tmp_path / "suite.yaml"
         path.write_text(text)
-        return read_suite(path, tasks.TASKS, ARCHITECTURES)
+        return read_suite(path)
 
     return read
 
@@ -367,7 +367,7 @@ def test_there_are_suites():
 
 @pytest.mark.parametrize("path", SUITES, ids=lambda path: path.stem)
 def test_a_suite_that_comes_with_it_is_read_and_named_after_its_file(path):
-    suite = read_suite(path, tasks.TASKS, ARCHITECTURES)
+    suite = read_suite(path)
     assert suite.file.suite == path.stem
     assert suite.file.question
     asked = {next(iter(item)) if isinstance(item, dict) else item for item in suite.file.methods}
@@ -431,7 +431,7 @@ def conforms(value, schema, root):
 
 @pytest.fixture(scope="module")
 def schema():
-    found = json_schema(tasks.TASKS, ARCHITECTURES)
+    found = json_schema()
     assert json.loads(json.dumps(found)) == found
     return found
 
@@ -526,9 +526,9 @@ methods: [best_single]
 def test_an_archives_name_is_read_as_it_is_and_nothing_is_fetched(suite_at, monkeypatch, tmp_path):
     monkeypatch.setenv("STOCKPOT_ARCHIVES", str(tmp_path / "archives"))
     suite = suite_at(ARCHIVED)
-    assert suite.pools["main"].base == suite.task.tokenizer == "archive:smollm2"
-    assert suite.pools["main"].examples == 160
-    assert suite.pools["folders"].members == [str(tmp_path / "models/one"), "archive:smollm2"]
+    assert suite.pools["main"].spec.base == suite.task.tokenizer == "archive:smollm2"
+    assert suite.pools["main"].spec.examples == 160
+    assert suite.pools["folders"].spec.members == [str(tmp_path / "models/one"), "archive:smollm2"]
     assert not (tmp_path / "archives").exists()
 
 
@@ -546,5 +546,5 @@ def test_an_unknown_archive_is_refused_where_it_is_named(refusal, old, line):
 def test_fetching_puts_folders_in_the_place_of_archives_and_leaves_the_rest(monkeypatch):
     monkeypatch.setattr("harness.tasks.pretrained.folder_of", {"archive:smollm2": "/made", "one": "one"}.__getitem__)
     pool = HfPool(base="archive:smollm2", members=["one", "archive:smollm2"])
-    assert fetched(pool) == HfPool(base="/made", members=["one", "/made"])
-    assert fetched(TrainPool(start="independent")) == TrainPool(start="independent")
+    assert SOURCES.get("hf").fetched(pool) == HfPool(base="/made", members=["one", "/made"])
+    assert SOURCES.get("train").fetched(TrainPool(start="independent")) == TrainPool(start="independent")

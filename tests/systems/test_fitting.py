@@ -21,7 +21,7 @@ from harness.systems.fitting import (
     select_greedily,
     uniform,
 )
-from harness.systems.rules import Gated, Linear, LogLinear, confidence_features, temper
+from harness.systems.rules import Gated, Linear, LogLinear, confidence_features
 from harness.systems.systems import finite_or_none
 from harness.types import Architecture, Ingredients, Member, Pool, Split
 
@@ -297,25 +297,31 @@ def test_a_gate_is_the_optimum_of_the_rule_that_it_is_where_labels_are_ruled_out
 
 
 @pytest.mark.parametrize("seed", range(4))
-@pytest.mark.parametrize("scale", [0.3, 1.0, 4.0])
-def test_temperature_is_the_optimum(seed, scale):
+@pytest.mark.parametrize("scale", [0.1, 0.3, 1.0, 4.0])
+def test_temperature_is_where_the_derivative_of_the_loss_is_zero(seed, scale):
     stacked, labels = members_and_labels(seed, 1)
     log_probs = torch.log_softmax(scale * stacked[0], dim=-1)
     logs = log_probs.numpy()
 
-    def loss(log_temperature):
-        scores = logs / math.exp(log_temperature)
-        return (special.logsumexp(scores, axis=-1) - scores[np.arange(len(labels)), labels.numpy()]).mean()
+    def slope(inverse):
+        """Derivative of the mean loss by 1/T: the expected log-probability less that of the label."""
+        expected = (special.softmax(inverse * logs, axis=-1) * logs).sum(axis=-1)
+        return (expected - logs[np.arange(len(labels)), labels.numpy()]).mean()
 
-    best = optimize.minimize_scalar(loss, bounds=(math.log(1 / 20), math.log(20)), method="bounded")
-    assert fit_temperature(log_probs, labels) == pytest.approx(math.exp(best.x), rel=1e-3)
-    assert nll(temper(log_probs, fit_temperature(log_probs, labels)), labels) <= best.fun + 1e-8
+    best = 1 / optimize.brentq(slope, 1 / 20, 20, xtol=1e-12)
+    assert fit_temperature(log_probs, labels) == pytest.approx(best, rel=1e-6)
 
 
-def test_temperature_of_a_model_that_is_always_right_or_never_is_at_the_end_of_its_range():
-    log_probs = torch.tensor([[0.9, 0.1], [0.2, 0.8]]).log()
-    assert fit_temperature(log_probs, torch.tensor([0, 1])) == pytest.approx(1 / 20, rel=1e-3)
-    assert fit_temperature(log_probs, torch.tensor([1, 0])) == pytest.approx(20, rel=1e-3)
+@pytest.mark.parametrize("examples", [1, 2])
+def test_temperature_of_a_model_that_is_always_right_or_never_is_at_the_end_of_its_range(examples):
+    log_probs = torch.tensor([[0.9, 0.1], [0.2, 0.8]]).log()[:examples]
+    assert fit_temperature(log_probs, torch.tensor([0, 1])[:examples]) == pytest.approx(1 / 20, rel=1e-12)
+    assert fit_temperature(log_probs, torch.tensor([1, 0])[:examples]) == pytest.approx(20, rel=1e-12)
+
+
+def test_temperature_is_the_lowest_where_all_are_as_good():
+    sure = torch.tensor([[1.0, 0.0], [0.0, 1.0]]).log()
+    assert fit_temperature(sure, torch.tensor([0, 1])) == pytest.approx(1 / 20, rel=1e-12)
 
 
 # A gate

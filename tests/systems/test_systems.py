@@ -8,6 +8,7 @@ from tokenizers import Tokenizer as Words
 from tokenizers import models
 from transformers import PreTrainedTokenizerFast
 
+from harness.checks.pools import CNN, member, split, trained
 from harness.cost import counters
 from harness.evaluate.predictions import predict
 from harness.models.architectures import build
@@ -30,7 +31,6 @@ from harness.types import (
     shared_labels,
     tokens_known,
 )
-from tests.small_pools import CNN, member, split, trained
 
 
 def test_combinations_read_with_one_dictionary_load_each_part_once(tmp_path):

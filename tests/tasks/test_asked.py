@@ -10,14 +10,13 @@ from pathlib import Path
 import pytest
 import yaml
 
-from harness import tasks
 from harness.errors import BadInput
+from harness.registry import KINDS
 from harness.store import Store
 from harness.tasks import asked as rendering
 from harness.tasks.asked import digest_of, read_documents
 from harness.tasks.questions import Questions
-from harness.tasks.task import TaskReference
-from harness.tasks.text import TextTask
+from harness.tasks.text import TextReference, TextTask
 from tests.tasks.local_tasks import function, metrics, rows, write_task
 
 asked = partial(rendering.asked, allow_code=True)
@@ -190,7 +189,8 @@ def test_who_renders_something_else_than_was_planned_stops(tmp_path, store):
     write_task(tmp_path, "t", doc_to_text=function("code.text"))
     os.environ["OF_THIS_PROCESS"] = "one"
     try:
-        planned = tasks.rendered(TaskReference("suite", ("t",), str(tmp_path), allow_code=True), store)
+        reference = TextReference("suite", ("t",), str(tmp_path))
+        planned = KINDS.get("text").rendered(reference, store, None, allow_code=True)
         splits = dict.fromkeys(("train", "heldout", "test"))
         task = TextTask(planned, tmp_path, 1, **splits, limit=None)
         assert digest_of(task.questions) == planned.asked

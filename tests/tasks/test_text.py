@@ -7,8 +7,7 @@ import pytest
 import torch
 
 from harness.tasks import text
-from harness.tasks.task import TaskReference
-from harness.tasks.text import LARGEST, LENGTH, LOGITS, WINDOWS, TextTask
+from harness.tasks.text import LARGEST, LENGTH, LOGITS, WINDOWS, TextReference, TextTask
 from harness.types import Tokenizer
 
 TOKENIZER = Tokenizer("words", "nowhere")
@@ -61,6 +60,6 @@ def test_what_texts_begin_with_is_part_of_what_is_asked():
     for begins in (0, 5, None):
         words = replace(TOKENIZER, begins=begins)
         found = {name: replace(split, tokenizer=words) for name, split in splits(64).items()}
-        reference = TaskReference("suite", ("t",), asked="the same")
+        reference = TextReference("suite", ("t",), asked="the same")
         digests.add(TextTask(reference, Path("nowhere"), 64, **found, limit=None).digest)
     assert len(digests) == 3

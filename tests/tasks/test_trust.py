@@ -16,7 +16,7 @@ from jinja2.exceptions import SecurityError
 from lm_eval import utils
 from lm_eval.tasks import TaskManager
 
-from harness import cli
+from harness.cli.main import main
 from harness.errors import BadInput
 from harness.lm.plugin import run_lm_eval
 from harness.tasks.questions import Questions
@@ -358,7 +358,7 @@ def test_the_command_line_refuses_code_in_one_line_before_anything_is_built(fold
         "pool: {train: {architecture: tiny_llama, start: independent, members: 2}}\n"
     )
     with pytest.raises(SystemExit) as stopped:
-        cli.main([command, str(suite), "--out", str(tmp_path / "results")])
+        main([command, str(suite), "--out", str(tmp_path / "results")])
     assert stopped.value.code == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1
@@ -373,7 +373,7 @@ def test_a_suite_cannot_allow_code(tmp_path, capsys):
     task = "task: {lm_eval: [mine], allow_code: true}"
     suite.write_text(f"suite: s\n{task}\npool: {{hf: {{members: [a]}}}}\nmethods: [linear]\n")
     with pytest.raises(SystemExit) as stopped:
-        cli.main(["validate", str(suite)])
+        main(["validate", str(suite)])
     assert stopped.value.code == 2
     assert "unknown key 'allow_code'" in capsys.readouterr().err
 

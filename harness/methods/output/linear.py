@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import Field
+from torch import Tensor
 
 from harness.methods.method import method
 from harness.systems.fitting import fit_gate, fit_linear, nll, uniform
-from harness.systems.rules import Gated, Linear
+from harness.systems.rules import Gated, Linear, LogLinear
 from harness.systems.systems import OutputCombination, member_parts
 from harness.types import Ingredients, NotApplicable
 
@@ -42,23 +43,44 @@ def named_by_weights(parameters: Mapping[str, Any]) -> list[int] | None:
 def linear(
     ingredients: Ingredients, *, weights: Literal["uniform", "learned", "contextual"] | list[Weight] = "uniform"
 ) -> OutputCombination:
+    return interpolation(ingredients, weights, Linear, fit_linear, on_simplex=True)
+
+
+def interpolation(
+    ingredients: Ingredients,
+    weights: str | list[float],
+    rule: type[Linear] | type[LogLinear],
+    fit: Callable[[Tensor, Tensor], Tensor],
+    *,
+    on_simplex: bool,
+) -> OutputCombination:
+    """The members under a rule with weights that are uniform, given, learned or from a gate.
+
+    Args:
+        ingredients: held-out is read where there is something to fit.
+        weights: "uniform", "learned", "contextual", or one for each member.
+        rule: how they are mixed.
+        fit: weights [M] from held-out log-probabilities [M, N, C] and labels [N].
+        on_simplex: whether given weights have to sum to 1.
+    """
     parts = member_parts(ingredients)
     if weights == "uniform":
-        return OutputCombination(parts, Linear(uniform(len(parts))))
+        return OutputCombination(parts, rule(uniform(len(parts))))
     if isinstance(weights, list):
-        return OutputCombination(parts, Linear(given_weights(weights, len(parts), on_simplex=True)))
+        return OutputCombination(parts, rule(given_weights(weights, len(parts), on_simplex=on_simplex)))
     stacked, labels = ingredients.stacked(parts, ingredients.heldout), ingredients.heldout.labels
-    rule: Linear | Gated
     if weights == "learned":
-        rule = Linear(fit_linear(stacked, labels))
-        details = {"weights": rule.weights.tolist()}
-    else:
-        rule = Gated(*fit_gate(stacked, labels, "linear"), "linear")
-        details = {"weights": rule.weights(stacked).flatten(1).mean(dim=1).tolist(), "slopes": rule.slopes.tolist()}
-    return OutputCombination(parts, rule, {**details, "heldout_nll": nll(rule(stacked), labels)})
+        learned = rule(fit(stacked, labels))
+        details = {"weights": learned.weights.tolist(), "heldout_nll": nll(learned(stacked), labels)}
+        return OutputCombination(parts, learned, details)
+    kind = "linear" if rule is Linear else "log_linear"
+    gated = Gated(*fit_gate(stacked, labels, kind), kind)
+    mean_weights = gated.weights(stacked).flatten(1).mean(dim=1).tolist()
+    details = {"weights": mean_weights, "slopes": gated.slopes.tolist(), "heldout_nll": nll(gated(stacked), labels)}
+    return OutputCombination(parts, gated, details)
 
 
-def given_weights(weights: list[float], members: int, *, on_simplex: bool) -> torch.Tensor:
+def given_weights(weights: list[float], members: int, *, on_simplex: bool) -> Tensor:
     """Weights from a suite as a tensor [M] in float64, checked against the number of members."""
     if len(weights) != members:
         raise NotApplicable(f"{len(weights)} weights are given for {members} members")

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Literal
 
 from harness.methods.method import method
-from harness.methods.output.linear import given_weights, named_by_weights
-from harness.systems.fitting import fit_gate, fit_log_linear, nll, uniform
-from harness.systems.rules import Gated, LogLinear
-from harness.systems.systems import OutputCombination, member_parts
+from harness.methods.output.linear import interpolation, named_by_weights
+from harness.systems.fitting import fit_log_linear
+from harness.systems.rules import LogLinear
+from harness.systems.systems import OutputCombination
 from harness.types import Ingredients
 
 
@@ -32,17 +32,4 @@ from harness.types import Ingredients
 def log_linear(
     ingredients: Ingredients, *, weights: Literal["uniform", "learned", "contextual"] | list[float] = "uniform"
 ) -> OutputCombination:
-    parts = member_parts(ingredients)
-    if weights == "uniform":
-        return OutputCombination(parts, LogLinear(uniform(len(parts))))
-    if isinstance(weights, list):
-        return OutputCombination(parts, LogLinear(given_weights(weights, len(parts), on_simplex=False)))
-    stacked, labels = ingredients.stacked(parts, ingredients.heldout), ingredients.heldout.labels
-    rule: LogLinear | Gated
-    if weights == "learned":
-        rule = LogLinear(fit_log_linear(stacked, labels))
-        details = {"weights": rule.weights.tolist()}
-    else:
-        rule = Gated(*fit_gate(stacked, labels, "log_linear"), "log_linear")
-        details = {"weights": rule.weights(stacked).flatten(1).mean(dim=1).tolist(), "slopes": rule.slopes.tolist()}
-    return OutputCombination(parts, rule, {**details, "heldout_nll": nll(rule(stacked), labels)})
+    return interpolation(ingredients, weights, LogLinear, fit_log_linear, on_simplex=False)

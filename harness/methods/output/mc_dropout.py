@@ -25,6 +25,7 @@ from harness.types import Ingredients, NotApplicable
     order_sensitive=lambda parameters: isinstance(parameters["member"], int),
     small=({"passes": 3}, {"passes": 2, "member": 1}),
     uses=lambda parameters: [parameters["member"]] if isinstance(parameters["member"], int) else None,
+    seconds=8,
 )
 def mc_dropout(
     ingredients: Ingredients,

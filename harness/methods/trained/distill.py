@@ -42,9 +42,9 @@ def distill(
 ) -> SingleModel:
     """The student has the first member's architecture (names in order) and starts from a fresh initialisation.
 
-    ``start: base`` starts it from the pool's base instead. The teacher's probabilities of images are computed once,
-    from the members' cached predictions; those of tokens, which are a vocabulary wide, batch by batch as they are
-    needed.
+    ``start: base`` starts it from the pool's base instead. The teacher's probabilities of inputs with one label each
+    are computed once, from the members' cached predictions; those of windows, which have one of a whole vocabulary for
+    every token, batch by batch as they are needed.
     """
     train_split = ingredients.train
     first = min(ingredients.members, key=lambda member: member.name)
@@ -81,7 +81,7 @@ def _teacher(ingredients: Ingredients, temperature: float) -> Callable[[Tensor],
     """From rows of the training inputs to the members' mean log-probabilities of their labels, at this temperature."""
     parts, split = member_parts(ingredients), ingredients.train
     weights = uniform(len(parts))
-    if split.inputs.is_floating_point():
+    if len(split.labels) == len(split.inputs):
         stacked = ingredients.stacked(parts, split)
         known = mix_linear(temper(stacked, temperature), weights).to(ingredients.device)
         return lambda rows: known[rows]

@@ -20,6 +20,7 @@ from harness.types import Ingredients
     needs={"members", "train", "heldout"},
     identical_members_unchanged=True,
     small=({}, {"accept": "better"}),
+    seconds=1.5,
 )
 def greedy_soup(
     ingredients: Ingredients, *, accept: Literal["not_worse", "better"] = "not_worse"
@@ -32,12 +33,12 @@ def greedy_soup(
     best, curve = None, []
     for index in order:
         module = mean_of([members[i] for i in (*inside, index)], ingredients)
-        found = score(predict_module(module, heldout), heldout.labels, heldout.criterion)[0]
-        taken = best is None or found > best[0] or (accept == "not_worse" and found == best[0])
-        curve.append({"member": members[index].name, "heldout_score": found, "taken": taken})
+        trial = score(predict_module(module, heldout), heldout.labels, heldout.criterion)[0]
+        taken = best is None or trial > best[0] or (accept == "not_worse" and trial == best[0])
+        curve.append({"member": members[index].name, "heldout_score": trial, "taken": taken})
         if taken:
             inside.append(index)
-            best = (found, module)
+            best = (trial, module)
     assert best is not None
     details = {"members": [members[i].name for i in inside], "heldout_score": best[0], "steps": curve}
     details |= warnings_of([members[i] for i in inside])

@@ -29,6 +29,7 @@ GRID = [step / 20 for step in range(21)]
         {"coefficients": "negate", "scale": 0.3},
         {"coefficients": [1.0, -0.5, 0.0], "scale": 1.0},
     ),
+    seconds=3,
 )
 def task_arithmetic(
     ingredients: Ingredients,

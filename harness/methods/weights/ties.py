@@ -39,6 +39,7 @@ DENSITIES = [0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0]
         {"dialect": "mergekit", "weights": [1.0, 0.5, 0.25]},
         {"dialect": "peft", "weights": [1.0, -0.5, 0.25], "elect": "count"},
     ),
+    seconds=3,
 )
 def ties(
     ingredients: Ingredients,
@@ -72,7 +73,7 @@ def ties(
 
 
 def best_density(merged: Callable[[float], SingleModel], heldout: Split) -> SingleModel:
-    """Of the models that are merged at each density, the first that scores best on held-out.
+    """The model merged at the density that scores best on held-out; the first of equals.
 
     The two costs in its details are those of all densities, and ``density_curve`` has each one's scale and scores.
     """
@@ -80,13 +81,13 @@ def best_density(merged: Callable[[float], SingleModel], heldout: Split) -> Sing
     best: tuple[Score, float, SingleModel] | None = None
     for density in DENSITIES:
         candidate = merged(density)
-        found = score(predict_module(candidate.module, heldout), heldout.labels, heldout.criterion)
-        accurate, likely = found if heldout.criterion == "accuracy" else found[::-1]
+        heldout_score = score(predict_module(candidate.module, heldout), heldout.labels, heldout.criterion)
+        accurate, likely = heldout_score if heldout.criterion == "accuracy" else heldout_score[::-1]
         point = {"density": density, "scale": candidate.details["scale"], "accuracy": accurate, "nll": -likely}
         curve.append(point)
         evaluations += 1 + candidate.details.get("heldout_evaluations", 0)
-        if best is None or found > best[0]:
-            best = found, density, candidate
+        if best is None or heldout_score > best[0]:
+            best = heldout_score, density, candidate
     assert best is not None
     _, density, chosen = best
     cost = {"heldout_evaluations": evaluations, "search_seconds": time.perf_counter() - begin}
@@ -114,9 +115,9 @@ def merge_sparse(
     check_mergeable((base, *members))
     merged = merge_task_vectors(base.weights, [member.weights for member in members], sparsify, dialect, weights)
     grid = SUM_GRID if dialect.divide == "none" else GRID
-    module, told = add_task_vector(ingredients, merged.tensors, scale, grid)
-    told |= {"dialect": dialect.name, **details, "sign_conflict": merged.sign_conflict}
+    module, report = add_task_vector(ingredients, merged.tensors, scale, grid)
+    report |= {"dialect": dialect.name, **details, "sign_conflict": merged.sign_conflict}
     if surprising := [*remarks, *dialect.merge_remarks]:
-        told["remarks"] = "; ".join(surprising)
-    told |= warnings_of(members, base)
-    return SingleModel(base.architecture, module, told)
+        report["remarks"] = "; ".join(surprising)
+    report |= warnings_of(members, base)
+    return SingleModel(base.architecture, module, report)

@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Hashable
+from dataclasses import dataclass
 from typing import ClassVar
 
-from harness.engines.engine import Job, Place
-from harness.store import Key, Store
+from harness.engines.engine import Place
+from harness.run.stages.setting import Setting
+from harness.store import Key
 
 
+@dataclass(frozen=True, eq=False)
 class Stage(ABC):
-    """One piece of work of a run. Instances can be pickled: a worker is sent the stage and calls ``run``."""
+    """One piece of work. Instances can be pickled: a worker is sent the stage, and calls ``run``.
+
+    What it leaves is read through the stage as well (``read`` and the like), so that nobody else knows names of files.
+    """
+
+    setting: Setting
 
     group: ClassVar[str]
     """What progress bars and tables count it under."""
@@ -19,15 +28,16 @@ class Stage(ABC):
     @property
     @abstractmethod
     def label(self) -> str:
-        """Its name, for people and as the name of its job: no other stage of the run has it."""
+        """Its name, for people and logs: no other stage of the run has it."""
 
     @property
-    @abstractmethod
-    def store(self) -> Store: ...
+    def identity(self) -> Hashable:
+        """Two stages that are equal in this are one piece of work, which is done once."""
+        return self.label
 
     @abstractmethod
-    def keys(self) -> tuple[Key, ...]:
-        """The artefacts that it leaves; it is not run if all of them are there."""
+    def artefacts(self) -> tuple[Key, ...]:
+        """The artefacts that it leaves, as far as is known now: a method that turned out not to apply leaves fewer."""
 
     def needs(self) -> tuple[Stage, ...]:
         """Stages without whose work it cannot be done."""
@@ -37,20 +47,15 @@ class Stage(ABC):
         """Stages that it waits for, whatever becomes of them."""
         return ()
 
-    @property
     def seconds(self) -> float:
-        """About how long it takes."""
+        """About how long it takes: the long ones are started first, and the time left is told by it."""
         return 0.1
 
     @abstractmethod
     def run(self) -> None:
-        """Do the work, in any process."""
-
-    def job(self) -> Job:
-        """As an engine takes it."""
-        needs, after = (tuple(stage.label for stage in stages) for stages in (self.needs(), self.after()))
-        return Job(self.label, self.run, {}, needs, after, self.place, self.seconds)
+        """Do the work, in any process; what is in the store already is not made again."""
 
     def is_done(self) -> bool:
         """Whether all that it leaves is there."""
-        return all(self.store.has(key) for key in self.keys())
+        store = self.setting.store
+        return all(store.has(key) for key in self.artefacts())

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from tests.small_pools import CNN, MLP, build_method, fine_tunes
+from harness.checks.pools import CNN, MLP, build_method, fine_tunes
 
 A_B_C = [-1.0, 1.0, 1.0]
 

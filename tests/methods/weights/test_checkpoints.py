@@ -5,9 +5,9 @@ from dataclasses import replace
 import pytest
 import torch
 
+from harness.checks.pools import CNN, CNN_BN, build_method, checkpoints, fine_tunes
 from harness.merging.ema import exponential_average
 from harness.types import NotApplicable, Pool
-from tests.small_pools import CNN, CNN_BN, build_method, checkpoints, fine_tunes
 
 
 def run_of(count, architecture=CNN):

@@ -3,10 +3,10 @@
 import pytest
 import torch
 
+from harness.checks.pools import build_method, fine_tunes, independent, split
 from harness.merging.fisher import diagonal_fisher, fisher_average
 from harness.models.weights import load_module
 from harness.types import NotApplicable
-from tests.small_pools import build_method, fine_tunes, independent, split
 
 
 @pytest.mark.parametrize("on", ["heldout", "train"])

@@ -5,12 +5,12 @@ from dataclasses import replace
 import pytest
 import torch
 
+from harness.checks.pools import ingredients, split
 from harness.evaluate.predictions import predict
 from harness.models.architectures import build
 from harness.models.weights import LazyWeights, module_with, save_weights, without_ties
 from harness.registry import METHODS
 from harness.types import Architecture, Member, Pool
-from tests.small_pools import ingredients, split
 
 LLAMA = Architecture("tiny_llama", (("heads", 2), ("hidden", 16), ("layers", 1), ("vocab", 11)))
 WINDOWS = torch.randint(11, (12, 6), generator=torch.Generator().manual_seed(0))

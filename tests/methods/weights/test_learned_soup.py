@@ -3,9 +3,9 @@
 import pytest
 import torch
 
+from harness.checks.pools import CNN, CNN_BN, build_method, copies, fine_tunes, independent, split
 from harness.evaluate.heldout import predict_module
 from harness.systems.fitting import nll
-from tests.small_pools import CNN, CNN_BN, build_method, copies, fine_tunes, independent, split
 
 
 @pytest.mark.parametrize("architecture", [CNN, CNN_BN], ids=lambda a: a.name)

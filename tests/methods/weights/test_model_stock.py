@@ -5,9 +5,9 @@ from dataclasses import replace
 import pytest
 import torch
 
+from harness.checks.pools import build_method, fine_tunes, independent, member
 from harness.merging.model_stock import model_stock
 from harness.types import NotApplicable
-from tests.small_pools import build_method, fine_tunes, independent, member
 
 
 @pytest.mark.parametrize("filter_wise", [False, True])

@@ -3,10 +3,10 @@
 import pytest
 import torch
 
+from harness.checks.pools import CNN, CNN_BN, MLP, build_method, fine_tunes, independent, split
 from harness.merging.arithmetic import average
 from harness.merging.regmean import input_grams, regression_mean
 from harness.models.weights import load_module
-from tests.small_pools import CNN, CNN_BN, MLP, build_method, fine_tunes, independent, split
 
 
 @pytest.mark.parametrize("architecture", [CNN, MLP], ids=lambda a: a.name)

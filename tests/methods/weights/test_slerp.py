@@ -3,9 +3,9 @@
 import pytest
 import torch
 
+from harness.checks.pools import CNN_BN, build_method, fine_tunes, independent, mixed
 from harness.merging.slerp import slerp
 from harness.types import NotApplicable
-from tests.small_pools import CNN_BN, build_method, fine_tunes, independent, mixed
 
 
 def test_it_takes_the_two_members_at_the_positions_given():

@@ -1,32 +1,10 @@
-"""The command line: a mistake is one line on stderr and exit code 2, data goes to stdout."""
-
-import json
+"""Planning and running suites: a mistake is one line on stderr and exit code 2, data goes to stdout."""
 
 import pytest
 
-from harness import cli, stats
+from harness import stats
+from tests.cli.command import NO_DROP, SUITE, call
 from tests.gate.planted import coins, planted, saved
-
-SUITE = """suite: tiny
-task: digits
-pool:
-  train: {architecture: mlp, start: independent, members: 2, epochs: 1}
-methods:
-  - best_single
-  - linear
-"""
-NO_DROP = """version: 1
-rules:
-- {id: no-drop, match: {metric: accuracy}, vs: baseline, max_drop: {abs: 0.02}, test: paired}
-"""
-
-
-def call(capsys, *arguments):
-    """Exit code, stdout and stderr of one command."""
-    with pytest.raises(SystemExit) as stopped:
-        cli.main([str(a) for a in arguments])
-    output = capsys.readouterr()
-    return stopped.value.code, output.out, output.err
 
 
 @pytest.mark.parametrize(
@@ -71,12 +49,6 @@ def test_an_unknown_choice_names_the_known_ones(capsys, tmp_path, option, word):
     assert code == 2
     assert err.count("\n") == 1
     assert word in err
-
-
-def test_a_folder_that_is_no_run_cannot_be_reported(capsys, tmp_path):
-    code, _, err = call(capsys, "report", tmp_path)
-    assert code == 2
-    assert "no run.json" in err
 
 
 def test_validate_lists_the_variants_and_plan_the_jobs(capsys, tmp_path):
@@ -130,6 +102,30 @@ def test_run_prints_the_folder_and_keeps_everything_else_off_stdout(capsys, tmp_
     assert str(damaged) in out
 
 
+def test_several_suites_run_at_once_and_each_prints_its_folder_and_its_report(capsys, tmp_path):
+    paths = [tmp_path / "tiny.yaml", tmp_path / "other.yaml"]
+    paths[0].write_text(SUITE)
+    paths[1].write_text(SUITE.replace("suite: tiny", "suite: other").replace("  - linear", "  - log_linear"))
+    code, out, err = call(capsys, "run", *paths, "--out", tmp_path / "results")
+    assert code == 0
+    latest = [tmp_path / "results" / suite / "latest" for suite in ("tiny", "other")]
+    assert out.splitlines() == [str(link.parent / link.readlink()) for link in latest]
+    assert all((link / "report.html").is_file() for link in latest)
+    assert err.count("jobs to run") == 1  # one display
+    assert [line.split(" in ")[1].split(" with ")[1].split(";")[0] for line in err.splitlines() if " in " in line] == [
+        "other", "tiny",
+    ]  # fmt: skip
+    assert "together with other" in (latest[0] / "report.md").read_text()
+
+
+def test_a_mistake_in_the_last_suite_is_found_before_the_first_is_run(capsys, tmp_path):
+    (tmp_path / "good.yaml").write_text(SUITE)
+    (tmp_path / "bad.yaml").write_text(SUITE.replace("epochs: 1", "epochs: 1, options: {hiden: 3}"))
+    code, out, err = call(capsys, "run", tmp_path / "good.yaml", tmp_path / "bad.yaml", "--out", tmp_path / "results")
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert not (tmp_path / "results/tiny").exists()
+
+
 def assert_gated(capsys, tmp_path, folder):
     """A run has all that a gate asks for, and is no worse than itself."""
     policy = tmp_path / "policy.yaml"
@@ -144,41 +140,6 @@ def assert_gated(capsys, tmp_path, folder):
     baseline = results / "baselines" / "main"
     code, out, _ = call(capsys, "gate", folder, "--policy", policy, "--baseline", baseline)
     assert (code, out.splitlines()[1].split(";")[0]) == (0, "  6 checks: 6 pass"), out
-
-
-def test_the_schema_and_the_lists_know_every_method(capsys):
-    _, out, _ = call(capsys, "schema")
-    assert json.loads(out)["title"] == "Stockpot suite"
-    _, methods, _ = call(capsys, "ls", "methods")
-    for name in ("linear", "ties", "moe"):
-        assert f"\n{name}  (" in f"\n{methods}"
-        assert f'"{name}"' in out
-    _, tasks, _ = call(capsys, "ls", "tasks")
-    assert "mnist5k" in tasks
-
-
-def test_compare_prints_a_table_or_json_and_refuses_what_is_no_run(capsys, tmp_path):
-    first = saved(planted({"linear": coins(0.8), "old": coins(0.8)}), tmp_path / "a")
-    second = saved(planted({"linear": coins(0.9)}), tmp_path / "b")
-    code, out, _ = call(capsys, "compare", first, second)
-    assert code == 0
-    row = next(line for line in out.splitlines() if line.startswith("linear"))
-    assert row.split()[1:3] == ["better", "+10.00"]
-    assert "only in the first run: old" in out
-    code, out, _ = call(capsys, "compare", first, second, "--json")
-    assert code == 0
-    assert json.loads(out)["variants"][0]["verdict"] == "better"
-    for pair in ((first, tmp_path), (tmp_path / "none", second)):
-        code, out, err = call(capsys, "compare", *pair)
-        assert (code, out, err.count("\n")) == (2, "", 1)
-
-
-def test_history_lists_the_runs_of_a_suite_and_knows_the_others(capsys, tmp_path):
-    code, out, _ = call(capsys, "history", "--out", tmp_path)
-    assert (code, out) == (0, "")
-    code, _, err = call(capsys, "history", "mnist", "--out", tmp_path)
-    assert code == 2
-    assert "no runs" in err
 
 
 def test_plan_says_how_many_examples_a_policy_lacks(capsys, tmp_path):
@@ -197,12 +158,3 @@ def test_plan_says_how_many_examples_a_policy_lacks(capsys, tmp_path):
     assert "between the seeds of the earlier run" in out
     code, _, err = call(capsys, *plan, "--from", earlier)
     assert (code, err.count("\n")) == (2, 1)
-
-
-@pytest.mark.parametrize(
-    "arguments", [(), ("run", "--candidate", "dir"), ("--candidate", "dir"), ("run", "--suite", "s")]
-)
-def test_a_gate_judges_one_thing(capsys, tmp_path, arguments):
-    (tmp_path / "policy.yaml").write_text(NO_DROP)
-    code, out, err = call(capsys, "gate", *arguments, "--policy", tmp_path / "policy.yaml")
-    assert (code, out, err.count("\n")) == (2, "", 1)

@@ -1,4 +1,4 @@
-"""Pools, splits and ingredients small enough that a method is built in milliseconds; what the law tests run on."""
+"""Pools, splits and ingredients small enough that a method is built in milliseconds; what the laws run on."""
 
 from __future__ import annotations
 
@@ -45,10 +45,12 @@ def trained(architecture: Architecture, seed: int) -> dict[str, Tensor]:
 
 
 def copied(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors of their own."""
     return {name: tensor.clone() for name, tensor in weights.items()}
 
 
 def member(name: str, weights: Mapping[str, Tensor], architecture: Architecture = CNN, **changes: Any) -> Member:
+    """A member with facts of its own; ``changes`` are fields of ``Member``."""
     given = {"start": "base", "seed": sum(map(ord, name)), "provenance": {}, "digest": name, **changes}
     return Member(name, architecture, copied(weights), **given)
 
@@ -104,12 +106,12 @@ def checkpoints(count: int = 3) -> Pool:
     return Pool("run", "checkpoints", tuple(members))
 
 
-KINDS = {"any": fine_tunes, "bootstrap": bootstrap, "checkpoints": checkpoints}
+_POOLS = {"any": fine_tunes, "bootstrap": bootstrap, "checkpoints": checkpoints}
 
 
 def pool_for(method: Method, count: int = 3) -> Pool:
     """A pool of the kind that a method is about."""
-    return KINDS[method.pool](count)
+    return _POOLS[method.pool](count)
 
 
 def copies(pool: Pool) -> Pool:
@@ -122,6 +124,7 @@ def copies(pool: Pool) -> Pool:
 
 
 def plain_predict(part: Part, examples: Split) -> Tensor:
+    """What a part says of a split [N, C], computed anew."""
     return predict(part.log_probs, examples)
 
 
@@ -131,10 +134,14 @@ def ingredients(pool: Pool, needs: Sequence[str] = ("members", "base", "train", 
     return Ingredients(pool_=pool, needs=frozenset(needs), **given)
 
 
+def built(method: Method, parameters: Mapping[str, Any], pool: Pool, **changes: Any) -> Combination:
+    """A method on a pool, its parameters filled in."""
+    return method.apply(ingredients(pool, tuple(method.needs), **changes), method.validate(parameters))
+
+
 def build_method(name: str, pool: Pool, **parameters: Any) -> Combination:
     """A registered method on a pool, its parameters filled in."""
-    method = METHODS.get(name)
-    return method.apply(ingredients(pool, tuple(method.needs)), method.validate(parameters))
+    return built(METHODS.get(name), parameters, pool)
 
 
 def on_test(combination: Combination) -> Tensor:

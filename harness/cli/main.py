@@ -1,0 +1,42 @@
+"""The command line. Data goes to stdout, everything else to stderr; a user's mistake is one line and exit code 2.
+
+Modules are imported inside the commands: torch takes over a second, and --help should not.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+import typer
+
+from harness.cli import gating, machine, publishing, reading, running
+from harness.errors import BadInput
+
+app = typer.Typer(
+    help="Stockpot: ensemble, average, merge, distil or route? Build every combination of your models and decide by "
+    "evidence.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+for group in (running, reading, gating, publishing, machine):
+    app.add_typer(group.commands)
+
+
+def fail(message: str, code: int) -> NoReturn:
+    """Print one line and end the process."""
+    print(f"stockpot: {message}", file=sys.stderr)
+    raise SystemExit(code)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The ``stockpot`` command."""
+    try:
+        app(args=None if arguments is None else list(arguments))
+    except BadInput as problem:
+        fail(str(problem), 2)
+    except KeyboardInterrupt:
+        fail("stopped; what is done is kept: run the same command again to go on", 130)

@@ -1,0 +1,59 @@
+"""What several commands take: their shared options, and what is made of them."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from harness.errors import BadInput
+
+SuitePath = Annotated[Path, typer.Argument(help="A suite file, such as suites/mnist.yaml.", metavar="SUITE")]
+Out = Annotated[Path, typer.Option(help="Folder of the results; artefacts are kept in its .store.")]
+Only = Annotated[str | None, typer.Option(help="Only variants of this method or name ('linear*'), and the reference.")]
+Limit = Annotated[int | None, typer.Option(min=1, help="Only the first N test examples: a trial run, never a verdict.")]
+Seed = Annotated[int | None, typer.Option(min=0, help="This seed instead of the suite's.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, or one of several GPUs such as cuda:1.")]
+Workers = Annotated[int | None, typer.Option(min=1, help="Worker processes; one for each core by default.")]
+EngineName = Annotated[str, typer.Option("--engine", help="How jobs run; 'ls engines' lists what there is.")]
+AllowCode = Annotated[bool, typer.Option("--allow-code", help="Run the functions and scripts that the suite's task "
+                                                              "files name: read them first.")]  # fmt: skip
+
+
+def load_suite(path: Path) -> Any:
+    """The suite in a file, whose names are looked up among the tasks and networks that there are."""
+    from harness.suite.suite import read_suite
+
+    return read_suite(path)
+
+
+def make_options(
+    out: Path, only: str | None, limit: int | None, seed: int | None, device: str, workers: int | None,
+    allow_code: bool, engine: str = "local",
+) -> Any:  # fmt: skip
+    """``harness.run.plan.Options`` from what the commands share."""
+    from harness.registry import ENGINES
+    from harness.run.plan import Options
+
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", device):
+        raise BadInput(f"unknown device '{device}'", given=device, choices=["auto", "cpu", "cuda", "cuda:0"])
+    ENGINES.get(engine)
+    return Options(out, only, limit, seed, device, workers, allow_code, engine)
+
+
+def today() -> date:
+    """The date in UTC: what exceptions of policies expire by."""
+    return datetime.now(UTC).date()
+
+
+def memory_bytes(text: str) -> int:
+    """The bytes that ``--memory`` names, such as 24GB."""
+    from harness.display.formats import read_bytes
+
+    try:
+        return read_bytes(text)
+    except ValueError as problem:
+        raise BadInput(f"bad --memory '{text}'; {problem}") from None

@@ -1,0 +1,121 @@
+"""The verbs that show what there is: finished runs, suites, and what is declared."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from harness.cli.declared import SORTS, print_sort
+from harness.cli.options import Out, load_suite
+
+commands = typer.Typer()
+listing = typer.Typer(help="List what there is.", no_args_is_help=True)
+commands.add_typer(listing, name="ls")
+
+
+@commands.command()
+def report(run: Annotated[Path, typer.Argument(help="A run's folder.", metavar="RUN")]) -> None:
+    """Render the report of a finished run again."""
+    from harness.report import write_report
+
+    print(write_report(run))
+
+
+@commands.command()
+def compare(
+    first: Annotated[Path, typer.Argument(help="A finished run's folder.", metavar="RUN_A")],
+    second: Annotated[Path, typer.Argument(help="Another's; this one minus RUN_A is shown.", metavar="RUN_B")],
+    as_json: Annotated[bool, typer.Option("--json", help="JSON instead of a table.")] = False,
+) -> None:
+    """Compare the variants of two runs by name, paired by example and seed; or say why they are not comparable.
+
+    better and worse are of RUN_B, by accuracy, corrected for the number of variants (Benjamini-Hochberg).
+    """
+    from harness import compare as comparing
+    from harness.display.terminal_table import print_table
+    from harness.results.evidence import read_tables
+
+    found = comparing.compare(read_tables(first), read_tables(second))
+    if as_json:
+        print(json.dumps(comparing.as_json(found), indent=1, allow_nan=False))
+        return
+    columns, rows = comparing.as_rows(found)
+    print_table(columns, rows)
+    for line in comparing.notes(found):
+        print(line)
+
+
+@commands.command()
+def history(
+    suite: Annotated[str | None, typer.Argument(help="A suite's name; all by default.", metavar="SUITE")] = None,
+    out: Out = Path("results"),
+) -> None:
+    """Print the scores of a suite over its runs, oldest first: the reference, and the best variant of each family."""
+    from harness.display.formats import percent, percent_interval
+    from harness.display.terminal_table import print_table
+    from harness.results import history as of
+
+    for run in of.newest_runs(out, suite):
+        rows = [
+            [entry.run_id, what, score.variant, percent(score.accuracy), percent_interval(score.low, score.high), marks]
+            for entry in of.history(run)
+            for marks in ["; ".join(entry.marks)]
+            for what, score in [("reference", entry.reference), *sorted(entry.best.items())]
+            if score
+        ]
+        print(f"{run.record['suite']['name']}: accuracy, and the best variant of each family")
+        print_table(["run", "", "variant", "accuracy", "interval", "marks"], rows, right={"accuracy"})
+
+
+@commands.command()
+def schema() -> None:
+    """Print the JSON schema of suite files, for editors."""
+    from harness.suite.schema import json_schema
+
+    print(json.dumps(json_schema(), indent=1))
+
+
+def _list_declared(name: str) -> None:
+    sort = SORTS[name]
+    listing.command(name, help=sort.help)(lambda: print_sort(sort))
+
+
+for _name in SORTS:
+    _list_declared(_name)
+
+
+@listing.command("tasks")
+def ls_tasks() -> None:
+    """Every task that comes with Stockpot or a plug-in, and what else a suite may say under task."""
+    from harness.registry import KINDS
+
+    for kind in KINDS:
+        for name, words in sorted(kind.tasks.items()):
+            print(f"{name:<12}{words}")
+    for kind in KINDS:
+        if kind.key and kind.spec:
+            print(f"{{{kind.key}: …}}  {(kind.spec.__doc__ or kind.name).splitlines()[0]}")
+
+
+@listing.command("suites")
+def ls_suites(folder: Annotated[Path, typer.Argument(help="Where suite files are.")] = Path("suites")) -> None:
+    """The suite files of a folder, each with its question."""
+    from harness.suite.suite import suite_files
+
+    for path in suite_files(folder):
+        print(f"{path}  {load_suite(path).file.question}")
+
+
+@listing.command("runs")
+def ls_runs(out: Out = Path("results")) -> None:
+    """The finished runs, oldest first within each suite."""
+    from harness.results.run import read_run, runs_below
+
+    for folder in runs_below(out):
+        record = read_run(folder).record
+        summary = record["summary"]
+        limited = f", limited to {record['limit']} examples" if record["limit"] else ""
+        print(f"{folder}  {record['status']}, {summary['ok']} of {summary['variants']} variants ok{limited}")

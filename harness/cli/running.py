@@ -1,0 +1,170 @@
+"""The verbs that plan and run suites."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from harness.cli.options import (
+    AllowCode,
+    Device,
+    EngineName,
+    Limit,
+    Only,
+    Out,
+    Seed,
+    SuitePath,
+    Workers,
+    load_suite,
+    make_options,
+    memory_bytes,
+)
+from harness.errors import BadInput
+
+commands = typer.Typer()
+
+NO_ANSWER = 5
+"""The exit code of a run that has none: the gate's word for it is incomplete, with the same code."""
+
+
+@commands.command()
+def run(
+    suites: Annotated[list[Path], typer.Argument(help="Suite files, run at once.", metavar="SUITE...")],
+    out: Out = Path("results"),
+    only: Only = None,
+    limit: Limit = None,
+    seed: Seed = None,
+    device: Device = "auto",
+    engine: EngineName = "local",
+    workers: Workers = None,
+    allow_code: AllowCode = False,
+) -> None:
+    """Build, score and report every variant of the suites; what earlier runs made is reused.
+
+    The folder of each suite's run is printed on stdout. The jobs of all suites run as one list, those that measure
+    last; what two suites need is made once. Run the same command again after an interruption: it continues. Exit
+    codes: 0 done, also where some variants failed, which a line on stderr counts; 5 where a run has no answer, since
+    every variant failed or does not apply, or the reference did.
+    """
+    from harness.report import write_report
+    from harness.run import progress, runner
+    from harness.run.planning import make_plan
+
+    options = make_options(out, only, limit, seed, device, workers, allow_code, engine)
+    read = [load_suite(path) for path in suites]  # all of them first: a mistake in the last shall not cost an hour
+    codes = set()
+    for folder in runner.run_together([make_plan(suite, options) for suite in read], progress.progress()):
+        report = write_report(folder)
+        codes.add(_print_summary(folder, report))
+        print(folder)
+    raise typer.Exit(max(codes))
+
+
+@commands.command()
+def plan(
+    suite: SuitePath,
+    out: Out = Path("results"),
+    only: Only = None,
+    limit: Limit = None,
+    seed: Seed = None,
+    device: Device = "auto",
+    workers: Workers = None,
+    memory: Annotated[str | None, typer.Option(help="What batches and ensembles should fit in, such as 24GB; by "
+                                                    "default the suite's memory_budget, or all of the device.")] = None,
+    policy: Annotated[Path | None, typer.Option(help="A policy file: can the suite decide its margins?")] = None,
+    earlier: Annotated[Path | None, typer.Option("--from", help="With --policy: a run that says how much models "
+                                                                "differ; 10 % of answers by default.")] = None,
+    allow_code: AllowCode = False,
+) -> None:
+    """Say what a run would do: its jobs, what is reused, about how long the rest takes, and what fits in memory.
+
+    With --policy also whether its examples are enough to decide the policy's margins, rule by rule, and how many lack.
+    """
+    from harness.registry import ENGINES
+    from harness.run.planning import make_plan
+    from harness.run.progress import duration
+
+    if policy is None and earlier is not None:
+        raise BadInput("--from goes with --policy")
+    room = None if memory is None else memory_bytes(memory)
+    planned = make_plan(load_suite(suite), make_options(out, only, limit, seed, device, workers, allow_code))
+    missing = {job.job.name for job in planned.missing()}
+    stages: dict[str, list[Any]] = {}
+    for job in planned.jobs:
+        stages.setdefault(job.stage.group, []).append(job)
+    print(f"{'stage':<10}{'jobs':>6}{'reused':>8}{'to run':>8}")
+    for stage, jobs in stages.items():
+        todo = sum(job.job.name in missing for job in jobs)
+        print(f"{stage:<10}{len(jobs):>6}{len(jobs) - todo:>8}{todo:>8}")
+    workers = ENGINES.get(planned.options.engine)(workers).workers
+    shared = sum(job.job.cost for job in planned.jobs if job.job.name in missing and job.job.kind != "alone")
+    alone = sum(job.job.cost for job in planned.jobs if job.job.name in missing and job.job.kind == "alone")
+    print(f"about {duration(shared / workers + alone)} with {workers} workers")
+    _print_capacity(planned, room)
+    if policy is not None:
+        _print_power(planned, policy, earlier)
+
+
+def _print_capacity(planned: Any, memory: int | None) -> None:
+    from harness.display.capacity import COLUMNS, as_rows, untold_words
+    from harness.display.formats import amount
+    from harness.display.terminal_table import print_table
+    from harness.run import capacity
+    from harness.run.process import process_bytes
+
+    budget = capacity.budget_of(planned, process_bytes(planned), memory)
+    found = list(capacity.capacities(planned, budget))
+    record = capacity.as_record(budget, found, capacity.untold(planned, found))
+    print(f"\nwhat fits in {amount(budget.bytes)}B ({budget.source}), of which a process takes "
+          f"{amount(budget.process)}B before it holds any model")  # fmt: skip
+    if rows := as_rows(record["pools"]):
+        print_table(COLUMNS, rows, right=set(COLUMNS) - {"pool"})
+    if words := untold_words(record):
+        print(words)
+
+
+def _print_power(planned: Any, policy: Path, earlier: Path | None) -> None:
+    from harness.display.terminal_table import print_table
+    from harness.gate import power, power_table
+    from harness.gate.policy import read_policy
+    from harness.results.evidence import read_tables
+    from harness.run.stages.setting import documents_of
+
+    rules = read_policy(policy)
+    examples = len(documents_of(planned.setting).ids)
+    names = list(planned.variants[planned.seeds[0]])
+    found = power.rule_powers(rules, names, examples, read_tables(earlier) if earlier else None, planned.seeds)
+    print(f"\nexamples to decide {policy} with power {power.POWER:g}, if the models are equal")
+    print_table(power_table.COLUMNS, power_table.as_rows(found), right={"tests", "needs", "has", "lacks", "power"})
+
+
+@commands.command()
+def validate(suite: SuitePath) -> None:
+    """Check a suite file and list its variants."""
+    for variant in load_suite(suite).variants:
+        print(variant.name)
+
+
+def _print_summary(folder: Path, report: Path) -> int:
+    """Say on stderr what came of a run; returns the exit code, which is not 0 where it has no answer."""
+    from harness.results.run import has_answer, read_run, what_failed
+    from harness.run.progress import duration
+
+    finished = read_run(folder)
+    record, problems = finished.record, what_failed(finished)
+    summary = record["summary"]
+    states = ", ".join(f"{summary[s]} {s.replace('_', ' ')}" for s in ("ok", "not_applicable", "failed") if summary[s])
+    spent = duration(record["wall_seconds"]) + (f" with {', '.join(record['beside'])}" if record["beside"] else "")
+    lines = [
+        f"{record['suite']['name']}: {summary['variants']} variants ({states}) in {spent}; "
+        f"{summary['jobs_run']} jobs run, {summary['jobs_reused']} reused",
+        f"  {summary['output_variants']} output-space variants share the passes of {summary['main_members']} members: "
+        f"predict_seconds {summary['predict_seconds']:.2f}, combine_seconds {summary['combine_seconds']:.2f}",
+        *(f"  {line}" for line in problems),
+        f"  report: {report}",
+    ]
+    print("\n".join(lines), file=sys.stderr)
+    return 0 if has_answer(finished) else NO_ANSWER

@@ -1,0 +1,43 @@
+"""Which costs a run measures, in what order and processes, and what their cells say where they are not measured."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+
+from harness.cost.cost import Context, Cost, Figures
+from harness.registry import COSTS
+
+Asked = Callable[[str], bool]
+"""Whether a suite asks for a cost, by its name."""
+
+
+def chosen(asked: Asked, device: torch.device) -> tuple[Cost, ...]:
+    """The costs that a suite asks for and the device has a meter for, in the order in which they are measured.
+
+    Those that need a fresh process come first, then the quick ones.
+    """
+    wanted = [cost for cost in COSTS if asked(cost.name) and cost.unavailable(device) is None]
+    return tuple(sorted(wanted, key=lambda cost: (not cost.fresh, cost.seconds, cost.name)))
+
+
+def sittings(costs: Sequence[Cost]) -> list[tuple[Cost, ...]]:
+    """Costs by the process that measures them, all in the given order: each that needs a fresh one begins another."""
+    first = [cost for cost in costs if cost.fresh]
+    rest = tuple(cost for cost in costs if not cost.fresh)
+    if not first:
+        return [rest] if rest else []
+    return [(first[0], *rest), *((cost,) for cost in first[1:])]
+
+
+def why_not_here(cost: Cost, asked: Asked, device: torch.device) -> str | None:
+    """Why a run measures a cost of no variant at all; None where it does."""
+    return cost.unavailable(device) if asked(cost.name) else "the suite does not ask for it"
+
+
+def cells(cost: Cost, found: Figures, context: Context) -> dict[str, Any]:
+    """The cost's columns of a variant: what was measured, and what is derived from that; of nothing else."""
+    derived = cost.derive(found, context) if cost.columns[0].name in found else {}
+    return {name: value for name, value in {**found, **derived}.items() if name in cost.cells}

@@ -1,0 +1,92 @@
+"""A model that is there already, in a folder, as a member of a pool."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+from harness.errors import BadInput
+from harness.models.causal_lm import vocabulary_of
+from harness.models.pretrained import stored_dtype
+from harness.pools.folder_model import FolderModel
+from harness.pools.source import MemberPlan
+from harness.registry import KINDS
+from harness.store import Store
+from harness.types import Part, Tokenizer
+
+if TYPE_CHECKING:
+    from harness.tasks.task import Task
+
+@dataclass(frozen=True)
+class FolderPlan(MemberPlan):
+    """A model in a folder: nothing is made."""
+
+    model: FolderModel
+    identity: str
+    """Digest of what the model says and reads."""
+    tuned_from: str | None = None
+    """Digest of the base that the suite says it was fine-tuned from."""
+
+    @property
+    def identities(self) -> tuple[str, ...]:
+        return (self.identity,)
+
+    @property
+    def start(self) -> str:
+        return self.tuned_from or self.digests[-1]
+
+    @property
+    def tokenizer(self) -> Tokenizer | None:
+        return self.model.tokenizer
+
+    @property
+    def folder(self) -> Path | None:
+        if self.model.is_network:
+            return None
+        return Path(self.model.base) if self.model.is_adapter and self.model.base else self.model.path
+
+    @property
+    def dtype(self) -> str | None:
+        return str(stored_dtype(self.folder)).removeprefix("torch.") if self.folder else "float32"
+
+    def seconds(self, task: Task, per_input: float) -> float:
+        return 2.0
+
+    def check(self, task: Task, pool: str) -> None:
+        place, kind, wanted = self.model.folder, self.model.kind, task.test.kind
+        if kind != wanted:
+            words = KINDS.get(kind).models if kind else "a model"
+            raise BadInput(f"pool '{pool}' holds {words}, which the task '{task.name}' is not for", place=place)
+        if reason := KINDS.get(wanted).why_not(self.architecture, task):
+            raise BadInput(reason, place=place)
+
+    def reads(self, task: Task) -> bool:
+        """Whether it has all of the task's tokens, and no tokenizer of its own."""
+        if task.heldout.tokenizer is None:
+            return True
+        largest = max(int(split.inputs.max()) for split in (task.heldout, task.test))
+        has_all = (vocabulary_of(self.architecture) or 0) > largest
+        return has_all and self.model.tokenizer in (None, task.heldout.tokenizer)
+
+    def weights(self, store: Store, position: int) -> Mapping[str, Tensor]:
+        return self.model.weights()
+
+    def provenance(self, store: Store, position: int) -> Mapping[str, Any]:
+        return {"folder": self.model.folder}
+
+    def examine(self, part: Part) -> list[str]:
+        return [*super().examine(part), *self.model.examine(part.module)]
+
+    def describe(self) -> dict[str, Any]:
+        return {"how": f"{'adapter' if self.model.is_adapter else 'folder'} {self.model.folder}", "seed": None}
+
+
+def plan_folder(name: str, folder: str, base: FolderPlan | None = None) -> FolderPlan:
+    """The model in a folder, or the adapter on the base; ``BadInput`` where it is none."""
+    model = FolderModel(folder, base.model.folder if base else None)
+    model.check()
+    return FolderPlan(name, model.architecture, model, model.digest, base.digests[-1] if base else None)

@@ -1,0 +1,119 @@
+"""From a plan to the stages of its run, each after those that it needs, and to the jobs that an engine takes."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from types import MappingProxyType
+
+import torch
+
+from harness.cost.choosing import chosen, sittings
+from harness.cost.cost import Cost
+from harness.engines.engine import Job
+from harness.registry import COSTS
+from harness.run.plan import Plan, PlannedJob
+from harness.run.stages.build import Build
+from harness.run.stages.evaluate import Pass
+from harness.run.stages.measure import Measure, MeasureOnce
+from harness.run.stages.score import Compare, CompareSeeds, Score, Summarise
+from harness.run.stages.stage import Stage
+from harness.run.stages.variant import VariantPlan
+
+
+def planned_jobs(plan: Plan) -> list[PlannedJob]:
+    """Every job of a plan, reused or not, each after those that it needs."""
+    stages: dict[Hashable, Stage] = {}
+    for stage in stages_of(plan):
+        _add(stage, stages)
+
+    return [PlannedJob(stage, job_of(stage, stages)) for stage in stages.values()]
+
+
+def job_of(stage: Stage, known: Mapping[Hashable, Stage] = MappingProxyType({})) -> Job:
+    """A stage as an engine takes it; ``known`` has the stages that stand for those that are one piece of work."""
+
+    def names(of: Iterable[Stage]) -> tuple[str, ...]:
+        return tuple(known.get(each.identity, each).label for each in of)
+
+    needs, after = names(stage.needs()), names(stage.after())
+    return Job(stage.label, stage.run, {}, needs, after, stage.place, stage.seconds())
+
+
+def _add(stage: Stage, stages: dict[Hashable, Stage]) -> None:
+    """Put a stage after those that it needs; the first of several that are one piece of work stands for all."""
+    if stage.identity not in stages:
+        for need in stage.needs():
+            _add(need, stages)
+        stages[stage.identity] = stage
+
+
+def stages_of(plan: Plan) -> Iterator[Stage]:
+    """The stages that a plan asks for; what these need besides comes with them."""
+    yield from plan.studies
+    costs = costs_of(plan)
+    yield from (MeasureOnce(plan.setting, cost.name) for cost in costs if cost.once)
+    passes = _passes(plan) if plan.setting.kind.in_one_pass else {}
+    for seed in plan.seeds:
+        reference = plan.reference(seed)
+        for variant in plan.variants[seed].values():
+            yield Build(plan.setting, variant)
+        yield from {passed.label: passed for (of, _), passed in passes.items() if of == seed}.values()
+        for name, variant in plan.variants[seed].items():
+            yield Score(plan.setting, variant, passes.get((seed, name)))
+        for variant in plan.variants[seed].values():
+            if not variant.is_same_as(reference):
+                yield Compare(plan.setting, variant, reference)
+            if seed == plan.seeds[0]:
+                yield from measures(plan, variant, costs)
+    references = tuple(plan.reference(seed) for seed in plan.seeds)
+    for name in plan.variants[plan.seeds[0]]:
+        plans = plan.over_seeds(name)
+        yield Summarise(plan.setting, plans)
+        if not all(variant.is_same_as(other) for variant, other in zip(plans, references, strict=True)):
+            yield CompareSeeds(plan.setting, plans, references)
+
+
+def costs_of(plan: Plan) -> tuple[Cost, ...]:
+    """What is measured of every variant on the first seed: what the suite asks for and the device has a meter for."""
+    return chosen(plan.suite.file.cost.asks, torch.device(plan.setting.device))
+
+
+def measures(plan: Plan, variant: VariantPlan, costs: Sequence[Cost]) -> list[Measure]:
+    """The stages that measure a variant: one process measures what it can."""
+    reference = plan.reference(variant.seed)
+    return [
+        Measure(plan.setting, variant, reference, tuple(cost.name for cost in sitting), again=number > 0)
+        for number, sitting in enumerate(sittings(costs))
+    ]
+
+
+def _passes(plan: Plan) -> dict[tuple[int, str], Pass]:
+    """Of each seed and variant the pass that scores it: one for all rules over a pool's members, else one of its own.
+
+    A variant that fails there is scored by its own stage.
+    """
+    passes: dict[tuple[int, str], Pass] = {}
+    for seed in plan.seeds:
+        groups: dict[str, list[VariantPlan]] = {}
+        for name, variant in plan.variants[seed].items():
+            what = f"rules of {variant.pool.name}" if variant.runs_members else name
+            groups.setdefault(what, []).append(variant)
+        for what, variants in groups.items():
+            builds = tuple(Build(plan.setting, variant) for variant in variants)
+            passed = Pass(plan.setting, what, builds, tuple(variants))
+            passes |= {(seed, variant.name): passed for variant in variants}
+    return passes
+
+
+def renew_noise(plan: Plan) -> None:
+    """Where a cost is to be measured beside the reference, forget what it is of that itself: it is measured again."""
+    wanted = {key for planned in plan.missing() for key in planned.stage.artefacts() if not plan.store.has(key)}
+    for cost in (cost.name for cost in COSTS if cost.beside_reference):
+        variants = plan.variants[plan.seeds[0]].values()
+        if wanted & {measured(plan, variant, cost).key(cost) for variant in variants}:
+            plan.store.remove(measured(plan, plan.reference(plan.seeds[0]), cost).key(cost))
+
+
+def measured(plan: Plan, variant: VariantPlan, cost: str) -> Measure:
+    """What reads one cost of a variant, whichever process measured it."""
+    return Measure(plan.setting, variant, plan.reference(variant.seed), (cost,))

@@ -1,0 +1,70 @@
+"""What a run will do, known before anything is done: its members, variants and jobs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from harness.engines.engine import Job
+from harness.pools.source import PoolPlan
+from harness.run.stages.setting import Setting
+from harness.run.stages.stage import Stage
+from harness.run.stages.study import Study
+from harness.run.stages.variant import VariantPlan
+from harness.store import Store
+from harness.suite.suite import Suite
+from harness.tasks import Task
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the command line adds to a suite."""
+
+    out: Path = Path("results")
+    only: str | None = None
+    limit: int | None = None
+    seed: int | None = None
+    device: str = "auto"
+    workers: int | None = None
+    allow_code: bool = False
+    engine: str = "local"
+
+
+@dataclass(frozen=True)
+class PlannedJob:
+    """A stage, and the job that does it."""
+
+    stage: Stage
+    job: Job
+
+
+@dataclass
+class Plan:
+    """Everything that a run will do."""
+
+    suite: Suite
+    options: Options
+    setting: Setting
+    task: Task
+    seeds: list[int]
+    pools: dict[int, dict[str, PoolPlan]]
+    variants: dict[int, dict[str, VariantPlan]]
+    studies: list[Study]
+    jobs: list[PlannedJob] = field(default_factory=list)
+    """As ``graph.planned_jobs`` has them."""
+
+    def missing(self) -> list[PlannedJob]:
+        """The jobs whose artefacts are not all in the store."""
+        return [planned for planned in self.jobs if not planned.stage.is_done()]
+
+    @property
+    def store(self) -> Store:
+        return self.setting.store
+
+    def reference(self, seed: int) -> VariantPlan:
+        """What all variants of a seed are compared with."""
+        return self.variants[seed][self.suite.file.reference]
+
+    def over_seeds(self, name: str) -> tuple[VariantPlan, ...]:
+        """One variant on each seed."""
+        return tuple(self.variants[seed][name] for seed in self.seeds)

@@ -1,0 +1,153 @@
+"""run.json: what was run, on what, and what a reader of its numbers should know."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from harness import environment
+from harness.evaluate.predictions import cost_of, predictions_key
+from harness.pools.pool import member_digests, notes_of
+from harness.pools.source import MemberPlan
+from harness.results.columns import ALL_SEEDS, SCHEMA_VERSION
+from harness.run import capacity
+from harness.run.plan import Plan
+from harness.run.stages.evaluate import evaluation_of
+from harness.run.stages.measure import MeasureOnce
+from harness.run.stages.setting import documents_of
+from harness.run.stages.variant import built
+from harness.run.tables import noise
+from harness.suite.file import MAIN
+from harness.systems.systems import runs_members_once
+
+Details = Mapping[str, Mapping[str, Any]]
+
+
+def run_record(
+    plan: Plan, rows: list[dict[str, Any]], details: Details, warnings: list[str], done: Mapping[str, Any]
+) -> dict[str, Any]:
+    """run.json.
+
+    Args:
+        plan: what was run.
+        rows: of variants.csv.
+        details: as details.json.
+        warnings: of the studies.
+        done: the fields that only the runner knows.
+    """
+    suite, task, documents = plan.suite, plan.task, documents_of(plan.setting)
+    states = {row["variant"]: row["status"] for row in rows if row["seed"] == ALL_SEEDS}
+    reference = suite.file.reference
+    counts = Counter(states.values())
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "suite": {
+            "name": suite.file.suite,
+            "question": suite.file.question,
+            "path": suite.path,
+            "digest": suite.digest,
+            "yaml": suite.text,
+        },
+        "status": "complete" if not counts["failed"] and states[reference] == "ok" else "incomplete",
+        "git_commit": environment.git_commit(),
+        "machine": environment.machine(),
+        "versions": environment.versions(),
+        "device": plan.setting.device,
+        "devices": environment.devices(),
+        "dtype": "float32",
+        "batch_policy": {"test": task.test.batch},
+        "seeds": plan.seeds,
+        "limit": plan.options.limit,
+        "only": plan.options.only,
+        "task": {
+            "name": task.name,
+            "title": task.title,
+            "source": task.source,
+            "digest": task.digest,
+            "classes": documents.classes,
+            "criterion": task.heldout.criterion,
+            "splits": {split.name: len(split.inputs) for split in (task.train, task.heldout, task.test)},
+            "documents": dict(Counter(documents.tasks)),
+        },
+        "reference": {
+            "variant": reference,
+            "members": {seed: each.get("member") for seed, each in sorted(details.get(reference, {}).items())},
+        },
+        "pools": {name: _pool_record(plan, name) for name in plan.pools[plan.seeds[0]]},
+        "summary": {
+            "variants": len(states),
+            **{status: counts[status] for status in ("ok", "not_applicable", "failed")},
+            **{key: done[key] for key in ("jobs_run", "jobs_reused")},
+            **_shared_passes(plan),
+        },
+        "noise": noise(plan),
+        "capacity": _capacity(plan),
+        "warnings": [*warnings, *_warnings(plan, details)],
+        **{key: done[key] for key in ("run_id", "started", "wall_seconds", "beside", "engine")},
+    }
+
+
+def _warnings(plan: Plan, details: Details) -> Iterator[str]:
+    documents = documents_of(plan.setting)
+    if plan.options.limit is not None:
+        yield f"a trial run on the first {len(documents.ids)} test examples (--limit): never a verdict"
+    pools = plan.pools[plan.seeds[0]].values()
+    members = {member.digests[-1]: member for pool in pools for member in pool.everyone}
+    for member in members.values():
+        yield from notes_of(member, plan.store)
+    yield from documents.notes
+    for name, seeds in details.items():
+        for sentence in sorted({warning for each in seeds.values() for warning in each.get("warnings", [])}):
+            yield f"{name}: {sentence}"
+
+
+def _capacity(plan: Plan) -> dict[str, Any] | None:
+    process = MeasureOnce(plan.setting, "memory").read() if plan.suite.file.cost.asks("memory") else None
+    if process is None:
+        return None  # not asked for, or the job that measures a process failed, which is in the log
+    budget = capacity.budget_of(plan, process["bytes"])
+    fits = list(capacity.capacities(plan, budget))
+    return capacity.as_record(budget, fits, capacity.untold(plan, fits))
+
+
+def _pool_record(plan: Plan, name: str) -> dict[str, Any]:
+    first = plan.pools[plan.seeds[0]][name]
+    seeds = {}
+    for seed in plan.seeds:
+        pool = plan.pools[seed][name]
+        members = [_member_record(plan, member) for member in pool.everyone]
+        total = sum(seconds for seconds, _ in members)
+        seeds[str(seed)] = {"train_seconds": round(total, 3), "members": [record for _, record in members]}
+    architectures = sorted({str(member.architecture) for member in first.members})
+    return {"kind": first.kind, "architectures": architectures, "members": len(member_digests(first)), "seeds": seeds}
+
+
+def _member_record(plan: Plan, member: MemberPlan) -> tuple[float, dict[str, Any]]:
+    seconds = member.spent(plan.store)
+    record = {"name": member.name, "architecture": str(member.architecture), "train_seconds": round(seconds, 3)}
+    return seconds, record | member.describe()
+
+
+def _shared_passes(plan: Plan) -> dict[str, Any]:
+    """What the main pool's own predictions cost, and what all rules over these predictions cost beyond that."""
+    store, task = plan.store, plan.task
+    predict = combine = 0.0
+    names = set()
+    for seed in plan.seeds:
+        for member in member_digests(plan.pools[seed][MAIN]):
+            predict += sum(cost_of(predictions_key(member, split, plan.setting.device), store)
+                           for split in (task.heldout, task.test))  # fmt: skip
+        for name, variant in plan.variants[seed].items():
+            record = built(store, variant)
+            if variant.pool.name != MAIN or not record or not store.has(variant.evaluation_key):
+                continue
+            if runs_members_once(store.path(variant.build_key)):
+                combine += record["fit_seconds"] + evaluation_of(store, variant)["combine_seconds"]
+                names.add(name)
+    return {
+        "main_members": len(member_digests(plan.pools[plan.seeds[0]][MAIN])),
+        "predict_seconds": round(predict, 3),
+        "combine_seconds": round(combine, 3),
+        "output_variants": len(names),
+    }

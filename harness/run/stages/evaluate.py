@@ -1,0 +1,132 @@
+"""Scoring variants together, where one pass over models serves several; and what any evaluation left."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from safetensors.torch import load_file
+
+from harness.evaluate.outcomes import own_outcomes
+from harness.evaluate.predictions import CachedPredictions
+from harness.kinds import evaluating
+from harness.kinds.kind import Evaluation, Unscored
+from harness.results.metric import OUTCOMES, Outcomes
+from harness.run.stages.setting import Setting, documents_of, task_of
+from harness.run.stages.stage import Stage
+from harness.run.stages.variant import VariantPlan, is_built, is_inapplicable, load_built, why_not_run
+from harness.store import Key, Store, read_json
+from harness.systems.parts import MemberPart
+from harness.tasks.answers import Aggregate
+from harness.types import Combination
+
+
+@dataclass(frozen=True, eq=False)
+class Pass(Stage):
+    """Variants of a seed scored in one pass over the models that they share (``Kind.in_one_pass``).
+
+    Those that have no scores in the end are scored by themselves, each by its own stage; this one fails with their
+    names.
+    """
+
+    what: str
+    builds: tuple[Stage, ...]
+    variants: tuple[VariantPlan, ...]
+
+    group = "pass"
+
+    @property
+    def label(self) -> str:
+        return f"seed {self.variants[0].seed}: score {self.what} with {self.setting.kind.scores}"
+
+    def artefacts(self) -> tuple[Key, ...]:
+        store = self.setting.store
+        return tuple(plan.evaluation_key for plan in self.variants if not is_inapplicable(store, plan))
+
+    def after(self) -> tuple[Stage, ...]:
+        return self.builds
+
+    def seconds(self) -> float:
+        return 8.0 * len(self.variants[0].digests) if len(self.variants) > 1 else 8.0
+
+    def run(self) -> None:
+        evaluate_variants(self.setting, self.variants)
+
+
+def evaluate_variants(setting: Setting, plans: tuple[VariantPlan, ...]) -> None:
+    """Score variants of one pool that are not scored yet; an error names those that could not be."""
+    store = setting.store
+    todo = [plan for plan in plans if is_built(store, plan) and not store.has(plan.evaluation_key)]
+    if not todo:
+        return
+    left: dict[str, str] = {}
+    loaded: list[tuple[VariantPlan, Combination]] = []
+    shared: dict[str, MemberPart] = {}  # without it a member is in memory once for each rule that has it
+    for plan in sorted(todo, key=lambda plan: plan.used):
+        with _left(plan, left, alone=len(todo) == 1):
+            loaded.append((plan, load_built(setting, plan, shared)))
+    cached = CachedPredictions(store, setting.device)
+    tasks = task_of(setting), task_of(setting, todo[0].pool.groups)
+    combinations = [combination for _, combination in loaded]
+    evaluations = setting.kind.evaluate(combinations, *tasks, cached) if loaded else []
+    for (plan, combination), evaluation in zip(loaded, evaluations, strict=True):
+        with _left(plan, left, alone=len(todo) == 1):
+            keep(setting, plan, combination, evaluation)
+    if left:
+        raise RuntimeError("; ".join(f"{name}: {reason}" for name, reason in left.items()))
+
+
+@contextmanager
+def _left(plan: VariantPlan, left: dict[str, str], alone: bool) -> Iterator[None]:
+    """Note the reason why a variant is left for its own stage; one that is alone has none, and fails."""
+    try:
+        yield
+    except Exception as error:
+        if alone:
+            raise
+        left[plan.name] = f"{type(error).__name__}: {error}"
+
+
+def keep(setting: Setting, plan: VariantPlan, combination: Combination, evaluation: Evaluation | Unscored) -> None:
+    """Store what a variant says on test, and the costs that are counted."""
+    if isinstance(evaluation, Unscored):
+        raise evaluation
+    test, labels = task_of(setting).test, documents_of(setting).labels
+    few = None if why_not_run(setting, plan) else test.inputs[: min(test.batch, 50)]
+    evaluating.write_evaluation(setting.store, plan.evaluation_key, combination, evaluation, labels, few)
+
+
+def evaluation_of(store: Store, plan: VariantPlan) -> dict[str, Any]:
+    """What evaluating a variant told besides: seconds, counted costs, temperatures."""
+    record: dict[str, Any] = read_json(store.path(plan.evaluation_key) / "evaluation.json")
+    return record
+
+
+def examples_of(store: Store, plan: VariantPlan) -> pd.DataFrame:
+    """A variant's per-example table on test, with the outcomes that metrics add."""
+    columns = load_file(store.path(plan.evaluation_key) / "examples.safetensors")
+    names = (*OUTCOMES, *own_outcomes())
+    return pd.DataFrame({name: columns[name].numpy() for name in names})
+
+
+def outcomes_of(setting: Setting, plan: VariantPlan) -> Outcomes:
+    """The same with the truth, as metrics take it."""
+    documents = documents_of(setting)
+    return Outcomes(examples_of(setting.store, plan), documents.labels.numpy(), documents.classes)
+
+
+def measures_of(store: Store, plan: VariantPlan) -> dict[str, np.ndarray]:
+    """A variant's other values on test, one for each document or NaN, by name: the mean of each is a score."""
+    columns = load_file(store.path(plan.evaluation_key) / "measures.safetensors")
+    return {name: columns[name].numpy() for name in sorted(columns)}
+
+
+def aggregates_of(store: Store, plan: VariantPlan) -> dict[str, Aggregate]:
+    """A variant's scores of whole tasks that are no means over documents, by name."""
+    folder = store.path(plan.evaluation_key)
+    draws, of_tasks = load_file(folder / "draws.safetensors"), evaluation_of(store, plan)["aggregates"]
+    return {name: Aggregate(of["value"], draws[name].numpy(), of["n"]) for name, of in sorted(of_tasks.items())}

@@ -1,0 +1,177 @@
+"""Scores of variants, on one seed and over all, and their comparisons with the reference."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from harness.evaluate import scores
+from harness.run.stages.build import Build
+from harness.run.stages.evaluate import Pass, aggregates_of, evaluate_variants, examples_of, measures_of, outcomes_of
+from harness.run.stages.stage import Stage
+from harness.run.stages.variant import VariantPlan, is_built, is_inapplicable
+from harness.store import Key, Store, read_json, write_json
+
+Plans = tuple[VariantPlan, ...]
+"""One variant on each seed."""
+
+
+@dataclass(frozen=True, eq=False)
+class _Table(Stage):
+    """A record of numbers from the evaluations of variants; there is none unless all of them apply."""
+
+    group = "score"
+
+    def variants(self) -> Plans:
+        """Those that it is about."""
+        raise NotImplementedError
+
+    def key(self) -> Key:
+        """The artefact."""
+        raise NotImplementedError
+
+    def record(self) -> dict[str, Any]:
+        """The numbers."""
+        raise NotImplementedError
+
+    def artefacts(self) -> tuple[Key, ...]:
+        store = self.setting.store
+        return () if any(is_inapplicable(store, plan) for plan in self.variants()) else (self.key(),)
+
+    def run(self) -> None:
+        store = self.setting.store
+        if all(is_built(store, plan) for plan in self.variants()):
+            record = self.record()
+            with store.write(self.key()) as folder:
+                write_json(folder / f"{self.key().kind}.json", record)
+
+    def read(self) -> dict[str, Any] | None:
+        """The numbers, where there are any."""
+        key, store = self.key(), self.setting.store
+        if not store.has(key):
+            return None
+        record: dict[str, Any] = read_json(store.path(key) / f"{key.kind}.json")
+        return record
+
+
+@dataclass(frozen=True, eq=False)
+class Score(_Table):
+    """Aggregates of one variant and seed, with intervals; it is evaluated first where no pass has done that."""
+
+    variant: VariantPlan
+    passed: Pass | None = None
+
+    @property
+    def label(self) -> str:
+        return f"seed {self.variant.seed}: score {self.variant.name}"
+
+    def variants(self) -> Plans:
+        return (self.variant,)
+
+    def needs(self) -> tuple[Stage, ...]:
+        return (Build(self.setting, self.variant),)
+
+    def after(self) -> tuple[Stage, ...]:
+        return (self.passed,) if self.passed else ()
+
+    def key(self) -> Key:
+        return Key.of("score", code=scores.makers(), evaluation=self.variant.evaluation_key.digest)
+
+    def record(self) -> dict[str, Any]:
+        if self.passed:
+            evaluate_variants(self.setting, (self.variant,))
+        record = scores.score(outcomes_of(self.setting, self.variant))
+        return record | {"measures": _score_measures(self.setting.store, (self.variant,))}
+
+
+@dataclass(frozen=True, eq=False)
+class Compare(_Table):
+    """One variant and seed against the reference, paired by example."""
+
+    variant: VariantPlan
+    reference: VariantPlan
+
+    @property
+    def label(self) -> str:
+        return f"seed {self.variant.seed}: compare {self.variant.name}"
+
+    def variants(self) -> Plans:
+        return (self.variant, self.reference)
+
+    def needs(self) -> tuple[Stage, ...]:
+        return (Score(self.setting, self.variant), Score(self.setting, self.reference))
+
+    def key(self) -> Key:
+        return _comparison_key([plan.evaluation_key.digest for plan in self.variants()])
+
+    def record(self) -> dict[str, Any]:
+        return scores.compare(*(examples_of(self.setting.store, plan) for plan in self.variants()))
+
+
+@dataclass(frozen=True, eq=False)
+class Summarise(_Table):
+    """Means of one variant over the seeds, with intervals over seeds and examples."""
+
+    plans: Plans
+
+    @property
+    def label(self) -> str:
+        return f"summary of {self.plans[0].name}"
+
+    def variants(self) -> Plans:
+        return self.plans
+
+    def needs(self) -> tuple[Stage, ...]:
+        return tuple(Score(self.setting, plan) for plan in self.plans)
+
+    def seconds(self) -> float:
+        return 0.2
+
+    def key(self) -> Key:
+        return Key.of("summary", code=scores.makers(), evaluations=[plan.evaluation_key.digest for plan in self.plans])
+
+    def record(self) -> dict[str, Any]:
+        record = scores.score_over_seeds([outcomes_of(self.setting, plan) for plan in self.plans])
+        return record | {"measures": _score_measures(self.setting.store, self.plans)}
+
+
+@dataclass(frozen=True, eq=False)
+class CompareSeeds(_Table):
+    """A variant against the reference, paired by seed and example."""
+
+    plans: Plans
+    references: Plans
+
+    @property
+    def label(self) -> str:
+        return f"comparison of {self.plans[0].name}"
+
+    def variants(self) -> Plans:
+        return (*self.plans, *self.references)
+
+    def needs(self) -> tuple[Stage, ...]:
+        return tuple(Score(self.setting, plan) for plan in self.variants())
+
+    def seconds(self) -> float:
+        return 0.2
+
+    def key(self) -> Key:
+        return _comparison_key([[plan.evaluation_key.digest for plan in each] for each in self._sides])
+
+    def record(self) -> dict[str, Any]:
+        store = self.setting.store
+        return scores.compare_over_seeds(*([examples_of(store, plan) for plan in each] for each in self._sides))
+
+    @property
+    def _sides(self) -> tuple[Plans, Plans]:
+        return self.plans, self.references
+
+
+def _comparison_key(evaluations: list[Any]) -> Key:
+    return Key.of("comparison", code=scores.__name__, evaluations=evaluations)
+
+
+def _score_measures(store: Store, seeds: Plans) -> dict[str, dict[str, float | None]]:
+    """Scores of tasks and views of one variant over its seeds."""
+    means = scores.score_measures([measures_of(store, plan) for plan in seeds])
+    return means | scores.score_aggregates([aggregates_of(store, plan) for plan in seeds])

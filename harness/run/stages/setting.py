@@ -1,0 +1,66 @@
+"""What all stages of a run share: where artefacts are, what is asked, how much of it, and where it is computed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from harness.kinds.kind import Kind, load_task
+from harness.registry import KINDS
+from harness.store import Store
+from harness.tasks import Documents, Task, TaskReference
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What all stages of a run share."""
+
+    folder: Path
+    """Of the store."""
+    task: TaskReference
+    limit: int | None
+    device: str
+    machine: str
+    """The digest of the driver's machine, which is in the keys of costs: workers do not make it anew."""
+
+    @property
+    def store(self) -> Store:
+        return Store(self.folder)
+
+    @property
+    def kind(self) -> Kind[Any, Any]:
+        """Of the task."""
+        return KINDS.get(self.task.kind)
+
+
+@dataclass(frozen=True)
+class Data:
+    """The digests of the splits and of what is scored, and how many inputs are run at once."""
+
+    train: str
+    heldout: str
+    test: str
+    scored: str
+    batch: int
+    kind: str
+
+    @classmethod
+    def of(cls, task: Task) -> Data:
+        train, heldout, test = task.train, task.heldout, task.test
+        return cls(train.digest, heldout.digest, test.digest, task.digest, test.batch, test.kind)
+
+
+@lru_cache(maxsize=8)
+def task_of(setting: Setting, groups: tuple[str, ...] = ()) -> Task:
+    """The task, or that of a pool whose members were trained on these groups; kept by each process."""
+    if groups:
+        return task_of(setting).of_groups(groups)
+    return load_task(setting.task, setting.store, setting.limit)
+
+
+@lru_cache(maxsize=2)
+def documents_of(setting: Setting) -> Documents:
+    """What is scored, kept by each process."""
+    return setting.kind.documents(setting.task, setting.store) or task_of(setting).documents

@@ -1,0 +1,75 @@
+"""From the artefacts of a run to the files of its results folder (``harness.results.columns`` says what they hold)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from harness.evaluate import correlate
+from harness.results.columns import CORRELATION_COLUMNS, is_column, numbers, variant_columns
+from harness.run.plan import Plan
+from harness.run.record import run_record
+from harness.run.tables import Tables
+from harness.store import write_json
+
+
+def write_results(folder: Path, plan: Plan, errors: Mapping[str, str], done: Mapping[str, Any]) -> None:
+    """Write every file of a run's folder but the log.
+
+    Args:
+        folder: the run's folder, existing.
+        plan: what was run.
+        errors: why stages failed, by their labels.
+        done: the fields of run.json that only the runner knows.
+    """
+    tables = Tables(plan, errors)
+    rows = tables.rows()
+    variants = pd.DataFrame(rows, columns=list(variant_columns()))
+    variants.to_csv(folder / "variants.csv", index=False)
+    write_json(folder / "details.json", tables.details)
+    _tidy(variants, tables.measures, plan.setting.kind.scores).to_parquet(folder / "scores.parquet", index=False)
+    tables.examples().to_parquet(folder / "examples.parquet", index=False)
+    if measures := tables.document_measures():
+        pd.concat(measures, ignore_index=True).to_parquet(folder / "measures.parquet", index=False)
+    warnings = _write_study(folder, plan, errors)
+    write_json(folder / "run.json", run_record(plan, rows, tables.details, warnings, done))
+
+
+def _tidy(variants: pd.DataFrame, measures: list[dict[str, Any]], source: str) -> pd.DataFrame:
+    """scores.parquet: one row per variant, seed and metric, with its interval where it has one, and its source."""
+    tables = []
+    for column in numbers().values():
+        table = variants[["variant", "seed"]].copy()
+        table["metric"] = column.name
+        table["value"] = pd.to_numeric(variants[column.name])
+        for end, of in zip(("low", "high"), column.bounds or ("", ""), strict=True):
+            table[end] = pd.to_numeric(variants[of]) if of else float("nan")
+        table["n"] = pd.to_numeric(variants["n"]).astype("Int64")
+        table["source"] = variants[column.source] if is_column(column.source) else column.source
+        tables.append(table.dropna(subset="value"))
+    if measures:
+        tables.append(pd.DataFrame(measures).astype({"low": float, "high": float}).assign(source=source))
+    return pd.concat(tables, ignore_index=True)
+
+
+def _write_study(folder: Path, plan: Plan, errors: Mapping[str, str]) -> list[str]:
+    """correlation.csv and correlation.json; returns warnings for the pools that have no study."""
+    tables, warnings = [], []
+    for study in plan.studies:
+        place = f"the study of pool '{study.pool.name}', seed {study.seed}"
+        if reason := errors.get(study.label):
+            warnings.append(f"{place}, failed: {reason}")
+            continue
+        record = study.read()
+        if record["status"] != "ok":
+            warnings.append(f"{place}, does not apply: {record['reason']}")
+            continue
+        tables.append(pd.DataFrame(record["rows"]).assign(pool=study.pool.name, seed=study.seed))
+    if tables:
+        whole = pd.concat(tables, ignore_index=True)[list(CORRELATION_COLUMNS)]
+        whole.to_csv(folder / "correlation.csv", index=False)
+        write_json(folder / "correlation.json", correlate.correlations(whole))
+    return warnings
