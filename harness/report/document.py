@@ -20,7 +20,8 @@ from harness.display.formats import amount, bytes_more
 from harness.report.answer import Answer, answer
 from harness.report.claims import Claim, as_json, claims
 from harness.report.evidence import Evidence
-from harness.report.figures import figures, render
+from harness.report.figures import figures
+from harness.report.plots.style import render
 from harness.results.columns import numbers, plugged_in, variant_columns
 from harness.results.history import Entry, history
 from harness.results.metric import Column

@@ -71,10 +71,14 @@ class Tables:
         row |= {key: evaluation.get(key) for key in _names(*COUNTED, *CALIBRATED)}
         row |= self._scores(plan.name, str(plan.seed), Score(self.plan.setting, plan))
         if plan.is_same_as(reference):
-            row |= scores.AGAINST_ITSELF
+            row |= self._against_itself()
         else:
             row |= self._comparison(Compare(self.plan.setting, plan, reference), [plan.seed])
         return row | self._measured(plan, row)
+
+    def _against_itself(self) -> dict[str, Any]:
+        """What is said of the reference: of a candidate, which has none, a rule has to find nothing, not a pass."""
+        return scores.AGAINST_ITSELF if self.plan.compares else {"verdict": NO_REFERENCE}
 
     def _comparison(self, stage: Compare | CompareSeeds, seeds: Sequence[int]) -> dict[str, Any]:
         """The comparison with the reference, or why there is none: the variant keeps its own scores."""
@@ -173,7 +177,7 @@ class Tables:
             summary.pop(column, None)
         summary |= self._scores(first["variant"], ALL_SEEDS, stage)
         if all(plan.is_same_as(reference) for plan, reference in zip(plans, references, strict=True)):
-            return summary | scores.AGAINST_ITSELF
+            return summary | self._against_itself()
         return summary | self._comparison(CompareSeeds(self.plan.setting, plans, references), self.plan.seeds)
 
     def examples(self) -> pd.DataFrame:

@@ -20,7 +20,7 @@ from harness.report import write_report
 from harness.report.answer import answer, correlation_words
 from harness.report.claims import as_json, claims
 from harness.report.evidence import Evidence, best
-from harness.report.figures import barrier, barrier_caption
+from harness.report.plots.curves import barrier, barrier_caption
 from harness.results.columns import numbers
 from harness.results.run import Run, read_run
 from harness.run import runner
