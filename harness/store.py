@@ -13,7 +13,7 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -38,7 +38,7 @@ def file_digest(path: Path) -> str:
 
 @cache
 def code_version(module: str) -> str:
-    """Digest of what a module's code does, with every harness module that it imports, directly or not.
+    """Digest of what a module's code does, with all modules of ours and its own package that it imports, even indirectly.
 
     So a change to one method's file makes that method's artefacts anew and leaves all others alone. Libraries count by
     their version: another torch may give other numbers. Comments and docstrings do not count.
@@ -68,7 +68,10 @@ def named(function: Callable[..., Any]) -> str:
 
 @cache
 def _module_facts(name: str) -> tuple[str, tuple[str, ...], tuple[str, ...]] | None:
-    """The digest of what a module does, the harness names and the libraries it imports; None where it is no module."""
+    """The digest of what a module does, the names it imports from its own package and ours, and the libraries.
+
+    None where it is no module.
+    """
     try:
         spec = importlib.util.find_spec(name)
     except ModuleNotFoundError:  # "from harness.store import Key": Key is not a module
@@ -76,29 +79,32 @@ def _module_facts(name: str) -> tuple[str, tuple[str, ...], tuple[str, ...]] | N
     if spec is None or spec.origin is None:
         return None
     tree = _WhatRuns().visit(ast.parse(Path(spec.origin).read_text(encoding="utf-8")))
-    packages = {name: name.split(".")[0] for name in _imports(tree)}
-    ours = tuple(name for name, package in packages.items() if package == "harness")
-    libraries = sorted(set(packages.values()) - {"harness"} - sys.stdlib_module_names)
+    own = {"harness", name.split(".")[0]}
+    packages = {name: name.split(".")[0] for name in _imports(tree, spec.parent or "", own)}
+    ours = tuple(name for name, package in packages.items() if package in own)
+    libraries = sorted(set(packages.values()) - own - sys.stdlib_module_names)
     return hashlib.sha256(ast.dump(tree).encode()).hexdigest(), ours, tuple(libraries)
 
 
 class _WhatRuns(ast.NodeTransformer):
     """Takes out what does nothing: statements that are only a string (docstrings), and imports for type checkers."""
 
-    def visit_If(self, node: ast.If) -> ast.If | None:
+    def visit_If(self, node: ast.If) -> ast.If | list[ast.stmt]:
         self.generic_visit(node)
-        return None if isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING" else node
+        return node.orelse if isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING" else node
 
     def visit_Expr(self, node: ast.Expr) -> ast.Expr | None:
         return None if isinstance(node.value, ast.Constant) and isinstance(node.value.value, str) else node
 
 
-def _imports(tree: ast.Module) -> Iterator[str]:
+def _imports(tree: ast.Module, package: str, own: Collection[str]) -> Iterator[str]:
+    """The modules that a module of a package imports; of its ``own`` packages also the names, which may be modules."""
     for node in ast.walk(tree):
-        if isinstance(node, ast.ImportFrom) and node.module:
-            yield node.module
-            if node.module.startswith("harness"):
-                yield from (f"{node.module}.{alias.name}" for alias in node.names)
+        if isinstance(node, ast.ImportFrom):
+            module = importlib.util.resolve_name("." * node.level + (node.module or ""), package)
+            yield module
+            if module.split(".")[0] in own:
+                yield from (f"{module}.{alias.name}" for alias in node.names)
         elif isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
 

@@ -155,6 +155,44 @@ def test_code_is_what_it_does_so_a_word_about_it_changes_nothing(fresh_code):
         assert store.code_version("harness.planted_plain") != plain
 
 
+def test_imports_for_type_checkers_do_nothing(fresh_code):
+    checked = "from typing import TYPE_CHECKING\n{}def f(x: 'A') -> 'A':\n    return x\n"
+    fresh_code("planted_part", "VALUE = 1\n")
+    fresh_code("planted_plain", checked.format(""))
+    plain = store.code_version("harness.planted_plain")
+    fresh_code("planted_plain", checked.format("if TYPE_CHECKING:\n    from harness.planted_part import A\n"))
+    assert store.code_version("harness.planted_plain") == plain
+    fresh_code("planted_plain", checked.format("if not TYPE_CHECKING:\n    from harness.planted_part import A\n"))
+    assert store.code_version("harness.planted_plain") != plain
+
+
+@pytest.mark.parametrize(
+    "line", ["from plugged.part import f", "from . import part", "from .part import f", "import plugged.part"]
+)
+def test_the_other_modules_of_a_plug_in_are_its_code_too(fresh_code, tmp_path, monkeypatch, line):
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "plugged").mkdir()
+    (tmp_path / "plugged" / "__init__.py").write_text("")
+    (tmp_path / "plugged" / "kind.py").write_text(f"import harness.types\n{line}\n")
+    (tmp_path / "plugged" / "part.py").write_text("def f():\n    return 1\n")
+    try:
+        before = store.code_version("plugged.kind")
+        (tmp_path / "plugged" / "part.py").write_text("def f():\n    return 2\n")
+        assert store.code_version("plugged.kind") != before
+    finally:
+        for name in ("plugged", "plugged.part", "plugged.kind"):
+            sys.modules.pop(name, None)
+
+
+def test_a_function_of_a_module_is_other_code_than_its_neighbour(fresh_code):
+    fresh_code("planted_plain", "def f():\n    return 1\ndef g():\n    return 2\n")
+    keys = [Key.of("kind", code=f"harness.planted_plain{name}").digest for name in ("", ":f", ":g")]
+    assert len(set(keys)) == 3
+    assert store.named(Key.of.__func__) == "harness.store:Key.of"
+    fresh_code("planted_plain", "def f():\n    return 1\ndef g():\n    return 3\n")
+    assert Key.of("kind", code="harness.planted_plain:f").digest != keys[1]
+
+
 @pytest.mark.parametrize("line", ["import numpy", "from numpy.linalg import norm", "def f():\n    import numpy as np"])
 def test_another_version_of_a_library_is_other_code(fresh_code, monkeypatch, line):
     fresh_code("planted_user", f"{line}\n")
