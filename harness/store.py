@@ -38,7 +38,7 @@ def file_digest(path: Path) -> str:
 
 @cache
 def code_version(module: str) -> str:
-    """Digest of what a module's code does, with all modules of ours and its own package that it imports, even indirectly.
+    """Digest of what a module's code does, with all modules of ours and of its own package behind it.
 
     So a change to one method's file makes that method's artefacts anew and leaves all others alone. Libraries count by
     their version: another torch may give other numbers. Comments and docstrings do not count.
