@@ -4,7 +4,9 @@ import pytest
 
 from harness import store
 from harness.registry import METRICS
-from harness.run.planning import Options, make_plan, planned_jobs
+from harness.run.graph import planned_jobs
+from harness.run.plan import Options
+from harness.run.planning import make_plan
 from harness.suite.suite import read_suite
 from tests.evaluate.added_metrics import declare
 
