@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib
 import sys
 from collections.abc import Callable
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -20,9 +20,11 @@ from harness.merging.arithmetic import average
 from harness.methods.method import Method, method
 from harness.models.weights import module_with
 from harness.registry import METHODS
+from harness.systems.acceptance import Confidence
 from harness.systems.fitting import uniform
 from harness.systems.parts import MemberPart
 from harness.systems.rules import Linear, LogLinear
+from harness.systems.staged import Staged
 from harness.systems.systems import OutputCombination, SingleModel, member_parts
 from harness.types import Combination, NotApplicable
 
@@ -169,6 +171,30 @@ def touches_more_than_it_names(ingredients):
     return ensemble(ingredients)
 
 
+class Modest(Staged):
+    """Says that its last stage never ran."""
+
+    def run(self, batch):
+        log_probs, calls = super().run(batch)
+        return log_probs, calls.minimum(self.ran[0])
+
+
+def hides_calls(ingredients):
+    found = two_stages(ingredients)
+    return Modest(found.stages, found.accept)
+
+
+class Forked(OutputCombination):
+    def run(self, batch):
+        log_probs, calls = super().run(batch)
+        return log_probs.flip(-1), calls
+
+
+def says_two_things(ingredients):
+    parts = member_parts(ingredients)
+    return Forked(parts, Linear(uniform(len(parts))))
+
+
 WRONG: list[tuple[Callable[..., Combination], str]] = [
     (mutates_a_member, "what_it_was_given_is_unchanged"),
     (depends_on_order, "member_order_is_irrelevant"),
@@ -188,6 +214,8 @@ WRONG: list[tuple[Callable[..., Combination], str]] = [
     (blesses_nan, "nan_weights_are_never_a_number"),
     (needs_two, "one_member_works_or_says_why"),
     (touches_more_than_it_names, "members_it_does_not_name_are_untouched"),
+    (hides_calls, "calls_add_up_to_the_cost_that_is_reported"),
+    (says_two_things, "run_says_what_log_probs_says"),
 ]
 
 
@@ -196,17 +224,17 @@ def declare(monkeypatch):
     """Registers a method for the length of one test."""
     monkeypatch.setattr(METHODS, "_known", METHODS.all())
 
-    def register(function: Callable[..., Combination]) -> Method:
+    def register(function: Callable[..., Combination], **changes: Any) -> Method:
         name = function.__name__
-        method(
-            name,
-            family="output",
-            summary="Wrong.",
-            paper="-",
-            needs={"members"},
-            identical_members_unchanged=True,
-            uses=lambda parameters: [0] if function is touches_more_than_it_names else None,
-        )(function)
+        given: dict[str, Any] = {
+            "family": "output",
+            "summary": "Wrong.",
+            "paper": "-",
+            "needs": {"members"},
+            "identical_members_unchanged": True,
+            "uses": lambda parameters: [0] if function is touches_more_than_it_names else None,
+        }
+        method(name, **{**given, **changes})(function)
         return METHODS.get(name)
 
     return register
@@ -243,6 +271,7 @@ import torch
 
 from harness.methods.method import method
 from harness.systems.rules import Linear
+from harness.systems.staged import Staged
 from harness.systems.systems import OutputCombination, member_parts
 
 FACTS = dict(family="output", summary="Planted.", paper="-", needs={"members"})
@@ -282,3 +311,27 @@ def test_an_order_taken_from_a_set_is_caught(planted):
     with pytest.raises(BrokenLaw, match="method 'planted_set'") as caught:
         check_method("planted_set")
     assert caught.value.law == "other_hash_seed_same_output"
+
+
+# Staged methods, which obey the same laws.
+
+
+def two_stages(ingredients, *, threshold: float = 0.8) -> Staged:
+    """The first member; all of them where it is not confident."""
+    first, *_ = parts = member_parts(ingredients)
+    stages = [OutputCombination([first], Linear(uniform(1))), OutputCombination(parts, Linear(uniform(len(parts))))]
+    return Staged(stages, [Confidence(threshold)])
+
+
+def soup_first(ingredients, *, threshold: float = 0.8) -> Staged:
+    """The soup; the ensemble where it is not confident."""
+    soup = METHODS.get("uniform_soup")
+    merged = soup.apply(ingredients, soup.validate({}))
+    return Staged([merged, ensemble_of_all(ingredients)], [Confidence(threshold)])
+
+
+@pytest.mark.parametrize("law", LAWS, ids=lambda law: law.__name__)
+@pytest.mark.parametrize("threshold", [0.0, 0.8, 1.1])
+@pytest.mark.parametrize(("function", "needs"), [(two_stages, {"members"}), (soup_first, {"members", "train"})])
+def test_a_staged_method_obeys_every_law(function, needs, threshold, law, declare):
+    law(declare(function, family="staged", needs=needs, order_sensitive=True), {"threshold": threshold})

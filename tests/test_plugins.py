@@ -1,4 +1,4 @@
-"""The plug-ins of CONTRIBUTING.md, installed as a package of somebody else's: everything that reads declarations has them.
+"""The plug-ins of CONTRIBUTING.md, installed as a package from outside: all that reads declarations has them.
 
 They are installed into an environment of their own, which sees the packages of this one and this checkout.
 """
@@ -43,7 +43,8 @@ CALLS = """
 import contextlib, io, json, sys
 from harness.cli import app
 found = {}
-for words in (["schema"], *(["ls", sort] for sort in ("methods", "metrics", "costs", "kinds", "sources", "engines", "tasks"))):
+sorts = ("methods", "metrics", "costs", "kinds", "sources", "engines", "tasks")
+for words in (["schema"], *(["ls", sort] for sort in sorts)):
     with contextlib.redirect_stdout(io.StringIO()) as printed:
         app(words, standalone_mode=False)
     found[words[-1]] = printed.getvalue()

@@ -5,6 +5,8 @@ A law knows no method by name: what differs between methods is declared where th
 
 from __future__ import annotations
 
+import math
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -16,14 +18,15 @@ from torch import Tensor
 
 from harness.checks.hash_seeds import differing
 from harness.checks.law import BrokenLaw, law, laws, require
-from harness.checks.pools import built, copies, mixed, on_test, plain_predict, pool_for, split
+from harness.checks.pools import CNN, built, copies, mixed, on_test, plain_predict, pool_for, split
+from harness.cost import counters, flops
 from harness.errors import BadInput
 from harness.methods.method import Method, describe_type
 from harness.registry import METHODS, module_of
 from harness.systems.dropout import hash_of
 from harness.systems.parts import MemberPart
-from harness.systems.systems import OutputCombination, load_combination
-from harness.types import NotApplicable, Pool
+from harness.systems.systems import SingleModel, load_combination
+from harness.types import Combination, NotApplicable, Pool
 
 Parameters = Mapping[str, Any]
 MORE_THAN_MEMBERS = 9
@@ -240,7 +243,7 @@ def save_and_load_round_trip(method: Method, parameters: Parameters) -> None:
     combination = built(method, parameters, pool)
     with TemporaryDirectory() as folder:
         combination.save(Path(folder))
-        suffixes = {path.suffix for path in Path(folder).iterdir()}
+        suffixes = {path.suffix for path in Path(folder).rglob("*") if path.is_file()}
         require(suffixes <= {".json", ".safetensors"}, f"it saves files of other kinds: {sorted(suffixes)}")
         again = load_combination(Path(folder), pool)
         require(torch.equal(on_test(again), on_test(combination)), "saved and loaded, it says something else")
@@ -248,13 +251,62 @@ def save_and_load_round_trip(method: Method, parameters: Parameters) -> None:
 
 @law("method")
 def fast_path_equals_slow_path(method: Method, parameters: Parameters) -> None:
-    """Combining predictions that were kept gives what running the models gives."""
+    """What it says of predictions that were kept (``replay``) is what it says when its models run, calls too."""
     combination = built(method, parameters, pool_for(method))
-    if not isinstance(combination, OutputCombination):
-        require(len(combination.parts()) >= 1, "it runs no model")
+    require(len(combination.parts()) >= 1, "it runs no model")
+    if not combination.replays:
         return
-    stacked = torch.stack([plain_predict(part, split("test")) for part in combination.parts()])
-    torch.testing.assert_close(combination.combine(stacked), on_test(combination), atol=1e-6, rtol=1e-6)
+    log_probs, calls = combination.replay([plain_predict(part, split("test")) for part in combination.parts()])
+    torch.testing.assert_close(log_probs, on_test(combination), atol=1e-6, rtol=1e-6)
+    require(torch.equal(calls, _run_on_test(combination)[1]), "replayed, it says to have called other models")
+
+
+@law("method")
+def run_says_what_log_probs_says(method: Method, parameters: Parameters) -> None:
+    """``run`` gives the log-probabilities and whole numbers of calls, one for each example and part."""
+    combination = built(method, parameters, pool_for(method))
+    log_probs, calls = _run_on_test(combination)
+    require(torch.equal(log_probs, on_test(combination)), "'run' says something else than 'log_probs'")
+    shape = len(log_probs), len(combination.parts())
+    require(calls.shape == shape, f"calls have the shape {tuple(calls.shape)}, not {shape}")
+    require(not calls.is_floating_point(), f"calls are {calls.dtype}, and no whole numbers")
+
+
+@law("method")
+def calls_add_up_to_the_cost_that_is_reported(method: Method, parameters: Parameters) -> None:
+    """What its networks really run on, example by example, is what it says; the costs are the means over that."""
+    combination = built(method, parameters, pool_for(method))
+    inputs, parts = split("test").inputs, combination.parts()
+    rows: Counter[int] = Counter()
+    modules = {id(part.module): part.module for part in parts}  # passes with dropout share one
+    hooks = [
+        module.register_forward_hook(lambda module, given, _: rows.update({id(module): len(given[0])}))
+        for module in modules.values()
+    ]
+    _, calls = _run_on_test(combination)
+    for hook in hooks:
+        hook.remove()
+    said: Counter[int] = Counter()
+    for part, count in zip(parts, calls.sum(dim=0).tolist(), strict=True):
+        said.update({id(part.module): count})
+    require(rows == said, f"its networks ran on {sorted(rows.values())} examples; it says {sorted(said.values())}")
+    found = counters.counted(combination, calls, inputs)
+    each = [counters.parameters_active(SingleModel(CNN, part.module)) for part in parts]
+    mean = calls.double().mean(dim=0)
+    really = {
+        "params_active": float(mean @ torch.tensor(each, dtype=torch.float64)),
+        "flops_per_example": flops.count(lambda: combination.log_probs(inputs)) / len(inputs),
+    }
+    for name, expected in really.items():
+        require(math.isclose(found[name], expected, rel_tol=1e-6), f"{name} is {found[name]}, and really {expected}")
+    means = torch.tensor([one["mean"] for one in found["calls"]], dtype=torch.float64)
+    require(torch.allclose(means, mean), f"mean calls are {means.tolist()}, and really {mean.tolist()}")
+
+
+def _run_on_test(combination: Combination) -> tuple[Tensor, Tensor]:
+    """``Combination.run`` over the test split: log-probabilities [N, C] and calls [N, parts]."""
+    with torch.inference_mode():
+        return combination.run(split("test").inputs)
 
 
 def _fingerprint(pool: Pool) -> list[tuple[str, str, str]]:

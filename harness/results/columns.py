@@ -134,6 +134,7 @@ EXAMPLE_COLUMNS = {
     "correct": "whether it is the label",
     "nll": "of the label, nats",
     "brier": "squared error summed over classes",
+    "calls": "how many models ran for it; of runs from before this column it is not known",
 }
 """The columns that every examples.parquet has: one row per variant, seed and test example."""
 

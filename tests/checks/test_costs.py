@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from harness.checks import BrokenLaw, check_cost, laws
+from harness.checks import BrokenLaw, check_cost, costs, laws
 from harness.cost.cost import Cost, cost
 from harness.registry import COSTS
 from harness.results.metric import Column
@@ -59,7 +59,7 @@ def leaves_it_in_training(bench):
 
 
 def slow(device):
-    time.sleep(1.1)
+    time.sleep(0.2)
 
 
 count = iter(range(100))
@@ -87,6 +87,7 @@ WRONG: list[tuple[Cost, str]] = [
 
 @pytest.mark.parametrize(("planted", "law"), WRONG, ids=[f"{i}-{law}" for i, (_, law) in enumerate(WRONG)])
 def test_a_wrong_cost_is_caught(planted, law, monkeypatch):
+    monkeypatch.setattr(costs, "AT_ONCE", 0.1)
     with pytest.raises(BrokenLaw, match="cost 'planted'") as caught:
         LAWS[law](planted)
     assert caught.value.law == law
