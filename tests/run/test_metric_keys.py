@@ -30,7 +30,7 @@ def keys(folder):
     (folder / "suite.yaml").write_text(SUITE)
     suite = read_suite(folder / "suite.yaml")
     plan = make_plan(suite, Options(out=folder / "results", device="cpu"))
-    return [key for planned in planned_jobs(plan) for key in planned.keys]
+    return [key for planned in planned_jobs(plan) for key in planned.stage.artefacts()]
 
 
 def remade(folder, change):
