@@ -36,7 +36,7 @@ WORDS: dict[str, str] = {
     "pareto": "True where no other variant is as accurate at fewer FLOPs",
     "n": "test examples",
 }
-"""The columns of variants.csv that are no numbers to judge a variant by; they come first."""
+"""The columns of variants.csv that say what a row is about, and what came of it; they come first."""
 
 
 def numbers() -> dict[str, Column]:

@@ -14,9 +14,11 @@ from harness.publish.export import export
 from harness.registry import METHODS
 from harness.results.evidence import read_tables
 from harness.results.run import read_run
-from harness.run import jobs, runner
-from harness.run.planning import Options, make_plan
+from harness.run import runner
+from harness.run.plan import Options
+from harness.run.planning import make_plan
 from harness.run.progress import Tracker
+from harness.run.stages import setting, variant
 from harness.suite.suite import read_suite
 from harness.systems import systems
 from harness.systems.acceptance import Confidence
@@ -24,7 +26,7 @@ from harness.systems.fitting import uniform
 from harness.systems.rules import Linear
 from harness.systems.staged import Staged
 from harness.systems.systems import OutputCombination, member_parts
-from harness.tasks import TASKS, text
+from harness.tasks import text
 from harness.types import Combination
 from tests.inline import Inline
 from tests.lm.test_stages import write_tasks
@@ -92,12 +94,12 @@ def staged_methods(monkeypatch):
     method("of_no_known_kind", family="output", summary="Unknown.", **declared)(of_no_known_kind)
     method("two_stages", family="staged", summary="Two.", **declared)(two_stages)
     yield
-    for cached in (jobs.task_of, jobs.documents_of, jobs._pool):
+    for cached in (setting.task_of, setting.documents_of, variant.pool_of):
         cached.cache_clear()
 
 
 def run(path, out):
-    plan = make_plan(read_suite(path, TASKS, ["mlp"]), Options(out=out, device="cpu"))
+    plan = make_plan(read_suite(path), Options(out=out, device="cpu"))
     return read_run(runner.run(plan, Tracker()))
 
 

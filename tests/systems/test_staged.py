@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import pytest
 import torch
+from tests.small_pools import MLP, independent, on_test, plain_predict, split, trained
 
 from harness.cost.counters import flops_per_example, parameters_active
 from harness.evaluate.predictions import CachedPredictions, run
@@ -17,7 +18,6 @@ from harness.systems.rules import Linear
 from harness.systems.staged import Staged, why_undecided
 from harness.systems.systems import OutputCombination, SingleModel, load_combination
 from harness.types import NotApplicable
-from tests.small_pools import MLP, independent, on_test, plain_predict, split, trained
 
 POOL, MERGED = independent(3), trained(MLP, 5)
 INPUTS = split("test").inputs
