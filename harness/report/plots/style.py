@@ -48,7 +48,9 @@ def render(figure: Figure) -> dict[str, bytes]:
     svg, png = io.BytesIO(), io.BytesIO()
     with mpl.rc_context(STYLE):
         figure.dpi = 130
-        figure.draw_without_rendering()
+        FigureCanvasAgg(figure)  # what texts are measured on
+        if layout := figure.get_layout_engine():
+            layout.execute(figure)
         figure.set_layout_engine("none")
         FigureCanvasAgg(figure).print_png(png, metadata={"Software": None})  # first: the other sets the dots per inch
         FigureCanvasSVG(figure).print_svg(svg, metadata={"Date": None, "Creator": None})
