@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 import pytest
 import torch
-from tests.small_pools import MLP, independent, on_test, plain_predict, split, trained
 
+from harness.checks.pools import MLP, independent, on_test, plain_predict, split, trained
 from harness.cost.counters import flops_per_example, parameters_active
 from harness.evaluate.predictions import CachedPredictions, run
 from harness.models.weights import module_with
