@@ -94,10 +94,11 @@ def read_combination(path: Path, device: torch.device, **tokenizer: Any) -> tupl
         raise BadInput(problem, place=document.place(("method",)), hint=hint)
     folders = {digest: member.folder for member in planned.everyone for digest in member.digests}
     for part in combination.parts():
+        own = part.member.digest if isinstance(part, MemberPart) else part.digest
+        settings = read_generation_config(folders.get(own) or folder)  # before transformers, which reads them too
         check_finite(part.name, part.module)
         check_causal(part.module, part.name)
-        own = part.member.digest if isinstance(part, MemberPart) else part.digest
-        part.module.generation_config = read_generation_config(folders.get(own) or folder)
+        part.module.generation_config = settings
     return combination, read_tokenizer(folder, **tokenizer)
 
 
