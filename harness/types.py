@@ -132,6 +132,8 @@ class Part(ABC):
     """As ``Member.tokenizer``."""
     vocabulary: int | None = None
     """Of a language model, the tokens that it has logits for, padding and all."""
+    by_row: bool = True
+    """Whether what it says of an example is the same whatever else is in the batch."""
 
     @property
     @abstractmethod
@@ -158,9 +160,35 @@ class Combination(ABC):
     def log_probs(self, batch: Tensor) -> Tensor:
         """Normalised log-probabilities [B, C] in float32; every model call it needs is made here."""
 
+    def run(self, batch: Tensor) -> tuple[Tensor, Tensor]:
+        """The log-probabilities [B, C], and how often each of ``parts()`` ran for each of their rows, int64 [B, parts].
+
+        Whoever does not run every part once for every example says so here, and its ``log_probs`` are the first value.
+        """
+        found = self.log_probs(batch)
+        return found, self.every_part_once(len(found))
+
+    def every_part_once(self, count: int) -> Tensor:
+        """Calls [count, parts] of so many examples, all 1."""
+        return torch.ones(count, len(self.parts()), dtype=torch.int64)
+
+    @property
+    def calls_vary(self) -> bool:
+        """Whether it says itself, in ``run``, which parts an example calls."""
+        return type(self).run is not Combination.run
+
+    @property
+    def replays(self) -> bool:
+        """Whether predictions of its parts are enough to tell what it says (``replay``): then these are shared."""
+        return False
+
+    def replay(self, predictions: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """As ``run``, from log-probabilities [N, C] of each of ``parts()``, in their order: no model runs."""
+        raise NotImplementedError(f"{type(self).__name__} has to be run")
+
     @abstractmethod
     def parts(self) -> Sequence[Part]:
-        """The models it runs for each batch, each as often as it is run."""
+        """The models it runs, each as often as it is run where it is called."""
 
     @abstractmethod
     def save(self, folder: Path) -> None:

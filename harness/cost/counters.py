@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import torch
 from torch import Tensor, nn
 
 from harness.cost import flops
 from harness.moe.layer import MixtureOfExperts
 from harness.systems.parts import MemberPart
+from harness.systems.staged import Staged
 from harness.types import Combination, Part
 
 STACKED = ("gate_up_proj", "down_proj")
@@ -19,9 +26,13 @@ def parameters_stored(combination: Combination) -> int:
     return sum(parameter.numel() for module in modules.values() for parameter in module.parameters())
 
 
-def parameters_active(combination: Combination) -> int:
-    """Parameters that one example meets, over all model calls; of sparse experts only those that run."""
-    return sum(_active(part) for part in combination.parts())
+def parameters_active(combination: Combination, calls: Tensor | None = None) -> float:
+    """Parameters that one example meets, over all model calls; of sparse experts only those that run.
+
+    The mean over examples with calls [N, parts] (``Combination.run``); without these every part is called once.
+    """
+    active = [_active(part) for part in combination.parts()]
+    return sum(active) if calls is None else _mean(calls, active)
 
 
 def _model_of(part: Part) -> str:
@@ -44,9 +55,44 @@ def _idle(layer: nn.Module, model: nn.Module) -> int:
     return sum(stacked[name].numel() // len(stacked[name]) * (len(stacked[name]) - chosen) for name in STACKED)
 
 
-def flops_per_example(combination: Combination, batch: Tensor) -> float:
+def flops_per_example(combination: Combination, batch: Tensor, calls: Tensor | None = None) -> float:
     """Floating-point operations per example (1 multiply-add = 2), as ``flops.count`` has them.
 
-    Counted while the combination runs on this batch [B, ...], so every model call is in it.
+    Counted while the combination runs on this batch [B, ...], so every model call is in it. With calls [N, parts] of
+    other examples it is their mean, each part counted while it alone runs on the batch.
     """
-    return flops.count(lambda: combination.log_probs(batch)) / len(batch)
+    if calls is None:
+        return flops.count(lambda: combination.log_probs(batch)) / len(batch)
+    return _mean(calls, flops_of_parts(combination, batch))
+
+
+def flops_of_parts(combination: Combination, batch: Tensor) -> list[float]:
+    """The same of each part alone."""
+    return [flops.count(partial(part.log_probs, batch)) / len(batch) for part in combination.parts()]
+
+
+def _mean(calls: Tensor, each: Sequence[float]) -> float:
+    """Over examples with calls [N, parts], the mean sum of what each part takes."""
+    return math.fsum((calls.double().mean(dim=0) * torch.tensor(each, dtype=torch.float64)).tolist())
+
+
+def counted(combination: Combination, calls: Tensor, few: Tensor | None) -> dict[str, Any]:
+    """Parameters, operations and calls of a combination over the examples that are scored, as JSON values.
+
+    Args:
+        combination: what was evaluated.
+        calls: [N, parts] of these examples, as ``Combination.run`` says.
+        few: inputs [B, ...] to count operations of; None where it cannot be run on the task's inputs.
+    """
+    varying = calls if combination.calls_vary else None
+    mean = calls.double().mean(dim=0).tolist()
+    found: dict[str, Any] = {
+        "params_stored": parameters_stored(combination),
+        "params_active": parameters_active(combination, varying),
+        "calls": [{"model": part.name, "mean": m} for part, m in zip(combination.parts(), mean, strict=True)],
+    }
+    if few is not None:
+        found["flops_per_example"] = flops_per_example(combination, few, varying)
+    if isinstance(combination, Staged):
+        found["stages"] = combination.shares(calls)
+    return found

@@ -26,13 +26,16 @@ from harness.types import Combination, Split
 
 Time = dict[str, float]
 """Seconds of one call, by clock."""
-Timed = Callable[[Combination], Time]
+Timed = Callable[[Combination], list[Time]]
+"""Of one call for each batch."""
 CPU = torch.device("cpu")
 BLOCKS = 12
 FEWEST_BLOCKS = 6
 """So many observations have a distribution-free 95 % interval for their median."""
 SECONDS_ALONE, SECONDS_FULL = 0.15, 0.25
 """For which one example, and a full batch, are timed."""
+EXAMPLES_ALONE = 20
+"""So many are timed, each alone, where they do not all call the same models."""
 
 
 @dataclass(frozen=True)
@@ -148,7 +151,9 @@ def measure_beside(bench: Bench) -> Figures:
     assert bench.reference is not None
     candidate, reference, test, device = bench.load, bench.reference, bench.test, bench.device
     batch = test.full_batch
-    alone = measure(candidate, reference, test.inputs[:1], seconds=SECONDS_ALONE, device=device)
+    alone = measure(
+        candidate, reference, *_alone(candidate, reference, batch), seconds=SECONDS_ALONE, device=device
+    )
     full = alone
     if len(batch) > 1:
         full = measure(candidate, reference, batch, seconds=SECONDS_FULL, device=device)
@@ -171,6 +176,20 @@ def measure_beside(bench: Bench) -> Figures:
     }
 
 
+def _alone(candidate: Load, reference: Load, batch: Tensor) -> list[Tensor]:
+    """Single examples [1, ...] of a batch to time: one, or several where it depends on the example which models run.
+
+    These are taken at even steps from all in order of their calls, so that their mean is about that of the batch.
+    """
+    varying = [system for system in (reference(), candidate()) if system.calls_vary]
+    if not varying:
+        return [batch[:1]]
+    with torch.inference_mode():
+        calls = [system.run(batch)[1].sum(dim=1).cpu().numpy() for system in varying]
+    steps = (np.arange(min(EXAMPLES_ALONE, len(batch))) + 0.5) / min(EXAMPLES_ALONE, len(batch))
+    return [batch[row : row + 1] for row in np.lexsort(calls)[(steps * len(batch)).astype(int)]]
+
+
 def _at_once(candidate: Load, test: Split, device: torch.device) -> dict[str, float | None]:
     """The same of an ensemble with all its members at once, where there is anything to run at once."""
     if not can_run_at_once(candidate(), device):
@@ -188,7 +207,7 @@ def _at_once(candidate: Load, test: Split, device: torch.device) -> dict[str, fl
 
 
 def measure(
-    candidate: Load, reference: Load, batch: Tensor, *, seconds: float, device: torch.device = CPU
+    candidate: Load, reference: Load, *batches: Tensor, seconds: float, device: torch.device = CPU
 ) -> Latency:
     """Run reference and candidate in turn for about so long, loading included: 12 blocks of rounds, at least 6.
 
@@ -200,24 +219,26 @@ def measure(
 
     On a CPU with one thread the ratio is that of processor times: they differ from those on the wall by the waits for
     a core that others use, which on a shared machine may be several times as long as the work.
+
+    Of several batches a round runs each: the ratio is of the times of a whole round, the times are of every call.
     """
     clock = "wall" if device.type == "cuda" or torch.get_num_threads() > 1 else "processor"
     loads = {"reference": reference, "candidate": candidate}
     begin = time.perf_counter()
-    timed = partial(_timed, batch=batch, device=device)
+    timed = partial(_timed, batches=batches, device=device)
     systems = {name: _warm(load, timed) for name, load in loads.items()}
-    slow = sum(timed(system)[clock] for system in systems.values()) > seconds / BLOCKS
+    slow = sum(_total(timed(system), clock) for system in systems.values()) > seconds / BLOCKS
     ratios: list[float] = []
-    own: list[float] = []
+    own: list[list[float]] = []
     while len(ratios) < BLOCKS and (len(ratios) < FEWEST_BLOCKS or time.perf_counter() - begin < seconds):
         order = list(loads) if len(ratios) % 2 == 0 else list(reversed(loads))
         if not slow:
             systems.clear()  # so that the next are loaded into the same memory, in the other order
             systems = {name: _warm(loads[name], timed) for name in order}
         times = _block(systems, order, timed, 0.0 if slow else seconds / BLOCKS)
-        fastest = {name: min(call[clock] for call in calls) for name, calls in times.items()}
+        fastest = {name: min(_total(calls, clock) for calls in rounds) for name, rounds in times.items()}
         ratios.append(fastest["candidate"] / fastest["reference"])
-        own += [call["wall"] * 1000 for call in times["candidate"]]
+        own += [[call["wall"] * 1000 for call in calls] for calls in times["candidate"]]
     low, high = median_interval(ratios)
     p50, p95 = np.quantile(own, [0.5, 0.95])
     return Latency(len(own), clock, float(p50), float(p95), float(np.median(ratios)), low, high)
@@ -256,9 +277,9 @@ def _warm(load: Load, timed: Timed) -> Combination:
 
 def _block(
     systems: dict[str, Combination], order: Sequence[str], timed: Timed, seconds: float
-) -> dict[str, list[Time]]:
+) -> dict[str, list[list[Time]]]:
     """Times of both systems in one round or more, each round in the other order than the one before."""
-    times: dict[str, list[Time]] = {name: [] for name in order}
+    times: dict[str, list[list[Time]]] = {name: [] for name in order}
     begin = time.perf_counter()
     while not times[order[0]] or time.perf_counter() - begin < seconds:
         for name in order:
@@ -267,10 +288,17 @@ def _block(
     return times
 
 
-def _timed(system: Combination, batch: Tensor, device: torch.device) -> Time:
+def _timed(system: Combination, batches: Sequence[Tensor], device: torch.device) -> list[Time]:
+    times = []
     with torch.inference_mode():
-        wall, processor = time.perf_counter(), time.process_time()
-        system.log_probs(batch)
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        return {"processor": time.process_time() - processor, "wall": time.perf_counter() - wall}
+        for batch in batches:
+            wall, processor = time.perf_counter(), time.process_time()
+            system.log_probs(batch)
+            if device.type == "cuda":
+                torch.cuda.synchronize(device)
+            times.append({"processor": time.process_time() - processor, "wall": time.perf_counter() - wall})
+    return times
+
+
+def _total(calls: Sequence[Time], clock: str) -> float:
+    return sum(call[clock] for call in calls)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
@@ -13,7 +14,8 @@ from torch import Tensor
 
 from harness.registry import KINDS
 from harness.store import Key, Store, read_json, write_json
-from harness.types import Part, Split, stack
+from harness.systems.parts import MemberPart
+from harness.types import Combination, Part, Split, stack
 
 MAKERS = (__name__, "harness.systems.systems", "harness.pools.pool", "harness.models.tokens")
 """The code behind a prediction: the loop over batches, the parts that are run, how a pool is loaded, and whose tokens
@@ -77,3 +79,34 @@ class CachedPredictions:
 @lru_cache(maxsize=1024)
 def _read(folder: Path) -> Tensor:
     return load_file(folder / "log_probs.safetensors")["log_probs"]
+
+
+@dataclass(frozen=True)
+class Ran:
+    """What a combination says of a split."""
+
+    log_probs: Tensor
+    """[N, C], on the CPU."""
+    calls: Tensor
+    """[N, parts], int64, as ``Combination.run`` has them."""
+    combine_seconds: float
+    """Spent on combining predictions that were there."""
+
+
+def run(combination: Combination, split: Split, cached: CachedPredictions) -> Ran:
+    """Run a combination over a split: from the predictions of its parts where these tell what it says.
+
+    Those of a pool's members are read or made once for all (``cached``); a model that a method made is run here.
+    """
+    if not combination.replays:
+        with torch.inference_mode():
+            batches = [combination.run(batch) for batch in split.inputs.split(split.batch)]
+        log_probs, calls = (torch.cat([each.cpu() for each in found]) for found in zip(*batches, strict=True))
+        return Ran(log_probs, calls, 0.0)
+    predictions = [
+        cached(part, split) if isinstance(part, MemberPart) else predict(part.log_probs, split)
+        for part in combination.parts()
+    ]
+    begin = time.perf_counter()
+    log_probs, calls = combination.replay(predictions)
+    return Ran(log_probs, calls, time.perf_counter() - begin)

@@ -42,7 +42,7 @@ def decide(
     judge = Judge(policy, run, baseline)
     found = [judge.judge(rule, variant) for rule in policy.file.rules for variant in judge.variants(rule)]
     checks = _waive(policy.file.waivers, _corrected(policy, found), today)
-    checks = [*checks, *_fruitless(policy.file.rules, checks)]
+    checks = [*checks, *_judged_nothing(policy.file.rules, checks)]
     faults = [*problems, *run_faults(run), *judge.faults, *_bad_waivers(policy.file.waivers, checks, today)]
     return Gate(
         schema_version=SCHEMA_VERSION,
@@ -82,7 +82,7 @@ def _decided(item: Tested, p: float, q: float, alpha: float, per_test: float, on
     needed = item.test.needed(per_test)
     if needed is not None and check.n is not None:
         needed = max(needed, check.n + 1)  # the score test and its forecast differ by a hair
-    more = f"about {needed:,} examples would decide" if needed else "no number of examples would decide"
+    more = f"about {needed:,} examples would decide" if needed else "more examples would not decide"
     reason = f"{change}, not decided against the accepted {check.limit:.4g} (p = {min(p, q):.2g}): {more}"
     state: State = "warning" if on_inconclusive == "warn" else "inconclusive"
     return replace(check, state=state, reason=reason, needed=needed)
@@ -116,7 +116,7 @@ def _bad_waivers(waivers: Sequence[Waiver], checks: Sequence[Check], today: date
     return lines
 
 
-def _fruitless(rules: Sequence[Rule], checks: Sequence[Check]) -> list[Check]:
+def _judged_nothing(rules: Sequence[Rule], checks: Sequence[Check]) -> list[Check]:
     """An error for each rule that looked at variants and had nothing to judge in any of them."""
     return [
         Check(rule.id, rule.match.variant, rule.match.metric, str(rule.match.seed), "error", "nothing was judged")

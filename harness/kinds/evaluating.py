@@ -1,16 +1,27 @@
-"""Writing down what a combination says on test: the outcomes of every example, and the costs that are counted."""
+"""What is kept of a combination on test: the outcomes of every example, and the costs that are counted."""
 
 from __future__ import annotations
 
+from typing import Any
+
+import numpy as np
+import pandas as pd
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from harness.cost import counters
 from harness.evaluate import outcomes, scores
 from harness.kinds.kind import Evaluation
-from harness.store import Key, Store, write_json
+from harness.results.metric import OUTCOMES
+from harness.store import Key, Store, read_json, write_json
+from harness.tasks.answers import Aggregate
 from harness.types import Combination
+
+EXAMPLES, MEASURES, DRAWS = "examples.safetensors", "measures.safetensors", "draws.safetensors"
+RECORD = "evaluation.json"
+CALLS = "calls"
+"""The outcome of an example that says how many models ran for it."""
 
 
 def write_evaluation(
@@ -32,18 +43,38 @@ def write_evaluation(
     examples = outcomes.tabulate(found.log_probs, labels.numpy())
     scores.check_finite(examples)
     scores.check_numbers(found.scores)
-    counts: dict[str, float | None] = {
-        "params_stored": counters.parameters_stored(combination),
-        "params_active": counters.parameters_active(combination),
-    }
-    if few is not None:
-        counts["flops_per_example"] = counters.flops_per_example(combination, few)
+    counts = counters.counted(combination, torch.from_numpy(found.calls), few)
     with store.write(key) as folder:
         columns = {str(name): torch.tensor(examples[name].to_numpy()) for name in examples}
-        save_file(columns, folder / "examples.safetensors")
+        columns[CALLS] = torch.from_numpy(found.calls).sum(dim=1)
+        save_file(columns, folder / EXAMPLES)
         measures = {name: torch.tensor(values) for name, values in found.measures.items()}
-        save_file(measures, folder / "measures.safetensors")
+        save_file(measures, folder / MEASURES)
         draws = {name: torch.tensor(each.draws) for name, each in found.aggregates.items()}
-        save_file(draws, folder / "draws.safetensors")
+        save_file(draws, folder / DRAWS)
         of_tasks = {name: {"value": each.value, "n": each.n} for name, each in found.aggregates.items()}
-        write_json(folder / "evaluation.json", {**found.record, **counts, "aggregates": of_tasks})
+        write_json(folder / RECORD, {**found.record, **counts, "aggregates": of_tasks})
+
+
+def read_record(store: Store, key: Key) -> dict[str, Any]:
+    """What evaluating told besides: seconds, counted costs, temperatures."""
+    record: dict[str, Any] = read_json(store.path(key) / RECORD)
+    return record
+
+
+def read_examples(store: Store, key: Key) -> pd.DataFrame:
+    """The table of outcomes, a row for each example, with those that metrics add."""
+    columns = load_file(store.path(key) / EXAMPLES)
+    return pd.DataFrame({name: columns[name].numpy() for name in (*OUTCOMES, CALLS, *outcomes.own_outcomes())})
+
+
+def read_measures(store: Store, key: Key) -> dict[str, np.ndarray]:
+    """Other values on test, one for each document or NaN, by name: the mean of each is a score."""
+    columns = load_file(store.path(key) / MEASURES)
+    return {name: columns[name].numpy() for name in sorted(columns)}
+
+
+def read_aggregates(store: Store, key: Key) -> dict[str, Aggregate]:
+    """Scores of whole tasks that are no means over documents, by name."""
+    draws, of_tasks = load_file(store.path(key) / DRAWS), read_record(store, key)["aggregates"]
+    return {name: Aggregate(of["value"], draws[name].numpy(), of["n"]) for name, of in sorted(of_tasks.items())}

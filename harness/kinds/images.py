@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from harness.evaluate import outcomes
+from harness.evaluate import outcomes, predictions
 from harness.evaluate.predictions import CachedPredictions
-from harness.kinds.inputs import evaluate_on_inputs, run_on
+from harness.kinds.inputs import evaluate_on_inputs
 from harness.kinds.kind import Evaluation, Kind, Unscored, kind
 from harness.models import image_networks
 from harness.store import Store
@@ -60,7 +60,7 @@ def _on_view(combination: Combination, view: str, task: Task, seen: Task, cached
     rows, split = VIEWS[view].rows(task.test.labels), seen.seen(task.test, view)
     right = np.full(len(task.test), np.nan)
     if len(rows):  # --limit may leave none
-        log_probs, _ = run_on(combination, split, cached)
+        log_probs = predictions.run(combination, split, cached).log_probs
         right[rows.numpy()] = outcomes.per_example(log_probs.numpy(), split.labels.numpy())["correct"]
     return right
 

@@ -7,7 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
-import numpy as np
 from pydantic import Field
 from torch import nn
 
@@ -107,11 +106,10 @@ def _evaluated(combinations: Sequence[Combination], task: TextTask) -> list[Eval
     scored = evaluation.score_combinations(combinations, task)
     record = {"combine_seconds": scored.combine_seconds / len(combinations), "pass": scored.record}
     found: list[Evaluation | Unscored] = []
-    for combination, answers in zip(combinations, scored.answers, strict=True):
+    for answers, calls in zip(scored.answers, scored.calls, strict=True):
         if isinstance(answers, evaluation.Unscored):
             found.append(Unscored(str(answers)))
             continue
-        calls = np.ones((len(answers.log_probs), len(combination.parts())))
         measures = evaluation.measures(answers)
         found.append(Evaluation(answers.log_probs, calls, record, measures, answers.aggregates, answers.scores))
     return found

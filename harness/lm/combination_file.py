@@ -29,7 +29,7 @@ from harness.strict import yaml
 from harness.systems.fitting import uniform
 from harness.systems.parts import MemberPart
 from harness.systems.rules import Linear, Rule
-from harness.systems.systems import OutputCombination
+from harness.systems.systems import OutputCombination, SingleModel
 from harness.tasks.text import windows_of
 from harness.types import Combination, Ingredients, NotApplicable, Part, Split
 
@@ -87,17 +87,25 @@ def read_combination(path: Path, device: torch.device, **tokenizer: Any) -> tupl
         combination = method.apply(ingredients, parameters)
     except NotApplicable as reason:
         raise BadInput(f"method '{method.name}' does not apply: {reason}", place=document.place(("method",))) from None
+    if not isinstance(combination, OutputCombination | SingleModel):
+        made = type(combination).__name__
+        problem = f"method '{method.name}' makes a {made}: lm-eval is given output rules and single models"
+        hint = "a suite scores staged systems on multiple choice"
+        raise BadInput(problem, place=document.place(("method",)), hint=hint)
     folders = {digest: member.folder for member in planned.everyone for digest in member.digests}
     for part in combination.parts():
+        own = part.member.digest if isinstance(part, MemberPart) else part.digest
+        settings = read_generation_config(folders.get(own) or folder)  # before transformers, which reads them too
         check_finite(part.name, part.module)
         check_causal(part.module, part.name)
-        own = part.member.digest if isinstance(part, MemberPart) else part.digest
-        part.module.generation_config = read_generation_config(folders.get(own) or folder)
+        part.module.generation_config = settings
     return combination, read_tokenizer(folder, **tokenizer)
 
 
 def models_and_rule(combination: Combination) -> tuple[list[torch.nn.Module], Rule]:
-    """The networks that a combination runs, and the rule that joins their predictions."""
+    """The networks that an output rule or a single model runs, and the rule that joins their predictions."""
+    if not isinstance(combination, OutputCombination | SingleModel):
+        raise TypeError(f"a {type(combination).__name__} is no rule over models")
     models = [part.network for part in combination.parts()]
     return models, combination.rule if isinstance(combination, OutputCombination) else Linear(uniform(1))
 

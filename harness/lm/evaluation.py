@@ -18,9 +18,11 @@ from harness.lm.forward import LanguageModel, shared_vocabulary, with_shared_voc
 from harness.lm.mixing import NotFinite, System
 from harness.lm.scoring import Work, score
 from harness.lm.sequence import sequence_mixture
+from harness.lm.stages import Said, choose, why_no_choice
 from harness.models.tokens import read_tokenizer
 from harness.systems.rules import Linear, Rule
-from harness.systems.systems import OutputCombination
+from harness.systems.staged import Staged
+from harness.systems.systems import OutputCombination, SingleModel
 from harness.tasks.answers import Answers, answers_of
 from harness.tasks.text import TextTask
 from harness.types import Combination, NotApplicable, Part, Tokenizer
@@ -35,13 +37,11 @@ class ScoredCombinations:
     """The answers of every combination, or why there are none, in the order given, and what the pass cost."""
 
     answers: tuple[Answers | Unscored, ...]
+    calls: tuple[np.ndarray, ...]
+    """How often each part ran for each multiple-choice document, [documents, parts]; empty without answers."""
     combine_seconds: float
     record: list[dict[str, Any]]
     """What each pass did (``scoring.Work``), for the results."""
-
-
-Said = list[tuple[float, bool]]
-"""What one system says of all instances: log-likelihood, and whether it is the first choice."""
 
 
 class _Instances:
@@ -147,46 +147,116 @@ def score_combinations(combinations: Sequence[Combination], task: TextTask) -> S
     """Put every request of the task's lm-eval tasks to all combinations; models that can run together run once.
 
     Members that share a tokenizer run in lock step. Those of a sequence-level ensemble are scored one by one, each
-    with its own tokens, and their log-likelihoods of continuations are mixed.
+    with its own tokens, and their log-likelihoods of continuations are mixed. Every stage of a staged system is scored
+    on everything, as are the models that it decides by; which stage counts is chosen for each document.
     """
-    passes = _Passes(task.questions.instances)
-    names: list[list[str]] = []
-    said: dict[str, Said | Unscored] = {}
+    asked = _Asked(task)
+    planned: list[_Planned | Unscored] = []
     for number, combination in enumerate(combinations):
+        reason = _why_unscored(combination, task)
+        planned.append(Unscored(reason) if reason else asked.plan(combination, str(number)))
+    records = asked.run()
+    answers: list[Answers | Unscored] = []
+    calls: list[np.ndarray] = []
+    for combination, each in zip(combinations, planned, strict=True):
+        try:
+            if isinstance(each, Unscored):
+                raise each
+            said, called = asked.said_by(combination, each)
+            answers.append(answers_of(task.questions, [value for value, _ in said], [greedy for _, greedy in said]))
+            calls.append(called)
+        except Unscored as reason:
+            answers.append(reason)
+            calls.append(np.zeros((0, 0), dtype=np.int64))
+    seconds = sum(record["combine_seconds"] for record in records)
+    return ScoredCombinations(tuple(answers), tuple(calls), seconds, records)
+
+
+def _why_unscored(combination: Combination, task: TextTask) -> str | None:
+    """Why a combination cannot be put to language models' tasks, whatever its models are; None if it can."""
+    stages = combination.stages if isinstance(combination, Staged) else (combination,)
+    if unknown := next((each for each in stages if not isinstance(each, OutputCombination | SingleModel)), None):
+        kinds = "output rules, single models and stages of these"
+        return f"language models' tasks are put to {kinds}, and this is of the class {type(unknown).__name__}"
+    return why_no_choice(task.questions) if isinstance(combination, Staged) else None
+
+
+@dataclass(frozen=True)
+class _Planned:
+    """The names of the systems that a combination is scored as."""
+
+    stages: list[list[str]]
+    """Of each stage: one, or one for each member of a mixture of continuations. What is not staged has one stage."""
+    models: dict[str, str]
+    """Of the parts that a staged system decides by: its name, by the part's digest."""
+
+
+class _Asked:
+    """Systems of several combinations, and what each says."""
+
+    def __init__(self, task: TextTask) -> None:
+        self.task, self.passes = task, _Passes(task.questions.instances)
+        self.said: dict[str, Said | Unscored] = {}
+
+    def plan(self, combination: Combination, name: str) -> _Planned:
+        """Add the systems of a combination."""
+        if not isinstance(combination, Staged):
+            return _Planned([self._add(combination, name)], {})
+        stages = [self._add(stage, f"{name}/{number}") for number, stage in enumerate(combination.stages)]
+        models: dict[str, str] = {}
+        for part in combination.parts_until(len(combination.accept) - 1) if combination.accept else []:
+            models[part.digest] = f"{name}/{len(models)} alone"
+            self._add_system(models[part.digest], [part], None)
+        return _Planned(stages, models)
+
+    def _add(self, combination: Combination, name: str) -> list[str]:
         rule = combination.rule if isinstance(combination, OutputCombination) else None
         apart = isinstance(combination, OutputCombination) and combination.by_continuation
         groups = [[part] for part in combination.parts()] if apart else [list(combination.parts())]
-        names.append([f"{number}.{position}" for position in range(len(groups))])
-        for name, parts in zip(names[-1], groups, strict=True):
-            tokenizer = parts[0].tokenizer or task.heldout.tokenizer
-            assert tokenizer is not None
-            try:
-                passes.add(name, tokenizer, parts, None if apart else rule)
-            except (BadInput, NotApplicable) as reason:
-                said[name] = Unscored(str(reason))
-    answered, records = passes.run()
-    said |= answered
-    answers = tuple(
-        _answers(combination, [said[name] for name in systems], task)
-        for combination, systems in zip(combinations, names, strict=True)
-    )
-    return ScoredCombinations(answers, sum(record["combine_seconds"] for record in records), records)
+        names = [f"{name}.{position}" for position in range(len(groups))]
+        for each, parts in zip(names, groups, strict=True):
+            self._add_system(each, parts, None if apart else rule)
+        return names
 
+    def _add_system(self, name: str, parts: Sequence[Part], rule: Rule | None) -> None:
+        tokenizer = parts[0].tokenizer or self.task.heldout.tokenizer
+        assert tokenizer is not None
+        try:
+            self.passes.add(name, tokenizer, parts, rule)
+        except (BadInput, NotApplicable) as reason:
+            self.said[name] = Unscored(str(reason))
 
-def _answers(combination: Combination, said: Sequence[Said | Unscored], task: TextTask) -> Answers | Unscored:
-    """A combination's answers from what its systems say: one, or each member of a mixture of continuations."""
-    found: list[Said] = []
-    for each in said:
-        if isinstance(each, Unscored):
-            return each
-        found.append(each)
-    if len(found) > 1:
+    def run(self) -> list[dict[str, Any]]:
+        """Ask all of them; returns what each pass did."""
+        answered, records = self.passes.run()
+        self.said |= answered
+        return records
+
+    def said_by(self, combination: Combination, planned: _Planned) -> tuple[Said, np.ndarray]:
+        """What a combination says of all instances, and its calls [documents, parts]; ``Unscored`` where it cannot."""
+        if not isinstance(combination, Staged):
+            calls = combination.every_part_once(len(self.task.documents.ids))
+            return self._mixed(combination, planned.stages[0]), calls.numpy()
+        stages = [self._mixed(*each) for each in zip(combination.stages, planned.stages, strict=True)]
+        models = {digest: self._of(name) for digest, name in planned.models.items()}
+        return choose(combination, stages, models, self.task.questions)
+
+    def _of(self, name: str) -> Said:
+        said = self.said[name]
+        if isinstance(said, Unscored):
+            raise said
+        return said
+
+    def _mixed(self, combination: Combination, names: Sequence[str]) -> Said:
+        """What a rule or a single model says: one system, or a mixture of its members' continuations."""
+        found = [self._of(name) for name in names]
+        if len(found) == 1:
+            return found[0]
         assert isinstance(combination, OutputCombination)
         assert isinstance(combination.rule, Linear)
         each_member = torch.tensor([[value for value, _ in member] for member in found], dtype=torch.float64)
         mixed = sequence_mixture(each_member, combination.rule.weights)
-        found = [[(value, False) for value in mixed.tolist()]]
-    return answers_of(task.questions, [value for value, _ in found[0]], [greedy for _, greedy in found[0]])
+        return [(value, False) for value in mixed.tolist()]
 
 
 def measures(answers: Answers) -> Mapping[str, np.ndarray]:

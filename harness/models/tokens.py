@@ -10,7 +10,7 @@ from typing import Any
 
 from harness.errors import BadInput
 from harness.models.checkpoint import error_line, quiet, signature
-from harness.store import digest
+from harness.store import Key, Store, digest, file_digest, read_json, write_json
 from harness.types import Member, Pool, Tokenizer, tokens_known
 
 FILES = ("tokenizer.json", "tokenizer.model", "spiece.model", "vocab.json", "vocab.txt", "tekken.json")
@@ -62,6 +62,24 @@ def tokenizer_of(folder: Path) -> Tokenizer | None:
     if not any((folder / name).is_file() for name in FILES):
         return None
     return _described(folder, _files(folder))
+
+
+def kept_tokenizer(folder: Path, store: Store) -> tuple[Tokenizer, int] | None:
+    """As ``tokenizer_of``, and how many tokens it has; told by the store once its files were read.
+
+    A run that makes nothing new then does without transformers, which takes seconds to import.
+    """
+    if (found := [folder / name for name in (*FILES, *ASIDE, "config.json") if (folder / name).is_file()]) == []:
+        return None
+    key = Key.of("tokenizer_facts", code=__name__, files={file.name: file_digest(file) for file in found})
+    if not store.has(key):
+        if (tokenizer := tokenizer_of(folder)) is None:
+            return None
+        facts = {"digest": tokenizer.digest, "size": tokenizer.size, "begins": tokenizer.begins}
+        with store.write(key) as target:
+            write_json(target / "tokenizer.json", {**facts, "tokens": len(read_tokenizer(folder))})
+    facts = read_json(store.path(key) / "tokenizer.json")
+    return Tokenizer(facts["digest"], str(folder), facts["size"], facts["begins"]), facts["tokens"]
 
 
 @cache

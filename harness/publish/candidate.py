@@ -6,8 +6,6 @@ from dataclasses import replace
 from datetime import date
 from pathlib import Path
 
-import pandas as pd
-
 from harness.errors import BadInput
 from harness.gate.baseline import open_baseline
 from harness.gate.decide import decide
@@ -15,9 +13,7 @@ from harness.gate.policy import Policy, read_policy
 from harness.gate.record import GATE_FILE, Gate, read_gate, write_gate
 from harness.pools.folders import pool_of
 from harness.registry import COSTS
-from harness.results.columns import NO_REFERENCE
 from harness.results.evidence import read_tables
-from harness.results.run import read_run
 from harness.run import runner
 from harness.run.plan import Options
 from harness.run.planning import make_plan
@@ -26,9 +22,6 @@ from harness.suite.suite import Suite, Variant
 
 CANDIDATE = "candidate"
 """The one variant of the run that scoring leaves."""
-
-COMPARED = ("diff_vs_reference", "mcnemar_p")
-"""What a run says about its reference: of a candidate alone it would say that nothing has changed."""
 
 
 def gate_candidate(
@@ -103,20 +96,5 @@ def score_candidate(suite: Suite, folder: Path, options: Options, progress: runn
     )
     pools = {MAIN: pool_of(folder, main.source.base(main.spec))}
     variants = (Variant(CANDIDATE, "member", MAIN, None, {"index": 0}),)
-    plan = make_plan(replace(suite, file=file, pools=pools, variants=variants), options)
-    found = runner.run(plan, progress)
-    _forget_the_reference(found)
-    return found
-
-
-def _forget_the_reference(folder: Path) -> None:
-    """Blank what compares the candidate with itself: a rule about it has to find nothing, not a pass."""
-    variants = read_run(folder).variants
-    ok = variants["status"] == "ok"
-    variants.loc[ok, "verdict"] = NO_REFERENCE
-    columns = (*COMPARED, *(column.name for cost in COSTS if cost.beside_reference for column in cost.columns))
-    for column in (*columns, "diff_low", "diff_high"):
-        variants[column] = float("nan")
-    variants.to_csv(folder / "variants.csv", index=False)
-    scores = pd.read_parquet(folder / "scores.parquet")
-    scores[~scores["metric"].isin(columns)].to_parquet(folder / "scores.parquet", index=False)
+    plan = make_plan(replace(suite, file=file, pools=pools, variants=variants), options, compares=False)
+    return runner.run(plan, progress)

@@ -162,11 +162,13 @@ def _origin(pool: PoolPlan, own: str | None) -> Origin | None:
 def _one_model(combination: Combination, variant: str) -> tuple[Architecture, nn.Module]:
     if isinstance(combination, SingleModel):
         return combination.architecture, combination.module
-    assert isinstance(combination, OutputCombination)
+    hint = "export a single model: a member, a merge or a student"
+    if not isinstance(combination, OutputCombination):
+        what = f"a {type(combination).__name__} system of {len(combination.parts())} models"
+        raise BadInput(f"'{variant}' is {what}, which no folder of weights can hold", hint=hint)
     parts = combination.parts()
     if len(parts) > 1 or not isinstance(combination.rule, Linear) or isinstance(parts[0], DropoutPass):
         what = f"an output rule over {len(parts)} models" if len(parts) > 1 else "a model and an output rule"
-        hint = "export a single model: a member, a merge or a student"
         raise BadInput(f"'{variant}' is {what}, which no folder of weights can hold", hint=hint)
     return parts[0].member.architecture, parts[0].module
 

@@ -20,12 +20,16 @@ from harness.display.formats import amount, bytes_more
 from harness.report.answer import Answer, answer
 from harness.report.claims import Claim, as_json, claims
 from harness.report.evidence import Evidence
-from harness.report.figures import figures, render
+from harness.report.figures import figures
+from harness.report.plots.style import render
 from harness.results.columns import numbers, plugged_in, variant_columns
 from harness.results.history import Entry, history
 from harness.results.metric import Column
 from harness.results.run import read_run
 from harness.store import write_json
+
+LONGEST = 200
+"""Characters of what a method tells, at most: longer values are in details.json."""
 
 
 def write_report(folder: Path) -> Path:
@@ -161,15 +165,12 @@ def _capacity(found: dict[str, Any] | None, rows: pd.DataFrame) -> dict[str, Any
 
 
 def _learned(evidence: Evidence) -> list[tuple[str, str]]:
-    """What the methods chose on held-out, first seed: weights, scales, members, temperatures."""
+    """What methods tell of building a variant, first seed: weights, scales, members; not curves, which are figures."""
     seed = str(evidence.run.record["seeds"][0])
-    told = ("member", "members", "weights", "counts", "scale", "density", "heldout_evaluations", "a", "roles",
-            "temperature", "out_of_bag_accuracy", "out_of_bag_fraction", "checkpoints", "expert_load", "student",
-            "slopes", "reference", "barrier", "ratios", "dialect", "remarks", "sign_conflict")  # fmt: skip
     lines = []
     for variant, seeds in sorted(evidence.run.details.items()):
-        details = seeds.get(seed, {})
-        parts = [f"{key} = {_short(details[key])}" for key in told if key in details]
+        words = {key: _short(value) for key, value in sorted(seeds.get(seed, {}).items()) if key != "warnings"}
+        parts = [f"{key} = {text}" for key, text in words.items() if 0 < len(text) <= LONGEST]
         if parts and evidence.by_name.get(variant, {}).get("method") != "member":
             lines.append((variant, "; ".join(parts)))
     return lines

@@ -36,7 +36,7 @@ WORDS: dict[str, str] = {
     "pareto": "True where no other variant is as accurate at fewer FLOPs",
     "n": "test examples",
 }
-"""The columns of variants.csv that are no numbers to judge a variant by; they come first."""
+"""The columns of variants.csv that say what a row is about, and what came of it; they come first."""
 
 
 def numbers() -> dict[str, Column]:
@@ -134,6 +134,7 @@ EXAMPLE_COLUMNS = {
     "correct": "whether it is the label",
     "nll": "of the label, nats",
     "brier": "squared error summed over classes",
+    "calls": "how many models ran for it; of runs from before this column it is not known",
 }
 """The columns that every examples.parquet has: one row per variant, seed and test example."""
 

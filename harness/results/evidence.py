@@ -54,7 +54,7 @@ def read_tables(folder: Path) -> Run:
         tables = {
             "variants.csv": (run.variants, {"variant", "seed", "status", "reason"}),
             "scores.parquet": (run.scores, set(SCORE_COLUMNS)),
-            "examples.parquet": (run.examples, set(EXAMPLE_COLUMNS)),
+            "examples.parquet": (run.examples, set(EXAMPLE_COLUMNS) - {"calls"}),
             "measures.parquet": (run.document_measures, set(MEASURE_COLUMNS)),
         }
     except (OSError, ValueError) as error:  # pandas' and pyarrow's errors of bad files are ValueErrors

@@ -39,13 +39,13 @@ COUNTED = (
     Column("params_stored", "parameters of all different models it holds", better="lower", source="counter"),
     Column(
         "params_active",
-        "parameters that one example meets, over all model calls",
+        "parameters that one example meets, over all model calls; of staged systems the mean",
         better="lower",
         source="counter",
     ),
     Column(
         "flops_per_example",
-        "matrix products and convolutions, 1 multiply-add = 2",
+        "matrix products and convolutions, 1 multiply-add = 2; of staged systems the mean",
         better="lower",
         unit="FLOPs",
         source="counter",

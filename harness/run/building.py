@@ -54,12 +54,14 @@ def build(
 def _applied(method: Method, ingredients: Ingredients, parameters: Mapping[str, Any]) -> Combination:
     members, named = ingredients.pool_.members, method.uses(parameters)
     used = range(len(members)) if named is None else [position for position in named if position < len(members)]
-    parts = []
-    if method.family not in ("single", "output"):  # it may run its members on the task's tokens
-        parts = [MemberPart(members[position]) for position in used]
+    on_members = method.family in ("single", "output")
+    parts = [] if on_members else [MemberPart(members[position]) for position in used]
+    makes_models = not on_members and method.family != "staged"
+    if makes_models:  # it may run its members on the task's tokens
         check_vocabulary(parts, ingredients.heldout_)
-    if method.family == "weights":
+    if method.family in ("weights", "staged"):
         ingredients = replace(ingredients, pool_=with_same_ties(ingredients.pool_, used))
     combination = method.apply(ingredients, parameters)
-    check_tokens(parts, ingredients.heldout_)  # one model, which is given the task's tokens
+    if makes_models or not all(isinstance(part, MemberPart) for part in combination.parts()):
+        check_tokens(parts, ingredients.heldout_)  # a model made of them is given the task's tokens
     return combination

@@ -16,7 +16,7 @@ from harness.run.plan import Plan
 from harness.run.stages.variant import VariantPlan
 from harness.store import Key, read_json, write_json
 from harness.systems.rules import Linear
-from harness.systems.systems import saved_rule
+from harness.systems.systems import runs_members_once, saved_rule
 from harness.types import Architecture
 
 
@@ -131,7 +131,8 @@ def predicted(plan: Plan, variant: VariantPlan, parameters: float) -> int | None
     """
     architectures = {source.architecture for source in variant.sources}
     is_model = variant.declared.family in ("single", "weights")
-    plain = is_model or isinstance(saved_rule(plan.store.path(variant.build_key)), Linear)
+    folder = plan.store.path(variant.build_key)
+    plain = is_model or (runs_members_once(folder) and isinstance(saved_rule(folder), Linear))
     if not plain or len(architectures) > 1 or not (one := needed(plan, architectures.pop())):
         return None
     models, rest = divmod(parameters, one.parameters)

@@ -52,6 +52,8 @@ class Plan:
     studies: list[Study]
     jobs: list[PlannedJob] = field(default_factory=list)
     """As ``graph.planned_jobs`` has them."""
+    compares: bool = True
+    """Whether variants are compared with the reference; a candidate has nothing beside it that it could be."""
 
     def missing(self) -> list[PlannedJob]:
         """The jobs whose artefacts are not all in the store."""

@@ -22,8 +22,11 @@ from harness.suite.suite import Suite, Variant
 from harness.tasks import Task
 
 
-def make_plan(suite: Suite, options: Options) -> Plan:
-    """Plan a run; the task's data and pretrained models are fetched if they are not there, nothing else happens."""
+def make_plan(suite: Suite, options: Options, *, compares: bool = True) -> Plan:
+    """Plan a run; the task's data and pretrained models are fetched if they are not there, nothing else happens.
+
+    ``compares`` as ``Plan.compares``.
+    """
     suite = replace(suite, pools={name: asked.fetched() for name, asked in suite.pools.items()})
     device = options.device
     if device == "auto":
@@ -54,7 +57,7 @@ def make_plan(suite: Suite, options: Options) -> Plan:
         studies = [
             Study(setting, pools[seed][name], seed, asked.rule, *subsets) for seed in seeds for name in asked.pools
         ]
-    plan = Plan(suite, options, setting, task, list(seeds), pools, variants, studies)
+    plan = Plan(suite, options, setting, task, list(seeds), pools, variants, studies, compares=compares)
     plan.jobs = planned_jobs(plan)
     return plan
 

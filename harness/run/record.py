@@ -8,12 +8,12 @@ from typing import Any
 
 from harness import environment
 from harness.evaluate.predictions import cost_of, predictions_key
+from harness.kinds.evaluating import read_record
 from harness.pools.pool import member_digests, notes_of
 from harness.pools.source import MemberPlan
 from harness.results.columns import ALL_SEEDS, SCHEMA_VERSION
 from harness.run import capacity
 from harness.run.plan import Plan
-from harness.run.stages.evaluate import evaluation_of
 from harness.run.stages.measure import MeasureOnce
 from harness.run.stages.setting import documents_of
 from harness.run.stages.variant import built
@@ -143,7 +143,7 @@ def _shared_passes(plan: Plan) -> dict[str, Any]:
             if variant.pool.name != MAIN or not record or not store.has(variant.evaluation_key):
                 continue
             if runs_members_once(store.path(variant.build_key)):
-                combine += record["fit_seconds"] + evaluation_of(store, variant)["combine_seconds"]
+                combine += record["fit_seconds"] + read_record(store, variant.evaluation_key)["combine_seconds"]
                 names.add(name)
     return {
         "main_members": len(member_digests(plan.pools[plan.seeds[0]][MAIN])),

@@ -13,6 +13,7 @@ from harness.cost import latency
 from harness.cost.choosing import cells, why_not_here
 from harness.cost.cost import Context, Cost
 from harness.evaluate import scores
+from harness.kinds import evaluating
 from harness.pools.source import MemberPlan
 from harness.registry import COSTS
 from harness.results.columns import ALL_SEEDS, MEASURE_COLUMNS, NO_REFERENCE, example_columns
@@ -22,7 +23,6 @@ from harness.run import capacity
 from harness.run.graph import costs_of, measured, measures
 from harness.run.plan import Plan
 from harness.run.stages.build import Build
-from harness.run.stages.evaluate import evaluation_of, examples_of, measures_of
 from harness.run.stages.score import Compare, CompareSeeds, Score, Summarise
 from harness.run.stages.setting import documents_of
 from harness.run.stages.variant import VariantPlan, built
@@ -63,17 +63,22 @@ class Tables:
             return row | {"status": status, "reason": reason, "verdict": status}
         record = built(self.store, plan)
         assert record is not None
-        self.details.setdefault(plan.name, {})[str(plan.seed)] = record["details"]
-        evaluation = evaluation_of(self.store, plan)
+        evaluation = evaluating.read_record(self.store, plan.evaluation_key)
+        stages = {"stages": evaluation["stages"]} if "stages" in evaluation else {}
+        self.details.setdefault(plan.name, {})[str(plan.seed)] = record["details"] | stages
         reference = self.plan.reference(plan.seed)
         row |= {"status": "ok", "build_seconds": record["build_seconds"]}
         row |= {key: evaluation.get(key) for key in _names(*COUNTED, *CALIBRATED)}
         row |= self._scores(plan.name, str(plan.seed), Score(self.plan.setting, plan))
         if plan.is_same_as(reference):
-            row |= scores.AGAINST_ITSELF
+            row |= self._against_itself()
         else:
             row |= self._comparison(Compare(self.plan.setting, plan, reference), [plan.seed])
         return row | self._measured(plan, row)
+
+    def _against_itself(self) -> dict[str, Any]:
+        """What is said of the reference: of a candidate, which has none, a rule has to find nothing, not a pass."""
+        return scores.AGAINST_ITSELF if self.plan.compares else {"verdict": NO_REFERENCE}
 
     def _comparison(self, stage: Compare | CompareSeeds, seeds: Sequence[int]) -> dict[str, Any]:
         """The comparison with the reference, or why there is none: the variant keeps its own scores."""
@@ -172,7 +177,7 @@ class Tables:
             summary.pop(column, None)
         summary |= self._scores(first["variant"], ALL_SEEDS, stage)
         if all(plan.is_same_as(reference) for plan, reference in zip(plans, references, strict=True)):
-            return summary | scores.AGAINST_ITSELF
+            return summary | self._against_itself()
         return summary | self._comparison(CompareSeeds(self.plan.setting, plans, references), self.plan.seeds)
 
     def examples(self) -> pd.DataFrame:
@@ -182,7 +187,7 @@ class Tables:
         for seed in self.plan.seeds:
             for name, plan in self.plan.variants[seed].items():
                 if str(seed) in self.details.get(name, {}):
-                    table = examples_of(self.store, plan)
+                    table = evaluating.read_examples(self.store, plan.evaluation_key)
                     table.insert(0, "label", documents.labels.numpy())
                     table.insert(0, "task", list(documents.tasks))
                     table.insert(0, "example_id", list(documents.ids))
@@ -202,7 +207,7 @@ class Tables:
         for seed in self.plan.seeds:
             for name, plan in self.plan.variants[seed].items():
                 if str(seed) in self.details.get(name, {}):
-                    for metric, values in measures_of(self.store, plan).items():
+                    for metric, values in evaluating.read_measures(self.store, plan.evaluation_key).items():
                         row = {"variant": name, "seed": seed, "metric": metric, "document": range(len(values))}
                         table = pd.DataFrame({**row, "value": values})[list(MEASURE_COLUMNS)]
                         tables.append(table.dropna(subset="value"))

@@ -15,6 +15,8 @@ from harness.systems.parts import MemberPart
 class DropoutPass(MemberPart):
     """One stochastic forward pass of a member: dropout on, BatchNorm in eval (Gal and Ghahramani 2016)."""
 
+    by_row = False
+
     def __init__(self, of: MemberPart, index: int, seed: int) -> None:
         super().__init__(of.member, of.device)
         self.of, self.index, self.seed = of, index, seed

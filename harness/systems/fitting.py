@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import torch
-from scipy.optimize import lsq_linear, minimize_scalar
 from torch import Tensor
 
 from harness.systems.rules import confidence_features, floor_zeros, mix_log_linear, temper
@@ -161,6 +160,8 @@ def _minimise(
 
     Each step is the minimum of the quadratic model within the bounds, so that it is a descent also at a bound.
     """
+    from scipy.optimize import lsq_linear  # half a second, and what only looks at methods fits nothing
+
     weights = start.clamp(low, high)
     value = loss(weights, vetoing)
     if math.isnan(value):  # so are the predictions, and what is made of them shall be seen to be
@@ -246,6 +247,8 @@ def fit_temperature(log_probs: Tensor, labels: Tensor) -> float:
     The loss is convex in 1/T, so a bounded search in log T finds the minimum. An end of the range is returned exactly
     where no temperature within is better. Examples whose right label is excluded are left out; where all are, it is 1.
     """
+    from scipy.optimize import minimize_scalar
+
     possible = ~_of_label(log_probs.unsqueeze(0), labels)[0].isneginf()
     if not possible.any():
         return 1.0

@@ -21,9 +21,12 @@ from harness.models.weights import (
     saved_architecture,
 )
 from harness.store import read_json, write_json
+from harness.systems.acceptance import Acceptance
 from harness.systems.dropout import DropoutPass
 from harness.systems.parts import CPU, MemberPart, ModelPart
 from harness.systems.rules import RULE, Linear, Rule
+from harness.systems.staged import FILE as STAGED
+from harness.systems.staged import Staged, stage_folder
 from harness.types import (
     Architecture,
     Combination,
@@ -33,6 +36,7 @@ from harness.types import (
     Pool,
     cut_to,
     shared_labels,
+    stack,
 )
 
 PARTS = "parts.json"
@@ -40,20 +44,6 @@ PARTS = "parts.json"
 SEQUENCE_LEVEL = "a sequence-level mixture"
 """How a mixture of members with different tokenizers is named wherever it is shown: its numbers are not those of a
 token-level ensemble."""
-
-
-
-
-
-
-
-
-
-
-
-
-
-
 
 
 def stacked_log_probs(models: Sequence[Callable[[Tensor], Tensor]], batch: Tensor) -> Tensor:
@@ -123,6 +113,14 @@ class OutputCombination(Combination):
             raise NotApplicable(f"{SEQUENCE_LEVEL} gives no probabilities of tokens")
         return self.combine(stacked_log_probs([partial(self.predict, part) for part in self._parts], batch))
 
+    @property
+    def replays(self) -> bool:
+        return True
+
+    def replay(self, predictions: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        found = self.combine(stack(self._parts, predictions))
+        return found, self.every_part_once(len(found))
+
     def predict(self, part: Part, batch: Tensor) -> Tensor:
         """Log-probabilities [B, C] of one part, over the vocabulary that the parts share."""
         predicted = part.log_probs(batch)
@@ -134,8 +132,6 @@ class OutputCombination(Combination):
     def save(self, folder: Path) -> None:
         self.rule.save(folder)
         write_json(folder / PARTS, [part.reference() for part in self._parts])
-
-
 
 
 class SingleModel(Combination):
@@ -150,6 +146,14 @@ class SingleModel(Combination):
     def log_probs(self, batch: Tensor) -> Tensor:
         return forward.log_probs(self.module, batch)
 
+    @property
+    def replays(self) -> bool:
+        return True
+
+    def replay(self, predictions: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        (found,) = predictions
+        return found, self.every_part_once(len(found))
+
     def parts(self) -> Sequence[Part]:
         return (ModelPart(str(self.architecture), self.module, f"in-memory-{id(self.module)}"),)
 
@@ -160,24 +164,41 @@ class SingleModel(Combination):
 def load_combination(
     folder: Path, pool: Pool, device: torch.device = CPU, shared: dict[str, MemberPart] | None = None
 ) -> Combination:
-    """The combination saved in a folder; an output rule finds its members in the pool by their digests.
+    """The combination saved in a folder; members are found in the pool by their digests.
 
     Combinations that are held at once are given one dictionary as ``shared``: a member of several is then loaded once.
     """
-    if (folder / RULE).is_file():
-        members = {m.digest: m for m in (*pool.members, *((pool.base,) if pool.base else ()))}
-        references = read_json(folder / PARTS)
-        models = {} if shared is None else shared
-        for digest_ in {r["member"] for r in references} - models.keys():
-            models[digest_] = MemberPart(members[digest_], device)
-        parts = [
-            DropoutPass(models[r["member"]], r["pass"], r["seed"]) if "pass" in r else models[r["member"]]
-            for r in references
-        ]
-        return OutputCombination(parts, Rule.load(folder))
+    models = {} if shared is None else shared
+    for file, load in LOADERS.items():
+        if (folder / file).is_file():
+            return load(folder, pool, device, models)
     architecture = saved_architecture(folder)
     weights = LazyWeights(folder / WEIGHTS)  # all of them at once would take the memory of two models
     return SingleModel(architecture, module_with(architecture, weights).to(device))
+
+
+def _load_rule(folder: Path, pool: Pool, device: torch.device, shared: dict[str, MemberPart]) -> OutputCombination:
+    members = {m.digest: m for m in (*pool.members, *((pool.base,) if pool.base else ()))}
+    references = read_json(folder / PARTS)
+    for digest_ in {r["member"] for r in references} - shared.keys():
+        shared[digest_] = MemberPart(members[digest_], device)
+    parts = [
+        DropoutPass(shared[r["member"]], r["pass"], r["seed"]) if "pass" in r else shared[r["member"]]
+        for r in references
+    ]
+    return OutputCombination(parts, Rule.load(folder))
+
+
+def _load_staged(folder: Path, pool: Pool, device: torch.device, shared: dict[str, MemberPart]) -> Staged:
+    record = read_json(folder / STAGED)
+    folders = [folder / stage_folder(number) for number in range(record["stages"])]
+    stages = [load_combination(each, pool, device, shared) for each in folders]
+    return Staged(stages, [Acceptance.restore(values) for values in record["accept"]])
+
+
+Loader = Callable[[Path, Pool, torch.device, dict[str, MemberPart]], Combination]
+LOADERS: dict[str, Loader] = {RULE: _load_rule, STAGED: _load_staged}
+"""By a file that only combinations of one kind have in their folder; a module with another kind adds its own."""
 
 
 def saved_rule(folder: Path) -> Rule | None:

@@ -132,6 +132,12 @@ def _scored(found: Answers, values: _Values, task: str, documents: int, draws: i
     return np.concatenate([[score], resampled])
 
 
+def choice_log_probs(questions: Questions, log_likelihoods: Sequence[float]) -> np.ndarray:
+    """Normalised over the choices of every multiple-choice document [N, C]; one log-likelihood for each instance."""
+    said = zip(questions.instances, log_likelihoods, strict=True)
+    return _log_probs(questions, {id(instance): (float(value), False) for instance, value in said})
+
+
 def _log_probs(questions: Questions, said: Mapping[int, tuple[float, bool]]) -> np.ndarray:
     """Over the choices of every multiple-choice document [N, C], from the log-likelihoods given the context."""
     log_probs = np.full((len(questions.documents.ids), questions.documents.classes), -np.inf)

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from harness.errors import BadInput
-from harness.models.tokens import read_tokenizer, tokenizer_of
+from harness.models.tokens import kept_tokenizer, read_tokenizer, tokenizer_of
 from harness.store import Key, Store, digest
 from harness.tasks.asked import digest_of, rehearse
 from harness.tasks.corpora import DOMAINS, corpus_digest, split_of
@@ -130,9 +130,9 @@ def load(reference: TextReference, store: Store, limit: int | None = None) -> Te
     if reference.include_path and not reference.allow_code and reference.asked is None:  # else it was done in planning
         check_files(reference.lm_eval, reference.include_path)
     folder = Path(reference.tokenizer) if reference.tokenizer else _trained_tokenizer(store)
-    tokenizer = tokenizer_of(folder)
-    if tokenizer is None:
+    if (kept := kept_tokenizer(folder, store)) is None:
         raise BadInput("tokenizer.json is missing", place=str(folder), hint="save the tokenizer beside the model")
+    tokenizer, vocabulary = kept
     made_of = {"tokenizer": tokenizer.digest, "corpus": corpus_digest(), "windows": WINDOWS, "length": LENGTH}
     key = Key.of("windows", code=__name__, **made_of)
     if not store.has(key):
@@ -141,7 +141,6 @@ def load(reference: TextReference, store: Store, limit: int | None = None) -> Te
         with store.write(key) as target:
             save_file(tensors, target / "windows.safetensors")
     windows = load_file(store.path(key) / "windows.safetensors")
-    vocabulary = len(read_tokenizer(folder))
     splits = {split: _split(split, windows, key.digest, vocabulary, tokenizer) for split in WINDOWS}
     return TextTask(reference, folder, vocabulary, **splits, limit=limit)
 

@@ -4,9 +4,9 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from harness.kinds.inputs import evaluate_on_inputs
 from torch import nn
 
+from harness.kinds.inputs import evaluate_on_inputs
 from harness.kinds.kind import Kind
 from harness.store import digest
 from harness.tasks.plain import PlainTask

@@ -33,7 +33,7 @@ TRAINED = {
 
 
 FOLDERS = {"folders": {"members": ["one", "two"]}, "folders of one base": {"base": "base", "members": ["one", "two"]}}
-POOLS = {**{name: ("train", spec) for name, spec in TRAINED.items()}, **{n: ("hf", spec) for n, spec in FOLDERS.items()}}
+POOLS = {name: (of, spec) for of, specs in (("train", TRAINED), ("hf", FOLDERS)) for name, spec in specs.items()}
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 import torch
 
-from harness import cli
+from harness.cli.main import main
 from harness.engines import local
 from harness.errors import BadInput
 from harness.kinds.kind import kind, load_task
@@ -15,9 +15,11 @@ from harness.publish.export import export
 from harness.registry import KINDS
 from harness.report import write_report
 from harness.results.run import read_run
-from harness.run import jobs, runner
-from harness.run.planning import Options, make_plan
+from harness.run import runner
+from harness.run.plan import Options
+from harness.run.planning import make_plan
 from harness.run.progress import Tracker
+from harness.run.stages import setting, variant
 from harness.store import Store
 from harness.suite.suite import read_suite
 from tests.inline import Inline
@@ -52,7 +54,7 @@ def declared():
         patch.setitem(KINDS._known, "numbers", Numbers())
         patch.setattr(local, "_Pools", Inline)
         yield
-    for cached in (jobs.task_of, jobs.documents_of, jobs._pool):
+    for cached in (setting.task_of, setting.documents_of, variant.pool_of):
         cached.cache_clear()
 
 
@@ -95,7 +97,7 @@ def test_its_runs_are_reported_and_gated(found, tmp_path, capsys):
     policy = tmp_path / "policy.yaml"
     policy.write_text("version: 1\nrules:\n- {id: r, match: {variant: linear, metric: accuracy}, min: 0.5}\n")
     with pytest.raises(SystemExit) as stopped:
-        cli.main(["gate", str(found.folder), "--policy", str(policy)])
+        main(["gate", str(found.folder), "--policy", str(policy)])
     assert stopped.value.code == 0, capsys.readouterr()
 
 
@@ -149,12 +151,12 @@ def test_a_suite_that_says_a_default_is_the_same_suite(tmp_path):
 def test_schema_and_lists_show_it(capsys):
     for arguments, words in ((["schema"], '"numbers"'), (["ls", "tasks"], "{numbers: …}  A CSV file of numbers")):
         with pytest.raises(SystemExit) as stopped:
-            cli.main(arguments)
+            main(arguments)
         assert not stopped.value.code
         printed = capsys.readouterr().out
         assert words in printed
     with pytest.raises(SystemExit):
-        cli.main(["schema"])
+        main(["schema"])
     schema = json.loads(capsys.readouterr().out)
     assert "perceptron" in schema["$defs"]["TrainPool"]["properties"]["architecture"]["examples"]
     assert "label" in schema["properties"]["task"]["anyOf"][-2]["properties"]

@@ -13,7 +13,14 @@ from harness.errors import BadInput
 from harness.lm.combination_file import read_combination
 from harness.lm.generation_settings import end_ids
 from harness.lm.plugin import StockpotFromFile
+from harness.methods.method import method
 from harness.models.causal_lm import tiny_llama
+from harness.registry import METHODS
+from harness.systems.acceptance import Confidence
+from harness.systems.fitting import uniform
+from harness.systems.rules import Linear
+from harness.systems.staged import Staged
+from harness.systems.systems import OutputCombination, member_parts
 
 CPU = torch.device("cpu")
 TEXT = "the quick brown fox jumps over the lazy dog and runs away from the slow grey cat that sleeps "
@@ -65,6 +72,20 @@ def test_weights_are_learned_on_the_files_text(folders):
     path = write(folders, "{linear: {weights: learned}}", "heldout: heldout.txt\n")
     combination, _ = read_combination(path, CPU)
     assert sum(combination.details["weights"]) == pytest.approx(1)
+
+
+def test_a_method_with_stages_is_refused_where_it_stands(folders, monkeypatch):
+    def staged(ingredients):
+        parts = member_parts(ingredients)
+        rules = [OutputCombination(parts[:count], Linear(uniform(count))) for count in (1, 2)]
+        return Staged(rules, [Confidence(0.5)])
+
+    monkeypatch.setattr(METHODS, "_known", METHODS.all())
+    method("staged", family="staged", summary="Two.", paper="-", needs={"members"})(staged)
+    path = write(folders, "staged")
+    with pytest.raises(BadInput, match="method 'staged' makes a Staged: lm-eval is given output rules and single") as e:
+        read_combination(path, CPU)
+    assert f"{path}:2" in str(e.value)
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,8 @@ from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
 from harness.errors import BadInput
-from harness.models.tokens import read_tokenizer, tokenizer_of
+from harness.models.tokens import kept_tokenizer, read_tokenizer, tokenizer_of
+from harness.store import Store
 
 
 @pytest.fixture
@@ -84,3 +85,17 @@ def test_a_tokenizer_that_was_changed_is_read_again(folder):
 def test_it_is_known_how_many_tokens_it_has_and_what_texts_begin_with(folder):
     found, words = tokenizer_of(folder), read_tokenizer(folder)
     assert (found.size, found.begins) == (len(words), words.eos_token_id)
+
+
+def test_a_store_tells_of_a_tokenizer_what_reading_it_says_until_a_file_of_it_changes(folder, tmp_path, monkeypatch):
+    store = Store(tmp_path / "store")
+    found, tokens = kept_tokenizer(folder, store)
+    read = tokenizer_of(folder)
+    assert (found, found.folder, found.size, found.begins) == (read, str(folder), read.size, read.begins)
+    assert tokens == len(read_tokenizer(folder))
+    copy = changed(folder, OTHER["vocabulary"][1])
+    assert kept_tokenizer(copy, store)[0] == tokenizer_of(copy) != found
+    monkeypatch.setattr("harness.models.tokens._read", None)
+    assert kept_tokenizer(folder, store) == (found, tokens)
+    (tmp_path / "empty").mkdir()
+    assert kept_tokenizer(tmp_path / "empty", store) is None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from harness.errors import BadInput
-from harness.models.architectures import build
+from harness.models.architectures import build, trainable
 from harness.pools.pool import seed_of
 from harness.pools.source import MemberPlan, PoolPlan, PoolSource
 from harness.store import Store, digest
@@ -69,10 +69,9 @@ class Function(PoolSource):
     def size(self, spec: FunctionPool) -> int:
         return spec.members
 
-    def check(self, spec: FunctionPool, place: Callable[..., str], networks: Collection[str]) -> None:
-        if (name := spec.architecture) not in networks:
-            problem = f"unknown architecture '{name}'"
-            raise BadInput(problem, place=place("architecture"), given=name, choices=networks)
+    def check(self, spec: FunctionPool, place: Callable[..., str]) -> None:
+        if (name := spec.architecture) not in (known := trainable()):
+            raise BadInput(f"unknown architecture '{name}'", place=place("architecture"), given=name, choices=known)
 
     def plan(self, name: str, spec: FunctionPool, task: Task, seed: int) -> PoolPlan:
         architecture = Architecture(spec.architecture, tuple(sorted(task.shape.items())))

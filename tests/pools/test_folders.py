@@ -30,7 +30,7 @@ def folders(tmp_path):
 
 
 def task(kind, **shape):
-    return SimpleNamespace(name="t", kind=kind, shape=shape)
+    return SimpleNamespace(name="t", test=SimpleNamespace(kind=kind), shape=shape)
 
 
 def planned(folders, *members, base=None):

@@ -16,7 +16,7 @@ from harness.cli.main import main
 from harness.engines import local
 from harness.errors import BadInput
 from harness.evaluate.predictions import predictions_key
-from harness.models.architectures import ARCHITECTURES
+from harness.models.architectures import trainable
 from harness.models.forward import log_probs
 from harness.models.weights import module_with
 from harness.pools import pool
@@ -129,7 +129,7 @@ def test_the_schema_has_its_keys(declared):
     assert set(sources) == set(SOURCES.all()) == {"function", "hf", "train"}
     keys = schema["$defs"]["FunctionPool"]["properties"]
     assert set(keys) == set(FunctionPool.model_fields)
-    assert keys["architecture"]["examples"] == sorted(ARCHITECTURES)
+    assert keys["architecture"]["examples"] == trainable()
 
 
 def test_a_suite_without_it_has_the_digest_that_it_has_where_the_source_is_unknown(suite_at, monkeypatch):

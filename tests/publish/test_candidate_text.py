@@ -103,8 +103,9 @@ def test_two_candidates_compare_in_bits_per_byte_by_passage(place, tmp_path):
     item = compare(*runs).variants[0]
     bits = [run.document_measures.query("metric == 'bits_per_byte'")["value"].to_numpy() for run in runs]
     expected = ttest_1samp(bits[1] - bits[0], 0).confidence_interval(0.95)
-    assert item.bits_per_byte.value == pytest.approx((bits[1] - bits[0]).mean())
-    assert (item.bits_per_byte.low, item.bits_per_byte.high) == pytest.approx((expected.low, expected.high))
+    found = item.differences["bits_per_byte"]
+    assert found.value == pytest.approx((bits[1] - bits[0]).mean())
+    assert (found.low, found.high) == pytest.approx((expected.low, expected.high))
     assert item.n == 60
 
 

@@ -10,8 +10,8 @@ import pytest
 from harness import stats
 from harness.report.claims import claims
 from harness.report.evidence import Evidence
-from harness.report.figures import domains, views
 from harness.report.parts import DOMAINS, VIEWS, Parts, parts_of
+from harness.report.plots.by_part import domains, views
 from harness.results.run import Run
 
 COUNT, SEEDS = 400, (0, 1)

@@ -20,7 +20,8 @@ from harness.report import write_report
 from harness.report.answer import answer, correlation_words
 from harness.report.claims import as_json, claims
 from harness.report.evidence import Evidence, best
-from harness.report.figures import barrier, barrier_caption
+from harness.report.plots.curves import barrier, barrier_caption
+from harness.results.columns import numbers
 from harness.results.run import Run, read_run
 from harness.run import runner
 from harness.run.plan import Options
@@ -101,6 +102,12 @@ class Page(HTMLParser):
         self.text.setdefault(self.inside[-1], []).append(data)
         if "td" in self.inside or "th" in self.inside:
             self.tables[-1][-1][-1]["text"] += data
+
+
+def table_of(page, heading):
+    """The one table of a page that has this heading."""
+    (found,) = [table for table in page.tables if heading in [cell["text"] for cell in table[0]]]
+    return found
 
 
 @pytest.fixture(scope="module")
@@ -223,6 +230,25 @@ def test_every_number_of_the_page_is_that_of_the_table(run, page):
         assert (row[column["●"]]["text"] == "●") == bool(expected["pareto"])
 
 
+def test_every_score_and_cost_that_the_run_has_is_on_the_page(run, page):
+    ok, _ = summary_rows(run)
+    head, *rows = table_of(page, "aurc lower is better")
+    shown = [cell["text"].split()[0] for cell in head[1:]]
+    assert shown == [name for name in numbers() if ok[name].notna().any()]
+    assert not {"latency_ms_p50", "working_memory_bytes"} & set(shown)  # not asked for
+    assert [cell.get("title") for cell in head[1:]] == [numbers()[name].meaning for name in shown]
+    for name, *cells in rows:
+        expected = ok.loc[name["text"]]
+        for column, cell in zip((numbers()[each] for each in shown), cells, strict=True):
+            if column.unit == "" and expected[column.name] < 1e4:
+                assert cell["text"].split()[0] == f"{expected[column.name]:.3f}".replace("-", "−")
+            if not column.bounds:
+                assert "[" not in cell["text"]
+            elif column.unit == "":
+                low, high = (f"{expected[end]:.3f}".replace("-", "−") for end in column.bounds)
+                assert cell["text"].endswith(f" [{low} .. {high}]")
+
+
 def test_every_number_of_the_markdown_is_that_of_the_table(run, markdown):
     ok, _ = summary_rows(run)
     head, _, *rows = tables(markdown)[0]
@@ -250,7 +276,7 @@ def test_every_markdown_table_has_as_many_cells_in_each_row(markdown):
 def test_what_failed_and_what_does_not_apply_is_shown_with_its_reason(run, page, markdown):
     _, not_ok = summary_rows(run)
     assert dict(not_ok["status"]) == {FAILED: "failed", INAPPLICABLE: "not_applicable"}
-    shown = {row[0]["text"]: [cell["text"] for cell in row[1:]] for row in page.tables[2][1:]}
+    shown = {row[0]["text"]: [cell["text"] for cell in row[1:]] for row in table_of(page, "status")[1:]}
     assert shown == {
         FAILED: ["failed", not_ok.loc[FAILED, "reason"]],
         INAPPLICABLE: ["not applicable", not_ok.loc[INAPPLICABLE, "reason"]],
@@ -285,7 +311,7 @@ def test_the_claims_are_the_same_everywhere(run, page, markdown):
             assert claim["note"]
         else:
             assert claim["low"] <= claim["estimate"] <= claim["high"]
-    rows = [[cell["text"] for cell in row] for row in page.tables[1][1:]]
+    rows = [[cell["text"] for cell in row] for row in table_of(page, "claim")[1:]]
     assert [row[:2] for row in rows] == [[claim["claim"], claim["verdict"]] for claim in stored]
     written = tables(markdown)[1][2:]
     assert [row[1:4] for row in written] == [row[1:4] for row in rows]

@@ -4,7 +4,9 @@ import pytest
 
 from harness import store
 from harness.registry import METRICS
-from harness.run.planning import Options, make_plan, planned_jobs
+from harness.run.graph import planned_jobs
+from harness.run.plan import Options
+from harness.run.planning import make_plan
 from harness.suite.suite import read_suite
 from tests.evaluate.added_metrics import declare
 
@@ -28,7 +30,7 @@ def keys(folder):
     (folder / "suite.yaml").write_text(SUITE)
     suite = read_suite(folder / "suite.yaml")
     plan = make_plan(suite, Options(out=folder / "results", device="cpu"))
-    return [key for planned in planned_jobs(plan) for key in planned.keys]
+    return [key for planned in planned_jobs(plan) for key in planned.stage.artefacts()]
 
 
 def remade(folder, change):

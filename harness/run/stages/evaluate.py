@@ -1,27 +1,20 @@
-"""Scoring variants together, where one pass over models serves several; and what any evaluation left."""
+"""Scoring variants together, where one pass over models serves several."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
-import numpy as np
-import pandas as pd
-from safetensors.torch import load_file
-
-from harness.evaluate.outcomes import own_outcomes
 from harness.evaluate.predictions import CachedPredictions
 from harness.kinds import evaluating
 from harness.kinds.kind import Evaluation, Unscored
-from harness.results.metric import OUTCOMES, Outcomes
+from harness.results.metric import Outcomes
 from harness.run.stages.setting import Setting, documents_of, task_of
 from harness.run.stages.stage import Stage
 from harness.run.stages.variant import VariantPlan, is_built, is_inapplicable, load_built, why_not_run
-from harness.store import Key, Store, read_json
+from harness.store import Key
 from harness.systems.parts import MemberPart
-from harness.tasks.answers import Aggregate
 from harness.types import Combination
 
 
@@ -100,33 +93,8 @@ def keep(setting: Setting, plan: VariantPlan, combination: Combination, evaluati
     evaluating.write_evaluation(setting.store, plan.evaluation_key, combination, evaluation, labels, few)
 
 
-def evaluation_of(store: Store, plan: VariantPlan) -> dict[str, Any]:
-    """What evaluating a variant told besides: seconds, counted costs, temperatures."""
-    record: dict[str, Any] = read_json(store.path(plan.evaluation_key) / "evaluation.json")
-    return record
-
-
-def examples_of(store: Store, plan: VariantPlan) -> pd.DataFrame:
-    """A variant's per-example table on test, with the outcomes that metrics add."""
-    columns = load_file(store.path(plan.evaluation_key) / "examples.safetensors")
-    names = (*OUTCOMES, *own_outcomes())
-    return pd.DataFrame({name: columns[name].numpy() for name in names})
-
-
 def outcomes_of(setting: Setting, plan: VariantPlan) -> Outcomes:
-    """The same with the truth, as metrics take it."""
+    """A variant's outcomes on test with the truth, as metrics take them."""
     documents = documents_of(setting)
-    return Outcomes(examples_of(setting.store, plan), documents.labels.numpy(), documents.classes)
-
-
-def measures_of(store: Store, plan: VariantPlan) -> dict[str, np.ndarray]:
-    """A variant's other values on test, one for each document or NaN, by name: the mean of each is a score."""
-    columns = load_file(store.path(plan.evaluation_key) / "measures.safetensors")
-    return {name: columns[name].numpy() for name in sorted(columns)}
-
-
-def aggregates_of(store: Store, plan: VariantPlan) -> dict[str, Aggregate]:
-    """A variant's scores of whole tasks that are no means over documents, by name."""
-    folder = store.path(plan.evaluation_key)
-    draws, of_tasks = load_file(folder / "draws.safetensors"), evaluation_of(store, plan)["aggregates"]
-    return {name: Aggregate(of["value"], draws[name].numpy(), of["n"]) for name, of in sorted(of_tasks.items())}
+    examples = evaluating.read_examples(setting.store, plan.evaluation_key)
+    return Outcomes(examples, documents.labels.numpy(), documents.classes)

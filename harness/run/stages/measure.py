@@ -14,7 +14,7 @@ from harness.registry import COSTS
 from harness.run.stages.build import Build
 from harness.run.stages.setting import task_of
 from harness.run.stages.stage import Stage
-from harness.run.stages.variant import VariantPlan, is_built, is_inapplicable, load_built, why_not_run
+from harness.run.stages.variant import VariantPlan, is_built, is_inapplicable, load_built, why_not_timed
 from harness.store import Key
 
 
@@ -142,9 +142,9 @@ class Measure(Stage):
     def _figures(self, cost: Cost) -> Figures:
         """Figures of one cost, or why there are none."""
         setting = self.setting
-        reason = why_not_run(setting, self.variant)
+        reason = why_not_timed(setting, self.variant)
         if reason is None and cost.beside_reference:
-            reason = why_not_run(setting, self.reference)
+            reason = why_not_timed(setting, self.reference)
         if reason is not None:
             return unmeasured(cost, reason)
         load = partial(load_built, setting, self.variant)

@@ -5,9 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import pandas as pd
+
 from harness.evaluate import scores
+from harness.kinds import evaluating
 from harness.run.stages.build import Build
-from harness.run.stages.evaluate import Pass, aggregates_of, evaluate_variants, examples_of, measures_of, outcomes_of
+from harness.run.stages.evaluate import Pass, evaluate_variants, outcomes_of
 from harness.run.stages.stage import Stage
 from harness.run.stages.variant import VariantPlan, is_built, is_inapplicable
 from harness.store import Key, Store, read_json, write_json
@@ -105,7 +108,7 @@ class Compare(_Table):
         return _comparison_key([plan.evaluation_key.digest for plan in self.variants()])
 
     def record(self) -> dict[str, Any]:
-        return scores.compare(*(examples_of(self.setting.store, plan) for plan in self.variants()))
+        return scores.compare(*(_examples(self.setting.store, plan) for plan in self.variants()))
 
 
 @dataclass(frozen=True, eq=False)
@@ -160,7 +163,7 @@ class CompareSeeds(_Table):
 
     def record(self) -> dict[str, Any]:
         store = self.setting.store
-        return scores.compare_over_seeds(*([examples_of(store, plan) for plan in each] for each in self._sides))
+        return scores.compare_over_seeds(*([_examples(store, plan) for plan in each] for each in self._sides))
 
     @property
     def _sides(self) -> tuple[Plans, Plans]:
@@ -173,5 +176,10 @@ def _comparison_key(evaluations: list[Any]) -> Key:
 
 def _score_measures(store: Store, seeds: Plans) -> dict[str, dict[str, float | None]]:
     """Scores of tasks and views of one variant over its seeds."""
-    means = scores.score_measures([measures_of(store, plan) for plan in seeds])
-    return means | scores.score_aggregates([aggregates_of(store, plan) for plan in seeds])
+    keys = [plan.evaluation_key for plan in seeds]
+    means = scores.score_measures([evaluating.read_measures(store, key) for key in keys])
+    return means | scores.score_aggregates([evaluating.read_aggregates(store, key) for key in keys])
+
+
+def _examples(store: Store, plan: VariantPlan) -> pd.DataFrame:
+    return evaluating.read_examples(store, plan.evaluation_key)

@@ -22,6 +22,7 @@ from harness.run.building import BUILT
 from harness.run.stages.setting import Data, Setting, task_of
 from harness.store import Key, Store, read_json
 from harness.systems.parts import MemberPart
+from harness.systems.staged import why_undecided
 from harness.systems.systems import load_combination
 from harness.types import Combination, NotApplicable, Pool, check_tokens
 
@@ -71,8 +72,8 @@ class VariantPlan:
 
     @property
     def runs_members(self) -> bool:
-        """Whether it runs members as they are, and is no model made of them."""
-        return self.declared.family in ("single", "output")
+        """Whether it runs members as they are, and is no one model made of them."""
+        return self.declared.family in ("single", "output", "staged")
 
     @cached_property
     def build_key(self) -> Key:
@@ -157,3 +158,12 @@ def why_not_run(setting: Setting, plan: VariantPlan) -> str | None:
     except NotApplicable as reason:
         return str(reason)
     return None
+
+
+def why_not_timed(setting: Setting, plan: VariantPlan) -> str | None:
+    """Why a variant cannot be run as a whole on the task's inputs, to be timed."""
+    if reason := why_not_run(setting, plan):
+        return reason
+    if plan.declared.family != "staged":
+        return None
+    return why_undecided(load_built(setting, plan), task_of(setting).test)

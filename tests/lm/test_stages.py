@@ -1,0 +1,172 @@
+"""Staged systems on lm-eval's choices against a plain loop, document by document; what cannot be asked is refused."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from harness.errors import BadInput
+from harness.lm import combination_file
+from harness.lm.evaluation import Unscored, score_combinations
+from harness.models.architectures import build
+from harness.models.weights import module_with
+from harness.store import Store
+from harness.systems.acceptance import Confidence
+from harness.systems.fitting import uniform
+from harness.systems.parts import MemberPart
+from harness.systems.rules import Linear
+from harness.systems.staged import Staged
+from harness.systems.systems import OutputCombination, SingleModel
+from harness.tasks import text
+from harness.tasks.task import TaskReference
+from harness.types import Architecture, Combination, Member
+
+
+def write_tasks(folder):
+    """Twelve questions with two or three choices, asked again without context for mutual information; and texts."""
+    asked = [
+        {"q": f"{i} and {i % 5}:", "c": [f" a{i}", f" b{i}", f" c{i}"][: 2 + i % 2], "a": i % 2} for i in range(12)
+    ]
+    (folder / "q.jsonl").write_text("".join(json.dumps(one) + "\n" for one in asked))
+    data = f"dataset_path: json\ndataset_kwargs: {{data_files: {{test: {folder}/q.jsonl}}}}\ntest_split: test\n"
+    (folder / "q.yaml").write_text(
+        f"task: q\n{data}output_type: multiple_choice\ndoc_to_text: '{{{{q}}}}'\ndoc_to_choice: '{{{{c}}}}'\n"
+        "doc_to_target: '{{a}}'\nmetric_list: [{metric: acc}, {metric: acc_norm}, {metric: acc_mutual_info}]\n"
+    )
+    (folder / "r.yaml").write_text(
+        f"task: r\n{data}output_type: loglikelihood_rolling\ndoc_to_text: ''\ndoc_to_target: '{{{{q}}}}'\n"
+        "metric_list: [{metric: bits_per_byte}]\n"
+    )
+
+
+@pytest.fixture(scope="module")
+def load(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("tasks")
+    write_tasks(folder)
+    patch = pytest.MonkeyPatch()
+    patch.setattr(text, "DOMAINS", {"python": text.DOMAINS["python"]})  # the one that comes with the interpreter
+    patch.setattr(text, "TOKENIZER_CHARACTERS", 20_000)
+    patch.setattr(text, "WINDOWS", {"train": 12, "heldout": 3, "test": 2})
+    patch.setattr(text, "VOCABULARY", 300)
+    store = Store(tmp_path_factory.mktemp("store"))
+    yield lambda *names: text.load(TaskReference("toy", names, str(folder)), store, limit=None)
+    patch.undo()
+
+
+@pytest.fixture(scope="module")
+def task(load):
+    return load("q")
+
+
+def architecture_for(task):
+    return Architecture("tiny_llama", (("hidden", 16), ("layers", 1), ("heads", 2), ("vocab", task.vocabulary)))
+
+
+@pytest.fixture(scope="module")
+def parts(task):
+    architecture, found = architecture_for(task), []
+    for k in range(3):
+        torch.manual_seed(k)
+        weights = {name: 4 * tensor for name, tensor in build(architecture).state_dict().items()}
+        found.append(MemberPart(Member(f"m{k}", architecture, weights, "", 0, {}, f"m{k}")))
+    return found
+
+
+def mean_of(*parts):
+    return OutputCombination(parts, Linear(uniform(len(parts))))
+
+
+def by_hand(stages, thresholds, order):
+    """Per document: the first stage whose best choice has the threshold, or the last."""
+    stops = []
+    for row in range(len(order)):
+        stop = 0
+        while stop < len(thresholds) and np.exp(stages[stop].log_probs[row].max()) < thresholds[stop]:
+            stop += 1
+        stops.append(stop)
+    return stops
+
+
+def threshold_between(log_probs):
+    """Half of the documents reach it."""
+    ordered = np.sort(np.exp(log_probs.max(axis=1)))
+    return float(ordered[5] + ordered[6]) / 2
+
+
+def test_every_document_has_the_answers_of_the_stage_where_it_stops(task, parts):
+    merged = SingleModel(architecture_for(task), module_with(architecture_for(task), parts[2].member.weights))
+    stages = [merged, mean_of(*parts[:2]), mean_of(*parts)]
+    alone = score_combinations(stages, task).answers
+    thresholds = [threshold_between(alone[0].log_probs), threshold_between(alone[1].log_probs)]
+    system = Staged(stages, [Confidence(value) for value in thresholds])
+    found = score_combinations([mean_of(*parts), system], task)
+    answers, calls = found.answers[1], found.calls[1]
+    stops = by_hand(alone, thresholds, task.documents.ids)
+    assert set(stops) == {0, 1, 2}
+    np.testing.assert_allclose(
+        answers.log_probs, [alone[stop].log_probs[row] for row, stop in enumerate(stops)], atol=1e-5
+    )
+    for metric in ("acc/q", "acc_norm/q", "acc_mutual_info/q"):
+        expected = [alone[stop].metrics[metric][row] for row, stop in enumerate(stops)]
+        assert answers.metrics[metric].tolist() == expected
+        assert answers.scores[metric] == pytest.approx(np.mean(expected))
+    assert calls.tolist() == [[[1, 0, 0, 0], [1, 1, 1, 0], [1, 1, 1, 1]][stop] for stop in stops]
+    assert found.calls[0].tolist() == [[1, 1, 1]] * 12
+    assert [each["models"] for each in found.record] == [4]  # all in one pass
+
+
+def test_accepting_always_is_the_first_stage_and_never_the_last(task, parts):
+    stages = [mean_of(parts[0]), mean_of(*parts)]
+    systems = [Staged(stages, [Confidence(threshold)]) for threshold in (0.0, 1.1)]
+    found = score_combinations([*stages, *systems], task)
+    for one, other in zip(found.answers[:2], found.answers[2:], strict=True):
+        assert np.array_equal(one.log_probs, other.log_probs)
+        assert one.scores == other.scores
+    assert [calls.sum(axis=1).tolist() for calls in found.calls[2:]] == [[1] * 12, [3] * 12]
+
+
+def test_where_there_are_no_choices_a_staged_system_is_refused_and_others_are_not(load, parts):
+    system = Staged([mean_of(parts[0]), mean_of(*parts)], [Confidence(0.5)])
+    staged, plain = score_combinations([system, mean_of(*parts)], load("q", "r")).answers
+    assert isinstance(staged, Unscored)
+    assert "task 'r' is of type loglikelihood_rolling" in str(staged)
+    assert not isinstance(plain, Unscored)
+
+
+def test_a_stage_that_cannot_be_scored_is_the_reason_of_the_whole(task, parts):
+    broken = SingleModel(architecture_for(task), build(architecture_for(task)))
+    next(broken.module.parameters()).data.fill_(torch.nan)
+    system = Staged([mean_of(parts[0]), broken], [Confidence(0.0)])
+    found, other = score_combinations([system, mean_of(parts[0])], task).answers
+    assert "not finite" in str(found)
+    assert not isinstance(other, Unscored)
+
+
+class Unknown(Combination):
+    """A combination of several parts that is no output rule: its first part is not it."""
+
+    def __init__(self, parts):
+        self.several, self.details = parts, {}
+
+    def log_probs(self, batch):
+        return self.several[0].log_probs(batch)
+
+    def parts(self):
+        return self.several
+
+    def save(self, folder):
+        raise NotImplementedError
+
+
+def test_a_combination_of_another_kind_is_refused_and_never_scored_as_its_first_part(task, parts):
+    unknown, plain = score_combinations([Unknown(parts), mean_of(*parts)], task).answers
+    assert isinstance(unknown, Unscored)
+    assert "and this is of the class Unknown" in str(unknown)
+    assert not isinstance(plain, Unscored)
+
+
+def test_a_combination_file_takes_rules_and_models_only(parts):
+    for refused in (Unknown(parts), Staged([mean_of(*parts)], [])):
+        with pytest.raises((BadInput, TypeError), match="no rule over models"):
+            combination_file.models_and_rule(refused)
