@@ -2,7 +2,7 @@
 
 from concurrent.futures import Future
 
-from harness.engines import local
+from harness.engines.engine import attempt
 
 
 class Inline:
@@ -13,7 +13,7 @@ class Inline:
 
     def submit(self, job):
         future = Future()
-        future.set_result(local._call(job.function, dict(job.arguments)))
+        future.set_result(attempt(job))
         return future
 
     def close(self):
