@@ -26,6 +26,10 @@ for group in (running, reading, gating, publishing, machine):
     app.add_typer(group.commands)
 
 
+INTERRUPTED = 130
+"""The exit code of what Ctrl-C has ended: 128 and the signal's number, as shells have it."""
+
+
 def fail(message: str, code: int) -> NoReturn:
     """Print one line and end the process."""
     print(f"stockpot: {message}", file=sys.stderr)
@@ -38,5 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         app(args=None if arguments is None else list(arguments))
     except BadInput as problem:
         fail(str(problem), 2)
-    except KeyboardInterrupt:
-        fail("stopped; what is done is kept: run the same command again to go on", 130)
+    except SystemExit as end:
+        if end.code == INTERRUPTED:  # typer makes that of Ctrl-C, and says nothing
+            fail("stopped; what is done is kept: run the same command again to go on", INTERRUPTED)
+        raise

@@ -49,15 +49,15 @@ def run(
     codes: 0 done, also where some variants failed, which a line on stderr counts; 5 where a run has no answer, since
     every variant failed or does not apply, or the reference did.
     """
-    from harness.report import write_report
+    from harness.report.several import write_reports
     from harness.run import progress, runner
     from harness.run.planning import make_plan
 
     options = make_options(out, only, limit, seed, device, workers, allow_code, engine)
     read = [load_suite(path) for path in suites]  # all of them first: a mistake in the last shall not cost an hour
     codes = set()
-    for folder in runner.run_together([make_plan(suite, options) for suite in read], progress.progress()):
-        report = write_report(folder)
+    finished = runner.run_together([make_plan(suite, options) for suite in read], progress.progress())
+    for folder, report in write_reports(finished, len(read)):
         codes.add(_print_summary(folder, report))
         print(folder)
     raise typer.Exit(max(codes))

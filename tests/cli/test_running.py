@@ -126,6 +126,17 @@ def test_a_mistake_in_the_last_suite_is_found_before_the_first_is_run(capsys, tm
     assert not (tmp_path / "results/tiny").exists()
 
 
+def test_ctrl_c_is_one_line_that_says_how_to_go_on(capsys, tmp_path, monkeypatch):
+    def interrupt(plans, progress):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("harness.run.runner.run_together", interrupt)
+    (tmp_path / "suite.yaml").write_text(SUITE)
+    code, out, err = call(capsys, "run", tmp_path / "suite.yaml", "--out", tmp_path / "results")
+    assert (code, out, err.count("\n")) == (130, "", 1)
+    assert "run the same command again" in err
+
+
 def assert_gated(capsys, tmp_path, folder):
     """A run has all that a gate asks for, and is no worse than itself."""
     policy = tmp_path / "policy.yaml"

@@ -105,7 +105,7 @@ def test_what_two_suites_need_is_made_once_and_is_in_both_logs(together):
     _, recorder, both, runs = together
     names = [job.name for job in recorder.started_jobs]
     assert len(set(names)) == len(names)
-    assert sum(name.endswith("size of a process") for name in names) == 1
+    assert sum(name.endswith("measure memory once") for name in names) == 1
     assert [name for name in names if "train again/" in name] == []
     first, second = (set(started(run)) for run in runs)
     assert {f"seed 0: train main/{member}" for member in ("base", "m0", "m1")} <= first

@@ -1,0 +1,47 @@
+"""The reports of several runs, written side by side: a report takes seconds, and each a core of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+
+from harness.report.document import write_report
+
+
+def write_reports(folders: Iterable[Path], count: int) -> Iterator[tuple[Path, Path]]:
+    """Write the reports of finished runs, each as soon as its folder comes.
+
+    What goes wrong with ``folders`` is raised after the reports of those that came.
+
+    Args:
+        folders: of runs, as they are finished.
+        count: how many are expected. The last one's report is written here, others in processes of their own.
+
+    Yields:
+        The folder and its report.html, in the order of the folders.
+    """
+    if count == 1:
+        for folder in folders:
+            yield folder, write_report(folder)
+        return
+    fault: Exception | None = None
+    reports: list[tuple[Path, Future[Path]]] = []
+    with ProcessPoolExecutor(count - 1, mp_context=get_context("spawn")) as others:
+        try:
+            for position, folder in enumerate(folders):
+                here = position == count - 1
+                reports.append((folder, _written(folder) if here else others.submit(write_report, folder)))
+        except Exception as error:
+            fault = error
+        for folder, report in reports:
+            yield folder, report.result()
+    if fault:
+        raise fault
+
+
+def _written(folder: Path) -> Future[Path]:
+    done: Future[Path] = Future()
+    done.set_result(write_report(folder))
+    return done
