@@ -39,7 +39,7 @@ class Evaluation:
     record: Mapping[str, Any]
     """What evaluating found out besides, as JSON values."""
     measures: Mapping[str, np.ndarray] = field(default_factory=dict)
-    """Other values [N], one for each document or NaN, by name."""
+    """Other values by name: one for each document, or for each of one task (``acc/sciq``); NaN where there is none."""
     aggregates: Mapping[str, Aggregate] = field(default_factory=dict)
     """Scores of whole tasks that are no means over documents, by name."""
     scores: Mapping[str, float] = field(default_factory=dict)
