@@ -103,6 +103,13 @@ class Member:
     digest: str
     tokenizer: Tokenizer | None = None
     """Of a language model that brought its own; None for one that reads the task's tokens."""
+    identity: str = ""
+    """What tells it from other members, as the digest does, but whatever code made it; of copies it is the same."""
+
+    @property
+    def draws(self) -> str:
+        """What seeds that which is random about it: new code for training it does not draw anew."""
+        return self.identity or self.digest
 
 
 @dataclass(frozen=True, eq=False)

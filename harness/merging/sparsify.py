@@ -154,7 +154,7 @@ def uniform_draws(shape: Sequence[int], seed: int, member: str, name: str) -> Te
     """Uniform draws in [0, 1) of this shape, in float32 on the CPU, that belong to this seed, member and tensor.
 
     Neither the global generator, nor the member's position, nor the order of the tensors has a part in them. ``member``
-    is what identifies its content (a digest): copies of one model have the same draws.
+    is what identifies it (``Member.draws``): copies of one model have the same draws.
     """
     generator = torch.Generator().manual_seed(int(digest([seed, member, name])[:15], 16))
     return torch.rand(tuple(shape), generator=generator)

@@ -48,8 +48,8 @@ def load_pool(
     by_position = [(planned, i) for planned in plan.members for i in range(len(planned.digests))]
     names = [_name(plan, planned, i) for planned, i in by_position]
     members = [
-        planned.member(store, i, name) if identity in wanted else _unread(planned, identity, name)
-        for (planned, i), identity, name in zip(by_position, digests, names, strict=True)
+        planned.member(store, i, name) if planned.digests[i] in wanted else _unread(planned, i, name)
+        for (planned, i), name in zip(by_position, names, strict=True)
     ]
     base = plan.base.member(store) if plan.base and with_base else None
     return Pool(plan.name, plan.kind, tuple(members), base)
@@ -61,8 +61,9 @@ def _name(plan: PoolPlan, planned: MemberPlan, position: int) -> str:
     return planned.name if len(planned.digests) == 1 else f"{planned.name}-{position}"
 
 
-def _unread(plan: MemberPlan, identity: str, name: str) -> Member:
-    return Member(name, plan.architecture, _Unread(), plan.start, plan.seed, {}, identity, plan.tokenizer)
+def _unread(plan: MemberPlan, i: int, name: str) -> Member:
+    known, identity = plan.digests[i], plan.identities[i]
+    return Member(name, plan.architecture, _Unread(), plan.start, plan.seed, {}, known, plan.tokenizer, identity)
 
 
 class _Unread(Mapping[str, Tensor]):

@@ -44,7 +44,8 @@ class MemberPlan(ABC):
     def identities(self) -> tuple[str, ...]:
         """What tells each member that it leaves from all others, in time order, before it is there.
 
-        All that the member's numbers depend on (settings, seed, files' digests), but for the code: see ``digests``.
+        All that the member's numbers depend on (settings, seed, files' digests), but for the code, which ``digests``
+        have: draws that are random about it stay the same when code is changed (``Member.draws``).
         """
 
     @property
@@ -107,9 +108,16 @@ class MemberPlan(ABC):
     def member(self, store: Store, position: int = -1, name: str | None = None) -> Member:
         """One of the members that it leaves, by its position among them."""
         weights, provenance = self.weights(store, position), self.provenance(store, position)
-        identity = self.digests[position]
         return Member(
-            name or self.name, self.architecture, weights, self.start, self.seed, provenance, identity, self.tokenizer
+            name or self.name,
+            self.architecture,
+            weights,
+            self.start,
+            self.seed,
+            provenance,
+            self.digests[position],
+            self.tokenizer,
+            self.identities[position],
         )
 
     def examine(self, part: Part) -> list[str]:

@@ -35,20 +35,36 @@ class TrainingPlan(MemberPlan):
 
     verb: ClassVar[str] = "train"
 
+    def _settings(self) -> dict[str, Any]:
+        """All that it depends on but for its base and the code."""
+        settings = {of.name: getattr(self, of.name) for of in fields(self) if of.name not in ("name", "base")}
+        return settings | {"architecture": str(self.architecture), "schedule": asdict(self.schedule)}
+
     def key(self) -> Key:
         """The key of its weights and of what they cost."""
-        made_of = {of.name: getattr(self, of.name) for of in fields(self) if of.name not in ("name", "base")}
-        made_of |= {"architecture": str(self.architecture), "schedule": asdict(self.schedule)}
         code = (__name__, *code_of(self.architecture))
-        return Key.of("training", code=code, start=self.base.digests[-1] if self.base else None, **made_of)
+        start = self.base.digests[-1] if self.base else None
+        return Key.of("training", code=code, start=start, **self._settings())
 
     def keys(self) -> tuple[Key, ...]:
         return (self.key(),)
 
     @property
+    def _kept(self) -> list[int]:
+        """The epochs whose checkpoints it leaves."""
+        return list(range(self.schedule.epochs - self.checkpoints + 1, self.schedule.epochs + 1))
+
+    @property
     def identities(self) -> tuple[str, ...]:
-        run, last = self.key().digest, self.schedule.epochs
-        return tuple(digest([run, last - i]) for i in reversed(range(self.checkpoints)))
+        """Without the digest of the data, which code is in: all members of a pool are trained on one task."""
+        settings = {name: value for name, value in self._settings().items() if name != "data"}
+        start = self.base.identities[-1] if self.base else None
+        return tuple(digest([settings, start, epoch]) for epoch in self._kept)
+
+    @property
+    def digests(self) -> tuple[str, ...]:
+        run = self.key().digest
+        return tuple(digest([run, epoch]) for epoch in self._kept)
 
     @property
     def start(self) -> str:
@@ -78,7 +94,7 @@ class TrainingPlan(MemberPlan):
         with store.write(self.key()) as folder:
 
             def keep(epoch: int) -> None:
-                if epoch > self.schedule.epochs - self.checkpoints:
+                if epoch in self._kept:
                     save_weights(without_ties(module), folder / _file(epoch))
                     kept.append(epoch)
 

@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from harness import store
 from harness.checks.pools import split
 from harness.models.architectures import build
 from harness.models.training import train
@@ -54,6 +55,19 @@ def same(one, other):
 
 
 # Plans.
+
+
+@pytest.mark.parametrize("kind", RECIPES)
+def test_new_code_and_new_data_are_other_members_with_the_same_random_draws(kind, monkeypatch):
+    before, elsewhere, reseeded = plan(kind), plan(kind, data="elsewhere"), plan(kind, seed=1)
+    digests, identities = member_digests(before), [each for run in before.members for each in run.identities]
+    assert len(set(identities)) == len(identities)
+    assert not set(digests) & set(member_digests(elsewhere))
+    assert identities == [each for run in elsewhere.members for each in run.identities]
+    assert not set(identities) & {each for run in reseeded.members for each in run.identities}
+    monkeypatch.setattr(store, "code_version", lambda module: f"new {module}")
+    assert not set(digests) & {each for run in before.members for each in run.digests}
+    assert identities == [each for run in before.members for each in run.identities]
 
 
 @pytest.mark.parametrize("kind", RECIPES)

@@ -54,10 +54,10 @@ def dare(
     else:
         rules = replace(rules, divide=TIES_DIVIDE[dialect])
     rules = rules.changed(divide=divide)
-    seed, digests = ingredients.seed, [member.digest for member in ingredients.members]
+    seed, identities = ingredients.seed, [member.draws for member in ingredients.members]
 
     def sparsify(tensor: Tensor, member: int, name: str) -> Tensor:
-        return drop(tensor, density, uniform_draws(tensor.shape, seed, digests[member], name), how)
+        return drop(tensor, density, uniform_draws(tensor.shape, seed, identities[member], name), how)
 
     remarks = [L1_REMARK] if how == "l1" else []
     return merge_sparse(ingredients, sparsify, rules, weights, scale, remarks=remarks, merge=merge, rescale=how)

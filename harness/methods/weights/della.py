@@ -58,13 +58,13 @@ def della(
     if merge == "linear":
         rules = replace(rules, elect="none", divide="none")
     rules = rules.changed(divide=divide)
-    seed, digests = ingredients.seed, [member.digest for member in ingredients.members]
+    seed, identities = ingredients.seed, [member.draws for member in ingredients.members]
 
     def sparsify(tensor: Tensor, member: int, name: str) -> Tensor:
         if density == 1:
             return tensor
         likely = magprune_probabilities(tensor, density, epsilon, rows)
-        return drop(tensor, likely, uniform_draws(tensor.shape, seed, digests[member], name), how)
+        return drop(tensor, likely, uniform_draws(tensor.shape, seed, identities[member], name), how)
 
     remarks = {
         "entries are ranked along the second axis alone, in convolutions too": rows == "second_axis",
