@@ -62,11 +62,21 @@ def build(architecture: Architecture) -> nn.Module:
     return as_read_by(kind.name, module.to(memory_format=torch.channels_last))  # type: ignore[call-overload]
 
 
-def check_options(architecture: Architecture) -> None:
-    """``BadInput`` for options that no network can be built with; nothing is allocated."""
+def check_options(architecture: Architecture, *, by_name: bool = False) -> None:
+    """``BadInput`` for options that no network can be built with; nothing is allocated.
+
+    ``by_name``: only that there are such options, and that none is missing, which needs no imports.
+    """
     try:
+        if by_name:
+            inspect.signature(_kind_that_builds(architecture.name).families[architecture.name]).bind(
+                **dict(architecture.options)
+            )
+            return
         with torch.device("meta"):
             build(architecture)
+    except TypeError as error:
+        raise BadInput(f"architecture '{architecture.name}': {error}") from None
     except (RuntimeError, ValueError, ZeroDivisionError) as error:
         raise BadInput(f"architecture '{architecture.name}' cannot be built: {error}") from None
 

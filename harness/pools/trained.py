@@ -125,10 +125,9 @@ class Trained(PoolSource):
         planned = plan_pool(
             name, spec, data=task.train.digest, shape=task.shape, seed=seed, defaults=usual_schedule(task.train)
         )
-        # what no suite has set can be built; and to see that of a language model takes seconds of imports
-        for made in sorted({member.architecture for member in planned.members if spec.options}, key=str):
+        for made in sorted({member.architecture for member in planned.members}, key=str):
             try:
-                check_options(made)
+                check_options(made, by_name=not spec.options)  # to build a language model takes seconds of imports
             except BadInput as fault:
                 raise BadInput(f"pool '{name}': {fault.problem}", hint=fault.hint) from None
         return planned
