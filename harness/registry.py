@@ -60,6 +60,10 @@ class Registry(Generic[Declaration]):
             raise ValueError(f"the {self.what} '{declared.name}' is declared by {places}")
         self._known[declared.name] = declared
 
+    def declared(self) -> dict[str, Declaration]:
+        """What has been taken in so far; nothing is looked for."""
+        return dict(self._known)
+
     @cached_property
     def _found(self) -> bool:
         package = importlib.import_module(self.package)

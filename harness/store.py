@@ -87,7 +87,13 @@ def _version(code: str) -> str:
 
 
 def named(function: Callable[..., Any]) -> str:
-    """A function, or class, as the code of a key."""
+    """A function, or class, as the code of a key.
+
+    Raises:
+        TypeError: for what is not written in a module under its name, whose code could not be told.
+    """
+    if not hasattr(function, "__qualname__") or "<" in function.__qualname__:
+        raise TypeError(f"{function} is no function or class of a module, so no key could name its code")
     return f"{function.__module__}:{function.__qualname__}"
 
 

@@ -20,6 +20,10 @@ class NotApplicable(Exception):
     """Raised by a method that cannot be applied to these ingredients; the message is the reason a reader sees."""
 
 
+class Unscored(Exception):
+    """Why a combination has no scores; those that are evaluated beside it have theirs."""
+
+
 class UndeclaredInput(Exception):
     """Raised when a method touches an ingredient that it did not declare under ``needs``."""
 

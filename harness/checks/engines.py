@@ -87,7 +87,7 @@ def _graph(path: Path) -> list[Job]:
 
     return [
         job("last", needs=("middle",), cost=9.0),
-        job("alone-1", kind="alone", cost=9.0, needs=("first",)),
+        job("alone-1", place="alone", cost=9.0, needs=("first",)),
         job("lost-twice", needs=("lost",)),
         job("lost", needs=("fails",)),
         job("whatever-became", after=("fails", "lost", "first", "made earlier"), cost=9.0),
@@ -96,7 +96,7 @@ def _graph(path: Path) -> list[Job]:
         job("fails", fail),
         job("fails-oddly", fail_oddly),
         job("unsendable", give_a_lock),
-        job("alone-2", kind="alone"),
+        job("alone-2", place="alone"),
         *(job(f"many-{i}") for i in range(4)),
     ]
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import pickle
 from collections.abc import Sequence
 from itertools import combinations
 from pathlib import Path
@@ -13,11 +12,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from harness.checks.law import law, laws, require
+from harness.checks.law import law, laws, require, sent
 from harness.checks.tasks import LIMIT, Given, TriedTask, few, tried
 from harness.errors import BadInput
 from harness.evaluate.predictions import CachedPredictions
-from harness.kinds.kind import Evaluation, Kind, Unscored
+from harness.kinds.kind import Evaluation, Kind
 from harness.models import forward
 from harness.models.weights import LazyWeights, load_module
 from harness.registry import KINDS
@@ -26,7 +25,7 @@ from harness.systems.parts import MemberPart
 from harness.systems.rules import Linear
 from harness.systems.systems import OutputCombination, SingleModel
 from harness.tasks.task import Task
-from harness.types import Combination, Member, Split
+from harness.types import Combination, Member, Split, Unscored
 
 AnyKind = Kind[Any, Any]
 
@@ -63,7 +62,7 @@ def it_knows_the_task(kind: AnyKind, on: TriedTask) -> None:
     require(on.kind.name == kind.name, f"what a suite says, {on.given!r}, is of the kind '{on.kind.name}'")
     reference = on.refer()
     require(reference.kind == kind.name, f"its reference says that it is of the kind '{reference.kind}'")
-    require(pickle.loads(pickle.dumps(reference)) == reference, "its reference is another one in another process")
+    require(sent(reference) == reference, "its reference is another one in another process")
     require(hash(on.refer()) == hash(reference) and on.refer() == reference, "referred to twice, it is two references")
     for split in _splits(on.task):
         require(split.kind == kind.name, f"the split '{split.name}' says that it is of the kind '{split.kind}'")

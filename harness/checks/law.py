@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import wraps
+from multiprocessing.reduction import ForkingPickler
 from typing import Any
 
 Law = Callable[..., None]
@@ -55,3 +56,8 @@ def require(holds: object, reason: str) -> None:
     """Raise ``AssertionError``, also where Python optimises assertions away."""
     if not holds:
         raise AssertionError(reason)
+
+
+def sent(value: Any) -> Any:
+    """What a worker process gets where an engine sends it this value."""
+    return ForkingPickler.loads(ForkingPickler.dumps(value))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import pickle
 import tempfile
 from collections.abc import Mapping
 from functools import cached_property
@@ -14,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from harness.checks.law import law, laws, require
+from harness.checks.law import law, laws, require, sent
 from harness.checks.tasks import USUAL, Given, few, tried
 from harness.pools.source import MemberPlan, PoolPlan, PoolSource
 from harness.registry import SOURCES
@@ -110,7 +109,7 @@ def planned_twice_it_is_the_same(source: PoolSource, on: TriedPool) -> None:
     first, second = on.plan(), on.plan()
     require(first == second, "planned twice, the pools are not equal")
     require(hash(first) == hash(second), "planned twice, the pools have two hashes")
-    require(pickle.loads(pickle.dumps(first)) == first, "a plan that was sent to another process is another one")
+    require(sent(first) == first, "a plan that was sent to another process is another one")
     for one, other in zip(first.everyone, second.everyone, strict=True):
         require(one.digests == other.digests, f"planned twice, '{one.name}' has other digests")
         require(one.keys() == other.keys(), f"planned twice, '{one.name}' leaves other artefacts")

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from harness.cli.options import AllowCode, Device, Out, Workers, load_suite, make_options, today
+from harness.cli.options import AllowCode, Device, EngineName, Out, Workers, load_suite, make_options, today
 from harness.errors import BadInput
 
 commands = typer.Typer()
@@ -30,6 +30,7 @@ def gate(
                                                       "summary, where there is one.")] = None,
     out: Out = Path("results"),
     device: Device = "auto",
+    engine: EngineName = "local",
     workers: Workers = None,
     allow_code: AllowCode = False,
 ) -> None:
@@ -58,7 +59,7 @@ def gate(
     else:
         assert candidate is not None
         assert suite is not None
-        options = make_options(out, None, None, None, device, workers, allow_code)
+        options = make_options(out, None, None, None, device, workers, allow_code, engine)
         found = _gate_candidate(candidate, suite, options, policy, baseline, stands_for)
     print(banner(found))
     if junit:

@@ -77,6 +77,7 @@ def plan(
     policy: Annotated[Path | None, typer.Option(help="A policy file: can the suite decide its margins?")] = None,
     earlier: Annotated[Path | None, typer.Option("--from", help="With --policy: a run that says how much models "
                                                                 "differ; 10 % of answers by default.")] = None,
+    engine: EngineName = "local",
     allow_code: AllowCode = False,
 ) -> None:
     """Say what a run would do: its jobs, what is reused, about how long the rest takes, and what fits in memory.
@@ -90,7 +91,7 @@ def plan(
     if policy is None and earlier is not None:
         raise BadInput("--from goes with --policy")
     room = None if memory is None else memory_bytes(memory)
-    planned = make_plan(load_suite(suite), make_options(out, only, limit, seed, device, workers, allow_code))
+    planned = make_plan(load_suite(suite), make_options(out, only, limit, seed, device, workers, allow_code, engine))
     missing = {job.job.name for job in planned.missing()}
     stages: dict[str, list[Any]] = {}
     for job in planned.jobs:
@@ -100,8 +101,8 @@ def plan(
         todo = sum(job.job.name in missing for job in jobs)
         print(f"{stage:<10}{len(jobs):>6}{len(jobs) - todo:>8}{todo:>8}")
     workers = ENGINES.get(planned.options.engine)(workers).workers
-    shared = sum(job.job.cost for job in planned.jobs if job.job.name in missing and job.job.kind != "alone")
-    alone = sum(job.job.cost for job in planned.jobs if job.job.name in missing and job.job.kind == "alone")
+    shared = sum(job.job.cost for job in planned.jobs if job.job.name in missing and job.job.place != "alone")
+    alone = sum(job.job.cost for job in planned.jobs if job.job.name in missing and job.job.place == "alone")
     print(f"about {duration(shared / workers + alone)} with {workers} workers")
     _print_capacity(planned, room)
     if policy is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from harness.cost import runnable
 from harness.cost.cost import Bench, Cost, Figures
 from harness.store import Key, Store, read_json, write_json
 
@@ -34,8 +35,8 @@ def once_key(cost: Cost, *, device: str, test: str, batch: int, machine: str) ->
     return Key.of(f"{cost.name}_once", code=_code(cost), device=device, test=test, batch=batch, machine=machine)
 
 
-def _code(cost: Cost) -> tuple[str, str]:
-    return cost.module, __name__
+def _code(cost: Cost) -> tuple[str, ...]:
+    return cost.module, __name__, runnable.__name__
 
 
 def measure(cost: Cost, bench: Bench) -> Figures:

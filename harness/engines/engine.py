@@ -23,7 +23,7 @@ class Job:
     needs: tuple[str, ...] = ()
     after: tuple[str, ...] = ()
     """Jobs that it waits for, whatever becomes of them."""
-    kind: Place = "shared"
+    place: Place = "shared"
     """"shared" runs beside other jobs; "alone" measures, so it has a fresh process and no other job beside it."""
     cost: float = 1.0
     """Expected seconds, for the order and for the time left."""

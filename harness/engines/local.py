@@ -43,8 +43,8 @@ class LocalEngine(Engine):
         pools = _Pools(self.workers, self.preload)
         try:
             slots: dict[Place, int] = {"shared": self.workers, "alone": 1}
-            for kind, at_once in slots.items():
-                self._drain([job for job in jobs if job.kind == kind], at_once, pools, outcomes, progress)
+            for place, at_once in slots.items():
+                self._drain([job for job in jobs if job.place == place], at_once, pools, outcomes, progress)
         except BaseException:
             pools.kill()
             raise
@@ -130,23 +130,23 @@ class _Pools:
 
     def submit(self, job: Job) -> Future[Any]:
         for _ in range(2):
-            pool = self.pools.get(job.kind) or self._open(job.kind)
+            pool = self.pools.get(job.place) or self._open(job.place)
             try:
                 return pool.submit(attempt, job)
             except BrokenProcessPool:
-                _kill(self.pools.pop(job.kind))
+                _kill(self.pools.pop(job.place))
         raise RuntimeError("worker processes die as soon as they start")
 
-    def _open(self, kind: Place) -> ProcessPoolExecutor:
-        workers, tasks = (1, 1) if kind == "alone" else (self.workers, None)
-        self.pools[kind] = ProcessPoolExecutor(
+    def _open(self, place: Place) -> ProcessPoolExecutor:
+        workers, tasks = (1, 1) if place == "alone" else (self.workers, None)
+        self.pools[place] = ProcessPoolExecutor(
             workers,
             mp_context=self.context,
             initializer=_prepare,
             initargs=(dict(os.environ),),
             max_tasks_per_child=tasks,
         )
-        return self.pools[kind]
+        return self.pools[place]
 
     def close(self) -> None:
         for pool in self.pools.values():

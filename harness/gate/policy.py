@@ -11,7 +11,6 @@ from datetime import date
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import pydantic
 from pydantic import BeforeValidator, Field
 
 from harness.errors import BadInput
@@ -20,14 +19,11 @@ from harness.results.comparable import Comparable
 from harness.results.metric import Column
 from harness.store import file_digest
 from harness.strict import yaml
-from harness.strict.model import STRICT, read_model
+from harness.strict.fields import Strict
+from harness.strict.model import read_model
 
 BASELINE = "baseline"
 VARIANT = "variant:"
-
-
-class _Strict(pydantic.BaseModel):
-    model_config = STRICT
 
 
 def _number(value: Any) -> Any:
@@ -48,14 +44,14 @@ Day = Annotated[date, BeforeValidator(_day)]
 Text = Annotated[str, Field(min_length=1)]
 
 
-class Baseline(_Strict):
+class Baseline(Strict):
     """Which baseline, and that it is the one that was reviewed; the path is relative to where the command is run."""
 
     path: Text
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
 
 
-class Match(_Strict):
+class Match(Strict):
     """The rows of the results that a rule is about; ``variant`` is a pattern ("ties/*")."""
 
     variant: Text = "*"
@@ -63,14 +59,14 @@ class Match(_Strict):
     seed: Annotated[int, Field(ge=0)] | Literal["all"] = "all"
 
 
-class Bound(_Strict):
+class Bound(Strict):
     """An accepted change: absolute, or relative to the size of what is compared with. One of the two."""
 
     abs: Change | None = None
     rel: Change | None = None
 
 
-class Defaults(_Strict):
+class Defaults(Strict):
     """What holds for every rule that does not say otherwise."""
 
     alpha: Annotated[float, Field(gt=0, lt=0.5)] = 0.05
@@ -80,7 +76,7 @@ class Defaults(_Strict):
     on_inconclusive: Literal["fail", "warn"] = "fail"
 
 
-class Rule(_Strict):
+class Rule(Strict):
     """One requirement: a floor or ceiling (min, max), or how far a value may move from another (vs)."""
 
     id: Annotated[str, Field(pattern=r"^[a-z0-9_-]+$")]
@@ -162,7 +158,7 @@ class Rule(_Strict):
         return None
 
 
-class Waiver(_Strict):
+class Waiver(Strict):
     """A failure that is accepted for a while; ``variant`` is a pattern."""
 
     rule: str
@@ -171,7 +167,7 @@ class Waiver(_Strict):
     expires: Day
 
 
-class PolicyFile(_Strict):
+class PolicyFile(Strict):
     """The keys of a policy file."""
 
     version: Literal[1]

@@ -13,13 +13,13 @@ from torch import nn
 from harness.evaluate import outcomes, predictions
 from harness.evaluate.predictions import CachedPredictions
 from harness.kinds.inputs import evaluate_on_inputs
-from harness.kinds.kind import Evaluation, Kind, Unscored, kind
+from harness.kinds.kind import Evaluation, Kind, kind
 from harness.models import image_networks
 from harness.store import Store
 from harness.tasks import images
 from harness.tasks.images import ImageReference, Task
 from harness.tasks.views import VIEWS
-from harness.types import Combination
+from harness.types import Combination, Unscored
 
 
 class Images(Kind[ImageReference, Task]):

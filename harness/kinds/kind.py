@@ -18,14 +18,10 @@ from harness.models.training import plain_schedule
 from harness.registry import KINDS, module_of
 from harness.store import Store, named
 from harness.tasks.task import Documents, Task, TaskReference
-from harness.types import Architecture, Combination
+from harness.types import Architecture, Combination, Unscored
 
 if TYPE_CHECKING:
     from harness.tasks.answers import Aggregate
-
-
-class Unscored(Exception):
-    """Why a combination has no scores; those that are evaluated beside it have theirs."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +69,7 @@ class Kind(ABC, Generic[Reference, AnyTask]):
     """Whether combinations are scored together, one pass over the models that they share, and not each by itself."""
     inputs_are_scored: ClassVar[bool] = True
     """Whether test's inputs are the documents that are scored, so that what one costs is what an answer costs."""
-    scores: ClassVar[str] = "test split"
+    scored_by: ClassVar[str] = "test split"
     """Where its scores come from, for the source that results give."""
 
     logits = staticmethod(forward.plain)
@@ -165,7 +161,7 @@ class Kind(ABC, Generic[Reference, AnyTask]):
 
 def kind(declared: Kind[Any, Any]) -> Kind[Any, Any]:
     """Register a kind of task; ``ValueError`` where another has a network, a task or a key of the same name."""
-    for other in KINDS._known.values():
+    for other in KINDS.declared().values():
         if other.name == declared.name:
             continue
         for what, ours, theirs in (

@@ -12,17 +12,17 @@ from torch import nn
 
 from harness.errors import BadInput
 from harness.evaluate.predictions import CachedPredictions
-from harness.kinds.kind import Evaluation, Kind, Unscored, kind
+from harness.kinds.kind import Evaluation, Kind, kind
 from harness.models import causal_lm, windows
 from harness.store import Store
-from harness.strict.fields import _Strict
+from harness.strict.fields import Strict
 from harness.tasks import asked, pretrained, text
 from harness.tasks.task import Documents
 from harness.tasks.text import TextReference, TextTask
-from harness.types import Architecture, Combination, NotApplicable
+from harness.types import Architecture, Combination, NotApplicable, Unscored
 
 
-class LmEval(_Strict):
+class LmEval(Strict):
     """Tasks of lm-eval by name, and a folder of task files, relative to the suite file."""
 
     lm_eval: Annotated[list[str], Field(min_length=1)]
@@ -36,11 +36,11 @@ class Text(Kind[TextReference, TextTask]):
     models = "a language model"
     key = "lm_eval"
     spec = LmEval
-    preload = ("transformers.models.llama.modeling_llama", "lm_eval.tasks")
+    preload = ("transformers.models.llama.modeling_llama", "lm_eval.tasks", "harness.lm.evaluation")
     seconds_per_input = 0.012
     in_one_pass = True
     inputs_are_scored = False
-    scores = "lm-eval"
+    scored_by = "lm-eval"
     logits = staticmethod(windows.logits)
     schedule = staticmethod(windows.schedule)
 
@@ -107,8 +107,8 @@ def _evaluated(combinations: Sequence[Combination], task: TextTask) -> list[Eval
     record = {"combine_seconds": scored.combine_seconds / len(combinations), "pass": scored.record}
     found: list[Evaluation | Unscored] = []
     for answers, calls in zip(scored.answers, scored.calls, strict=True):
-        if isinstance(answers, evaluation.Unscored):
-            found.append(Unscored(str(answers)))
+        if isinstance(answers, Unscored):
+            found.append(answers)
             continue
         measures = evaluation.measures(answers)
         found.append(Evaluation(answers.log_probs, calls, record, measures, answers.aggregates, answers.scores))

@@ -25,11 +25,7 @@ from harness.systems.staged import Staged
 from harness.systems.systems import OutputCombination, SingleModel
 from harness.tasks.answers import Answers, answers_of
 from harness.tasks.text import TextTask
-from harness.types import Combination, NotApplicable, Part, Tokenizer
-
-
-class Unscored(Exception):
-    """Why a combination has no answers; those beside it have theirs."""
+from harness.types import Combination, NotApplicable, Part, Tokenizer, Unscored
 
 
 @dataclass(frozen=True)

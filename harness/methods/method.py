@@ -89,6 +89,8 @@ def describe_type(field: pydantic.fields.FieldInfo) -> str:
             return getattr(kind, "__name__", str(kind))
         if getattr(kind, "__origin__", None) is list:
             return f"list[{words(args[0])}]"
+        if getattr(kind, "__origin__", None) is dict:
+            return f"dict[{words(args[0])}, {words(args[1])}]"
         if hasattr(kind, "__metadata__"):
             return _bounded(words(args[0]), kind.__metadata__)
         return " | ".join(words(a) if isinstance(a, type) or get_args(a) else str(a) for a in args)

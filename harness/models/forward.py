@@ -10,11 +10,13 @@ from torch import Tensor, nn
 from harness.registry import KINDS
 
 Network = TypeVar("Network", bound=nn.Module)
+MARK = "stockpot_kind"
+"""The attribute of a network that says which kind of task it is for."""
 
 
 def as_read_by(kind: str | None, module: Network) -> Network:
     """The module, marked as one of a kind of task: whoever builds or loads a network says so."""
-    module.kind = kind  # type: ignore[assignment]
+    setattr(module, MARK, kind)
     return module
 
 
@@ -24,7 +26,7 @@ def logits(module: nn.Module, batch: Tensor) -> Tensor:
     (What wraps a network hands on its mark, or is of no kind and runs the network itself.)
     """
     batch = batch.to(next(module.parameters()).device)
-    kind: str | None = getattr(module, "kind", None)
+    kind: str | None = getattr(module, MARK, None)
     return plain(module, batch) if kind is None else KINDS.get(kind).logits(module, batch)
 
 

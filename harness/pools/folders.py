@@ -11,12 +11,12 @@ from pydantic import Field
 from harness.models.adapters import ADAPTER
 from harness.pools.folder_plan import plan_folder
 from harness.pools.source import AskedPool, PoolPlan, PoolSource, source
-from harness.strict.fields import _Strict
+from harness.strict.fields import Strict
 from harness.tasks import pretrained
 from harness.tasks.task import Task
 
 
-class HfPool(_Strict):
+class HfPool(Strict):
     """A pool of Hugging Face folders, or of adapters on the base; paths are relative to the suite file.
 
     In the place of a folder, ``archive:NAME`` is a pretrained model that comes as a data archive.

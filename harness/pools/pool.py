@@ -9,6 +9,7 @@ from typing import Any, NoReturn
 
 from torch import Tensor
 
+from harness.models.architectures import code_of
 from harness.pools.source import MemberPlan, PoolPlan
 from harness.store import Key, Store, digest, read_json, write_json
 from harness.types import Member, Part, Pool, UndeclaredInput
@@ -77,7 +78,8 @@ class _Unread(Mapping[str, Tensor]):
 
 def examined_keys(plan: MemberPlan) -> list[Key]:
     """For each member that a plan leaves, the key of what was found when it was read whole for the first time."""
-    return [Key.of("member", code=(__name__, "harness.systems.systems"), member=member) for member in plan.digests]
+    code = (__name__, "harness.systems.systems", *code_of(plan.architecture))
+    return [Key.of("member", code=code, member=member) for member in plan.digests]
 
 
 def examine(plan: MemberPlan, part: Part, store: Store, key: Key) -> None:

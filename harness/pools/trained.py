@@ -18,13 +18,13 @@ from harness.pools.pool import seed_of
 from harness.pools.source import MemberPlan, PoolPlan, PoolSource, source
 from harness.pools.training import TrainingPlan
 from harness.registry import KINDS
-from harness.strict.fields import Count, Name, Positive, _Strict
+from harness.strict.fields import Count, Name, Positive, Strict
 from harness.tasks import pretrained
 from harness.tasks.task import Task
 from harness.types import Architecture
 
 
-class Vary(_Strict):
+class Vary(Strict):
     """What differs between the members of a trained pool; they take the combinations in turn."""
 
     lr: Annotated[list[Positive], Field(min_length=1)] = [1e-3]
@@ -34,7 +34,7 @@ class Vary(_Strict):
     """What each is trained on: a domain of text, or a view of images; by default the whole training split."""
 
 
-class TrainPool(_Strict):
+class TrainPool(Strict):
     """A pool that is trained here."""
 
     architecture: Name | Annotated[list[Name], Field(min_length=2)] = "small_cnn"

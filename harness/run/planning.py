@@ -84,6 +84,6 @@ def _chosen(suite: Suite, only: str | None) -> list[Variant]:
     return [v for v in suite.variants if v in chosen or v.name == suite.file.reference]
 
 
-def preload(plan: Plan) -> tuple[str, ...]:
+def modules_to_preload(plan: Plan) -> tuple[str, ...]:
     """The modules that workers need and that take seconds to import."""
     return ("harness.run.preload", *plan.setting.kind.preload)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from harness.registry import ENGINES
 from harness.run.graph import job_of
 from harness.run.plan import Plan
-from harness.run.planning import preload
+from harness.run.planning import modules_to_preload
 from harness.run.stages.measure import MeasureOnce
 
 
@@ -17,10 +17,10 @@ def process_bytes(plan: Plan) -> int:
     """
     stage = MeasureOnce(plan.setting, "memory")
     if not stage.is_done():
-        engine = ENGINES.get(plan.options.engine)(workers=1, preload=preload(plan))
+        engine = ENGINES.get(plan.options.engine)(workers=1, preload=modules_to_preload(plan))
         (outcome,) = engine.run([job_of(stage)], lambda what, job: None).values()
         if outcome.error:
             raise RuntimeError(outcome.error)
-    figures = stage.read()
-    assert figures is not None
+    if (figures := stage.read()) is None:
+        raise RuntimeError("the meter of memory gave nothing")
     return int(figures["bytes"])

@@ -34,7 +34,7 @@ class Tracker:
 
     def begin(self, title: str, todo: Sequence[Scheduled], reused: int) -> None:
         self.title, self.reused = title, reused
-        self.stages = {scheduled.job.name: scheduled.stage for scheduled in todo}
+        self.stages = {scheduled.job.name: scheduled.group for scheduled in todo}
         self.totals = Counter(self.stages.values())
         self.expected_total = sum(scheduled.job.cost for scheduled in todo)
 

@@ -8,11 +8,11 @@ from typing import Any
 
 from harness import environment
 from harness.evaluate.predictions import cost_of, predictions_key
-from harness.kinds.evaluating import read_record
 from harness.pools.pool import member_digests, notes_of
 from harness.pools.source import MemberPlan
 from harness.results.columns import ALL_SEEDS, SCHEMA_VERSION
 from harness.run import capacity
+from harness.run.evaluating import read_record
 from harness.run.plan import Plan
 from harness.run.stages.measure import MeasureOnce
 from harness.run.stages.setting import documents_of

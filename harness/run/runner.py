@@ -18,7 +18,7 @@ from harness.errors import BadInput
 from harness.registry import ENGINES
 from harness.run.graph import renew_noise
 from harness.run.plan import Plan
-from harness.run.planning import preload
+from harness.run.planning import modules_to_preload
 from harness.run.schedule import Schedule, Scheduled, make_schedule
 from harness.run.write import write_results
 
@@ -110,7 +110,7 @@ class _Logs:
 
 def _engine(plans: Sequence[Plan]) -> Engine:
     options = plans[0].options
-    modules = dict.fromkeys(module for plan in plans for module in preload(plan))
+    modules = dict.fromkeys(module for plan in plans for module in modules_to_preload(plan))
     return ENGINES.get(options.engine)(options.workers, tuple(modules))
 
 

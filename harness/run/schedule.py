@@ -16,7 +16,7 @@ class Scheduled:
     """A job that will run, and the stage that progress counts it under."""
 
     job: Job
-    stage: str
+    group: str
 
 
 @dataclass(frozen=True)

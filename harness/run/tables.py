@@ -13,13 +13,12 @@ from harness.cost import latency
 from harness.cost.choosing import cells, why_not_here
 from harness.cost.cost import Context, Cost
 from harness.evaluate import scores
-from harness.kinds import evaluating
 from harness.pools.source import MemberPlan
 from harness.registry import COSTS
 from harness.results.columns import ALL_SEEDS, MEASURE_COLUMNS, NO_REFERENCE, example_columns
 from harness.results.metric import Column
 from harness.results.other_columns import BITS, BUILDING, CALIBRATED, COUNTED
-from harness.run import capacity
+from harness.run import capacity, evaluating
 from harness.run.graph import costs_of, measured, measures
 from harness.run.plan import Plan
 from harness.run.stages.build import Build
@@ -151,6 +150,8 @@ class Tables:
 
     def _why_not_measured(self, cost: Cost, plan: VariantPlan) -> str:
         """Why a variant lacks a cost that the run measures."""
+        if cost.beside_reference and (reason := self._why_no_reference(plan.seed)):
+            return reason
         stages = [stage for stage in measures(self.plan, plan, costs_of(self.plan)) if cost.name in stage.costs]
         failures = (self.errors.get(stage.label) for stage in stages)
         return next(filter(None, failures), "measured on the first seed only")

@@ -30,7 +30,7 @@ def write_results(folder: Path, plan: Plan, errors: Mapping[str, str], done: Map
     variants = pd.DataFrame(rows, columns=list(variant_columns()))
     variants.to_csv(folder / "variants.csv", index=False)
     write_json(folder / "details.json", tables.details)
-    _tidy(variants, tables.measures, plan.setting.kind.scores).to_parquet(folder / "scores.parquet", index=False)
+    _tidy(variants, tables.measures, plan.setting.kind.scored_by).to_parquet(folder / "scores.parquet", index=False)
     tables.examples().to_parquet(folder / "examples.parquet", index=False)
     if measures := tables.document_measures():
         pd.concat(measures, ignore_index=True).to_parquet(folder / "measures.parquet", index=False)

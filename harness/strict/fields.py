@@ -18,5 +18,7 @@ Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
 
 
-class _Strict(pydantic.BaseModel):
+class Strict(pydantic.BaseModel):
+    """Takes exactly what its fields say, and no other keys."""
+
     model_config = STRICT

@@ -12,10 +12,10 @@ from pydantic import Field
 from harness.display.formats import read_bytes
 from harness.errors import BadInput
 from harness.registry import COSTS
-from harness.strict.fields import Positive, _Strict
+from harness.strict.fields import Positive, Strict
 
 
-class CostSpec(_Strict):
+class CostSpec(Strict):
     """Which costs are measured beyond those that can be counted."""
 
     memory_budget: Annotated[int, pydantic.BeforeValidator(read_bytes)] | None = None

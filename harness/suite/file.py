@@ -11,7 +11,7 @@ from pydantic import Field
 from harness.errors import BadInput
 from harness.pools.source import AskedPool, PoolSource
 from harness.registry import SOURCES
-from harness.strict.fields import Name, _Strict
+from harness.strict.fields import Name, Strict
 from harness.suite.costs import CostSpec, cost_spec
 
 MAIN = "main"
@@ -21,7 +21,7 @@ FIRST = ("hf", "train")
 """The sources that are in the digest of every suite, chosen or not: it is older than the others."""
 
 
-class PoolSpec(_Strict):
+class PoolSpec(Strict):
     """Where a pool's members come from: exactly one source."""
 
     @pydantic.model_serializer(mode="wrap")
@@ -40,14 +40,14 @@ def asked_pool(spec: PoolSpec, place: str) -> AskedPool:
     return AskedPool(*chosen[0])
 
 
-class Subsets(_Strict):
+class Subsets(Strict):
     """Which subsets of a pool the correlation study takes: all of these sizes, or a fixed draw of ``at_most``."""
 
     sizes: Annotated[list[Annotated[int, Field(ge=2)]], Field(min_length=1)]
     at_most: Annotated[int, Field(ge=3)] = 60
 
 
-class Correlate(_Strict):
+class Correlate(Strict):
     """The ensemble-versus-average study."""
 
     rule: Literal["linear", "log_linear"] = "linear"
@@ -56,7 +56,7 @@ class Correlate(_Strict):
     subsets: Subsets
 
 
-class SuiteFile(_Strict):
+class SuiteFile(Strict):
     """The keys of a suite file."""
 
     suite: Annotated[str, Field(pattern=r"^[a-z0-9_-]+$")]

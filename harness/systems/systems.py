@@ -169,7 +169,7 @@ def load_combination(
     Combinations that are held at once are given one dictionary as ``shared``: a member of several is then loaded once.
     """
     models = {} if shared is None else shared
-    for file, load in LOADERS.items():
+    for file, load in reversed(LOADERS.items()):  # one of a plug-in may hold our files as well
         if (folder / file).is_file():
             return load(folder, pool, device, models)
     architecture = saved_architecture(folder)

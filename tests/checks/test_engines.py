@@ -118,10 +118,10 @@ class MeasuresBesideOthers(InThisProcess):
 
     def execute(self, job):
         beside = threading.Thread(target=self.call, args=(self.other,))
-        if job.kind == "alone":
+        if job.place == "alone":
             beside.start()
         found = super().execute(job)
-        if job.kind == "alone":
+        if job.place == "alone":
             beside.join()
         return found
 

@@ -86,7 +86,7 @@ def note_process(path):
 
 def test_every_measurement_has_a_fresh_process(tmp_path):
     path = tmp_path / "processes"
-    outcomes, _ = run(*(Job(f"alone {i}", note_process, {"path": path}, kind="alone") for i in range(3)))
+    outcomes, _ = run(*(Job(f"alone {i}", note_process, {"path": path}, place="alone") for i in range(3)))
     assert all(outcome.error is None for outcome in outcomes.values())
     assert len(set(path.read_text().split())) == 3
 
@@ -95,7 +95,7 @@ def test_jobs_run_after_what_they_need_and_measurements_after_all_others(tmp_pat
     path = tmp_path / "order"
     words = {"c": ("b",), "b": ("a",), "a": ()}
     jobs = [Job(w, note, {"path": path, "word": w}, needs=n, cost=i) for i, (w, n) in enumerate(words.items())]
-    alone = [Job(f"alone {i}", note, {"path": path, "word": f"alone {i}"}, kind="alone", cost=9) for i in range(2)]
+    alone = [Job(f"alone {i}", note, {"path": path, "word": f"alone {i}"}, place="alone", cost=9) for i in range(2)]
     outcomes, _ = run(*alone, *jobs)
     assert all(outcome.error is None for outcome in outcomes.values())
     order = path.read_text().splitlines()
@@ -128,5 +128,5 @@ def test_each_run_imports_what_it_asks_for_although_another_came_before():
     """The fork server of the first run would go on without the module."""
     for preload in ((), ("wave",)):
         engine = LocalEngine(workers=1, preload=preload)
-        outcome = engine.run([Job("job", is_imported, {"name": "wave"}, kind="alone")], lambda *_: None)["job"]
+        outcome = engine.run([Job("job", is_imported, {"name": "wave"}, place="alone")], lambda *_: None)["job"]
         assert outcome.value is bool(preload)

@@ -22,7 +22,7 @@ class Serial(Engine):
 
     def run(self, jobs, progress):
         outcomes = {}
-        for job in sorted(jobs, key=lambda job: job.kind == "alone"):  # the order that they come in is one of needs
+        for job in sorted(jobs, key=lambda job: job.place == "alone"):  # the order that they come in is one of needs
             lost = next((need for need in job.needs if need in outcomes and outcomes[need].error), None)
             if lost:
                 outcomes[job.name] = Outcome(error=f"{lost}: {outcomes[lost].error}")

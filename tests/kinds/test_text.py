@@ -7,9 +7,8 @@ import pytest
 
 from harness.errors import BadInput
 from harness.kinds import text
-from harness.kinds.kind import Unscored
 from harness.registry import KINDS
-from harness.types import NotApplicable
+from harness.types import NotApplicable, Unscored
 
 TASK = SimpleNamespace(questions=None)
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from lm_eval.tasks import TaskManager
 
-from harness.lm.evaluation import Unscored, measures, score_combinations
+from harness.lm.evaluation import measures, score_combinations
 from harness.lm.lm_eval_model import StockpotLM
 from harness.models.architectures import build
 from harness.models.causal_lm import architecture_of, config_of
@@ -22,7 +22,7 @@ from harness.systems.parts import MemberPart
 from harness.systems.rules import Contrast, Linear, LogLinear
 from harness.systems.systems import OutputCombination, SingleModel
 from harness.tasks import text
-from harness.types import Architecture, Member
+from harness.types import Architecture, Member, Unscored
 
 TASKS = ("cloze_python", "bytes_python")
 FOLDER = str(Path(__file__).parents[2] / "suites" / "tasks")

@@ -19,7 +19,6 @@ from harness.systems.rules import Linear
 from harness.systems.staged import Staged
 from harness.systems.systems import OutputCombination, SingleModel
 from harness.tasks import text
-from harness.tasks.task import TaskReference
 from harness.types import Architecture, Combination, Member
 
 
@@ -50,7 +49,7 @@ def load(tmp_path_factory):
     patch.setattr(text, "WINDOWS", {"train": 12, "heldout": 3, "test": 2})
     patch.setattr(text, "VOCABULARY", 300)
     store = Store(tmp_path_factory.mktemp("store"))
-    yield lambda *names: text.load(TaskReference("toy", names, str(folder)), store, limit=None)
+    yield lambda *names: text.load(text.TextReference("toy", names, str(folder)), store, limit=None)
     patch.undo()
 
 

@@ -124,7 +124,7 @@ def test_with_a_meter_every_variant_has_a_job_and_its_figures_are_consistent(fir
     missing = [job.job for job in plan.missing()]
     measured = [f"seed 0: measure {name}" for name in ("best_single", "linear")]
     assert [job.name for job in missing] == ["measure energy once", *measured]
-    assert {job.kind for job in missing} == {"alone"}
+    assert {job.place for job in missing} == {"alone"}
     for job in missing:
         job.function(**job.arguments)
     for name in plan.variants[0]:

@@ -301,8 +301,10 @@ methods: [best_single, linear: {weights: learned}, uniform_soup]
 correlate: {subsets: {sizes: [2], at_most: 3}}
 cost: {energy: false}
 """
-WIRING = ("harness.engines.local", "harness.run.stages", "harness.store", "harness.tasks")
+WIRING = ("harness.engines", "harness.run.stages", "harness.store", "harness.tasks")
 """Code that hands digested inputs to what makes artefacts, or reads these: it makes nothing that no digest covers."""
+DECLARED = "harness.kinds."
+"""Hands on functions that keys name one by one, and documents that have a digest; it makes evaluations only."""
 
 
 def kinds_that_change_with(plan, module, monkeypatch):
@@ -375,8 +377,23 @@ def test_what_ran_to_make_an_artefact_is_in_its_key(kinds, out, tmp_path, monkey
     assert planned <= set(behind)
     modules = sorted(set().union(*(behind[kind] for kind in planned)))
     changes = {module: kinds_that_change_with(plan, module, monkeypatch) for module in modules}
-    stale = {(kind, module) for kind in planned for module in behind[kind]
-             if kind not in changes[module] and not module.startswith(WIRING)}  # fmt: skip
+    evaluates = {f"{DECLARED}{name}" for name in ("kind", "evaluating", kind)}
+    stale = {(made, module) for made in planned for module in behind[made]
+             if made not in changes[module] and not module.startswith(WIRING)
+             and (not module.startswith(DECLARED) or (made == "evaluation" and module in evaluates))}  # fmt: skip
     assert stale == set()
     if kind == "images":
         assert changes["harness.cost.latency"] == {"latency"}  # and no training is made anew for it
+
+
+def test_how_text_is_run_is_behind_text_only(kinds, out, tmp_path, monkeypatch):
+    made = {"training", "predictions", "member", "build", "evaluation"}
+    path = tmp_path / "keys.yaml"
+    path.write_text(TRAINED)
+    images = make_plan(read_suite(path), Options(out=tmp_path, limit=80, device="cpu"))
+    path = suite_of(*kinds["text"], {"main": ["c", "b"]}, ["linear"], "narrow", "linear", "memory: false")
+    text = make_plan(read_suite(path), Options(out=out, limit=80, device="cpu"))
+    for module, (of, other) in {"windows": (text, images), "image_networks": (images, text)}.items():
+        name = f"harness.models.{module}"
+        assert kinds_that_change_with(of, name, monkeypatch) >= made - ({"training"} if of is text else set())
+        assert not kinds_that_change_with(other, name, monkeypatch) & made

@@ -116,10 +116,10 @@ def test_no_worker_is_idle_while_any_suite_has_a_job(sizes, monkeypatch):
     plans = []
     for suite, size in zip("ab", sizes, strict=True):
         chain = [planned(f"step {i}", [f"{suite}{i}"], [f"step {i - 1}"] if i else []) for i in range(size)]
-        plans.append(plan_of(suite, *chain, planned("measure", [f"{suite} alone"], kind="alone")))
+        plans.append(plan_of(suite, *chain, planned("measure", [f"{suite} alone"], place="alone")))
     events = []
     jobs = list(jobs_of(make_schedule(plans)).values())
     LocalEngine(workers=2).run(jobs, lambda what, job: events.append((what, job)))
     both = min(sizes)
     assert [what for what, _ in events[: 4 * both]] == ["start", "start", "done", "done"] * both
-    assert [job.kind for _, job in events] == ["shared"] * 2 * sum(sizes) + ["alone"] * 4
+    assert [job.place for _, job in events] == ["shared"] * 2 * sum(sizes) + ["alone"] * 4

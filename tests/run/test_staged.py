@@ -178,8 +178,8 @@ def test_on_choices_costs_are_means_over_the_calls_and_what_is_unknown_is_refuse
     assert "of the class Unknown" in refused["reason"]
     assert np.isnan(refused["accuracy"])
     log = [json.loads(line) for line in (found.folder / "log.jsonl").read_text().splitlines()]
-    scored = {event["job"] for event in log if event["event"] == "start" and "with lm-eval" in event["job"]}
-    assert scored == {"seed 0: score rules of main with lm-eval"}  # stages are scored in the pass of the rules
+    scored = {event["job"] for event in log if event["event"] == "start" and "in one pass" in event["job"]}
+    assert scored == {"seed 0: score rules of main in one pass"}  # stages are scored in the pass of the rules
 
 
 def test_one_example_alone_stands_for_the_mix_of_calls():

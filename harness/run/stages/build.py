@@ -8,7 +8,7 @@ import torch
 
 from harness.evaluate.predictions import CachedPredictions
 from harness.run import building
-from harness.run.stages.evaluate import keep
+from harness.run.stages.evaluate import keep_evaluation
 from harness.run.stages.prepare import preparations
 from harness.run.stages.setting import task_of
 from harness.run.stages.stage import Stage
@@ -58,4 +58,4 @@ class Build(Stage):
         if not setting.kind.in_one_pass and is_built(store, plan):
             combination = load_built(setting, plan)
             (evaluation,) = setting.kind.evaluate([combination], task_of(setting), task, cached)
-            keep(setting, plan, combination, evaluation)
+            keep_evaluation(setting, plan, combination, evaluation)

@@ -7,15 +7,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from harness.evaluate.predictions import CachedPredictions
-from harness.kinds import evaluating
-from harness.kinds.kind import Evaluation, Unscored
+from harness.kinds.kind import Evaluation
 from harness.results.metric import Outcomes
+from harness.run import evaluating
 from harness.run.stages.setting import Setting, documents_of, task_of
 from harness.run.stages.stage import Stage
-from harness.run.stages.variant import VariantPlan, is_built, is_inapplicable, load_built, why_not_run
+from harness.run.stages.variant import VariantPlan, is_built, is_inapplicable, load_built
 from harness.store import Key
 from harness.systems.parts import MemberPart
-from harness.types import Combination
+from harness.types import Combination, Unscored
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,7 +34,7 @@ class Pass(Stage):
 
     @property
     def label(self) -> str:
-        return f"seed {self.variants[0].seed}: score {self.what} with {self.setting.kind.scores}"
+        return f"seed {self.variants[0].seed}: score {self.what} in one pass"
 
     def artefacts(self) -> tuple[Key, ...]:
         store = self.setting.store
@@ -68,7 +68,7 @@ def evaluate_variants(setting: Setting, plans: tuple[VariantPlan, ...]) -> None:
     evaluations = setting.kind.evaluate(combinations, *tasks, cached) if loaded else []
     for (plan, combination), evaluation in zip(loaded, evaluations, strict=True):
         with _left(plan, left, alone=len(todo) == 1):
-            keep(setting, plan, combination, evaluation)
+            keep_evaluation(setting, plan, combination, evaluation)
     if left:
         raise RuntimeError("; ".join(f"{name}: {reason}" for name, reason in left.items()))
 
@@ -84,13 +84,14 @@ def _left(plan: VariantPlan, left: dict[str, str], alone: bool) -> Iterator[None
         left[plan.name] = f"{type(error).__name__}: {error}"
 
 
-def keep(setting: Setting, plan: VariantPlan, combination: Combination, evaluation: Evaluation | Unscored) -> None:
+def keep_evaluation(
+    setting: Setting, plan: VariantPlan, combination: Combination, evaluation: Evaluation | Unscored
+) -> None:
     """Store what a variant says on test, and the costs that are counted."""
     if isinstance(evaluation, Unscored):
         raise evaluation
-    test, labels = task_of(setting).test, documents_of(setting).labels
-    few = None if why_not_run(setting, plan) else test.inputs[: min(test.batch, 50)]
-    evaluating.write_evaluation(setting.store, plan.evaluation_key, combination, evaluation, labels, few)
+    labels, test = documents_of(setting).labels, task_of(setting).test
+    evaluating.write_evaluation(setting.store, plan.evaluation_key, combination, evaluation, labels, test)
 
 
 def outcomes_of(setting: Setting, plan: VariantPlan) -> Outcomes:

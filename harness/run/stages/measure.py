@@ -10,11 +10,12 @@ import torch
 
 from harness.cost.cost import Bench, Cost, Figures
 from harness.cost.measuring import NotGiven, cost_key, keep, kept, measure, once_key, unmeasured
+from harness.cost.runnable import why_not_timed
 from harness.registry import COSTS
 from harness.run.stages.build import Build
 from harness.run.stages.setting import task_of
 from harness.run.stages.stage import Stage
-from harness.run.stages.variant import VariantPlan, is_built, is_inapplicable, load_built, why_not_timed
+from harness.run.stages.variant import VariantPlan, is_built, is_inapplicable, load_built
 from harness.store import Key
 
 
@@ -141,16 +142,16 @@ class Measure(Stage):
 
     def _figures(self, cost: Cost) -> Figures:
         """Figures of one cost, or why there are none."""
-        setting = self.setting
-        reason = why_not_timed(setting, self.variant)
-        if reason is None and cost.beside_reference:
-            reason = why_not_timed(setting, self.reference)
-        if reason is not None:
-            return unmeasured(cost, reason)
+        setting, test = self.setting, task_of(self.setting).test
+        involved = (self.variant, self.reference) if cost.beside_reference else (self.variant,)
+        for plan in involved:
+            # one model that a method made reads the task's inputs: it is not loaded to see that
+            if plan.runs_members and (reason := why_not_timed(load_built(setting, plan), test)):
+                return unmeasured(cost, reason)
         load = partial(load_built, setting, self.variant)
         beside = partial(load_built, setting, self.reference) if cost.beside_reference else None
         once = MeasureOnce(setting, cost.name).read() if cost.once else None
-        return measure(cost, Bench(load, beside, task_of(setting).test, torch.device(setting.device), once or {}))
+        return measure(cost, Bench(load, beside, test, torch.device(setting.device), once or {}))
 
     def read(self, cost: str) -> dict[str, Any] | None:
         """The figures of one cost, where it was measured."""

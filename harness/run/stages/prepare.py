@@ -32,7 +32,7 @@ class Prepare(Stage):
 
     @property
     def identity(self) -> Hashable:
-        return self.member.digests[-1]
+        return self.member.digests
 
     def artefacts(self) -> tuple[Key, ...]:
         task, member = task_of(self.setting), self.member

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
 
 from harness.evaluate import scores
-from harness.kinds import evaluating
+from harness.run import evaluating
 from harness.run.stages.build import Build
 from harness.run.stages.evaluate import Pass, evaluate_variants, outcomes_of
 from harness.run.stages.stage import Stage
@@ -25,17 +26,17 @@ class _Table(Stage):
 
     group = "score"
 
+    @abstractmethod
     def variants(self) -> Plans:
         """Those that it is about."""
-        raise NotImplementedError
 
+    @abstractmethod
     def key(self) -> Key:
         """The artefact."""
-        raise NotImplementedError
 
+    @abstractmethod
     def record(self) -> dict[str, Any]:
         """The numbers."""
-        raise NotImplementedError
 
     def artefacts(self) -> tuple[Key, ...]:
         store = self.setting.store
@@ -81,7 +82,7 @@ class Score(_Table):
         return Key.of("score", code=scores.makers(), evaluation=self.variant.evaluation_key.digest)
 
     def record(self) -> dict[str, Any]:
-        if self.passed:
+        if self.setting.kind.in_one_pass:
             evaluate_variants(self.setting, (self.variant,))
         record = scores.score(outcomes_of(self.setting, self.variant))
         return record | {"measures": _score_measures(self.setting.store, (self.variant,))}

@@ -16,7 +16,7 @@ from harness.store import Key
 class Stage(ABC):
     """One piece of work. Instances can be pickled: a worker is sent the stage, and calls ``run``.
 
-    What it leaves is read through the stage as well (``read`` and the like), so that nobody else knows names of files.
+    Its files are written and read by the module that makes them, or by the stage itself: nobody else knows names.
     """
 
     setting: Setting

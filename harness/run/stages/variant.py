@@ -11,20 +11,18 @@ from typing import Any
 import torch
 
 from harness.evaluate import outcomes, predictions
-from harness.kinds import evaluating
 from harness.methods.method import Method
 from harness.models.tokens import reading
 from harness.pools.pool import base_digest, load_pool, member_digests, seed_of
 from harness.pools.source import MemberPlan, PoolPlan
 from harness.registry import KINDS, METHODS, module_of
-from harness.run import building
+from harness.run import building, evaluating
 from harness.run.building import BUILT
 from harness.run.stages.setting import Data, Setting, task_of
 from harness.store import Key, Store, read_json
 from harness.systems.parts import MemberPart
-from harness.systems.staged import why_undecided
 from harness.systems.systems import load_combination
-from harness.types import Combination, NotApplicable, Pool, check_tokens
+from harness.types import Combination, Pool
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,6 +38,10 @@ class VariantPlan:
     seed: int
     data: Data
     device: str
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without its keys: a worker names what it makes after the code that it has loaded itself."""
+        return {name: value for name, value in self.__dict__.items() if name not in ("build_key", "evaluation_key")}
 
     @property
     def declared(self) -> Method:
@@ -147,23 +149,3 @@ def load_built(setting: Setting, plan: VariantPlan, shared: dict[str, MemberPart
     """A variant as it was built; ``shared`` as in ``load_combination``."""
     folder, device = setting.store.path(plan.build_key), torch.device(setting.device)
     return load_combination(folder, members_of(setting, plan), device, shared)
-
-
-def why_not_run(setting: Setting, plan: VariantPlan) -> str | None:
-    """Why a variant's cost cannot be measured on the task's windows: they are tokens, and not all its parts'."""
-    if not plan.runs_members:
-        return None  # a model made of members that read the task's tokens
-    try:
-        check_tokens(load_built(setting, plan).parts(), task_of(setting).test)
-    except NotApplicable as reason:
-        return str(reason)
-    return None
-
-
-def why_not_timed(setting: Setting, plan: VariantPlan) -> str | None:
-    """Why a variant cannot be run as a whole on the task's inputs, to be timed."""
-    if reason := why_not_run(setting, plan):
-        return reason
-    if plan.declared.family != "staged":
-        return None
-    return why_undecided(load_built(setting, plan), task_of(setting).test)

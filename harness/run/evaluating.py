@@ -11,12 +11,13 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from harness.cost import counters
+from harness.cost.runnable import why_not_run
 from harness.evaluate import outcomes, scores
 from harness.kinds.kind import Evaluation
 from harness.results.metric import OUTCOMES
 from harness.store import Key, Store, read_json, write_json
 from harness.tasks.answers import Aggregate
-from harness.types import Combination
+from harness.types import Combination, Split
 
 EXAMPLES, MEASURES, DRAWS = "examples.safetensors", "measures.safetensors", "draws.safetensors"
 RECORD = "evaluation.json"
@@ -24,8 +25,12 @@ CALLS = "calls"
 """The outcome of an example that says how many models ran for it."""
 
 
+FEW = 50
+"""Inputs that FLOPs are counted on, at most."""
+
+
 def write_evaluation(
-    store: Store, key: Key, combination: Combination, found: Evaluation, labels: Tensor, few: Tensor | None
+    store: Store, key: Key, combination: Combination, found: Evaluation, labels: Tensor, test: Split
 ) -> None:
     """Write the outcomes of every example and the counted costs.
 
@@ -35,7 +40,7 @@ def write_evaluation(
         combination: what was evaluated.
         found: what it said.
         labels: [N] the truth.
-        few: inputs [B, ...] to count the FLOPs of; None where it cannot be run on the task's inputs.
+        test: whose first inputs FLOPs are counted on, where it can be run on them.
 
     Raises:
         scores.NonFinite: a label was given no probability at all.
@@ -43,6 +48,7 @@ def write_evaluation(
     examples = outcomes.tabulate(found.log_probs, labels.numpy())
     scores.check_finite(examples)
     scores.check_numbers(found.scores)
+    few = None if why_not_run(combination, test) else test.inputs[: min(test.batch, FEW)]
     counts = counters.counted(combination, torch.from_numpy(found.calls), few)
     with store.write(key) as folder:
         columns = {str(name): torch.tensor(examples[name].to_numpy()) for name in examples}
@@ -57,7 +63,7 @@ def write_evaluation(
 
 
 def read_record(store: Store, key: Key) -> dict[str, Any]:
-    """What evaluating told besides: seconds, counted costs, temperatures."""
+    """Seconds, counted costs, temperatures: all that evaluating gives besides tables."""
     record: dict[str, Any] = read_json(store.path(key) / RECORD)
     return record
 
