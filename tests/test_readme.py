@@ -38,7 +38,8 @@ def test_every_number_is_that_of_the_committed_results(page):
     ("page", "word", "other"),
     [
         ("README.md", "3 min 47 s on two cores", "3 min 48 s on two cores"),
-        ("README.md", "on two cores", "on three cores"),
+        ("README.md", "3 min 47 s on two cores", "3 min 47 s on three cores"),
+        ("README.md", "took 7 min", "took 8 min"),
         ("README.md", "cannot be told apart", "is better"),
         ("README.md", "(Pearson 1.00", "(Pearson 0.99"),
         ("README.md", "100 % of subsets", "99 % of subsets"),
