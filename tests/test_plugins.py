@@ -207,9 +207,10 @@ files = sorted(Path(sys.argv[1]).iterdir())
 read = [member.weights(Store(Path("store")), 0) for member in members]
 same = [all(torch.equal(value, load_file(file)[name]) for name, value in weights.items())
         for weights, file in zip(read, files, strict=True)]
+identities = [member.identities[0] for member in members]
 files[0].rename(files[0].with_name("net-9.safetensors"))
-json.dump([[member.name for member in members], [member.identities[0] for member in members], same,
-           [member.identities[0] for member in planned()]], sys.stdout)
+renamed = [member.identities[0] for member in planned()]
+json.dump([[member.name for member in members], identities, same, renamed], sys.stdout)
 """
 
 

@@ -57,7 +57,7 @@ def write_evaluation(
 
 
 def read_record(store: Store, key: Key) -> dict[str, Any]:
-    """What evaluating told besides: seconds, counted costs, temperatures."""
+    """What else evaluating recorded: seconds, counted costs, temperatures."""
     record: dict[str, Any] = read_json(store.path(key) / RECORD)
     return record
 
