@@ -108,7 +108,7 @@ class Member:
     tokenizer: Tokenizer | None = None
     """Of a language model that brought its own; None for one that reads the task's tokens."""
     identity: str = ""
-    """What tells it from other members, as the digest does, but whatever code made it; of copies it is the same."""
+    """What identifies it among members, as the digest does, but whatever code made it; of copies it is the same."""
 
     @property
     def draws(self) -> str:

@@ -15,6 +15,11 @@ from types import SimpleNamespace
 
 import pandas as pd
 import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from harness.store import file_digest
 
 CHECKOUT = Path(__file__).parent.parent
 BLOCK = re.compile(r"^`(?P<file>[\w./]+)`\n```\w+\n(?P<text>.*?)^```$", re.DOTALL | re.MULTILINE)
@@ -24,7 +29,7 @@ LONGEST = {"metric": 10, "cost": 20, "engine": 32, "kind": 50, "source": 50, "me
 SUITE = """suite: plugged
 task: wine
 pool:
-  drawn: {network: table_network, members: 3}
+  saved: {network: table_network, folder: members}
 methods:
   - best_single
   - linear
@@ -81,6 +86,15 @@ def _run(command, folder, code):
     return done.stdout
 
 
+def _write_members(folder, count):
+    """Weights as a user has them: of ``table_network``, which this process does not know."""
+    folder.mkdir()
+    torch.manual_seed(0)
+    for i in range(count):
+        network = nn.Sequential(nn.Linear(13, 8), nn.ReLU(), nn.Linear(8, 3))
+        save_file(network.state_dict(), folder / f"net-{i}.safetensors")
+
+
 @pytest.fixture(scope="module")
 def listed(installed):
     """What the schema and every ``ls`` print, by their last word."""
@@ -91,6 +105,7 @@ def listed(installed):
 def run(installed):
     """The folder of a run of the suite."""
     (installed.work / "suite.yaml").write_text(SUITE)
+    _write_members(installed.work / "members", 3)
     installed.run("-m", "harness.cli", "run", "suite.yaml", "--out", "results", "--engine", "serial")
     return installed.work / "results" / "plugged" / "latest"
 
@@ -101,15 +116,18 @@ def test_a_plug_in_is_short(name):
 
 
 def test_the_page_is_short():
-    assert len((CHECKOUT / "CONTRIBUTING.md").read_text().split()) < 1200
+    assert len((CHECKOUT / "CONTRIBUTING.md").read_text().split()) < 1300
 
 
 BROKEN = """
+import tempfile
 from dataclasses import replace
+from pathlib import Path
 from harness.checks import BrokenLaw
 from harness.registry import METRICS
 
-test_laws()
+with tempfile.TemporaryDirectory() as folder:
+    test_laws(Path(folder))
 print("all laws hold")
 mcc = METRICS.get("mcc")
 METRICS._known["mcc"] = replace(mcc, column=replace(mcc.column, least=0.0))
@@ -127,7 +145,7 @@ def test_every_law_holds_and_one_that_is_broken_is_named(installed):
 
 def test_the_schema_knows_them(listed):
     schema = listed["schema"]
-    for word in ("wine", "drawn", "by_accuracy", "first_then_all", "page_faults"):
+    for word in ("wine", "saved", "by_accuracy", "first_then_all", "page_faults"):
         assert f'"{word}"' in schema, word
 
 
@@ -138,7 +156,7 @@ def test_the_schema_knows_them(listed):
         ("metrics", ["mcc"]),
         ("costs", ["page_faults"]),
         ("kinds", ["tables"]),
-        ("sources", ["drawn"]),
+        ("sources", ["saved"]),
         ("engines", ["serial"]),
         ("tasks", ["wine"]),
     ],
@@ -171,6 +189,42 @@ def test_mcc_is_that_of_the_predictions(run):
         assert row["mcc"] == pytest.approx(matthews_corrcoef(found["label"], found["prediction"]))
 
 
+SAVED = """
+import json, sys, torch
+from pathlib import Path
+from safetensors.torch import load_file
+from harness.registry import SOURCES
+from harness.store import Store
+from types import SimpleNamespace
+
+def planned():
+    source = SOURCES.get("saved")
+    spec = source.spec(network="table_network", folder=sys.argv[1])
+    return source.plan("main", spec, SimpleNamespace(shape={"features": 13, "classes": 3}), 0).members
+
+members = planned()
+files = sorted(Path(sys.argv[1]).iterdir())
+read = [member.weights(Store(Path("store")), 0) for member in members]
+same = [all(torch.equal(value, load_file(file)[name]) for name, value in weights.items())
+        for weights, file in zip(read, files, strict=True)]
+identities = [member.identities[0] for member in members]
+files[0].rename(files[0].with_name("net-9.safetensors"))
+renamed = [member.identities[0] for member in planned()]
+json.dump([[member.name for member in members], identities, same, renamed], sys.stdout)
+"""
+
+
+def test_saved_members_are_their_files(installed):
+    folder = installed.work / "saved"
+    _write_members(folder, 2)
+    digests = [file_digest(folder / f"net-{i}.safetensors") for i in range(2)]
+    names, identities, same, renamed = json.loads(installed.run("-c", SAVED, folder))
+    assert names == ["net-0", "net-1"]
+    assert identities == digests
+    assert same == [True, True]
+    assert renamed == digests[::-1]  # a file is what it holds, whatever it is called
+
+
 def test_tidy_scores_have_them_with_their_source(run):
     scores = pd.read_parquet(run / "scores.parquet")
     sources = scores.groupby("metric")["source"].first()
@@ -182,7 +236,7 @@ def test_the_record_names_the_engine_and_where_members_come_from(run):
     record = json.loads((run / "run.json").read_text())
     assert record["engine"]["name"] == "serial"
     assert record["status"] == "complete"
-    assert "drawn, untrained" in (run / "run.json").read_text() + (run / "details.json").read_text()
+    assert "read from net-0.safetensors" in (run / "run.json").read_text() + (run / "details.json").read_text()
 
 
 def test_gate_rules_judge_by_them(installed, run):

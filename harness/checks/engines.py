@@ -111,7 +111,7 @@ class Observed:
     work: Mapping[str, Sequence[Work]]
     """Every execution of a job, by its name."""
     events: Sequence[tuple[str, str]]
-    """What progress was told, in order."""
+    """What progress was reported, in order."""
 
 
 @cache
@@ -134,9 +134,9 @@ def observed(engine: EngineClass) -> Observed:
 @law("engine")
 def every_job_has_an_outcome_and_runs_once(engine: EngineClass) -> None:
     """There is one outcome for each job, and each was done once, unless something it needs failed."""
-    found = observed(engine)
-    require(set(found.outcomes) == set(found.jobs), f"outcomes are of {sorted(found.outcomes)}")
-    for name, work in found.work.items():
+    seen = observed(engine)
+    require(set(seen.outcomes) == set(seen.jobs), f"outcomes are of {sorted(seen.outcomes)}")
+    for name, work in seen.work.items():
         times = 0 if name.startswith("lost") else 1
         require(len(work) == times, f"the job '{name}' was done {len(work)} times, not {times}")
 
@@ -154,45 +154,45 @@ def values_come_back(engine: EngineClass) -> None:
 @law("engine")
 def jobs_run_after_what_they_need(engine: EngineClass) -> None:
     """A job starts when all that it needs and that is in the run has ended, whatever the order they are given in."""
-    found = observed(engine)
-    for name, job in found.jobs.items():
+    seen = observed(engine)
+    for name, job in seen.jobs.items():
         for need in job.needs:
-            if need in found.work and found.work[name] and found.work[need]:
-                ended = found.work[need][0].end
-                require(found.work[name][0].start >= ended, f"the job '{name}' started before '{need}' had ended")
+            if need in seen.work and seen.work[name] and seen.work[need]:
+                ended = seen.work[need][0].end
+                require(seen.work[name][0].start >= ended, f"the job '{name}' started before '{need}' had ended")
 
 
 @law("engine")
 def jobs_come_after_others_whatever_became_of_them(engine: EngineClass) -> None:
     """``after`` waits for jobs, also for those that fail or are not run, and the job runs all the same."""
-    found = observed(engine)
-    require(len(found.work["whatever-became"]) == 1, "a job did not run since one that it only comes after failed")
-    start = found.work["whatever-became"][0].start
+    seen = observed(engine)
+    require(len(seen.work["whatever-became"]) == 1, "a job did not run since one that it only comes after failed")
+    start = seen.work["whatever-became"][0].start
     for before in ("fails", "first"):
-        ended = found.work[before][0].end
+        ended = seen.work[before][0].end
         require(start >= ended, f"the job 'whatever-became' started before '{before}' had ended")
-    told = [name for what, name in found.events if what != "start"]
-    in_order = "lost" in told and told.index("lost") < told.index("whatever-became")
-    require(in_order, "a job that comes after one which cannot be run did not wait for that to be told")
+    ends = [name for what, name in seen.events if what != "start"]
+    in_order = "lost" in ends and ends.index("lost") < ends.index("whatever-became")
+    require(in_order, "a job that comes after one which cannot be run did not wait for that to be reported")
 
 
 @law("engine")
 def a_failure_is_passed_on_by_name(engine: EngineClass) -> None:
     """A job whose need failed is not run, and its error begins with the need's name."""
-    found = observed(engine)
+    seen = observed(engine)
     for name, need in (("lost", "fails"), ("lost-twice", "lost")):
-        error = found.outcomes[name].error
-        expected = f"{need}: {found.outcomes[need].error}"
+        error = seen.outcomes[name].error
+        expected = f"{need}: {seen.outcomes[need].error}"
         require(error == expected, f"the error of '{name}' is '{error}', not '{expected}'")
 
 
 @law("engine")
 def exceptions_come_back_as_text(engine: EngineClass) -> None:
     """An error is "Type: message", also of an exception that cannot be pickled; the traceback names the function."""
-    found = observed(engine)
+    seen = observed(engine)
     expected = {"fails": ("KeyError: 'no such thing'", "in fail"), "fails-oddly": ("Odd: this that", "in fail_oddly")}
     for name, (error, place) in expected.items():
-        outcome = found.outcomes[name]
+        outcome = seen.outcomes[name]
         require(outcome.error == error, f"the error of '{name}' is '{outcome.error}', not '{error}'")
         require(place in (outcome.trace or ""), f"the traceback of '{name}' does not say '{place}': {outcome.trace}")
 
@@ -207,10 +207,10 @@ def a_value_that_cannot_be_sent_is_an_error(engine: EngineClass) -> None:
 @law("engine")
 def what_measures_runs_alone(engine: EngineClass) -> None:
     """While a job of the kind "alone" runs, no other does."""
-    found = observed(engine)
+    seen = observed(engine)
     for name in ("alone-1", "alone-2"):
-        mine = found.work[name][0]
-        for other, work in found.work.items():
+        mine = seen.work[name][0]
+        for other, work in seen.work.items():
             beside = [each for each in work if other != name and each.start < mine.end and mine.start < each.end]
             require(not beside, f"the job '{other}' ran beside '{name}', which measures")
 
@@ -218,10 +218,10 @@ def what_measures_runs_alone(engine: EngineClass) -> None:
 @law("engine")
 def what_measures_has_a_fresh_process(engine: EngineClass) -> None:
     """A job of the kind "alone" has a process that has done nothing before: it may measure memory."""
-    found = observed(engine)
+    seen = observed(engine)
     for name in ("alone-1", "alone-2"):
-        mine = found.work[name][0]
-        before = [other for other, work in found.work.items() for each in work if each.process == mine.process]
+        mine = seen.work[name][0]
+        before = [other for other, work in seen.work.items() for each in work if each.process == mine.process]
         require(before == [name], f"the process of '{name}' has also done {sorted(set(before) - {name})}")
         require(mine.process != os.getpid(), f"the job '{name}' ran in the process of the run itself")
 
@@ -229,19 +229,19 @@ def what_measures_has_a_fresh_process(engine: EngineClass) -> None:
 @law("engine")
 def jobs_have_the_threads_that_it_says(engine: EngineClass) -> None:
     """torch has ``threads_per_worker`` threads in every job: sums in another order would be other numbers."""
-    found = observed(engine)
-    for name, work in found.work.items():
+    seen = observed(engine)
+    for name, work in seen.work.items():
         for each in work:
-            words = f"the job '{name}' had {each.threads} threads, not {found.engine.threads_per_worker}"
-            require(each.threads == found.engine.threads_per_worker, words)
+            words = f"the job '{name}' had {each.threads} threads, not {seen.engine.threads_per_worker}"
+            require(each.threads == seen.engine.threads_per_worker, words)
 
 
 @law("engine")
-def progress_is_told(engine: EngineClass) -> None:
+def progress_is_reported(engine: EngineClass) -> None:
     """Of a job that is run, "start" and then "done" or "failed"; of one that is not run, only "failed"."""
-    found = observed(engine)
-    for name, outcome in found.outcomes.items():
-        told = [what for what, of in found.events if of == name]
+    seen = observed(engine)
+    for name, outcome in seen.outcomes.items():
+        reported = [what for what, of in seen.events if of == name]
         end = "failed" if outcome.error else "done"
         expected = [end] if name.startswith("lost") else ["start", end]
-        require(told == expected, f"of the job '{name}' it told {told}, not {expected}")
+        require(reported == expected, f"of the job '{name}' it reported {reported}, not {expected}")

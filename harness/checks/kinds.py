@@ -157,12 +157,12 @@ def logits_have_a_row_for_each_label(kind: AnyKind, on: TriedTask) -> None:
         for split in _splits(on.task):
             part = few(split, 8)
             with torch.inference_mode():
-                found = forward.logits(module, part.inputs)
+                logits = forward.logits(module, part.inputs)
             columns = int(split.labels.max()) + 1
-            fits = found.ndim == 2 and len(found) == len(part.labels) and found.shape[1] >= columns
-            words = f"the network '{name}' gives logits {tuple(found.shape)} for {len(part.labels)} labels"
+            fits = logits.ndim == 2 and len(logits) == len(part.labels) and logits.shape[1] >= columns
+            words = f"the network '{name}' gives logits {tuple(logits.shape)} for {len(part.labels)} labels"
             require(fits, f"{words}, the largest of which is {columns - 1}")
-            require(torch.isfinite(found).all(), f"the network '{name}' gives logits that are not finite")
+            require(torch.isfinite(logits).all(), f"the network '{name}' gives logits that are not finite")
 
 
 @law("kind")
@@ -197,22 +197,22 @@ def _member(on: TriedTask, name: str) -> Member:
 def combinations_are_scored(kind: AnyKind, on: TriedTask) -> None:
     """Every combination has normalised log-probabilities [N, C] and calls [N, parts] of all documents."""
     documents = on.limited.documents
-    for combination, found in zip(_combinations(on), _evaluated(kind, on, _combinations(on)), strict=True):
-        if isinstance(found, Unscored):
-            raise AssertionError(f"{type(combination).__name__} has no scores: {found}")
+    for combination, evaluation in zip(_combinations(on), _evaluated(kind, on, _combinations(on)), strict=True):
+        if isinstance(evaluation, Unscored):
+            raise AssertionError(f"{type(combination).__name__} has no scores: {evaluation}")
         count = len(documents.labels)
-        fits = found.log_probs.shape == (count, documents.classes)
-        words = f"log-probabilities are {found.log_probs.shape}"
+        fits = evaluation.log_probs.shape == (count, documents.classes)
+        words = f"log-probabilities are {evaluation.log_probs.shape}"
         require(fits, f"{words}, of {count} documents and {documents.classes} classes")
-        sums = np.exp(found.log_probs.astype(np.float64)).sum(axis=1)
+        sums = np.exp(evaluation.log_probs.astype(np.float64)).sum(axis=1)
         require(np.allclose(sums, 1.0, atol=1e-4), f"probabilities sum to {sums.min()} to {sums.max()}")
         shape = count, len(combination.parts())
-        require(found.calls.shape == shape, f"calls are {found.calls.shape}, not {shape}")
-        require((found.calls >= 0).all(), "a part was called less than never")
-        json.dumps(dict(found.record), allow_nan=False)
-        for name, values in found.measures.items():
+        require(evaluation.calls.shape == shape, f"calls are {evaluation.calls.shape}, not {shape}")
+        require((evaluation.calls >= 0).all(), "a part was called less than never")
+        json.dumps(dict(evaluation.record), allow_nan=False)
+        for name, values in evaluation.measures.items():
             require(values.ndim == 1, f"the measure '{name}' has the shape {values.shape}")
-        for name, value in found.scores.items():
+        for name, value in evaluation.scores.items():
             require(math.isfinite(value), f"the score '{name}' is {value}")
 
 
@@ -237,9 +237,9 @@ def _combinations(on: TriedTask) -> list[Combination]:
 
 def _evaluated(kind: AnyKind, on: TriedTask, given: Sequence[Combination]) -> list[Evaluation | Unscored]:
     cached = CachedPredictions(on.store, "cpu")
-    found: list[Evaluation | Unscored] = kind.evaluate(given, on.limited, on.limited.of_groups(()), cached)
-    require(len(found) == len(given), f"{len(given)} combinations have {len(found)} evaluations")
-    return found
+    evaluations: list[Evaluation | Unscored] = kind.evaluate(given, on.limited, on.limited.of_groups(()), cached)
+    require(len(evaluations) == len(given), f"{len(given)} combinations have {len(evaluations)} evaluations")
+    return evaluations
 
 
 @law("kind")

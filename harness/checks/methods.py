@@ -314,8 +314,8 @@ def _fingerprint(pool: Pool) -> list[tuple[str, str, str]]:
     return [(m.name, name, hash_of(m.weights[name])) for m in models for name in m.weights]
 
 
-def _require_close(found: Tensor, expected: Tensor, where: str) -> None:
-    torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4, msg=lambda words: f"{where}: {words}")
+def _require_close(output: Tensor, expected: Tensor, where: str) -> None:
+    torch.testing.assert_close(output, expected, atol=1e-4, rtol=1e-4, msg=lambda words: f"{where}: {words}")
 
 
 def _require_distribution(log_probs: Tensor, where: str = "") -> None:

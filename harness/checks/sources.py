@@ -54,10 +54,10 @@ class TriedPool:
 
     def plan(self, seed: int = SEED) -> PoolPlan:
         """The members, planned anew and checked against the task."""
-        found = self.source.plan("main", self.spec, self.task, seed)
-        for member in found.everyone:
+        planned = self.source.plan("main", self.spec, self.task, seed)
+        for member in planned.everyone:
             member.check(self.task, "main")
-        return found
+        return planned
 
     def prepare(self, plan: PoolPlan, store: Store) -> None:
         """All members, the base first."""
@@ -93,11 +93,11 @@ def _equal(one: list[dict[str, Tensor]], other: list[dict[str, Tensor]]) -> bool
 
 
 @law("source")
-def a_pool_has_the_size_that_is_told(source: PoolSource, on: TriedPool) -> None:
+def a_pool_has_the_size_that_is_said(source: PoolSource, on: TriedPool) -> None:
     """There are as many members as ``size`` says, at least one, with names of their own."""
     plan, size = on.plan(), source.size(on.spec)
-    found = len(members_of(plan))
-    require(found == size >= 1, f"{found} members are planned, and the size is {size}")
+    count = len(members_of(plan))
+    require(count == size >= 1, f"{count} members are planned, and the size is {size}")
     names = [member.name for member in plan.everyone]
     require(len(set(names)) == len(names), f"two members have one name: {names}")
     require(plan.name == "main", f"the pool is called '{plan.name}', and the suite calls it 'main'")
@@ -117,14 +117,14 @@ def planned_twice_it_is_the_same(source: PoolSource, on: TriedPool) -> None:
 
 @law("source")
 def digests_are_known_beforehand(source: PoolSource, on: TriedPool) -> None:
-    """What tells a member from all others is the same before and after it was made."""
+    """The digest of a member is the same before and after it was made."""
     before = [member.digests for member in on.plan().everyone]
     plan, store = on.prepared
     require([member.digests for member in plan.everyone] == before, "preparing changes the digests of the plans")
     for member, position in members_of(plan):
-        found = member.member(store, position).digest
+        made = member.member(store, position).digest
         expected = member.digests[position]
-        require(found == expected, f"the member of '{member.name}' has the digest {found}, and its plan {expected}")
+        require(made == expected, f"the member of '{member.name}' has the digest {made}, and its plan {expected}")
 
 
 @law("source")
@@ -180,9 +180,9 @@ def members_can_be_run(source: PoolSource, on: TriedPool) -> None:
         if member.reads(on.task):
             examples = few(on.task.test, 8)
             with torch.inference_mode():
-                found = part.log_probs(examples.inputs)
-            rows = len(found) == len(examples.labels) and torch.isfinite(found).all()
-            require(rows, f"'{member.name}' gives {tuple(found.shape)} for {len(examples.labels)} labels")
+                log_probs = part.log_probs(examples.inputs)
+            rows = len(log_probs) == len(examples.labels) and torch.isfinite(log_probs).all()
+            require(rows, f"'{member.name}' gives {tuple(log_probs.shape)} for {len(examples.labels)} labels")
 
 
 @law("source")
@@ -200,10 +200,10 @@ def global_random_state_is_unchanged(source: PoolSource, on: TriedPool) -> None:
 def members_are_described(source: PoolSource, on: TriedPool) -> None:
     """``describe`` is JSON that says ``how`` in words and the ``seed``; expected seconds are a number."""
     for member in on.plan().everyone:
-        found = member.describe()
-        json.dumps(found, allow_nan=False)
-        require(str(found.get("how", "")).strip(), f"'{member.name}' does not say how it is made")
-        require("seed" in found, f"'{member.name}' does not say its seed, or None")
+        description = member.describe()
+        json.dumps(description, allow_nan=False)
+        require(str(description.get("how", "")).strip(), f"'{member.name}' does not say how it is made")
+        require("seed" in description, f"'{member.name}' does not say its seed, or None")
         seconds = member.seconds(on.task, 0.001)
         require(math.isfinite(seconds) and seconds >= 0, f"preparing '{member.name}' is expected to take {seconds} s")
         require(member.verb.strip(), f"'{member.name}' has no verb")

@@ -49,8 +49,8 @@ class TriedTask:
         said = self.given
         value = said if isinstance(said, str) or self.kind.spec is None else self.kind.spec.model_validate(dict(said))
         reference = self.kind.refer(value, "checked", self.folder, [])
-        found: TaskReference = self.kind.rendered(reference, self.store, limit, self.allow_code)
-        return found
+        rendered: TaskReference = self.kind.rendered(reference, self.store, limit, self.allow_code)
+        return rendered
 
     def load(self, limit: int | None = None) -> Task:
         """The task, read anew."""
@@ -68,13 +68,13 @@ class TriedTask:
     @cached_property
     def networks(self) -> dict[str, tuple[Architecture, nn.Module]]:
         """Every network that a suite may have trained, fresh, with the options that the task asks for."""
-        found = {}
+        fresh = {}
         for name in self.kind.networks:
             architecture = Architecture(name, tuple(sorted(self.task.shape.items())))
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(0)
-                found[name] = architecture, build(architecture).eval()
-        return found
+                fresh[name] = architecture, build(architecture).eval()
+        return fresh
 
     @cached_property
     def trained(self) -> dict[str, tuple[nn.Module, Path]]:
@@ -95,10 +95,10 @@ def tried(given: Given = USUAL, folder: Path | None = None, allow_code: bool = F
     by_name = {name: kind for kind in KINDS for name in kind.tasks}
     known = by_name if isinstance(given, str) else {kind.key: kind for kind in KINDS if kind.key}
     words: Sequence[str] = [given] if isinstance(given, str) else list(given)
-    found = next((known[word] for word in words if word in known), None)
-    if found is None:
+    kind = next((known[word] for word in words if word in known), None)
+    if kind is None:
         raise BadInput(f"no kind of task knows {given!r}", given=words[0] if words else None, choices=known)
-    return TriedTask(found, given, folder or Path(), allow_code)
+    return TriedTask(kind, given, folder or Path(), allow_code)
 
 
 def few(split: Split, count: int = FEW) -> Split:

@@ -110,7 +110,7 @@ def plan(
 
 
 def _print_capacity(planned: Any, memory: int | None) -> None:
-    from harness.display.capacity import COLUMNS, as_rows, untold_words
+    from harness.display.capacity import COLUMNS, as_rows, unpredicted_words
     from harness.display.formats import amount
     from harness.display.terminal_table import print_table
     from harness.run import capacity
@@ -118,12 +118,12 @@ def _print_capacity(planned: Any, memory: int | None) -> None:
 
     budget = capacity.budget_of(planned, process_bytes(planned), memory)
     found = list(capacity.capacities(planned, budget))
-    record = capacity.as_record(budget, found, capacity.untold(planned, found))
+    record = capacity.as_record(budget, found, capacity.unpredicted(planned, found))
     print(f"\nwhat fits in {amount(budget.bytes)}B ({budget.source}), of which a process takes "
           f"{amount(budget.process)}B before it holds any model")  # fmt: skip
     if rows := as_rows(record["pools"]):
         print_table(COLUMNS, rows, right=set(COLUMNS) - {"pool"})
-    if words := untold_words(record):
+    if words := unpredicted_words(record):
         print(words)
 
 

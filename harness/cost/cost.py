@@ -49,7 +49,7 @@ class Context:
     """What the same cost found of the reference; None where it found nothing."""
     price_per_gpu_hour: float | None
     forecast: Callable[[], int | None]
-    """The working memory in bytes that was to be expected before it was built; None where that cannot be told."""
+    """The working memory in bytes that was to be expected before it was built; None where that is not known."""
 
 
 @dataclass(frozen=True)

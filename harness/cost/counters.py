@@ -86,13 +86,13 @@ def counted(combination: Combination, calls: Tensor, few: Tensor | None) -> dict
     """
     varying = calls if combination.calls_vary else None
     mean = calls.double().mean(dim=0).tolist()
-    found: dict[str, Any] = {
+    figures: dict[str, Any] = {
         "params_stored": parameters_stored(combination),
         "params_active": parameters_active(combination, varying),
         "calls": [{"model": part.name, "mean": m} for part, m in zip(combination.parts(), mean, strict=True)],
     }
     if few is not None:
-        found["flops_per_example"] = flops_per_example(combination, few, varying)
+        figures["flops_per_example"] = flops_per_example(combination, few, varying)
     if isinstance(combination, Staged):
-        found["stages"] = combination.shares(calls)
-    return found
+        figures["stages"] = combination.shares(calls)
+    return figures

@@ -45,15 +45,15 @@ def utilisation_meter_for(device: torch.device) -> Meter | None:
 @lru_cache
 def why_unavailable(device: torch.device) -> str | None:
     """Why the energy of this device cannot be measured; None if it can. It takes no time to find out."""
-    found = window(meter_for(device), lambda: None, seconds=0)[0]
-    return found.note if found.value is None else None
+    reading = window(meter_for(device), lambda: None, seconds=0)[0]
+    return reading.note if reading.value is None else None
 
 
 def idle_watts(device: torch.device) -> Reading:
     """What the device uses while this process does nothing, over one window."""
-    found, seconds, _ = window(meter_for(device), lambda: time.sleep(0.1))
-    value = None if found.value is None else found.value / seconds
-    return Reading(value, "W", found.source, found.note)
+    reading, seconds, _ = window(meter_for(device), lambda: time.sleep(0.1))
+    value = None if reading.value is None else reading.value / seconds
+    return Reading(value, "W", reading.source, reading.note)
 
 
 def window(meter: Meter, work: Callable[[], object], seconds: float = WINDOW_SECONDS) -> tuple[Reading, float, int]:
@@ -65,10 +65,11 @@ def window(meter: Meter, work: Callable[[], object], seconds: float = WINDOW_SEC
         work()
         times += 1
     spent = time.perf_counter() - begin
-    found = meter.stop()
-    if found.value == 0 and seconds:
-        found = Reading(None, found.unit, "unavailable", f"the counter of {found.source} did not move in {spent:.1f} s")
-    return found, spent, times
+    reading = meter.stop()
+    if reading.value == 0 and seconds:
+        note = f"the counter of {reading.source} did not move in {spent:.1f} s"
+        reading = Reading(None, reading.unit, "unavailable", note)
+    return reading, spent, times
 
 
 _METERED: dict[str, Any] = {"source": "energy_source", "elsewhere": True}
@@ -101,8 +102,8 @@ def derive(figures: Figures, context: Context) -> Figures:
 
 def idle_power(device: torch.device, test: Split) -> Figures | None:
     """What the idle device uses, in watts, and by which meter; None where that gave none."""
-    found = idle_watts(device)
-    return None if found.value is None else {"watts": found.value, "source": found.source, "note": found.note}
+    reading = idle_watts(device)
+    return None if reading.value is None else {"watts": reading.value, "source": reading.source, "note": reading.note}
 
 
 def _meters(device: torch.device) -> Mapping[str, Meter]:

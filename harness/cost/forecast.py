@@ -125,14 +125,14 @@ class _Alive(TorchDispatchMode):
         args: Sequence[Any] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
-        found = func(*args, **(kwargs or {}))
+        result = func(*args, **(kwargs or {}))
         if func is torch.ops.aten.logsumexp.default:
             # inside, where no dispatch shows it, are the argument less its maxima, the maxima, and the result
-            self.peak = max(self.peak, self.now + args[0].nbytes + 2 * found.nbytes)
-        for leaf in tree_leaves(found):
+            self.peak = max(self.peak, self.now + args[0].nbytes + 2 * result.nbytes)
+        for leaf in tree_leaves(result):
             if isinstance(leaf, Tensor):
                 self._see(leaf.untyped_storage())
-        return found
+        return result
 
     def _see(self, storage: torch.UntypedStorage) -> None:
         if storage._cdata in self.seen:

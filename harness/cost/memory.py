@@ -151,13 +151,13 @@ def _on_cpu(work: Callable[[], object], warm_up: Callable[[], object]) -> Memory
         try:
             work()
         finally:
-            found = meter.stop()
-    if found.value is None:
-        return Memory(None, None, found.words)
-    peak = int(found.value)
+            reading = meter.stop()
+    if reading.value is None:
+        return Memory(None, None, reading.words)
+    peak = int(reading.value)
     if before is None or not meter.reset:  # the peak may be of an earlier time
-        return Memory(peak, None, found.words)
-    return Memory(peak, max(0, peak - before), found.words)
+        return Memory(peak, None, reading.words)
+    return Memory(peak, max(0, peak - before), reading.words)
 
 
 def _on_gpu(work: Callable[[], object], device: torch.device, warm_up: Callable[[], object]) -> Memory:

@@ -31,9 +31,9 @@ class AtOnce(Combination):
         for part, stream in zip(self.ensemble.parts(), self.streams, strict=True):
             stream.wait_stream(caller)
             with torch.cuda.stream(stream):
-                found = self.ensemble.predict(part, batch)
-            found.record_stream(caller)  # its memory is not to be used again before the caller has read it
-            predictions.append(found)
+                prediction = self.ensemble.predict(part, batch)
+            prediction.record_stream(caller)  # its memory is not to be used again before the caller has read it
+            predictions.append(prediction)
         for stream in self.streams:
             caller.wait_stream(stream)
         return self.ensemble.combine(torch.stack(predictions))

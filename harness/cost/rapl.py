@@ -12,7 +12,7 @@ POWERCAP = Path("/sys/class/powercap")
 class PackageEnergy(Meter):
     """Joules of all processor packages and their memory, whatever ran on them. Source: Linux, power/powercap.
 
-    A counter that has wrapped once is put right, so a window may last as long as a range does: minutes.
+    A counter that has wrapped once is corrected, so a window may last as long as a range does: minutes.
     """
 
     unit = "J"

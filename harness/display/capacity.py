@@ -11,10 +11,10 @@ COLUMNS = ("pool", "models", "model", "input", "one needs", "all need", "batch o
 """Columns of the table for people; ``Capacity`` says what they hold."""
 
 
-def untold_words(record: Mapping[str, Any]) -> str:
+def unpredicted_words(record: Mapping[str, Any]) -> str:
     """A sentence on the pools without a prediction; empty where every pool has one."""
     names = ", ".join(record.get("untold", ()))
-    return f"What {names} will need cannot be told without running the models." if names else ""
+    return f"What {names} will need is only known once the models have run." if names else ""
 
 
 def as_rows(pools: Mapping[str, Mapping[str, Any]]) -> list[list[str]]:

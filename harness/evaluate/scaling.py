@@ -21,7 +21,7 @@ Scale = Literal["heldout", "heldout_per_layer"] | float
 def add_task_vector(
     ingredients: Ingredients, vector: Mapping[str, Tensor], scale: Scale, grid: Sequence[float], *, lowest: bool = False
 ) -> tuple[nn.Module, dict[str, Any]]:
-    """``theta_0 + scale * tau``, its BatchNorm statistics recomputed, and what is told of the scale.
+    """``theta_0 + scale * tau``, its BatchNorm statistics recomputed, and what is recorded of the scale.
 
     Weights in half precision are rounded once, and each candidate of a search is scored as it would be handed out.
 

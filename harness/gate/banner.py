@@ -15,10 +15,10 @@ def banner(gate: Gate) -> str:
     """Plain lines, readable without colour."""
     lines = [f"gate {WORDS[gate.outcome]} (exit code {gate.exit_code}): {gate.run['folder']}"]
     lines += [f"  {'error':<13}{problem}" for problem in gate.problems]
-    told = [check for check in gate.checks if check.state not in ("pass", "skipped")]
-    lines += [f"  {check.state:<13}{check.rule}: {check.variant}: {check.reason}" for check in told[:SHOWN]]
-    if len(told) > SHOWN:
-        lines.append(f"  {len(told) - SHOWN} more are in {GATE_FILE}")
+    shown = [check for check in gate.checks if check.state not in ("pass", "skipped")]
+    lines += [f"  {check.state:<13}{check.rule}: {check.variant}: {check.reason}" for check in shown[:SHOWN]]
+    if len(shown) > SHOWN:
+        lines.append(f"  {len(shown) - SHOWN} more are in {GATE_FILE}")
     counts = ", ".join(f"{count} {state}" for state, count in gate.counts.items())
     lines.append(f"  {len(gate.checks)} checks: {counts or 'none'}; policy {gate.policy['path']}")
     return "\n".join(printable(line) for line in lines)

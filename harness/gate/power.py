@@ -130,7 +130,7 @@ def _test(rule: Rule, variant: str, examples: int, evidence: Evidence | None, al
     if margin is None:
         return _Test(variant, "the margin is relative to a score that no earlier run gives (--from RUN)", None, has)
     if margin == 0:
-        return _Test(variant, "no number of examples shows a change of exactly 0", margin, has)
+        return _Test(variant, "a margin of 0 cannot be shown, however many examples there are", margin, has)
     source = "between the seeds of" if other == variant else "in"
     if differences is None and rule.column.outcome != "correct":
         return _Test(variant, f"how much {metric} differs by example is not known (--from RUN)", margin, has)

@@ -116,7 +116,7 @@ class Kind(ABC, Generic[Reference, AnyTask]):
         """
 
     def rendered(self, reference: Reference, store: Store, limit: int | None, allow_code: bool) -> Reference:
-        """The reference as a run is planned for it, with all that only fetching or rendering the task tells.
+        """The reference as a run is planned for it, with all that is known only once the task is fetched or rendered.
 
         Args:
             reference: as the suite has it.

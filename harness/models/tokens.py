@@ -65,7 +65,7 @@ def tokenizer_of(folder: Path) -> Tokenizer | None:
 
 
 def kept_tokenizer(folder: Path, store: Store) -> tuple[Tokenizer, int] | None:
-    """As ``tokenizer_of``, and how many tokens it has; told by the store once its files were read.
+    """As ``tokenizer_of``, and how many tokens it has; from the store once its files were read.
 
     A run that makes nothing new then does without transformers, which takes seconds to import.
     """

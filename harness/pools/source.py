@@ -42,7 +42,7 @@ class MemberPlan(ABC):
     @property
     @abstractmethod
     def identities(self) -> tuple[str, ...]:
-        """What tells each member that it leaves from all others, in time order, before it is there.
+        """What identifies each member that it leaves, in time order, before it is there.
 
         All that the member's numbers depend on (settings, seed, files' digests), but for the code, which ``digests``
         have: draws that are random about it stay the same when code is changed (``Member.draws``).
@@ -191,7 +191,7 @@ class PoolSource(ABC):
         """
 
     def check(self, spec: Any, place: Callable[..., str]) -> None:
-        """``BadInput`` for what can be told from the suite alone: settings that contradict, unknown names.
+        """``BadInput`` for what is wrong by the suite alone: settings that contradict, unknown names.
 
         Args:
             spec: an instance of ``spec``.

@@ -118,7 +118,7 @@ def _aligns(evidence: Evidence) -> Claim:
     falls = np.array([barrier["before"] - barrier["after"] for barrier in barriers[name]])
     before = np.mean([barrier["before"] for barrier in barriers[name]])
     note = f"{name}: the barrier is {number(before)} before and {number(before - falls.mean())} after, mean over seeds"
-    alone = len(falls) == 1  # seeds are all that varies here, and one of them tells of no variance
+    alone = len(falls) == 1  # seeds are all that varies here, and one of them shows no variance
     interval = stats.Interval(falls[0], np.nan, np.nan, 1) if alone else stats.crossed_mean(falls[None]).interval()
     statistic = "held-out NLL barrier between the two best members, before minus after, nats, over seeds"
     return judged(claim, statistic, interval, unit="nats", note=note)

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from harness.display import formats
-from harness.display.capacity import COLUMNS, as_rows, untold_words
+from harness.display.capacity import COLUMNS, as_rows, unpredicted_words
 from harness.display.formats import amount, bytes_more
 from harness.report.answer import Answer, answer
 from harness.report.claims import Claim, as_json, claims
@@ -29,7 +29,7 @@ from harness.results.run import read_run
 from harness.store import write_json
 
 LONGEST = 200
-"""Characters of what a method tells, at most: longer values are in details.json."""
+"""Characters of what a method records, at most: longer values are in details.json."""
 
 
 def write_report(folder: Path) -> Path:
@@ -160,12 +160,12 @@ def _capacity(found: dict[str, Any] | None, rows: pd.DataFrame) -> dict[str, Any
             f"the median, and {both['variant'].iloc[worst]}, which is farthest off, {bytes_more(float(more[worst]))} "
             f"than {amount(both['predicted_memory_bytes'].iloc[worst])}B."
         )
-    words = f"{words} {untold_words(found)}".strip()
+    words = f"{words} {unpredicted_words(found)}".strip()
     return {"words": words, "columns": COLUMNS, "rows": as_rows(found["pools"])}
 
 
 def _learned(evidence: Evidence) -> list[tuple[str, str]]:
-    """What methods tell of building a variant, first seed: weights, scales, members; not curves, which are figures."""
+    """What methods record of a variant, first seed: weights, scales, members; not curves, which are figures."""
     seed = str(evidence.run.record["seeds"][0])
     lines = []
     for variant, seeds in sorted(evidence.run.details.items()):

@@ -17,7 +17,7 @@ from harness.systems.systems import finite_or_none
 from harness.types import Combination, Ingredients, NotApplicable, check_tokens, check_vocabulary
 
 BUILT = "built.json"
-"""Whether a variant applies, and what building it told."""
+"""Whether a variant applies, and what building it recorded."""
 
 
 def makers(method: Method, kind: str) -> tuple[str, ...]:

@@ -70,13 +70,13 @@ def budget_of(plan: Plan, process: int, asked: int | None = None) -> Budget:
     return Budget(device["memory_bytes"], "all of the device", process)
 
 
-def untold(plan: Plan, found: Sequence[Capacity]) -> list[str]:
-    """The pools whose needs cannot be told without running their models."""
+def unpredicted(plan: Plan, found: Sequence[Capacity]) -> list[str]:
+    """The pools whose needs are only known once their models have run."""
     return [name for name in plan.pools[plan.seeds[0]] if name not in {one.pool for one in found}]
 
 
 def capacities(plan: Plan, budget: Budget) -> Iterator[Capacity]:
-    """One for each pool whose needs can be told, in the suite's order."""
+    """One for each pool whose needs can be predicted, in the suite's order."""
     for name, pool in plan.pools[plan.seeds[0]].items():
         models = len(member_digests(pool))
         batch = min(plan.task.test.batch, len(plan.task.test.inputs))
@@ -96,7 +96,7 @@ def capacities(plan: Plan, budget: Budget) -> Iterator[Capacity]:
 
 
 def needed(plan: Plan, architecture: Architecture) -> Need | None:
-    """What models of an architecture need on the suite's full batches; None where torch cannot tell without values.
+    """What models of an architecture need on the suite's full batches; None where torch needs values for it.
 
     Kept in the store, since it takes seconds.
     """

@@ -63,7 +63,7 @@ def write_evaluation(
 
 
 def read_record(store: Store, key: Key) -> dict[str, Any]:
-    """Seconds, counted costs, temperatures: all that evaluating gives besides tables."""
+    """What else evaluating recorded: seconds, counted costs, temperatures."""
     record: dict[str, Any] = read_json(store.path(key) / RECORD)
     return record
 

@@ -108,7 +108,7 @@ def _capacity(plan: Plan) -> dict[str, Any] | None:
         return None  # not asked for, or the job that measures a process failed, which is in the log
     budget = capacity.budget_of(plan, process["bytes"])
     fits = list(capacity.capacities(plan, budget))
-    return capacity.as_record(budget, fits, capacity.untold(plan, fits))
+    return capacity.as_record(budget, fits, capacity.unpredicted(plan, fits))
 
 
 def _pool_record(plan: Plan, name: str) -> dict[str, Any]:

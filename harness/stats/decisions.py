@@ -49,7 +49,7 @@ class NonInferiority:
     """The difference with its variance: what more items would average out, and what not."""
 
     def needed(self, alpha: float = 0.05, power: float = 0.8) -> int | None:
-        """The items that would decide at this level if the difference stays what it is; None where no number would.
+        """The items that would decide at this level if the difference stays what it is; None where none would.
 
         "Decide": with this probability the bound of the difference is on the margin's other side.
         """

@@ -156,6 +156,6 @@ def _spread(margin: float, discordance: float, difference: float) -> tuple[float
     if not (0 < discordance <= 1 and abs(difference) <= discordance and margin >= 0):
         raise ValueError(f"no models differ by {difference} at a discordance of {discordance}, margin {margin}")
     if difference + margin <= 0:
-        raise ValueError(f"a difference of {difference} is not above {-margin}: no number of examples would show it")
+        raise ValueError(f"a difference of {difference} is not above {-margin}: more examples would not show it")
     at_margin = max(discordance, margin)  # models that far apart differ on at least as many examples
     return float(np.sqrt(at_margin - margin**2)), float(np.sqrt(discordance - difference**2))

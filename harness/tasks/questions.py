@@ -184,7 +184,7 @@ def _check_kind(task: Any) -> None:
     if getattr(task, "UNSAFE_CODE", False):
         raise BadInput(f"{place} is marked as unsafe: it runs code that a model wrote")
     if task.OUTPUT_TYPE == CHOICES and not hasattr(task, "doc_to_choice"):
-        raise BadInput(f"{place} is a Python class that does not tell its choices")
+        raise BadInput(f"{place} is a Python class that does not say its choices")
 
 
 def _prepare(task: Any) -> None:

@@ -150,7 +150,7 @@ WRONG = [
     (MeasuresBesideOthers, "what_measures_runs_alone"),
     (InThisProcess, "what_measures_has_a_fresh_process"),
     (ManyThreads, "jobs_have_the_threads_that_it_says"),
-    (TellsNothingOfStarts, "progress_is_told"),
+    (TellsNothingOfStarts, "progress_is_reported"),
 ]
 
 

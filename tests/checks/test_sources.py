@@ -160,8 +160,8 @@ def of(plan):
 
 
 WRONG = [
-    (WrongSize, "a_pool_has_the_size_that_is_told"),
-    (OneName, "a_pool_has_the_size_that_is_told"),
+    (WrongSize, "a_pool_has_the_size_that_is_said"),
+    (OneName, "a_pool_has_the_size_that_is_said"),
     (PlansAnew, "planned_twice_it_is_the_same"),
     (of(OtherDigest), "digests_are_known_beforehand"),
     (of(NeverStored), "what_is_prepared_is_there"),

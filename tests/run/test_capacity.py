@@ -6,7 +6,7 @@ import shutil
 import pytest
 
 from harness.cli.main import main
-from harness.display.capacity import COLUMNS, untold_words
+from harness.display.capacity import COLUMNS, unpredicted_words
 from harness.report import write_report
 from harness.results.run import read_run
 from harness.run import capacity, record, runner
@@ -85,10 +85,10 @@ def test_a_pool_that_cannot_be_told_is_named(run, monkeypatch):
     plan, found = run
     monkeypatch.setattr(capacity, "needed", lambda *_: None)
     budget = capacity.budget_of(plan, process_bytes(plan))
-    told = capacity.as_record(budget, [], capacity.untold(plan, list(capacity.capacities(plan, budget))))
-    assert told["untold"] == ["main", "mixed"]
-    assert "main, mixed" in untold_words(told)
-    assert untold_words(found.record["capacity"]) == ""
+    record = capacity.as_record(budget, [], capacity.unpredicted(plan, list(capacity.capacities(plan, budget))))
+    assert record["untold"] == ["main", "mixed"]
+    assert "main, mixed" in unpredicted_words(record)
+    assert unpredicted_words(found.record["capacity"]) == ""
 
 
 def test_the_report_shows_it(run):

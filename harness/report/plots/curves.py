@@ -95,7 +95,7 @@ def barrier(evidence: Evidence) -> Figure | None:
 
 def barrier_caption(evidence: Evidence) -> str:
     """What the figure shows, and the two barriers of each panel in words."""
-    told = (
+    barriers = (
         f"{name} {number(found['barrier']['before'])} before and {number(found['barrier']['after'])} after"
         for name, found in _first_seed(evidence)
         if "interpolation" in found
@@ -103,7 +103,7 @@ def barrier_caption(evidence: Evidence) -> str:
     return (
         "Held-out NLL along the straight line between the weights of the two best members, before and after their "
         "units were put into one order. The barrier, the most by which a curve is above the dashed line between its "
-        f"ends, in nats: {'; '.join(told)}. First seed."
+        f"ends, in nats: {'; '.join(barriers)}. First seed."
     )
 
 

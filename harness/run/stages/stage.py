@@ -48,7 +48,7 @@ class Stage(ABC):
         return ()
 
     def seconds(self) -> float:
-        """About how long it takes: the long ones are started first, and the time left is told by it."""
+        """About how long it takes: the long ones are started first, and the time left is estimated from it."""
         return 0.1
 
     @abstractmethod
