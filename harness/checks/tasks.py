@@ -48,7 +48,7 @@ class TriedTask:
         """The reference, as a run is planned for it."""
         said = self.given
         value = said if isinstance(said, str) or self.kind.spec is None else self.kind.spec.model_validate(dict(said))
-        reference = self.kind.refer(value, "checked", self.folder, [])
+        reference = self.kind.refer(value, "checked", self.folder, None)
         rendered: TaskReference = self.kind.rendered(reference, self.store, limit, self.allow_code)
         return rendered
 

@@ -37,7 +37,7 @@ class Images(Kind[ImageReference, Task]):
     def networks(self) -> Mapping[str, Callable[..., nn.Module]]:
         return image_networks.NETWORKS
 
-    def refer(self, given: Any, suite: str, folder: Path, models: Sequence[str]) -> ImageReference:
+    def refer(self, given: Any, suite: str, folder: Path, tokenizer: str | None) -> ImageReference:
         return ImageReference(given)
 
     def load(self, reference: ImageReference, store: Store, limit: int | None) -> Task:

@@ -105,14 +105,14 @@ class Kind(ABC, Generic[Reference, AnyTask]):
         return tuple(map(named, functions))
 
     @abstractmethod
-    def refer(self, given: Any, suite: str, folder: Path, models: Sequence[str]) -> Reference:
+    def refer(self, given: Any, suite: str, folder: Path, tokenizer: str | None) -> Reference:
         """What a suite says of its task, checked: a name of ``tasks``, or an instance of ``spec``.
 
         Args:
             given: what stands under ``task:``.
             suite: the suite's name.
             folder: that paths are relative to.
-            models: folders of models of the suite's main pool, its base first; there may be none.
+            tokenizer: the folder whose tokenizer the models of the suite's main pool share, where they lie in one.
         """
 
     def rendered(self, reference: Reference, store: Store, limit: int | None, allow_code: bool) -> Reference:

@@ -52,10 +52,10 @@ class Text(Kind[TextReference, TextTask]):
     def loaded(self) -> Mapping[str, Callable[..., nn.Module]]:
         return {causal_lm.NAME: causal_lm.from_configuration}
 
-    def refer(self, given: LmEval, suite: str, folder: Path, models: Sequence[str]) -> TextReference:
-        """Its tokens are those of the main pool's first model that lies in a folder."""
+    def refer(self, given: LmEval, suite: str, folder: Path, tokenizer: str | None) -> TextReference:
+        """Its tokens are those of the main pool's tokenizer, where it has one."""
         include_path = str(folder / Path(given.include_path).expanduser()) if given.include_path else None
-        return TextReference(suite, tuple(given.lm_eval), include_path, models[0] if models else None)
+        return TextReference(suite, tuple(given.lm_eval), include_path, tokenizer)
 
     def rendered(self, reference: TextReference, store: Store, limit: int | None, allow_code: bool) -> TextReference:
         """With the digest of all that is asked; ``BadInput`` where lm-eval's tasks are none that a suite can take."""

@@ -70,8 +70,7 @@ def read_suite(path: Path) -> Suite:
     for name in file.correlate.pools if file.correlate else []:
         _known("pool", name, pools, document.place(("correlate", "pools")))
     main = pools[MAIN]
-    folder = main.source.tokenizer(main.spec)
-    task = given.kind.refer(given.value, file.suite, path.parent, [folder] if folder else [])
+    task = given.kind.refer(given.value, file.suite, path.parent, main.source.tokenizer(main.spec))
     identity = digest({**file.model_dump(mode="json"), "task": given.as_json()})
     return Suite(str(path), document.text, identity, file, task, pools, variants)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar
@@ -90,7 +89,7 @@ class Numbers(Kind[Reference, Table]):
     def logits(module, batch):
         return module(batch)[1]
 
-    def refer(self, given: Spec, suite: str, folder: Path, models: Sequence[str]) -> Reference:
+    def refer(self, given: Spec, suite: str, folder: Path, tokenizer: str | None) -> Reference:
         return Reference(suite, str(folder / given.numbers), given.label)
 
     def rendered(self, reference, store, limit, allow_code):

@@ -89,7 +89,7 @@ def staged_methods(monkeypatch):
     monkeypatch.setattr(local, "_Pools", Inline)
     monkeypatch.setattr(text, "WINDOWS", {"train": 12, "heldout": 3, "test": 2})
     monkeypatch.setattr(METHODS, "_known", METHODS.all())
-    monkeypatch.setattr(systems, "LOADERS", {"unknown.json": load_unknown, **systems.LOADERS})
+    monkeypatch.setattr(systems, "LOADERS", {**systems.LOADERS, "unknown.json": load_unknown})
     declared = {"paper": "-", "needs": {"members"}, "order_sensitive": True}
     method("of_no_known_kind", family="output", summary="Unknown.", **declared)(of_no_known_kind)
     method("two_stages", family="staged", summary="Two.", **declared)(two_stages)
