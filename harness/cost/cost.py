@@ -132,7 +132,8 @@ def cost(
     Raises:
         ValueError: for a name that is no lower-case identifier, no column, or two columns of one name.
     """
-    _check_names(name, [end for column in columns for end in (column.name, *column.bounds)], [word for word, _ in words])
+    numbers = [each for column in columns for each in (column.name, *column.bounds)]
+    _check_names(name, numbers, [word for word, _ in words])
 
     def register(function: Callable[[Bench], Figures]) -> Callable[[Bench], Figures]:
         COSTS.add(
