@@ -3,7 +3,6 @@
 import ast
 import importlib.machinery
 import importlib.metadata
-import importlib.util
 import json
 import math
 import shutil

@@ -17,6 +17,7 @@ from harness.checks.pools import build_method, fine_tunes, on_test, split
 from harness.cost.choosing import cells
 from harness.cost.cost import Bench, Context, Cost, Figures
 from harness.registry import COSTS
+from harness.results.metric import SOURCES
 from harness.systems.dropout import hash_of
 from harness.types import Combination
 
@@ -89,7 +90,7 @@ def _fingerprint(combination: Combination) -> str:
 
 @law("cost")
 def its_columns_say_what_they_are(cost: Cost) -> None:
-    """There is a column; names are identifiers of their own, meanings are told, ranges are not empty."""
+    """There is a column; names are identifiers of their own, meanings are told, ranges not empty, sources known."""
     require(cost.columns, "it has no column")
     require(len(set(cost.cells)) == len(cost.cells), f"two of its columns have one name: {cost.cells}")
     require(cost.seconds > 0, "it says to take no time")
@@ -97,6 +98,8 @@ def its_columns_say_what_they_are(cost: Cost) -> None:
         require(column.name.isidentifier(), f"'{column.name}' is no identifier")
         require(len(column.meaning.split()) > 1, f"the meaning of {column.name} is not told: '{column.meaning}'")
         require(column.least < column.most, f"the range of {column.name} is empty")
+        known = (*SOURCES, *dict(cost.words))
+        require(column.source in known, f"the source of {column.name} is '{column.source}', none of {', '.join(known)}")
 
 
 @law("cost")
@@ -137,6 +140,21 @@ def every_column_is_given(cost: Cost) -> None:
             require(value is None or is_number, f"{column.name} is {value!r}")
         for name in dict(cost.words):
             require(isinstance(row.get(name, ""), str), f"{name} is {row.get(name)!r}, and no text")
+
+
+@law("cost")
+def little_is_enough_to_derive(cost: Cost) -> None:
+    """Columns are derived, or None, also without scores, a price, a forecast or figures of the reference."""
+    device = device_of(cost)
+    if device is None or (found := measured(cost)) is None:
+        return
+    for figures in found.figures:
+        if figures.get(cost.columns[0].name) is None:
+            continue
+        for is_reference, scores_test in ((True, True), (True, False), (False, True)):
+            context = Context(device, {}, scores_test, is_reference, None, None, lambda: None)
+            problems = list(cost.faults(cost.derive(figures, context)).values())
+            require(not problems, f"of a variant of which little is known, {(problems or [''])[0]}")
 
 
 @law("cost")

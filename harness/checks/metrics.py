@@ -9,12 +9,12 @@ from functools import cache
 from itertools import pairwise
 
 import numpy as np
-import pandas as pd
 import torch
 
 from harness.checks.law import law, laws, require
+from harness.evaluate.outcomes import tabulate
 from harness.registry import METRICS
-from harness.results.metric import Metric, Outcomes
+from harness.results.metric import SOURCES, Metric, Outcomes
 from harness.stats.interval import Interval
 
 ROUNDING = 1e-9
@@ -40,27 +40,14 @@ class Predictions:
 
     def outcomes(self, metric: Metric) -> Outcomes:
         """As a run hands them to a metric, with the outcome that it adds itself."""
-        probs, rows = np.exp(self.log_probs), np.arange(len(self.labels))
-        missed = probs.copy()
-        missed[rows, self.labels] -= 1.0
-        prediction = probs.argmax(axis=1)
-        table = pd.DataFrame(
-            {
-                "prediction": prediction,
-                "confidence": probs[rows, prediction],
-                "correct": prediction == self.labels,
-                "nll": -self.log_probs[rows, self.labels],
-                "brier": np.square(missed).sum(axis=1),
-            }
-        )
-        if metric.per_example is not None:
-            table[metric.column.outcome] = metric.per_example(self.log_probs.copy(), self.labels.copy())
-        return Outcomes(table, self.labels.copy(), probs.shape[1])
+        added = {str(metric.column.outcome): metric} if metric.per_example else {}
+        labels = self.labels.copy()
+        return Outcomes(tabulate(self.log_probs.copy(), labels, added), labels, self.log_probs.shape[1])
 
 
 @cache
 def predictions(classes: int = 3) -> dict[str, Predictions]:
-    """Systems by what they are like: one that guesses, one that is right, ..."""
+    """Systems by what they are like: one that guesses, one that is right, one that gives exact zeros, ..."""
     rng = np.random.default_rng(classes)
     labels = rng.integers(classes, size=48)
     right = 6.0 * np.eye(classes)[labels]
@@ -69,6 +56,9 @@ def predictions(classes: int = 3) -> dict[str, Predictions]:
     always_first = np.tile(np.arange(classes, 0, -1.0), (48, 1))
     systems = {"guesses": by_chance, "is right": right, "is wrong": wrong, "always says the first": always_first}
     found = {name: Predictions(_normalised(logits), labels) for name, logits in systems.items()}
+    with np.errstate(divide="ignore"):
+        certain = np.log(np.eye(classes)[labels])  # 0 and -inf
+    found["is certain and right"] = Predictions(certain, labels)
     return found | {"guesses one example": Predictions(_normalised(by_chance[:1]), labels[:1])}
 
 
@@ -88,11 +78,12 @@ def _value(given: Interval | float | None) -> float | None:
 
 @law("metric")
 def its_column_says_what_it_is(metric: Metric) -> None:
-    """The name is an identifier, the meaning is told, and the range is not empty."""
+    """The name is an identifier, the meaning is told, the range is not empty, and the source is a known one."""
     column = metric.column
     require(column.name.isidentifier(), "its name is no identifier, as a column of results needs one")
     require(len(column.meaning.split()) > 1, f"its meaning is not told: '{column.meaning}'")
     require(column.least < column.most, f"its range is empty: {column.least} to {column.most}")
+    require(column.source in SOURCES, f"its source is '{column.source}', none of {', '.join(SOURCES)}")
 
 
 @law("metric")
@@ -117,9 +108,13 @@ def it_applies_to_some_task(metric: Metric) -> None:
 
 @law("metric")
 def what_is_better_has_the_better_value(metric: Metric) -> None:
-    """Where ``better`` says a direction, a system that is right has no worse value than one that is wrong."""
+    """Where ``better`` says a direction, a system that is right has no worse value than one that is wrong.
+
+    Of two or of three classes it has a better one, or the metric tells nothing of what is better.
+    """
     if metric.column.better is None:
         return
+    gaps = []
     for classes in (2, 3):
         right, wrong = (
             _value(metric.score(predictions(classes)[name].outcomes(metric))) for name in ("is right", "is wrong")
@@ -129,6 +124,9 @@ def what_is_better_has_the_better_value(metric: Metric) -> None:
         ahead = right - wrong if metric.column.better == "higher" else wrong - right
         words = f"{metric.column.better} is better, and a system that is right has {right}, a wrong one {wrong}"
         require(ahead >= -ROUNDING, words)
+        gaps.append(ahead)
+    words = f"{metric.column.better} is better, and a system that is right has the value of one that is wrong"
+    require(not gaps or max(gaps) > ROUNDING, words)
 
 
 @law("metric")
@@ -204,17 +202,17 @@ def same_predictions_same_value(metric: Metric) -> None:
 def what_it_was_given_is_unchanged(metric: Metric) -> None:
     """Scoring leaves predictions, labels and tables of examples as they were."""
     for name, system in _cases().items():
+        if metric.per_example is not None:
+            log_probs, labels = system.log_probs.copy(), system.labels.copy()
+            metric.per_example(log_probs, labels)
+            same = np.array_equal(log_probs, system.log_probs) and np.array_equal(labels, system.labels)
+            require(same, f"the predictions of a system that {name} have changed")
         before, outcomes = system.outcomes(metric), system.outcomes(metric)
         metric.score(outcomes)
         if metric.over_seeds is not None:
             metric.over_seeds([outcomes, outcomes])
         same = outcomes.examples.equals(before.examples) and np.array_equal(outcomes.labels, before.labels)
         require(same, f"the examples of a system that {name} have changed")
-        if metric.per_example is not None:
-            log_probs, labels = system.log_probs.copy(), system.labels.copy()
-            metric.per_example(log_probs, labels)
-            same = np.array_equal(log_probs, system.log_probs) and np.array_equal(labels, system.labels)
-            require(same, f"the predictions of a system that {name} have changed")
 
 
 def _over_seeds(metric: Metric, systems: list[Predictions]) -> Interval | float | None:

@@ -158,7 +158,8 @@ def _print_summary(folder: Path, report: Path) -> int:
     record, problems = finished.record, what_failed(finished)
     summary = record["summary"]
     states = ", ".join(f"{summary[s]} {s.replace('_', ' ')}" for s in ("ok", "not_applicable", "failed") if summary[s])
-    spent = duration(record["wall_seconds"]) + (f" with {', '.join(record['beside'])}" if record["beside"] else "")
+    beside = record.get("beside")
+    spent = duration(record["wall_seconds"]) + (f" with {', '.join(beside)}" if beside else "")
     lines = [
         f"{record['suite']['name']}: {summary['variants']} variants ({states}) in {spent}; "
         f"{summary['jobs_run']} jobs run, {summary['jobs_reused']} reused",

@@ -173,15 +173,22 @@ class _Pair:
         return before.loc[common], after.loc[common]
 
     def _differences(self, variant: str) -> dict[str, Interval]:
-        """The other paired metrics; one that a run may be without, and is, or has of other documents, is left out."""
-        found = {}
+        """The other paired metrics; one that a run may be without, and is, or has of other documents, is left out.
+
+        Of a metric that is plugged in here the runs may know nothing, and its faults are none of the variant's.
+        """
+        found, added = {}, plugged_in()
         for name, column in numbers().items():
             if column.outcome is None or name == "accuracy":
                 continue
             try:
                 before, after = self._outcomes(variant, name)
             except (Missing, Incomparable):
-                if column.outcome in OUTCOMES:  # that every run has
+                if column.outcome in OUTCOMES and name not in added:  # that every run has
+                    raise
+                continue
+            except NonFinite:
+                if name not in added:
                     raise
                 continue
             found[name] = _difference(before, after)

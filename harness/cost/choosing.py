@@ -37,7 +37,25 @@ def why_not_here(cost: Cost, asked: Asked, device: torch.device) -> str | None:
     return cost.unavailable(device) if asked(cost.name) else "the suite does not ask for it"
 
 
-def cells(cost: Cost, found: Figures, context: Context) -> dict[str, Any]:
-    """The cost's columns of a variant: what was measured, and what is derived from that; of nothing else."""
-    derived = cost.derive(found, context) if cost.columns[0].name in found else {}
+def cells(
+    cost: Cost, found: Figures, context: Context, tell: Callable[[str], None] = lambda problem: None
+) -> dict[str, Any]:
+    """The cost's columns of a variant: what was measured, and what is derived from that; of nothing else.
+
+    Args:
+        cost: what was measured.
+        found: its figures.
+        context: what else is known.
+        tell: is given a sentence for everything that cannot be derived; those columns are None.
+    """
+    derived: dict[str, Any] = {}
+    if cost.columns[0].name in found:
+        try:
+            derived = dict(cost.derive(found, context))
+        except Exception as error:  # a fault of one cost takes no run with it
+            derived = {column.name: None for column in cost.columns if column.name not in found}
+            tell(f"{cost.name}: nothing is derived from its figures: {type(error).__name__}: {error}")
+    for name, problem in cost.faults(derived).items():
+        derived[name] = None
+        tell(f"{cost.name}: {problem}")
     return {name: value for name, value in {**found, **derived}.items() if name in cost.cells}

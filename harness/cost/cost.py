@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,7 +12,7 @@ import torch
 
 from harness.cost.meters import Meter
 from harness.registry import COSTS
-from harness.results.metric import Column
+from harness.results.metric import NAME, Column
 from harness.types import Combination, Split
 
 Load = Callable[[], Combination]
@@ -93,6 +95,23 @@ class Cost:
         bounds = [f"{stem}_{end}" for stem in stems for end in ("low", "high")]
         return (*(column.name for column in self.columns), *bounds, *dict(self.words))
 
+    def faults(self, figures: Figures) -> dict[str, str]:
+        """What is wrong with figures, by their names: each is None, or a finite number that its column can have.
+
+        Bounds of intervals are numbers too, and may lie outside the column's range.
+        """
+        found = {}
+        for column in self.columns:
+            for name in (column.name, *column.bounds):
+                value = figures.get(name)
+                if value is None:
+                    continue
+                if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value):
+                    found[name] = f"{name} is {value!r}, which is no finite number"
+                elif name == column.name and not column.least <= value <= column.most:
+                    found[name] = f"{name} is {value!r}, of a range {column.least:g} to {column.most:g}"
+        return found
+
 
 def cost(
     name: str,
@@ -108,7 +127,13 @@ def cost(
     fresh: bool = False,
     usual: bool = False,
 ) -> Callable[[Callable[[Bench], Figures]], Callable[[Bench], Figures]]:
-    """Register ``function(bench) -> figures`` as a cost; see ``Cost`` for what the arguments say."""
+    """Register ``function(bench) -> figures`` as a cost; see ``Cost`` for what the arguments say.
+
+    Raises:
+        ValueError: for a name that is no lower-case identifier, no column, or two columns of one name.
+    """
+    numbers = [each for column in columns for each in (column.name, *column.bounds)]
+    _check_names(name, numbers, [word for word, _ in words])
 
     def register(function: Callable[[Bench], Figures]) -> Callable[[Bench], Figures]:
         COSTS.add(
@@ -131,3 +156,14 @@ def cost(
         return function
 
     return register
+
+
+def _check_names(cost: str, numbers: list[str], words: list[str]) -> None:
+    if not numbers:
+        raise ValueError(f"cost '{cost}' has no column")
+    for name in (cost, *numbers, *words):
+        if not re.fullmatch(NAME, name):
+            raise ValueError(f"names of costs and columns have lower-case letters, digits and '_' only: {name!r}")
+    names = [*numbers, *words]
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise ValueError(f"cost '{cost}' has two columns '{twice[0]}'")

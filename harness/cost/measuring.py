@@ -40,11 +40,18 @@ def _code(cost: Cost) -> tuple[str, ...]:
 
 
 def measure(cost: Cost, bench: Bench) -> Figures:
-    """What a cost's function gives; ``NotGiven`` where its first column is missing, with the reason if it tells one."""
+    """What a cost's function gives.
+
+    Raises:
+        NotGiven: its first column is missing; with the reason if it tells one.
+        ValueError: a figure that is no number, or that its column cannot have: it is not kept.
+    """
     found = cost.measure(bench)
     needed = cost.columns[0].name
     if found.get(needed) is None:
         raise NotGiven(found.get(cost.source or "") or f"{cost.name}: the meter gave no {needed}")
+    if problem := next(iter(cost.faults(found).values()), None):
+        raise ValueError(f"{cost.name}: {problem}")
     return found
 
 

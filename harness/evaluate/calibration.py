@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from harness.stats.bins import _edges, confidence_bins
+from harness.stats.bins import bin_edges, confidence_bins
 
 
 def expected_calibration_error(confidence: np.ndarray, correct: np.ndarray, bins: int = 15) -> float:
@@ -28,7 +28,7 @@ def reliability_bins(confidence: np.ndarray, correct: np.ndarray, bins: int = 15
         ValueError: for no examples, or confidences outside 0..1.
     """
     confidence, correct = check_confidences(confidence, correct)
-    index, edges = confidence_bins(confidence, bins), _edges(bins)
+    index, edges = confidence_bins(confidence, bins), bin_edges(bins)
     count = np.bincount(index, minlength=bins)
     filled = np.where(count > 0, count, np.nan)
     return pd.DataFrame(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -24,14 +24,21 @@ def own_outcomes() -> dict[str, Metric]:
     return {str(metric.column.outcome): metric for metric in METRICS if metric.per_example}
 
 
-def tabulate(log_probs: np.ndarray, labels: np.ndarray) -> pd.DataFrame:
+def tabulate(
+    log_probs: np.ndarray, labels: np.ndarray, added: Mapping[str, Metric] | None = None
+) -> pd.DataFrame:
     """``per_example``, and a column for each outcome that a metric adds: float64, or bool where it gives that.
+
+    Args:
+        log_probs: as ``per_example``.
+        labels: as ``per_example``.
+        added: the metrics that add one, by its column; all that are registered by default.
 
     Raises:
         ValueError: as ``per_example``; for an outcome that is not one number for each example.
     """
     table = per_example(log_probs, labels)
-    added = own_outcomes()
+    added = own_outcomes() if added is None else added
     if not added:
         return table
     normalised = _normalised(log_probs)

@@ -16,6 +16,7 @@ from harness.evaluate.calibration import expected_calibration_error
 from harness.evaluate.outcomes import per_example
 from harness.registry import METRICS
 from harness.results.metric import Metric, Outcomes, Value
+from harness.results.other_columns import DIFFERENCE
 from harness.stats.interval import Interval, percentile_interval
 from harness.systems.fitting import fit_temperature
 from harness.systems.rules import temper
@@ -110,7 +111,7 @@ def compare_over_seeds(examples: list[pd.DataFrame], references: list[pd.DataFra
     right, right_of_reference = (
         np.stack([table["correct"].to_numpy(np.float64) for table in tables]) for tables in (examples, references)
     )  # [seeds, examples]
-    difference = stats.over_seeds(right - right_of_reference).within(-1.0, 1.0)
+    difference = stats.over_seeds(right - right_of_reference).within(DIFFERENCE.least, DIFFERENCE.most)
     return _difference(difference) | {"verdict": stats.verdict(difference, None)}
 
 

@@ -28,6 +28,9 @@ from harness.results.metric import Column
 from harness.results.run import read_run
 from harness.store import write_json
 
+EFFORT = ("warnings", "_seconds", "_bytes")
+"""Ends of the names of what methods record that is no choice of theirs: the report has warnings elsewhere."""
+
 LONGEST = 200
 """Characters of what a method records, at most: longer values are in details.json."""
 
@@ -84,6 +87,7 @@ def _context(evidence: Evidence, said: Answer, found: list[Claim]) -> dict[str, 
     not_ok = evidence.rows[evidence.rows["status"] != "ok"]
     return {
         "record": record,
+        "warnings": [*record["warnings"], *_undeclared(evidence)],
         "answer": said,
         "rows": [_row(evidence, row) for row in rows.to_dict("records")],
         "not_ok": not_ok.to_dict("records"),
@@ -116,6 +120,13 @@ def _row(evidence: Evidence, row: dict[str, Any]) -> dict[str, Any]:
 
     bar = {"low": at(row["accuracy_low"]), "value": at(row["accuracy"]), "high": at(row["accuracy_high"])}
     return {**row, "flops_ratio": evidence.flops_ratio(row), "bar": bar, "pareto": bool(row["pareto"])}
+
+
+def _undeclared(evidence: Evidence) -> list[str]:
+    """A sentence that names the columns of variants.csv that are not in the report; none where it has all."""
+    unknown = [str(name) for name in evidence.run.variants if name not in variant_columns()]
+    said = "variants.csv has columns that nothing installed here declares, and that this report is without: "
+    return [said + ", ".join(unknown)] if unknown else []
 
 
 def _with_values(evidence: Evidence, columns: Mapping[str, Column]) -> list[Column]:
@@ -165,15 +176,26 @@ def _capacity(found: dict[str, Any] | None, rows: pd.DataFrame) -> dict[str, Any
 
 
 def _learned(evidence: Evidence) -> list[tuple[str, str]]:
-    """What methods record of a variant, first seed: weights, scales, members; not curves, which are figures."""
+    """What methods record of a variant, first seed: weights, scales, members, whatever they are called.
+
+    Left out are curves, which are figures, what building took (``_seconds``, ``_bytes``), and what is long.
+    """
     seed = str(evidence.run.record["seeds"][0])
     lines = []
     for variant, seeds in sorted(evidence.run.details.items()):
-        words = {key: _short(value) for key, value in sorted(seeds.get(seed, {}).items()) if key != "warnings"}
+        told = sorted(seeds.get(seed, {}).items())
+        words = {key: _short(value) for key, value in told if not key.endswith(EFFORT) and not _is_curve(value)}
         parts = [f"{key} = {text}" for key, text in words.items() if 0 < len(text) <= LONGEST]
         if parts and evidence.by_name.get(variant, {}).get("method") != "member":
             lines.append((variant, "; ".join(parts)))
     return lines
+
+
+def _is_curve(value: Any) -> bool:
+    """Whether it has points, {name: number}, in a list, at any depth."""
+    if isinstance(value, dict):
+        return any(map(_is_curve, value.values()))
+    return isinstance(value, list) and any(isinstance(item, dict) or _is_curve(item) for item in value)
 
 
 def _history(entries: list[Entry]) -> dict[str, Any] | None:

@@ -11,7 +11,7 @@ from harness.report.document import write_report
 
 
 def write_reports(folders: Iterable[Path], count: int) -> Iterator[tuple[Path, Path]]:
-    """Write the reports of finished runs, each as soon as its folder comes.
+    """Write the reports of finished runs; each is begun when its folder comes, several are yielded when all have come.
 
     What goes wrong with ``folders`` is raised after the reports of those that came.
 

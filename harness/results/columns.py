@@ -9,18 +9,15 @@ from dataclasses import replace
 from harness.errors import BadInput
 from harness.registry import COSTS, METRICS
 from harness.results import lm_eval_metrics, other_columns
-from harness.results.metric import DOCUMENTS, Column
+from harness.results.metric import DOCUMENTS, SOURCES, Column
 
 SCHEMA_VERSION = 1
-
 
 ALL_SEEDS = "all"
 """The value of ``seed`` in the row that summarises all seeds of a variant."""
 
-
 NO_REFERENCE = "no_reference"
 """The verdict of a variant that has scores while the reference has none."""
-
 
 WORDS: dict[str, str] = {
     "variant": "name: pool:method/parameter=value,... with what differs from the defaults",
@@ -39,19 +36,27 @@ WORDS: dict[str, str] = {
 """The columns of variants.csv that say what a row is about, and what came of it; they come first."""
 
 
+HINT = "mend or uninstall the plug-in"
+
+
 def numbers() -> dict[str, Column]:
     """The columns of variants.csv that are numbers to judge a variant by, in order, by name.
 
     Each is declared once, by a metric or a cost, of ours or of a plug-in; scores.parquet has a row for each that has a
-    value. ``BadInput`` where a plug-in declares a column that there already is.
+    value. ``BadInput`` where a plug-in declares a column that there already is, of variants.csv or of
+    examples.parquet, or says that a number comes from where nothing does.
     """
     found: dict[str, Column] = {}
-    taken = {*WORDS, *(name for cost in COSTS for name, _ in cost.words)}
+    words = {name for cost in COSTS for name, _ in cost.words}
+    taken = {*WORDS, *words}
+    _ = example_columns()
     for column, module in _declared():
         names = {column.name, *column.bounds}
         if twice := sorted(names & taken):
-            hint = "mend or uninstall the plug-in"
-            raise BadInput(f"the column '{twice[0]}' of variants.csv is declared twice", place=module, hint=hint)
+            raise BadInput(f"the column '{twice[0]}' of variants.csv is declared twice", place=module, hint=HINT)
+        if column.source not in SOURCES and column.source not in words:
+            problem = f"the column '{column.name}' of variants.csv has a source that there is not"
+            raise BadInput(problem, place=module, given=column.source, choices=[*SOURCES, *sorted(words)], hint=HINT)
         taken |= names
         found[column.name] = column
     return found
@@ -60,7 +65,8 @@ def numbers() -> dict[str, Column]:
 def _declared() -> Iterator[tuple[Column, str]]:
     """Every number with the module that declares it."""
     yield from ((metric.column, metric.module) for metric in METRICS)
-    yield from ((column, other_columns.__name__) for column in (*other_columns.SCORES, *other_columns.COSTS))
+    others = (*other_columns.UNREGISTERED_SCORES, *other_columns.UNREGISTERED_COSTS)
+    yield from ((column, other_columns.__name__) for column in others)
     yield from ((column, cost.module) for cost in COSTS for column in cost.columns)
 
 
@@ -140,9 +146,16 @@ EXAMPLE_COLUMNS = {
 
 
 def example_columns() -> dict[str, str]:
-    """The columns of examples.parquet: with the outcomes that metrics add."""
-    own = (metric.column for metric in METRICS if metric.per_example)
-    return EXAMPLE_COLUMNS | {str(column.outcome): f"of which {column.name} is the mean" for column in own}
+    """The columns of examples.parquet: with the outcomes that metrics add; ``BadInput`` where one is there already."""
+    found = dict(EXAMPLE_COLUMNS)
+    for metric in METRICS:
+        if metric.per_example is None:
+            continue
+        if (outcome := str(metric.column.outcome)) in found:
+            problem = f"the column '{outcome}' of examples.parquet is declared twice"
+            raise BadInput(problem, place=metric.module, hint=HINT)
+        found[outcome] = f"of which {metric.name} is the mean"
+    return found
 
 
 MEASURE_COLUMNS = {

@@ -10,6 +10,9 @@ from harness.results.columns import ALL_SEEDS
 from harness.results.run import Run, data_difference
 from harness.strict import yaml
 
+Comparable = Literal["suite_digest", "example_ids", "dtype", "batch_policy"]
+"""What a policy may ask to be alike in a run and its baseline."""
+
 
 def run_faults(run: Run) -> list[str]:
     """Why a run is not all of its suite, one line each."""
@@ -52,8 +55,8 @@ def differences(run: Run, baseline: Run, keys: Sequence[Comparable]) -> list[str
 
     The same data are asked of any two runs, and the same seeds, since the summary rows are means over them.
     """
-    compare = {"suite_digest": _suites, "example_ids": _examples, "dtype": _recorded, "batch_policy": _recorded}
-    found = [compare[key](run, baseline, key) for key in keys]
+    compare = {"suite_digest": _suites, "example_ids": _examples}
+    found = [compare.get(key, _recorded)(run, baseline, key) for key in keys]
     found += [_recorded(run, baseline, "seeds"), _data(run, baseline)]
     return [line for line in found if line]
 
@@ -110,6 +113,3 @@ def _hardware(record: dict[str, Any]) -> dict[str, Any]:
     found["device"] = record.get("device")
     names = [f"{device.get('kind')} {device.get('name')}" for device in devices or []]
     return found | {"devices": ", ".join(names) or None}
-
-
-Comparable = Literal["suite_digest", "example_ids", "dtype", "batch_policy"]

@@ -146,7 +146,9 @@ class Evidence:
             raise Missing(f"some examples or seeds of '{variant}' are missing in the {self.name}")
         if not np.isfinite(values.to_numpy()).all():
             raise NonFinite(f"{metric} of an example of '{variant}' in the {self.name} is not a finite number")
-        mean, rounding = values.to_numpy().mean(), 1e-6 * float(np.abs(values.to_numpy()).max())
+        mean, column = values.to_numpy().mean(), column_of(metric)
+        cancels = column is not None and column.least < 0  # then a mean near 0 keeps the rounding of what it is of
+        rounding = 1e-6 * float(np.abs(values.to_numpy()).max()) if cancels else 0.0
         if not math.isclose(mean, self.score(variant, seed, metric).value, rel_tol=1e-5, abs_tol=rounding):
             raise Missing(f"the examples of the {self.name} do not give the {metric} of '{variant}'")
         return values

@@ -15,6 +15,8 @@ from harness.registry import METRICS
 from harness.stats.interval import Interval
 
 Better = Literal["higher", "lower"]
+NAME = r"[a-z][a-z0-9_]*"
+"""What names of columns look like."""
 DOCUMENTS = "measures.parquet"
 """The outcome of a number whose value on every document is in that file, under its name."""
 
@@ -35,7 +37,7 @@ class Column:
     interval: str | None = None
     """What the names of its bounds begin with ("diff" for diff_low and diff_high); None: it has no interval."""
     source: str = "test split"
-    """Where the number comes from: "test split", "timer", "counter", or the column that says so."""
+    """Where the number comes from: one of ``SOURCES``, or the column of words that says so."""
     elsewhere: bool = False
     """Whether another machine would give another number."""
     outcome: str | None = None
@@ -46,6 +48,9 @@ class Column:
         """The columns of its interval, the lower bound first; empty without one."""
         return () if self.interval is None else (f"{self.interval}_low", f"{self.interval}_high")
 
+
+SOURCES = ("test split", "timer", "counter", "analytic")
+"""Where numbers come from that come from one place in every run; analytic: predicted, and not measured."""
 
 OUTCOMES = ("prediction", "confidence", "correct", "nll", "brier")
 """The outcomes that every variant has of every example, whatever the metrics are."""
@@ -95,9 +100,10 @@ def metric(
     Raises:
         ValueError: for a name that is no lower-case identifier, or an outcome that is not said once.
     """
-    if not re.fullmatch(r"[a-z][a-z0-9_]*", column.name):
+    if not re.fullmatch(NAME, column.name):
         raise ValueError(f"a metric's name has lower-case letters, digits and '_' only: {column.name!r}")
-    if per_example is not None and (column.outcome is None or column.outcome in OUTCOMES):
+    fills = re.fullmatch(NAME, column.outcome or "") and column.outcome not in OUTCOMES
+    if per_example is not None and not fills:
         raise ValueError(f"metric '{column.name}': 'outcome' names the new column that per_example fills")
     if per_example is None and column.outcome is not None and column.outcome not in OUTCOMES:
         raise ValueError(f"metric '{column.name}': nothing fills '{column.outcome}', give per_example")

@@ -21,16 +21,18 @@ CALIBRATED = (
 )
 """What is left once confidence is recalibrated."""
 
+DIFFERENCE = Column(
+    "diff_vs_reference",
+    "accuracy minus the reference's, paired by example; 95 % interval, of one seed by paired bootstrap, of several "
+    "as that of a mean over seeds and examples",
+    better="higher",
+    least=-1.0,
+    most=1.0,
+    interval="diff",
+)
+
 COMPARED = (
-    Column(
-        "diff_vs_reference",
-        "accuracy minus the reference's, paired by example; 95 % interval, of one seed by paired bootstrap, of several "
-        "as that of a mean over seeds and examples",
-        better="higher",
-        least=-1.0,
-        most=1.0,
-        interval="diff",
-    ),
+    DIFFERENCE,
     Column("mcnemar_p", "exact McNemar test of equal accuracy, two-sided", most=1.0),
 )
 """The comparison with the reference (``evaluate.scores.compare``)."""
@@ -72,5 +74,5 @@ BUILDING = (
     ),
 )
 
-SCORES = (BITS, *CALIBRATED, *COMPARED)
-COSTS = (*COUNTED, *BUILDING)
+UNREGISTERED_SCORES = (BITS, *CALIBRATED, *COMPARED)
+UNREGISTERED_COSTS = (*COUNTED, *BUILDING)

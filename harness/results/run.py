@@ -1,4 +1,4 @@
-"""The results contract: which files a finished run's folder holds, and what every field in them means."""
+"""A finished run, read from its folder: its tables, its record, and what came of it."""
 
 from __future__ import annotations
 
@@ -17,15 +17,6 @@ from harness.store import read_json
 
 BASELINES = "baselines"
 """The folder of a results folder that holds copies of runs to compare with."""
-
-
-
-
-
-
-
-
-
 
 
 @dataclass(frozen=True)

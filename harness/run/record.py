@@ -33,7 +33,7 @@ def run_record(
         plan: what was run.
         rows: of variants.csv.
         details: as details.json.
-        warnings: of the studies.
+        warnings: of the studies, and of costs.
         done: the fields that only the runner knows.
     """
     suite, task, documents = plan.suite, plan.task, documents_of(plan.setting)

@@ -178,5 +178,3 @@ def _point_latest(folder: Path) -> None:
     temporary = folder.parent / f".latest-{os.getpid()}"
     temporary.symlink_to(folder.name)
     os.replace(temporary, link)
-
-

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import pandas as pd
@@ -35,6 +36,8 @@ class Tables:
         """``errors``: why stages failed, by their labels."""
         self.plan, self.store, self.errors = plan, plan.store, errors
         self.details: dict[str, dict[str, Any]] = {}
+        self.warnings: list[str] = []
+        """Of costs whose columns cannot all be derived."""
         self.measures: list[dict[str, Any]] = []
         """Rows of scores.parquet that are no columns of variants.csv."""
 
@@ -122,11 +125,14 @@ class Tables:
         for cost in COSTS:
             figures = measured(self.plan, plan, cost.name).read(cost.name)
             if figures is not None and self.plan.suite.file.cost.asks(cost.name):
-                values |= cells(cost, figures, self._context(cost, plan, row))
+                values |= cells(cost, figures, self._context(cost, plan, row), partial(self._warn, plan))
             if cost.source and cost.source not in values:
                 reason = self._why_not_here(cost) or self._why_not_measured(cost, plan)
                 values[cost.source] = f"unavailable: {reason}"
         return values
+
+    def _warn(self, plan: VariantPlan, problem: str) -> None:
+        self.warnings.append(f"{plan.name}, seed {plan.seed}: {problem}")
 
     def _context(self, cost: Cost, plan: VariantPlan, row: Mapping[str, Any]) -> Context:
         reference = self.plan.reference(plan.seed)

@@ -34,7 +34,7 @@ def write_results(folder: Path, plan: Plan, errors: Mapping[str, str], done: Map
     tables.examples().to_parquet(folder / "examples.parquet", index=False)
     if measures := tables.document_measures():
         pd.concat(measures, ignore_index=True).to_parquet(folder / "measures.parquet", index=False)
-    warnings = _write_study(folder, plan, errors)
+    warnings = [*_write_study(folder, plan, errors), *tables.warnings]
     write_json(folder / "run.json", run_record(plan, rows, tables.details, warnings, done))
 
 

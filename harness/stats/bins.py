@@ -15,8 +15,9 @@ def confidence_bins(confidence: np.ndarray, bins: int = 15) -> np.ndarray:
     if not ((confidence >= 0) & (confidence <= 1)).all():
         raise ValueError("confidences must lie in 0..1")
     # Searching the edges, not multiplying: 0.2 * 15 rounds up, out of the bin that ends at 0.2.
-    return np.maximum(np.searchsorted(_edges(bins), confidence, side="left") - 1, 0)
+    return np.maximum(np.searchsorted(bin_edges(bins), confidence, side="left") - 1, 0)
 
 
-def _edges(bins: int) -> np.ndarray:
+def bin_edges(bins: int) -> np.ndarray:
+    """Where equal-width bins begin and end, [bins + 1], from 0 to 1."""
     return np.arange(bins + 1) / bins

@@ -287,5 +287,3 @@ def select_greedily(
 def uniform(members: int) -> Tensor:
     """Equal weights [M] in float64."""
     return torch.full((members,), 1 / members, dtype=torch.float64)
-
-

@@ -72,6 +72,19 @@ WRONG: list[tuple[Cost, str]] = [
     (planted(lambda bench: {"batches": None}), "every_column_is_given"),
     (measured(batches="many"), "every_column_is_given"),
     (replace(measured(), columns=(COLUMN, replace(COLUMN, name="more", interval=None))), "every_column_is_given"),
+    (replace(measured(), columns=(replace(COLUMN, source="nowhere_source"),)), "its_columns_say_what_they_are"),
+    (
+        planted(lambda bench: FIGURES, derive=lambda figures, context: {"batches": 1 / context.row["accuracy"]}),
+        "little_is_enough_to_derive",
+    ),
+    (
+        planted(lambda bench: FIGURES, derive=lambda figures, context: {"batches": context.reference["batches"]}),
+        "little_is_enough_to_derive",
+    ),
+    (
+        planted(lambda bench: FIGURES, derive=lambda figures, context: {"batches": not context.reference}),
+        "little_is_enough_to_derive",
+    ),
     (measured(batch=3), "nothing_undeclared_is_given"),
     (planted(lambda bench: FIGURES, derive=lambda figures, context: {"more": 1}), "nothing_undeclared_is_given"),
     (measured(batches=-1), "figures_are_within_range"),

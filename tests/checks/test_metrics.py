@@ -57,12 +57,29 @@ def mutates_predictions(log_probs, labels):
     return found
 
 
+def entropy(log_probs, labels):
+    """NaN where a class has no probability."""
+    with np.errstate(invalid="ignore"):
+        return -(np.exp(log_probs) * log_probs).sum(axis=1)
+
+
+ENTROPY = Metric(
+    Column("planted", "mean entropy of predictions", unit="nats", outcome="entropy"),
+    lambda outcomes: float(outcomes.examples["entropy"].mean()),
+    None,
+    entropy,
+    __name__,
+)
+
 WRONG = [
     (replace(RIGHT, column=replace(COLUMN, meaning="share")), "its_column_says_what_it_is"),
+    (replace(RIGHT, column=replace(COLUMN, source="nowhere_source")), "its_column_says_what_it_is"),
     (plain(lambda outcomes: 2 * share(outcomes).value), "values_are_finite_and_within_range"),
+    (ENTROPY, "values_are_finite_and_within_range"),
     (plain(lambda outcomes: np.nan), "values_are_finite_and_within_range"),
     (plain(lambda outcomes: None), "it_applies_to_some_task"),
     (replace(RIGHT, column=replace(COLUMN, better="lower")), "what_is_better_has_the_better_value"),
+    (plain(lambda outcomes: 0.5), "what_is_better_has_the_better_value"),
     (plain(lambda outcomes: float(outcomes.examples["confidence"].iloc[0])), "order_of_examples_is_irrelevant"),
     (replace(RIGHT, score=lambda outcomes: replace(share(outcomes), low=1.0)), "intervals_hold_their_value"),
     (replace(RIGHT, score=lambda outcomes: replace(share(outcomes), high=1.1)), "intervals_hold_their_value"),
@@ -86,6 +103,14 @@ def test_a_wrong_metric_is_caught(metric, law, monkeypatch):
     monkeypatch.setattr(METRICS, "_known", {**METRICS.all(), "planted": metric})
     with pytest.raises(BrokenLaw):
         check_metric("planted")
+
+
+@pytest.mark.parametrize(
+    "gives", [lambda log_probs, labels: log_probs, lambda log_probs, labels: np.array(["right"] * len(labels))]
+)
+def test_outcomes_of_another_shape_or_of_no_numbers_are_caught(gives):
+    with pytest.raises(BrokenLaw, match=r"expected .* numbers"):
+        LAWS["values_are_finite_and_within_range"](replace(OWN, per_example=gives))
 
 
 def test_every_law_of_metrics_catches_something():

@@ -8,6 +8,8 @@ import pytest
 from scipy.stats import binomtest, false_discovery_control, ttest_1samp
 
 from harness.compare import as_json, as_rows, compare, notes
+from harness.registry import METRICS
+from harness.results.metric import Column, metric
 from tests.gate.planted import changed, coins, planted, worse
 
 SUITE = "suite: planted\ntask: t\nseeds: [0]\npool: {{members: {main}}}\npools: {{other: {{members: {other}}}}}\n"
@@ -222,3 +224,18 @@ def test_json_holds_everything_and_no_nan():
     assert [item["verdict"] for item in found["variants"]] == ["unclear", "failed"]
     assert found["variants"][0]["accuracy"]["value"] == 0
     assert found["other_machine"] is None
+
+
+@pytest.mark.parametrize("outcome", ["correct", "nll"])
+@pytest.mark.parametrize("value", [None, np.nan, np.inf, 0.25])
+def test_a_plugged_in_metric_that_runs_lack_or_have_wrongly_is_left_out_and_judges_no_variant(
+    monkeypatch, outcome, value
+):
+    extra = {} if value is None else {"v": {"half": value}}
+    before = coins(0.8)
+    runs = planted({"v": before}, extra=extra), planted({"v": flipped(before, 40, 10)}, extra=extra)
+    without = by_name(compare(*runs))["v"]
+    monkeypatch.setattr(METRICS, "_known", METRICS.all())
+    metric(Column("half", "half of another", outcome=outcome))(lambda outcomes: 0.0)
+    found = by_name(compare(*runs))["v"]
+    assert (found.verdict, found.accuracy, found.differences) == ("better", without.accuracy, without.differences)

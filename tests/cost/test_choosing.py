@@ -71,3 +71,24 @@ def test_the_verdict_of_a_ratio_goes_by_the_reference_against_itself():
     for changes, verdict in (({}, "slower"), ({"reference": wide}, "unclear"), ({"reference": None}, "unclear"),
                              ({"is_reference": True}, "reference")):  # fmt: skip
         assert cells(COSTS.get("latency"), LATENCY, context(**changes))["latency_verdict"] == verdict
+
+
+def fails(figures, context):
+    return {"peak_memory_bytes": 1, "predicted_memory_bytes": figures["nowhere"]}
+
+
+def test_what_cannot_be_derived_is_empty_and_a_sentence_says_why():
+    memory, said = replace(COSTS.get("memory"), derive=fails), []
+    found = cells(memory, {"peak_memory_bytes": 3}, context(), said.append)
+    assert found == {"peak_memory_bytes": 3, "working_memory_bytes": None, "predicted_memory_bytes": None}
+    assert said == ["memory: nothing is derived from its figures: KeyError: 'nowhere'"]
+    assert cells(memory, {"peak_memory_bytes": 3}, context()) == found
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -1, True, "7"])
+def test_what_is_derived_wrongly_is_empty_and_a_sentence_says_what_it_was(value):
+    memory, said = replace(COSTS.get("memory"), derive=lambda *_: {"predicted_memory_bytes": value}), []
+    found = cells(memory, {"peak_memory_bytes": 3}, context(), said.append)
+    assert found == {"peak_memory_bytes": 3, "predicted_memory_bytes": None}
+    assert len(said) == 1
+    assert said[0].startswith(f"memory: predicted_memory_bytes is {value!r}, ")

@@ -55,3 +55,13 @@ def test_a_key_names_all_that_a_figure_depends_on(name):
         about = {"device": "cpu", "test": "t", "batch": 3, "machine": "m"}
         keys = {once_key(cost, **{**about, what: value * 2}) for what, value in about.items()}
         assert len({*keys, once_key(cost, **about)}) == 5
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -1, True, "7", [7]])
+def test_a_wrong_figure_is_an_error_that_names_the_cost_the_column_and_the_value(page_faults, value):
+    with pytest.raises(ValueError, match="page_faults: minor_page_faults is ") as caught:
+        measure(giving(page_faults, {"minor_page_faults": value}), BENCH)
+    assert repr(value) in str(caught.value)
+    latency = giving(COSTS.get("latency"), {"latency_ms_p50": 1.0, "latency_ratio_high": "wide"})
+    with pytest.raises(ValueError, match="latency: latency_ratio_high is 'wide'"):
+        measure(latency, BENCH)

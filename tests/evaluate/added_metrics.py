@@ -46,5 +46,3 @@ def declare(monkeypatch, *names):
         metric(MCC)(mcc)
     if "top2" in names:
         metric(TOP2, over_seeds=top2_over_seeds, per_example=in_top2)(top2)
-
-

@@ -95,3 +95,28 @@ def test_a_column_that_there_is_already_is_refused_with_the_module(monkeypatch, 
     metric(Column(name, "strange", interval=interval))(lambda _: 0.0)
     with pytest.raises(BadInput, match=f"'{twice}' of variants.csv is declared twice"):
         numbers()
+
+
+@pytest.mark.parametrize("outcome", [*EXAMPLE_COLUMNS.keys() - set(OUTCOMES), "in_top2"])
+def test_an_outcome_that_is_filled_already_is_refused_with_the_module(monkeypatch, outcome):
+    declare(monkeypatch, "top2")
+    metric(Column("zero", "strange", outcome=outcome), per_example=lambda log_probs, labels: 0 * labels)(lambda _: 0.0)
+    for read in (numbers, example_columns):
+        with pytest.raises(BadInput, match=f"'{outcome}' of examples.parquet is declared twice"):
+            read()
+
+
+@pytest.mark.parametrize("source", ["nowhere_source", "guess", ""])
+def test_a_source_that_there_is_not_is_refused_with_those_that_there_are(monkeypatch, source):
+    declare(monkeypatch)
+    metric(Column("zero", "strange", source=source))(lambda _: 0.0)
+    with pytest.raises(BadInput, match=r"'zero' of variants\.csv has a source that there is not") as caught:
+        numbers()
+    assert {"timer", "memory_source"} <= set(caught.value.choices)
+
+
+@pytest.mark.parametrize("source", ["counter", "memory_source"])
+def test_a_source_that_there_is_may_be_anyones(monkeypatch, source):
+    declare(monkeypatch)
+    metric(Column("zero", "strange", source=source))(lambda _: 0.0)
+    assert numbers()["zero"].source == source

@@ -20,6 +20,7 @@ def test_a_name_is_a_lower_case_identifier(monkeypatch, name):
     [
         ("in_top2", None, "nothing fills 'in_top2'"),
         (None, in_top2, "names the new column"),
+        ("measures.parquet", in_top2, "names the new column"),
         *((name, in_top2, "names the new column") for name in OUTCOMES),
     ],
 )

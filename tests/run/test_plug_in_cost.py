@@ -1,10 +1,13 @@
 """A cost of a plug-in, from the suite to the table, the scores and the gate."""
 
+from dataclasses import replace
+
 import pandas as pd
 import pytest
 
 from harness import cli
 from harness.engines import local
+from harness.registry import COSTS
 from harness.results.run import read_run
 from harness.run import runner
 from harness.run.planning import Options, make_plan
@@ -37,3 +40,15 @@ def test_a_cost_of_a_plug_in_is_a_column_a_score_and_what_a_rule_is_about(tmp_pa
         with pytest.raises(SystemExit) as ended:
             cli.main(["gate", str(found.folder), "--policy", str(policy)])
         assert ended.value.code == code
+
+
+def test_columns_that_cannot_be_derived_leave_the_run_and_its_figures(tmp_path, page_faults, monkeypatch):
+    broken = replace(page_faults, derive=lambda figures, context: {"minor_page_faults": figures["nowhere"]})
+    monkeypatch.setitem(COSTS._known, "page_faults", broken)
+    monkeypatch.setattr(local, "_Pools", Inline)
+    (tmp_path / "suite.yaml").write_text(SUITE)
+    plan = make_plan(read_suite(tmp_path / "suite.yaml"), Options(out=tmp_path / "results"))
+    found = read_run(runner.run(plan, Tracker()))
+    assert (found.variants["minor_page_faults"] > 0).all()
+    said = "page_faults: nothing is derived from its figures: KeyError: 'nowhere'"
+    assert {f"{name}, seed 0: {said}" for name in ("best_single", "linear")} <= set(found.record["warnings"])

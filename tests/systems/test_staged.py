@@ -214,5 +214,3 @@ def test_what_is_not_staged_calls_every_part_once():
         replayed, again = combination.replay([plain_predict(part, split("test")) for part in combination.parts()])
         torch.testing.assert_close(replayed, found, atol=1e-6, rtol=1e-6)
         assert torch.equal(calls, again)
-
-

@@ -21,7 +21,7 @@ COLUMN = Column(
 
 def over_seeds(seeds: Sequence[Outcomes]) -> Interval:
     """The mean, both seeds and examples taken as samples."""
-    return stats.over_seeds(stacked(seeds, "brier")).within(0.0, 2.0)
+    return stats.over_seeds(stacked(seeds, "brier")).within(COLUMN.least, COLUMN.most)
 
 
 @metric(COLUMN, over_seeds=over_seeds)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
-
 from harness import stats
 from harness.evaluate.outcomes import stacked
 from harness.results.metric import Column, Outcomes, metric
@@ -24,7 +22,7 @@ COLUMN = Column(
 
 def over_seeds(seeds: Sequence[Outcomes]) -> Interval:
     """The mean, both seeds and examples taken as samples."""
-    return stats.over_seeds(stacked(seeds, "nll")).within(0.0, np.inf)
+    return stats.over_seeds(stacked(seeds, "nll")).within(COLUMN.least, COLUMN.most)
 
 
 @metric(COLUMN, over_seeds=over_seeds)
