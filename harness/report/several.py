@@ -13,7 +13,7 @@ from harness.report.document import write_report
 def write_reports(folders: Iterable[Path], count: int) -> Iterator[tuple[Path, Path]]:
     """Write the reports of finished runs; each is begun when its folder comes, several are yielded when all have come.
 
-    What goes wrong with ``folders`` is raised after the reports of those that came.
+    What goes wrong with a report, or with ``folders``, is raised after all others.
 
     Args:
         folders: of runs, as they are finished.
@@ -36,7 +36,10 @@ def write_reports(folders: Iterable[Path], count: int) -> Iterator[tuple[Path, P
         except Exception as error:
             fault = error
         for folder, report in reports:
-            yield folder, report.result()
+            if (broken := report.exception()) is None:
+                yield folder, report.result()
+            elif isinstance(broken, Exception):
+                fault = fault or broken
     if fault:
         raise fault
 

@@ -53,8 +53,10 @@ def test_what_breaks_on_the_way_is_raised_after_the_reports_of_those_that_came(r
 def test_a_fault_in_another_process_is_told_as_it_would_be_here(runs, tmp_path):
     first, second = runs(tmp_path, 2)
     (first / "run.json").unlink()
+    others = []
     with pytest.raises(BadInput) as there:
-        list(write_reports(iter([first, second]), 2))
+        others.extend(write_reports(iter([first, second]), 2))
+    assert [folder for folder, _ in others] == [second]
     with pytest.raises(BadInput) as here:
         write_report(first)
     assert str(there.value) == str(here.value)
