@@ -16,7 +16,7 @@ import tempfile
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -153,7 +153,7 @@ class Key:
         version = _version(code) if isinstance(code, str) else [_version(each) for each in code]
         return cls(kind, json.dumps({"code": version, **inputs}, sort_keys=True, allow_nan=False))
 
-    @property
+    @cached_property
     def digest(self) -> str:
         return digest([self.kind, self.inputs])
 

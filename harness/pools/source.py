@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -48,11 +49,15 @@ class MemberPlan(ABC):
         have: draws that are random about it stay the same when code is changed (``Member.draws``).
         """
 
-    @property
+    @cached_property
     def digests(self) -> tuple[str, ...]:
         """Of each member; the module of the plan is in it, since it makes and reads the member's weights."""
         code = code_version(type(self).__module__)
         return tuple(digest([code, identity]) for identity in self.identities)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What was said of it, and no digest: a worker names what it makes after the code that it has loaded itself."""
+        return {of.name: getattr(self, of.name) for of in fields(self)}
 
     @property
     def start(self) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -42,6 +43,10 @@ class TrainingPlan(MemberPlan):
 
     def key(self) -> Key:
         """The key of its weights and of what they cost."""
+        return self._key
+
+    @cached_property
+    def _key(self) -> Key:
         code = (__name__, *code_of(self.architecture))
         start = self.base.digests[-1] if self.base else None
         return Key.of("training", code=code, start=start, **self._settings())
@@ -61,7 +66,7 @@ class TrainingPlan(MemberPlan):
         start = self.base.identities[-1] if self.base else None
         return tuple(digest([settings, start, epoch]) for epoch in self._kept)
 
-    @property
+    @cached_property
     def digests(self) -> tuple[str, ...]:
         run = self.key().digest
         return tuple(digest([run, epoch]) for epoch in self._kept)

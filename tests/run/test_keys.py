@@ -316,6 +316,9 @@ def kinds_that_change_with(plan, module, monkeypatch):
         for each in plan.variants[0].values():
             for name in ("build_key", "evaluation_key"):
                 each.__dict__.pop(name, None)
+        for member in (member for planned in plan.pools[0].values() for member in planned.everyone):
+            for name in ("digests", "_key"):
+                member.__dict__.pop(name, None)
         return [key for planned in planned_jobs(plan) for key in planned.stage.artefacts()]
 
     facts = store._module_facts
