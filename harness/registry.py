@@ -73,7 +73,7 @@ class Registry(Generic[Declaration]):
         for point in sorted(metadata.entry_points(group=self.group), key=lambda each: (each.name, each.value)):
             try:
                 importlib.import_module(point.module)
-            except Exception as error:
+            except (Exception, SystemExit) as error:
                 problem = f"the {self.what} of a plug-in cannot be loaded: {type(error).__name__}: {error}"
                 place = f"{point.dist.name if point.dist else 'entry point'}: {point.value}"
                 raise BadInput(problem, place=place, hint="mend or uninstall it") from error

@@ -17,7 +17,7 @@ from pydantic import Field
 from harness import methods as methods_package
 from harness.errors import BadInput
 from harness.methods.method import describe_type, method
-from harness.registry import METHODS
+from harness.registry import METHODS, Registry
 from harness.types import Family, Need
 from tests.examples import examples
 
@@ -293,3 +293,15 @@ def test_types_are_told_in_words(declare):
         "flag": "bool",
         "cap": "int < 9 | null",
     }
+
+
+@pytest.mark.parametrize("body", ["import nothing_of_this_name", "raise SystemExit(3)", "1 / 0"])
+def test_a_plug_in_that_cannot_be_loaded_is_one_line_that_names_it(tmp_path, monkeypatch, body):
+    facts = tmp_path / "broken-1.0.dist-info"
+    facts.mkdir()
+    (facts / "METADATA").write_text("Metadata-Version: 2.1\nName: broken\nVersion: 1.0\n")
+    (facts / "entry_points.txt").write_text("[test.broken]\nbroken = broken_plug_in\n")
+    (tmp_path / "broken_plug_in.py").write_text(body)
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(BadInput, match=r"broken: broken_plug_in.*uninstall"):
+        Registry("thing", "harness.gate", "test.broken").all()

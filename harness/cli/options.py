@@ -15,7 +15,7 @@ SuitePath = Annotated[Path, typer.Argument(help="A suite file, such as suites/mn
 Out = Annotated[Path, typer.Option(help="Folder of the results; artefacts are kept in its .store.")]
 Only = Annotated[str | None, typer.Option(help="Only variants of this method or name ('linear*'), and the reference.")]
 Limit = Annotated[int | None, typer.Option(min=1, help="Only the first N test examples: a trial run, never a verdict.")]
-Seed = Annotated[int | None, typer.Option(min=0, help="This seed instead of the suite's.")]
+Seed = Annotated[int | None, typer.Option(min=0, max=2**32 - 1, help="This seed instead of the suite's.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, or one of several GPUs such as cuda:1.")]
 Workers = Annotated[int | None, typer.Option(min=1, help="Worker processes; one for each core by default.")]
 EngineName = Annotated[str, typer.Option("--engine", help="How jobs run; 'ls engines' lists what there is.")]

@@ -79,8 +79,10 @@ def ensembles_and_averages(
         rule: "linear" or "log_linear", with uniform weights.
 
     Raises:
-        NotApplicable: if the members' weights cannot be averaged.
+        NotApplicable: if the members' weights cannot be averaged, or there is no subset.
     """
+    if not subsets:
+        raise NotApplicable(f"no subset of its {len(members)} members has one of the sizes")
     check_mergeable(members)
     models = FlatModels(load_module(members[0]), [member.weights for member in members])
     singles = {name: [score(log_probs, test.labels) for log_probs in stacked] for name, score in METRICS.items()}

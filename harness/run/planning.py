@@ -12,6 +12,7 @@ from harness.environment import machine_digest
 from harness.errors import BadInput
 from harness.pools.source import AskedPool, PoolPlan
 from harness.registry import KINDS
+from harness.results.columns import numbers
 from harness.run.graph import planned_jobs
 from harness.run.plan import Options, Plan
 from harness.run.stages.setting import Data, Setting, task_of
@@ -27,10 +28,15 @@ def make_plan(suite: Suite, options: Options, *, compares: bool = True) -> Plan:
 
     ``compares`` as ``Plan.compares``.
     """
+    _ = numbers()  # columns that two plug-ins declare are refused before the run, not after it
     suite = replace(suite, pools={name: asked.fetched() for name, asked in suite.pools.items()})
     device = options.device
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
+    elif device != "cpu" and not _has(device):
+        raise BadInput(f"this machine has no device '{device}'", place="--device", hint="'auto' takes what there is")
+    if Path(options.out).exists() and not Path(options.out).is_dir():
+        raise BadInput("results go to a folder, and this is a file", place=f"--out {options.out}")
     store = Path(options.out) / ".store"
     kind = KINDS.get(suite.task.kind)
     suite = replace(suite, task=kind.rendered(suite.task, Store(store), options.limit, options.allow_code))
@@ -60,6 +66,10 @@ def make_plan(suite: Suite, options: Options, *, compares: bool = True) -> Plan:
     plan = Plan(suite, options, setting, task, list(seeds), pools, variants, studies, compares=compares)
     plan.jobs = planned_jobs(plan)
     return plan
+
+
+def _has(device: str) -> bool:
+    return (torch.device(device).index or 0) < torch.cuda.device_count()
 
 
 def _pool(suite: Suite, name: str, asked: AskedPool, task: Task, seed: int) -> PoolPlan:

@@ -65,7 +65,7 @@ class SuiteFile(Strict):
     """A name of a kind's ``tasks``, or what a kind's ``spec`` takes (``suite.task``)."""
     pool: PoolSpec
     pools: dict[Name, PoolSpec] = {}
-    seeds: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)] = [0]
+    seeds: Annotated[list[Annotated[int, Field(ge=0, lt=2**32)]], Field(min_length=1)] = [0]
     reference: str = "best_single"
     methods: Annotated[list[str | dict[str, dict[str, Any] | None]], Field(min_length=1)]
     correlate: Correlate | None = None

@@ -51,6 +51,19 @@ def test_an_unknown_choice_names_the_known_ones(capsys, tmp_path, option, word):
     assert word in err
 
 
+@pytest.mark.parametrize("command", ["run", "plan"])
+def test_a_device_or_folder_that_there_is_not_is_refused_before_the_run(capsys, tmp_path, command):
+    path, taken = tmp_path / "suite.yaml", tmp_path / "taken"
+    path.write_text(SUITE)
+    taken.write_text("")
+    for words in (("--device", "cuda:99", "--out", tmp_path / "results"), ("--out", taken)):
+        code, _, err = call(capsys, command, path, *words)
+        assert code == 2
+        assert err.count("\n") == 1
+        assert words[0] in err
+    assert taken.read_text() == ""
+
+
 def test_validate_lists_the_variants_and_plan_the_jobs(capsys, tmp_path):
     path = tmp_path / "suite.yaml"
     path.write_text(SUITE)

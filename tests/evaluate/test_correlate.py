@@ -14,6 +14,7 @@ from scipy.stats import pearsonr, spearmanr
 from harness.checks.pools import fine_tunes, plain_predict, split
 from harness.evaluate.correlate import choose_subsets, correlations, ensembles_and_averages
 from harness.systems.parts import MemberPart
+from harness.types import NotApplicable
 
 
 @given(st.integers(2, 9), st.sets(st.integers(2, 9), min_size=1, max_size=4), st.integers(3, 70))
@@ -62,6 +63,11 @@ def test_a_seed_alone_has_scipys_coefficients():
         assert found[str(seed)]["spearman"]["value"] == pytest.approx(spearmanr(rows["average"], rows["ensemble"])[0])
         assert found[str(seed)]["n"] == 15
         assert found[str(seed)]["members"] == 6
+
+
+def test_a_pool_without_a_subset_of_the_sizes_has_no_study():
+    with pytest.raises(NotApplicable, match="size"):
+        ensembles_and_averages([], torch.zeros(0, 1, 2), None, None, [], "linear")
 
 
 def test_over_seeds_the_level_of_a_seed_is_no_correlation():

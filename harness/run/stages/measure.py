@@ -127,6 +127,8 @@ class Measure(Stage):
             key = self.key(cost.name)
             if store.has(key):
                 continue
+            if cost.beside_reference and is_inapplicable(store, self.reference):
+                continue  # nor is it among the artefacts
             if cost.beside_reference and not is_built(store, self.reference):
                 problems.append(f"{cost.name} is measured beside {self.reference.name}, which has no result")
                 continue
