@@ -97,7 +97,7 @@ def test_a_column_that_there_is_already_is_refused_with_the_module(monkeypatch, 
         numbers()
 
 
-@pytest.mark.parametrize("outcome", [*EXAMPLE_COLUMNS.keys() - set(OUTCOMES), "in_top2"])
+@pytest.mark.parametrize("outcome", [*sorted(EXAMPLE_COLUMNS.keys() - set(OUTCOMES)), "in_top2"])
 def test_an_outcome_that_is_filled_already_is_refused_with_the_module(monkeypatch, outcome):
     declare(monkeypatch, "top2")
     metric(Column("zero", "strange", outcome=outcome), per_example=lambda log_probs, labels: 0 * labels)(lambda _: 0.0)
