@@ -7,6 +7,7 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
 
+from harness.registry import COSTS, METRICS
 from harness.report.document import write_report
 
 
@@ -29,6 +30,7 @@ def write_reports(folders: Iterable[Path], count: int) -> Iterator[tuple[Path, P
     fault: Exception | None = None
     reports: list[tuple[Path, Future[Path]]] = []
     with ProcessPoolExecutor(count - 1, mp_context=get_context("spawn")) as others:
+        others.submit(_get_ready)  # it imports beside the run, not after it
         try:
             for position, folder in enumerate(folders):
                 here = position == count - 1
@@ -42,6 +44,10 @@ def write_reports(folders: Iterable[Path], count: int) -> Iterator[tuple[Path, P
                 fault = fault or broken
     if fault:
         raise fault
+
+
+def _get_ready() -> None:
+    _ = METRICS.all(), COSTS.all()  # with this module, nearly all that a report imports
 
 
 def _written(folder: Path) -> Future[Path]:

@@ -107,7 +107,8 @@ def _passes(plan: Plan) -> dict[tuple[int, str], Pass]:
 
 def renew_noise(plan: Plan) -> None:
     """Where a cost is to be measured beside the reference, forget what it is of that itself: it is measured again."""
-    wanted = {key for planned in plan.missing() for key in planned.stage.artefacts() if not plan.store.has(key)}
+    measures = [planned.stage for planned in plan.jobs if isinstance(planned.stage, Measure)]
+    wanted = {key for measure in measures for key in measure.artefacts() if not plan.store.has(key)}
     for cost in (cost.name for cost in COSTS if cost.beside_reference):
         variants = plan.variants[plan.seeds[0]].values()
         if wanted & {measured(plan, variant, cost).key(cost) for variant in variants}:

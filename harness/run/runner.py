@@ -142,7 +142,7 @@ def _write(
 ) -> None:
     """Everything in a run's folder but the report; ``outcomes`` are those of the plan's own jobs."""
     planned, run = len(plan.jobs), len(outcomes)
-    for missing in plan.missing():
+    for missing in plan.missing() if outcomes else ():  # of a plan that lacked nothing, nothing was to be left
         outcome = outcomes.setdefault(missing.job.name, Outcome())
         if not outcome.error:
             outcome.error = "it left nothing: a meter failed, or the code was changed meanwhile; run again"
