@@ -5,6 +5,8 @@ Modules are imported inside the commands: torch takes over a second, and --help 
 
 from __future__ import annotations
 
+import atexit
+import gc
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
@@ -38,6 +40,7 @@ def fail(message: str, code: int) -> NoReturn:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """The ``stockpot`` command."""
+    atexit.register(gc.freeze)  # nothing is collected at exit: the objects of torch and matplotlib would take a second
     try:
         app(args=None if arguments is None else list(arguments))
     except BadInput as problem:

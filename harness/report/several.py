@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import gc
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from multiprocessing import get_context
@@ -48,6 +50,7 @@ def write_reports(folders: Iterable[Path], count: int) -> Iterator[tuple[Path, P
 
 def _get_ready() -> None:
     _ = METRICS.all(), COSTS.all()  # with this module, nearly all that a report imports
+    atexit.register(gc.freeze)  # as the command does: its end is waited for
 
 
 def _written(folder: Path) -> Future[Path]:
