@@ -40,8 +40,11 @@ class Images(Kind[ImageReference, Task]):
     def refer(self, given: Any, suite: str, folder: Path, tokenizer: str | None) -> ImageReference:
         return ImageReference(given)
 
+    def folded(self, reference: ImageReference, fold: int) -> ImageReference:
+        return replace(reference, fold=fold)
+
     def load(self, reference: ImageReference, store: Store, limit: int | None) -> Task:
-        return images.load(reference.name, store, limit)
+        return images.load(reference.name, store, limit, reference.fold)
 
     def evaluate(
         self, combinations: Sequence[Combination], task: Task, seen: Task, cached: CachedPredictions

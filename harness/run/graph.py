@@ -54,15 +54,15 @@ def stages_of(plan: Plan) -> Iterator[Stage]:
     yield from (MeasureOnce(plan.setting, cost.name) for cost in costs if cost.once)
     passes = _passes(plan) if plan.setting.kind.in_one_pass else {}
     for seed in plan.seeds:
-        reference = plan.reference(seed)
+        setting, reference = plan.setting.of(seed), plan.reference(seed)
         for variant in plan.variants[seed].values():
-            yield Build(plan.setting, variant)
+            yield Build(setting, variant)
         yield from {passed.label: passed for (of, _), passed in passes.items() if of == seed}.values()
         for name, variant in plan.variants[seed].items():
-            yield Score(plan.setting, variant, passes.get((seed, name)))
+            yield Score(setting, variant, passes.get((seed, name)))
         for variant in plan.variants[seed].values():
             if not variant.is_same_as(reference):
-                yield Compare(plan.setting, variant, reference)
+                yield Compare(setting, variant, reference)
             if seed == plan.seeds[0]:
                 yield from measures(plan, variant, costs)
     references = tuple(plan.reference(seed) for seed in plan.seeds)
@@ -82,7 +82,7 @@ def measures(plan: Plan, variant: VariantPlan, costs: Sequence[Cost]) -> list[Me
     """The stages that measure a variant: one process measures what it can."""
     reference = plan.reference(variant.seed)
     return [
-        Measure(plan.setting, variant, reference, tuple(cost.name for cost in sitting), again=number > 0)
+        Measure(plan.setting.of(variant.seed), variant, reference, tuple(cost.name for cost in sitting), again=number > 0)
         for number, sitting in enumerate(sittings(costs))
     ]
 
@@ -94,13 +94,14 @@ def _passes(plan: Plan) -> dict[tuple[int, str], Pass]:
     """
     passes: dict[tuple[int, str], Pass] = {}
     for seed in plan.seeds:
+        setting = plan.setting.of(seed)
         groups: dict[str, list[VariantPlan]] = {}
         for name, variant in plan.variants[seed].items():
             what = f"rules of {variant.pool.name}" if variant.runs_members else name
             groups.setdefault(what, []).append(variant)
         for what, variants in groups.items():
-            builds = tuple(Build(plan.setting, variant) for variant in variants)
-            passed = Pass(plan.setting, what, builds, tuple(variants))
+            builds = tuple(Build(setting, variant) for variant in variants)
+            passed = Pass(setting, what, builds, tuple(variants))
             passes |= {(seed, variant.name): passed for variant in variants}
     return passes
 
@@ -117,4 +118,4 @@ def renew_noise(plan: Plan) -> None:
 
 def measured(plan: Plan, variant: VariantPlan, cost: str) -> Measure:
     """What reads one cost of a variant, whichever process measured it."""
-    return Measure(plan.setting, variant, plan.reference(variant.seed), (cost,))
+    return Measure(plan.setting.of(variant.seed), variant, plan.reference(variant.seed), (cost,))

@@ -45,7 +45,9 @@ class Plan:
     suite: Suite
     options: Options
     setting: Setting
+    """Of the first seed, on which all is done that is done once; ``setting.of`` has those of the others."""
     task: Task
+    """Of the first seed."""
     seeds: list[int]
     pools: dict[int, dict[str, PoolPlan]]
     variants: dict[int, dict[str, VariantPlan]]

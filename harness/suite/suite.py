@@ -71,7 +71,14 @@ def read_suite(path: Path) -> Suite:
         _known("pool", name, pools, document.place(("correlate", "pools")))
     main = pools[MAIN]
     task = given.kind.refer(given.value, file.suite, path.parent, main.source.tokenizer(main.spec))
-    identity = digest({**file.model_dump(mode="json"), "task": given.as_json()})
+    if file.split == "per_seed":
+        try:
+            given.kind.folded(task, 0)
+        except BadInput as fault:
+            raise fault.at(document.place(("split",))) from None
+    # Suites are older than 'split': one that says nothing of it, or the default, keeps its digest.
+    said = file.model_dump(mode="json", exclude={"split"} if file.split == "shared" else None)
+    identity = digest({**said, "task": given.as_json()})
     return Suite(str(path), document.text, identity, file, task, pools, variants)
 
 

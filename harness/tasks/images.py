@@ -27,6 +27,8 @@ KIND = "images"
 class ImageReference(TaskReference):
     """A name of ``TASKS``."""
 
+    fold: int = 0
+    """Which of its splits: see ``load``."""
     kind: ClassVar[str] = KIND
 
 
@@ -127,8 +129,15 @@ TASKS: dict[str, TaskSpec] = {
 }  # fmt: skip
 
 
-def load(name: str, store: Store, limit: int | None = None) -> Task:
-    """A task by name; ``limit`` keeps only the first so many test examples (a trial run, never a verdict)."""
+def load(name: str, store: Store, limit: int | None = None, fold: int = 0) -> Task:
+    """A task by name.
+
+    Args:
+        name: of ``TASKS``.
+        store: where its data is kept.
+        limit: how many test examples are kept, the first ones (a trial run, never a verdict); all if None.
+        fold: which split: each has other test examples than the one before, and the same numbers of each class.
+    """
     if name not in TASKS:
         raise BadInput(f"unknown task '{name}'", given=name, choices=TASKS)
     spec = TASKS[name]
@@ -141,7 +150,8 @@ def load(name: str, store: Store, limit: int | None = None) -> Task:
     data = load_file(store.path(key) / "data.safetensors")
     images = (data["pixels"].float() / spec.levels - spec.mean) / spec.std
     images = images.reshape(-1, 1, spec.side, spec.side)
-    rows = _split_rows(data["labels"].numpy(), spec.sizes)
+    rows = _split_rows(data["labels"].numpy(), spec.sizes, fold)
+    which = [fold] if fold else []  # fold 0 is older than the others: its digests say nothing of it
     if limit is not None:
         rows = (rows[0], rows[1], rows[2][:limit])
     splits = [
@@ -150,22 +160,27 @@ def load(name: str, store: Store, limit: int | None = None) -> Task:
             images[row].contiguous(),
             data["labels"][row],
             [f"{name}-{i}" for i in row.tolist()],
-            digest([key.digest, split, len(row)]),
+            digest([key.digest, split, len(row), *which]),
             kind=KIND,
         )
         for split, row in zip(("train", "heldout", "test"), rows, strict=True)
     ]
     classes = int(data["labels"].max()) + 1
     train, heldout, test = splits
-    identity = digest([key.digest, limit])
+    identity = digest([key.digest, limit, *which])
     black, white = -spec.mean / spec.std, (1 - spec.mean) / spec.std
     return Task(name, spec.title, spec.source, classes, spec.side, train, heldout, test, identity, black, white)
 
 
-def _split_rows(labels: np.ndarray, sizes: tuple[int, int, int]) -> tuple[torch.Tensor, ...]:
-    """Row numbers of the three splits: the same number of each class, drawn once for all seeds, then shuffled."""
+def _split_rows(labels: np.ndarray, sizes: tuple[int, int, int], fold: int = 0) -> tuple[torch.Tensor, ...]:
+    """Row numbers of the three splits: the same number of each class, drawn once for all folds, then shuffled.
+
+    Each class goes round: a fold's test examples of it are those that follow the test examples of the fold before, so
+    that on any number of folds none of them is test more than once more than another.
+    """
     rng = np.random.default_rng(20240229)
-    per_class = [rng.permutation(np.flatnonzero(labels == label)) for label in np.unique(labels)]
+    drawn = [rng.permutation(np.flatnonzero(labels == label)) for label in np.unique(labels)]
+    per_class = [np.roll(rows, -fold * sizes[2]) for rows in drawn]
     edges = np.cumsum((0, *sizes))
     return tuple(
         torch.from_numpy(rng.permutation(np.concatenate([rows[start:stop] for rows in per_class])))
