@@ -13,7 +13,7 @@ import torch
 
 from harness import stats
 from harness.evaluate.calibration import expected_calibration_error
-from harness.evaluate.outcomes import per_example
+from harness.evaluate.outcomes import aligned, differ, per_example, stacked
 from harness.registry import METRICS
 from harness.results.metric import Metric, Outcomes, Value
 from harness.results.other_columns import DIFFERENCE
@@ -44,8 +44,8 @@ def score(outcomes: Outcomes) -> dict[str, Any]:
 
 
 def score_over_seeds(seeds: Sequence[Outcomes]) -> dict[str, Any]:
-    """Every metric of one variant over its seeds, as ``score``."""
-    found: dict[str, Any] = {"n": len(seeds[0].examples)}
+    """Every metric of one variant over its seeds, as ``score``; ``n`` is of all examples of any seed."""
+    found: dict[str, Any] = {"n": stacked(seeds, "correct").shape[1]}
     for metric in METRICS:
         found |= _cells(metric, partial(metric.over_seeds or partial(_mean, metric), seeds))
     return found
@@ -119,21 +119,38 @@ def _difference(found: Interval) -> dict[str, Any]:
     return {"diff_vs_reference": found.value, "diff_low": found.low, "diff_high": found.high}
 
 
-def score_measures(seeds: list[dict[str, np.ndarray]]) -> dict[str, dict[str, float | None]]:
-    """Mean of every per-document measure over documents and seeds, with its interval, by name; NaN is no value."""
+def score_measures(
+    seeds: Sequence[Mapping[str, np.ndarray]], ids: Sequence[Sequence[str]]
+) -> dict[str, dict[str, float | None]]:
+    """Mean of every per-document measure over documents and seeds, with its interval, by name; NaN is no value.
+
+    Args:
+        seeds: the measures of each seed, by name.
+        ids: the documents of each seed; where seeds have others each, every measure is of all of a seed's.
+    """
     found = {}
+    asked = ~np.isnan(aligned([np.ones(len(documents)) for documents in ids], ids))  # [seeds, documents]
     for name in seeds[0]:
-        values = np.stack([measures[name] for measures in seeds])
-        values = values[:, ~np.isnan(values).any(axis=0)]
+        values = aligned([measures[name] for measures in seeds], ids)
+        lacking = np.isnan(values) & (asked if values.shape == asked.shape else True)  # as of one task's documents
+        values = values[:, ~lacking.any(axis=0)]
+        values = values[~np.isnan(values).all(axis=1)]  # a seed without any has no mean
         if not values.size:  # a task may have a metric of some documents only, and --limit none of these
             continue
-        outcomes = np.isin(values, (0, 1)).all()
+        outcomes = np.isin(values[~np.isnan(values)], (0, 1)).all()
         found[name] = _plain(stats.proportion_over_seeds(values) if outcomes else stats.over_seeds(values))
     return found
 
 
-def score_aggregates(seeds: Sequence[Mapping[str, Aggregate]]) -> dict[str, dict[str, float | None]]:
-    """Scores of whole tasks, the mean over the seeds, with intervals from their draws, by name."""
+def score_aggregates(
+    seeds: Sequence[Mapping[str, Aggregate]], ids: Sequence[Sequence[str]]
+) -> dict[str, dict[str, float | None]]:
+    """Scores of whole tasks, the mean over the seeds, with intervals from their draws, by name.
+
+    Args:
+        seeds: the scores of each seed, by name.
+        ids: the documents of each seed: draws of other documents each are not paired, and give no interval.
+    """
     found = {}
     for name, first in seeds[0].items():
         if len(seeds) == 1:
@@ -141,7 +158,7 @@ def score_aggregates(seeds: Sequence[Mapping[str, Aggregate]]) -> dict[str, dict
             continue
         values = np.array([each[name].value for each in seeds])
         draws = np.stack([each[name].draws for each in seeds], axis=1)
-        known = np.isfinite(draws).all() and first.n > 1
+        known = np.isfinite(draws).all() and first.n > 1 and not differ(ids)
         interval = stats.crossed_statistic(values, draws, first.n).interval() if known else None
         found[name] = _plain(interval or Interval(float(values.mean()), np.nan, np.nan, first.n))
     return found
