@@ -85,15 +85,21 @@ def ece_over_seeds(
 ) -> Interval:
     """Interval of the mean over seeds of the ECE of ``confidence`` and ``correct`` [S, N]; one seed: ``ece_interval``.
 
+    ``correct`` is NaN where a seed was not scored on an item.
     That of ``crossed_statistic`` around the measured value less its bias, up to the measured value at least, 1 at most.
     """
     confidence, correct = np.asarray(confidence, np.float64), np.asarray(correct, np.float64)
+    known = ~np.isnan(correct)
+    binned = [_Bins.of(c[k], r[k], bins) for c, r, k in zip(confidence, correct, known, strict=True)]
     if len(confidence) == 1:
-        return ece_interval(confidence[0], correct[0], bins, draws, seed)
-    binned = [_Bins.of(c, r, bins) for c, r in zip(confidence, correct, strict=True)]
+        return ece_interval(confidence[known], correct[known], bins, draws, seed)
     items = confidence.shape[1]
     counts = resample_counts(items, draws, seed)
-    resampled = [np.abs(counts @ one.each.astype(np.float32)).sum(axis=1, dtype=np.float64) / items for one in binned]
+    resampled = []
+    for one, mine in zip(binned, known, strict=True):
+        drawn = counts if mine.all() else counts[:, mine]
+        shares = np.abs(drawn @ one.each.astype(np.float32)).sum(axis=1, dtype=np.float64)
+        resampled.append(shares / (items if mine.all() else np.maximum(drawn.sum(axis=1, dtype=np.float64), 1)))
     of_seeds, bias = np.array([one.sizes.sum() for one in binned]), float(np.mean([one.bias() for one in binned]))
     interval = crossed_statistic(of_seeds, np.stack(resampled, axis=1), items).interval()
     low, high = interval.low - bias, interval.high - bias

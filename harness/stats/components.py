@@ -78,19 +78,22 @@ class Crossed:
 
 
 def crossed_mean(values: np.ndarray) -> Crossed:
-    """The mean of ``values`` [S, N]: S seeds scored on the same N >= 2 items.
+    """The mean of ``values`` [S, N]: S seeds scored on N >= 2 items, on all of them or each on some (NaN where not).
 
+    With gaps it is the mean of the seeds' means, and what seeds have in common is known from the items that they share.
     Mean squares of the two-way layout with random seeds and items (Searle, Casella and McCulloch 1992, chapter 4); a
     component estimated below 0 counts as 0. The interval covers what it says, or more where the seeds differ by no more
     than their items make them (with three seeds up to 98.7 % for 95): it is then no narrower than the items allow. A
     bootstrap of so few seeds covers up to 12 points less where they differ (Owen 2007).
 
     Raises:
-        ValueError: if ``values`` is not a table with at least one seed and two items.
+        ValueError: if ``values`` is not a table with at least one seed and two items of each.
     """
     values = np.asarray(values, np.float64)
     if values.ndim != 2 or len(values) < 1 or values.shape[1] < 2:
         raise ValueError(f"values have shape {values.shape}, expected [seeds, items] with two items or more")
+    if np.isnan(values).any():
+        return _with_gaps(values)
     seeds, items = values.shape
     of_items, of_seeds = values.mean(axis=0), values.mean(axis=1)
     mean = float(values.mean())
@@ -110,6 +113,44 @@ def crossed_mean(values: np.ndarray) -> Crossed:
         own=between_seeds / cells,
         least=(max(0.0, between_items - rest) + rest) / cells,
     )
+
+
+def _with_gaps(values: np.ndarray) -> Crossed:
+    """``crossed_mean`` where seeds were scored on some items each: the same numbers where there are no gaps.
+
+    With a the variance of a seed's mean over its items and c the covariance of two seeds' means through the items that
+    both have, means over the seeds and over their pairs: the items give the mean c + (a - c) / S, and c is shared.
+    """
+    known = ~np.isnan(values)
+    counts = known.sum(axis=1)  # [S]
+    if counts.min() < 2:
+        raise ValueError(f"a seed has {counts.min()} items, expected two or more")
+    items, seeds = int(known.any(axis=0).sum()), len(values)
+    of_seeds = seed_means(values)
+    mean = float(of_seeds.mean())
+    weights = 1 / np.sqrt(counts * (counts - 1.0))
+    rest = np.where(known, values - of_seeds[:, None], 0.0) * weights[:, None]
+    moments = rest @ rest.T  # [S, S]: variances of the seeds' means over items, and their covariances
+    own_items = float(np.trace(moments)) / seeds
+    if seeds == 1:
+        return Crossed(mean, 1, items, own_items * items, 0.0, own_items, 0.0, own_items)
+    common = (float(moments.sum()) - seeds * own_items) / (seeds * (seeds - 1))
+    own, apart = float(of_seeds.var(ddof=1)) / seeds, (own_items - common) / seeds
+    return Crossed(
+        mean,
+        seeds,
+        items,
+        item_variance=items * max(0.0, common + apart),
+        seed_variance=max(0.0, own - apart),
+        shared=max(0.0, common),
+        own=own,
+        least=max(0.0, common) + apart,
+    )
+
+
+def seed_means(values: np.ndarray) -> np.ndarray:
+    """The mean [S] of each seed of a table [S, N] over the items that it was scored on, those that are not NaN."""
+    return np.asarray(np.nanmean(values, axis=1) if np.isnan(values).any() else values.mean(axis=1))
 
 
 def crossed_statistic(of_seeds: np.ndarray, resampled: np.ndarray, items: int) -> Crossed:

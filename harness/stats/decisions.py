@@ -10,7 +10,7 @@ from typing import Literal
 
 import numpy as np
 
-from harness.stats.components import Crossed, crossed_mean
+from harness.stats.components import Crossed, crossed_mean, seed_means
 from harness.stats.interval import Interval
 from harness.stats.proportions import FEWEST, paired_proportions, paired_score
 
@@ -77,7 +77,7 @@ def non_inferiority(
     by Student's t with the variance of seeds and items (``crossed_mean``).
 
     Args:
-        candidate: [S, N] a score per seed and item, higher is better (negate a loss).
+        candidate: [S, N] a score per seed and item, higher is better (negate a loss); NaN where a seed has no item.
         reference: [S, N] the same of the reference, on the same items.
         margin: the drop in the mean that is accepted, >= 0.
         alpha: level of either one-sided test.
@@ -88,16 +88,21 @@ def non_inferiority(
     candidate, reference = np.asarray(candidate, np.float64), np.asarray(reference, np.float64)
     if candidate.shape != reference.shape or candidate.ndim != 2 or not candidate.size:
         raise ValueError(f"scores have shapes {candidate.shape} and {reference.shape}, expected both [seeds, items]")
+    known = ~np.isnan(candidate)
+    if (np.isnan(reference) == known).any() or not known.any(axis=1).all():
+        raise ValueError("candidate and reference are scored on other items, or a seed on none")
     difference = candidate - reference
-    if not np.isfinite(difference).all():
+    if not known.any(axis=0).all():
+        difference = difference[:, known.any(axis=0)]
+    if np.isinf(difference).any() or not np.isfinite(candidate[known]).all():
         raise ValueError("scores must be finite")
-    outcomes = bool(np.isin(candidate, (0, 1)).all() and np.isin(reference, (0, 1)).all())
-    discordant = int(difference.any(axis=0).sum())
+    outcomes = bool(np.isin(candidate[known], (0, 1)).all() and np.isin(reference[known], (0, 1)).all())
+    discordant = int(np.nan_to_num(difference).any(axis=0).sum())
     if outcomes and (len(difference) == 1 or discordant < FEWEST):
         return _by_score(difference, margin, alpha)
     if difference.shape[1] < FEWEST_ITEMS:
-        unknown = Interval(float(difference.mean()), np.nan, np.nan, difference.shape[1])
-        return NonInferiority(unknown, margin, 1.0, 1.0, _as_items(difference, float(difference.var())))
+        unknown = Interval(float(seed_means(difference).mean()), np.nan, np.nan, difference.shape[1])
+        return NonInferiority(unknown, margin, 1.0, 1.0, _as_items(difference, float(np.nanvar(difference))))
     mean = crossed_mean(difference)
     p_inferior = mean.p_below(-margin)
     interval = mean.interval(1 - 2 * alpha)
@@ -114,22 +119,24 @@ def non_inferiority_verdict(p_inferior: float, p_not_inferior: float, alpha: flo
 def _by_score(difference: np.ndarray, margin: float, alpha: float) -> NonInferiority:
     from scipy.stats import norm
 
-    seeds, items = difference.shape
-    gained, lost = (float((sign * difference > 0).sum()) / seeds for sign in (1, -1))
+    items = difference.shape[1]
+    shares = [((sign * difference > 0).sum(axis=1) / (~np.isnan(difference)).sum(axis=1)).mean() for sign in (1, -1)]
+    gained, lost = (round(float(share) * items, 9) for share in shares)
     z = paired_score(gained, lost, items, -margin)
     # Means over seeds are rounded outwards: the interval is of whole counts.
     low = paired_proportions(int(gained), int(np.ceil(lost)), items, 1 - 2 * alpha).low
     high = paired_proportions(int(np.ceil(gained)), int(lost), items, 1 - 2 * alpha).high
     interval = Interval((gained - lost) / items, low, high, items)
     # Models that never differed: those the test has to exclude are a margin apart.
-    variance = float(difference.mean(axis=0).var()) or margin * (1 - margin)
+    variance = float(np.nanmean(difference, axis=0).var()) or margin * (1 - margin)
     return NonInferiority(interval, margin, float(norm.sf(z)), float(norm.cdf(z)), _as_items(difference, variance))
 
 
 def _as_items(difference: np.ndarray, variance: float) -> Crossed:
     """A difference whose variance [seeds, items] is that of its items alone."""
     items = difference.shape[1]
-    return Crossed(float(difference.mean()), 1, items, variance, 0.0, variance / items, 0.0, variance / items)
+    value = float(seed_means(difference).mean())
+    return Crossed(value, 1, items, variance, 0.0, variance / items, 0.0, variance / items)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

@@ -7,7 +7,7 @@ import math
 import numpy as np
 from scipy.special import ndtri
 
-from harness.stats.components import crossed_mean
+from harness.stats.components import crossed_mean, seed_means
 from harness.stats.interval import Interval
 
 FEWEST = 10
@@ -36,7 +36,7 @@ def wilson(successes: int, n: int, confidence: float = 0.95) -> Interval:
 
 
 def proportion_over_seeds(right: np.ndarray) -> Interval:
-    """95 % interval of the mean of ``right`` [S, N]: right and wrong answers of S seeds to the same N items.
+    """95 % interval of the mean of ``right`` [S, N]: right and wrong answers of S seeds to N items, NaN for none.
 
     Wilson's for one seed. Of several that of ``crossed_mean``, and no narrower than Wilson's of the mean where hardly
     an item is ever right, or ever wrong: there the answers do not vary, but more of them would.
@@ -45,15 +45,16 @@ def proportion_over_seeds(right: np.ndarray) -> Interval:
         ValueError: if ``right`` is not a table of zeros and ones with at least one seed and one item.
     """
     right = np.asarray(right, np.float64)
-    if right.ndim != 2 or not right.size or not np.isin(right, (0, 1)).all():
+    known = ~np.isnan(right)
+    if right.ndim != 2 or not right.size or not np.isin(right[known], (0, 1)).all() or not known.any(axis=1).all():
         raise ValueError(f"right answers {right.shape} are no zeros and ones [seeds, items]")
-    seeds, n = right.shape
-    total = right.sum() / seeds
+    seeds, n = len(right), int(known.any(axis=0).sum())
+    total = right.sum() / seeds if known.all() else n * float(seed_means(right).mean())
     alone = Interval(total / n, wilson(int(total), n).low, wilson(int(np.ceil(total)), n).high, n)
     if seeds == 1 or n == 1:
         return alone
     crossed = crossed_mean(right).interval().within(0.0, 1.0)
-    if min(right.any(axis=0).sum(), n - right.all(axis=0).sum()) >= FEWEST:
+    if min((right == 1).any(axis=0).sum(), (right == 0).any(axis=0).sum()) >= FEWEST:
         return crossed
     return Interval(crossed.value, min(crossed.low, alone.low), max(crossed.high, alone.high), n)
 

@@ -6,7 +6,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from harness.stats.components import crossed_mean
+from harness.stats.components import crossed_mean, seed_means
 from harness.stats.interval import Interval, percentile_interval
 
 
@@ -46,20 +46,22 @@ def paired_difference(candidate: np.ndarray, reference: np.ndarray, counts: np.n
 
 
 def over_seeds(values: np.ndarray, draws: int = 10_000, seed: int = 0) -> Interval:
-    """Interval of the mean of ``values`` [S, N]: S seeds scored on the same N items; ``n`` is N.
+    """Interval of the mean of ``values`` [S, N]: S seeds scored on N items, NaN where one was not; ``n`` is N.
 
     That of ``crossed_mean``; of one seed the percentile interval over the items.
 
     Raises:
-        ValueError: if ``values`` is not a table with at least one seed and one item.
+        ValueError: if ``values`` is not a table with at least one seed, and one item of each.
     """
     values = np.asarray(values, np.float64)
-    if values.ndim != 2 or not values.size:
-        raise ValueError(f"values have shape {values.shape}, expected [seeds, items]")
+    if values.ndim != 2 or not values.size or np.isnan(values).all(axis=1).any():
+        raise ValueError(f"values have shape {values.shape}, expected [seeds, items] with an item of each seed")
+    if (nowhere := np.isnan(values).all(axis=0)).any():
+        values = values[:, ~nowhere]
     if len(values) == 1 or values.shape[1] == 1:
-        return bootstrap_mean(values.mean(axis=0), resample_counts(values.shape[1], draws, seed))
-    if not np.isfinite(values).all():
-        return Interval(float(values.mean()), np.nan, np.nan, values.shape[1])
+        return bootstrap_mean(np.nanmean(values, axis=0), resample_counts(values.shape[1], draws, seed))
+    if np.isinf(values).any():
+        return Interval(float(seed_means(values).mean()), np.nan, np.nan, values.shape[1])
     return crossed_mean(values).interval()
 
 

@@ -165,7 +165,7 @@ def test_no_number_of_examples_decides_between_seeds_that_disagree_or_at_the_mar
     ("candidate", "reference", "words"),
     [(np.zeros((1, 3)), np.zeros((1, 4)), "shapes"), (np.zeros(3), np.zeros(3), "shapes"),
      (np.zeros((0, 3)), np.zeros((0, 3)), "shapes"), (np.full((1, 3), np.inf), np.zeros((1, 3)), "finite"),
-     (np.full((1, 3), NAN), np.zeros((1, 3)), "finite")],
+     (np.full((1, 3), NAN), np.zeros((1, 3)), "other items")],
 )  # fmt: skip
 def test_what_cannot_be_compared_is_refused(candidate, reference, words):
     with pytest.raises(ValueError, match=words):

@@ -97,7 +97,8 @@ def test_a_value_that_is_not_finite_leaves_no_interval(bad):
     found = stats.bootstrap_mean(values, stats.resample_counts(3, draws=50))
     assert not math.isfinite(found.value)
     assert np.isnan(bounds(found)).all()
-    assert np.isnan(bounds(stats.over_seeds(np.stack([values, np.zeros(3)]), draws=50))).all()
+    if not math.isnan(bad):  # that is a gap in a table of seeds
+        assert np.isnan(bounds(stats.over_seeds(np.stack([values, np.zeros(3)]), draws=50))).all()
     assert stats.verdict(found, None) == "unclear"
 
 
