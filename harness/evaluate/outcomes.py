@@ -66,7 +66,7 @@ def aligned(values: Sequence[np.ndarray], ids: Sequence[Sequence[str]]) -> np.nd
 
     Args:
         values: [N] for each seed.
-        ids: [N] for each seed, the examples; where all seeds have the same, these stay in order.
+        ids: [N] for each seed, the examples; where all seeds have the same, or none are given, these stay in order.
 
     Raises:
         ValueError: for values that are not one for each example.

@@ -120,21 +120,22 @@ def _difference(found: Interval) -> dict[str, Any]:
 
 
 def score_measures(
-    seeds: Sequence[Mapping[str, np.ndarray]], ids: Sequence[Sequence[str]]
+    seeds: Sequence[Mapping[str, np.ndarray]], ids: Sequence[Sequence[str]] = ()
 ) -> dict[str, dict[str, float | None]]:
     """Mean of every per-document measure over documents and seeds, with its interval, by name; NaN is no value.
 
     Args:
         seeds: the measures of each seed, by name.
-        ids: the documents of each seed; where seeds have others each, every measure is of all of a seed's.
+        ids: the documents of each seed, where these may differ: every measure is then of all of a seed's.
     """
     found = {}
-    asked = ~np.isnan(aligned([np.ones(len(documents)) for documents in ids], ids))  # [seeds, documents]
     for name in seeds[0]:
         values = aligned([measures[name] for measures in seeds], ids)
-        lacking = np.isnan(values) & (asked if values.shape == asked.shape else True)  # as of one task's documents
+        lacking = np.isnan(values)
+        if differ(ids):
+            lacking &= ~np.isnan(aligned([np.ones(len(documents)) for documents in ids], ids))
         values = values[:, ~lacking.any(axis=0)]
-        values = values[~np.isnan(values).all(axis=1)]  # a seed without any has no mean
+        values = values[~np.isnan(values).all(axis=1)]  # a seed with none of its documents has no mean
         if not values.size:  # a task may have a metric of some documents only, and --limit none of these
             continue
         outcomes = np.isin(values[~np.isnan(values)], (0, 1)).all()
@@ -143,13 +144,14 @@ def score_measures(
 
 
 def score_aggregates(
-    seeds: Sequence[Mapping[str, Aggregate]], ids: Sequence[Sequence[str]]
+    seeds: Sequence[Mapping[str, Aggregate]], ids: Sequence[Sequence[str]] = ()
 ) -> dict[str, dict[str, float | None]]:
     """Scores of whole tasks, the mean over the seeds, with intervals from their draws, by name.
 
     Args:
         seeds: the scores of each seed, by name.
-        ids: the documents of each seed: draws of other documents each are not paired, and give no interval.
+        ids: the documents of each seed, where these may differ: draws of other documents are not paired, and give no
+            interval.
     """
     found = {}
     for name, first in seeds[0].items():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from harness import environment
@@ -15,11 +15,13 @@ from harness.run import capacity
 from harness.run.evaluating import read_record
 from harness.run.plan import Plan
 from harness.run.stages.measure import MeasureOnce
-from harness.run.stages.setting import documents_of
+from harness.run.stages.setting import documents_of, task_of
 from harness.run.stages.variant import built
 from harness.run.tables import noise
+from harness.store import digest
 from harness.suite.file import MAIN
 from harness.systems.systems import runs_members_once
+from harness.tasks import Documents
 
 Details = Mapping[str, Mapping[str, Any]]
 
@@ -37,6 +39,7 @@ def run_record(
         done: the fields that only the runner knows.
     """
     suite, task, documents = plan.suite, plan.task, documents_of(plan.setting)
+    scored = {of: None for seed in plan.seeds for of in _scored(documents_of(plan.setting.of(seed)))}
     states = {row["variant"]: row["status"] for row in rows if row["seed"] == ALL_SEEDS}
     reference = suite.file.reference
     counts = Counter(states.values())
@@ -64,11 +67,12 @@ def run_record(
             "name": task.name,
             "title": task.title,
             "source": task.source,
-            "digest": task.digest,
+            "digest": _digest(plan),
+            "split": suite.file.split,
             "classes": documents.classes,
             "criterion": task.heldout.criterion,
             "splits": {split.name: len(split.inputs) for split in (task.train, task.heldout, task.test)},
-            "documents": dict(Counter(documents.tasks)),
+            "documents": dict(Counter(of for of, _ in scored)),
         },
         "reference": {
             "variant": reference,
@@ -86,6 +90,18 @@ def run_record(
         "warnings": [*warnings, *_warnings(plan, details)],
         **{key: done[key] for key in ("run_id", "started", "wall_seconds", "beside", "engine")},
     }
+
+
+def _scored(documents: Documents) -> Iterable[tuple[str, str]]:
+    """The task and the id of each document."""
+    return zip(documents.tasks, documents.ids, strict=True)
+
+
+def _digest(plan: Plan) -> str:
+    """Of all that the suite asks, whichever of its seeds were run: where each has a split of its own, of them all."""
+    if not plan.setting.folds:
+        return plan.task.digest
+    return digest([task_of(plan.setting.of(seed)).digest for seed, _ in plan.setting.folds])
 
 
 def _warnings(plan: Plan, details: Details) -> Iterator[str]:
@@ -131,10 +147,11 @@ def _member_record(plan: Plan, member: MemberPlan) -> tuple[float, dict[str, Any
 
 def _shared_passes(plan: Plan) -> dict[str, Any]:
     """What the main pool's own predictions cost, and what all rules over these predictions cost beyond that."""
-    store, task = plan.store, plan.task
+    store = plan.store
     predict = combine = 0.0
     names = set()
     for seed in plan.seeds:
+        task = task_of(plan.setting.of(seed))
         for member in member_digests(plan.pools[seed][MAIN]):
             predict += sum(cost_of(predictions_key(member, split, plan.setting.device), store)
                            for split in (task.heldout, task.test))  # fmt: skip

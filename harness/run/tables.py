@@ -13,7 +13,7 @@ import torch
 from harness.cost import latency
 from harness.cost.choosing import cells, why_not_here
 from harness.cost.cost import Context, Cost
-from harness.evaluate import scores
+from harness.evaluate import outcomes, scores
 from harness.pools.source import MemberPlan
 from harness.registry import COSTS
 from harness.results.columns import ALL_SEEDS, MEASURE_COLUMNS, NO_REFERENCE, example_columns
@@ -71,11 +71,11 @@ class Tables:
         reference = self.plan.reference(plan.seed)
         row |= {"status": "ok", "build_seconds": record["build_seconds"]}
         row |= {key: evaluation.get(key) for key in _names(*COUNTED, *CALIBRATED)}
-        row |= self._scores(plan.name, str(plan.seed), Score(self.plan.setting, plan))
+        row |= self._scores(plan.name, str(plan.seed), Score(self.plan.setting.of(plan.seed), plan))
         if plan.is_same_as(reference):
             row |= self._against_itself()
         else:
-            row |= self._comparison(Compare(self.plan.setting, plan, reference), [plan.seed])
+            row |= self._comparison(Compare(self.plan.setting.of(plan.seed), plan, reference), [plan.seed])
         return row | self._measured(plan, row)
 
     def _against_itself(self) -> dict[str, Any]:
@@ -105,7 +105,7 @@ class Tables:
         record = built(self.store, plan)
         if record and record["status"] == "not_applicable":
             return "not_applicable", record["reason"]
-        needed = (stage(self.plan.setting, plan).label for stage in (Build, Score))
+        needed = (stage(self.plan.setting.of(plan.seed), plan).label for stage in (Build, Score))
         broken = next((self.errors[label] for label in needed if label in self.errors), None)
         return ("ok", "") if broken is None else ("failed", broken)
 
@@ -190,8 +190,8 @@ class Tables:
     def examples(self) -> pd.DataFrame:
         """examples.parquet of every variant that is ok."""
         tables = []
-        documents = documents_of(self.plan.setting)
         for seed in self.plan.seeds:
+            documents = documents_of(self.plan.setting.of(seed))
             for name, plan in self.plan.variants[seed].items():
                 if str(seed) in self.details.get(name, {}):
                     table = evaluating.read_examples(self.store, plan.evaluation_key)
@@ -211,11 +211,13 @@ class Tables:
     def document_measures(self) -> list[pd.DataFrame]:
         """The rows of measures.parquet, a table for each variant, seed and metric."""
         tables = []
-        for seed in self.plan.seeds:
+        places = outcomes.positions([documents_of(self.plan.setting.of(seed)).ids for seed in self.plan.seeds])
+        for seed, of_seed in zip(self.plan.seeds, places, strict=True):
             for name, plan in self.plan.variants[seed].items():
                 if str(seed) in self.details.get(name, {}):
                     for metric, values in evaluating.read_measures(self.store, plan.evaluation_key).items():
-                        row = {"variant": name, "seed": seed, "metric": metric, "document": range(len(values))}
+                        at = of_seed[: len(values)]  # a measure may be of one task's documents
+                        row = {"variant": name, "seed": seed, "metric": metric, "document": at}
                         table = pd.DataFrame({**row, "value": values})[list(MEASURE_COLUMNS)]
                         tables.append(table.dropna(subset="value"))
         return tables

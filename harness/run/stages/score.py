@@ -12,6 +12,7 @@ from harness.evaluate import scores
 from harness.run import evaluating
 from harness.run.stages.build import Build
 from harness.run.stages.evaluate import Pass, evaluate_variants, outcomes_of
+from harness.run.stages.setting import Setting, documents_of
 from harness.run.stages.stage import Stage
 from harness.run.stages.variant import VariantPlan, is_built, is_inapplicable
 from harness.store import Key, Store, read_json, write_json
@@ -85,7 +86,7 @@ class Score(_Table):
         if self.setting.kind.in_one_pass:
             evaluate_variants(self.setting, (self.variant,))
         record = scores.score(outcomes_of(self.setting, self.variant))
-        return record | {"measures": _score_measures(self.setting.store, (self.variant,))}
+        return record | {"measures": _score_measures(self.setting, (self.variant,))}
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,7 +127,7 @@ class Summarise(_Table):
         return self.plans
 
     def needs(self) -> tuple[Stage, ...]:
-        return tuple(Score(self.setting, plan) for plan in self.plans)
+        return tuple(Score(self.setting.of(plan.seed), plan) for plan in self.plans)
 
     def seconds(self) -> float:
         return 0.2
@@ -135,8 +136,8 @@ class Summarise(_Table):
         return Key.of("summary", code=scores.makers(), evaluations=[plan.evaluation_key.digest for plan in self.plans])
 
     def record(self) -> dict[str, Any]:
-        record = scores.score_over_seeds([outcomes_of(self.setting, plan) for plan in self.plans])
-        return record | {"measures": _score_measures(self.setting.store, self.plans)}
+        record = scores.score_over_seeds([outcomes_of(self.setting.of(plan.seed), plan) for plan in self.plans])
+        return record | {"measures": _score_measures(self.setting, self.plans)}
 
 
 @dataclass(frozen=True, eq=False)
@@ -175,11 +176,12 @@ def _comparison_key(evaluations: list[Any]) -> Key:
     return Key.of("comparison", code=scores.__name__, evaluations=evaluations)
 
 
-def _score_measures(store: Store, seeds: Plans) -> dict[str, dict[str, float | None]]:
+def _score_measures(setting: Setting, seeds: Plans) -> dict[str, dict[str, float | None]]:
     """Scores of tasks and views of one variant over its seeds."""
-    keys = [plan.evaluation_key for plan in seeds]
-    means = scores.score_measures([evaluating.read_measures(store, key) for key in keys])
-    return means | scores.score_aggregates([evaluating.read_aggregates(store, key) for key in keys])
+    store, keys = setting.store, [plan.evaluation_key for plan in seeds]
+    ids = [documents_of(setting.of(plan.seed)).ids for plan in seeds]
+    means = scores.score_measures([evaluating.read_measures(store, key) for key in keys], ids)
+    return means | scores.score_aggregates([evaluating.read_aggregates(store, key) for key in keys], ids)
 
 
 def _examples(store: Store, plan: VariantPlan) -> pd.DataFrame:
