@@ -135,7 +135,7 @@ def _print_power(planned: Any, policy: Path, earlier: Path | None) -> None:
     from harness.run.stages.setting import documents_of
 
     rules = read_policy(policy)
-    examples = len(documents_of(planned.setting).ids)
+    examples = len({each for seed in planned.seeds for each in documents_of(planned.setting.of(seed)).ids})
     names = list(planned.variants[planned.seeds[0]])
     found = power.rule_powers(rules, names, examples, read_tables(earlier) if earlier else None, planned.seeds)
     print(f"\nexamples to decide {policy} with power {power.POWER:g}, if the models are equal")

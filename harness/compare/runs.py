@@ -144,7 +144,7 @@ class _Pair:
             accuracy = stats.paired_proportions(gained, lost, before.shape[1])
         else:
             accuracy = _difference(before, after)
-        totals = right_before.sum(axis=0), right_after.sum(axis=0)
+        totals = np.nansum(right_before, axis=0), np.nansum(right_after, axis=0)
         return Comparison(
             variant,
             "unclear",
@@ -157,17 +157,24 @@ class _Pair:
         )
 
     def _outcomes(self, variant: str, metric: str) -> tuple[pd.DataFrame, pd.DataFrame]:
-        """A row per seed that both have, a column per example, of the first run and the second."""
+        """A row per seed that both have, a column per example, of the first run and the second.
+
+        NaN in both where seeds have splits of their own, and one was not tested on an example.
+        """
         before, after = (side.outcomes(variant, ALL_SEEDS, metric) for side in self.sides)
+        common = before.index.intersection(after.index)
+        if self.runs[0].splits_differ and len(common):  # what other seeds were tested on is not compared
+            before, after = (table.loc[common].dropna(axis=1, how="all") for table in (before, after))
         ours, theirs = set(before.columns), set(after.columns)
         if ours != theirs:
             raise Incomparable(f"other examples: {len(ours - theirs)} are only in the first run, "
                                f"{len(theirs - ours)} only in the second")  # fmt: skip
         if changed := len(ours & self.relabelled):
             raise Incomparable(f"{changed} examples have another label")
-        common = before.index.intersection(after.index)
         if common.empty:
             raise Incomparable("the runs have no seed in common")
+        if not before.loc[common].isna().equals(after.loc[common].isna()):
+            raise Incomparable("a seed was tested on other examples")
         if before.shape[1] < 2:
             raise Incomparable("one example is too few")
         return before.loc[common], after.loc[common]

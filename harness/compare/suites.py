@@ -24,6 +24,8 @@ def change_of_suite(first: Mapping[str, Any], second: Mapping[str, Any], *, pool
         return "the suite was changed"
     if ours.get("task") != theirs.get("task"):
         return "the suite was changed: its task"
+    if ours.get("split", "shared") != theirs.get("split", "shared"):
+        return "the suite was changed: its split"
     return None if _pool(ours, pool) == _pool(theirs, pool) else f"the suite was changed: its pool '{pool}'"
 
 

@@ -63,23 +63,21 @@ class Scored:
 
 
 def comparisons(
-    scored: Scored, references: Mapping[str, str], pools: Mapping[str, str], seeds: Sequence[int]
+    scored: Scored, references: Mapping[str, str], pools: Mapping[str, str], seed: str
 ) -> Iterator[dict[str, Any]]:
-    """The rows of comparisons.parquet of one metric: of each seed, and of all of them in both scopes.
+    """The rows of comparisons.parquet of one metric on one seed, or on all of them, and then in both scopes.
 
     Args:
-        scored: the metric.
-        references: of each variant that is compared, the variant that it is compared with, in its own pool.
+        scored: the metric, of all variants that are compared.
+        references: of each variant, the one that it is compared with, in its own pool.
         pools: of each other pool's reference, the main pool's.
-        seeds: in the order of the tables' rows.
+        seed: what the rows are of.
     """
-    units = {name: scored.units(name) for name in {*references, *references.values(), *pools, *pools.values()}}
-    for row, seed in enumerate(seeds):
-        of_seed = {name: table[row : row + 1, ~np.isnan(table[row])] for name, table in units.items()}
-        yield from _of_these(scored, of_seed, references, pools, str(seed))
-    yield from _of_these(scored, units, references, pools, "all")
-    if len(seeds) > 1:
-        yield from _of_likes(scored, units, references, pools)
+    names = {*references, *references.values(), *pools, *pools.values()}
+    units = {name: scored.units(name) for name in sorted(names)}
+    yield from _of_these(scored, units, references, pools, seed)
+    if any(len(table) > 1 for table in units.values()):
+        yield from _of_likes(scored, units, references, pools, seed)
 
 
 def _of_these(
@@ -97,8 +95,8 @@ def _of_these(
         apart = UnitMeans(means.values[ours] - means.values[theirs], means.shares[ours] - means.shares[theirs])
         found = simultaneous(apart, grain=grain)
         for at, (name, reference) in enumerate(pairs.items()):
-            alone, together = ((low[at], high[at]) for low, high in ((found.low, found.high),
-                                                                    (found.low_together, found.high_together)))  # fmt: skip
+            alone = found.low[at], found.high[at]
+            together = found.low_together[at], found.high_together[at]
             if _outcomes(scored):
                 alone, together = _few(units[name] - units[reference], found.critical) or (alone, together)
             values = (apart.values[at], *alone, *together, found.p[at], found.p_adjusted[at])
@@ -129,7 +127,7 @@ def _outcomes(scored: Scored) -> bool:
 
 
 def _of_likes(
-    scored: Scored, units: Mapping[str, np.ndarray], references: Mapping[str, str], pools: Mapping[str, str]
+    scored: Scored, units: Mapping[str, np.ndarray], references: Mapping[str, str], pools: Mapping[str, str], seed: str
 ) -> Iterator[dict[str, Any]]:
     """Seeds and examples as samples: too few seeds for joint draws, so each by itself, and Holm for all."""
     for kind, pairs in ((OWN, references), (POOLS, pools)):
@@ -145,7 +143,7 @@ def _of_likes(
             value = float(stats.seed_means(units[reference]).mean())
             values = (mean.value, *ends, p[name], adjusted[name])
             margin = scored.equivalent_within(value)
-            yield _row(scored, name, reference, kind, "all", LIKE_THESE, values, margin, mean.items)
+            yield _row(scored, name, reference, kind, seed, LIKE_THESE, values, margin, mean.items)
 
 
 def _row(

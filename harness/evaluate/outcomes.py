@@ -54,8 +54,45 @@ def tabulate(
 
 
 def stacked(seeds: Sequence[Outcomes], column: str) -> np.ndarray:
-    """A column's values [seeds, examples], float64."""
-    return np.stack([each.examples[column].to_numpy(np.float64) for each in seeds])
+    """A column's values [seeds, examples], float64: all examples of any seed; NaN where a seed was not scored on one.
+
+    The mean over the seeds is that of each seed's mean.
+    """
+    return aligned([each.examples[column].to_numpy(np.float64) for each in seeds], [each.ids for each in seeds])
+
+
+def aligned(values: Sequence[np.ndarray], ids: Sequence[Sequence[str]]) -> np.ndarray:
+    """Values of each seed's own examples as one table [seeds, examples], float64; NaN where a seed lacks an example.
+
+    Args:
+        values: [N] for each seed.
+        ids: [N] for each seed, the examples; where all seeds have the same, or none are given, these stay in order.
+
+    Raises:
+        ValueError: for values that are not one for each example.
+    """
+    if not differ(ids):
+        return np.stack(values).astype(np.float64)
+    places = positions(ids)
+    table = np.full((len(ids), 1 + max(map(np.max, places))), np.nan)
+    for row, of_seed, at in zip(table, values, places, strict=True):
+        if len(of_seed) != len(at):
+            raise ValueError(f"{len(of_seed)} values of {len(at)} examples")
+        row[at] = of_seed
+    return table
+
+
+def positions(ids: Sequence[Sequence[str]]) -> list[np.ndarray]:
+    """Where each seed's examples are among those of all seeds: as they are where all have the same, else sorted."""
+    if not differ(ids):
+        return [np.arange(len(of_seed)) for of_seed in ids]
+    place = {name: position for position, name in enumerate(sorted(set().union(*ids)))}
+    return [np.array([place[name] for name in of_seed]) for of_seed in ids]
+
+
+def differ(ids: Sequence[Sequence[str]]) -> bool:
+    """Whether seeds have other examples each."""
+    return any(list(of_seed) != list(ids[0]) for of_seed in ids[1:])
 
 
 def per_example(log_probs: np.ndarray, labels: np.ndarray) -> pd.DataFrame:

@@ -1,4 +1,4 @@
-"""From predictions to the scores of one variant: aggregates with intervals, paired with the reference's."""
+"""From predictions to the scores of one variant: aggregates with intervals."""
 
 from __future__ import annotations
 
@@ -13,17 +13,13 @@ import torch
 
 from harness import stats
 from harness.evaluate.calibration import expected_calibration_error
-from harness.evaluate.outcomes import per_example
+from harness.evaluate.outcomes import aligned, differ, per_example, stacked
 from harness.registry import METRICS
 from harness.results.metric import Metric, Outcomes, Value
-from harness.results.other_columns import DIFFERENCE
 from harness.stats.interval import Interval, percentile_interval
 from harness.systems.fitting import fit_temperature
 from harness.systems.rules import temper
 from harness.tasks.answers import Aggregate
-
-AGAINST_ITSELF = {"diff_vs_reference": 0.0, "diff_low": 0.0, "diff_high": 0.0, "verdict": "reference"}
-"""What the comparison of the reference says."""
 
 
 class NonFinite(ValueError):
@@ -44,8 +40,8 @@ def score(outcomes: Outcomes) -> dict[str, Any]:
 
 
 def score_over_seeds(seeds: Sequence[Outcomes]) -> dict[str, Any]:
-    """Every metric of one variant over its seeds, as ``score``."""
-    found: dict[str, Any] = {"n": len(seeds[0].examples)}
+    """Every metric of one variant over its seeds, as ``score``; ``n`` is of all examples of any seed."""
+    found: dict[str, Any] = {"n": stacked(seeds, "correct").shape[1]}
     for metric in METRICS:
         found |= _cells(metric, partial(metric.over_seeds or partial(_mean, metric), seeds))
     return found
@@ -84,18 +80,6 @@ def _cells(metric: Metric, score: Callable[[], Value]) -> dict[str, float | None
     return {name: None if value is None else float(value), **dict(zip(bounds, ends, strict=True))}
 
 
-def compare(examples: pd.DataFrame, reference: pd.DataFrame) -> dict[str, Any]:
-    """One variant against the reference on one seed, both as tables of the same examples.
-
-    Returns:
-        The columns ``diff_vs_reference``, ``diff_low``, ``diff_high``, ``mcnemar_p`` and ``verdict``.
-    """
-    correct, other = examples["correct"].to_numpy(), reference["correct"].to_numpy()
-    difference = stats.paired_difference(correct, other, stats.resample_counts(len(examples)))
-    p = stats.mcnemar_exact(correct, other)
-    return _difference(difference) | {"mcnemar_p": p, "verdict": stats.verdict(difference, p)}
-
-
 def calibrated(
     log_probs: torch.Tensor, labels: torch.Tensor, heldout: torch.Tensor, heldout_labels: torch.Tensor
 ) -> dict[str, float]:
@@ -106,34 +90,40 @@ def calibrated(
     return {"temperature": temperature, "nll_calibrated": float(examples["nll"].mean()), "ece_calibrated": ece}
 
 
-def compare_over_seeds(examples: list[pd.DataFrame], references: list[pd.DataFrame]) -> dict[str, Any]:
-    """A variant against the reference over the seeds: as ``compare``, without a test of its own."""
-    right, right_of_reference = (
-        np.stack([table["correct"].to_numpy(np.float64) for table in tables]) for tables in (examples, references)
-    )  # [seeds, examples]
-    difference = stats.over_seeds(right - right_of_reference).within(DIFFERENCE.least, DIFFERENCE.most)
-    return _difference(difference) | {"verdict": stats.verdict(difference, None)}
+def score_measures(
+    seeds: Sequence[Mapping[str, np.ndarray]], ids: Sequence[Sequence[str]] = ()
+) -> dict[str, dict[str, float | None]]:
+    """Mean of every per-document measure over documents and seeds, with its interval, by name; NaN is no value.
 
-
-def _difference(found: Interval) -> dict[str, Any]:
-    return {"diff_vs_reference": found.value, "diff_low": found.low, "diff_high": found.high}
-
-
-def score_measures(seeds: list[dict[str, np.ndarray]]) -> dict[str, dict[str, float | None]]:
-    """Mean of every per-document measure over documents and seeds, with its interval, by name; NaN is no value."""
+    Args:
+        seeds: the measures of each seed, by name.
+        ids: the documents of each seed, where these may differ: every measure is then of all of a seed's.
+    """
     found = {}
     for name in seeds[0]:
-        values = np.stack([measures[name] for measures in seeds])
-        values = values[:, ~np.isnan(values).any(axis=0)]
+        values = aligned([measures[name] for measures in seeds], ids)
+        lacking = np.isnan(values)
+        if differ(ids):
+            lacking &= ~np.isnan(aligned([np.ones(len(documents)) for documents in ids], ids))
+        values = values[:, ~lacking.any(axis=0)]
+        values = values[~np.isnan(values).all(axis=1)]  # a seed with none of its documents has no mean
         if not values.size:  # a task may have a metric of some documents only, and --limit none of these
             continue
-        outcomes = np.isin(values, (0, 1)).all()
+        outcomes = np.isin(values[~np.isnan(values)], (0, 1)).all()
         found[name] = _plain(stats.proportion_over_seeds(values) if outcomes else stats.over_seeds(values))
     return found
 
 
-def score_aggregates(seeds: Sequence[Mapping[str, Aggregate]]) -> dict[str, dict[str, float | None]]:
-    """Scores of whole tasks, the mean over the seeds, with intervals from their draws, by name."""
+def score_aggregates(
+    seeds: Sequence[Mapping[str, Aggregate]], ids: Sequence[Sequence[str]] = ()
+) -> dict[str, dict[str, float | None]]:
+    """Scores of whole tasks, the mean over the seeds, with intervals from their draws, by name.
+
+    Args:
+        seeds: the scores of each seed, by name.
+        ids: the documents of each seed, where these may differ: draws of other documents are not paired, and give no
+            interval.
+    """
     found = {}
     for name, first in seeds[0].items():
         if len(seeds) == 1:
@@ -141,7 +131,7 @@ def score_aggregates(seeds: Sequence[Mapping[str, Aggregate]]) -> dict[str, dict
             continue
         values = np.array([each[name].value for each in seeds])
         draws = np.stack([each[name].draws for each in seeds], axis=1)
-        known = np.isfinite(draws).all() and first.n > 1
+        known = np.isfinite(draws).all() and first.n > 1 and not differ(ids)
         interval = stats.crossed_statistic(values, draws, first.n).interval() if known else None
         found[name] = _plain(interval or Interval(float(values.mean()), np.nan, np.nan, first.n))
     return found

@@ -137,7 +137,7 @@ class Judge:
     def _paired(self, rule: Rule, check: Check, limit: float, side: Evidence, name: str) -> Tested:
         ours = self.run.outcomes(check.variant, check.seed, check.metric)
         theirs = side.outcomes(name, check.seed, check.metric)
-        if list(ours.columns) != list(theirs.columns) or list(ours.index) != list(theirs.index):
+        if not ours.isna().equals(theirs.isna()):  # the same rows and columns, and seeds with the same examples each
             raise Incomparable(f"'{check.variant}' and '{name}' were not scored on the same examples and seeds")
         sign, alpha = rule.sign, self.policy.file.defaults.alpha
         test = stats.non_inferiority(sign * ours.to_numpy(), sign * theirs.to_numpy(), limit, alpha)

@@ -135,12 +135,14 @@ def _test(rule: Rule, variant: str, examples: int, evidence: Evidence | None, al
     if differences is None and rule.column.outcome != "correct":
         return _Test(variant, f"how much {metric} differs by example is not known (--from RUN)", margin, has)
     if differences is not None and has is not None and not of_answers:
-        spread = float(np.sqrt(differences.var(axis=1).mean()))
+        gaps = np.isnan(differences).any()
+        spread = float(np.sqrt((np.nanvar if gaps else np.var)(differences, axis=1).mean()))
         note = f"standard deviation {spread:.3g} {source} the earlier run"
         return _Test(variant, note, margin, has, *_of_losses(spread, margin, has, alpha))
     share, words = DISCORDANCE, "assumed"
     if differences is not None:
-        share = max(float((differences != 0).mean()), 3 / differences.shape[1])  # none seen: the rule of three
+        differ = differences[~np.isnan(differences)] != 0
+        share = max(float(differ.mean()), 3 / differences.shape[1])  # none seen: the rule of three
         words = f"{source} the earlier run"
     assert has is not None
     needed = stats.examples_needed(margin, share, alpha=alpha, power=POWER)
@@ -188,7 +190,8 @@ def _differences(
     """How two variants differ, and whether the metric is a share of right answers: every value is 0 or 1.
 
     Differences by example [pairs, N], one pair for each seed; of a variant with itself, all pairs of its seeds, since
-    retraining is the change that a new release is likely to be at least. None where no earlier run gives them.
+    retraining is the change that a new release is likely to be at least: NaN where a pair does not share an example.
+    None where no earlier run gives them.
     """
     if evidence is None:
         return None, False
@@ -198,8 +201,9 @@ def _differences(
     except (Missing, NonFinite):
         return None, False
     values, others = ours.to_numpy(np.float64), theirs.to_numpy(np.float64)
-    of_answers = bool(np.isin(values, (0, 1)).all() and np.isin(others, (0, 1)).all())
+    of_answers = bool(all(np.isin(each[~np.isnan(each)], (0, 1)).all() for each in (values, others)))
     if variant != other:
         return values - others if list(ours.columns) == list(theirs.columns) else None, of_answers
     pairs = [one - another for one, another in itertools.combinations(values, 2)]
+    pairs = [pair for pair in pairs if not np.isnan(pair).all()]  # seeds may have no example in common
     return np.stack(pairs) if pairs else None, of_answers

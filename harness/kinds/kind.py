@@ -12,6 +12,7 @@ import numpy as np
 import pydantic
 from torch import nn
 
+from harness.errors import BadInput
 from harness.evaluate.predictions import CachedPredictions
 from harness.models import forward
 from harness.models.training import plain_schedule
@@ -114,6 +115,20 @@ class Kind(ABC, Generic[Reference, AnyTask]):
             folder: that paths are relative to.
             tokenizer: the folder whose tokenizer the models of the suite's main pool share, where they lie in one.
         """
+
+    def folded(self, reference: Reference, fold: int) -> Reference:
+        """The reference to another split of the same data: fold 0 is the split of the reference itself.
+
+        All folds have splits of the same sizes; those of one fold are disjoint, and over many folds every example is
+        as often test as any other. A kind whose tasks have one split only, as is the default, refuses with
+        ``BadInput``.
+
+        Args:
+            reference: as ``refer`` or ``rendered`` gives it.
+            fold: from 0.
+        """
+        hint = "drop 'split', or say 'shared'"
+        raise BadInput(f"the task '{reference.name}' has one split, which all seeds share", hint=hint)
 
     def rendered(self, reference: Reference, store: Store, limit: int | None, allow_code: bool) -> Reference:
         """The reference as a run is planned for it, with all that is known only once the task is fetched or rendered.

@@ -141,7 +141,7 @@ def _load(run: Run, variant: str, seed: int, allow_code: bool) -> tuple[Combinat
     record = built(store, planned)
     if record is None or record["status"] != "ok":
         raise BadInput(f"the weights of '{variant}' are not in {store.root}", place=str(run.folder), hint=again)
-    combination = load_built(plan.setting, planned)
+    combination = load_built(plan.setting.of(seed), planned)
     inputs = plan.task.test.inputs[: plan.task.test.batch]
     if (tokens := plan.task.test.tokenizer) is None:
         return combination, inputs, None

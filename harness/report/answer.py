@@ -10,6 +10,7 @@ import numpy as np
 from harness.display.formats import percent, points, points_interval, ratio
 from harness.report.evidence import Evidence, best, is_one_model, over_seeds
 from harness.report.parts import DOMAINS, Parts
+from harness.results.evidence import mean_over_seeds
 
 
 @dataclass(frozen=True)
@@ -123,7 +124,7 @@ def _bits(evidence: Evidence, reference: dict[str, Any]) -> list[str]:
     names = [name for name in main["variant"] if parts.measured(name, reference["variant"])]
     if not names:
         return []
-    mean = {name: float(parts.mean(name).mean()) for name in names}
+    mean = {name: mean_over_seeds(parts.mean(name)) for name in names}
     single = [n for n in names if evidence.by_name[n]["family"] in ("weights", "trained")]
     chosen = dict.fromkeys(min(group, key=mean.__getitem__) for group in (names, single) if group)
     words = []

@@ -15,6 +15,7 @@ from harness.report.domain_claims import domain_claims
 from harness.report.evidence import DRAWS, Evidence, over_seeds
 from harness.report.parts import DOMAINS, parts_of
 from harness.report.view_claims import view_claims
+from harness.results.evidence import mean_over_seeds
 
 
 def claims(evidence: Evidence) -> list[Claim]:
@@ -56,7 +57,7 @@ def _errors_differ(evidence: Evidence) -> Claim:
     share = right.mean(axis=0)
     count = len(right)
     discordant = 2 * share * (1 - share) * count / (count - 1) if count > 1 else 0 * share
-    error = 100 * float((1 - share).mean())
+    error = 100 * mean_over_seeds(1 - share)
     note = f"a member errs on {error:.2f} % of examples on average; independent errors would give near twice that"
     statistic = "share of examples on which just one of two members is right, mean over pairs, points"
     return judged(claim, statistic, over_seeds(discordant), note=note)

@@ -87,6 +87,7 @@ def _context(evidence: Evidence, said: Answer, found: list[Claim]) -> dict[str, 
     not_ok = evidence.rows[evidence.rows["status"] != "ok"]
     return {
         "record": record,
+        "splits_differ": evidence.run.splits_differ,
         "warnings": [*record["warnings"], *_undeclared(evidence)],
         "answer": said,
         "rows": [_row(evidence, row) for row in rows.to_dict("records")],

@@ -38,23 +38,32 @@ class Evidence:
         if examples is None or examples.empty:
             return {}
         tables = {}
-        seeds = len(self.run.record["seeds"])
         for name, group in examples.groupby("variant", observed=True, sort=True):
             if name in self.by_name:
                 columns = ("label", "prediction", "confidence", "correct", "nll")
-                tables[str(name)] = {c: group[c].to_numpy().reshape(seeds, -1) for c in columns}
+                tables[str(name)] = {c: self._table(group, c) for c in columns}
         return tables
+
+    def _table(self, group: pd.DataFrame, column: str) -> np.ndarray:
+        """One column of a variant's rows, [seeds, examples]; the columns are the same for every variant."""
+        seeds = self.run.record["seeds"]
+        if not self.run.splits_differ:
+            return group[column].to_numpy().reshape(len(seeds), -1)
+        places = self.run.places
+        table = np.full((len(seeds), len(places)), np.nan)
+        table[group["seed"].map(seeds.index), group["example_id"].astype(str).map(places)] = group[column]
+        return table
 
     def has(self, *names: str) -> bool:
         """Whether there are per-example outcomes of all these variants."""
         return all(name in self._tables for name in names)
 
     def values(self, name: str, column: str) -> np.ndarray:
-        """One column of a variant's examples, [seeds, examples]."""
+        """One column of a variant's examples, [seeds, examples]; NaN where a seed was not tested on an example."""
         return self._tables[name][column]
 
     def correct(self, name: str) -> np.ndarray:
-        """Right (1) or wrong (0), [seeds, examples] float64."""
+        """Right (1) or wrong (0), [seeds, examples] float64; NaN where a seed was not tested on an example."""
         return self.values(name, "correct").astype(np.float64)
 
     def difference(self, one: str, other: str) -> stats.Interval:

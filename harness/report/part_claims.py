@@ -16,6 +16,7 @@ from harness.display.formats import number
 from harness.report.claim import Claim, judged, untested
 from harness.report.evidence import Evidence, over_seeds
 from harness.report.parts import Parts
+from harness.results.evidence import mean_over_seeds
 
 
 def home_minus_abroad(parts: Parts, name: str, home: str) -> np.ndarray:
@@ -52,8 +53,8 @@ def gains_at_home(evidence: Evidence, parts: Parts) -> Claim:
         return missing
     difference = over_seeds(np.mean([home_minus_abroad(parts, n, p) for n, p in experts.items()], axis=0))
     statistic = f"change against the base at home minus abroad, mean of {len(experts)} experts, {unit}"
-    own = np.mean([parts.values(name, place).mean() for name, place in experts.items()])
-    every = np.mean([parts.mean(name).mean() for name in experts])
+    own = np.mean([mean_over_seeds(parts.values(name, place)) for name, place in experts.items()])
+    every = np.mean([mean_over_seeds(parts.mean(name)) for name in experts])
     note = f"the experts' mean score is {number(own)} at home and {number(every)} over all {what}s"
     return judged(claim, statistic, difference, wanted=parts.kind.better, unit=unit, note=note)
 
@@ -67,7 +68,7 @@ def composes(evidence: Evidence, parts: Parts) -> Claim:
         return missing
     assert name is not None
     change = {part: parts.values(name, part) - parts.values(parts.base, part) for part in parts.names}
-    worst = min(parts.names, key=lambda part: better * float(change[part].mean()))
+    worst = min(parts.names, key=lambda part: better * mean_over_seeds(change[part]))
     statistic = f"{name} minus the base in the {what} where it gains least ({worst}), {unit}"
     note = "the scale was chosen on held-out"
     return judged(claim, statistic, over_seeds(change[worst]), wanted=better, unit=unit, note=note)

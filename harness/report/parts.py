@@ -52,7 +52,10 @@ class Parts:
         of_pool = table["variant"].isin(variants[variants["pool"] == self.pool]["variant"])
         of_kind = table["metric"].str.startswith(self.kind.prefix)
         groups = table[of_pool & of_kind].groupby(["variant", "metric"], sort=True)
-        return {(name, metric.removeprefix(self.kind.prefix)): self._spread(g) for (name, metric), g in groups}
+        spread = self._spread_of_each if self.run.splits_differ else self._spread
+        found = {(name, metric.removeprefix(self.kind.prefix)): spread(g) for (name, metric), g in groups}
+        # With --limit, a seed's own examples may be none that a view has.
+        return {key: values for key, values in found.items() if not np.isnan(values).all(axis=1).any()}
 
     def _spread(self, group: pd.DataFrame) -> np.ndarray:
         """The values of one part [seeds, documents]; all views have those of all test images.
@@ -70,6 +73,27 @@ class Parts:
         spread = np.repeat(mean, count, axis=1)
         np.put_along_axis(spread, places, mean + (values - mean) * count / values.shape[1], axis=1)
         return spread
+
+    def _spread_of_each(self, group: pd.DataFrame) -> np.ndarray:
+        """As ``_spread`` where every seed has test examples of its own; NaN where one was not tested on an example."""
+        spread = np.full(self._tested.shape, np.nan)
+        for row, seed, tested in zip(spread, self.seeds, self._tested, strict=True):
+            of_seed = group[group["seed"].astype(str) == seed]
+            if len(of_seed):
+                values = of_seed["value"].to_numpy(np.float64)
+                row[tested] = mean = values.mean()
+                row[of_seed["document"]] = mean + (values - mean) * tested.sum() / len(values)
+        return spread
+
+    @cached_property
+    def _tested(self) -> np.ndarray:
+        """Whether a seed was tested on an example [seeds, examples]."""
+        examples, places = self.run.examples, self.run.places
+        assert examples is not None
+        tested = np.zeros((len(self.seeds), len(places)), bool)
+        pairs = examples[["seed", "example_id"]].drop_duplicates().astype(str)
+        tested[pairs["seed"].map(self.seeds.index), pairs["example_id"].map(places)] = True
+        return tested
 
     @cached_property
     def names(self) -> list[str]:

@@ -192,7 +192,7 @@ MEASURE_COLUMNS = {
     "seed": "the suite's seed",
     "metric": "metric/task or metric/view, such as bits_per_byte/bytes_python or accuracy/inverted; the mean over its "
     "documents is the score; lm-eval's scores that are no means of documents, such as F1, are in scores.parquet only",
-    "document": "position in the task, or among the test images",
+    "document": "position in the task, or among the test examples: of all seeds, by id, where each has its own split",
     "value": "of this document",
 }
 """The columns of measures.parquet, which runs on lm-eval's tasks or with views have: a row per document and metric."""
@@ -254,8 +254,8 @@ RUN_FIELDS = {
     "limit": "test examples kept by --limit; null for all",
     "only": "the --only filter; null for all variants",
     "task": "{name, title, source, digest: of all that is asked, classes, criterion: what held-out choices go by, "
-    "splits: {train, heldout, test}, "
-    "documents: {task: how many are scored}}",
+    "splits: {train, heldout, test} of a seed, split: shared, or per_seed where every seed has a split of its own; of "
+    "runs from before this field it is shared, documents: {task: how many are scored, on any seed}}",
     "reference": "{variant, members: {seed: which member it is}}",
     "references": "{pool: the variant that its variants are compared with}",
     "scores": "[the metrics that verdicts go by, the one that decides first]",

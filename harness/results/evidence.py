@@ -25,6 +25,7 @@ from harness.results.columns import (
 )
 from harness.results.metric import DOCUMENTS
 from harness.results.run import Run, read_run
+from harness.stats.components import seed_means
 
 IDENTITY = ("variant", "seed", "example_id", "task", "label")
 """The columns of examples.parquet that say which example a row is of; the others are outcomes."""
@@ -78,6 +79,7 @@ class Evidence:
 
     def __init__(self, run: Run, name: str) -> None:
         self.run, self.name = run, name
+        self._known: dict[str, dict[str, set[Any]]] = {}
 
     @cached_property
     def _rows(self) -> dict[tuple[str, str], dict[str, Any]]:
@@ -131,6 +133,9 @@ class Evidence:
     def outcomes(self, variant: str, seed: str, metric: str) -> pd.DataFrame:
         """The values behind a score: a row per seed, a column per example or document, both sorted.
 
+        Where every seed has a split of its own, the columns are the examples of all that are asked for, and NaN says
+        that a seed was not tested on one.
+
         Raises:
             Missing: no examples, some example without a value, or values that are not those of the score.
             NonFinite: a value that is NaN or infinite.
@@ -141,17 +146,39 @@ class Evidence:
         if table.duplicated(["seed", one]).any():
             raise Missing(f"an example of '{variant}' is scored twice in the {self.name}")
         values = table.pivot(index="seed", columns=one, values="value").astype(float)
+        whole = self._has_all(table, one, metric) if self.run.splits_differ else len(table) == values.size
         expected = [str(s) for s in self.run.record["seeds"]] if seed == ALL_SEEDS else [seed]
-        if sorted(values.index.astype(str)) != sorted(expected) or len(table) != values.size:
+        if sorted(values.index.astype(str)) != sorted(expected) or not whole:
             raise Missing(f"some examples or seeds of '{variant}' are missing in the {self.name}")
-        if not np.isfinite(values.to_numpy()).all():
+        if not np.isfinite(known := table["value"].to_numpy(float)).all():
             raise NonFinite(f"{metric} of an example of '{variant}' in the {self.name} is not a finite number")
-        mean, column = values.to_numpy().mean(), column_of(metric)
+        mean, column = mean_over_seeds(values.to_numpy()), column_of(metric)
         cancels = column is not None and column.least < 0  # then a mean near 0 keeps the rounding of what it is of
-        rounding = 1e-6 * float(np.abs(values.to_numpy()).max()) if cancels else 0.0
+        rounding = 1e-6 * float(np.abs(known).max()) if cancels else 0.0
         if not math.isclose(mean, self.score(variant, seed, metric).value, rel_tol=1e-5, abs_tol=rounding):
             raise Missing(f"the examples of the {self.name} do not give the {metric} of '{variant}'")
         return values
+
+    def _has_all(self, table: pd.DataFrame, one: str, metric: str) -> bool:
+        """Whether a variant's values are of all the examples, or documents, that any variant has on the same seeds.
+
+        For runs whose seeds have splits of their own: these have one size, and are all of the run's examples.
+        """
+        tested = self._tested(one, metric)
+        if one == "example_id":
+            sizes, count = {len(each) for each in tested.values()}, sum(self.run.record["task"]["documents"].values())
+            if len(sizes) > 1 or len(set().union(*tested.values())) != count:
+                return False
+        return all(count == len(tested[str(seed)]) for seed, count in table.groupby("seed").size().items())
+
+    def _tested(self, one: str, metric: str) -> dict[str, set[Any]]:
+        """The examples, or the documents of a metric, that any variant has, for each seed."""
+        of = "" if one == "example_id" else metric
+        if of not in self._known:
+            tables = [t for (_, name), t in self._measures.items() if name == of] if of else self._examples.values()
+            rows = pd.concat([table[["seed", one]] for table in tables]).drop_duplicates()
+            self._known[of] = {str(seed): set(each) for seed, each in rows.groupby("seed")[one]}
+        return self._known[of]
 
     def _values(self, variant: str, metric: str) -> tuple[pd.DataFrame, str]:
         """The rows {seed, value, ...} of a metric, and the column that says which example or document each is of."""
@@ -181,6 +208,11 @@ class Evidence:
             return {}
         groups = measures.groupby(["variant", "metric"], observed=True)
         return {(str(variant), str(metric)): table for (variant, metric), table in groups}
+
+
+def mean_over_seeds(values: np.ndarray) -> float:
+    """The mean of [seeds, examples]: of the seeds' means where some were not tested on some examples (NaN)."""
+    return float(seed_means(values).mean() if np.isnan(values).any() else values.mean())
 
 
 def matches(pattern: str, variant: str) -> bool:

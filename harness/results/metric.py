@@ -65,6 +65,8 @@ class Outcomes:
     labels: np.ndarray
     """[N] the truth."""
     classes: int
+    ids: Sequence[str] = ()
+    """[N] the examples, where seeds may have others each; without them they are the same on every seed, in order."""
 
 
 Value = Interval | float | None
@@ -82,7 +84,8 @@ class Metric:
     column: Column
     score: Score
     over_seeds: OverSeeds | None
-    """None: the mean over the seeds, without an interval where there are several."""
+    """None: the mean over the seeds, without an interval where there are several. See ``outcomes.stacked`` for seeds
+    that were not scored on the same examples."""
     per_example: PerExample | None
     """What fills ``column.outcome``, where that is an outcome of its own."""
     module: str

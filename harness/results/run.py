@@ -15,6 +15,9 @@ from harness.errors import BadInput
 from harness.results.columns import ALL_SEEDS, COMPARISON_COLUMNS, READ_VERSIONS, SCORE_COLUMNS
 from harness.store import read_json
 
+PER_SEED = "per_seed"
+"""The ``split`` of a task of which every seed has a split of its own."""
+
 BASELINES = "baselines"
 """The folder of a results folder that holds copies of runs to compare with."""
 
@@ -26,6 +29,11 @@ class Run:
     folder: Path
     record: dict[str, Any]
     """run.json."""
+
+    @property
+    def splits_differ(self) -> bool:
+        """Whether every seed has a split of its own, so that seeds have other test examples each."""
+        return bool(self.record.get("task", {}).get("split") == PER_SEED)
 
     @cached_property
     def variants(self) -> pd.DataFrame:
@@ -43,6 +51,12 @@ class Run:
         """examples.parquet, or None where the folder is a summary without it."""
         path = self.folder / "examples.parquet"
         return pd.read_parquet(path) if path.is_file() else None
+
+    @cached_property
+    def places(self) -> dict[str, int]:
+        """The position of each test example among those of all seeds, by its id: in the order of ids."""
+        assert self.examples is not None
+        return {name: place for place, name in enumerate(sorted(self.examples["example_id"].astype(str).unique()))}
 
     @cached_property
     def scores(self) -> pd.DataFrame:
@@ -155,8 +169,10 @@ def _status_of_reference(run: Run) -> str:
 def data_difference(record: Mapping[str, Any], other: Mapping[str, Any]) -> str | None:
     """How the data of two runs (their run.json) differs; None where it is the same, as far as both record it."""
     ours, theirs = record["task"], other["task"]
-    words = {"name": "task", "source": "task's source", "splits": "size of its splits",
+    words = {"name": "task", "source": "task's source", "split": "split of its seeds", "splits": "size of its splits",
              "documents": "number of test documents", "digest": "content"}  # fmt: skip
+    if PER_SEED in (ours.get("split"), theirs.get("split")):
+        del words["documents"]  # on some of the suite's seeds there are fewer: the digest says whether it is the same
     return next((f"other data: the {word} differs" for key, word in words.items()
                  if key in ours and key in theirs and ours[key] != theirs[key]), None)  # fmt: skip
 

@@ -15,7 +15,7 @@ from harness.run.plan import Plan, PlannedJob
 from harness.run.stages.build import Build
 from harness.run.stages.evaluate import Pass
 from harness.run.stages.measure import Measure, MeasureOnce
-from harness.run.stages.score import Compare, CompareSeeds, Score, Summarise
+from harness.run.stages.score import Score, Summarise
 from harness.run.stages.stage import Stage
 from harness.run.stages.variant import VariantPlan
 
@@ -54,23 +54,17 @@ def stages_of(plan: Plan) -> Iterator[Stage]:
     yield from (MeasureOnce(plan.setting, cost.name) for cost in costs if cost.once)
     passes = _passes(plan) if plan.setting.kind.in_one_pass else {}
     for seed in plan.seeds:
-        reference = plan.reference(seed)
+        setting = plan.setting.of(seed)
         for variant in plan.variants[seed].values():
-            yield Build(plan.setting, variant)
+            yield Build(setting, variant)
         yield from {passed.label: passed for (of, _), passed in passes.items() if of == seed}.values()
         for name, variant in plan.variants[seed].items():
-            yield Score(plan.setting, variant, passes.get((seed, name)))
-        for variant in plan.variants[seed].values():
-            if not variant.is_same_as(reference):
-                yield Compare(plan.setting, variant, reference)
-            if seed == plan.seeds[0]:
+            yield Score(setting, variant, passes.get((seed, name)))
+        if seed == plan.seeds[0]:
+            for variant in plan.variants[seed].values():
                 yield from measures(plan, variant, costs)
-    references = tuple(plan.reference(seed) for seed in plan.seeds)
     for name in plan.variants[plan.seeds[0]]:
-        plans = plan.over_seeds(name)
-        yield Summarise(plan.setting, plans)
-        if not all(variant.is_same_as(other) for variant, other in zip(plans, references, strict=True)):
-            yield CompareSeeds(plan.setting, plans, references)
+        yield Summarise(plan.setting, plan.over_seeds(name))
 
 
 def costs_of(plan: Plan) -> tuple[Cost, ...]:
@@ -80,9 +74,9 @@ def costs_of(plan: Plan) -> tuple[Cost, ...]:
 
 def measures(plan: Plan, variant: VariantPlan, costs: Sequence[Cost]) -> list[Measure]:
     """The stages that measure a variant: one process measures what it can."""
-    reference = plan.reference(variant.seed)
+    setting, reference = plan.setting.of(variant.seed), plan.reference(variant.seed)
     return [
-        Measure(plan.setting, variant, reference, tuple(cost.name for cost in sitting), again=number > 0)
+        Measure(setting, variant, reference, tuple(cost.name for cost in sitting), again=number > 0)
         for number, sitting in enumerate(sittings(costs))
     ]
 
@@ -94,13 +88,14 @@ def _passes(plan: Plan) -> dict[tuple[int, str], Pass]:
     """
     passes: dict[tuple[int, str], Pass] = {}
     for seed in plan.seeds:
+        setting = plan.setting.of(seed)
         groups: dict[str, list[VariantPlan]] = {}
         for name, variant in plan.variants[seed].items():
             what = f"rules of {variant.pool.name}" if variant.runs_members else name
             groups.setdefault(what, []).append(variant)
         for what, variants in groups.items():
-            builds = tuple(Build(plan.setting, variant) for variant in variants)
-            passed = Pass(plan.setting, what, builds, tuple(variants))
+            builds = tuple(Build(setting, variant) for variant in variants)
+            passed = Pass(setting, what, builds, tuple(variants))
             passes |= {(seed, variant.name): passed for variant in variants}
     return passes
 
@@ -117,4 +112,4 @@ def renew_noise(plan: Plan) -> None:
 
 def measured(plan: Plan, variant: VariantPlan, cost: str) -> Measure:
     """What reads one cost of a variant, whichever process measured it."""
-    return Measure(plan.setting, variant, plan.reference(variant.seed), (cost,))
+    return Measure(plan.setting.of(variant.seed), variant, plan.reference(variant.seed), (cost,))

@@ -20,7 +20,7 @@ from harness.run.stages.study import Study
 from harness.run.stages.variant import VariantPlan
 from harness.store import Store
 from harness.suite.suite import Suite, Variant
-from harness.tasks import Task
+from harness.tasks import Task, TaskReference
 
 
 def make_plan(suite: Suite, options: Options, *, compares: bool = True) -> Plan:
@@ -40,32 +40,43 @@ def make_plan(suite: Suite, options: Options, *, compares: bool = True) -> Plan:
     store = Path(options.out) / ".store"
     kind = KINDS.get(suite.task.kind)
     suite = replace(suite, task=kind.rendered(suite.task, Store(store), options.limit, options.allow_code))
-    setting = Setting(store, suite.task, options.limit, device, machine_digest())
-    task = task_of(setting)
     seeds = suite.file.seeds if options.seed is None else [options.seed]
-    pools = {
-        seed: {name: _pool(suite, name, asked, task, seed) for name, asked in suite.pools.items()} for seed in seeds
-    }
+    folds = _folds(suite)
+    if folds and (strays := set(seeds) - set(dict(folds))):
+        hint = f"it has {', '.join(map(str, suite.file.seeds))}"
+        raise BadInput(f"the suite has no split for seed {min(strays)}", place="--seed", hint=hint)
+    setting = Setting(store, suite.task, options.limit, device, machine_digest(), folds).of(seeds[0])
+    task = task_of(setting)
     chosen = _chosen(suite, options.only)
-    data = {name: Data.of(task_of(setting, pool.groups)) for name, pool in pools[seeds[0]].items()}
-    variants = {
-        seed: {
-            v.name: VariantPlan(
-                v.name, v.method, v.parameters, v.members, pools[seed][v.pool], seed, data[v.pool], device
-            )
+    pools, variants = {}, {}
+    for seed in seeds:
+        own = setting.of(seed)
+        planned = {name: _pool(suite, name, asked, task_of(own), seed) for name, asked in suite.pools.items()}
+        data = {name: Data.of(task_of(own, pool.groups)) for name, pool in planned.items()}
+        variants[seed] = {
+            v.name: VariantPlan(v.name, v.method, v.parameters, v.members, planned[v.pool], seed, data[v.pool], device)
             for v in chosen
         }
-        for seed in seeds
-    }
+        pools[seed] = planned
     studies = []
     if (asked := suite.file.correlate) and options.only is None:
         subsets = tuple(asked.subsets.sizes), asked.subsets.at_most
         studies = [
-            Study(setting, pools[seed][name], seed, asked.rule, *subsets) for seed in seeds for name in asked.pools
+            Study(setting.of(seed), pools[seed][name], seed, asked.rule, *subsets)
+            for seed in seeds
+            for name in asked.pools
         ]
     plan = Plan(suite, options, setting, task, list(seeds), pools, variants, studies, compares=compares)
     plan.jobs = planned_jobs(plan)
     return plan
+
+
+def _folds(suite: Suite) -> tuple[tuple[int, TaskReference], ...]:
+    """Where each seed of a suite has a split of its own, each with it: ``--seed`` alone does not change which."""
+    if suite.file.split == "shared":
+        return ()
+    kind = KINDS.get(suite.task.kind)
+    return tuple((seed, kind.folded(suite.task, fold)) for fold, seed in enumerate(suite.file.seeds))
 
 
 def _has(device: str) -> bool:
@@ -91,7 +102,8 @@ def _chosen(suite: Suite, only: str | None) -> list[Variant]:
             choices={v.method for v in suite.variants},
             hint=f"a pattern such as 'linear*' matches names; the suite has {len(names)} variants",
         )
-    return [v for v in suite.variants if v in chosen or v.name == suite.file.reference]
+    references = {suite.file.reference, *(suite.reference_of(v.pool) for v in chosen)}
+    return [v for v in suite.variants if v in chosen or v.name in references]
 
 
 def modules_to_preload(plan: Plan) -> tuple[str, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from harness import environment
@@ -15,28 +15,32 @@ from harness.run import capacity
 from harness.run.evaluating import read_record
 from harness.run.plan import Plan
 from harness.run.stages.measure import MeasureOnce
-from harness.run.stages.setting import documents_of
+from harness.run.stages.setting import documents_of, task_of
 from harness.run.stages.variant import built
-from harness.run.tables import noise
+from harness.run.tables import Tables, noise
+from harness.store import digest
 from harness.suite.file import MAIN
 from harness.systems.systems import runs_members_once
+from harness.tasks import Documents
 
 Details = Mapping[str, Mapping[str, Any]]
 
 
 def run_record(
-    plan: Plan, rows: list[dict[str, Any]], details: Details, warnings: list[str], done: Mapping[str, Any]
+    plan: Plan, rows: list[dict[str, Any]], tables: Tables, warnings: list[str], done: Mapping[str, Any]
 ) -> dict[str, Any]:
     """run.json.
 
     Args:
         plan: what was run.
         rows: of variants.csv.
-        details: as details.json.
+        tables: that they are of.
         warnings: of the studies, and of costs.
         done: the fields that only the runner knows.
     """
+    details = tables.details
     suite, task, documents = plan.suite, plan.task, documents_of(plan.setting)
+    scored = {of: None for seed in plan.seeds for of in _scored(documents_of(plan.setting.of(seed)))}
     states = {row["variant"]: row["status"] for row in rows if row["seed"] == ALL_SEEDS}
     reference = suite.file.reference
     counts = Counter(states.values())
@@ -64,16 +68,20 @@ def run_record(
             "name": task.name,
             "title": task.title,
             "source": task.source,
-            "digest": task.digest,
+            "digest": _digest(plan),
+            "split": suite.file.split,
             "classes": documents.classes,
             "criterion": task.heldout.criterion,
             "splits": {split.name: len(split.inputs) for split in (task.train, task.heldout, task.test)},
-            "documents": dict(Counter(documents.tasks)),
+            "documents": dict(Counter(of for of, _ in scored)),
         },
         "reference": {
             "variant": reference,
             "members": {seed: each.get("member") for seed, each in sorted(details.get(reference, {}).items())},
         },
+        "references": {pool: suite.reference_of(pool) for pool in dict.fromkeys(v.pool for v in suite.variants)},
+        "scores": suite.file.scores,
+        "best": tables.decided.best if plan.compares else {},
         "pools": {name: _pool_record(plan, name) for name in plan.pools[plan.seeds[0]]},
         "summary": {
             "variants": len(states),
@@ -86,6 +94,18 @@ def run_record(
         "warnings": [*warnings, *_warnings(plan, details)],
         **{key: done[key] for key in ("run_id", "started", "wall_seconds", "beside", "engine")},
     }
+
+
+def _scored(documents: Documents) -> Iterable[tuple[str, str]]:
+    """The task and the id of each document."""
+    return zip(documents.tasks, documents.ids, strict=True)
+
+
+def _digest(plan: Plan) -> str:
+    """Of all that the suite asks, whichever of its seeds were run: where each has a split of its own, of them all."""
+    if not plan.setting.folds:
+        return plan.task.digest
+    return digest([task_of(plan.setting.of(seed)).digest for seed, _ in plan.setting.folds])
 
 
 def _warnings(plan: Plan, details: Details) -> Iterator[str]:
@@ -131,10 +151,11 @@ def _member_record(plan: Plan, member: MemberPlan) -> tuple[float, dict[str, Any
 
 def _shared_passes(plan: Plan) -> dict[str, Any]:
     """What the main pool's own predictions cost, and what all rules over these predictions cost beyond that."""
-    store, task = plan.store, plan.task
+    store = plan.store
     predict = combine = 0.0
     names = set()
     for seed in plan.seeds:
+        task = task_of(plan.setting.of(seed))
         for member in member_digests(plan.pools[seed][MAIN]):
             predict += sum(cost_of(predictions_key(member, split, plan.setting.device), store)
                            for split in (task.heldout, task.test))  # fmt: skip

@@ -25,7 +25,7 @@ FIRST = ("hf", "train")
 """The sources that are in the digest of every suite, chosen or not: it is older than the others."""
 
 
-YOUNGER = ("score", "equivalence")
+YOUNGER = ("split", "score", "equivalence")
 """Keys that suites did not have at first."""
 
 
@@ -74,10 +74,21 @@ class SuiteFile(Strict):
     pool: PoolSpec
     pools: dict[Name, PoolSpec] = {}
     seeds: Annotated[list[Annotated[int, Field(ge=0, lt=2**32)]], Field(min_length=1)] = [0]
-    score: str | Annotated[list[str], Field(min_length=1)] = "accuracy"
-    """What verdicts, the answer and the order of the table go by: a metric, or several; the first decides."""
-    equivalence: dict[str, Margin] = {}
-    """By metric: two scores that differ by no more are equivalent; a number, or "1 %" of the reference's score."""
+    split: Annotated[
+        Literal["shared", "per_seed"],
+        Field(description="shared: all seeds have the same train, held-out and test examples; per_seed: each has a "
+        "split of its own, of the same sizes, so that over the seeds other examples are test"),
+    ] = "shared"
+    score: Annotated[
+        str | Annotated[list[str], Field(min_length=1)],
+        Field(description="what verdicts, the answer and the order of the table go by: a metric, or several; the "
+        "first decides"),
+    ] = "accuracy"
+    equivalence: Annotated[
+        dict[str, Margin],
+        Field(description="by metric: two scores that differ by no more are equivalent; a number, or \"1 %\" of the "
+        "reference's score. By default half a point of accuracy, and 1 % of a loss"),
+    ] = {}
     reference: str = "best_single"
     """What the variants of its pool are compared with; those of another pool with its own ``best_single``."""
     methods: Annotated[list[str | dict[str, dict[str, Any] | None]], Field(min_length=1)]

@@ -83,6 +83,11 @@ def read_suite(path: Path) -> Suite:
         _known("pool", name, pools, document.place(("correlate", "pools")))
     main = pools[MAIN]
     task = given.kind.refer(given.value, file.suite, path.parent, main.source.tokenizer(main.spec))
+    if file.split == "per_seed":
+        try:
+            given.kind.folded(task, 0)
+        except BadInput as fault:
+            raise fault.at(document.place(("split",))) from None
     identity = digest({**file.model_dump(mode="json"), "task": given.as_json()})
     return Suite(str(path), document.text, identity, file, task, pools, variants)
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import gzip
 import io
-import itertools
-from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
@@ -16,9 +15,9 @@ from safetensors.torch import load_file, save_file
 from harness.errors import BadInput
 from harness.store import Key, Store, digest
 from harness.tasks.archives import MNIST_5K
-from harness.tasks.task import Documents, TaskReference
-from harness.tasks.views import VIEWS, mixture, seen
-from harness.types import Split
+from harness.tasks.image_views import image_views
+from harness.tasks.labelled import LabelledTask, digest_of_fold, make_splits, stratified_rows
+from harness.tasks.task import TaskReference
 
 KIND = "images"
 
@@ -27,56 +26,9 @@ KIND = "images"
 class ImageReference(TaskReference):
     """A name of ``TASKS``."""
 
+    fold: int = 0
+    """Which of its splits, as ``labelled.stratified_rows`` counts them."""
     kind: ClassVar[str] = KIND
-
-
-@dataclass(frozen=True, eq=False)
-class Task:
-    """Labelled examples in three disjoint, stratified splits; methods see train and held-out only.
-
-    The task of a pool whose members were trained on views has train and held-out in equal shares of these, so that
-    what methods choose goes by all of them; its test split stays plain.
-    """
-
-    name: str
-    title: str
-    source: str
-    classes: int
-    side: int
-    train: Split
-    heldout: Split
-    test: Split
-    digest: str
-    black: float
-    """What the inputs have for a black pixel."""
-    white: float
-    views: tuple[str, ...] = ()
-    """The views that train and held-out are made of, and that are scored besides test."""
-    kind: ClassVar[str] = "images"
-
-    @property
-    def shape(self) -> Mapping[str, int]:
-        return {"side": self.side, "classes": self.classes}
-
-    @property
-    def documents(self) -> Documents:
-        """The test examples."""
-        return Documents(self.test.ids, [self.name] * len(self.test), self.test.labels, self.classes)
-
-    @property
-    def groups(self) -> Collection[str]:
-        """The views."""
-        return VIEWS
-
-    def of_groups(self, groups: tuple[str, ...]) -> Task:
-        if not groups:
-            return self
-        train, heldout = (mixture([self.seen(split, g) for g in groups]) for split in (self.train, self.heldout))
-        return replace(self, train=train, heldout=heldout, digest=digest([self.digest, *groups]), views=groups)
-
-    def seen(self, split: Split, view: str) -> Split:
-        """One of the plain splits as a view shows it."""
-        return seen(split, view, self.black, self.white)
 
 
 @dataclass(frozen=True)
@@ -127,8 +79,15 @@ TASKS: dict[str, TaskSpec] = {
 }  # fmt: skip
 
 
-def load(name: str, store: Store, limit: int | None = None) -> Task:
-    """A task by name; ``limit`` keeps only the first so many test examples (a trial run, never a verdict)."""
+def load(name: str, store: Store, limit: int | None = None, fold: int = 0) -> LabelledTask:
+    """A task by name.
+
+    Args:
+        name: of ``TASKS``.
+        store: where its data is kept.
+        limit: how many test examples are kept, the first ones (a trial run, never a verdict); all if None.
+        fold: which split, as ``stratified_rows``.
+    """
     if name not in TASKS:
         raise BadInput(f"unknown task '{name}'", given=name, choices=TASKS)
     spec = TASKS[name]
@@ -141,33 +100,13 @@ def load(name: str, store: Store, limit: int | None = None) -> Task:
     data = load_file(store.path(key) / "data.safetensors")
     images = (data["pixels"].float() / spec.levels - spec.mean) / spec.std
     images = images.reshape(-1, 1, spec.side, spec.side)
-    rows = _split_rows(data["labels"].numpy(), spec.sizes)
+    rows = stratified_rows(data["labels"].numpy(), spec.sizes, fold)
     if limit is not None:
         rows = (rows[0], rows[1], rows[2][:limit])
-    splits = [
-        Split(
-            split,
-            images[row].contiguous(),
-            data["labels"][row],
-            [f"{name}-{i}" for i in row.tolist()],
-            digest([key.digest, split, len(row)]),
-            kind=KIND,
-        )
-        for split, row in zip(("train", "heldout", "test"), rows, strict=True)
-    ]
+    source = digest_of_fold(key.digest, fold)
+    train, heldout, test = make_splits(name, KIND, images, data["labels"], rows, source)
     classes = int(data["labels"].max()) + 1
-    train, heldout, test = splits
-    identity = digest([key.digest, limit])
-    black, white = -spec.mean / spec.std, (1 - spec.mean) / spec.std
-    return Task(name, spec.title, spec.source, classes, spec.side, train, heldout, test, identity, black, white)
-
-
-def _split_rows(labels: np.ndarray, sizes: tuple[int, int, int]) -> tuple[torch.Tensor, ...]:
-    """Row numbers of the three splits: the same number of each class, drawn once for all seeds, then shuffled."""
-    rng = np.random.default_rng(20240229)
-    per_class = [rng.permutation(np.flatnonzero(labels == label)) for label in np.unique(labels)]
-    edges = np.cumsum((0, *sizes))
-    return tuple(
-        torch.from_numpy(rng.permutation(np.concatenate([rows[start:stop] for rows in per_class])))
-        for start, stop in itertools.pairwise(edges)
-    )
+    shape = {"side": spec.side, "classes": classes}
+    views = image_views(black=-spec.mean / spec.std, white=(1 - spec.mean) / spec.std)
+    identity = digest([source, limit])
+    return LabelledTask(KIND, name, spec.title, spec.source, classes, shape, train, heldout, test, identity, views)

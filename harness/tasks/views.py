@@ -1,4 +1,4 @@
-"""Views of images: those of some labels only, or corrupted copies of all. Fine-tunes on different ones conflict."""
+"""Views of labelled examples: those of some labels only, or corrupted copies of all. Fine-tunes on these conflict."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from harness.store import digest
 from harness.types import Split
@@ -15,48 +14,33 @@ from harness.types import Split
 
 @dataclass(frozen=True)
 class View:
-    """Which images of a split are seen, and how."""
+    """Which examples of a split are seen, and how."""
 
     labels: tuple[int, ...] | None = None
     """The labels that are kept; all of them if None."""
-    corrupt: Callable[[Tensor], Tensor] | None = None
-    """What is done to pixels [N, 1, side, side], from 0 (black) to 1 (white)."""
+    corrupt: Callable[[Split], Tensor] | None = None
+    """The inputs [N, ...] that are seen instead of a split's; untouched if None."""
 
     def rows(self, labels: Tensor) -> Tensor:
-        """The positions [n] of the images that are seen, among all with these labels [N]."""
+        """The positions [n] of the examples that are seen, among all with these labels [N]."""
         kept = torch.ones_like(labels, dtype=torch.bool)
         if self.labels is not None:
             kept = torch.isin(labels, torch.tensor(self.labels))
         return kept.nonzero().flatten()
 
 
-def _blur(pixels: Tensor) -> Tensor:
-    """The mean of 5 x 5 pixels, black beyond the border."""
-    return functional.avg_pool2d(pixels, 5, stride=1, padding=2)
-
-
-VIEWS = {
-    "labels_0_4": View(labels=(0, 1, 2, 3, 4)),
-    "labels_5_9": View(labels=(5, 6, 7, 8, 9)),
-    "inverted": View(corrupt=lambda pixels: 1 - pixels),
-    "blurred": View(corrupt=_blur),
-}
-
-
-def seen(split: Split, name: str, black: float, white: float) -> Split:
-    """A split as one view shows it, in the split's order; ``black`` and ``white`` are these in its inputs."""
-    view = VIEWS[name]
+def seen(split: Split, name: str, view: View) -> Split:
+    """A split as one view shows it, in the split's order."""
     rows = view.rows(split.labels)
-    inputs = split.inputs[rows]
-    if view.corrupt is not None:
-        inputs = view.corrupt((inputs - black) / (white - black)) * (white - black) + black
+    kept = replace(
+        split, inputs=split.inputs[rows], labels=split.labels[rows], ids=[split.ids[row] for row in rows.tolist()]
+    )
     return replace(
-        split,
-        inputs=inputs,
-        labels=split.labels[rows],
-        ids=[f"{split.ids[row]}-{name}" for row in rows.tolist()],
+        kept,
+        inputs=kept.inputs if view.corrupt is None else view.corrupt(kept),
+        ids=[f"{example}-{name}" for example in kept.ids],
         digest=digest([split.digest, name]),
-        groups=[name] * len(rows),
+        groups=[name] * len(kept),
     )
 
 

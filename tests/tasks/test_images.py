@@ -11,7 +11,8 @@ import torch
 from harness.errors import BadInput
 from harness.store import Store
 from harness.tasks.archives import MNIST_5K, archive_folder
-from harness.tasks.images import TASKS, TaskSpec, _split_rows, load
+from harness.tasks.images import TASKS, TaskSpec, load
+from harness.tasks.labelled import stratified_rows
 
 SPLITS = ("train", "heldout", "test")
 CLASSES = 10
@@ -166,12 +167,12 @@ def test_a_task_is_read_once_and_then_from_the_store(tmp_path, monkeypatch):
 
 def test_rows_are_drawn_from_every_class_whatever_their_order():
     labels = np.random.default_rng(0).permutation(np.repeat([0, 1, 2], [30, 40, 50]))
-    rows = [split.tolist() for split in _split_rows(labels, (5, 10, 15))]
+    rows = [split.tolist() for split in stratified_rows(labels, (5, 10, 15))]
     assert [len(split) for split in rows] == [15, 30, 45]
     assert len(set(sum(rows, []))) == 90  # noqa: RUF017
     for split, size in zip(rows, (5, 10, 15), strict=True):
         assert np.bincount(labels[split]).tolist() == [size] * 3
-    assert [split.tolist() for split in _split_rows(labels, (5, 10, 15))] == rows
+    assert [split.tolist() for split in stratified_rows(labels, (5, 10, 15))] == rows
 
 
 def test_an_unknown_task_names_the_nearest(store):

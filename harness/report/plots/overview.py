@@ -85,7 +85,9 @@ def reliability(evidence: Evidence) -> Figure | None:
     axes.plot([0, 1], [0, 1], color="#999999", linewidth=0.8, linestyle="--")
     for name in names:
         colour, marker = FAMILIES[evidence.by_name[name]["family"]]
-        bins = reliability_bins(evidence.values(name, "confidence").ravel(), evidence.values(name, "correct").ravel())
+        right = evidence.correct(name)
+        tested = ~np.isnan(right)
+        bins = reliability_bins(evidence.values(name, "confidence")[tested], right[tested])
         bins = bins[bins["count"] >= 20]
         label = f"{name} (ECE {evidence.by_name[name]['ece']:.3f})"
         style: dict[str, Any] = {"color": colour, "marker": marker, "markersize": 4, "linewidth": 1.2}

@@ -32,7 +32,8 @@ class Prepare(Stage):
 
     @property
     def identity(self) -> Hashable:
-        return self.member.digests
+        # A member that seeds share, such as one from a folder, is run on each one's own splits.
+        return self.member.digests, self.setting
 
     def artefacts(self) -> tuple[Key, ...]:
         task, member = task_of(self.setting), self.member

@@ -1,4 +1,4 @@
-"""Scores of variants, on one seed and over all, and their comparisons with the reference."""
+"""Scores of variants, on one seed and over all."""
 
 from __future__ import annotations
 
@@ -6,15 +6,14 @@ from abc import abstractmethod
 from dataclasses import dataclass
 from typing import Any
 
-import pandas as pd
-
 from harness.evaluate import scores
 from harness.run import evaluating
 from harness.run.stages.build import Build
 from harness.run.stages.evaluate import Pass, evaluate_variants, outcomes_of
+from harness.run.stages.setting import Setting, documents_of
 from harness.run.stages.stage import Stage
 from harness.run.stages.variant import VariantPlan, is_built, is_inapplicable
-from harness.store import Key, Store, read_json, write_json
+from harness.store import Key, read_json, write_json
 
 Plans = tuple[VariantPlan, ...]
 """One variant on each seed."""
@@ -85,31 +84,7 @@ class Score(_Table):
         if self.setting.kind.in_one_pass:
             evaluate_variants(self.setting, (self.variant,))
         record = scores.score(outcomes_of(self.setting, self.variant))
-        return record | {"measures": _score_measures(self.setting.store, (self.variant,))}
-
-
-@dataclass(frozen=True, eq=False)
-class Compare(_Table):
-    """One variant and seed against the reference, paired by example."""
-
-    variant: VariantPlan
-    reference: VariantPlan
-
-    @property
-    def label(self) -> str:
-        return f"seed {self.variant.seed}: compare {self.variant.name}"
-
-    def variants(self) -> Plans:
-        return (self.variant, self.reference)
-
-    def needs(self) -> tuple[Stage, ...]:
-        return (Score(self.setting, self.variant), Score(self.setting, self.reference))
-
-    def key(self) -> Key:
-        return _comparison_key([plan.evaluation_key.digest for plan in self.variants()])
-
-    def record(self) -> dict[str, Any]:
-        return scores.compare(*(_examples(self.setting.store, plan) for plan in self.variants()))
+        return record | {"measures": _score_measures(self.setting, (self.variant,))}
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,7 +101,7 @@ class Summarise(_Table):
         return self.plans
 
     def needs(self) -> tuple[Stage, ...]:
-        return tuple(Score(self.setting, plan) for plan in self.plans)
+        return tuple(Score(self.setting.of(plan.seed), plan) for plan in self.plans)
 
     def seconds(self) -> float:
         return 0.2
@@ -135,52 +110,13 @@ class Summarise(_Table):
         return Key.of("summary", code=scores.makers(), evaluations=[plan.evaluation_key.digest for plan in self.plans])
 
     def record(self) -> dict[str, Any]:
-        record = scores.score_over_seeds([outcomes_of(self.setting, plan) for plan in self.plans])
-        return record | {"measures": _score_measures(self.setting.store, self.plans)}
+        record = scores.score_over_seeds([outcomes_of(self.setting.of(plan.seed), plan) for plan in self.plans])
+        return record | {"measures": _score_measures(self.setting, self.plans)}
 
 
-@dataclass(frozen=True, eq=False)
-class CompareSeeds(_Table):
-    """A variant against the reference, paired by seed and example."""
-
-    plans: Plans
-    references: Plans
-
-    @property
-    def label(self) -> str:
-        return f"comparison of {self.plans[0].name}"
-
-    def variants(self) -> Plans:
-        return (*self.plans, *self.references)
-
-    def needs(self) -> tuple[Stage, ...]:
-        return tuple(Score(self.setting, plan) for plan in self.variants())
-
-    def seconds(self) -> float:
-        return 0.2
-
-    def key(self) -> Key:
-        return _comparison_key([[plan.evaluation_key.digest for plan in each] for each in self._sides])
-
-    def record(self) -> dict[str, Any]:
-        store = self.setting.store
-        return scores.compare_over_seeds(*([_examples(store, plan) for plan in each] for each in self._sides))
-
-    @property
-    def _sides(self) -> tuple[Plans, Plans]:
-        return self.plans, self.references
-
-
-def _comparison_key(evaluations: list[Any]) -> Key:
-    return Key.of("comparison", code=scores.__name__, evaluations=evaluations)
-
-
-def _score_measures(store: Store, seeds: Plans) -> dict[str, dict[str, float | None]]:
+def _score_measures(setting: Setting, seeds: Plans) -> dict[str, dict[str, float | None]]:
     """Scores of tasks and views of one variant over its seeds."""
-    keys = [plan.evaluation_key for plan in seeds]
-    means = scores.score_measures([evaluating.read_measures(store, key) for key in keys])
-    return means | scores.score_aggregates([evaluating.read_aggregates(store, key) for key in keys])
-
-
-def _examples(store: Store, plan: VariantPlan) -> pd.DataFrame:
-    return evaluating.read_examples(store, plan.evaluation_key)
+    store, keys = setting.store, [plan.evaluation_key for plan in seeds]
+    ids = [documents_of(setting.of(plan.seed)).ids for plan in seeds]
+    means = scores.score_measures([evaluating.read_measures(store, key) for key in keys], ids)
+    return means | scores.score_aggregates([evaluating.read_aggregates(store, key) for key in keys], ids)

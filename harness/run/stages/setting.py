@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -15,15 +15,22 @@ from harness.tasks import Documents, Task, TaskReference
 
 @dataclass(frozen=True)
 class Setting:
-    """What all stages of a run share."""
+    """What all stages of a seed share, and those of a run where all seeds have one split."""
 
     folder: Path
     """Of the store."""
     task: TaskReference
+    """The split of its seed; of a whole run, that of the first."""
     limit: int | None
     device: str
     machine: str
     """The digest of the driver's machine, which is in the keys of costs: workers do not make it anew."""
+    folds: tuple[tuple[int, TaskReference], ...] = ()
+    """Where every seed of the suite has a split of its own: each seed with its split."""
+
+    def of(self, seed: int) -> Setting:
+        """That of a seed."""
+        return replace(self, task=dict(self.folds)[seed]) if self.folds else self
 
     @property
     def store(self) -> Store:
@@ -60,7 +67,7 @@ def task_of(setting: Setting, groups: tuple[str, ...] = ()) -> Task:
     return load_task(setting.task, setting.store, setting.limit)
 
 
-@lru_cache(maxsize=2)
+@lru_cache(maxsize=32)  # of a suite whose seeds have splits of their own, what puts seeds together asks for all
 def documents_of(setting: Setting) -> Documents:
     """What is scored, kept by each process."""
     return setting.kind.documents(setting.task, setting.store) or task_of(setting).documents

@@ -1,0 +1,116 @@
+"""Tasks of labelled examples: one label each, in three stratified splits, and views that members are tuned on."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from harness.store import digest
+from harness.tasks.task import Documents
+from harness.tasks.views import View, mixture, seen
+from harness.types import Split
+
+SPLITS = ("train", "heldout", "test")
+
+
+@dataclass(frozen=True, eq=False)
+class LabelledTask:
+    """Labelled examples in three disjoint, stratified splits; methods see train and held-out only.
+
+    The task of a pool whose members were trained on views has train and held-out in equal shares of these, so that
+    what methods choose goes by all of them; its test split stays plain.
+    """
+
+    kind: str
+    name: str
+    title: str
+    source: str
+    classes: int
+    shape: Mapping[str, int]
+    """The options that every architecture needs."""
+    train: Split
+    heldout: Split
+    test: Split
+    digest: str
+    known_views: Mapping[str, View]
+    """The views of such examples, by name."""
+    views: tuple[str, ...] = ()
+    """The views that train and held-out are made of, and that are scored besides test."""
+
+    @property
+    def documents(self) -> Documents:
+        """The test examples."""
+        return Documents(self.test.ids, [self.name] * len(self.test), self.test.labels, self.classes)
+
+    @property
+    def groups(self) -> Collection[str]:
+        """The views."""
+        return self.known_views
+
+    def of_groups(self, groups: tuple[str, ...]) -> LabelledTask:
+        if not groups:
+            return self
+        train, heldout = (mixture([self.seen(split, g) for g in groups]) for split in (self.train, self.heldout))
+        return replace(self, train=train, heldout=heldout, digest=digest([self.digest, *groups]), views=groups)
+
+    def seen(self, split: Split, view: str) -> Split:
+        """One of the plain splits as a view shows it."""
+        return seen(split, view, self.known_views[view])
+
+
+def stratified_rows(labels: np.ndarray, sizes: tuple[int, int, int], fold: int = 0) -> tuple[Tensor, ...]:
+    """Row numbers of the three splits: the same number of each class, drawn once for all folds, then shuffled.
+
+    Each class goes round: a fold's test examples are the ones after those of the fold before. So on any number of
+    folds no example is test more than once more than another of its class.
+
+    Args:
+        labels: [N].
+        sizes: examples per class in train, held-out and test.
+        fold: which split, from 0.
+    """
+    rng = np.random.default_rng(20240229)
+    drawn = [rng.permutation(np.flatnonzero(labels == label)) for label in np.unique(labels)]
+    per_class = [np.roll(rows, -fold * sizes[2]) for rows in drawn]
+    edges = np.cumsum((0, *sizes))
+    return tuple(
+        torch.from_numpy(rng.permutation(np.concatenate([rows[start:stop] for rows in per_class])))
+        for start, stop in itertools.pairwise(edges)
+    )
+
+
+def digest_of_fold(identity: str, fold: int) -> str:
+    """What identifies a fold of a source, which has this digest itself; fold 0 is the source as it is."""
+    return digest([identity, fold]) if fold else identity
+
+
+def make_splits(
+    task: str, kind: str, inputs: Tensor, labels: Tensor, rows: Sequence[Tensor], identity: str
+) -> tuple[Split, Split, Split]:
+    """The splits with these row numbers of a source, each example with an id that says its row.
+
+    Args:
+        task: the task's name.
+        kind: the name of its kind.
+        inputs: [N, ...] of the whole source.
+        labels: [N].
+        rows: for train, held-out and test.
+        identity: digest of what the source is read from, and of which fold (``digest_of_fold``).
+    """
+    train, heldout, test = (
+        Split(
+            name,
+            inputs[row].contiguous(),
+            labels[row],
+            [f"{task}-{i}" for i in row.tolist()],
+            digest([identity, name, len(row)]),
+            kind=kind,
+        )
+        for name, row in zip(SPLITS, rows, strict=True)
+    )
+    return train, heldout, test
