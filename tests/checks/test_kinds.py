@@ -72,6 +72,11 @@ class LimitsTraining(Planted):
         return found if limit is None else replace(found, digest=f"{found.digest} {limit}")
 
 
+class FoldsAlike(Planted):
+    def folded(self, reference, fold):
+        return reference
+
+
 class CountsClassesWrong(Planted):
     def load(self, reference, store, limit):
         return replace(super().load(reference, store, limit), shape={"features": 3, "classes": 1})
@@ -138,6 +143,7 @@ WRONG = [
     (DrawsAnew, "loaded_twice_it_is_the_same"),
     (IgnoresLimits, "a_limit_keeps_the_first_documents"),
     (LimitsTraining, "a_limit_keeps_the_first_documents"),
+    (FoldsAlike, "a_fold_is_another_split_of_the_same_data"),
     (CountsClassesWrong, "documents_are_what_is_scored"),
     (with_network(DrawsWeights), "its_networks_can_be_built"),
     (with_network(ExtraDimension), "logits_have_a_row_for_each_label"),
