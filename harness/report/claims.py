@@ -14,8 +14,8 @@ from harness.report.claim import Claim, judged, untested
 from harness.report.domain_claims import domain_claims
 from harness.report.evidence import DRAWS, Evidence, over_seeds
 from harness.report.parts import DOMAINS, parts_of
-from harness.results.evidence import mean_over_seeds
 from harness.report.view_claims import view_claims
+from harness.results.evidence import mean_over_seeds
 
 
 def claims(evidence: Evidence) -> list[Claim]:

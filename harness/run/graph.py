@@ -80,9 +80,9 @@ def costs_of(plan: Plan) -> tuple[Cost, ...]:
 
 def measures(plan: Plan, variant: VariantPlan, costs: Sequence[Cost]) -> list[Measure]:
     """The stages that measure a variant: one process measures what it can."""
-    reference = plan.reference(variant.seed)
+    setting, reference = plan.setting.of(variant.seed), plan.reference(variant.seed)
     return [
-        Measure(plan.setting.of(variant.seed), variant, reference, tuple(cost.name for cost in sitting), again=number > 0)
+        Measure(setting, variant, reference, tuple(cost.name for cost in sitting), again=number > 0)
         for number, sitting in enumerate(sittings(costs))
     ]
 

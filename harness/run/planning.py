@@ -62,7 +62,9 @@ def make_plan(suite: Suite, options: Options, *, compares: bool = True) -> Plan:
     if (asked := suite.file.correlate) and options.only is None:
         subsets = tuple(asked.subsets.sizes), asked.subsets.at_most
         studies = [
-            Study(setting.of(seed), pools[seed][name], seed, asked.rule, *subsets) for seed in seeds for name in asked.pools
+            Study(setting.of(seed), pools[seed][name], seed, asked.rule, *subsets)
+            for seed in seeds
+            for name in asked.pools
         ]
     plan = Plan(suite, options, setting, task, list(seeds), pools, variants, studies, compares=compares)
     plan.jobs = planned_jobs(plan)

@@ -119,9 +119,8 @@ def test_a_gate_a_comparison_and_a_report_read_it(run, tmp_path):
     for item in compare(run, run).variants:
         assert (item.verdict, item.n, item.accuracy.value) == ("unclear", 1400, 0)
     write_report(run.folder)
-    assert "1400 documents to test, over the seeds: each has a split of its own" in (
-        run.folder / "report.md"
-    ).read_text()
+    text = (run.folder / "report.md").read_text()
+    assert "1400 documents to test, over the seeds: each has a split of its own" in text
 
 
 def test_a_seed_alone_keeps_its_split(run, folder):
