@@ -11,7 +11,10 @@ from harness.registry import COSTS, METRICS
 from harness.results import lm_eval_metrics, other_columns
 from harness.results.metric import DOCUMENTS, SOURCES, Column
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+READ_VERSIONS = (1, 2)
+"""Version 1 compared every variant with the main pool's reference, by accuracy alone, and each as if it were the only
+one; it had no comparisons.parquet."""
 
 ALL_SEEDS = "all"
 """The value of ``seed`` in the row that summarises all seeds of a variant."""
@@ -24,13 +27,17 @@ WORDS: dict[str, str] = {
     "family": "single, output, weights, trained or staged",
     "method": "registry name",
     "pool": "the suite's pool it was built from",
+    "reference": "the variant that it is compared with: that of its own pool",
     "params": "all parameters, JSON",
     "members": "how many members of the pool it was given",
     "seed": "one row for each seed, and one 'all'",
     "status": "ok, not_applicable or failed",
     "reason": "why it is not ok, or not compared with the reference",
-    "verdict": "better, worse, unclear, reference; no_reference where that has none; the status where it is not ok",
-    "pareto": "True where no other variant is as accurate at fewer FLOPs",
+    "verdict": "by the suite's score, of these models, for the whole table: better, worse, equivalent, unclear, "
+    "reference; no_reference where that has none; the status where it is not ok",
+    "recipe_verdict": "the same of models like these: seeds are a sample too; empty with one seed",
+    "best_set": "True where it may be the best of all by the suite's score (95 %)",
+    "pareto": "True where no other variant has as good a score at fewer FLOPs",
     "n": "test examples",
 }
 """The columns of variants.csv that say what a row is about, and what came of it; they come first."""
@@ -67,7 +74,29 @@ def _declared() -> Iterator[tuple[Column, str]]:
     yield from ((metric.column, metric.module) for metric in METRICS)
     others = (*other_columns.UNREGISTERED_SCORES, *other_columns.UNREGISTERED_COSTS)
     yield from ((column, other_columns.__name__) for column in others)
+    yield from ((difference_of(column), module) for column, module in _paired() if column.name != "accuracy")
     yield from ((column, cost.module) for cost in COSTS for column in cost.columns)
+
+
+def _paired() -> Iterator[tuple[Column, str]]:
+    """The scores that have a value for each example or document, and so differences; with who declares them."""
+    yield from ((metric.column, metric.module) for metric in METRICS if metric.column.outcome)
+    yield other_columns.BITS, other_columns.__name__
+
+
+def paired() -> dict[str, Column]:
+    """The scores by which variants are compared, by name: each has a value for every example or document."""
+    return {column.name: column for column, _ in _paired()}
+
+
+def difference_of(column: Column) -> Column:
+    """The column of a score's difference from the reference."""
+    if column.name == "accuracy":
+        return other_columns.DIFFERENCE
+    name = f"{column.name}_diff"
+    meaning = f"{column.name} minus the reference's; 95 % interval, as of diff_vs_reference"
+    most = column.most - column.least
+    return Column(name, meaning, column.better, column.unit, -most, most, name)
 
 
 def plugged_in() -> dict[str, Column]:
@@ -169,6 +198,29 @@ MEASURE_COLUMNS = {
 """The columns of measures.parquet, which runs on lm-eval's tasks or with views have: a row per document and metric."""
 
 
+COMPARISON_COLUMNS = {
+    "variant": "name",
+    "against": "the variant that it is compared with",
+    "kind": "own pool: a combination and the reference of its pool; pools: two pools' references, whose training "
+    "differs, which is no verdict on a method",
+    "metric": "the score",
+    "seed": "the suite's seed, or 'all'",
+    "scope": "these models: the mean over the seeds, examples are a sample; models like these: seeds are one too",
+    "difference": "the variant's score minus the other's, paired by example",
+    "low": "95 % interval of this difference alone",
+    "high": "",
+    "low_together": "95 % interval that holds for all differences of the table at once (of these models by the largest "
+    "studentised one, of models like these by Bonferroni)",
+    "high_together": "",
+    "p": "two-sided, of no difference",
+    "p_adjusted": "the same for the whole table: by the largest studentised difference; of models like these by Holm",
+    "margin": "differences within it are equivalent",
+    "verdict": "better, worse, equivalent, unclear; empty between pools",
+    "n": "test examples, documents or clusters of them",
+}
+"""The columns of comparisons.parquet: one row per variant, score, seed and scope."""
+
+
 CORRELATION_COLUMNS = {
     "pool": "the suite's pool",
     "seed": "the suite's seed",
@@ -205,6 +257,10 @@ RUN_FIELDS = {
     "splits: {train, heldout, test} of a seed, split: shared, or per_seed where every seed has a split of its own; of "
     "runs from before this field it is shared, documents: {task: how many are scored, on any seed}}",
     "reference": "{variant, members: {seed: which member it is}}",
+    "references": "{pool: the variant that its variants are compared with}",
+    "scores": "[the metrics that verdicts go by, the one that decides first]",
+    "best": "{score: {variant, value, corrected: for having been picked on the test examples, low, high: 95 % interval "
+    "of that, set: all that may be the best}}",
     "pools": "{pool: {kind, architectures, members, seeds: {seed: {train_seconds, members: [{name, ...}]}}}}",
     "summary": "{variants, ok, not_applicable, failed, jobs_run, jobs_reused, predict_seconds, combine_seconds, "
     "output_variants, ...}",

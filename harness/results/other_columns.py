@@ -23,8 +23,7 @@ CALIBRATED = (
 
 DIFFERENCE = Column(
     "diff_vs_reference",
-    "accuracy minus the reference's, paired by example; 95 % interval, of one seed by paired bootstrap, of several "
-    "as that of a mean over seeds and examples",
+    "accuracy minus the reference's, paired by example; 95 % interval, of these models: the mean over the seeds",
     better="higher",
     least=-1.0,
     most=1.0,
@@ -33,9 +32,10 @@ DIFFERENCE = Column(
 
 COMPARED = (
     DIFFERENCE,
-    Column("mcnemar_p", "exact McNemar test of equal accuracy, two-sided", most=1.0),
+    Column("mcnemar_p", "exact McNemar test of equal accuracy, two-sided, of one seed alone", most=1.0),
+    Column("p_adjusted", "of the suite's score: no difference from the reference, for the whole table", most=1.0),
 )
-"""The comparison with the reference (``evaluate.scores.compare``)."""
+"""The comparison with the reference (``evaluate.decisions``)."""
 
 COUNTED = (
     Column("params_stored", "parameters of all different models it holds", better="lower", source="counter"),

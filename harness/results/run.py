@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 
 from harness.errors import BadInput
-from harness.results.columns import ALL_SEEDS, SCHEMA_VERSION, SCORE_COLUMNS
+from harness.results.columns import ALL_SEEDS, COMPARISON_COLUMNS, READ_VERSIONS, SCORE_COLUMNS
 from harness.store import read_json
 
 PER_SEED = "per_seed"
@@ -65,6 +65,17 @@ class Run:
         return pd.read_parquet(path) if path.is_file() else pd.DataFrame(columns=list(SCORE_COLUMNS))
 
     @cached_property
+    def comparisons(self) -> pd.DataFrame:
+        """comparisons.parquet; empty where the folder is without it, as those of version 1 are."""
+        path = self.folder / "comparisons.parquet"
+        return pd.read_parquet(path) if path.is_file() else pd.DataFrame(columns=list(COMPARISON_COLUMNS))
+
+    @property
+    def scores_of_suite(self) -> list[str]:
+        """The metrics that verdicts go by, the one that decides first; runs of version 1 went by accuracy."""
+        return list(self.record.get("scores") or ["accuracy"])
+
+    @cached_property
     def measures(self) -> pd.DataFrame:
         """Scores of parts of the task, over all seeds: variants by "metric/task" or "metric/view"; may be empty."""
         table = self.scores
@@ -95,7 +106,7 @@ class Run:
         if variant not in known:
             raise BadInput(f"the run has no variant '{variant}'", place=str(self.folder), given=variant, choices=known)
         view = Run(self.folder, self.record)
-        for key in ("variants", "scores", "examples", "document_measures"):
+        for key in ("variants", "scores", "comparisons", "examples", "document_measures"):
             table: pd.DataFrame | None = getattr(self, key)
             if table is not None:
                 table = table[table["variant"] == variant].assign(variant=name)
@@ -118,8 +129,9 @@ def read_run(folder: Path) -> Run:
     if not isinstance(record, dict) or not all(isinstance(record.get(part, {}), dict) for part in parts):
         raise BadInput("run.json is not a run's record", place=str(record_path), hint="was it edited?")
     version = record.get("schema_version")
-    if version != SCHEMA_VERSION:
-        raise BadInput(f"results of schema version {version}; this stockpot reads {SCHEMA_VERSION}", place=str(folder))
+    if version not in READ_VERSIONS:
+        known = " and ".join(map(str, READ_VERSIONS))
+        raise BadInput(f"results of schema version {version}; this stockpot reads {known}", place=str(folder))
     for name in ("variants.csv", "details.json"):
         if not (folder / name).is_file():
             raise BadInput(f"{name} is missing", place=str(folder), hint="run the suite again")

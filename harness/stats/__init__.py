@@ -1,7 +1,7 @@
 """Intervals, paired comparisons, decisions and correlations."""
 
 from harness.stats.calibration import ece_interval, ece_over_seeds
-from harness.stats.components import Crossed, crossed_mean, crossed_statistic
+from harness.stats.components import Crossed, crossed_mean, crossed_statistic, seed_means
 from harness.stats.correlations import FEWEST_SUBSETS, Correlation, correlation
 from harness.stats.decisions import (
     NonInferiority,
@@ -49,6 +49,7 @@ __all__ = [
     "paired_proportions",
     "proportion_over_seeds",
     "resample_counts",
+    "seed_means",
     "verdict",
     "wilson",
 ]

@@ -16,9 +16,17 @@ from harness.suite.costs import CostSpec, cost_spec
 
 MAIN = "main"
 
+REFERENCE = "best_single"
+"""The method whose variant a pool is compared with, unless the suite names another: chosen on held-out."""
+
+Margin = Annotated[float, Field(ge=0)] | Annotated[str, Field(pattern=r"^\d+(\.\d+)? ?%$")]
 
 FIRST = ("hf", "train")
 """The sources that are in the digest of every suite, chosen or not: it is older than the others."""
+
+
+YOUNGER = ("score", "equivalence")
+"""Keys that suites did not have at first."""
 
 
 class PoolSpec(Strict):
@@ -73,10 +81,27 @@ class SuiteFile(Strict):
             "split of its own, of the same sizes, so that over the seeds other examples are test"
         ),
     ] = "shared"
+    score: str | Annotated[list[str], Field(min_length=1)] = "accuracy"
+    """What verdicts, the answer and the order of the table go by: a metric, or several; the first decides."""
+    equivalence: dict[str, Margin] = {}
+    """By metric: two scores that differ by no more are equivalent; a number, or "1 %" of the reference's score."""
     reference: str = "best_single"
+    """What the variants of its pool are compared with; those of another pool with its own ``best_single``."""
     methods: Annotated[list[str | dict[str, dict[str, Any] | None]], Field(min_length=1)]
     correlate: Correlate | None = None
     cost: CostSpec = CostSpec()
+
+    @property
+    def scores(self) -> list[str]:
+        """The metrics that verdicts go by, the one that decides first."""
+        return [self.score] if isinstance(self.score, str) else self.score
+
+    @pydantic.model_serializer(mode="wrap")
+    def _as_before(self, handler: pydantic.SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without the younger keys where they are as usual: a suite that has none keeps its digest."""
+        fields = type(self).model_fields
+        return {key: value for key, value in handler(self).items()
+                if key not in YOUNGER or getattr(self, key) != fields[key].default}  # fmt: skip
 
 
 def suite_model() -> type[SuiteFile]:

@@ -13,10 +13,11 @@ from harness.errors import BadInput
 from harness.methods.method import Method, describe_type
 from harness.pools.source import AskedPool
 from harness.registry import METHODS
+from harness.results.columns import paired
 from harness.store import digest
 from harness.strict import yaml
 from harness.strict.model import read_model
-from harness.suite.file import MAIN, SuiteFile, asked_pool, suite_model
+from harness.suite.file import MAIN, REFERENCE, SuiteFile, asked_pool, suite_model
 from harness.suite.task import read_task
 from harness.tasks import TaskReference
 
@@ -44,6 +45,11 @@ class Suite:
     pools: Mapping[str, AskedPool]
     variants: tuple[Variant, ...]
 
+    def reference_of(self, pool: str) -> str:
+        """The variant that those of a pool are compared with: training differs between pools, not the combination."""
+        own = next((each.pool for each in self.variants if each.name == self.file.reference), pool)
+        return self.file.reference if own == pool else _reference(pool).name
+
 
 def suite_files(folder: Path) -> list[Path]:
     """The suite files of a folder; policies of a gate, ``*.policy.yaml``, lie beside them."""
@@ -67,6 +73,12 @@ def read_suite(path: Path) -> Suite:
         raise BadInput("a seed is named twice", place=document.place(("seeds",)))
     variants = tuple(_variants(file, document, pools))
     _known("reference", file.reference, [v.name for v in variants], document.place(("reference",)))
+    variants = (*variants, *_missing_references(file, variants))
+    for key, names in (("score", file.scores), ("equivalence", file.equivalence)):
+        for name in names:
+            _known("score", name, list(paired()), document.place((key,)))
+    if len(set(file.scores)) < len(file.scores):
+        raise BadInput("a score is named twice", place=document.place(("score",)))
     for name in file.correlate.pools if file.correlate else []:
         _known("pool", name, pools, document.place(("correlate", "pools")))
     main = pools[MAIN]
@@ -123,6 +135,21 @@ def _variants(
                 raise BadInput(problem, place=where)
             seen[variant.name] = where
             yield variant
+
+
+def _reference(pool: str) -> Variant:
+    """The usual reference of a pool."""
+    method = METHODS.get(REFERENCE)
+    parameters = method.validate({}, pool)
+    return Variant(variant_name(method, parameters, pool, None), REFERENCE, pool, None, parameters)
+
+
+def _missing_references(file: SuiteFile, variants: Sequence[Variant]) -> Iterator[Variant]:
+    """The references of pools that the suite does not list itself."""
+    own = next(each.pool for each in variants if each.name == file.reference)
+    pools = dict.fromkeys(each.pool for each in variants if each.pool != own)
+    known = {each.name for each in variants}
+    yield from (each for each in map(_reference, pools) if each.name not in known)
 
 
 def _validated(method: Method, parameters: Mapping[str, Any], place: str) -> dict[str, Any]:

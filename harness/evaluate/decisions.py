@@ -1,0 +1,198 @@
+"""What a run may say of all its variants at once: differences from their references, verdicts that hold for the whole
+table, and the best of all with its score corrected for having been picked."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from harness import stats
+from harness.results.metric import Column
+from harness.stats.interval import LEVEL
+from harness.stats.proportions import FEWEST, paired_proportions
+from harness.stats.simultaneous import UnitMeans, best_set, by_cluster, picked, simultaneous, unit_means
+
+THESE, LIKE_THESE = "these models", "models like these"
+"""What a comparison speaks of. These models: the mean over the seeds' very models, the examples being a sample. Models
+like these: other seeds of the same recipe as well."""
+
+OWN, POOLS = "own pool", "pools"
+"""What is compared: a combination with the reference of its own pool, or two pools' references, whose training differs;
+the second is no verdict on a method and has none."""
+
+ALPHA = 1 - LEVEL
+SHARE_MARGIN, LOSS_MARGIN = 0.005, 0.01
+"""Of equivalence, where a suite gives none: half a point of a share, 1 % of the reference's loss."""
+
+Word = Literal["better", "worse", "equivalent", "unclear"]
+
+
+@dataclass(frozen=True)
+class Scored:
+    """One metric of every variant on the same examples, or documents."""
+
+    column: Column
+    tables: Mapping[str, np.ndarray]
+    """By variant: [seeds, examples], finite; NaN, the same in all, where a seed has no such example."""
+    clusters: Sequence[str] = ()
+    """Of each example, the cluster that counts as one; empty: every example counts as one."""
+    margin: float | str | None = None
+    """Within which differences are equivalent, in the metric's unit, or a share of the reference's ("1 %")."""
+
+    @property
+    def sign(self) -> int:
+        """1 where higher is better, -1 where lower is."""
+        return -1 if self.column.better == "lower" else 1
+
+    def units(self, variant: str) -> np.ndarray:
+        """A variant's table [seeds, units]."""
+        table = self.tables[variant]
+        return by_cluster(table, self.clusters) if len(self.clusters) else table
+
+    def equivalent_within(self, reference: float) -> float:
+        """The margin, given the reference's score."""
+        if isinstance(self.margin, str):
+            return abs(reference) * float(self.margin.removesuffix("%")) / 100
+        if self.margin is not None:
+            return self.margin
+        share = self.column.better == "higher" and (self.column.least, self.column.most) == (0.0, 1.0)
+        return SHARE_MARGIN if share else LOSS_MARGIN * abs(reference)
+
+
+def comparisons(
+    scored: Scored, references: Mapping[str, str], pools: Mapping[str, str], seeds: Sequence[int]
+) -> Iterator[dict[str, Any]]:
+    """The rows of comparisons.parquet of one metric: of each seed, and of all of them in both scopes.
+
+    Args:
+        scored: the metric.
+        references: of each variant that is compared, the variant that it is compared with, in its own pool.
+        pools: of each other pool's reference, the main pool's.
+        seeds: in the order of the tables' rows.
+    """
+    units = {name: scored.units(name) for name in {*references, *references.values(), *pools, *pools.values()}}
+    for row, seed in enumerate(seeds):
+        of_seed = {name: table[row : row + 1, ~np.isnan(table[row])] for name, table in units.items()}
+        yield from _of_these(scored, of_seed, references, pools, str(seed))
+    yield from _of_these(scored, units, references, pools, "all")
+    if len(seeds) > 1:
+        yield from _of_likes(scored, units, references, pools)
+
+
+def _of_these(
+    scored: Scored, units: Mapping[str, np.ndarray], references: Mapping[str, str], pools: Mapping[str, str], seed: str
+) -> Iterator[dict[str, Any]]:
+    names = list(units)
+    if not names or next(iter(units.values())).shape[1] < 2:
+        return
+    means = unit_means(list(units.values()))
+    grain = 1 / (len(units[names[0]]) * means.units) if _outcomes(scored) else 0.0
+    for kind, pairs in ((OWN, references), (POOLS, pools)):
+        if not pairs:
+            continue
+        ours, theirs = ([names.index(name) for name in side] for side in (pairs.keys(), pairs.values()))
+        apart = UnitMeans(means.values[ours] - means.values[theirs], means.shares[ours] - means.shares[theirs])
+        found = simultaneous(apart, grain=grain)
+        for at, (name, reference) in enumerate(pairs.items()):
+            alone, together = ((low[at], high[at]) for low, high in ((found.low, found.high),
+                                                                    (found.low_together, found.high_together)))  # fmt: skip
+            if _outcomes(scored):
+                alone, together = _few(units[name] - units[reference], found.critical) or (alone, together)
+            values = (apart.values[at], *alone, *together, found.p[at], found.p_adjusted[at])
+            margin = scored.equivalent_within(float(means.values[theirs[at]]))
+            yield _row(scored, name, reference, kind, seed, THESE, values, margin, means.units)
+
+
+def _few(difference: np.ndarray, critical: float) -> tuple[tuple[float, float], tuple[float, float]] | None:
+    """The intervals of a share that hardly any item changes, one alone and with all others: by its score test."""
+    from scipy.stats import norm
+
+    if int(np.nan_to_num(difference).any(axis=0).sum()) >= FEWEST:
+        return None
+    items = difference.shape[1]
+    known = (~np.isnan(difference)).sum(axis=1)
+    gained, lost = (float((((sign * difference) > 0).sum(axis=1) / known).mean() * items) for sign in (1, -1))
+    ends = []
+    for level in (LEVEL, 1 - 2 * float(norm.sf(critical))):
+        low = paired_proportions(int(gained + 1e-9), int(np.ceil(lost - 1e-9)), items, level).low
+        high = paired_proportions(int(np.ceil(gained - 1e-9)), int(lost + 1e-9), items, level).high
+        ends.append((low, high))
+    return ends[0], ends[1]
+
+
+def _outcomes(scored: Scored) -> bool:
+    """Whether each example is right or wrong, and counts alone."""
+    return scored.column.outcome == "correct" and not len(scored.clusters)
+
+
+def _of_likes(
+    scored: Scored, units: Mapping[str, np.ndarray], references: Mapping[str, str], pools: Mapping[str, str]
+) -> Iterator[dict[str, Any]]:
+    """Seeds and examples as samples: too few seeds for joint draws, so each by itself, and Holm for all."""
+    for kind, pairs in ((OWN, references), (POOLS, pools)):
+        if not pairs:
+            continue
+        crossed = {name: stats.crossed_mean(units[name] - units[other]) for name, other in pairs.items()}
+        p = {name: 2 * min(c.p_below(0.0), 1 - c.p_below(0.0)) for name, c in crossed.items()}
+        adjusted = dict(zip(p, stats.holm(list(p.values())), strict=True))
+        for name, reference in pairs.items():
+            mean = crossed[name]
+            alone, together = mean.interval(LEVEL), mean.interval(1 - ALPHA / len(pairs))
+            ends = (alone.low, alone.high, together.low, together.high)
+            value = float(stats.seed_means(units[reference]).mean())
+            values = (mean.value, *ends, p[name], adjusted[name])
+            margin = scored.equivalent_within(value)
+            yield _row(scored, name, reference, kind, "all", LIKE_THESE, values, margin, mean.items)
+
+
+def _row(
+    scored: Scored, variant: str, against: str, kind: str, seed: str, scope: str, values: Sequence[float],
+    margin: float, units: int,
+) -> dict[str, Any]:  # fmt: skip
+    difference, low, high, low_together, high_together, p, p_adjusted = map(float, values)
+    word: str = verdict(scored.sign, low_together, high_together, p_adjusted, margin) if kind == OWN else ""
+    return {
+        "variant": variant, "against": against, "kind": kind, "metric": scored.column.name, "seed": seed,
+        "scope": scope, "difference": difference, "low": low, "high": high, "low_together": low_together,
+        "high_together": high_together, "p": p, "p_adjusted": p_adjusted, "margin": margin, "verdict": word, "n": units,
+    }  # fmt: skip
+
+
+def verdict(sign: int, low: float, high: float, p_adjusted: float, margin: float) -> Word:
+    """The comparison in a word, from the interval and the p-value that hold for the whole table.
+
+    ``better`` and ``worse`` need ``p_adjusted`` below .05; ``equivalent`` an interval within the margin. A NaN bound is
+    ``unclear``.
+    """
+    if not low <= high:
+        return "unclear"
+    middle = sign * (low + high)
+    if p_adjusted < ALPHA and middle:
+        return "better" if middle > 0 else "worse"
+    return "equivalent" if -margin <= low and high <= margin else "unclear"
+
+
+def best(scored: Scored) -> dict[str, Any]:
+    """Which variant scores best, the score corrected for the pick with its interval, and all that may be the best.
+
+    Returns:
+        ``variant``, ``value``, ``corrected``, ``low``, ``high`` and ``set``, the names of the confidence set.
+    """
+    from scipy.stats import t
+
+    names = sorted(scored.tables)
+    means = unit_means([scored.sign * scored.units(name) for name in names])
+    winner, corrected = picked(means)
+    half = float(t.isf(ALPHA / 2, means.units - 1) * means.standard_errors[winner])
+    corrected *= scored.sign
+    return {
+        "variant": names[winner],
+        "value": scored.sign * float(means.values[winner]),
+        "corrected": corrected,
+        "low": max(scored.column.least, corrected - half),
+        "high": min(scored.column.most, corrected + half),
+        "set": [name for name, kept in zip(names, best_set(means), strict=True) if kept],
+    }
