@@ -120,6 +120,30 @@ def a_limit_keeps_the_first_documents(kind: AnyKind, on: TriedTask) -> None:
 
 
 @law("kind")
+def a_fold_is_another_split_of_the_same_data(kind: AnyKind, on: TriedTask) -> None:
+    """Where seeds can have splits of their own: fold 0 is the task's split; the next is as large, with other tests."""
+    try:
+        references = [kind.folded(on.refer(), fold) for fold in (0, 1)]
+    except BadInput:
+        return
+    require(hash(references[0]) == hash(on.refer()) and references[0] == on.refer(), "fold 0 has another reference")
+    first, second = (kind.load(reference, on.store, None) for reference in references)
+    require(first.digest == on.task.digest, "fold 0 has another digest than the task")
+    digests = {each.digest for fold in (first, second) for each in (*_splits(fold), fold)}
+    require(len(digests) == 8, "two folds have a digest in common")
+    labels = dict[str, int]()
+    for one, other in zip(_splits(first), _splits(second), strict=True):
+        require(len(one.inputs) == len(other.inputs), f"'{one.name}' has another size on another fold")
+        for split in (one, other):
+            known = {name: int(label) for name, label in zip(split.ids, split.labels, strict=True)}
+            same = all(labels.setdefault(name, label) == label for name, label in known.items())
+            require(same, f"an id of '{split.name}' names another example on another fold")
+    ids = [set(split.ids) for split in _splits(second)]
+    require(len(set.union(*ids)) == sum(map(len, ids)), "the splits of a fold share ids")
+    require(set(first.test.ids) != ids[2], "two folds have the same test examples")
+
+
+@law("kind")
 def documents_are_what_is_scored(kind: AnyKind, on: TriedTask) -> None:
     """Each has an id of its own, a task and a label; they are test's inputs where the kind says so."""
     documents = on.task.documents

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import pairwise
@@ -38,11 +39,11 @@ class Predictions:
     log_probs: np.ndarray
     labels: np.ndarray
 
-    def outcomes(self, metric: Metric) -> Outcomes:
+    def outcomes(self, metric: Metric, ids: Sequence[str] = ()) -> Outcomes:
         """As a run hands them to a metric, with the outcome that it adds itself."""
         added = {str(metric.column.outcome): metric} if metric.per_example else {}
         labels = self.labels.copy()
-        return Outcomes(tabulate(self.log_probs.copy(), labels, added), labels, self.log_probs.shape[1])
+        return Outcomes(tabulate(self.log_probs.copy(), labels, added), labels, self.log_probs.shape[1], ids)
 
 
 @cache
@@ -170,6 +171,25 @@ def equal_seeds_have_the_value_of_one(metric: Metric) -> None:
             return
         one, all_of_them = _value(metric.score(system.outcomes(metric))), _value(_over_seeds(metric, [system] * 3))
         require(_equal(one, all_of_them), f"a system that {name} has {one}, and over three equal seeds {all_of_them}")
+
+
+@law("metric")
+def seeds_with_other_examples_have_their_mean(metric: Metric) -> None:
+    """Over seeds that were scored on other examples each, the value is the mean of theirs (``outcomes.stacked``)."""
+    if metric.over_seeds is None:
+        return
+    for name, system in _cases().items():
+        third = len(system.labels) // 3
+        if third < 2:
+            continue
+        parts = [slice(None, third), slice(third, None)]
+        seeds = [Predictions(system.log_probs[part], system.labels[part]) for part in parts]
+        ids = [f"example {i}" for i in range(len(system.labels))]
+        given = [each.outcomes(metric, ids[part]) for each, part in zip(seeds, parts, strict=True)]
+        found, values = _value(metric.over_seeds(given)), [_value(metric.score(each)) for each in given]
+        known = [value for value in values if value is not None]
+        expected = sum(known) / len(known) if len(known) == len(values) else None
+        require(_equal(found, expected), f"a system that {name} has {values} on its seeds, and {found} over them")
 
 
 @law("metric")

@@ -3,7 +3,7 @@ table, and the best of all with its score corrected for having been picked."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -39,6 +39,8 @@ class Scored:
     """By variant: [seeds, examples], finite; NaN, the same in all, where a seed has no such example."""
     clusters: Sequence[str] = ()
     """Of each example, the cluster that counts as one; empty: every example counts as one."""
+    same: Collection[str] = ()
+    """Variants that say of every example just what their reference does: one system in two forms."""
     margin: float | str | None = None
     """Within which differences are equivalent, in the metric's unit, or a share of the reference's ("1 %")."""
 
@@ -97,7 +99,7 @@ def _of_these(
         for at, (name, reference) in enumerate(pairs.items()):
             alone = found.low[at], found.high[at]
             together = found.low_together[at], found.high_together[at]
-            if _outcomes(scored):
+            if _outcomes(scored) and name not in scored.same:
                 alone, together = _few(units[name] - units[reference], found.critical) or (alone, together)
             values = (apart.values[at], *alone, *together, found.p[at], found.p_adjusted[at])
             margin = scored.equivalent_within(float(means.values[theirs[at]]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -81,6 +82,16 @@ def check_options(architecture: Architecture, *, by_name: bool = False) -> None:
         raise BadInput(f"architecture '{architecture.name}' cannot be built: {error}") from None
 
 
+def takes(architecture: Architecture, option: str) -> bool:
+    """Whether networks of a family can be built with an option."""
+    return option in _parameters(architecture)
+
+
+def _parameters(architecture: Architecture) -> Mapping[str, inspect.Parameter]:
+    """The options that networks of a family are built with."""
+    return inspect.signature(_kind_that_builds(architecture.name).families[architecture.name]).parameters
+
+
 def with_options(architecture: Architecture, **options: Any) -> Architecture:
     """The same family with some options changed."""
     return Architecture(architecture.name, tuple(sorted({**dict(architecture.options), **options}.items())))
@@ -89,7 +100,6 @@ def with_options(architecture: Architecture, **options: Any) -> Architecture:
 def half_size(architecture: Architecture) -> Architecture:
     """The same family at about half the width of every layer (a quarter of most matrices)."""
     widths = ("width", "hidden")
-    signature = inspect.signature(_kind_that_builds(architecture.name).families[architecture.name])
-    given = dict(architecture.options)
-    present = {w: given.get(w, signature.parameters[w].default) for w in widths if w in signature.parameters}
+    known, given = _parameters(architecture), dict(architecture.options)
+    present = {w: given.get(w, known[w].default) for w in widths if w in known}
     return with_options(architecture, **{w: max(1, value // 2) for w, value in present.items()})

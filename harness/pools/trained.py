@@ -12,7 +12,7 @@ from pydantic import Field
 
 from harness.errors import BadInput
 from harness.models.architectures import check_options, trainable
-from harness.models.training import Schedule, usual_schedule
+from harness.models.training import Decay, Schedule, usual_schedule
 from harness.pools.folder_plan import plan_folder
 from harness.pools.pool import seed_of
 from harness.pools.source import MemberPlan, PoolPlan, PoolSource, source
@@ -31,7 +31,7 @@ class Vary(Strict):
     augment: Annotated[list[Annotated[float, Field(ge=0)]], Field(min_length=1)] = [0.0]
     epochs: Annotated[list[Count], Field(min_length=1)] | None = None
     data: Annotated[list[str], Field(min_length=1)] | None = None
-    """What each is trained on: a domain of text, or a view of images; by default the whole training split."""
+    """What each is trained on: a domain of text, or a view of examples; by default the whole training split."""
 
 
 class TrainPool(Strict):
@@ -43,7 +43,12 @@ class TrainPool(Strict):
     """The folder of the shared base (or ``archive:NAME``), which is then not trained."""
     members: Count = 1
     epochs: Count = 6
+    decay: Decay = "linear"
+    """The course of the members' rates (``Schedule.decay``)."""
     base_epochs: Count = 2
+    base_lr: Positive | None = None
+    """The base's rate; the usual one for this kind of data if None."""
+    base_decay: Decay = "linear"
     examples: Count | None = None
     """Training inputs of a member at most, spread over its data; all of them if None. A base is trained on all."""
     vary: Vary = Vary()
@@ -76,6 +81,10 @@ class TrainPool(Strict):
         """The key and the sentence of a setting that contradicts another."""
         if self.base is not None and self.start != "shared_base":
             return "base", "a pool with a base has start: shared_base"
+        if self.base is not None or self.start != "shared_base":
+            for given in ("base_epochs", "base_lr", "base_decay"):
+                if given in self.model_fields_set:
+                    return given, "no base is trained here"
         if self.start == "shared_base" and isinstance(self.architecture, list):
             return "architecture", "members of several architectures cannot start from one shared base"
         if self.checkpoints and self.bootstrap:
@@ -171,14 +180,14 @@ def plan_pool(
         base = plan_folder("base", spec.base)
         architectures = [base.architecture]
     elif spec.start == "shared_base":
-        schedule = replace(usual, epochs=spec.base_epochs)
+        schedule = replace(usual, epochs=spec.base_epochs, lr=spec.base_lr or usual.lr, decay=spec.base_decay)
         base = TrainingPlan("base", architectures[0], schedule, data, seed=seed_of(seed, "base", 0))
     turns = zip(range(1 if spec.checkpoints else spec.members), itertools.cycle(_choices(spec)), strict=False)
     members = [
         TrainingPlan(
             f"m{index}",
             architectures[index % len(architectures)],
-            replace(usual, **chosen),
+            replace(usual, decay=spec.decay, **chosen),
             data,
             spec.bootstrap,
             spec.checkpoints or 1,

@@ -25,7 +25,7 @@ from harness.results.columns import (
 )
 from harness.results.metric import DOCUMENTS
 from harness.results.run import Run, read_run
-from harness.stats.components import seed_means
+from harness.stats import seed_means
 
 IDENTITY = ("variant", "seed", "example_id", "task", "label")
 """The columns of examples.parquet that say which example a row is of; the others are outcomes."""

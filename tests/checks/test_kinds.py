@@ -1,17 +1,20 @@
 """The laws of kinds of tasks: ours keep them, and a kind that breaks one is caught by it."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
 from harness.checks import BrokenLaw, check_kind, laws
-from harness.checks.tasks import tried
+from harness.checks.tasks import TriedTask, tried
 from harness.errors import BadInput
 from harness.registry import KINDS
+from harness.tasks.tabular import TASKS
 from tests.checks.planted_kind import Line, Planted, Reference
 from tests.tasks.local_tasks import write_task
+from tests.tasks.planted_table import SPEC
 
 LAWS = {law.__name__: law for law in laws("kind")}
 
@@ -19,6 +22,17 @@ LAWS = {law.__name__: law for law in laws("kind")}
 @pytest.fixture(scope="module")
 def images():
     return tried("digits")
+
+
+@pytest.fixture
+def tabular(tables, monkeypatch):
+    monkeypatch.setitem(TASKS, "planted_table", SPEC)
+    return tables
+
+
+@pytest.fixture(scope="module")
+def tables():
+    return TriedTask(KINDS.get("tabular"), "planted_table", Path())
 
 
 @pytest.fixture(scope="module")
@@ -30,13 +44,13 @@ def text(tmp_path_factory):
 
 
 @pytest.mark.parametrize("law", LAWS.values(), ids=LAWS)
-@pytest.mark.parametrize("name", ["images", "text"])
+@pytest.mark.parametrize("name", ["images", "tabular", "text"])
 def test_kind(name, law, request):
     law(KINDS.get(name), request.getfixturevalue(name))
 
 
 def test_every_kind_is_checked():
-    assert set(KINDS.all()) == {"images", "text"}
+    assert set(KINDS.all()) == {"images", "tabular", "text"}
 
 
 class NamesAnother(Planted):
@@ -70,6 +84,11 @@ class LimitsTraining(Planted):
     def split(self, name, count, limit):
         found = super().split(name, count, limit)
         return found if limit is None else replace(found, digest=f"{found.digest} {limit}")
+
+
+class FoldsAlike(Planted):
+    def folded(self, reference, fold):
+        return reference
 
 
 class CountsClassesWrong(Planted):
@@ -138,6 +157,7 @@ WRONG = [
     (DrawsAnew, "loaded_twice_it_is_the_same"),
     (IgnoresLimits, "a_limit_keeps_the_first_documents"),
     (LimitsTraining, "a_limit_keeps_the_first_documents"),
+    (FoldsAlike, "a_fold_is_another_split_of_the_same_data"),
     (CountsClassesWrong, "documents_are_what_is_scored"),
     (with_network(DrawsWeights), "its_networks_can_be_built"),
     (with_network(ExtraDimension), "logits_have_a_row_for_each_label"),

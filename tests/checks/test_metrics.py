@@ -86,6 +86,8 @@ WRONG = [
     (replace(RIGHT, over_seeds=lambda seeds: replace(share(seeds[0]), low=1.0)), "intervals_hold_their_value"),
     (plain(share), "intervals_are_declared"),
     (replace(RIGHT, over_seeds=lambda seeds: Interval(0.5, 0.0, 1.0, 1)), "equal_seeds_have_the_value_of_one"),
+    (replace(RIGHT, over_seeds=lambda seeds: share(seeds[0]) if len(seeds) > 2 else None),
+     "seeds_with_other_examples_have_their_mean"),
     (replace(RIGHT, column=replace(COLUMN, outcome="confidence")), "the_mean_of_outcomes_is_the_value"),
     (replace(RIGHT, column=replace(COLUMN, outcome="nowhere")), "the_mean_of_outcomes_is_the_value"),
     (plain(lambda outcomes: share(outcomes).value * np.random.rand()), "same_predictions_same_value"),

@@ -76,6 +76,35 @@ def test_several_seeds_are_wider_than_their_sum_would_be():
     assert steady.p == pytest.approx(binomtest(int((totals > 0).sum()), int((totals != 0).sum())).pvalue)
 
 
+def test_seeds_with_splits_of_their_own_are_paired_on_what_each_was_tested_on():
+    before = coins(0.8, n=900, seeds=3)
+    after = flipped(before, 60, 10)
+    for seed in range(3):
+        gone = np.arange(900) // 300 != seed
+        before[seed, gone] = after[seed, gone] = np.nan
+    runs = planted({"v": before}), planted({"v": after})
+    item = by_name(compare(*runs))["v"]
+    assert (item.seeds, item.n) == ((0, 1, 2), 900)
+    assert item.accuracy.value == pytest.approx(np.nanmean(after - before))
+    gained, lost = int((after > before).sum()), int((after < before).sum())
+    assert item.p == pytest.approx(binomtest(gained, gained + lost).pvalue)
+    assert item.accuracy.low < item.accuracy.value < item.accuracy.high
+    alone = changed(runs[1], seeds=[1], examples=runs[1].examples[runs[1].examples["seed"] == 1],
+                    scores=_one_seed(runs[1].scores, 1), variants=_one_seed(runs[1].variants, 1))  # fmt: skip
+    alone.record["task"]["documents"] = {"t": 300}
+    one = by_name(compare(runs[0], alone))["v"]
+    assert (one.verdict != "not comparable", one.seeds, one.n) == (True, (1,), 300), one.reason
+    moved = before[[1, 0, 2]]
+    other = by_name(compare(runs[0], planted({"v": moved})))["v"]
+    assert (other.verdict, other.reason) == ("not comparable", "a seed was tested on other examples")
+
+
+def _one_seed(table, seed):
+    """The rows of a run on one of the seeds, whose summary is that seed's."""
+    rows = table[table["seed"] == str(seed)]
+    return pd.concat([rows, rows.assign(seed="all")], ignore_index=True)
+
+
 def test_the_order_of_examples_does_not_matter_and_the_runs_change_places():
     before = coins(0.7)
     first, second = planted({"v": before}), planted({"v": flipped(before, 50, 10)})

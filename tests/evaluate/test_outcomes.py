@@ -22,6 +22,24 @@ def predictions(seed, count=200, classes=5, scale=2.0):
     return logits - np.logaddexp.reduce(logits, axis=1, keepdims=True), labels
 
 
+# of several seeds
+
+
+def test_seeds_are_put_together_by_example_and_gaps_are_nan():
+    ids = [["b", "a"], ["c", "b"]]
+    table = outcomes.aligned([np.array([1, 2]), np.array([3, 4])], ids)
+    np.testing.assert_array_equal(table, [[2, 1, np.nan], [np.nan, 4, 3]])
+    assert [places.tolist() for places in outcomes.positions(ids)] == [[1, 0], [2, 1]]
+    with pytest.raises(ValueError, match="1 values of 2 examples"):
+        outcomes.aligned([np.array([1]), np.array([3, 4])], ids)
+
+
+def test_seeds_with_the_same_examples_stay_in_their_order():
+    values = [np.array([1, 2]), np.array([3, 4])]
+    for ids in ([["b", "a"]] * 2, [[], []], ()):
+        np.testing.assert_array_equal(outcomes.aligned(values, ids), [[1, 2], [3, 4]])
+
+
 # per example
 
 

@@ -117,6 +117,21 @@ def test_a_score_that_some_draw_does_not_have_has_no_interval(seeds):
     assert score_aggregates([lost] * seeds) == {"f1/t": {"value": 0.5, "low": None, "high": None, "n": 9}}
 
 
+def test_measures_of_seeds_with_other_documents_are_means_over_the_seeds_means():
+    rng = np.random.default_rng(0)
+    first, second = rng.normal(size=40), rng.normal(size=30)
+    first[5] = np.nan  # which a view leaves out, also where the other seed has the document
+    ids = [[f"x{i}" for i in range(40)], [f"x{i}" for i in range(30, 60)]]
+    found = score_measures([{"m/t": first}, {"m/t": second}], ids)["m/t"]
+    assert found["value"] == pytest.approx((np.nanmean(first) + second.mean()) / 2)
+    assert found["n"] == 59
+    assert found["low"] < found["value"] < found["high"]
+    none = np.full(30, np.nan)
+    assert score_measures([{"m/t": first}, {"m/t": none}], ids)["m/t"]["n"] == 29
+    aggregate = {"f1/t": Aggregate(0.5, np.array([0.4, 0.6]), 9)}
+    assert score_aggregates([aggregate] * 2, ids)["f1/t"]["low"] is None
+
+
 def test_a_measure_that_no_document_has_is_no_score():
     assert score_measures([{"acc/t": np.array([np.nan, np.nan])}]) == {}
 

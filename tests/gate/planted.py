@@ -33,7 +33,7 @@ def planted(correct, extra=None, not_ok=None, measures=None, **record):
     """A run in memory.
 
     Args:
-        correct: variant -> right answers [seeds, n].
+        correct: variant -> right answers [seeds, n]; NaN where each seed has its own split, and one lacks an example.
         extra: variant -> metric -> value, in the rows of all seeds.
         not_ok: variant -> (status, reason).
         measures: variant -> metric of a task or view -> its values [seeds, documents].
@@ -56,9 +56,10 @@ def planted(correct, extra=None, not_ok=None, measures=None, **record):
                                "n": of.shape[1], "source": "test split"})  # fmt: skip
             rows.append(row)
         for seed in seeds:
-            right = values[seed].astype(bool)
+            tested = np.flatnonzero(~np.isnan(values[seed]))
+            right = values[seed, tested].astype(bool)
             examples.append(pd.DataFrame({
-                "variant": name, "seed": seed, "example_id": [f"x{i}" for i in range(len(right))], "task": "t",
+                "variant": name, "seed": seed, "example_id": [f"x{i}" for i in tested], "task": "t",
                 "label": 1, "prediction": right.astype(int), "confidence": 0.5, "correct": right,
                 "nll": 1.5 - right, "brier": 0.5 - right / 2,
             }))  # fmt: skip
@@ -95,6 +96,8 @@ def planted(correct, extra=None, not_ok=None, measures=None, **record):
         "task": {"name": "t", "title": "A task", "digest": "t" * 64},
         "summary": {"variants": sum(row["seed"] == "all" for row in rows)},
     }
+    if any(np.isnan(values).any() for values in correct.values()):
+        usual["task"] |= {"split": "per_seed", "documents": {"t": next(iter(correct.values())).shape[1]}}
     run = Run(Path("planted"), usual | record)
     run.__dict__["variants"] = pd.DataFrame(rows, columns=["variant", "seed", "status", "reason", "accuracy", "nll",
                                                            "brier", *_more(extra)])  # fmt: skip

@@ -25,6 +25,28 @@ def states(found):
     return {check.variant: check.state for check in found.checks}
 
 
+# splits
+
+
+def test_a_paired_test_of_seeds_with_splits_of_their_own_is_of_what_each_was_tested_on(tmp_path):
+    good = coins(0.9, n=900, seeds=3)
+    good[np.arange(900) // 300 != np.arange(3)[:, None]] = np.nan
+    bad = good.copy()
+    for row in bad:
+        row[np.flatnonzero(row == 1)[:30]] = 0
+    run = planted({"good": good, "same": good, "bad": bad})
+    rule = "{{id: a, match: {{variant: {}, metric: accuracy}}, {}, max_drop: {{abs: 0.02}}, test: paired}}"
+    for variant, state in (("same", "pass"), ("bad", "fail")):
+        (check,) = gate(tmp_path, rule.format(variant, "vs: 'variant:good'"), run).checks
+        assert (check.state, check.n) == (state, 900)
+        assert check.difference == pytest.approx(-0.1 if variant == "bad" else 0)
+    (check,) = gate(tmp_path, rule.format("same", "vs: baseline"), run, run).checks
+    assert check.state == "pass"
+    other = planted({"same": good[[1, 0, 2]]})
+    (check,) = gate(tmp_path, rule.format("same", "vs: baseline"), run, other).checks
+    assert (check.state, "not scored on the same examples and seeds" in check.reason) == ("error", True)
+
+
 # limits
 
 

@@ -15,9 +15,13 @@ from harness.store import code_version
 from harness.systems.dropout import StochasticNetwork
 from harness.types import Architecture, Member
 
-SHAPES = {"images": {"side": 8, "classes": 3}, "text": {"vocab": 40, "hidden": 16, "heads": 2, "layers": 1}}
-BATCHES = {"images": torch.randn(5, 1, 8, 8), "text": torch.randint(40, (5, 7))}
-ROWS = {"images": (5, 3), "text": (5 * 6, 40)}
+SHAPES = {
+    "images": {"side": 8, "classes": 3},
+    "tabular": {"features": 4, "classes": 3},
+    "text": {"vocab": 40, "hidden": 16, "heads": 2, "layers": 1},
+}
+BATCHES = {"images": torch.randn(5, 1, 8, 8), "tabular": torch.randn(5, 4), "text": torch.randint(40, (5, 7))}
+ROWS = {"images": (5, 3), "tabular": (5, 3), "text": (5 * 6, 40)}
 NETWORKS = [(kind, name) for kind in SHAPES for name in KINDS.get(kind).networks]
 
 

@@ -84,6 +84,32 @@ def test_it_is_a_plain_loop_of_adamw_with_a_linear_decay():
         torch.testing.assert_close(found[name], tensor, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("steps", [10, 70, 1000])
+def test_one_cycle_is_torchs_and_a_constant_rate_stays(steps):
+    optimiser = torch.optim.SGD([nn.Parameter(torch.zeros(()))], lr=1.0)
+    rising = (0.3 * steps + 1) / (steps + 1)  # torch counts the steps from 1
+    course = torch.optim.lr_scheduler.OneCycleLR(optimiser, 2e-3, total_steps=steps + 1, pct_start=rising)
+    schedule, rates = Schedule(1, 2e-3, decay="cycle"), []
+    for step in range(steps + 1):
+        rates.append(course.get_last_lr()[0])
+        assert schedule.lr * schedule.share(step / steps) == pytest.approx(rates[-1], abs=1e-3 * schedule.lr)
+        optimiser.step()
+        if step < steps:
+            course.step()
+    assert max(rates) == pytest.approx(schedule.lr, rel=1e-3)
+    assert {Schedule(1, decay="constant").share(done / 10) for done in range(11)} == {1.0}
+
+
+def test_the_course_of_the_rate_is_what_a_network_is_trained_with():
+    """A cycle's first step is a 25th of that at a constant rate; AdamW's first step is the rate in every direction."""
+    far = {}
+    for decay in ("constant", "cycle"):
+        start, schedule = fresh(NO_DROPOUT).state_dict(), Schedule(1, 0.01, batch_size=60, weight_decay=0, decay=decay)
+        moved = trained(NO_DROPOUT, schedule)
+        far[decay] = max(float((moved[name] - start[name]).abs().max()) for name in start)
+    assert far == {"constant": pytest.approx(0.01, rel=1e-3), "cycle": pytest.approx(0.0004, rel=1e-2)}
+
+
 def test_chosen_rows_are_trained_on_as_if_they_were_the_split():
     rows = [3, 3, 3, 10, 59, 0, 41, 41] * 3
     examples = split("train")

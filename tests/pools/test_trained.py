@@ -89,6 +89,24 @@ def test_members_take_the_varied_settings_in_turn():
     assert {run.schedule.epochs for run in pool.members} == {2}
 
 
+def test_base_and_members_have_rates_and_courses_of_their_own():
+    pool = plan("fine_tunes", base_lr=4e-3, base_decay="cycle", decay="constant")
+    assert (pool.base.schedule.lr, pool.base.schedule.decay) == (4e-3, "cycle")
+    assert {run.schedule.decay for run in pool.members} == {"constant"}
+    assert "in one cycle" in pool.base.describe()["how"]
+    usual = plan("fine_tunes")
+    assert {run.schedule.decay for run in usual.everyone} == {"linear"}
+    assert not set(digests(usual)) & set(digests(pool))
+
+
+@pytest.mark.parametrize("setting", [{"base_lr": 1e-3}, {"base_decay": "cycle"}, {"base_epochs": 3}], ids=str)
+def test_a_pool_without_a_base_says_nothing_of_its_training(setting):
+    (key,) = setting
+    assert TrainPool(start="independent", **setting).contradiction() == (key, "no base is trained here")
+    assert TrainPool(start="shared_base", base="folder", **setting).contradiction()[0] == key
+    assert TrainPool(start="shared_base", **setting).contradiction() is None
+
+
 def test_members_take_the_architectures_in_turn_with_the_tasks_shape():
     found = [run.architecture for run in plan("architectures").members]
     assert [a.name for a in found] == ["mlp", "small_cnn", "mlp"]

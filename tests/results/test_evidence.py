@@ -2,10 +2,11 @@
 
 import math
 
+import numpy as np
 import pytest
 
 from harness.registry import METRICS
-from harness.results.evidence import Evidence, Missing
+from harness.results.evidence import Evidence, Missing, mean_over_seeds
 from harness.results.metric import Column, metric
 from tests.gate.planted import changed, coins, planted
 
@@ -18,6 +19,37 @@ def with_one_large_loss(off):
     scores.loc[scores["metric"] == "nll", ["value", "low", "high"]] = 1000 / 600 + off, math.nan, math.nan
     variants["nll"] = 1000 / 600 + off
     return Evidence(changed(run, examples=run.examples.assign(nll=losses), scores=scores, variants=variants), "run")
+
+
+def apart(share=0.8, seed=0):
+    """Right answers of three seeds that were tested on 300 of 600 examples each, the first and last on the same."""
+    correct = coins(share, seeds=3, seed=seed)
+    correct[0, :300] = correct[1, 300:] = correct[2, :300] = np.nan
+    return correct
+
+
+def test_seeds_with_splits_of_their_own_have_the_examples_that_they_were_tested_on():
+    correct = apart()
+    found = Evidence(planted({"v": correct, "w": apart(0.7, 1)}), "run").outcomes("v", "all", "accuracy")
+    values = np.array([[found.loc[seed, f"x{i}"] for i in range(600)] for seed in range(3)])
+    np.testing.assert_array_equal(values, correct)
+    assert mean_over_seeds(values) == pytest.approx(np.mean([np.nanmean(row) for row in correct]))
+    assert Evidence(planted({"v": correct}), "run").outcomes("v", "1", "accuracy").shape == (1, 300)
+
+
+@pytest.mark.parametrize("others", [["v"], ["v", "w"]])
+def test_an_example_that_one_seed_lacks_is_missing_whatever_the_other_seeds_have(others):
+    run = planted({"v": apart(), "w": apart(0.8, 1)})
+    examples = run.examples
+    gone = examples["variant"].isin(others) & (examples["seed"] == 2) & (examples["example_id"] == "x300")
+    holed = Evidence(changed(run, examples=examples[~gone]), "run")
+    for seed in ("all", "2"):
+        with pytest.raises(Missing, match="some examples or seeds of 'v' are missing"):
+            holed.outcomes("v", seed, "accuracy")
+    shared = planted({"v": coins(0.8, seeds=2)})
+    examples = shared.examples.drop(index=700)
+    with pytest.raises(Missing, match="some examples or seeds of 'v' are missing"):
+        Evidence(changed(shared, examples=examples), "run").outcomes("v", "all", "accuracy")
 
 
 def test_a_mean_of_numbers_that_cannot_cancel_is_the_score_but_for_rounding_of_its_own_size():

@@ -376,10 +376,23 @@ def test_a_suite_that_comes_with_it_is_read_and_named_after_its_file(path):
         assert {METHODS.get(name).family for name in asked} >= {"single", "output", "weights", "trained"}
 
 
+def test_a_task_with_one_split_refuses_one_for_each_seed(refusal, suite_at):
+    assert suite_at(BASE + "split: per_seed\nmethods: [best_single]\n").file.split == "per_seed"
+    text = BASE.replace("task: digits", "task: {lm_eval: [sciq]}").replace("mlp", "tiny_llama")
+    text = text.replace("{start", "{architecture: tiny_llama, start")
+    line, message = refusal(text + "split: per_seed\nmethods: [best_single]\n")
+    assert (line, message) == (
+        len(text.splitlines()) + 1,
+        "the task 't' has one split, which all seeds share; drop 'split', or say 'shared'",
+    )
+
+
 def test_a_digest_follows_the_meaning_and_not_the_writing(suite_at):
     text = methods("linear: {weights: [uniform, learned]}")
     first = suite_at(text).digest
     assert suite_at("# why\n" + text.replace("suite: t", "suite:   't'  # short")).digest == first
+    assert suite_at(text + "split: shared\n").digest == first  # runs are older than the key
+    assert suite_at(text + "split: per_seed\n").digest != first
     assert suite_at(text.replace("learned", "contextual")).digest != first
     assert suite_at(text.replace("members: 4", "members: 3")).digest != first
 

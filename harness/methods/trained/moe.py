@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import Field
+from torch import Tensor, nn
 
 from harness.methods.method import method
-from harness.models.architectures import build, with_options
-from harness.models.training import Schedule, train
+from harness.models.architectures import build, takes, with_options
+from harness.models.forward import logits
+from harness.models.training import train, usual_schedule
 from harness.moe.layer import MixtureOfExperts
 from harness.systems.systems import SingleModel
 from harness.types import Ingredients, NotApplicable
@@ -37,7 +40,7 @@ def moe(
     if k > experts:
         raise NotApplicable(f"k={k} experts cannot run: there are only {experts}")
     first = min(ingredients.members, key=lambda member: member.name)
-    if not first.architecture.name.startswith("small_cnn"):
+    if not takes(first.architecture, "experts"):
         raise NotApplicable(f"architecture {first.architecture.name} has no hidden layer to split into experts")
     active = experts if routing == "dense" else k
     architecture = with_options(
@@ -46,15 +49,22 @@ def moe(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(ingredients.seed)
         module = build(architecture).to(ingredients.device)
-    log = train(module, ingredients.train, Schedule(epochs, lr), seed=ingredients.seed)
+    schedule = replace(usual_schedule(ingredients.train, epochs), lr=lr)
+    log = train(module, ingredients.train, schedule, seed=ingredients.seed)
     details: dict[str, Any] = {"examples_seen": log.examples, "expert_load": _load(module, ingredients)}
     return SingleModel(architecture, module, details)
 
 
-def _load(module: Any, ingredients: Ingredients) -> list[float]:
+def _load(module: nn.Module, ingredients: Ingredients) -> list[float]:
     """The share of the training examples that each expert runs on, without noise."""
     layer = next(part for part in module.modules() if isinstance(part, MixtureOfExperts))
-    with torch.inference_mode():
-        inputs = ingredients.train.inputs.to(ingredients.device)
-        gates = torch.cat([layer.gates(module.trunk(batch))[0] for batch in inputs.split(250)])
-    return (gates > 0).double().mean(dim=0).tolist()
+    running: list[Tensor] = []
+    handle = layer.register_forward_pre_hook(lambda _, given: running.append(layer.gates(given[0])[0] > 0))
+    split = ingredients.train
+    try:
+        with torch.inference_mode():
+            for batch in split.inputs.split(split.batch):
+                logits(module, batch)
+    finally:
+        handle.remove()
+    return torch.cat(running).double().mean(dim=0).tolist()
