@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from harness.display.formats import difference, ratio, scored
+from harness.display.formats import counted, difference, ratio, scored
 from harness.evaluate.decisions import ALPHA, OWN
 from harness.report.evidence import Evidence, Gain
 from harness.report.words import (
@@ -149,8 +149,8 @@ def _nothing(evidence: Evidence, budgets: list[Budget], *, last: bool) -> Pieces
     known = [gain for gain, _ in gains]
     shown = any(gain.high_together > gain.margin for gain in known) or not known
     cost = budgets[-1].cost
-    within = "" if math.isnan(cost) else f" at {'up to ' if cost > ABOUT else ''}{_within(cost)}"
-    text = f"Nothing {'is shown to beat' if shown else 'beats'} {reference_in_words(evidence)}{within}"
+    within = "" if math.isnan(cost) else f"at {'up to ' if cost > ABOUT else ''}{_within(cost)} "
+    text = _sentence(f"{within}nothing {'is shown to beat' if shown else 'beats'} {reference_in_words(evidence)}")
     if not shown:
         least = min(known, key=lambda gain: gain.margin)
         text += f" by more than {amount(evidence.score, least.margin)}{unit(evidence.score)} of {evidence.score.title}"
@@ -200,7 +200,8 @@ def _wins(evidence: Evidence, winner: Winner, leader: Winner | None, of_pairs: i
     """What the best of a budget gains, and whether that is shown to be more than what a smaller one has."""
     cost = evidence.flops_ratio(winner.row)
     at = "" if math.isnan(cost) else f"At {cost_in_words(cost)}: "
-    told = gain_in_words(evidence.score, winner.gain, reference_in_words(evidence), _scopes(evidence, winner))
+    than = reference_in_words(evidence) if leader is None else None
+    told = gain_in_words(evidence.score, winner.gain, than, _scopes(evidence, winner))
     sentence: Pieces = [("text", _sentence(f"{at}{_the(evidence, winner.row)}")), *_code(winner.row)]
     more, is_more = _more_than(evidence, winner, leader, of_pairs)
     return [*sentence, ("text", f", {told}"), *more, ("text", ".")], is_more
@@ -235,7 +236,8 @@ def _more_than(evidence: Evidence, winner: Winner, leader: Winner | None, of_pai
         more = f"{amount(score, apart.value, (apart.high - apart.low) / 2)}{unit(score)}"
         return [("text", f", {more} more than "), code], True
     if apart.high <= apart.margin:
-        return [("text", ", which is no more than "), code], False
+        within = f"{amount(score, apart.margin)}{unit(score)}"
+        return [("text", f", no more than {within} above "), code], False
     return [("text", ", which is not shown to be more than "), code], False
 
 
@@ -252,7 +254,8 @@ def _no_more(evidence: Evidence, idle: list[Budget], leader: Winner) -> Pieces:
     apart = evidence.gain_over(nearest["variant"], leader.row["variant"]) if nearest else None
     if nearest is None or apart is None:
         return [("text", f"Nothing that costs more, up to {cost_in_words(idle[-1].cost)}, gains more than that.")]
-    no_more = "gives no more than that" if apart.high <= apart.margin else "is not shown to give more than that"
+    is_no_more = apart.value <= 0 and apart.high <= apart.margin
+    no_more = "gives no more than that" if is_no_more else "is not shown to give more than that"
     at = f"At {cost_in_words(evidence.flops_ratio(nearest))} {_the(evidence, nearest)}"
     return [("text", at), *_code(nearest), ("text", f" {no_more}.")]
 
@@ -311,6 +314,8 @@ def _notes(evidence: Evidence, winners: list[Winner | None]) -> Iterator[str]:
 
 
 def _how_sure(evidence: Evidence) -> Iterator[str]:
+    if not any(evidence.gain(name) for name in evidence.by_name):
+        return
     if not evidence.corrected:
         yield (
             "This run has no intervals that hold for the whole table (an earlier version made it): its verdicts, by "
@@ -321,12 +326,14 @@ def _how_sure(evidence: Evidence) -> Iterator[str]:
     table = evidence.run.comparisons
     own = (table["metric"] == evidence.score.name) & (table["kind"] == OWN)
     count = table[own]["variant"].nunique()
+    many = f"hold for all {count} comparisons at once, since the best was picked from them" if count > 1 else (
+        "are of its one comparison")  # fmt: skip
     scope = ""
     if evidence.seeds == 1:
         scope = " With one seed all is said of these models, not of others that are trained in the same way."
     yield (
-        f"The 95 % intervals of the answer hold for all {count} comparisons at once, since the best was picked from "
-        f"them; those of the table and of the figures are each of one difference alone.{scope}"
+        f"The 95 % intervals of the answer {many}; those of the table and of the figures are each of one difference "
+        f"alone.{scope}"
     )
 
 
@@ -358,7 +365,7 @@ def _highest(evidence: Evidence) -> Iterator[str]:
         return
     value, corrected, low, high = (scored(best[key], score.is_share) for key in ("value", "corrected", "low", "high"))
     others = len(best["set"]) - 1
-    may = "none of the others may be it" if not others else f"{others} others may be it as well"
+    may = f"{counted(others)} other{'s' if others > 1 else ''} may be the best as well" if others else "no other may be the best"
     order = "highest" if score.sign > 0 else "lowest"
     yield (
         f"Of all {len(evidence.ok)} variants of all pools {best['variant']} has the {order} {score.title}, {value}; "

@@ -84,17 +84,18 @@ def interval(column: Column, low: float, high: float) -> str:
     return f"{amount(column, low, half)} to {amount(column, high, half)}"
 
 
-def gain_in_words(column: Column, gain: Gain, than: str, scopes: str) -> str:
+def gain_in_words(column: Column, gain: Gain, than: str | None, scopes: str) -> str:
     """A gain over something: "+1.3 points of accuracy over your best single model (1.0 to 1.6)".
 
     Args:
         column: the score.
         gain: in it.
-        than: what it is a gain over.
+        than: what it is a gain over; None where that has just been said.
         scopes: the intervals in words.
     """
     value = amount(column, gain.value, (gain.high_together - gain.low_together) / 2)
     if column.sign < 0:
-        return f"{column.title} lower by {value}{unit(column)} than that of {than} ({scopes})"
-    plus = "" if value.startswith(MINUS) else "+"
-    return f"{plus}{value}{unit(column)} of {column.title} over {than} ({scopes})"
+        over = f" than that of {than}" if than else ""
+        return f"{column.title} lower by {value}{unit(column)}{over} ({scopes})"
+    plus, over = "" if value.startswith(MINUS) else "+", f" over {than}" if than else ""
+    return f"{plus}{value}{unit(column)} of {column.title}{over} ({scopes})"
