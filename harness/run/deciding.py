@@ -15,6 +15,7 @@ from harness.evaluate.decisions import LIKE_THESE, OWN, THESE, Scored
 from harness.evaluate.outcomes import aligned
 from harness.results.columns import ALL_SEEDS, difference_of, paired
 from harness.results.metric import DOCUMENTS, Column
+from harness.results.other_columns import PICKED
 from harness.run import evaluating
 from harness.run.plan import Plan
 from harness.run.stages.setting import documents_of
@@ -54,6 +55,14 @@ class Decided:
         found["mcnemar_p"] = self.mcnemar.get(seed, {}).get(variant)
         like = self._own.get((variant, seed, self.scores[0], LIKE_THESE))
         return found | {"recipe_verdict": like["verdict"] if like else None}
+
+    def corrected(self, variant: str) -> dict[str, float]:
+        """Of the best by the suite's score, this score corrected for the pick; of others nothing."""
+        best = self.best.get(self.scores[0])
+        if best is None or best["variant"] != variant:
+            return {}
+        names = (PICKED.name, *PICKED.bounds)
+        return dict(zip(names, (best[end] for end in ("corrected", "low", "high")), strict=True))
 
     @property
     def best_set(self) -> Collection[str]:

@@ -58,6 +58,7 @@ class Tables:
         for row in summary:
             if row["status"] == "ok" and self.plan.compares:
                 row["best_set"] = row["variant"] in self.decided.best_set
+                row |= self.decided.corrected(row["variant"])
         return [row for group in (summary, *per_seed.values()) for row in group]
 
     def _row(self, plan: VariantPlan) -> dict[str, Any]:
