@@ -93,6 +93,6 @@ def test_what_contradicts_itself_is_refused(tmp_path, rule, words):
     assert words in str(raised.value)
     with pytest.raises(BadInput, match="has no verdicts"):
         policy(tmp_path, RULE.format("better", "ece", "verdict: [better]"))
+    where = "match: {variant: x, metric: nll, seed: 1}"
     with pytest.raises(BadInput, match="one seed says nothing"):
-        where = "match: {variant: x, metric: nll, seed: 1}"
         policy(tmp_path, f"{{id: a, {where}, verdict: [better], scope: models like these}}")
