@@ -28,7 +28,7 @@ from harness.results.metric import DOCUMENTS
 from harness.results.run import Run, read_run
 from harness.stats import seed_means
 
-IDENTITY = ("variant", "seed", "example_id", "task", "label")
+IDENTITY = ("variant", "seed", "example_id", "task", "label", "cluster")
 """The columns of examples.parquet that say which example a row is of; the others are outcomes."""
 
 
@@ -60,7 +60,7 @@ def read_tables(folder: Path) -> Run:
         tables = {
             "variants.csv": (run.variants, {"variant", "seed", "status", "reason"}),
             "scores.parquet": (run.scores, set(SCORE_COLUMNS)),
-            "examples.parquet": (run.examples, set(EXAMPLE_COLUMNS) - {"calls"}),
+            "examples.parquet": (run.examples, set(EXAMPLE_COLUMNS) - {"calls", "cluster"}),
             "measures.parquet": (run.document_measures, set(MEASURE_COLUMNS)),
             "comparisons.parquet": (run.comparisons, set(COMPARISON_COLUMNS)),
         }

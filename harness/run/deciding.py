@@ -12,7 +12,7 @@ import numpy as np
 from harness import stats
 from harness.evaluate import decisions
 from harness.evaluate.decisions import LIKE_THESE, OWN, THESE, Scored
-from harness.evaluate.outcomes import aligned
+from harness.evaluate.outcomes import aligned, clusters_of
 from harness.results.columns import ALL_SEEDS, difference_of, paired
 from harness.results.metric import DOCUMENTS, Column
 from harness.results.other_columns import PICKED
@@ -150,13 +150,17 @@ class _Table:
     def _scored(self, column: Column, seeds: Sequence[int], margin: float | str | None) -> Scored:
         names = [name for name in self.plan.variants[seeds[0]] if all(name in self.scored[seed] for seed in seeds)]
         documents = [documents_of(self.plan.setting.of(seed)) for seed in seeds]
-        ids = [] if column.outcome == DOCUMENTS else [each.ids for each in documents]
+        if column.outcome == DOCUMENTS:
+            ids, clusters = [], list(documents[0].measured.get(column.name, ()))
+        else:
+            ids = [each.ids for each in documents]
+            clusters = clusters_of([each.clusters for each in documents], ids)
         tables = {}
         for name in names:
             found = [values for seed in seeds if (values := self._values(column, name, seed)) is not None]
             if len(found) == len(seeds):
                 tables[name] = aligned(found, ids)
-        return Scored(column, tables, margin=margin)
+        return Scored(column, tables, clusters, margin=margin)
 
     def _same(self, references: Mapping[str, str], seeds: Sequence[int]) -> list[str]:
         """The variants that give every label just the probability that their reference gives it."""

@@ -203,6 +203,8 @@ class Tables:
             for name, plan in self.plan.variants[seed].items():
                 if str(seed) in self.details.get(name, {}):
                     table = evaluating.read_examples(self.store, plan.evaluation_key)
+                    if documents.clusters:
+                        table.insert(0, "cluster", list(documents.clusters))
                     table.insert(0, "label", documents.labels.numpy())
                     table.insert(0, "task", list(documents.tasks))
                     table.insert(0, "example_id", list(documents.ids))
@@ -211,7 +213,8 @@ class Tables:
                     tables.append(table)
         if not tables:
             return pd.DataFrame(columns=list(example_columns()))
-        whole = pd.concat(tables, ignore_index=True)[list(example_columns())]
+        whole = pd.concat(tables, ignore_index=True)
+        whole = whole[[name for name in example_columns() if name in whole]]
         kinds = {"variant": "category", "example_id": "category", "task": "category"}
         losses = [name for name in whole.select_dtypes("float64") if name != "confidence"]
         return whole.astype({**kinds, **dict.fromkeys(losses, "float32")})
