@@ -25,7 +25,7 @@ FIRST = ("hf", "train")
 """The sources that are in the digest of every suite, chosen or not: it is older than the others."""
 
 
-YOUNGER = ("score", "equivalence")
+YOUNGER = ("split", "score", "equivalence")
 """Keys that suites did not have at first."""
 
 

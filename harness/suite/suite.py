@@ -88,9 +88,7 @@ def read_suite(path: Path) -> Suite:
             given.kind.folded(task, 0)
         except BadInput as fault:
             raise fault.at(document.place(("split",))) from None
-    # Suites are older than 'split': one that says nothing of it, or the default, keeps its digest.
-    said = file.model_dump(mode="json", exclude={"split"} if file.split == "shared" else None)
-    identity = digest({**said, "task": given.as_json()})
+    identity = digest({**file.model_dump(mode="json"), "task": given.as_json()})
     return Suite(str(path), document.text, identity, file, task, pools, variants)
 
 

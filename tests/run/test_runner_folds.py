@@ -19,7 +19,7 @@ from harness.tasks import images
 from tests.gate.planted import TODAY, policy
 
 SEEDS = (4, 0)  # the place in the suite says which fold, not the number
-VARIANTS = {"best_single", "member/index=0", "linear", "views:linear"}
+VARIANTS = {"best_single", "member/index=0", "linear", "views:best_single"}
 SUITE = """
 suite: folds
 task: digits
@@ -35,7 +35,7 @@ methods:
   - best_single
   - member: {index: [0]}
   - linear
-  - linear: {pool: views}
+  - best_single: {pool: views}
 cost: {latency: false, memory: false}
 """
 RULES = [
@@ -43,8 +43,8 @@ RULES = [
     "{id: paired, match: {variant: linear, metric: accuracy}, vs: 'variant:member/index=0', max_drop: {abs: 0.5}, "
     "test: paired}",
     "{id: loss, match: {variant: linear, metric: nll}, vs: baseline, max_increase: {abs: 0.1}, test: paired}",
-    "{id: view, match: {variant: 'views:linear', metric: accuracy/labels_0_4}, vs: baseline, max_drop: {abs: 0.1}, "
-    "test: paired}",
+    "{id: view, match: {variant: 'views:best_single', metric: accuracy/labels_0_4}, vs: baseline, "
+    "max_drop: {abs: 0.1}, test: paired}",
 ]
 
 
@@ -101,8 +101,8 @@ def test_the_record_says_so_and_counts_every_document_once(run):
 def test_a_document_has_one_position_whatever_the_seed(run):
     """Of the images that both have, views show what the plain split does: the label view changes no pixel."""
     table, places = run.document_measures, run.places
-    examples = run.examples[run.examples["variant"] == "views:linear"]
-    assert set(table["variant"]) == {"views:linear"}
+    examples = run.examples[run.examples["variant"] == "views:best_single"]
+    assert set(table["variant"]) == {"views:best_single"}
     for seed in SEEDS:
         rows = examples[(examples["seed"] == seed) & (examples["label"] < 5)]
         expected = dict(zip(rows["example_id"].astype(str).map(places), rows["correct"].astype(float), strict=True))
