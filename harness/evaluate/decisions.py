@@ -3,7 +3,7 @@ table, and the best of all with its score corrected for having been picked."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -39,6 +39,8 @@ class Scored:
     """By variant: [seeds, examples], finite; NaN, the same in all, where a seed has no such example."""
     clusters: Sequence[str] = ()
     """Of each example, the cluster that counts as one; empty: every example counts as one."""
+    same: Collection[str] = ()
+    """Variants that say of every example just what their reference does: one system in two forms."""
     margin: float | str | None = None
     """Within which differences are equivalent, in the metric's unit, or a share of the reference's ("1 %")."""
 
@@ -63,23 +65,21 @@ class Scored:
 
 
 def comparisons(
-    scored: Scored, references: Mapping[str, str], pools: Mapping[str, str], seeds: Sequence[int]
+    scored: Scored, references: Mapping[str, str], pools: Mapping[str, str], seed: str
 ) -> Iterator[dict[str, Any]]:
-    """The rows of comparisons.parquet of one metric: of each seed, and of all of them in both scopes.
+    """The rows of comparisons.parquet of one metric on one seed, or on all of them, and then in both scopes.
 
     Args:
-        scored: the metric.
-        references: of each variant that is compared, the variant that it is compared with, in its own pool.
+        scored: the metric, of all variants that are compared.
+        references: of each variant, the one that it is compared with, in its own pool.
         pools: of each other pool's reference, the main pool's.
-        seeds: in the order of the tables' rows.
+        seed: what the rows are of.
     """
-    units = {name: scored.units(name) for name in {*references, *references.values(), *pools, *pools.values()}}
-    for row, seed in enumerate(seeds):
-        of_seed = {name: table[row : row + 1, ~np.isnan(table[row])] for name, table in units.items()}
-        yield from _of_these(scored, of_seed, references, pools, str(seed))
-    yield from _of_these(scored, units, references, pools, "all")
-    if len(seeds) > 1:
-        yield from _of_likes(scored, units, references, pools)
+    names = {*references, *references.values(), *pools, *pools.values()}
+    units = {name: scored.units(name) for name in sorted(names)}
+    yield from _of_these(scored, units, references, pools, seed)
+    if any(len(table) > 1 for table in units.values()):
+        yield from _of_likes(scored, units, references, pools, seed)
 
 
 def _of_these(
@@ -97,9 +97,9 @@ def _of_these(
         apart = UnitMeans(means.values[ours] - means.values[theirs], means.shares[ours] - means.shares[theirs])
         found = simultaneous(apart, grain=grain)
         for at, (name, reference) in enumerate(pairs.items()):
-            alone, together = ((low[at], high[at]) for low, high in ((found.low, found.high),
-                                                                    (found.low_together, found.high_together)))  # fmt: skip
-            if _outcomes(scored):
+            alone = found.low[at], found.high[at]
+            together = found.low_together[at], found.high_together[at]
+            if _outcomes(scored) and name not in scored.same:
                 alone, together = _few(units[name] - units[reference], found.critical) or (alone, together)
             values = (apart.values[at], *alone, *together, found.p[at], found.p_adjusted[at])
             margin = scored.equivalent_within(float(means.values[theirs[at]]))
@@ -129,7 +129,7 @@ def _outcomes(scored: Scored) -> bool:
 
 
 def _of_likes(
-    scored: Scored, units: Mapping[str, np.ndarray], references: Mapping[str, str], pools: Mapping[str, str]
+    scored: Scored, units: Mapping[str, np.ndarray], references: Mapping[str, str], pools: Mapping[str, str], seed: str
 ) -> Iterator[dict[str, Any]]:
     """Seeds and examples as samples: too few seeds for joint draws, so each by itself, and Holm for all."""
     for kind, pairs in ((OWN, references), (POOLS, pools)):
@@ -145,7 +145,7 @@ def _of_likes(
             value = float(stats.seed_means(units[reference]).mean())
             values = (mean.value, *ends, p[name], adjusted[name])
             margin = scored.equivalent_within(value)
-            yield _row(scored, name, reference, kind, "all", LIKE_THESE, values, margin, mean.items)
+            yield _row(scored, name, reference, kind, seed, LIKE_THESE, values, margin, mean.items)
 
 
 def _row(

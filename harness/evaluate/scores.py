@@ -1,4 +1,4 @@
-"""From predictions to the scores of one variant: aggregates with intervals, paired with the reference's."""
+"""From predictions to the scores of one variant: aggregates with intervals."""
 
 from __future__ import annotations
 
@@ -16,14 +16,10 @@ from harness.evaluate.calibration import expected_calibration_error
 from harness.evaluate.outcomes import aligned, differ, per_example, stacked
 from harness.registry import METRICS
 from harness.results.metric import Metric, Outcomes, Value
-from harness.results.other_columns import DIFFERENCE
 from harness.stats.interval import Interval, percentile_interval
 from harness.systems.fitting import fit_temperature
 from harness.systems.rules import temper
 from harness.tasks.answers import Aggregate
-
-AGAINST_ITSELF = {"diff_vs_reference": 0.0, "diff_low": 0.0, "diff_high": 0.0, "verdict": "reference"}
-"""What the comparison of the reference says."""
 
 
 class NonFinite(ValueError):
@@ -84,18 +80,6 @@ def _cells(metric: Metric, score: Callable[[], Value]) -> dict[str, float | None
     return {name: None if value is None else float(value), **dict(zip(bounds, ends, strict=True))}
 
 
-def compare(examples: pd.DataFrame, reference: pd.DataFrame) -> dict[str, Any]:
-    """One variant against the reference on one seed, both as tables of the same examples.
-
-    Returns:
-        The columns ``diff_vs_reference``, ``diff_low``, ``diff_high``, ``mcnemar_p`` and ``verdict``.
-    """
-    correct, other = examples["correct"].to_numpy(), reference["correct"].to_numpy()
-    difference = stats.paired_difference(correct, other, stats.resample_counts(len(examples)))
-    p = stats.mcnemar_exact(correct, other)
-    return _difference(difference) | {"mcnemar_p": p, "verdict": stats.verdict(difference, p)}
-
-
 def calibrated(
     log_probs: torch.Tensor, labels: torch.Tensor, heldout: torch.Tensor, heldout_labels: torch.Tensor
 ) -> dict[str, float]:
@@ -104,19 +88,6 @@ def calibrated(
     examples = per_example(temper(log_probs.double(), temperature).numpy(), labels.numpy())
     ece = expected_calibration_error(examples["confidence"].to_numpy(), examples["correct"].to_numpy())
     return {"temperature": temperature, "nll_calibrated": float(examples["nll"].mean()), "ece_calibrated": ece}
-
-
-def compare_over_seeds(examples: list[pd.DataFrame], references: list[pd.DataFrame]) -> dict[str, Any]:
-    """A variant against the reference over the seeds: as ``compare``, without a test of its own."""
-    right, right_of_reference = (
-        np.stack([table["correct"].to_numpy(np.float64) for table in tables]) for tables in (examples, references)
-    )  # [seeds, examples]
-    difference = stats.over_seeds(right - right_of_reference).within(DIFFERENCE.least, DIFFERENCE.most)
-    return _difference(difference) | {"verdict": stats.verdict(difference, None)}
-
-
-def _difference(found: Interval) -> dict[str, Any]:
-    return {"diff_vs_reference": found.value, "diff_low": found.low, "diff_high": found.high}
 
 
 def score_measures(

@@ -57,7 +57,8 @@ def numbers() -> dict[str, Column]:
     words = {name for cost in COSTS for name, _ in cost.words}
     taken = {*WORDS, *words}
     _ = example_columns()
-    for column, module in _declared():
+    differences = [(difference_of(column), module) for column, module in _paired() if column.name != "accuracy"]
+    for column, module in (*_declared(), *differences):
         names = {column.name, *column.bounds}
         if twice := sorted(names & taken):
             raise BadInput(f"the column '{twice[0]}' of variants.csv is declared twice", place=module, hint=HINT)
@@ -70,11 +71,10 @@ def numbers() -> dict[str, Column]:
 
 
 def _declared() -> Iterator[tuple[Column, str]]:
-    """Every number with the module that declares it."""
+    """Every number with the module that declares it, but differences of scores."""
     yield from ((metric.column, metric.module) for metric in METRICS)
     others = (*other_columns.UNREGISTERED_SCORES, *other_columns.UNREGISTERED_COSTS)
     yield from ((column, other_columns.__name__) for column in others)
-    yield from ((difference_of(column), module) for column, module in _paired() if column.name != "accuracy")
     yield from ((column, cost.module) for cost in COSTS for column in cost.columns)
 
 

@@ -15,7 +15,7 @@ from harness.run.plan import Plan, PlannedJob
 from harness.run.stages.build import Build
 from harness.run.stages.evaluate import Pass
 from harness.run.stages.measure import Measure, MeasureOnce
-from harness.run.stages.score import Compare, CompareSeeds, Score, Summarise
+from harness.run.stages.score import Score, Summarise
 from harness.run.stages.stage import Stage
 from harness.run.stages.variant import VariantPlan
 
@@ -54,23 +54,17 @@ def stages_of(plan: Plan) -> Iterator[Stage]:
     yield from (MeasureOnce(plan.setting, cost.name) for cost in costs if cost.once)
     passes = _passes(plan) if plan.setting.kind.in_one_pass else {}
     for seed in plan.seeds:
-        setting, reference = plan.setting.of(seed), plan.reference(seed)
+        setting = plan.setting.of(seed)
         for variant in plan.variants[seed].values():
             yield Build(setting, variant)
         yield from {passed.label: passed for (of, _), passed in passes.items() if of == seed}.values()
         for name, variant in plan.variants[seed].items():
             yield Score(setting, variant, passes.get((seed, name)))
-        for variant in plan.variants[seed].values():
-            if not variant.is_same_as(reference):
-                yield Compare(setting, variant, reference)
-            if seed == plan.seeds[0]:
+        if seed == plan.seeds[0]:
+            for variant in plan.variants[seed].values():
                 yield from measures(plan, variant, costs)
-    references = tuple(plan.reference(seed) for seed in plan.seeds)
     for name in plan.variants[plan.seeds[0]]:
-        plans = plan.over_seeds(name)
-        yield Summarise(plan.setting, plans)
-        if not all(variant.is_same_as(other) for variant, other in zip(plans, references, strict=True)):
-            yield CompareSeeds(plan.setting, plans, references)
+        yield Summarise(plan.setting, plan.over_seeds(name))
 
 
 def costs_of(plan: Plan) -> tuple[Cost, ...]:

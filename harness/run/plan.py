@@ -66,8 +66,12 @@ class Plan:
         return self.setting.store
 
     def reference(self, seed: int) -> VariantPlan:
-        """What all variants of a seed are compared with."""
+        """The suite's reference on a seed: what the main pool is compared with, and costs are ratios of."""
         return self.variants[seed][self.suite.file.reference]
+
+    def reference_of(self, variant: VariantPlan) -> VariantPlan:
+        """What a variant is compared with: the reference of its own pool, on its seed."""
+        return self.variants[variant.seed][self.suite.reference_of(variant.pool.name)]
 
     def over_seeds(self, name: str) -> tuple[VariantPlan, ...]:
         """One variant on each seed."""

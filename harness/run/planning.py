@@ -102,7 +102,8 @@ def _chosen(suite: Suite, only: str | None) -> list[Variant]:
             choices={v.method for v in suite.variants},
             hint=f"a pattern such as 'linear*' matches names; the suite has {len(names)} variants",
         )
-    return [v for v in suite.variants if v in chosen or v.name == suite.file.reference]
+    references = {suite.file.reference, *(suite.reference_of(v.pool) for v in chosen)}
+    return [v for v in suite.variants if v in chosen or v.name in references]
 
 
 def modules_to_preload(plan: Plan) -> tuple[str, ...]:

@@ -17,7 +17,7 @@ from harness.run.plan import Plan
 from harness.run.stages.measure import MeasureOnce
 from harness.run.stages.setting import documents_of, task_of
 from harness.run.stages.variant import built
-from harness.run.tables import noise
+from harness.run.tables import Tables, noise
 from harness.store import digest
 from harness.suite.file import MAIN
 from harness.systems.systems import runs_members_once
@@ -27,17 +27,18 @@ Details = Mapping[str, Mapping[str, Any]]
 
 
 def run_record(
-    plan: Plan, rows: list[dict[str, Any]], details: Details, warnings: list[str], done: Mapping[str, Any]
+    plan: Plan, rows: list[dict[str, Any]], tables: Tables, warnings: list[str], done: Mapping[str, Any]
 ) -> dict[str, Any]:
     """run.json.
 
     Args:
         plan: what was run.
         rows: of variants.csv.
-        details: as details.json.
+        tables: that they are of.
         warnings: of the studies, and of costs.
         done: the fields that only the runner knows.
     """
+    details = tables.details
     suite, task, documents = plan.suite, plan.task, documents_of(plan.setting)
     scored = {of: None for seed in plan.seeds for of in _scored(documents_of(plan.setting.of(seed)))}
     states = {row["variant"]: row["status"] for row in rows if row["seed"] == ALL_SEEDS}
@@ -78,6 +79,9 @@ def run_record(
             "variant": reference,
             "members": {seed: each.get("member") for seed, each in sorted(details.get(reference, {}).items())},
         },
+        "references": {pool: suite.reference_of(pool) for pool in dict.fromkeys(v.pool for v in suite.variants)},
+        "scores": suite.file.scores,
+        "best": tables.decided.best if plan.compares else {},
         "pools": {name: _pool_record(plan, name) for name in plan.pools[plan.seeds[0]]},
         "summary": {
             "variants": len(states),

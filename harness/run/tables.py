@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import pandas as pd
@@ -13,17 +13,18 @@ import torch
 from harness.cost import latency
 from harness.cost.choosing import cells, why_not_here
 from harness.cost.cost import Context, Cost
-from harness.evaluate import outcomes, scores
+from harness.evaluate import outcomes
 from harness.pools.source import MemberPlan
 from harness.registry import COSTS
-from harness.results.columns import ALL_SEEDS, MEASURE_COLUMNS, NO_REFERENCE, example_columns
+from harness.results.columns import ALL_SEEDS, MEASURE_COLUMNS, NO_REFERENCE, example_columns, paired
 from harness.results.metric import Column
 from harness.results.other_columns import BITS, BUILDING, CALIBRATED, COUNTED
 from harness.run import capacity, evaluating
+from harness.run.deciding import Decided, against_itself, decide
 from harness.run.graph import costs_of, measured, measures
 from harness.run.plan import Plan
 from harness.run.stages.build import Build
-from harness.run.stages.score import Compare, CompareSeeds, Score, Summarise
+from harness.run.stages.score import Score, Summarise
 from harness.run.stages.setting import documents_of
 from harness.run.stages.variant import VariantPlan, built
 from harness.types import Status
@@ -41,11 +42,22 @@ class Tables:
         self.measures: list[dict[str, Any]] = []
         """Rows of scores.parquet that are no columns of variants.csv."""
 
+    @cached_property
+    def decided(self) -> Decided:
+        """The comparisons of all variants that have scores."""
+        variants = self.plan.variants.items()
+        scored = {seed: [v.name for v in own.values() if self._state(v)[0] == "ok"] for seed, own in variants}
+        return decide(self.plan, scored)
+
     def rows(self) -> list[dict[str, Any]]:
         per_seed = {seed: [self._row(v) for v in self.plan.variants[seed].values()] for seed in self.plan.seeds}
         summary = [self._summary(list(rows)) for rows in zip(*per_seed.values(), strict=True)]
+        score = paired()[self.plan.suite.file.scores[0]]
         for group in (*per_seed.values(), summary):
-            _mark_pareto(group)
+            _mark_pareto(group, score)
+        for row in summary:
+            if row["status"] == "ok" and self.plan.compares:
+                row["best_set"] = row["variant"] in self.decided.best_set
         return [row for group in (summary, *per_seed.values()) for row in group]
 
     def _row(self, plan: VariantPlan) -> dict[str, Any]:
@@ -56,6 +68,7 @@ class Tables:
             "pool": plan.pool.name,
             "params": json.dumps(dict(plan.parameters), sort_keys=True),
             "members": len(plan.digests),
+            "reference": self.plan.reference_of(plan).name if self.plan.compares else None,
             "seed": str(plan.seed),
             "members_train_seconds": sum(member.spent(self.store) for member in _trainings(plan)),
             **self._sources(),
@@ -68,35 +81,31 @@ class Tables:
         evaluation = evaluating.read_record(self.store, plan.evaluation_key)
         stages = {"stages": evaluation["stages"]} if "stages" in evaluation else {}
         self.details.setdefault(plan.name, {})[str(plan.seed)] = record["details"] | stages
-        reference = self.plan.reference(plan.seed)
         row |= {"status": "ok", "build_seconds": record["build_seconds"]}
         row |= {key: evaluation.get(key) for key in _names(*COUNTED, *CALIBRATED)}
         row |= self._scores(plan.name, str(plan.seed), Score(self.plan.setting.of(plan.seed), plan))
-        if plan.is_same_as(reference):
-            row |= self._against_itself()
-        else:
-            row |= self._comparison(Compare(self.plan.setting.of(plan.seed), plan, reference), [plan.seed])
+        row |= self._compared([plan], str(plan.seed))
         return row | self._measured(plan, row)
 
-    def _against_itself(self) -> dict[str, Any]:
-        """What is said of the reference: of a candidate, which has none, a rule has to find nothing, not a pass."""
-        return scores.AGAINST_ITSELF if self.plan.compares else {"verdict": NO_REFERENCE}
+    def _compared(self, plans: Sequence[VariantPlan], seed: str) -> dict[str, Any]:
+        """The comparison with the reference, or why there is none: the variant keeps its own scores.
 
-    def _comparison(self, stage: Compare | CompareSeeds, seeds: Sequence[int]) -> dict[str, Any]:
-        """The comparison with the reference, or why there is none: the variant keeps its own scores."""
-        if record := stage.read():
-            return record
-        stages = [stage, *stage.needs()]
-        failure = next((self.errors[each.label] for each in stages if each.label in self.errors), "")
-        reasons = (self._why_no_reference(seed) for seed in seeds)
-        reason = next(filter(None, reasons), failure)
+        Of a candidate, which has no reference, a rule has to find nothing, not a pass.
+        """
+        if not self.plan.compares:
+            return {"verdict": NO_REFERENCE}
+        if all(plan.is_same_as(self.plan.reference_of(plan)) for plan in plans):
+            return against_itself()
+        if (cells := self.decided.cells(plans[0].name, seed)) is not None:
+            return cells
+        reasons = (self._why_no_reference(self.plan.reference_of(plan)) for plan in plans)
+        reason = next(filter(None, reasons), f"the run has no {self.plan.suite.file.scores[0]} of it")
         return {"verdict": NO_REFERENCE, "reason": f"not compared: {reason}"}
 
-    def _why_no_reference(self, seed: int) -> str | None:
-        """Why the reference has no scores on a seed, where it has none."""
-        reference = self.plan.reference(seed)
+    def _why_no_reference(self, reference: VariantPlan) -> str | None:
+        """Why a reference has no scores, where it has none."""
         status, reason = self._state(reference)
-        place = f" on seed {seed}" if len(self.plan.seeds) > 1 else ""
+        place = f" on seed {reference.seed}" if len(self.plan.seeds) > 1 else ""
         words = {"not_applicable": "does not apply", "failed": "failed"}
         return None if status == "ok" else f"the reference {reference.name} {words[status]}{place}: {reason}"
 
@@ -156,7 +165,7 @@ class Tables:
 
     def _why_not_measured(self, cost: Cost, plan: VariantPlan) -> str:
         """Why a variant lacks a cost that the run measures."""
-        if cost.beside_reference and (reason := self._why_no_reference(plan.seed)):
+        if cost.beside_reference and (reason := self._why_no_reference(self.plan.reference(plan.seed))):
             return reason
         stages = [stage for stage in measures(self.plan, plan, costs_of(self.plan)) if cost.name in stage.costs]
         failures = (self.errors.get(stage.label) for stage in stages)
@@ -172,20 +181,18 @@ class Tables:
             rows = [{**row, "status": "failed", "reason": reason} if row["status"] == "ok" else row for row in rows]
         not_ok = sorted((row for row in rows if row["status"] != "ok"), key=lambda row: row["status"] != "failed")
         if broken := next(iter(not_ok), None):  # a failure first: a method that does not apply is none
-            shown = {key: first[key] for key in ("variant", "family", "method", "pool", "params", "members")}
+            named = ("variant", "family", "method", "pool", "reference", "params", "members")
+            shown = {key: first[key] for key in named}
             reason = broken["reason"] if len(rows) == 1 else f"seed {broken['seed']}: {broken['reason']}"
             states = {"status": broken["status"], "reason": reason, "verdict": broken["status"]}
             sources = {cost.source: first.get(cost.source) for cost in COSTS if cost.source}
             return {**shown, "seed": ALL_SEEDS, **states, **sources}
         means = _names(*CALIBRATED, *BUILDING)
         summary |= {key: sum(row[key] for row in rows) / len(rows) for key in means if first[key] is not None}
-        references = tuple(self.plan.reference(seed) for seed in self.plan.seeds)
-        for column in ("mcnemar_p", "reason", *scores.AGAINST_ITSELF):
+        for column in ("mcnemar_p", "p_adjusted", "reason", *against_itself()):
             summary.pop(column, None)
         summary |= self._scores(first["variant"], ALL_SEEDS, stage)
-        if all(plan.is_same_as(reference) for plan, reference in zip(plans, references, strict=True)):
-            return summary | self._against_itself()
-        return summary | self._comparison(CompareSeeds(self.plan.setting, plans, references), self.plan.seeds)
+        return summary | self._compared(plans, ALL_SEEDS)
 
     def examples(self) -> pd.DataFrame:
         """examples.parquet of every variant that is ok."""
@@ -211,12 +218,14 @@ class Tables:
     def document_measures(self) -> list[pd.DataFrame]:
         """The rows of measures.parquet, a table for each variant, seed and metric."""
         tables = []
+        shared = self.plan.suite.file.split == "shared"
         places = outcomes.positions([documents_of(self.plan.setting.of(seed)).ids for seed in self.plan.seeds])
         for seed, of_seed in zip(self.plan.seeds, places, strict=True):
             for name, plan in self.plan.variants[seed].items():
                 if str(seed) in self.details.get(name, {}):
                     for metric, values in evaluating.read_measures(self.store, plan.evaluation_key).items():
-                        at = of_seed[: len(values)]  # a measure may be of one task's documents
+                        # A measure may be of one task's documents, or of passages that are none of the documents.
+                        at = of_seed[: len(values)] if not shared else range(len(values))
                         row = {"variant": name, "seed": seed, "metric": metric, "document": at}
                         table = pd.DataFrame({**row, "value": values})[list(MEASURE_COLUMNS)]
                         tables.append(table.dropna(subset="value"))
@@ -230,15 +239,17 @@ def _trainings(plan: VariantPlan) -> list[MemberPlan]:
     return [*([pool.base] if pool.base else []), *dict.fromkeys(given)]
 
 
-def _mark_pareto(rows: list[dict[str, Any]]) -> None:
-    """Accuracy against FLOPs per example: both are the same at every run, so the mark is too."""
+def _mark_pareto(rows: list[dict[str, Any]], score: Column) -> None:
+    """The score against FLOPs per example: both are the same at every run, so the mark is too."""
+    sign = -1 if score.better == "lower" else 1
     for row in rows:
         if row["status"] == "ok":
             row["pareto"] = False
-    ok = [row for row in rows if row["status"] == "ok" and row["flops_per_example"] is not None]
+    known = (score.name, "flops_per_example")
+    ok = [row for row in rows if row["status"] == "ok" and all(row.get(name) is not None for name in known)]
     for row in ok:
-        here = (row["accuracy"], -row["flops_per_example"])
-        points = [(other["accuracy"], -other["flops_per_example"]) for other in ok]
+        here = (sign * row[score.name], -row["flops_per_example"])
+        points = [(sign * other[score.name], -other["flops_per_example"]) for other in ok]
         row["pareto"] = not any(p != here and p[0] >= here[0] and p[1] >= here[1] for p in points)
 
 

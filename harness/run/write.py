@@ -9,7 +9,13 @@ from typing import Any
 import pandas as pd
 
 from harness.evaluate import correlate
-from harness.results.columns import CORRELATION_COLUMNS, is_column, numbers, variant_columns
+from harness.results.columns import (
+    COMPARISON_COLUMNS,
+    CORRELATION_COLUMNS,
+    is_column,
+    numbers,
+    variant_columns,
+)
 from harness.run.plan import Plan
 from harness.run.record import run_record
 from harness.run.tables import Tables
@@ -31,11 +37,14 @@ def write_results(folder: Path, plan: Plan, errors: Mapping[str, str], done: Map
     variants.to_csv(folder / "variants.csv", index=False)
     write_json(folder / "details.json", tables.details)
     _tidy(variants, tables.measures, plan.setting.kind.scored_by).to_parquet(folder / "scores.parquet", index=False)
+    if plan.compares:
+        comparisons = pd.DataFrame(tables.decided.rows, columns=list(COMPARISON_COLUMNS))
+        comparisons.to_parquet(folder / "comparisons.parquet", index=False)
     tables.examples().to_parquet(folder / "examples.parquet", index=False)
     if measures := tables.document_measures():
         pd.concat(measures, ignore_index=True).to_parquet(folder / "measures.parquet", index=False)
     warnings = [*_write_study(folder, plan, errors), *tables.warnings]
-    write_json(folder / "run.json", run_record(plan, rows, tables.details, warnings, done))
+    write_json(folder / "run.json", run_record(plan, rows, tables, warnings, done))
 
 
 def _tidy(variants: pd.DataFrame, measures: list[dict[str, Any]], source: str) -> pd.DataFrame:

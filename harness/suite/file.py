@@ -81,10 +81,16 @@ class SuiteFile(Strict):
             "split of its own, of the same sizes, so that over the seeds other examples are test"
         ),
     ] = "shared"
-    score: str | Annotated[list[str], Field(min_length=1)] = "accuracy"
-    """What verdicts, the answer and the order of the table go by: a metric, or several; the first decides."""
-    equivalence: dict[str, Margin] = {}
-    """By metric: two scores that differ by no more are equivalent; a number, or "1 %" of the reference's score."""
+    score: Annotated[
+        str | Annotated[list[str], Field(min_length=1)],
+        Field(description="what verdicts, the answer and the order of the table go by: a metric, or several; the "
+        "first decides"),
+    ] = "accuracy"
+    equivalence: Annotated[
+        dict[str, Margin],
+        Field(description="by metric: two scores that differ by no more are equivalent; a number, or \"1 %\" of the "
+        "reference's score. By default half a point of accuracy, and 1 % of a loss"),
+    ] = {}
     reference: str = "best_single"
     """What the variants of its pool are compared with; those of another pool with its own ``best_single``."""
     methods: Annotated[list[str | dict[str, dict[str, Any] | None]], Field(min_length=1)]

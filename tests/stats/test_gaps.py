@@ -73,5 +73,5 @@ def test_paired_tests_take_the_same_gaps_on_either_side():
 def test_a_seed_without_items_is_an_error():
     values = np.array([[1.0, 0.0, 1.0], [np.nan] * 3])
     for function in (stats.over_seeds, stats.proportion_over_seeds, stats.crossed_mean):
-        with pytest.raises(ValueError, match="seed|zeros and ones"):
+        with pytest.raises(ValueError, match=r"seed|zeros and ones"):
             function(values)

@@ -13,7 +13,8 @@ from tests.stats.simulate_table import rates
 
 
 def table(rng, variants, seeds, items):
-    return rng.normal(size=(1, items)) + rng.normal(size=(variants, seeds, items)) + 0.1 * rng.normal(size=(variants, 1, 1))
+    values = rng.normal(size=(1, items)) + rng.normal(size=(variants, seeds, items))
+    return values + 0.1 * rng.normal(size=(variants, 1, 1))
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(1, 4), st.integers(30, 80))

@@ -1,12 +1,10 @@
-"""Scores of variants, on one seed and over all, and their comparisons with the reference."""
+"""Scores of variants, on one seed and over all."""
 
 from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import dataclass
 from typing import Any
-
-import pandas as pd
 
 from harness.evaluate import scores
 from harness.run import evaluating
@@ -15,7 +13,7 @@ from harness.run.stages.evaluate import Pass, evaluate_variants, outcomes_of
 from harness.run.stages.setting import Setting, documents_of
 from harness.run.stages.stage import Stage
 from harness.run.stages.variant import VariantPlan, is_built, is_inapplicable
-from harness.store import Key, Store, read_json, write_json
+from harness.store import Key, read_json, write_json
 
 Plans = tuple[VariantPlan, ...]
 """One variant on each seed."""
@@ -90,30 +88,6 @@ class Score(_Table):
 
 
 @dataclass(frozen=True, eq=False)
-class Compare(_Table):
-    """One variant and seed against the reference, paired by example."""
-
-    variant: VariantPlan
-    reference: VariantPlan
-
-    @property
-    def label(self) -> str:
-        return f"seed {self.variant.seed}: compare {self.variant.name}"
-
-    def variants(self) -> Plans:
-        return (self.variant, self.reference)
-
-    def needs(self) -> tuple[Stage, ...]:
-        return (Score(self.setting, self.variant), Score(self.setting, self.reference))
-
-    def key(self) -> Key:
-        return _comparison_key([plan.evaluation_key.digest for plan in self.variants()])
-
-    def record(self) -> dict[str, Any]:
-        return scores.compare(*(_examples(self.setting.store, plan) for plan in self.variants()))
-
-
-@dataclass(frozen=True, eq=False)
 class Summarise(_Table):
     """Means of one variant over the seeds, with intervals over seeds and examples."""
 
@@ -140,49 +114,9 @@ class Summarise(_Table):
         return record | {"measures": _score_measures(self.setting, self.plans)}
 
 
-@dataclass(frozen=True, eq=False)
-class CompareSeeds(_Table):
-    """A variant against the reference, paired by seed and example."""
-
-    plans: Plans
-    references: Plans
-
-    @property
-    def label(self) -> str:
-        return f"comparison of {self.plans[0].name}"
-
-    def variants(self) -> Plans:
-        return (*self.plans, *self.references)
-
-    def needs(self) -> tuple[Stage, ...]:
-        return tuple(Score(self.setting, plan) for plan in self.variants())
-
-    def seconds(self) -> float:
-        return 0.2
-
-    def key(self) -> Key:
-        return _comparison_key([[plan.evaluation_key.digest for plan in each] for each in self._sides])
-
-    def record(self) -> dict[str, Any]:
-        store = self.setting.store
-        return scores.compare_over_seeds(*([_examples(store, plan) for plan in each] for each in self._sides))
-
-    @property
-    def _sides(self) -> tuple[Plans, Plans]:
-        return self.plans, self.references
-
-
-def _comparison_key(evaluations: list[Any]) -> Key:
-    return Key.of("comparison", code=scores.__name__, evaluations=evaluations)
-
-
 def _score_measures(setting: Setting, seeds: Plans) -> dict[str, dict[str, float | None]]:
     """Scores of tasks and views of one variant over its seeds."""
     store, keys = setting.store, [plan.evaluation_key for plan in seeds]
     ids = [documents_of(setting.of(plan.seed)).ids for plan in seeds]
     means = scores.score_measures([evaluating.read_measures(store, key) for key in keys], ids)
     return means | scores.score_aggregates([evaluating.read_aggregates(store, key) for key in keys], ids)
-
-
-def _examples(store: Store, plan: VariantPlan) -> pd.DataFrame:
-    return evaluating.read_examples(store, plan.evaluation_key)
