@@ -136,11 +136,11 @@ def test_a_seed_alone_keeps_its_split(run, folder):
 
 
 def test_a_limit_keeps_the_first_examples_of_every_seed(run, folder, folds):
-    plan = planned(folder, limit=9, only="member")
+    plan = planned(folder, limit=40, only="member")
     limited = read_run(runner.run(plan, Tracker()))
     for seed, rows in limited.examples[limited.examples["variant"] == "best_single"].groupby("seed"):
-        assert rows["example_id"].tolist() == list(folds[seed].test.ids[:9])
-    assert limited.record["task"]["documents"] == {"digits": 18}
+        assert rows["example_id"].tolist() == list(folds[seed].test.ids[:40])
+    assert limited.record["task"]["documents"] == {"digits": 80}
 
 
 def test_shared_splits_are_those_of_the_first_fold(run, folder, folds):
