@@ -100,23 +100,22 @@ def _of_these(
             alone = found.low[at], found.high[at]
             together = found.low_together[at], found.high_together[at]
             if _outcomes(scored) and name not in scored.same:
-                alone, together = _few(units[name] - units[reference], found.critical) or (alone, together)
+                alone, together = _few(units[name] - units[reference], found.level) or (alone, together)
             values = (apart.values[at], *alone, *together, found.p[at], found.p_adjusted[at])
             margin = scored.equivalent_within(float(means.values[theirs[at]]))
             yield _row(scored, name, reference, kind, seed, THESE, values, margin, means.units)
 
 
-def _few(difference: np.ndarray, critical: float) -> tuple[tuple[float, float], tuple[float, float]] | None:
-    """The intervals of a share that hardly any item changes, one alone and with all others: by its score test."""
-    from scipy.stats import norm
-
+def _few(difference: np.ndarray, together: float) -> tuple[tuple[float, float], tuple[float, float]] | None:
+    """The intervals of a share that hardly any item changes, alone and with all others at their level each, by its
+    score test."""
     if int(np.nan_to_num(difference).any(axis=0).sum()) >= FEWEST:
         return None
     items = difference.shape[1]
     known = (~np.isnan(difference)).sum(axis=1)
     gained, lost = (float((((sign * difference) > 0).sum(axis=1) / known).mean() * items) for sign in (1, -1))
     ends = []
-    for level in (LEVEL, 1 - 2 * float(norm.sf(critical))):
+    for level in (LEVEL, together):
         low = paired_proportions(int(gained + 1e-9), int(np.ceil(lost - 1e-9)), items, level).low
         high = paired_proportions(int(np.ceil(gained - 1e-9)), int(lost + 1e-9), items, level).high
         ends.append((low, high))
@@ -156,9 +155,15 @@ def _row(
     word: str = verdict(scored.sign, low_together, high_together, p_adjusted, margin) if kind == OWN else ""
     return {
         "variant": variant, "against": against, "kind": kind, "metric": scored.column.name, "seed": seed,
-        "scope": scope, "difference": difference, "low": low, "high": high, "low_together": low_together,
-        "high_together": high_together, "p": p, "p_adjusted": p_adjusted, "margin": margin, "verdict": word, "n": units,
+        "scope": scope, "difference": difference, "low": _known(low), "high": _known(high),
+        "low_together": _known(low_together), "high_together": _known(high_together), "p": p, "p_adjusted": p_adjusted,
+        "margin": margin, "verdict": word, "n": units,
     }  # fmt: skip
+
+
+def _known(bound: float) -> float | None:
+    """A bound as a JSON value."""
+    return bound if np.isfinite(bound) else None
 
 
 def verdict(sign: int, low: float, high: float, p_adjusted: float, margin: float) -> Word:

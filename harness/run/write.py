@@ -39,6 +39,8 @@ def write_results(folder: Path, plan: Plan, errors: Mapping[str, str], done: Map
     _tidy(variants, tables.measures, plan.setting.kind.scored_by).to_parquet(folder / "scores.parquet", index=False)
     if plan.compares:
         comparisons = pd.DataFrame(tables.decided.rows, columns=list(COMPARISON_COLUMNS))
+        ends = ["low", "high", "low_together", "high_together"]
+        comparisons = comparisons.astype(dict.fromkeys(ends, float))  # also where none is known
         comparisons.to_parquet(folder / "comparisons.parquet", index=False)
     tables.examples().to_parquet(folder / "examples.parquet", index=False)
     if measures := tables.document_measures():

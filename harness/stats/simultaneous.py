@@ -106,6 +106,8 @@ class Simultaneous:
     """[V] The chance that any of them is so far from 0, were all means 0."""
     critical: float
     """How many standard errors the intervals together reach."""
+    level: float
+    """The coverage that each of them then has."""
 
 
 def simultaneous(
@@ -139,7 +141,8 @@ def simultaneous(
         half, half_together = (np.where(varies, np.nan, each) for each in (half, half_together))
         p, adjusted = (np.where(varies, 1.0, each) for each in (p, adjusted))
     v = means.values
-    return Simultaneous(v - half, v + half, v - half_together, v + half_together, p, adjusted, critical)
+    each = 1 - 2 * float(t.sf(critical, df))
+    return Simultaneous(v - half, v + half, v - half_together, v + half_together, p, adjusted, critical, each)
 
 
 def best_set(means: UnitMeans, *, level: float = LEVEL, draws: int = 4_000, seed: int = 0) -> np.ndarray:
