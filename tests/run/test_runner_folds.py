@@ -13,6 +13,7 @@ from harness.run import runner
 from harness.run.plan import Options
 from harness.run.planning import make_plan
 from harness.run.progress import Tracker
+from harness.run.stages.prepare import Prepare
 from harness.store import Store
 from harness.suite.suite import read_suite
 from harness.tasks import images
@@ -141,6 +142,15 @@ def test_a_limit_keeps_the_first_examples_of_every_seed(run, folder, folds):
     for seed, rows in limited.examples[limited.examples["variant"] == "best_single"].groupby("seed"):
         assert rows["example_id"].tolist() == list(folds[seed].test.ids[:40])
     assert limited.record["task"]["documents"] == {"digits": 80}
+
+
+def test_a_member_that_seeds_share_is_run_on_the_splits_of_each(folder):
+    """As one from a folder is: its digest is the same on every seed."""
+    plan = planned(folder)
+    member = plan.pools[4]["main"].members[0]
+    first, second = (Prepare(plan.setting.of(seed), member, "main", seed) for seed in SEEDS)
+    assert first.identity != second.identity
+    assert len({*first.artefacts()} - {*second.artefacts()}) == 2  # on held-out and test
 
 
 def test_shared_splits_are_those_of_the_first_fold(run, folder, folds):
