@@ -219,8 +219,16 @@ class Tables:
         losses = [name for name in whole.select_dtypes("float64") if name != "confidence"]
         return whole.astype({**kinds, **dict.fromkeys(losses, "float32")})
 
-    def document_measures(self) -> list[pd.DataFrame]:
-        """The rows of measures.parquet, a table for each variant, seed and metric."""
+    def scored(self) -> dict[str, list[tuple[str, str]]]:
+        """By seed, the variants whose examples are known, each with the digest of its evaluation."""
+        return {
+            str(seed): [(name, plan.evaluation_key.digest) for name, plan in self.plan.variants[seed].items()
+                        if str(seed) in self.details.get(name, {})]
+            for seed in self.plan.seeds
+        }  # fmt: skip
+
+    def document_measures(self) -> pd.DataFrame:
+        """measures.parquet; empty where the kind of task has none."""
         tables = []
         shared = self.plan.suite.file.split == "shared"
         places = outcomes.positions([documents_of(self.plan.setting.of(seed)).ids for seed in self.plan.seeds])
@@ -233,7 +241,7 @@ class Tables:
                         row = {"variant": name, "seed": seed, "metric": metric, "document": at}
                         table = pd.DataFrame({**row, "value": values})[list(MEASURE_COLUMNS)]
                         tables.append(table.dropna(subset="value"))
-        return tables
+        return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=list(MEASURE_COLUMNS))
 
 
 def _trainings(plan: VariantPlan) -> list[MemberPlan]:
