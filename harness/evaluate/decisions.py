@@ -84,6 +84,12 @@ def comparisons(
         yield from _of_likes(scored, units, these)
 
 
+def _is_sample(table: np.ndarray) -> bool:
+    """Whether there are two units, and every seed has one."""
+    known = ~np.isnan(table)
+    return bool(known.any(axis=1).all()) and int(known.any(axis=0).sum()) > 1
+
+
 def _least_units(table: np.ndarray) -> int:
     """Of any seed, where there are several."""
     return int((~np.isnan(table)).sum(axis=1).min()) if len(table) > 1 else 0
@@ -93,7 +99,7 @@ def _of_these(
     scored: Scored, units: Mapping[str, np.ndarray], references: Mapping[str, str], pools: Mapping[str, str], seed: str
 ) -> Iterator[dict[str, Any]]:
     names = list(units)
-    if not names or next(iter(units.values())).shape[1] < 2:
+    if not names or not _is_sample(units[names[0]]):
         return
     means = unit_means(list(units.values()))
     grain = 1 / (len(units[names[0]]) * means.units) if _outcomes(scored) else 0.0
@@ -192,16 +198,20 @@ def verdict(sign: int, low: float, high: float, p_adjusted: float, margin: float
     return "equivalent" if -margin <= low and high <= margin else "unclear"
 
 
-def best(scored: Scored) -> dict[str, Any]:
+def best(scored: Scored) -> dict[str, Any] | None:
     """Which variant scores best, the score corrected for the pick with its interval, and all that may be the best.
 
     Returns:
-        ``variant``, ``value``, ``corrected``, ``low``, ``high`` and ``set``, the names of the confidence set.
+        ``variant``, ``value``, ``corrected``, ``low``, ``high`` and ``set``, the names of the confidence set; None
+        where a single example says nothing of others.
     """
     from scipy.stats import t
 
     names = sorted(scored.tables)
-    means = unit_means([scored.sign * scored.units(name) for name in names])
+    units = [scored.sign * scored.units(name) for name in names]
+    if not units or not _is_sample(units[0]):
+        return None
+    means = unit_means(units)
     winner, corrected = picked(means)
     half = float(t.isf(ALPHA / 2, means.units - 1) * means.standard_errors[winner])
     corrected *= scored.sign

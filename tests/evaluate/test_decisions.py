@@ -142,6 +142,7 @@ def test_a_seed_of_one_example_says_nothing_of_seeds_like_it():
 @pytest.mark.parametrize("items", [0, 1])
 def test_a_single_example_is_compared_with_nothing(items):
     assert compared(LOSS, losses(0, items=items)) == {}
+    assert best(Scored(LOSS, losses(0, items=items))) is None
 
 
 def test_clusters_count_as_one_example_each():
