@@ -11,7 +11,7 @@ import numpy as np
 
 from harness import stats
 from harness.results.metric import Column
-from harness.stats.interval import LEVEL
+from harness.stats.interval import LEVEL, Interval
 from harness.stats.proportions import FEWEST, paired_proportions
 from harness.stats.simultaneous import UnitMeans, best_set, by_cluster, picked, simultaneous, unit_means
 
@@ -75,18 +75,31 @@ def comparisons(
         pools: of each other pool's reference, the main pool's.
         seed: what the rows are of.
     """
+    references, pools = (dict(sorted(pairs.items())) for pairs in (references, pools))  # draws go by their order
     names = {*references, *references.values(), *pools, *pools.values()}
     units = {name: scored.units(name) for name in sorted(names)}
-    yield from _of_these(scored, units, references, pools, seed)
-    if any(len(table) > 1 for table in units.values()):
-        yield from _of_likes(scored, units, references, pools, seed)
+    these = list(_of_these(scored, units, references, pools, seed))
+    yield from these
+    if these and min(map(_least_units, units.values())) > 1:
+        yield from _of_likes(scored, units, these)
+
+
+def _is_sample(table: np.ndarray) -> bool:
+    """Whether there are two units, and every seed has one."""
+    known = ~np.isnan(table)
+    return bool(known.any(axis=1).all()) and int(known.any(axis=0).sum()) > 1
+
+
+def _least_units(table: np.ndarray) -> int:
+    """Of any seed, where there are several."""
+    return int((~np.isnan(table)).sum(axis=1).min()) if len(table) > 1 else 0
 
 
 def _of_these(
     scored: Scored, units: Mapping[str, np.ndarray], references: Mapping[str, str], pools: Mapping[str, str], seed: str
 ) -> Iterator[dict[str, Any]]:
     names = list(units)
-    if not names or next(iter(units.values())).shape[1] < 2:
+    if not names or not _is_sample(units[names[0]]):
         return
     means = unit_means(list(units.values()))
     grain = 1 / (len(units[names[0]]) * means.units) if _outcomes(scored) else 0.0
@@ -128,23 +141,28 @@ def _outcomes(scored: Scored) -> bool:
 
 
 def _of_likes(
-    scored: Scored, units: Mapping[str, np.ndarray], references: Mapping[str, str], pools: Mapping[str, str], seed: str
+    scored: Scored, units: Mapping[str, np.ndarray], these: Sequence[Mapping[str, Any]]
 ) -> Iterator[dict[str, Any]]:
-    """Seeds and examples as samples: too few seeds for joint draws, so each by itself, and Holm for all."""
-    for kind, pairs in ((OWN, references), (POOLS, pools)):
-        if not pairs:
-            continue
-        crossed = {name: stats.crossed_mean(units[name] - units[other]) for name, other in pairs.items()}
-        p = {name: 2 * min(c.p_below(0.0), 1 - c.p_below(0.0)) for name, c in crossed.items()}
-        adjusted = dict(zip(p, stats.holm(list(p.values())), strict=True))
-        for name, reference in pairs.items():
-            mean = crossed[name]
-            alone, together = mean.interval(LEVEL), mean.interval(1 - ALPHA / len(pairs))
-            ends = (alone.low, alone.high, together.low, together.high)
-            value = float(stats.seed_means(units[reference]).mean())
-            values = (mean.value, *ends, p[name], adjusted[name])
-            margin = scored.equivalent_within(value)
-            yield _row(scored, name, reference, kind, seed, LIKE_THESE, values, margin, mean.items)
+    """Seeds and examples as samples: too few seeds for joint draws, so each by itself, and Holm for all.
+
+    Nothing is surer of models like these than of these models, so where few examples decide nothing there, none do.
+    """
+    for kind in (OWN, POOLS):
+        rows = [row for row in these if row["kind"] == kind]
+        means = [stats.crossed_mean(units[row["variant"]] - units[row["against"]]) for row in rows]
+        p = [max(row["p"], 2 * min(mean.p_below(0.0), 1 - mean.p_below(0.0)))
+             for row, mean in zip(rows, means, strict=True)]  # fmt: skip
+        for row, mean, own, holm in zip(rows, means, p, stats.holm(p), strict=True):
+            alone = _wider(row["low"], mean.interval(LEVEL), row["high"])
+            together = _wider(row["low_together"], mean.interval(1 - ALPHA / len(rows)), row["high_together"])
+            values = (mean.value, *alone, *together, own, max(holm, row["p_adjusted"]))
+            yield _row(scored, row["variant"], row["against"], kind, row["seed"], LIKE_THESE, values, row["margin"],
+                       mean.items)  # fmt: skip
+
+
+def _wider(low: float | None, interval: Interval, high: float | None) -> tuple[float, float]:
+    """The interval, stretched to these bounds; unknown where they are."""
+    return (np.nan, np.nan) if low is None or high is None else (min(low, interval.low), max(high, interval.high))
 
 
 def _row(
@@ -183,16 +201,20 @@ def verdict(sign: int, low: float, high: float, p_adjusted: float, margin: float
     return "equivalent" if -margin <= low and high <= margin else "unclear"
 
 
-def best(scored: Scored) -> dict[str, Any]:
+def best(scored: Scored) -> dict[str, Any] | None:
     """Which variant scores best, the score corrected for the pick with its interval, and all that may be the best.
 
     Returns:
-        ``variant``, ``value``, ``corrected``, ``low``, ``high`` and ``set``, the names of the confidence set.
+        ``variant``, ``value``, ``corrected``, ``low``, ``high`` and ``set``, the names of the confidence set; None
+        where a single example says nothing of others.
     """
     from scipy.stats import t
 
     names = sorted(scored.tables)
-    means = unit_means([scored.sign * scored.units(name) for name in names])
+    units = [scored.sign * scored.units(name) for name in names]
+    if not units or not _is_sample(units[0]):
+        return None
+    means = unit_means(units)
     winner, corrected = picked(means)
     half = float(t.isf(ALPHA / 2, means.units - 1) * means.standard_errors[winner])
     corrected *= scored.sign

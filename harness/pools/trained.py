@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import pydantic
 from pydantic import Field
 
 from harness.errors import BadInput
@@ -18,7 +19,7 @@ from harness.pools.pool import seed_of
 from harness.pools.source import MemberPlan, PoolPlan, PoolSource, source
 from harness.pools.training import TrainingPlan
 from harness.registry import KINDS
-from harness.strict.fields import Count, Name, Positive, Strict
+from harness.strict.fields import Count, Name, Positive, Strict, without_usual
 from harness.tasks import pretrained
 from harness.tasks.task import Task
 from harness.types import Architecture
@@ -55,6 +56,10 @@ class TrainPool(Strict):
     bootstrap: bool = False
     checkpoints: Annotated[int, Field(ge=2)] | None = None
     options: dict[str, int | float] = {}
+
+    @pydantic.model_serializer(mode="wrap")
+    def _as_before(self, handler: pydantic.SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return without_usual(self, handler(self), ("decay", "base_lr", "base_decay"))
 
     @property
     def kind(self) -> str:

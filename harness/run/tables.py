@@ -20,7 +20,7 @@ from harness.results.columns import ALL_SEEDS, MEASURE_COLUMNS, NO_REFERENCE, ex
 from harness.results.metric import Column
 from harness.results.other_columns import BITS, BUILDING, CALIBRATED, COUNTED
 from harness.run import capacity, evaluating
-from harness.run.deciding import Decided, against_itself, decide
+from harness.run.deciding import Decided, against_itself, decide, own_columns
 from harness.run.graph import costs_of, measured, measures
 from harness.run.plan import Plan
 from harness.run.stages.build import Build
@@ -85,10 +85,10 @@ class Tables:
         row |= {"status": "ok", "build_seconds": record["build_seconds"]}
         row |= {key: evaluation.get(key) for key in _names(*COUNTED, *CALIBRATED)}
         row |= self._scores(plan.name, str(plan.seed), Score(self.plan.setting.of(plan.seed), plan))
-        row |= self._compared([plan], str(plan.seed))
+        row |= self._compared([plan], row)
         return row | self._measured(plan, row)
 
-    def _compared(self, plans: Sequence[VariantPlan], seed: str) -> dict[str, Any]:
+    def _compared(self, plans: Sequence[VariantPlan], row: Mapping[str, Any]) -> dict[str, Any]:
         """The comparison with the reference, or why there is none: the variant keeps its own scores.
 
         Of a candidate, which has no reference, a rule has to find nothing, not a pass.
@@ -96,11 +96,13 @@ class Tables:
         if not self.plan.compares:
             return {"verdict": NO_REFERENCE}
         if all(plan.is_same_as(self.plan.reference_of(plan)) for plan in plans):
-            return against_itself()
-        if (cells := self.decided.cells(plans[0].name, seed)) is not None:
+            return against_itself(row)
+        if (cells := self.decided.cells(plans[0].name, row["seed"])) is not None:
             return cells
         reasons = (self._why_no_reference(self.plan.reference_of(plan)) for plan in plans)
-        reason = next(filter(None, reasons), f"the run has no {self.plan.suite.file.scores[0]} of it")
+        score = self.plan.suite.file.scores[0]
+        alone = f"the run has no {score} of it" if row.get(score) is None else "one example says nothing of others"
+        reason = next(filter(None, reasons), alone)
         return {"verdict": NO_REFERENCE, "reason": f"not compared: {reason}"}
 
     def _why_no_reference(self, reference: VariantPlan) -> str | None:
@@ -190,10 +192,10 @@ class Tables:
             return {**shown, "seed": ALL_SEEDS, **states, **sources}
         means = _names(*CALIBRATED, *BUILDING)
         summary |= {key: sum(row[key] for row in rows) / len(rows) for key in means if first[key] is not None}
-        for column in ("mcnemar_p", "p_adjusted", "reason", *against_itself()):
+        for column in own_columns():
             summary.pop(column, None)
         summary |= self._scores(first["variant"], ALL_SEEDS, stage)
-        return summary | self._compared(plans, ALL_SEEDS)
+        return summary | self._compared(plans, summary)
 
     def examples(self) -> pd.DataFrame:
         """examples.parquet of every variant that is ok."""

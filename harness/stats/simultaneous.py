@@ -136,7 +136,7 @@ def simultaneous(
     # Beyond the reach of the draws the sum of all chances is the sharper bound.
     exceeded = (len(largest) - np.searchsorted(np.sort(largest), as_normal) + 1) / (len(largest) + 1)
     adjusted = np.minimum.reduce([np.maximum(exceeded, p), p * max(1, int(varies.sum())), np.ones_like(p)])
-    half, half_together = (reach * errors + grain for reach in (alone, critical))
+    half, half_together = (np.where(varies, reach * errors + grain, 0.0) for reach in (alone, critical))
     if means.units < FEWEST_UNITS:
         half, half_together = (np.where(varies, np.nan, each) for each in (half, half_together))
         p, adjusted = (np.where(varies, 1.0, each) for each in (p, adjusted))
