@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -93,7 +93,7 @@ def decided(
     """
     these = of_these(values)
     found = judged(claim, statistic, these, test, unit, note, THESE)
-    if found.verdict == NOT_HELD and test.verdict(these.high, these.high) != NOT_HELD:
+    if found.verdict == NOT_HELD and replace(test, alike=None).verdict(these.low, these.high) == UNDECIDED:
         found = _noted(found, f"any difference is below {in_size(test.alike, unit)}")
     if len(values) == 1 or (~np.isnan(values)).sum(axis=1).min() < 2:
         return found
@@ -121,7 +121,7 @@ def judged(
 
 
 def _noted(claim: Claim, words: str) -> Claim:
-    return Claim(**{**vars(claim), "note": "; ".join(filter(None, (claim.note, words)))})
+    return replace(claim, note="; ".join(filter(None, (claim.note, words))))
 
 
 def in_size(size: float | None, unit: str) -> str:

@@ -13,7 +13,7 @@ from harness.report.evidence import Evidence
 from harness.report.parts import DOMAINS, parts_of
 from harness.report.view_claims import view_claims
 
-CLAIMS: tuple[Callable[[Evidence], Claim], ...] = (
+CLAIMS: tuple[Callable[[Evidence], Claim | None], ...] = (
     ensemble_claims.beats_best,
     ensemble_claims.beats_best_start,
     ensemble_claims.beats_mean,
@@ -49,7 +49,8 @@ def claims(evidence: Evidence) -> list[Claim]:
         for parts in parts_of(evidence.run)
         for claim in (domain_claims if parts.kind is DOMAINS else view_claims)(evidence, parts)
     ]
-    return [*(claim(evidence) for claim in CLAIMS), *(of_task_vectors or [claim(evidence) for claim in ONE_TASK])]
+    found = [claim for test in CLAIMS if (claim := test(evidence)) is not None]
+    return [*found, *(of_task_vectors or [claim(evidence) for claim in ONE_TASK])]
 
 
 def as_json(found: list[Claim]) -> list[dict[str, Any]]:

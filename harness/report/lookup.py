@@ -23,7 +23,7 @@ def pools_of(evidence: Evidence, kind: str) -> list[str]:
 
 def variants_of(evidence: Evidence, pool: str, method: str) -> Iterator[tuple[str, dict[str, Any], list[int] | None]]:
     """A pool's variants of a method that have results: name, parameters, and positions of the members if named."""
-    for row in evidence.ok.to_dict("records"):
+    for row in evidence.by_name.values():
         if row["method"] == method and row["pool"] == pool:
             named = [part for part in row["variant"].partition("/")[2].split(",") if part.startswith("members=")]
             positions = [int(i) for i in named[0].removeprefix("members=").split("+")] if named else None
@@ -31,9 +31,9 @@ def variants_of(evidence: Evidence, pool: str, method: str) -> Iterator[tuple[st
 
 
 def of_all(evidence: Evidence, pool: str, method: str, **wanted: Any) -> str | None:
-    """The first of a pool's variants of a method that has all members and these parameters, if it gives them."""
+    """The first of a pool's variants of a method that has all members and these parameters."""
     for name, given, positions in variants_of(evidence, pool, method):
-        if positions is None and all(given.get(key, value) == value for key, value in wanted.items()):
+        if positions is None and all(given.get(key) == value for key, value in wanted.items()):
             return name
     return None
 

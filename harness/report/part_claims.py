@@ -115,9 +115,13 @@ def _against_addition(
 def _sum(
     evidence: Evidence, parts: Parts, method: str, scale: str | float = "heldout", *, subsets: bool = False
 ) -> str | None:
-    """The first of the pool's variants of a method that adds all members (or some of them) at this scale."""
-    for name, given, positions in variants_of(evidence, parts.pool, method):
-        adds = given.get("coefficients", "add") == "add"
-        if given["scale"] == scale and adds and (subsets or positions is None):
-            return name
-    return None
+    """The first of the pool's variants of a method that adds all members (or some of them) at this scale.
+
+    One whose density was chosen on held-out comes before those of given densities.
+    """
+    found = [
+        (given.get("density") != "heldout", name)
+        for name, given, positions in variants_of(evidence, parts.pool, method)
+        if given["scale"] == scale and given.get("coefficients", "add") == "add" and (subsets or positions is None)
+    ]
+    return min(found, key=lambda pair: pair[0])[1] if found else None

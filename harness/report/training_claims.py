@@ -45,7 +45,7 @@ def bagging_is_no_better(evidence: Evidence) -> Claim:
         for start in pools_of(evidence, "independent")
         if pools[start].get("architectures") == architectures
         for plain, given, positions in variants_of(evidence, start, "linear")
-        if given.get("weights", "uniform") == "uniform" and len(positions or range(pools[start]["members"])) == count
+        if given.get("weights") == "uniform" and len(positions or range(pools[start]["members"])) == count
     )
     if (other := next(others, None)) is None:
         return untested(claim, f"needs linear of {count} independent starts of the same architecture")
@@ -57,10 +57,10 @@ def dropout(evidence: Evidence) -> Claim:
     """By a proper score, which calibration is a part of."""
     claim = "MC dropout is better calibrated than its model without dropout"
     passes = [
-        (given.get("passes", 0), name, pool)
+        (given["passes"], name, pool)
         for pool in evidence.run.record["pools"]
         for name, given, _ in variants_of(evidence, pool, "mc_dropout")
-        if given.get("member", "best") == "best" and evidence.has(name, in_pool(pool, "best_single"))
+        if given.get("member") == "best" and evidence.has(name, in_pool(pool, "best_single"))
     ]
     if not passes:
         return untested(claim, "needs results of mc_dropout and best_single of one pool")
@@ -77,9 +77,10 @@ def student(evidence: Evidence) -> Claim:
     return _student(evidence, "A student keeps most of the ensemble's gain", "same")
 
 
-def small_student(evidence: Evidence) -> Claim:
-    """A smaller one."""
-    return _student(evidence, "A student of half the size keeps most of the ensemble's gain", "half")
+def small_student(evidence: Evidence) -> Claim | None:
+    """A smaller one, where the suite has it."""
+    claim = "A student of half the size keeps most of the ensemble's gain"
+    return _student(evidence, claim, "half") if of_all(evidence, "main", "distill", size="half") else None
 
 
 def _student(evidence: Evidence, claim: str, size: str) -> Claim:
