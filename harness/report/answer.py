@@ -253,7 +253,7 @@ def _no_more(evidence: Evidence, idle: list[Budget], leader: Winner) -> Pieces:
     nearest = evidence.best(evidence.ok[evidence.ok["variant"].isin([row["variant"] for row in rows])])
     apart = evidence.gain_over(nearest["variant"], leader.row["variant"]) if nearest else None
     if nearest is None or apart is None:
-        return [("text", f"Nothing that costs more, up to {cost_in_words(idle[-1].cost)}, gains more than that.")]
+        return [("text", f"At up to {cost_in_words(idle[-1].cost)} nothing is shown to gain more than that.")]
     is_no_more = apart.value <= 0 and apart.high <= apart.margin
     no_more = "gives no more than that" if is_no_more else "is not shown to give more than that"
     at = f"At {cost_in_words(evidence.flops_ratio(nearest))} {_the(evidence, nearest)}"
@@ -317,10 +317,11 @@ def _how_sure(evidence: Evidence) -> Iterator[str]:
     if not any(evidence.gain(name) for name in evidence.by_name):
         return
     if not evidence.corrected:
+        alone = " and verdicts" if evidence.run.record.get("schema_version", 1) == 1 else ""
         yield (
-            "This run has no intervals that hold for the whole table (an earlier version made it): its verdicts, by "
-            "accuracy, are each made as if there were no other variants, so among many some are wrong; every pool is "
-            f"compared with {evidence.run.record['reference']['variant']}."
+            "This run has no intervals that hold for the whole table (an earlier version made it, or its comparisons "
+            f"are missing): intervals{alone} are each made as if there were no other variants, so among many some are "
+            "wrong."
         )
         return
     table = evidence.run.comparisons
@@ -365,7 +366,7 @@ def _highest(evidence: Evidence) -> Iterator[str]:
         return
     value, corrected, low, high = (scored(best[key], score.is_share) for key in ("value", "corrected", "low", "high"))
     others = len(best["set"]) - 1
-    may = f"{counted(others)} other{'s' if others > 1 else ''} may be the best as well" if others else "no other may be the best"
+    may = f"{counted(others)} other{'s' if others > 1 else ''} may be the best" + (" as well" if others else "")
     order = "highest" if score.sign > 0 else "lowest"
     yield (
         f"Of all {len(evidence.ok)} variants of all pools {best['variant']} has the {order} {score.title}, {value}; "

@@ -13,7 +13,7 @@ from pandas.api.types import is_bool_dtype, is_numeric_dtype
 from harness import stats
 from harness.evaluate.decisions import LIKE_THESE, OWN, POOLS, THESE, Scored, comparisons
 from harness.results.columns import ALL_SEEDS, difference_of, paired, variant_columns
-from harness.results.metric import Column
+from harness.results.metric import DOCUMENTS, Column
 from harness.results.run import Run
 from harness.results.scoring import in_order, scores_of
 
@@ -134,9 +134,10 @@ class Evidence:
     def gain_over(self, one: str, other: str) -> Gain | None:
         """What one variant gains over another by the score, on these models and examples; None without the examples."""
         column = self.score
-        if not self.has(one, other) or column.outcome not in self._tables[one]:
+        values = {name: self.scored(name, column.name) for name in (one, other)}
+        tables = {name: table for name, table in values.items() if table is not None}
+        if len(tables) < 2:
             return None
-        tables = {name: self.values(name, str(column.outcome)).astype(np.float64) for name in (one, other)}
         rows = comparisons(Scored(column, tables), {one: other}, {}, ALL_SEEDS)
         row = next((row for row in rows if row["scope"] == THESE), None)
         return _gain(row, column) if row else None
@@ -203,6 +204,31 @@ class Evidence:
     def mean_member(self, column: str = "correct") -> np.ndarray:
         """The mean over the members of a column, [seeds, examples]."""
         return np.mean([self.values(name, column).astype(np.float64) for name in self.members], axis=0)
+
+    def scored(self, name: str, score: str) -> np.ndarray | None:
+        """A variant's values of a score, [seeds, examples] or [seeds, documents]; None where the run has none."""
+        outcome = paired()[score].outcome
+        if outcome == DOCUMENTS:
+            return self._documents.get((name, score))
+        if not self.has(name):
+            return None
+        if outcome in self._tables[name]:
+            return self.values(name, outcome).astype(np.float64)
+        examples = self.run.examples
+        if examples is None or outcome not in examples:
+            return None
+        return self._table(examples[examples["variant"] == name], str(outcome)).astype(np.float64)
+
+    @cached_property
+    def _documents(self) -> dict[tuple[str, str], np.ndarray]:
+        """The scores of documents that are of the whole task, [seeds, documents]."""
+        table = self.run.document_measures
+        if table is None:
+            return {}
+        whole = table[~table["metric"].str.contains("/")]
+        groups = whole.groupby(["variant", "metric"], observed=True)
+        seeds = len(self.run.record["seeds"])
+        return {(str(v), str(m)): rows["value"].to_numpy(np.float64).reshape(seeds, -1) for (v, m), rows in groups}
 
     def flops_ratio(self, row: dict[str, Any]) -> float:
         """FLOPs per example in units of the reference's."""

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from harness import stats
-from harness.evaluate.decisions import OWN, POOLS, THESE, LIKE_THESE, Scored, best, comparisons
+from harness.evaluate.decisions import LIKE_THESE, OWN, POOLS, THESE, Scored, best, comparisons
 from harness.report.evidence import Evidence
 from harness.results.columns import COMPARISON_COLUMNS, difference_of, paired
 from harness.results.run import Run

@@ -75,8 +75,8 @@ def test_so_many_more_examples_do_show_the_gain():
         return planted({"best_single": base, "linear": other}, picks=False)
 
     told = [text_of(run(few, seed)) for seed in range(12)]
-    counts = [int(found[1].replace(",", "")) for text in told
-              if (found := re.search(r"about ([\d,]+) more test examples would show a gain of that size", text))]  # fmt: skip
+    found = [re.search(r"about ([\d,]+) more test examples would show a gain of that size", text) for text in told]
+    counts = [int(match[1].replace(",", "")) for match in found if match]
     assert counts
     many = few + int(np.median(counts))
     better = sum("At the cost of one model: " in text_of(run(many, 100 + seed)) for seed in range(40))
@@ -135,7 +135,7 @@ def test_both_scopes_are_printed_where_there_are_several_seeds():
 def test_a_loss_gains_by_being_lower():
     text = told({"uniform_soup": SOUP, "linear": MORE}, score="nll")
     assert re.search(r"`uniform_soup`\), NLL lower by 0\.\d{3} nats than that of your best single model \(0\.", text)
-    assert re.search(r"`linear`\), NLL lower by 0\.\d{3} nats \(0\.\d{3} to 0\.\d{3}\), 0\.\d{3} nats more than `uni", text)
+    assert re.search(r"`linear`\), NLL lower by 0\.\d{3} nats \(0\.\d{3} to 0\.\d{3}\), 0\.\d{3} nats more than", text)
 
 
 def test_without_costs_there_is_one_budget_that_is_not_named():
@@ -273,8 +273,11 @@ def test_a_method_that_is_not_here_is_called_by_its_name():
     assert in_words(evidence, {"method": "some_plug_in", "pool": "main", "params": "{}"}) == "some plug in"
 
 
-@pytest.mark.parametrize(("count", "words"), [(2, "two of the eight fine-tunes"), (8, "eight fine-tunes"),
-                                              (1, "one of the eight fine-tunes"), (None, "eight fine-tunes")])  # fmt: skip
+@pytest.mark.parametrize(
+    ("count", "words"),
+    [(2, "two of the eight fine-tunes"), (8, "eight fine-tunes"), (1, "one of the eight fine-tunes"),
+     (None, "eight fine-tunes")],
+)  # fmt: skip
 def test_members_are_counted(count, words):
     assert members_in_words(planted({"best_single": BASE}), "main", count) == words
 

@@ -18,7 +18,6 @@ from harness.display import formats
 from harness.errors import BadInput
 from harness.report import write_report
 from harness.report.answer import answer
-from harness.report.claims import as_json, claims
 from harness.report.evidence import Evidence
 from harness.report.plots.curves import barrier, barrier_caption
 from harness.results.columns import numbers
@@ -82,7 +81,7 @@ class Page(HTMLParser):
 
     def handle_starttag(self, tag, attributes):
         self.tags.append((tag, dict(attributes)))
-        if tag not in ("meta", "input", "img", "rect"):
+        if tag not in ("meta", "input", "img", "source", "rect", "polygon"):
             self.inside.append(tag)
         if tag == "table":
             self.tables.append([])
@@ -102,6 +101,11 @@ class Page(HTMLParser):
         self.text.setdefault(self.inside[-1], []).append(data)
         if "td" in self.inside or "th" in self.inside:
             self.tables[-1][-1][-1]["text"] += data
+
+
+def rows_of(table):
+    """The rows of a table that are about a variant: not its head, nor the headings of groups."""
+    return [row for row in table[1:] if len(row) > 1]
 
 
 def table_of(page, heading):
@@ -209,10 +213,9 @@ def test_what_a_suite_says_is_text_and_never_markup(run, page, markdown):
 
 def test_every_number_of_the_page_is_that_of_the_table(run, page):
     ok, _ = summary_rows(run)
-    head, *rows = page.tables[0]
+    head, rows = page.tables[0][0], rows_of(page.tables[0])
     column = {cell["text"]: i for i, cell in enumerate(head)}
-    order = sorted(ok.index, key=lambda name: (-ok.loc[name, "accuracy"], ok.loc[name, "flops_per_example"], name))
-    assert [row[column["variant"]]["text"] for row in rows] == order
+    assert sorted(row[column["variant"]]["text"] for row in rows) == sorted(ok.index)
     reference = ok.loc["best_single", "flops_per_example"]
     for row in rows:
         expected = ok.loc[row[column["variant"]]["text"]]
@@ -225,9 +228,40 @@ def test_every_number_of_the_page_is_that_of_the_table(run, page):
         assert row[column["accuracy"]]["text"] == f"{100 * expected['accuracy']:.2f} %"
         assert row[column["NLL"]]["text"] == f"{expected['nll']:.3f}"
         assert row[column["verdict"]]["text"] == expected["verdict"]
+        if expected["verdict"] != "reference":
+            assert row[column["models like these"]]["text"] == expected["recipe_verdict"]
+            assert row[column["verdict"]]["title"].startswith("accuracy ")
         assert row[column["latency"]]["text"] == row[column["memory"]]["text"] == "–"  # not asked for
         assert row[column["memory"]]["title"] == "unavailable: the suite does not ask for it"
         assert (row[column["●"]]["text"] == "●") == bool(expected["pareto"])
+
+
+def test_variants_stand_in_groups_of_pool_and_family_and_in_each_by_the_score(run, page, markdown):
+    ok, _ = summary_rows(run)
+    groups = {}
+    for row in page.tables[0][1:]:
+        if len(row) == 1:
+            names = groups.setdefault(row[0]["text"], [])
+        else:
+            names.append(row[1]["text"])
+    assert next(iter(groups)) == "main: three fine-tunes · single models"
+    for names in groups.values():
+        assert ok.loc[names, ["pool", "family"]].drop_duplicates().shape[0] == 1
+        assert names == sorted(names, key=lambda n: (-ok.loc[n, "accuracy"], ok.loc[n, "flops_per_example"], n))
+    written = [row[0].strip("*`").replace("\\", "") for row in tables(markdown)[0][2:]]
+    assert written == [name for title, names in groups.items() for name in (title, *names)]
+
+
+def test_every_comparison_is_on_the_page(run, page):
+    table = run.comparisons
+    head, *rows = page.tables[1]
+    assert [cell["text"] for cell in head] == ["variant", "accuracy, points", "Brier score", "NLL"]
+    these = table[(table["seed"] == "all") & (table["scope"] == "these models") & (table["kind"] == "own pool")]
+    verdicts = these.set_index(["variant", "metric"])["verdict"]
+    assert {row[0]["text"] for row in rows} == set(these["variant"])
+    for name, *cells in rows:
+        for metric, cell in zip(("accuracy", "brier", "nll"), cells, strict=True):
+            assert f" {verdicts[name['text'], metric]}" in cell["text"]
 
 
 def test_every_score_and_cost_that_the_run_has_is_on_the_page(run, page):
@@ -240,6 +274,9 @@ def test_every_score_and_cost_that_the_run_has_is_on_the_page(run, page):
     for name, *cells in rows:
         expected = ok.loc[name["text"]]
         for column, cell in zip((numbers()[each] for each in shown), cells, strict=True):
+            if np.isnan(expected[column.name]):
+                assert cell["text"] == "–"
+                continue
             if column.unit == "" and expected[column.name] < 1e4:
                 assert cell["text"].split()[0] == f"{expected[column.name]:.3f}".replace("-", "−")
             if not column.bounds:
@@ -252,6 +289,7 @@ def test_every_score_and_cost_that_the_run_has_is_on_the_page(run, page):
 def test_every_number_of_the_markdown_is_that_of_the_table(run, markdown):
     ok, _ = summary_rows(run)
     head, _, *rows = tables(markdown)[0]
+    rows = [row for row in rows if row[1]]
     assert {row[0].strip("`") for row in rows} == set(ok.index)
     for row in rows:
         found = dict(zip(head, row, strict=True))
@@ -260,9 +298,13 @@ def test_every_number_of_the_markdown_is_that_of_the_table(run, markdown):
         assert found["interval"] == f"{100 * expected['accuracy_low']:.2f} .. {100 * expected['accuracy_high']:.2f}"
         assert found["NLL"] == f"{expected['nll']:.3f}"
         assert found["ECE"] == f"{expected['ece']:.3f}"
+        assert found["verdict"].split(" (")[0] == expected["verdict"]
+        if expected["verdict"] == "reference":
+            assert not found["difference"]
+            continue
         difference = float(found["difference"].split()[0].replace("−", "-"))
         assert difference == pytest.approx(100 * expected["diff_vs_reference"], abs=0.00501)
-        assert (found["verdict"], found["family"]) == (expected["verdict"], expected["family"])
+        assert found["verdict"] == f"{expected['verdict']} ({expected['recipe_verdict']})"
 
 
 def test_every_markdown_table_has_as_many_cells_in_each_row(markdown):
@@ -291,7 +333,7 @@ def test_what_failed_and_what_does_not_apply_is_shown_with_its_reason(run, page,
 
 def test_figures_are_drawn_and_the_same_in_both_reports(run, page, markdown):
     linked = re.findall(r"!\[(\w+)\]\((figures/\w+\.svg)\)", markdown)
-    assert [name for name, _ in linked] == ["pareto", "correlation", "reliability", "sweeps", "dropout"]
+    assert [name for name, _ in linked] == ["gain", "correlation", "reliability", "sweeps", "dropout"]
     embedded = [a["src"] for tag, a in page.tags if tag == "img"]
     for (_, path), source in zip(linked, embedded, strict=True):
         svg = (run.folder / path).read_bytes()
@@ -299,11 +341,14 @@ def test_figures_are_drawn_and_the_same_in_both_reports(run, page, markdown):
         assert source == "data:image/svg+xml;base64," + base64.b64encode(svg).decode()
         assert (run.folder / path).with_suffix(".png").read_bytes().startswith(b"\x89PNG")
     assert all(a["alt"] for tag, a in page.tags if tag == "img")
+    (narrow,) = [a for tag, a in page.tags if tag == "source"]
+    svg = (run.folder / "figures/gain_narrow.svg").read_bytes()
+    assert narrow["srcset"] == "data:image/svg+xml;base64," + base64.b64encode(svg).decode()
 
 
 def test_the_claims_are_the_same_everywhere(run, page, markdown):
     stored = json.loads((run.folder / "claims.json").read_text())
-    assert len({claim["claim"] for claim in stored}) == len(stored) == 11
+    assert len({claim["claim"] for claim in stored}) == len(stored) == 20
     assert {claim["verdict"] for claim in stored} <= {"held", "not held", "undecided", "not tested"}
     for claim in stored:
         if claim["verdict"] == "not tested":
@@ -329,16 +374,25 @@ def test_the_first_sentence_is_the_same_everywhere_and_names_variants_of_the_run
     assert re.sub(r"\\(.)", r"\1", markdown.splitlines()[2]).replace("`", "").strip("*") == sentence
 
 
-def test_without_per_example_results_it_says_what_it_cannot_say(run, tmp_path):
+def test_without_per_example_results_there_is_an_answer_and_a_table_but_no_reliability(run, tmp_path):
     folder = copied(run, tmp_path, "examples.parquet")
     write_report(folder)
     text = (folder / "report.md").read_text()
-    assert "no per-example results" in text
+    said, before = (told.splitlines()[2].split(". ") for told in (text, (run.folder / "report.md").read_text()))
+    assert said[:-1] == before[:-1]
+    assert said[-1] == "At up to four times the cost nothing is shown to gain more than that.**"
     assert "reliability" not in text
     assert {row[1] for row in tables(text)[1][2:]} <= {"not tested", "held", "not held", "undecided"}
-    assert "95 % interval" not in text.splitlines()[2]
     ok, _ = summary_rows(run)
-    assert {row[0].strip("`") for row in tables(text)[0][2:]} == set(ok.index)
+    assert {row[0].strip("`") for row in tables(text)[0][2:] if row[1]} == set(ok.index)
+
+
+def test_what_is_not_compared_together_is_said_to_be_alone(run, tmp_path):
+    folder = copied(run, tmp_path, "comparisons.parquet")
+    write_report(folder)
+    text = (folder / "report.md").read_text()
+    assert "no intervals that hold for the whole table" in text
+    assert "hold for all" not in text
 
 
 def test_a_run_in_which_everything_failed_has_a_report_too(run, tmp_path):
@@ -422,105 +476,9 @@ def family_of(name):
 
 
 BASE = right(0.7, 1)
-BETTER = BASE | right(0.5, 2)
-WORSE = BASE & right(0.6, 3)
-CLOSE = exchanged(BASE, 0.05)
 
 
-# Claims.
-
-
-def claim(name, evidence):
-    (found,) = [c for c in claims(evidence) if c.claim == name]
-    return found
-
-
-def pool(*outcomes):
-    return {f"member/index={k}": given for k, given in enumerate(outcomes)}
-
-
-MEMBERS = [right(0.7, seed) for seed in (7, 8, 9)]
-MEAN = np.mean(MEMBERS, axis=0)
-ALL = np.ones((SEEDS, EXAMPLES), bool)
-
-
-@pytest.mark.parametrize(
-    ("ensemble", "verdict"),
-    [(MEMBERS[0] | MEMBERS[1], "held"), (MEMBERS[0] & MEMBERS[1], "not held"), (MEMBERS[0], "undecided")],
-    ids=["held", "not held", "undecided"],
-)
-def test_an_ensemble_beats_its_mean_member(ensemble, verdict):
-    found = claim("An ensemble beats its mean member", planted({**pool(*MEMBERS), "linear": ensemble}, members=3))
-    assert found.verdict == verdict
-    assert found.estimate == pytest.approx((ensemble - MEAN).mean())
-    assert found.low < found.estimate < found.high
-    assert found.n == EXAMPLES
-
-
-def test_the_members_errors_are_compared_pair_by_pair():
-    found = claim("The members' errors are not fully correlated", planted(pool(*MEMBERS), members=3))
-    pairs = [(0, 1), (0, 2), (1, 2)]
-    assert found.estimate == pytest.approx(np.mean([(MEMBERS[a] ^ MEMBERS[b]).mean() for a, b in pairs]))
-    assert found.verdict == "held"
-    assert f"errs on {100 * (1 - MEAN.mean()):.2f} %" in found.note
-    copies = claim("The members' errors are not fully correlated", planted(pool(BASE, BASE, BASE), members=3))
-    assert copies.estimate == 0
-    assert copies.verdict != "held"
-
-
-def believers(conflicts):
-    """Two members, one of which is sure of the label and the other sure it is something else, on so many examples."""
-    first = np.full((SEEDS, EXAMPLES), 0.6)
-    second = first.copy()
-    first[:, :conflicts], second[:, :conflicts] = 0.9, 0.001
-    linear = (first + second) / 2
-    odds = np.sqrt(first * second), np.sqrt((1 - first) * (1 - second))
-    return first, second, linear, odds[0] / (odds[0] + odds[1])
-
-
-def or_and(conflicts, swapped=False):
-    first, second, linear, log_linear = believers(conflicts)
-    if swapped:
-        linear, log_linear = log_linear, linear
-    said = {"member/index=0": first, "member/index=1": second, "linear": linear, "log_linear": log_linear}
-    outcomes = {name: (family_of(name), p > 0.5, -np.log(p)) for name, p in said.items()}
-    return claim("Linear acts as OR, log-linear as AND", planted(outcomes, members=2)), linear - log_linear
-
-
-def test_linear_keeps_what_one_member_believes_and_log_linear_what_none_vetoes():
-    found, kept = or_and(20)
-    assert found.verdict == "held"
-    assert found.n == 20 * SEEDS
-    assert found.estimate == pytest.approx(kept[:, :20].mean(), rel=1e-5)
-    assert or_and(20, swapped=True)[0].verdict == "not held"
-    rare, _ = or_and(3)
-    assert rare.verdict == "not tested"
-    assert f"only {3 * SEEDS} examples" in rare.note
-
-
-@pytest.mark.parametrize(
-    ("coefficient", "verdict"),
-    [((0.9, 0.7, 0.97), "held"), ((-0.6, -0.9, -0.1), "not held"), ((0.2, -0.3, 0.6), "undecided"),
-     ((0.9, None, None), "not tested"), ((None, None, None), "not tested")],
-)  # fmt: skip
-def test_averaging_tracks_ensembling(coefficient, verdict):
-    found = {"n": 20, "members": 8, "pearson": dict(zip(("value", "low", "high"), coefficient, strict=True))}
-    places = [("far", "nll", "all"), ("main", "accuracy", "all"), ("main", "nll", "0"), ("main", "nll", "all")]
-    entries = [{**found, **dict(zip(("pool", "metric", "seed"), place, strict=True))} for place in places]
-    name = "Averaging tracks ensembling where members share a start"
-    assert claim(name, planted({"best_single": BASE}, correlations=entries)).verdict == verdict
-    assert claim(name, planted({"best_single": BASE}, correlations=entries[:3])).verdict == "not tested"
-
-
-@pytest.mark.parametrize(
-    ("apart", "verdict"), [(WORSE, "held"), (BETTER, "not held"), (BASE, "undecided")],
-    ids=["held", "not held", "undecided"],
-)  # fmt: skip
-def test_averaging_needs_a_shared_start(apart, verdict):
-    outcomes = {"linear": BASE, "uniform_soup": BASE, "independent:linear": BASE, "independent:uniform_soup": apart}
-    found = claim("Averaging needs a shared start", planted(outcomes))
-    assert found.verdict == verdict
-    assert found.estimate == pytest.approx(apart.mean() - BASE.mean())
+# The barrier.
 
 
 def aligned(*barriers):
@@ -533,36 +491,6 @@ def aligned(*barriers):
     }
 
 
-@pytest.mark.parametrize(
-    ("barriers", "verdict"),
-    [([(0.9, 0.2), (0.8, 0.2), (0.9, 0.1)], "held"), ([(0.2, 0.9), (0.2, 0.8), (0.1, 0.9)], "not held"),
-     ([(0.9, 0.2), (0.5, 0.3), (0.3, 0.5)], "undecided"), ([(0.9, 0.2)], "not tested")],
-    ids=["held", "not held", "undecided", "a seed is missing"],
-)  # fmt: skip
-def test_alignment_lowers_the_barrier(barriers, verdict):
-    name = "independent:align_average/to=mean"
-    details = {"align_average": aligned((0, 0.4), (0, 0.5), (0, 0.4)), name: aligned(*barriers)}
-    details["gone"] = aligned((1, 0), (1, 0), (1, 0))
-    outcomes = {"best_single": BASE, name: BASE}
-    found = claim("Alignment lowers the loss barrier", planted(outcomes, details=details))
-    assert found.verdict == verdict
-    if verdict != "not tested":
-        assert found.estimate == pytest.approx(np.mean([before - after for before, after in barriers]))
-        assert (found.n, found.unit) == (SEEDS, "nats")
-        assert name in found.note
-    both = planted({**outcomes, "align_average": BASE}, details=details)
-    worse = claim("Alignment lowers the loss barrier", both)  # independent members are where it is meant to help
-    assert worse.verdict == (verdict if verdict != "not tested" else "not held")
-
-
-def test_of_one_seed_a_fall_is_told_and_not_decided():
-    evidence = planted({"best_single": BASE, "align_average": BASE}, details={"align_average": aligned((0.9, 0.2))})
-    evidence.run.record["seeds"] = [0]
-    found = claim("Alignment lowers the loss barrier", evidence)
-    assert (found.verdict, found.low, found.n) == ("undecided", None, 1)
-    assert found.estimate == pytest.approx(0.7)
-
-
 def test_the_caption_of_the_barrier_says_both():
     details = {"align_average": aligned((0.9123, 0.25), (0, 0)), "gone": aligned((0.4, 0.3))}
     evidence = planted({"best_single": BASE, "align_average": BASE}, details=details)
@@ -571,79 +499,6 @@ def test_the_caption_of_the_barrier_says_both():
     assert [line.get_label() for line in panel.lines] == ["no barrier", "before alignment", "after alignment"]
     assert panel.lines[1].get_ydata().tolist() == [0.5, 0.6]
     assert barrier(planted({"best_single": BASE})) is None
-
-
-@pytest.mark.parametrize(
-    ("outcome", "verdict"), [(WORSE, "held"), (BETTER, "not held"), (CLOSE, "undecided")],
-    ids=["held", "not held", "undecided"],
-)  # fmt: skip
-def test_negated_task_vectors_lose_the_skill(outcome, verdict):
-    name = "task_arithmetic/coefficients=negate,scale=0.3"
-    evidence = planted({"best_single": BASE, "task_arithmetic": BETTER, name: outcome})
-    found = claim("Negated task vectors lose the skill", evidence)
-    assert found.verdict == verdict
-    assert name in found.statistic
-
-
-@pytest.mark.parametrize(
-    ("outcome", "verdict"), [(MEMBERS[0] | MEMBERS[1], "held"), (MEMBERS[0] & MEMBERS[1], "not held")],
-    ids=["held", "not held"],
-)  # fmt: skip
-def test_added_task_vectors_compose(outcome, verdict):
-    evidence = planted({**pool(*MEMBERS), "task_arithmetic": outcome}, members=3)
-    assert claim("Added task vectors compose", evidence).verdict == verdict
-
-
-@pytest.mark.parametrize(
-    ("student", "ensemble", "verdict"),
-    [(ALL, ALL, "held"), (MEMBERS[0], ALL, "not held"), (ALL, MEMBERS[0], "undecided")],
-    ids=["held", "not held", "no gain to keep"],
-)
-def test_a_student_keeps_most_of_the_gain(student, ensemble, verdict):
-    evidence = planted({**pool(*MEMBERS), "linear": ensemble, "distill": student}, members=3)
-    found = claim("A student keeps most of the ensemble's gain", evidence)
-    assert found.verdict == verdict
-    assert found.estimate == pytest.approx((student - (MEAN + ensemble) / 2).mean())
-
-
-@pytest.mark.parametrize(
-    ("sparse", "operations", "verdict"),
-    [(BASE, 110.0, "held"), (BASE, 130.0, "not held"), (WORSE, 110.0, "not held"), (BETTER, 110.0, "held"),
-     (exchanged(BASE, 0.1), 110.0, "undecided")],
-    ids=["equal and cheaper", "not cheaper", "worse", "better", "unclear"],
-)  # fmt: skip
-def test_sparse_experts_cost_less_at_no_loss(sparse, operations, verdict):
-    changes = {"moe": {"flops_per_example": operations}}
-    evidence = planted({"best_single": BASE, "moe": sparse, "moe/routing=dense": BASE}, **changes)
-    found = claim("Sparse experts cost less than dense ones, at no loss", evidence)
-    assert found.verdict == verdict
-    assert f"{operations / 120:.2f} times the FLOPs" in found.note
-
-
-def test_a_claim_that_lacks_its_variants_is_not_tested_and_says_which():
-    found = claims(planted({"best_single": BASE}))
-    assert {c.verdict for c in found} == {"not tested"}
-    notes = {c.claim: c.note for c in found}
-    assert notes["Sparse experts cost less than dense ones, at no loss"] == "needs results of moe, moe/routing=dense"
-    assert "every member" in claim("An ensemble beats its mean member", planted({"linear": BASE}, members=3)).note
-    assert json.loads(json.dumps(as_json(found)))[0]["verdict"] == "not tested"
-    assert {c.shown for c in found} == {"–"}
-
-
-def test_members_count_only_where_all_are_there():
-    few = planted({**pool(*MEMBERS[:2]), "linear": BASE}, members=3)
-    assert few.members == []
-    assert claim("An ensemble beats its mean member", few).verdict == "not tested"
-
-
-def test_estimates_are_shown_in_their_units():
-    points = claim("An ensemble beats its mean member", planted({**pool(*MEMBERS), "linear": ALL}, members=3))
-    assert re.fullmatch(r"\+\d+\.\d\d \[\+\d+\.\d\d \.\. \+\d+\.\d\d\]", points.shown)
-    assert float(points.shown.split()[0]) == pytest.approx(100 * points.estimate, abs=0.005)
-    entry = {"n": 20, "members": 8, "pearson": {"value": -0.5, "low": -0.75, "high": -0.25}}
-    evidence = planted({"a": BASE}, correlations=[{**entry, "pool": "main", "metric": "nll", "seed": "all"}])
-    shown = claim("Averaging tracks ensembling where members share a start", evidence).shown
-    assert shown == "−0.50 [−0.75 .. −0.25]"
 
 
 # Numbers and names.

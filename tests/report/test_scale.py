@@ -31,7 +31,7 @@ def test_how_far_off_a_row_is_does_not_matter(rows, one, other):
         scale(second, middle=0.0).low, scale(second, middle=0.0).high,
     )  # fmt: skip
     assert not scale(first, middle=0.0).near[-1]
-    assert scale([*rows, (one, 1.0)], sign=-1, middle=0.0).near[-1] == False  # noqa: E712: numpy's
+    assert not scale([*rows, (one, 1.0)], sign=-1, middle=0.0).near[-1]
 
 
 def test_a_far_row_does_not_change_the_scale():

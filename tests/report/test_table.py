@@ -8,8 +8,8 @@ from tests.report.compared import gained, planted, right
 BASE = right(0.8, 1)
 OUTCOMES = {
     "run:best_single": gained(BASE, 0.05), "run:linear": gained(BASE, 0.06), "best_single": BASE,
-    "linear": gained(BASE, 0.03, 2), "linear/weights=learned": gained(BASE, 0.04, 3), "uniform_soup": gained(BASE, 0.01),
-    "distill": gained(BASE, -0.7),
+    "linear": gained(BASE, 0.03, 2), "linear/weights=learned": gained(BASE, 0.04, 3),
+    "uniform_soup": gained(BASE, 0.01), "distill": gained(BASE, -0.7),
 }  # fmt: skip
 
 
