@@ -120,7 +120,7 @@ def test_what_two_suites_need_is_made_once_and_is_in_both_logs(together):
 def test_measurements_of_all_suites_come_after_everything_else(together):
     _, recorder, _, _ = together
     kinds = [job.place for job in recorder.started_jobs]
-    assert kinds.count("alone") == 6  # each suite's variants, the two of the shared pool once, and the size of a process
+    assert kinds.count("alone") == 6  # both suites' variants, those of the shared pool once, and a process itself
     assert [pair for pair in pairwise(kinds) if pair == ("alone", "shared")] == []
 
 
