@@ -11,7 +11,7 @@ import numpy as np
 
 from harness import stats
 from harness.results.metric import Column
-from harness.stats.interval import LEVEL
+from harness.stats.interval import LEVEL, Interval
 from harness.stats.proportions import FEWEST, paired_proportions
 from harness.stats.simultaneous import UnitMeans, best_set, by_cluster, picked, simultaneous, unit_means
 
@@ -75,18 +75,31 @@ def comparisons(
         pools: of each other pool's reference, the main pool's.
         seed: what the rows are of.
     """
+    references, pools = (dict(sorted(pairs.items())) for pairs in (references, pools))  # draws go by their order
     names = {*references, *references.values(), *pools, *pools.values()}
     units = {name: scored.units(name) for name in sorted(names)}
-    yield from _of_these(scored, units, references, pools, seed)
-    if any(len(table) > 1 for table in units.values()):
-        yield from _of_likes(scored, units, references, pools, seed)
+    these = list(_of_these(scored, units, references, pools, seed))
+    yield from these
+    if these and min(map(_least_units, units.values())) > 1:
+        yield from _of_likes(scored, units, these)
+
+
+def _is_sample(table: np.ndarray) -> bool:
+    """Whether there are two units, and every seed has one."""
+    known = ~np.isnan(table)
+    return bool(known.any(axis=1).all()) and int(known.any(axis=0).sum()) > 1
+
+
+def _least_units(table: np.ndarray) -> int:
+    """Of any seed, where there are several."""
+    return int((~np.isnan(table)).sum(axis=1).min()) if len(table) > 1 else 0
 
 
 def _of_these(
     scored: Scored, units: Mapping[str, np.ndarray], references: Mapping[str, str], pools: Mapping[str, str], seed: str
 ) -> Iterator[dict[str, Any]]:
     names = list(units)
-    if not names or next(iter(units.values())).shape[1] < 2:
+    if not names or not _is_sample(units[names[0]]):
         return
     means = unit_means(list(units.values()))
     grain = 1 / (len(units[names[0]]) * means.units) if _outcomes(scored) else 0.0
@@ -100,23 +113,22 @@ def _of_these(
             alone = found.low[at], found.high[at]
             together = found.low_together[at], found.high_together[at]
             if _outcomes(scored) and name not in scored.same:
-                alone, together = _few(units[name] - units[reference], found.critical) or (alone, together)
+                alone, together = _few(units[name] - units[reference], found.level) or (alone, together)
             values = (apart.values[at], *alone, *together, found.p[at], found.p_adjusted[at])
             margin = scored.equivalent_within(float(means.values[theirs[at]]))
             yield _row(scored, name, reference, kind, seed, THESE, values, margin, means.units)
 
 
-def _few(difference: np.ndarray, critical: float) -> tuple[tuple[float, float], tuple[float, float]] | None:
-    """The intervals of a share that hardly any item changes, one alone and with all others: by its score test."""
-    from scipy.stats import norm
-
+def _few(difference: np.ndarray, together: float) -> tuple[tuple[float, float], tuple[float, float]] | None:
+    """The intervals of a share that hardly any item changes, alone and with all others at their level each, by its
+    score test."""
     if int(np.nan_to_num(difference).any(axis=0).sum()) >= FEWEST:
         return None
     items = difference.shape[1]
     known = (~np.isnan(difference)).sum(axis=1)
     gained, lost = (float((((sign * difference) > 0).sum(axis=1) / known).mean() * items) for sign in (1, -1))
     ends = []
-    for level in (LEVEL, 1 - 2 * float(norm.sf(critical))):
+    for level in (LEVEL, together):
         low = paired_proportions(int(gained + 1e-9), int(np.ceil(lost - 1e-9)), items, level).low
         high = paired_proportions(int(np.ceil(gained - 1e-9)), int(lost + 1e-9), items, level).high
         ends.append((low, high))
@@ -129,23 +141,28 @@ def _outcomes(scored: Scored) -> bool:
 
 
 def _of_likes(
-    scored: Scored, units: Mapping[str, np.ndarray], references: Mapping[str, str], pools: Mapping[str, str], seed: str
+    scored: Scored, units: Mapping[str, np.ndarray], these: Sequence[Mapping[str, Any]]
 ) -> Iterator[dict[str, Any]]:
-    """Seeds and examples as samples: too few seeds for joint draws, so each by itself, and Holm for all."""
-    for kind, pairs in ((OWN, references), (POOLS, pools)):
-        if not pairs:
-            continue
-        crossed = {name: stats.crossed_mean(units[name] - units[other]) for name, other in pairs.items()}
-        p = {name: 2 * min(c.p_below(0.0), 1 - c.p_below(0.0)) for name, c in crossed.items()}
-        adjusted = dict(zip(p, stats.holm(list(p.values())), strict=True))
-        for name, reference in pairs.items():
-            mean = crossed[name]
-            alone, together = mean.interval(LEVEL), mean.interval(1 - ALPHA / len(pairs))
-            ends = (alone.low, alone.high, together.low, together.high)
-            value = float(stats.seed_means(units[reference]).mean())
-            values = (mean.value, *ends, p[name], adjusted[name])
-            margin = scored.equivalent_within(value)
-            yield _row(scored, name, reference, kind, seed, LIKE_THESE, values, margin, mean.items)
+    """Seeds and examples as samples: too few seeds for joint draws, so each by itself, and Holm for all.
+
+    Nothing is surer of models like these than of these models, so where few examples decide nothing there, none do.
+    """
+    for kind in (OWN, POOLS):
+        rows = [row for row in these if row["kind"] == kind]
+        means = [stats.crossed_mean(units[row["variant"]] - units[row["against"]]) for row in rows]
+        p = [max(row["p"], 2 * min(mean.p_below(0.0), 1 - mean.p_below(0.0)))
+             for row, mean in zip(rows, means, strict=True)]  # fmt: skip
+        for row, mean, own, holm in zip(rows, means, p, stats.holm(p), strict=True):
+            alone = _wider(row["low"], mean.interval(LEVEL), row["high"])
+            together = _wider(row["low_together"], mean.interval(1 - ALPHA / len(rows)), row["high_together"])
+            values = (mean.value, *alone, *together, own, max(holm, row["p_adjusted"]))
+            yield _row(scored, row["variant"], row["against"], kind, row["seed"], LIKE_THESE, values, row["margin"],
+                       mean.items)  # fmt: skip
+
+
+def _wider(low: float | None, interval: Interval, high: float | None) -> tuple[float, float]:
+    """The interval, stretched to these bounds; unknown where they are."""
+    return (np.nan, np.nan) if low is None or high is None else (min(low, interval.low), max(high, interval.high))
 
 
 def _row(
@@ -153,12 +170,21 @@ def _row(
     margin: float, units: int,
 ) -> dict[str, Any]:  # fmt: skip
     difference, low, high, low_together, high_together, p, p_adjusted = map(float, values)
+    most = scored.column.most - scored.column.least  # few seeds give bounds that no difference can pass
+    low, low_together = max(low, -most), max(low_together, -most)
+    high, high_together = min(high, most), min(high_together, most)
     word: str = verdict(scored.sign, low_together, high_together, p_adjusted, margin) if kind == OWN else ""
     return {
         "variant": variant, "against": against, "kind": kind, "metric": scored.column.name, "seed": seed,
-        "scope": scope, "difference": difference, "low": low, "high": high, "low_together": low_together,
-        "high_together": high_together, "p": p, "p_adjusted": p_adjusted, "margin": margin, "verdict": word, "n": units,
+        "scope": scope, "difference": difference, "low": _known(low), "high": _known(high),
+        "low_together": _known(low_together), "high_together": _known(high_together), "p": p, "p_adjusted": p_adjusted,
+        "margin": margin, "verdict": word, "n": units,
     }  # fmt: skip
+
+
+def _known(bound: float) -> float | None:
+    """A bound as a JSON value."""
+    return bound if np.isfinite(bound) else None
 
 
 def verdict(sign: int, low: float, high: float, p_adjusted: float, margin: float) -> Word:
@@ -175,16 +201,20 @@ def verdict(sign: int, low: float, high: float, p_adjusted: float, margin: float
     return "equivalent" if -margin <= low and high <= margin else "unclear"
 
 
-def best(scored: Scored) -> dict[str, Any]:
+def best(scored: Scored) -> dict[str, Any] | None:
     """Which variant scores best, the score corrected for the pick with its interval, and all that may be the best.
 
     Returns:
-        ``variant``, ``value``, ``corrected``, ``low``, ``high`` and ``set``, the names of the confidence set.
+        ``variant``, ``value``, ``corrected``, ``low``, ``high`` and ``set``, the names of the confidence set; None
+        where a single example says nothing of others.
     """
     from scipy.stats import t
 
     names = sorted(scored.tables)
-    means = unit_means([scored.sign * scored.units(name) for name in names])
+    units = [scored.sign * scored.units(name) for name in names]
+    if not units or not _is_sample(units[0]):
+        return None
+    means = unit_means(units)
     winner, corrected = picked(means)
     half = float(t.isf(ALPHA / 2, means.units - 1) * means.standard_errors[winner])
     corrected *= scored.sign

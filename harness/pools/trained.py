@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import pydantic
 from pydantic import Field
 
 from harness.errors import BadInput
@@ -18,7 +19,7 @@ from harness.pools.pool import seed_of
 from harness.pools.source import MemberPlan, PoolPlan, PoolSource, source
 from harness.pools.training import TrainingPlan
 from harness.registry import KINDS
-from harness.strict.fields import Count, Name, Positive, Strict
+from harness.strict.fields import Count, Name, Positive, Strict, without_usual
 from harness.tasks import pretrained
 from harness.tasks.task import Task
 from harness.types import Architecture
@@ -43,18 +44,22 @@ class TrainPool(Strict):
     """The folder of the shared base (or ``archive:NAME``), which is then not trained."""
     members: Count = 1
     epochs: Count = 6
-    decay: Decay = "linear"
-    """The course of the members' rates (``Schedule.decay``)."""
+    decay: Decay | None = None
+    """The course of the members' rates (``Schedule.decay``); the usual one for this kind of data if None."""
     base_epochs: Count = 2
     base_lr: Positive | None = None
-    """The base's rate; the usual one for this kind of data if None."""
-    base_decay: Decay = "linear"
+    """The base's rate, and the course of it; the usual ones if None."""
+    base_decay: Decay | None = None
     examples: Count | None = None
     """Training inputs of a member at most, spread over its data; all of them if None. A base is trained on all."""
     vary: Vary = Vary()
     bootstrap: bool = False
     checkpoints: Annotated[int, Field(ge=2)] | None = None
     options: dict[str, int | float] = {}
+
+    @pydantic.model_serializer(mode="wrap")
+    def _as_before(self, handler: pydantic.SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return without_usual(self, handler(self), ("decay", "base_lr", "base_decay"))
 
     @property
     def kind(self) -> str:
@@ -180,14 +185,15 @@ def plan_pool(
         base = plan_folder("base", spec.base)
         architectures = [base.architecture]
     elif spec.start == "shared_base":
-        schedule = replace(usual, epochs=spec.base_epochs, lr=spec.base_lr or usual.lr, decay=spec.base_decay)
+        rate, course = spec.base_lr or usual.lr, spec.base_decay or usual.decay
+        schedule = replace(usual, epochs=spec.base_epochs, lr=rate, decay=course)
         base = TrainingPlan("base", architectures[0], schedule, data, seed=seed_of(seed, "base", 0))
     turns = zip(range(1 if spec.checkpoints else spec.members), itertools.cycle(_choices(spec)), strict=False)
     members = [
         TrainingPlan(
             f"m{index}",
             architectures[index % len(architectures)],
-            replace(usual, decay=spec.decay, **chosen),
+            replace(usual, decay=spec.decay or usual.decay, **chosen),
             data,
             spec.bootstrap,
             spec.checkpoints or 1,

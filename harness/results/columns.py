@@ -79,13 +79,14 @@ def _declared() -> Iterator[tuple[Column, str]]:
 
 
 def _paired() -> Iterator[tuple[Column, str]]:
-    """The scores that have a value for each example or document, and so differences; with who declares them."""
-    yield from ((metric.column, metric.module) for metric in METRICS if metric.column.outcome)
+    """The scores of which one end is better, with a value for each example or document; with who declares them."""
+    declared = ((metric.column, metric.module) for metric in METRICS)
+    yield from ((column, module) for column, module in declared if column.outcome and column.better)
     yield other_columns.BITS, other_columns.__name__
 
 
 def paired() -> dict[str, Column]:
-    """The scores by which variants are compared, by name: each has a value for every example or document."""
+    """The scores by which variants are compared, by name: one end is better, and every document has a value."""
     return {column.name: column for column, _ in _paired()}
 
 
@@ -164,6 +165,7 @@ EXAMPLE_COLUMNS = {
     "example_id": "stable id of the test example",
     "task": "the task it comes from",
     "label": "the truth",
+    "cluster": "what examples that count as one have in common; only where the task names it",
     "prediction": "the most probable class",
     "confidence": "its probability",
     "correct": "whether it is the label",

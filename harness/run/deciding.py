@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -12,9 +12,10 @@ import numpy as np
 from harness import stats
 from harness.evaluate import decisions
 from harness.evaluate.decisions import LIKE_THESE, OWN, THESE, Scored
-from harness.evaluate.outcomes import aligned
+from harness.evaluate.outcomes import aligned, clusters_of
 from harness.results.columns import ALL_SEEDS, difference_of, paired
 from harness.results.metric import DOCUMENTS, Column
+from harness.results.other_columns import PICKED
 from harness.run import evaluating
 from harness.run.plan import Plan
 from harness.run.stages.setting import documents_of
@@ -55,6 +56,14 @@ class Decided:
         like = self._own.get((variant, seed, self.scores[0], LIKE_THESE))
         return found | {"recipe_verdict": like["verdict"] if like else None}
 
+    def corrected(self, variant: str) -> dict[str, float]:
+        """Of the best by the suite's score, this score corrected for the pick; of others nothing."""
+        best = self.best.get(self.scores[0])
+        if best is None or best["variant"] != variant:
+            return {}
+        names = (PICKED.name, *PICKED.bounds)
+        return dict(zip(names, (best[end] for end in ("corrected", "low", "high")), strict=True))
+
     @property
     def best_set(self) -> Collection[str]:
         """The variants that may be the best by the suite's score."""
@@ -62,10 +71,21 @@ class Decided:
         return best["set"] if best else ()
 
 
-def against_itself() -> dict[str, Any]:
-    """What is said of a reference."""
-    differences = [difference_of(column) for column in paired().values()]
-    return {"verdict": "reference"} | {name: 0.0 for each in differences for name in (each.name, *each.bounds)}
+def against_itself(scores: Mapping[str, Any]) -> dict[str, Any]:
+    """What is said of a reference that has these scores."""
+    known = [name for name in paired() if scores.get(name) is not None]
+    return {"verdict": "reference"} | dict.fromkeys(_columns(known), 0.0)
+
+
+def own_columns() -> tuple[str, ...]:
+    """The columns of variants.csv that a comparison fills, on one seed or on all."""
+    return ("verdict", "recipe_verdict", "reason", "mcnemar_p", "p_adjusted", *_columns(paired()))
+
+
+def _columns(scores: Iterable[str]) -> list[str]:
+    """Of the differences in these scores."""
+    differences = (difference_of(paired()[name]) for name in scores)
+    return [name for each in differences for name in (each.name, *each.bounds)]
 
 
 def decide(plan: Plan, scored: Mapping[int, Collection[str]]) -> Decided:
@@ -84,7 +104,9 @@ def decide(plan: Plan, scored: Mapping[int, Collection[str]]) -> Decided:
         evaluations={str(seed): {name: plan.variants[seed][name].evaluation_key.digest for name in sorted(scored[seed])}
                      for seed in plan.seeds},
         references={str(seed): table.references([seed]) for seed in plan.seeds},
-        pools=table.pools(plan.seeds), metrics=sorted(paired()), margins=margins,
+        pools=table.pools(plan.seeds), margins=margins,
+        metrics={name: [column.better, column.outcome, str(column.least), str(column.most)]
+                 for name, column in paired().items()},
     )  # fmt: skip
     if not plan.store.has(key):
         rows, best = table.decided(margins)
@@ -134,27 +156,31 @@ class _Table:
                               for each in (self.references(seeds), self.pools(seeds)))  # fmt: skip
                 scored = replace(scored, same=self._same(own, seeds))
                 rows += decisions.comparisons(scored, own, pools, label)
-                if label == ALL_SEEDS:
-                    best[column.name] = decisions.best(scored)
+                if label == ALL_SEEDS and (winner := decisions.best(scored)):
+                    best[column.name] = winner
         return rows, best
 
     def _scored(self, column: Column, seeds: Sequence[int], margin: float | str | None) -> Scored:
         names = [name for name in self.plan.variants[seeds[0]] if all(name in self.scored[seed] for seed in seeds)]
         documents = [documents_of(self.plan.setting.of(seed)) for seed in seeds]
-        ids = [] if column.outcome == DOCUMENTS else [each.ids for each in documents]
+        if column.outcome == DOCUMENTS:
+            ids, clusters = [], list(documents[0].measured.get(column.name, ()))
+        else:
+            ids = [each.ids for each in documents]
+            clusters = clusters_of([each.clusters for each in documents], ids)
         tables = {}
         for name in names:
             found = [values for seed in seeds if (values := self._values(column, name, seed)) is not None]
             if len(found) == len(seeds):
                 tables[name] = aligned(found, ids)
-        return Scored(column, tables, margin=margin)
+        return Scored(column, tables, clusters, margin=margin)
 
     def _same(self, references: Mapping[str, str], seeds: Sequence[int]) -> list[str]:
-        """The variants that give every label just the probability that their reference gives it."""
-        nll = paired()["nll"]
+        """The variants that are right just where their reference is, and give every label the same probability."""
+        outcomes = [paired()[name] for name in ("accuracy", "nll")]
 
         def values(name: str) -> list[np.ndarray | None]:
-            return [self._values(nll, name, seed) for seed in seeds]
+            return [self._values(column, name, seed) for column in outcomes for seed in seeds]
 
         return [name for name, reference in references.items()
                 if all(a is not None and b is not None and np.array_equal(a, b)

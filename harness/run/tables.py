@@ -20,7 +20,7 @@ from harness.results.columns import ALL_SEEDS, MEASURE_COLUMNS, NO_REFERENCE, ex
 from harness.results.metric import Column
 from harness.results.other_columns import BITS, BUILDING, CALIBRATED, COUNTED
 from harness.run import capacity, evaluating
-from harness.run.deciding import Decided, against_itself, decide
+from harness.run.deciding import Decided, against_itself, decide, own_columns
 from harness.run.graph import costs_of, measured, measures
 from harness.run.plan import Plan
 from harness.run.stages.build import Build
@@ -58,6 +58,7 @@ class Tables:
         for row in summary:
             if row["status"] == "ok" and self.plan.compares:
                 row["best_set"] = row["variant"] in self.decided.best_set
+                row |= self.decided.corrected(row["variant"])
         return [row for group in (summary, *per_seed.values()) for row in group]
 
     def _row(self, plan: VariantPlan) -> dict[str, Any]:
@@ -84,10 +85,10 @@ class Tables:
         row |= {"status": "ok", "build_seconds": record["build_seconds"]}
         row |= {key: evaluation.get(key) for key in _names(*COUNTED, *CALIBRATED)}
         row |= self._scores(plan.name, str(plan.seed), Score(self.plan.setting.of(plan.seed), plan))
-        row |= self._compared([plan], str(plan.seed))
+        row |= self._compared([plan], row)
         return row | self._measured(plan, row)
 
-    def _compared(self, plans: Sequence[VariantPlan], seed: str) -> dict[str, Any]:
+    def _compared(self, plans: Sequence[VariantPlan], row: Mapping[str, Any]) -> dict[str, Any]:
         """The comparison with the reference, or why there is none: the variant keeps its own scores.
 
         Of a candidate, which has no reference, a rule has to find nothing, not a pass.
@@ -95,11 +96,13 @@ class Tables:
         if not self.plan.compares:
             return {"verdict": NO_REFERENCE}
         if all(plan.is_same_as(self.plan.reference_of(plan)) for plan in plans):
-            return against_itself()
-        if (cells := self.decided.cells(plans[0].name, seed)) is not None:
+            return against_itself(row)
+        if (cells := self.decided.cells(plans[0].name, row["seed"])) is not None:
             return cells
         reasons = (self._why_no_reference(self.plan.reference_of(plan)) for plan in plans)
-        reason = next(filter(None, reasons), f"the run has no {self.plan.suite.file.scores[0]} of it")
+        score = self.plan.suite.file.scores[0]
+        alone = f"the run has no {score} of it" if row.get(score) is None else "one example says nothing of others"
+        reason = next(filter(None, reasons), alone)
         return {"verdict": NO_REFERENCE, "reason": f"not compared: {reason}"}
 
     def _why_no_reference(self, reference: VariantPlan) -> str | None:
@@ -189,10 +192,10 @@ class Tables:
             return {**shown, "seed": ALL_SEEDS, **states, **sources}
         means = _names(*CALIBRATED, *BUILDING)
         summary |= {key: sum(row[key] for row in rows) / len(rows) for key in means if first[key] is not None}
-        for column in ("mcnemar_p", "p_adjusted", "reason", *against_itself()):
+        for column in own_columns():
             summary.pop(column, None)
         summary |= self._scores(first["variant"], ALL_SEEDS, stage)
-        return summary | self._compared(plans, ALL_SEEDS)
+        return summary | self._compared(plans, summary)
 
     def examples(self) -> pd.DataFrame:
         """examples.parquet of every variant that is ok."""
@@ -202,6 +205,8 @@ class Tables:
             for name, plan in self.plan.variants[seed].items():
                 if str(seed) in self.details.get(name, {}):
                     table = evaluating.read_examples(self.store, plan.evaluation_key)
+                    if documents.clusters:
+                        table.insert(0, "cluster", list(documents.clusters))
                     table.insert(0, "label", documents.labels.numpy())
                     table.insert(0, "task", list(documents.tasks))
                     table.insert(0, "example_id", list(documents.ids))
@@ -210,13 +215,22 @@ class Tables:
                     tables.append(table)
         if not tables:
             return pd.DataFrame(columns=list(example_columns()))
-        whole = pd.concat(tables, ignore_index=True)[list(example_columns())]
+        whole = pd.concat(tables, ignore_index=True)
+        whole = whole[[name for name in example_columns() if name in whole]]
         kinds = {"variant": "category", "example_id": "category", "task": "category"}
         losses = [name for name in whole.select_dtypes("float64") if name != "confidence"]
         return whole.astype({**kinds, **dict.fromkeys(losses, "float32")})
 
-    def document_measures(self) -> list[pd.DataFrame]:
-        """The rows of measures.parquet, a table for each variant, seed and metric."""
+    def scored(self) -> dict[str, list[tuple[str, str]]]:
+        """By seed, the variants whose examples are known, each with the digest of its evaluation."""
+        return {
+            str(seed): [(name, plan.evaluation_key.digest) for name, plan in self.plan.variants[seed].items()
+                        if str(seed) in self.details.get(name, {})]
+            for seed in self.plan.seeds
+        }  # fmt: skip
+
+    def document_measures(self) -> pd.DataFrame:
+        """measures.parquet; empty where the kind of task has none."""
         tables = []
         shared = self.plan.suite.file.split == "shared"
         places = outcomes.positions([documents_of(self.plan.setting.of(seed)).ids for seed in self.plan.seeds])
@@ -229,7 +243,7 @@ class Tables:
                         row = {"variant": name, "seed": seed, "metric": metric, "document": at}
                         table = pd.DataFrame({**row, "value": values})[list(MEASURE_COLUMNS)]
                         tables.append(table.dropna(subset="value"))
-        return tables
+        return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=list(MEASURE_COLUMNS))
 
 
 def _trainings(plan: VariantPlan) -> list[MemberPlan]:

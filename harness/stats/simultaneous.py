@@ -106,6 +106,8 @@ class Simultaneous:
     """[V] The chance that any of them is so far from 0, were all means 0."""
     critical: float
     """How many standard errors the intervals together reach."""
+    level: float
+    """The coverage that each of them then has."""
 
 
 def simultaneous(
@@ -134,12 +136,13 @@ def simultaneous(
     # Beyond the reach of the draws the sum of all chances is the sharper bound.
     exceeded = (len(largest) - np.searchsorted(np.sort(largest), as_normal) + 1) / (len(largest) + 1)
     adjusted = np.minimum.reduce([np.maximum(exceeded, p), p * max(1, int(varies.sum())), np.ones_like(p)])
-    half, half_together = (reach * errors + grain for reach in (alone, critical))
+    half, half_together = (np.where(varies, reach * errors + grain, 0.0) for reach in (alone, critical))
     if means.units < FEWEST_UNITS:
         half, half_together = (np.where(varies, np.nan, each) for each in (half, half_together))
         p, adjusted = (np.where(varies, 1.0, each) for each in (p, adjusted))
     v = means.values
-    return Simultaneous(v - half, v + half, v - half_together, v + half_together, p, adjusted, critical)
+    each = 1 - 2 * float(t.sf(critical, df))
+    return Simultaneous(v - half, v + half, v - half_together, v + half_together, p, adjusted, critical, each)
 
 
 def best_set(means: UnitMeans, *, level: float = LEVEL, draws: int = 4_000, seed: int = 0) -> np.ndarray:

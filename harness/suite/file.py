@@ -11,7 +11,7 @@ from pydantic import Field
 from harness.errors import BadInput
 from harness.pools.source import AskedPool, PoolSource
 from harness.registry import SOURCES
-from harness.strict.fields import Name, Strict
+from harness.strict.fields import Name, Strict, said_as, without_usual
 from harness.suite.costs import CostSpec, cost_spec
 
 MAIN = "main"
@@ -19,7 +19,13 @@ MAIN = "main"
 REFERENCE = "best_single"
 """The method whose variant a pool is compared with, unless the suite names another: chosen on held-out."""
 
-Margin = Annotated[float, Field(ge=0)] | Annotated[str, Field(pattern=r"^\d+(\.\d+)? ?%$")]
+ACCURACY = "accuracy"
+"""What a suite is decided by, unless it names other scores."""
+
+Margin = Annotated[
+    Annotated[float, Field(ge=0)] | Annotated[str, Field(pattern=r"^\d+(\.\d+)? ?%$")],
+    said_as("a number from 0, or a share of the reference's score, such as '1 %'"),
+]
 
 FIRST = ("hf", "train")
 """The sources that are in the digest of every suite, chosen or not: it is older than the others."""
@@ -83,9 +89,10 @@ class SuiteFile(Strict):
     ] = "shared"
     score: Annotated[
         str | Annotated[list[str], Field(min_length=1)],
+        said_as("a metric, or a list of metrics"),
         Field(description="what verdicts, the answer and the order of the table go by: a metric, or several; the "
         "first decides"),
-    ] = "accuracy"
+    ] = ACCURACY
     equivalence: Annotated[
         dict[str, Margin],
         Field(description="by metric: two scores that differ by no more are equivalent; a number, or \"1 %\" of the "
@@ -105,9 +112,8 @@ class SuiteFile(Strict):
     @pydantic.model_serializer(mode="wrap")
     def _as_before(self, handler: pydantic.SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Without the younger keys where they are as usual: a suite that has none keeps its digest."""
-        fields = type(self).model_fields
-        return {key: value for key, value in handler(self).items()
-                if key not in YOUNGER or getattr(self, key) != fields[key].default}  # fmt: skip
+        one_score = {"score": self.scores[0]} if len(self.scores) == 1 else {}
+        return without_usual(self, handler(self) | one_score, YOUNGER)
 
 
 def suite_model() -> type[SuiteFile]:

@@ -11,9 +11,11 @@ from harness.registry import METRICS
 from harness.results.columns import (
     EXAMPLE_COLUMNS,
     column_of,
+    difference_of,
     example_columns,
     is_column,
     numbers,
+    paired,
     plugged_in,
     portable_scores,
     variant_columns,
@@ -78,12 +80,35 @@ def test_what_is_added_is_a_column_like_ours_and_known_to_be_a_plug_in(monkeypat
     assert variant_columns().items() - before.items() == {
         ("mcc", MCC.meaning), ("mcc_low", ""), ("mcc_high", ""),
         ("top2", TOP2.meaning), ("top2_low", ""), ("top2_high", ""),
+        ("top2_diff", difference_of(TOP2).meaning), ("top2_diff_low", ""), ("top2_diff_high", ""),
     }  # fmt: skip
     assert plugged_in() == {"mcc": MCC, "top2": TOP2}
     assert column_of("mcc") == MCC
     assert list(example_columns()) == [*EXAMPLE_COLUMNS, "in_top2"]
     assert {"mcc", "top2", "accuracy", "nll_calibrated", "bits_per_byte"} <= set(portable_scores())
     assert not {"temperature", "mcnemar_p", "diff_vs_reference", "build_seconds"} & set(portable_scores())
+
+
+def test_scores_with_a_value_for_each_document_have_differences_with_bounds(monkeypatch):
+    declare(monkeypatch, "mcc", "top2")
+    metric(Column("middling", "neither end is better", outcome="brier"))(lambda _: 0.0)
+    assert set(paired()) == {"accuracy", "nll", "brier", "top2", "bits_per_byte"}
+    columns, found = variant_columns(), numbers()
+    for name, column in paired().items():
+        difference = difference_of(column)
+        assert difference == found[difference.name]
+        assert {difference.name, *difference.bounds} <= columns.keys()
+        assert (difference.better, difference.unit) == (column.better, column.unit)
+        assert difference.least == -difference.most == column.least - column.most
+        assert difference.name == ("diff_vs_reference" if name == "accuracy" else f"{name}_diff")
+        assert difference.name not in portable_scores()
+
+
+def test_a_metric_named_as_a_difference_is_refused(monkeypatch):
+    declare(monkeypatch)
+    metric(Column("nll_diff", "strange"))(lambda _: 0.0)
+    with pytest.raises(BadInput, match=r"'nll_diff' of variants\.csv is declared twice"):
+        numbers()
 
 
 @pytest.mark.parametrize(

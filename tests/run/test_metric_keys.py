@@ -43,7 +43,7 @@ def remade(folder, change):
 def test_another_metric_remakes_scores_and_one_with_an_outcome_evaluations_too(tmp_path, monkeypatch):
     assert remade(tmp_path, lambda: declare(monkeypatch, "mcc")) == {"score", "summary"}
     found = remade(tmp_path, lambda: declare(monkeypatch, "mcc", "top2"))
-    assert found == {"evaluation", "score", "summary", "comparison"}
+    assert found == {"evaluation", "score", "summary"}
 
 
 @pytest.mark.parametrize("name", ["aurc", "mcc"])

@@ -64,10 +64,11 @@ def test_p_values_agree_with_intervals_and_are_between_one_and_all_comparisons(s
     assert (found.high <= found.high_together).all()
 
 
-def test_what_never_differs_is_known_exactly():
+@pytest.mark.parametrize("grain", [0.0, 0.005])
+def test_what_never_differs_is_known_exactly(grain):
     rng = np.random.default_rng(0)
     means = unit_means([np.zeros((2, 100)), rng.normal(size=(2, 100))])
-    found = simultaneous(means)
+    found = simultaneous(means, grain=grain)
     assert (found.low_together[0], found.high_together[0], found.p[0], found.p_adjusted[0]) == (0, 0, 1, 1)
 
 

@@ -113,7 +113,27 @@ def methods(*items):
     ],
 )
 def test_an_item_asks_for_a_variant_for_each_combination_of_its_lists(suite_at, item, expected):
-    assert names(suite_at(methods(item))) == ["best_single", *expected]
+    pools = dict.fromkeys(name.partition(":")[0] for name in expected if ":" in name.partition("/")[0])
+    assert names(suite_at(methods(item))) == ["best_single", *expected, *(f"{pool}:best_single" for pool in pools)]
+
+
+def test_every_pool_that_is_used_has_a_reference_of_its_own(suite_at):
+    suite = suite_at(methods("linear: {pool: [main, other]}"))
+    assert names(suite) == ["best_single", "linear", "other:linear", "other:best_single"]
+    assert [suite.reference_of(pool) for pool in suite.pools] == ["best_single", "other:best_single", "run:best_single"]
+    added = suite.variants[-1]
+    listed = suite_at(methods("linear: {pool: [main, other]}", "best_single: {pool: other}"))
+    assert listed.variants[-1] == added
+    assert (added.pool, added.members, added.parameters) == ("other", None, METHODS.get("best_single").validate({}))
+
+
+def test_the_suites_reference_is_that_of_its_own_pool_whichever_that_is(suite_at):
+    suite = suite_at(methods("linear: {pool: [main, other]}", "uniform_soup") + "reference: other:linear\n")
+    assert (suite.reference_of("other"), suite.reference_of("main")) == ("other:linear", "best_single")
+    assert names(suite) == ["best_single", "linear", "other:linear", "uniform_soup"]
+    suite = suite_at(BASE + "methods: [linear, member: {pool: other, index: 0}]\nreference: other:member/index=0\n")
+    assert names(suite) == ["linear", "other:member/index=0", "best_single"]
+    assert suite.reference_of("other") == "other:member/index=0"
 
 
 def test_a_variant_holds_what_its_name_says(suite_at):
@@ -279,6 +299,19 @@ def test_a_faulty_pool_is_refused_in_its_line(refusal, text, words):
         ("suite: t", "suite: t\nreference: linear", 2, ["unknown reference 'linear'", "known: best_single"]),
         ("suite: t", "suite: t\ncorrelate: {subsets: {sizes: [1]}}", 2, ["bad value 1 for 'sizes'"]),
         ("suite: t", "suite: t\ncorrelate: {pools: [othr], subsets: {sizes: [2]}}", 2, ["did you mean 'other'?"]),
+        ("suite: t", "suite: t\nscore: acuracy", 2, ["unknown score 'acuracy'; did you mean 'accuracy'?", "known: acc"]),
+        ("suite: t", "suite: t\nscore: [nll, nl]", 2, ["unknown score 'nl'; did you mean 'nll'?"]),
+        ("suite: t", "suite: t\nscore: ece", 2, ["unknown score 'ece'", "known: accuracy, bits_per_byte, brier, nll"]),
+        ("suite: t", "suite: t\nscore: [nll, accuracy, nll]", 2, ["a score is named twice"]),
+        ("suite: t", "suite: t\nscore: []", 2, ["bad value [] for 'score'; it should be a metric, or a list of metrics"]),
+        ("suite: t", "suite: t\nscore: {nll: 1}", 2, ["bad value {'nll': 1} for 'score'", "a list of metrics"]),
+        ("suite: t", "suite: t\nequivalence: {nl: 0.1}", 2, ["unknown score 'nl'; did you mean 'nll'?"]),
+        ("suite: t", "suite: t\nequivalence: {nll: near}", 2, ["bad value 'near' for 'nll'", "1 %"]),
+        ("suite: t", "suite: t\nequivalence: {nll: -0.1}", 2, ["bad value -0.1 for 'nll'"]),
+        ("suite: t", "suite: t\nequivalence: {nll: -1 %}", 2, ["bad value '-1 %' for 'nll'"]),
+        ("suite: t", "suite: t\nequivalence: {nll: true}", 2, ["bad value True for 'nll'"]),
+        ("suite: t", "suite: t\nequivalence: {nll: .inf}", 2, ["not finite"]),
+        ("suite: t", "suite: t\nequivalence: 0.01", 2, ["bad value 0.01 for 'equivalence'"]),
         ("suite: t", "suite: t\ncost: {latncy: true}", 2, ["unknown key 'latncy'; did you mean 'latency'?"]),
         ("suite: t", "suite: t\ncost: {latency: off}", 2, ["'off' is not a truth value"]),
         ("  other:", "  main:", 6, ["the name 'main' is taken"]),
@@ -370,7 +403,7 @@ def test_a_suite_that_comes_with_it_is_read_and_named_after_its_file(path):
     assert suite.file.suite == path.stem
     assert suite.file.question
     asked = {next(iter(item)) if isinstance(item, dict) else item for item in suite.file.methods}
-    assert {variant.method for variant in suite.variants} == asked
+    assert {variant.method for variant in suite.variants} == asked | {"best_single"}
     if path.stem in ("mnist", "smoke"):  # the two that are to show everything
         assert {variant.pool for variant in suite.variants} == set(suite.pools)
         assert {METHODS.get(name).family for name in asked} >= {"single", "output", "weights", "trained"}
@@ -387,12 +420,23 @@ def test_a_task_with_one_split_refuses_one_for_each_seed(refusal, suite_at):
     )
 
 
+@pytest.mark.parametrize("name", ["mnist", "domains", "h100"])
+def test_a_suite_keeps_its_digest_as_keys_are_added(name, suite_at):
+    recorded = json.loads((Path(__file__).parents[2] / f"results/reference/{name}/run.json").read_text())["suite"]
+    assert suite_at(recorded["yaml"]).digest == recorded["digest"]
+
+
 def test_a_digest_follows_the_meaning_and_not_the_writing(suite_at):
     text = methods("linear: {weights: [uniform, learned]}")
     first = suite_at(text).digest
     assert suite_at("# why\n" + text.replace("suite: t", "suite:   't'  # short")).digest == first
     assert suite_at(text + "split: shared\n").digest == first  # runs are older than the key
-    assert suite_at(text + "split: per_seed\n").digest != first
+    assert not {"split", "score", "equivalence"} & suite_at(text).file.model_dump(mode="json").keys()
+    for usual in ("score: accuracy", "score: [accuracy]", "equivalence: {}"):
+        assert suite_at(f"{text}{usual}\n").digest == first
+    others = ["split: per_seed", "score: nll", "score: [accuracy, nll]", "equivalence: {nll: 1 %}"]
+    assert len({first, *(suite_at(f"{text}{line}\n").digest for line in others)}) == 1 + len(others)
+    assert suite_at(text + "score: [nll]\n").digest == suite_at(text + "score: nll\n").digest
     assert suite_at(text.replace("learned", "contextual")).digest != first
     assert suite_at(text.replace("members: 4", "members: 3")).digest != first
 
