@@ -7,7 +7,7 @@ RUN ?= results/mnist/latest
 
 POLICY ?= suites/mnist.policy.yaml
 
-.PHONY: help bench test fuzz lm-eval-tasks report gate perf reference reference-perf check clean
+.PHONY: help bench test fuzz lm-eval-tasks report gate perf reference reference-perf reference-simulation check clean
 
 help:
 	@echo "make bench    run the suites ($(SUITES)) and print where the report is"
@@ -19,6 +19,7 @@ help:
 	@echo "make perf     time Stockpot against plain readings of the same work, in one run"
 	@echo "make reference       copy the small files of RUN to results/reference, and its numbers to the README and its pages"
 	@echo "make reference-perf  the same of the last make perf"
+	@echo "make reference-simulation  simulate tables of variants, and keep how often they are wrong"
 	@echo "make check    lint, types, import directions"
 	@echo "make clean    remove .venv, caches and results (but not results/reference and results/baselines)"
 
@@ -59,6 +60,11 @@ reference: $(VENV)/.installed
 # What make perf measured last, without the single times, for results/reference/speed.md.
 reference-perf: $(VENV)/.installed
 	@$(BIN)/python -m tests.perf.keep results/perf/latest.json results/perf/reference.json
+	@$(BIN)/python -m tests.readme
+
+# How often a table of variants says what is not so: 2,000 simulated runs of 100 variants, for results/reference.
+reference-simulation: $(VENV)/.installed
+	@$(BIN)/python -m tests.stats.simulate_table 2000 results/reference/simulation.json
 	@$(BIN)/python -m tests.readme
 
 check: $(VENV)/.installed

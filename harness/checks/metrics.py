@@ -43,7 +43,7 @@ class Predictions:
         """As a run hands them to a metric, with the outcome that it adds itself."""
         added = {str(metric.column.outcome): metric} if metric.per_example else {}
         labels = self.labels.copy()
-        return Outcomes(tabulate(self.log_probs.copy(), labels, added), labels, self.log_probs.shape[1], ids)
+        return Outcomes(tabulate(self.log_probs.copy(), labels, added), labels, self.log_probs.shape[1], ids=ids)
 
 
 @cache

@@ -13,7 +13,7 @@ import pandas as pd
 from harness import stats
 from harness.compare.suites import change_of_suite, suite_digest
 from harness.registry import METRICS
-from harness.results.columns import ALL_SEEDS, numbers, plugged_in
+from harness.results.columns import ALL_SEEDS, numbers, paired, plugged_in
 from harness.results.comparable import hardware_difference
 from harness.results.evidence import Evidence, Missing, NonFinite
 from harness.results.metric import OUTCOMES, Column
@@ -46,7 +46,7 @@ class Comparison:
 
     variant: str
     verdict: Verdict
-    """By accuracy: its interval excludes 0 and the corrected p-value is below .05; a NaN is a failure."""
+    """By the suites' score: its interval excludes 0 and the corrected p-value is below .05; a NaN is a failure."""
     reason: str = ""
     """Why it is not comparable, or failed."""
     seeds: tuple[int, ...] = ()
@@ -57,7 +57,8 @@ class Comparison:
     differences: Mapping[str, Interval] = field(default_factory=dict)
     """Of every other metric that has a value for each example or document in both runs, by its name."""
     p: float | None = None
-    """Exact McNemar test, two-sided; of several seeds, on the examples that one run gets right with more of them."""
+    """Of no difference in the suites' score, two-sided. Of accuracy the exact McNemar test; of several seeds, on the
+    examples that one run gets right with more of them."""
     p_corrected: float | None = None
     """The same after Benjamini-Hochberg over all compared variants."""
     costs: Mapping[str, float | None] | None = None
@@ -76,6 +77,8 @@ class RunComparison:
     """Whether the suites differ: where a variant's task or pool does, it is not comparable."""
     other_machine: str | None
     """How the machines differ; then measured costs are not compared."""
+    score: str = "accuracy"
+    """What verdicts go by: the first score of the suites, where both have the same, else accuracy."""
 
 
 def compare(first: Run, second: Run) -> RunComparison:
@@ -87,17 +90,23 @@ def compare(first: Run, second: Run) -> RunComparison:
     p_values = stats.benjamini_hochberg([item.p for item in tested if item.p is not None])
     corrected = {item.variant: p for item, p in zip(tested, p_values, strict=True)}
     return RunComparison(
-        tuple(_judged(item, corrected[item.variant]) if item.variant in corrected else item for item in found),
+        tuple(_judged(item, pair.score, corrected.get(item.variant)) for item in found),
         tuple(name for name in names[0] if name not in names[1]),
         tuple(name for name in names[1] if name not in names[0]),
         suite_digest(first.record) != suite_digest(second.record),
         pair.other_machine,
+        pair.score,
     )
 
 
-def _judged(item: Comparison, p: float) -> Comparison:
-    assert item.accuracy is not None
-    return replace(item, p_corrected=p, verdict=stats.verdict(item.accuracy, p))
+def _judged(item: Comparison, score: str, p: float | None) -> Comparison:
+    if p is None:
+        return item
+    difference = item.accuracy if score == "accuracy" else item.differences[score]
+    assert difference is not None
+    if paired()[score].better == "lower":
+        difference = Interval(-difference.value, -difference.high, -difference.low, difference.n)
+    return replace(item, p_corrected=p, verdict=stats.verdict(difference, p))
 
 
 class _Pair:
@@ -106,6 +115,8 @@ class _Pair:
     def __init__(self, first: Run, second: Run) -> None:
         self.runs = first, second
         self.sides = Evidence(first, "first run"), Evidence(second, "second run")
+        scores = {run.scores_of_suite[0] for run in (first, second)}
+        self.score = scores.pop() if len(scores) == 1 else "accuracy"
         self.other_machine = hardware_difference(second, first)
         self.other_data = data_difference(second.record, first.record)
         self.relabelled = _relabelled(first, second)
@@ -144,15 +155,22 @@ class _Pair:
             accuracy = stats.paired_proportions(gained, lost, before.shape[1])
         else:
             accuracy = _difference(before, after)
-        totals = np.nansum(right_before, axis=0), np.nansum(right_after, axis=0)
+        differences = self._differences(variant)
+        if self.score == "accuracy":
+            totals = np.nansum(right_before, axis=0), np.nansum(right_after, axis=0)
+            p = stats.mcnemar_exact(totals[1] > totals[0], totals[0] > totals[1])
+        elif self.score in differences:
+            p = _p_of_no_difference(*self._outcomes(variant, self.score))
+        else:
+            raise Incomparable(f"the runs have no {self.score} of the same documents")
         return Comparison(
             variant,
             "unclear",
             seeds=tuple(int(seed) for seed in before.index),
             n=before.shape[1],
             accuracy=accuracy,
-            differences=self._differences(variant),
-            p=stats.mcnemar_exact(totals[1] > totals[0], totals[0] > totals[1]),
+            differences=differences,
+            p=p,
             costs=self._costs(variant),
         )
 
@@ -209,6 +227,11 @@ class _Pair:
             known = math.isfinite(before) and math.isfinite(after) and before > 0
             found[column.name] = after / before if known and not (column.elsewhere and self.other_machine) else None
         return found
+
+
+def _p_of_no_difference(before: pd.DataFrame, after: pd.DataFrame) -> float:
+    above = stats.crossed_mean(after.to_numpy(np.float64) - before.to_numpy(np.float64)).p_below(0.0)
+    return 2 * min(above, 1 - above)
 
 
 def _difference(before: pd.DataFrame, after: pd.DataFrame) -> Interval:

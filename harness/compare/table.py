@@ -49,6 +49,8 @@ def _difference(interval: Interval | None) -> str:
 def notes(found: RunComparison) -> list[str]:
     """What a reader of the table has to know, one line each."""
     lines = ["differences are the second run's minus the first's, with 95 % intervals; costs are ratios"]
+    if found.score != "accuracy":
+        lines.append(f"verdicts and p go by the suite's score, {WORDS.get(found.score, found.score)}")
     if found.suite_changed:
         lines.append("the suite was changed between the runs: variants that this touches are not comparable")
     if found.other_machine:

@@ -170,6 +170,9 @@ def _row(
     margin: float, units: int,
 ) -> dict[str, Any]:  # fmt: skip
     difference, low, high, low_together, high_together, p, p_adjusted = map(float, values)
+    most = scored.column.most - scored.column.least  # few seeds give bounds that no difference can pass
+    low, low_together = max(low, -most), max(low_together, -most)
+    high, high_together = min(high, most), min(high_together, most)
     word: str = verdict(scored.sign, low_together, high_together, p_adjusted, margin) if kind == OWN else ""
     return {
         "variant": variant, "against": against, "kind": kind, "metric": scored.column.name, "seed": seed,

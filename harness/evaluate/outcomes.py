@@ -90,6 +90,16 @@ def positions(ids: Sequence[Sequence[str]]) -> list[np.ndarray]:
     return [np.array([place[name] for name in of_seed]) for of_seed in ids]
 
 
+def clusters_of(clusters: Sequence[Sequence[str]], ids: Sequence[Sequence[str]]) -> list[str]:
+    """The cluster of each example of ``aligned``, from those of each seed's examples; empty where there are none."""
+    if not clusters or not len(clusters[0]) or not differ(ids):
+        return list(clusters[0]) if clusters else []
+    found: dict[int, str] = {}
+    for of_seed, at in zip(clusters, positions(ids), strict=True):
+        found |= dict(zip(at.tolist(), of_seed, strict=True))
+    return [found[position] for position in range(len(found))]
+
+
 def differ(ids: Sequence[Sequence[str]]) -> bool:
     """Whether seeds have other examples each."""
     return any(list(of_seed) != list(ids[0]) for of_seed in ids[1:])

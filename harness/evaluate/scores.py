@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -13,10 +14,11 @@ import torch
 
 from harness import stats
 from harness.evaluate.calibration import expected_calibration_error
-from harness.evaluate.outcomes import aligned, differ, per_example, stacked
+from harness.evaluate.outcomes import aligned, clusters_of, differ, per_example, stacked
 from harness.registry import METRICS
 from harness.results.metric import Metric, Outcomes, Value
 from harness.stats.interval import Interval, percentile_interval
+from harness.stats.simultaneous import by_cluster
 from harness.systems.fitting import fit_temperature
 from harness.systems.rules import temper
 from harness.tasks.answers import Aggregate
@@ -35,7 +37,8 @@ def score(outcomes: Outcomes) -> dict[str, Any]:
     """Every metric of one variant on one seed: ``n``, and the columns that the metrics declare."""
     found: dict[str, Any] = {"n": len(outcomes.examples)}
     for metric in METRICS:
-        found |= _cells(metric, partial(metric.score, outcomes))
+        found |= _cells(metric, partial(_clustered, metric, [outcomes]) if _by_cluster(metric, outcomes)
+                        else partial(metric.score, outcomes))  # fmt: skip
     return found
 
 
@@ -43,8 +46,21 @@ def score_over_seeds(seeds: Sequence[Outcomes]) -> dict[str, Any]:
     """Every metric of one variant over its seeds, as ``score``; ``n`` is of all examples of any seed."""
     found: dict[str, Any] = {"n": stacked(seeds, "correct").shape[1]}
     for metric in METRICS:
-        found |= _cells(metric, partial(metric.over_seeds or partial(_mean, metric), seeds))
+        found |= _cells(metric, partial(_clustered, metric, seeds) if _by_cluster(metric, seeds[0])
+                        else partial(metric.over_seeds or partial(_mean, metric), seeds))  # fmt: skip
     return found
+
+
+def _by_cluster(metric: Metric, outcomes: Outcomes) -> bool:
+    """Whether a metric is a mean over examples of which several count as one."""
+    return metric.column.outcome is not None and bool(metric.column.bounds) and len(outcomes.clusters) > 0
+
+
+def _clustered(metric: Metric, seeds: Sequence[Outcomes]) -> Interval:
+    """The mean of an outcome, its interval by cluster: examples of one are no independent evidence."""
+    clusters = clusters_of([each.clusters for each in seeds], [each.ids for each in seeds])
+    together = by_cluster(stacked(seeds, str(metric.column.outcome)), clusters)
+    return stats.over_seeds(together).within(metric.column.least, metric.column.most)
 
 
 def _mean(metric: Metric, seeds: Sequence[Outcomes]) -> Value:
@@ -91,17 +107,22 @@ def calibrated(
 
 
 def score_measures(
-    seeds: Sequence[Mapping[str, np.ndarray]], ids: Sequence[Sequence[str]] = ()
+    seeds: Sequence[Mapping[str, np.ndarray]],
+    ids: Sequence[Sequence[str]] = (),
+    clusters: Mapping[str, Sequence[str]] = MappingProxyType({}),
 ) -> dict[str, dict[str, float | None]]:
     """Mean of every per-document measure over documents and seeds, with its interval, by name; NaN is no value.
 
     Args:
         seeds: the measures of each seed, by name.
         ids: the documents of each seed, where these may differ: every measure is then of all of a seed's.
+        clusters: by measure, those of its documents.
     """
     found = {}
     for name in seeds[0]:
         values = aligned([measures[name] for measures in seeds], ids)
+        if of_name := clusters.get(name):
+            values = by_cluster(values, of_name)
         lacking = np.isnan(values)
         if differ(ids):
             lacking &= ~np.isnan(aligned([np.ones(len(documents)) for documents in ids], ids))

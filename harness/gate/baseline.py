@@ -16,8 +16,8 @@ from harness.results.run import BASELINES, Run
 from harness.store import digest, file_digest, read_json, write_json
 
 NEEDED = ("run.json", "variants.csv", "details.json", "scores.parquet", "examples.parquet")
-FILES = (*NEEDED, "measures.parquet")
-"""What a comparison reads of a run; not every run has the last."""
+FILES = (*NEEDED, "measures.parquet", "comparisons.parquet")
+"""What a comparison reads of a run; not every run has the last two."""
 
 RECORD = "baseline.json"
 DESCRIBED = ("name", "run", "date", "reason", "git_commit", "sha256")

@@ -7,8 +7,10 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from harness import stats
+from harness.evaluate.decisions import THESE, verdict
 from harness.gate.policy import BASELINE, VARIANT, Policy, Rule
-from harness.gate.record import Check, State
+from harness.gate.record import STATES, Check, State
+from harness.results.columns import paired
 from harness.results.comparable import differences, hardware_difference
 from harness.results.evidence import Evidence, Missing, NonFinite, Score
 from harness.results.run import Run
@@ -55,6 +57,8 @@ class Judge:
                 return replace(check, state="skipped", reason=reason)
             score = self.run.score(variant, seed, metric)
             check = replace(check, value=score.value, low=_known(score.low), high=_known(score.high))
+            if rule.verdict or rule.best:
+                return self._verdict(rule, check)
             if rule.bound is None:
                 return self._limits(rule, check, score)
             return self._change(rule, check, score)
@@ -75,11 +79,47 @@ class Judge:
         if not self.run.matching(rule.match.variant, seed):
             raise Missing(f"the rule matches no variant of seed {seed}")
         status, reason = self.run.status(variant, seed)
+        if status == "ok" and rule.verdict and not rule.best and self.run.is_reference(variant, seed):
+            return "it is the reference of its pool"
         if status != "not_applicable":
             return None
         if rule.vs == BASELINE and self.baseline and self.baseline.status(variant, seed)[0] != "not_applicable":
             raise Missing(f"'{variant}' no longer applies: {reason}")
         return f"does not apply: {reason}"
+
+    def _verdict(self, rule: Rule, check: Check) -> Check:
+        """verdict and best: what the run's own table says of the variant."""
+        said: list[tuple[State, str]] = []
+        if rule.verdict:
+            said.append(self._word(rule, check, rule.scope or THESE))
+        if rule.best:
+            among = self._may_be_best(check)
+            words = f"{'may be' if among else 'is shown not to be'} the best by {check.metric}"
+            said.append(("pass" if among else "fail", words))
+        state: State = min((each for each, _ in said), key=STATES.index)
+        return replace(check, state=state, reason="; ".join(words for _, words in said))
+
+    def _word(self, rule: Rule, check: Check, scope: str) -> tuple[State, str]:
+        row = self.run.comparison(check.variant, check.seed, check.metric, scope)
+        low, high, p, margin = (float(row[name]) for name in ("low_together", "high_together", "p_adjusted", "margin"))
+        word = verdict(_sign(check.metric), low, high, p, margin)
+        if word != row["verdict"]:
+            raise Missing(f"'{check.variant}' is called {row['verdict']}, and its interval says {word}")
+        against = f"{row['difference']:+.4g} against {row['against']}"
+        reason = f"{word} by {check.metric} ({against}, for the whole table {low:+.4g} .. {high:+.4g}; {scope})"
+        accepted = ", ".join(rule.verdict or ())
+        if word in (rule.verdict or ()):
+            return "pass", reason
+        if word == "unclear":
+            state: State = "warning" if self.policy.outcome(rule, "on_inconclusive") == "warn" else "inconclusive"
+            return state, f"{reason}, not shown to be {accepted}"
+        return "fail", f"{reason}, accepted is {accepted}"
+
+    def _may_be_best(self, check: Check) -> bool:
+        best = self.run.run.record.get("best") or {}
+        if check.metric not in best:
+            raise Missing(f"the run does not say which variants may be the best by {check.metric}")
+        return check.variant in best[check.metric]["set"]
 
     def _limits(self, rule: Rule, check: Check, score: Score) -> Check:
         """min and max, on the value or on an end of its interval."""
@@ -144,6 +184,10 @@ class Judge:
         low, high = sorted((sign * test.difference.low, sign * test.difference.high))
         check = replace(check, difference_low=_known(low), difference_high=_known(high), n=test.difference.n)
         return Tested(check, test, rule)
+
+
+def _sign(metric: str) -> int:
+    return -1 if paired()[metric].better == "lower" else 1
 
 
 def moved(check: Check) -> str:

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field
 
 from harness.errors import BadInput
-from harness.results.columns import column_of, numbers
+from harness.results.columns import column_of, numbers, paired
 from harness.results.comparable import Comparable
 from harness.results.metric import Column
 from harness.store import file_digest
@@ -36,6 +36,11 @@ def _day(value: Any) -> Any:
         with suppress(ValueError):
             return date.fromisoformat(value)
     return value
+
+
+Verdict = Literal["better", "equivalent", "unclear", "worse"]
+Scope = Literal["these models", "models like these"]
+LIKE_THESE: Scope = "models like these"
 
 
 Number = Annotated[float, BeforeValidator(_number)]
@@ -77,7 +82,7 @@ class Defaults(Strict):
 
 
 class Rule(Strict):
-    """One requirement: a floor or ceiling (min, max), or how far a value may move from another (vs)."""
+    """One requirement: a floor or ceiling (min, max), how far a value may move from another (vs), or a verdict."""
 
     id: Annotated[str, Field(pattern=r"^[a-z0-9_-]+$")]
     match: Match
@@ -88,6 +93,12 @@ class Rule(Strict):
     max_drop: Bound | None = None
     max_increase: Bound | None = None
     test: Literal["paired"] | None = None
+    verdict: Annotated[list[Verdict], Field(min_length=1)] | None = None
+    """The verdicts against the reference of its pool that are accepted: of the run's own table, as comparisons.parquet
+    has them."""
+    scope: Scope | None = None
+    best: Literal[True] | None = None
+    """It may be the best variant of the run by the metric: it is in the confidence set of the best."""
     same_hardware: Literal["require", "ignore"] | None = None
     on_missing: Literal["error", "fail"] | None = None
     on_nonfinite: Literal["error", "fail"] | None = None
@@ -111,8 +122,13 @@ class Rule(Strict):
     def contradiction(self) -> tuple[str, str] | None:
         """The key and the sentence of a setting that contradicts another or lacks one."""
         limits = self.min is not None or self.max is not None
-        if limits == (self.bound is not None) or (self.max_drop and self.max_increase):
-            return "id", "a rule has either min and max, or one of max_drop and max_increase"
+        decided = self.verdict is not None or self.best is not None
+        if limits + (self.bound is not None) + decided != 1 or (self.max_drop and self.max_increase):
+            return "id", "a rule has min and max, or one of max_drop and max_increase, or verdict and best"
+        if decided:
+            return self._wrong_verdict()
+        if self.scope is not None:
+            return "scope", "'scope' belongs to verdict"
         if self.min is not None and self.max is not None and self.min > self.max:
             return "min", f"min {self.min:g} is above max {self.max:g}"
         if limits:
@@ -124,6 +140,20 @@ class Rule(Strict):
         if self.same_hardware is not None and self.vs != BASELINE:
             return "same_hardware", "variants of one run were measured on the same hardware"
         return self._wrong_change()
+
+    def _wrong_verdict(self) -> tuple[str, str] | None:
+        for key in ("vs", "test", "same_hardware", "apply_to"):
+            if getattr(self, key) is not None:
+                return key, f"'{key}' does not belong to verdict and best: these are of the run's own table"
+        if self.scope is not None and self.verdict is None:
+            return "scope", "'scope' belongs to verdict"
+        if self.match.metric not in (known := paired()):
+            return "match", f"'{self.match.metric}' has no verdicts; {', '.join(known)} have"
+        if self.best and self.match.seed != "all":
+            return "best", "the best is of all seeds"
+        if self.scope == LIKE_THESE and self.match.seed != "all":
+            return "scope", f"one seed says nothing of {LIKE_THESE}"
+        return None
 
     def _wrong_limits(self) -> tuple[str, str] | None:
         for key in ("vs", "test", "same_hardware"):

@@ -44,12 +44,12 @@ class TrainPool(Strict):
     """The folder of the shared base (or ``archive:NAME``), which is then not trained."""
     members: Count = 1
     epochs: Count = 6
-    decay: Decay = "linear"
-    """The course of the members' rates (``Schedule.decay``)."""
+    decay: Decay | None = None
+    """The course of the members' rates (``Schedule.decay``); the usual one for this kind of data if None."""
     base_epochs: Count = 2
     base_lr: Positive | None = None
-    """The base's rate; the usual one for this kind of data if None."""
-    base_decay: Decay = "linear"
+    """The base's rate, and the course of it; the usual ones if None."""
+    base_decay: Decay | None = None
     examples: Count | None = None
     """Training inputs of a member at most, spread over its data; all of them if None. A base is trained on all."""
     vary: Vary = Vary()
@@ -185,14 +185,15 @@ def plan_pool(
         base = plan_folder("base", spec.base)
         architectures = [base.architecture]
     elif spec.start == "shared_base":
-        schedule = replace(usual, epochs=spec.base_epochs, lr=spec.base_lr or usual.lr, decay=spec.base_decay)
+        rate, course = spec.base_lr or usual.lr, spec.base_decay or usual.decay
+        schedule = replace(usual, epochs=spec.base_epochs, lr=rate, decay=course)
         base = TrainingPlan("base", architectures[0], schedule, data, seed=seed_of(seed, "base", 0))
     turns = zip(range(1 if spec.checkpoints else spec.members), itertools.cycle(_choices(spec)), strict=False)
     members = [
         TrainingPlan(
             f"m{index}",
             architectures[index % len(architectures)],
-            replace(usual, decay=spec.decay, **chosen),
+            replace(usual, decay=spec.decay or usual.decay, **chosen),
             data,
             spec.bootstrap,
             spec.checkpoints or 1,

@@ -9,7 +9,8 @@ import numpy as np
 import pandas as pd
 
 from harness import stats
-from harness.results.columns import ALL_SEEDS, variant_columns
+from harness.results.columns import ALL_SEEDS, paired, variant_columns
+from harness.results.metric import DOCUMENTS
 from harness.results.run import Run
 
 DRAWS = 4_000
@@ -101,6 +102,31 @@ class Evidence:
         """FLOPs per example in units of the reference's."""
         reference = self.reference
         return float(row["flops_per_example"] / reference["flops_per_example"]) if reference else float("nan")
+
+    def scored(self, name: str, score: str) -> np.ndarray | None:
+        """A variant's values of a score, [seeds, examples] or [seeds, documents]; None where the run has none."""
+        outcome = paired()[score].outcome
+        if outcome == DOCUMENTS:
+            return self._documents.get((name, score))
+        if not self.has(name):
+            return None
+        if outcome in self._tables[name]:
+            return self.values(name, outcome).astype(np.float64)
+        examples = self.run.examples
+        if examples is None or outcome not in examples:
+            return None
+        return self._table(examples[examples["variant"] == name], str(outcome)).astype(np.float64)
+
+    @cached_property
+    def _documents(self) -> dict[tuple[str, str], np.ndarray]:
+        """The scores of documents that are of the whole task, [seeds, documents]."""
+        table = self.run.document_measures
+        if table is None:
+            return {}
+        whole = table[~table["metric"].str.contains("/")]
+        groups = whole.groupby(["variant", "metric"], observed=True)
+        seeds = len(self.run.record["seeds"])
+        return {(str(v), str(m)): rows["value"].to_numpy(np.float64).reshape(seeds, -1) for (v, m), rows in groups}
 
 
 def over_seeds(values: np.ndarray) -> stats.Interval:

@@ -1,20 +1,19 @@
 """Claims about members that were each trained on a part of the task, and about the sums of their task vectors.
 
-All are changes against the base or between two variants, paired by document: passages of text, or images, which all
-views have in common. The i-th passages of the domains are drawn together: they are independent, so that any pairing
+All are changes against the base or between two variants, paired by document: passages of text, or examples, which
+all views have in common. The i-th passages of the domains are drawn together: they are independent, so that any pairing
 has the same variance.
 """
 
 from __future__ import annotations
 
-import json
-from typing import Any
-
 import numpy as np
 
 from harness.display.formats import number
-from harness.report.claim import Claim, judged, untested
-from harness.report.evidence import Evidence, over_seeds
+from harness.report.by_score import margin
+from harness.report.claim import Claim, Test, decided, untested
+from harness.report.evidence import Evidence
+from harness.report.lookup import variants_of
 from harness.report.parts import Parts
 from harness.results.evidence import mean_over_seeds
 
@@ -31,17 +30,6 @@ def needs(parts: Parts, claim: str, *names: str | None) -> Claim | None:
     return untested(claim, f"needs results of {', '.join(missing)}") if missing else None
 
 
-def variants_of(evidence: Evidence, parts: Parts, method: str) -> list[tuple[dict[str, Any], list[int] | None]]:
-    """The pool's variants of a method: their parameters and name, and the positions of their members."""
-    variants = []
-    for row in evidence.ok.to_dict("records"):
-        if row["method"] == method and row["pool"] == parts.pool:
-            named = [part for part in row["variant"].partition("/")[2].split(",") if part.startswith("members=")]
-            positions = [int(i) for i in named[0].removeprefix("members=").split("+")] if named else None
-            variants.append((json.loads(row["params"]) | {"variant": row["variant"]}, positions))
-    return variants
-
-
 def gains_at_home(evidence: Evidence, parts: Parts) -> Claim:
     """Whether specialists are specialists."""
     what, unit = parts.kind.part, parts.kind.unit
@@ -51,12 +39,12 @@ def gains_at_home(evidence: Evidence, parts: Parts) -> Claim:
     experts = {name: place for name, place in homes.items() if place and parts.measured(name)}
     if missing := needs(parts, claim, parts.base, *(experts or [None])):
         return missing
-    difference = over_seeds(np.mean([home_minus_abroad(parts, n, p) for n, p in experts.items()], axis=0))
+    difference = np.mean([home_minus_abroad(parts, n, p) for n, p in experts.items()], axis=0)
     statistic = f"change against the base at home minus abroad, mean of {len(experts)} experts, {unit}"
     own = np.mean([mean_over_seeds(parts.values(name, place)) for name, place in experts.items()])
     every = np.mean([mean_over_seeds(parts.mean(name)) for name in experts])
     note = f"the experts' mean score is {number(own)} at home and {number(every)} over all {what}s"
-    return judged(claim, statistic, difference, wanted=parts.kind.better, unit=unit, note=note)
+    return decided(claim, statistic, difference, Test(parts.kind.better), unit, note=note)
 
 
 def composes(evidence: Evidence, parts: Parts) -> Claim:
@@ -71,7 +59,7 @@ def composes(evidence: Evidence, parts: Parts) -> Claim:
     worst = min(parts.names, key=lambda part: better * mean_over_seeds(change[part]))
     statistic = f"{name} minus the base in the {what} where it gains least ({worst}), {unit}"
     note = "the scale was chosen on held-out"
-    return judged(claim, statistic, over_seeds(change[worst]), wanted=better, unit=unit, note=note)
+    return decided(claim, statistic, change[worst], Test(better), unit, note=note)
 
 
 def negates(evidence: Evidence, parts: Parts) -> Claim:
@@ -79,17 +67,17 @@ def negates(evidence: Evidence, parts: Parts) -> Claim:
     what, unit = parts.kind.part, parts.kind.unit
     claim = f"A negated task vector loses its {what} more than the others"
     negated = {
-        given["variant"]: place
-        for given, positions in variants_of(evidence, parts, "task_arithmetic")
+        name: place
+        for name, given, positions in variants_of(evidence, parts.pool, "task_arithmetic")
         if given["coefficients"] == "negate" and positions and len(positions) == 1
         and (place := parts.home_of(positions[0]))
     }  # fmt: skip
     if missing := needs(parts, claim, parts.base, *(negated or [None])):
         return missing
-    difference = over_seeds(np.mean([home_minus_abroad(parts, n, p) for n, p in negated.items()], axis=0))
+    difference = np.mean([home_minus_abroad(parts, n, p) for n, p in negated.items()], axis=0)
     homes, loss = ", ".join(sorted(negated.values())), "rise" if parts.kind.better < 0 else "change"
     statistic = f"{loss} against the base in the negated {what} minus the others' (controls): {homes}; {unit}"
-    return judged(claim, statistic, difference, wanted=-parts.kind.better, unit=unit)
+    return decided(claim, statistic, difference, Test(-parts.kind.better), unit)
 
 
 def ties(evidence: Evidence, parts: Parts) -> Claim:
@@ -117,18 +105,23 @@ def _against_addition(
     assert plain is not None
     assert other is not None
     what, unit = parts.kind.part, parts.kind.unit
-    difference = over_seeds(parts.mean(other) - parts.mean(plain))
+    difference = parts.mean(other) - parts.mean(plain)
     statistic = f"{other} minus {plain}, mean over the {what}s, {unit}"
     note = f"{'both scales were' if scale == 'heldout' else 'the scale of the sum was'} chosen on held-out"
-    return judged(claim, statistic, difference, wanted=parts.kind.better, unit=unit, note=note)
+    alike = margin(unit, mean_over_seeds(parts.mean(plain)))
+    return decided(claim, statistic, difference, Test(parts.kind.better, alike=alike), unit, note=note)
 
 
 def _sum(
     evidence: Evidence, parts: Parts, method: str, scale: str | float = "heldout", *, subsets: bool = False
 ) -> str | None:
-    """The first of the pool's variants of a method that adds all members (or some of them) at this scale."""
-    for given, positions in variants_of(evidence, parts, method):
-        adds = given.get("coefficients", "add") == "add"
-        if given["scale"] == scale and adds and (subsets or positions is None):
-            return str(given["variant"])
-    return None
+    """The first of the pool's variants of a method that adds all members (or some of them) at this scale.
+
+    One whose density was chosen on held-out comes before those of given densities.
+    """
+    found = [
+        (given.get("density") != "heldout", name)
+        for name, given, positions in variants_of(evidence, parts.pool, method)
+        if given["scale"] == scale and given.get("coefficients", "add") == "add" and (subsets or positions is None)
+    ]
+    return min(found, key=lambda pair: pair[0])[1] if found else None

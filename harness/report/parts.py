@@ -1,4 +1,4 @@
-"""Scores by part of a task: bits per byte of each domain of text, or accuracy on each view of images."""
+"""Scores by part of a task: bits per byte of each domain of text, or accuracy on each view of other examples."""
 
 from __future__ import annotations
 
@@ -58,11 +58,11 @@ class Parts:
         return {key: values for key, values in found.items() if not np.isnan(values).all(axis=1).any()}
 
     def _spread(self, group: pd.DataFrame) -> np.ndarray:
-        """The values of one part [seeds, documents]; all views have those of all test images.
+        """The values of one part [seeds, documents]; all views have those of all test examples.
 
-        An image that a view leaves out has the view's mean, and what the others differ from it is made larger in
-        proportion: the mean is the same, and an interval from drawing images for all views at once is that of the
-        images that are in the view.
+        An example that a view leaves out has the view's mean, and what the others differ from it is made larger in
+        proportion: the mean is the same, and an interval from drawing examples for all views at once is that of the
+        examples that are in the view.
         """
         values = group["value"].to_numpy(np.float64).reshape(len(self.seeds), -1)
         if self.kind is DOMAINS:

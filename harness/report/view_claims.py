@@ -1,4 +1,4 @@
-"""Claims about experts for views of images, and how their task vectors merge in spite of the conflict, in points."""
+"""Claims about experts for views of the examples, and how task vectors in conflict merge, in points."""
 
 from __future__ import annotations
 

@@ -165,6 +165,7 @@ EXAMPLE_COLUMNS = {
     "example_id": "stable id of the test example",
     "task": "the task it comes from",
     "label": "the truth",
+    "cluster": "what examples that count as one have in common; only where the task names it",
     "prediction": "the most probable class",
     "confidence": "its probability",
     "correct": "whether it is the label",

@@ -16,6 +16,7 @@ from pandas.api.types import is_numeric_dtype
 from harness.errors import BadInput
 from harness.results.columns import (
     ALL_SEEDS,
+    COMPARISON_COLUMNS,
     EXAMPLE_COLUMNS,
     MEASURE_COLUMNS,
     SCORE_COLUMNS,
@@ -27,8 +28,12 @@ from harness.results.metric import DOCUMENTS
 from harness.results.run import Run, read_run
 from harness.stats import seed_means
 
-IDENTITY = ("variant", "seed", "example_id", "task", "label")
+IDENTITY = ("variant", "seed", "example_id", "task", "label", "cluster")
 """The columns of examples.parquet that say which example a row is of; the others are outcomes."""
+
+
+BOUNDS = ("low", "high", "low_together", "high_together")
+"""Of a comparison."""
 
 
 class Missing(Exception):
@@ -55,14 +60,16 @@ def read_tables(folder: Path) -> Run:
         tables = {
             "variants.csv": (run.variants, {"variant", "seed", "status", "reason"}),
             "scores.parquet": (run.scores, set(SCORE_COLUMNS)),
-            "examples.parquet": (run.examples, set(EXAMPLE_COLUMNS) - {"calls"}),
+            "examples.parquet": (run.examples, set(EXAMPLE_COLUMNS) - {"calls", "cluster"}),
             "measures.parquet": (run.document_measures, set(MEASURE_COLUMNS)),
+            "comparisons.parquet": (run.comparisons, set(COMPARISON_COLUMNS)),
         }
     except (OSError, ValueError) as error:  # pandas' and pyarrow's errors of bad files are ValueErrors
         raise BadInput(f"a table cannot be read: {error}", place=str(folder), hint="was the file cut off?") from None
     outcomes = tuple(column for column in example_columns() if column not in IDENTITY)
     numeric = {"variants.csv": tuple(numbers()), "scores.parquet": ("value", "low", "high"),
-               "examples.parquet": outcomes, "measures.parquet": ("value",)}  # fmt: skip
+               "examples.parquet": outcomes, "measures.parquet": ("value",),
+               "comparisons.parquet": ("difference", *BOUNDS, "p", "p_adjusted", "margin", "n")}  # fmt: skip
     for name, (table, columns) in tables.items():
         if table is None:
             continue
@@ -104,6 +111,11 @@ class Evidence:
             raise Missing(f"the {self.name} has no '{variant}' of seed {seed}")
         return str(row["status"]), "" if row["status"] == "ok" else str(row["reason"])
 
+    def is_reference(self, variant: str, seed: str) -> bool:
+        """Whether it is what the others of its pool are compared with."""
+        row = self._rows.get((variant, seed), {})
+        return str(row.get("verdict")) == "reference"
+
     def score(self, variant: str, seed: str, metric: str) -> Score:
         """A value and its interval.
 
@@ -128,6 +140,36 @@ class Evidence:
             raise NonFinite(f"{metric} of '{variant}' in the {self.name} is {found.value:g}, which it cannot be")
         if found.low > found.high:
             raise Missing(f"the interval of {metric} of '{variant}' in the {self.name} ends before it begins")
+        return found
+
+    def comparison(self, variant: str, seed: str, metric: str, scope: str) -> dict[str, Any]:
+        """A row of comparisons.parquet: the variant against the reference of its pool.
+
+        Raises:
+            Missing: no such row, or one that the examples do not give.
+        """
+        rows = self._comparisons.get((variant, seed, metric, scope), [])
+        if len(rows) != 1:
+            old = "" if len(self.run.comparisons) else "; it was made before there were any"
+            what = f"{len(rows) or 'no'} comparison{'s' if rows else ''} of '{variant}' by {metric} for {scope}"
+            raise Missing(f"the {self.name} has {what}, seed {seed}{old}")
+        against = str(rows[0]["against"])
+        ours, theirs = (self.outcomes(name, seed, metric) for name in (variant, against))
+        if list(ours.columns) != list(theirs.columns) or list(ours.index) != list(theirs.index):
+            raise Missing(f"'{variant}' and '{against}' were not scored on the same examples in the {self.name}")
+        difference = mean_over_seeds(ours.to_numpy() - theirs.to_numpy())
+        rounding = 1e-6 * max(1.0, float(np.nanmax(np.abs(ours.to_numpy()))))
+        if not math.isclose(difference, rows[0]["difference"], rel_tol=1e-4, abs_tol=rounding):
+            raise Missing(f"the examples of the {self.name} do not give the difference of '{variant}' in {metric}")
+        return rows[0]
+
+    @cached_property
+    def _comparisons(self) -> dict[tuple[str, str, str, str], list[dict[str, Any]]]:
+        found: dict[tuple[str, str, str, str], list[dict[str, Any]]] = {}
+        for row in self.run.comparisons.to_dict("records"):
+            if row["kind"] == "own pool":
+                key = (str(row["variant"]), str(row["seed"]), str(row["metric"]), str(row["scope"]))
+                found.setdefault(key, []).append({str(name): value for name, value in row.items()})
         return found
 
     def outcomes(self, variant: str, seed: str, metric: str) -> pd.DataFrame:

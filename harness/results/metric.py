@@ -65,6 +65,8 @@ class Outcomes:
     labels: np.ndarray
     """[N] the truth."""
     classes: int
+    clusters: Sequence[str] = ()
+    """[N] the cluster of each example, where several count as one."""
     ids: Sequence[str] = ()
     """[N] the examples, where seeds may have others each; without them they are the same on every seed, in order."""
 

@@ -12,9 +12,10 @@ import numpy as np
 from harness import stats
 from harness.evaluate import decisions
 from harness.evaluate.decisions import LIKE_THESE, OWN, THESE, Scored
-from harness.evaluate.outcomes import aligned
+from harness.evaluate.outcomes import aligned, clusters_of
 from harness.results.columns import ALL_SEEDS, difference_of, paired
 from harness.results.metric import DOCUMENTS, Column
+from harness.results.other_columns import PICKED
 from harness.run import evaluating
 from harness.run.plan import Plan
 from harness.run.stages.setting import documents_of
@@ -54,6 +55,14 @@ class Decided:
         found["mcnemar_p"] = self.mcnemar.get(seed, {}).get(variant)
         like = self._own.get((variant, seed, self.scores[0], LIKE_THESE))
         return found | {"recipe_verdict": like["verdict"] if like else None}
+
+    def corrected(self, variant: str) -> dict[str, float]:
+        """Of the best by the suite's score, this score corrected for the pick; of others nothing."""
+        best = self.best.get(self.scores[0])
+        if best is None or best["variant"] != variant:
+            return {}
+        names = (PICKED.name, *PICKED.bounds)
+        return dict(zip(names, (best[end] for end in ("corrected", "low", "high")), strict=True))
 
     @property
     def best_set(self) -> Collection[str]:
@@ -154,13 +163,17 @@ class _Table:
     def _scored(self, column: Column, seeds: Sequence[int], margin: float | str | None) -> Scored:
         names = [name for name in self.plan.variants[seeds[0]] if all(name in self.scored[seed] for seed in seeds)]
         documents = [documents_of(self.plan.setting.of(seed)) for seed in seeds]
-        ids = [] if column.outcome == DOCUMENTS else [each.ids for each in documents]
+        if column.outcome == DOCUMENTS:
+            ids, clusters = [], list(documents[0].measured.get(column.name, ()))
+        else:
+            ids = [each.ids for each in documents]
+            clusters = clusters_of([each.clusters for each in documents], ids)
         tables = {}
         for name in names:
             found = [values for seed in seeds if (values := self._values(column, name, seed)) is not None]
             if len(found) == len(seeds):
                 tables[name] = aligned(found, ids)
-        return Scored(column, tables, margin=margin)
+        return Scored(column, tables, clusters, margin=margin)
 
     def _same(self, references: Mapping[str, str], seeds: Sequence[int]) -> list[str]:
         """The variants that are right just where their reference is, and give every label the same probability."""

@@ -12,15 +12,16 @@ from harness.environment import machine_digest
 from harness.errors import BadInput
 from harness.pools.source import AskedPool, PoolPlan
 from harness.registry import KINDS
-from harness.results.columns import numbers
+from harness.results.columns import numbers, paired
+from harness.results.metric import DOCUMENTS
 from harness.run.graph import planned_jobs
 from harness.run.plan import Options, Plan
-from harness.run.stages.setting import Data, Setting, task_of
+from harness.run.stages.setting import Data, Setting, documents_of, task_of
 from harness.run.stages.study import Study
 from harness.run.stages.variant import VariantPlan
 from harness.store import Store
 from harness.suite.suite import Suite, Variant
-from harness.tasks import Task, TaskReference
+from harness.tasks import Documents, Task, TaskReference
 
 
 def make_plan(suite: Suite, options: Options, *, compares: bool = True) -> Plan:
@@ -66,9 +67,19 @@ def make_plan(suite: Suite, options: Options, *, compares: bool = True) -> Plan:
             for seed in seeds
             for name in asked.pools
         ]
+    _check_scores(suite, documents_of(setting))
     plan = Plan(suite, options, setting, task, list(seeds), pools, variants, studies, compares=compares)
     plan.jobs = planned_jobs(plan)
     return plan
+
+
+def _check_scores(suite: Suite, documents: Documents) -> None:
+    """``BadInput`` for a score that the task does not give."""
+    for name in suite.file.scores:
+        if paired()[name].outcome == DOCUMENTS and name not in documents.measured:
+            problem = f"the suite's score is {name}, and its task has none"
+            hint = "add a task with documents of that score, such as bytes_python of suites/tasks"
+            raise BadInput(problem, place=f"{suite.path}: score", hint=hint)
 
 
 def _folds(suite: Suite) -> tuple[tuple[int, TaskReference], ...]:

@@ -58,6 +58,7 @@ class Tables:
         for row in summary:
             if row["status"] == "ok" and self.plan.compares:
                 row["best_set"] = row["variant"] in self.decided.best_set
+                row |= self.decided.corrected(row["variant"])
         return [row for group in (summary, *per_seed.values()) for row in group]
 
     def _row(self, plan: VariantPlan) -> dict[str, Any]:
@@ -204,6 +205,8 @@ class Tables:
             for name, plan in self.plan.variants[seed].items():
                 if str(seed) in self.details.get(name, {}):
                     table = evaluating.read_examples(self.store, plan.evaluation_key)
+                    if documents.clusters:
+                        table.insert(0, "cluster", list(documents.clusters))
                     table.insert(0, "label", documents.labels.numpy())
                     table.insert(0, "task", list(documents.tasks))
                     table.insert(0, "example_id", list(documents.ids))
@@ -212,13 +215,22 @@ class Tables:
                     tables.append(table)
         if not tables:
             return pd.DataFrame(columns=list(example_columns()))
-        whole = pd.concat(tables, ignore_index=True)[list(example_columns())]
+        whole = pd.concat(tables, ignore_index=True)
+        whole = whole[[name for name in example_columns() if name in whole]]
         kinds = {"variant": "category", "example_id": "category", "task": "category"}
         losses = [name for name in whole.select_dtypes("float64") if name != "confidence"]
         return whole.astype({**kinds, **dict.fromkeys(losses, "float32")})
 
-    def document_measures(self) -> list[pd.DataFrame]:
-        """The rows of measures.parquet, a table for each variant, seed and metric."""
+    def scored(self) -> dict[str, list[tuple[str, str]]]:
+        """By seed, the variants whose examples are known, each with the digest of its evaluation."""
+        return {
+            str(seed): [(name, plan.evaluation_key.digest) for name, plan in self.plan.variants[seed].items()
+                        if str(seed) in self.details.get(name, {})]
+            for seed in self.plan.seeds
+        }  # fmt: skip
+
+    def document_measures(self) -> pd.DataFrame:
+        """measures.parquet; empty where the kind of task has none."""
         tables = []
         shared = self.plan.suite.file.split == "shared"
         places = outcomes.positions([documents_of(self.plan.setting.of(seed)).ids for seed in self.plan.seeds])
@@ -231,7 +243,7 @@ class Tables:
                         row = {"variant": name, "seed": seed, "metric": metric, "document": at}
                         table = pd.DataFrame({**row, "value": values})[list(MEASURE_COLUMNS)]
                         tables.append(table.dropna(subset="value"))
-        return tables
+        return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=list(MEASURE_COLUMNS))
 
 
 def _trainings(plan: VariantPlan) -> list[MemberPlan]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pandas as pd
 
@@ -12,14 +13,16 @@ from harness.evaluate import correlate
 from harness.results.columns import (
     COMPARISON_COLUMNS,
     CORRELATION_COLUMNS,
+    example_columns,
     is_column,
     numbers,
     variant_columns,
 )
+from harness.run import tables as table_code
 from harness.run.plan import Plan
 from harness.run.record import run_record
 from harness.run.tables import Tables
-from harness.store import write_json
+from harness.store import Key, read_json, write_json
 
 
 def write_results(folder: Path, plan: Plan, errors: Mapping[str, str], done: Mapping[str, Any]) -> None:
@@ -42,11 +45,25 @@ def write_results(folder: Path, plan: Plan, errors: Mapping[str, str], done: Map
         ends = ["low", "high", "low_together", "high_together"]
         comparisons = comparisons.astype(dict.fromkeys(ends, float))  # also where none is known
         comparisons.to_parquet(folder / "comparisons.parquet", index=False)
-    tables.examples().to_parquet(folder / "examples.parquet", index=False)
-    if measures := tables.document_measures():
-        pd.concat(measures, ignore_index=True).to_parquet(folder / "measures.parquet", index=False)
+    _write_once(plan, tables, "examples", folder)
+    _write_once(plan, tables, "measures", folder)
     warnings = [*_write_study(folder, plan, errors), *tables.warnings]
     write_json(folder / "run.json", run_record(plan, rows, tables, warnings, done))
+
+
+def _write_once(plan: Plan, tables: Tables, what: Literal["examples", "measures"], folder: Path) -> None:
+    """Write examples.parquet or measures.parquet: millions of rows, which the next run of the same has in the store."""
+    name = f"{what}.parquet"
+    code, columns = (__name__, table_code.__name__), list(example_columns())
+    key = Key.of("table", code=code, what=what, columns=columns, of=tables.scored())
+    if not plan.store.has(key):
+        table = tables.examples() if what == "examples" else tables.document_measures()
+        with plan.store.write(key) as kept:
+            table.to_parquet(kept / name, index=False)
+            write_json(kept / "rows.json", len(table))
+    kept = plan.store.path(key)
+    if what == "examples" or read_json(kept / "rows.json"):  # not every kind of task has measures
+        shutil.copyfile(kept / name, folder / name)
 
 
 def _tidy(variants: pd.DataFrame, measures: list[dict[str, Any]], source: str) -> pd.DataFrame:

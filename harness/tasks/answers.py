@@ -13,11 +13,10 @@ from typing import Any
 import numpy as np
 
 from harness.errors import BadInput
-from harness.tasks.questions import CHOICES, ROLLING, Question, Questions, as_lm_eval
+from harness.tasks.questions import BITS, CHOICES, ROLLING, Question, Questions, as_lm_eval
 
 DRAWS = 1000
 """Resamples behind the interval of a score that is no mean: sklearn's F1 takes a millisecond for each."""
-BITS = "bits_per_byte"
 NONE = "none"
 """What lm-eval calls the filter of a task that names none."""
 

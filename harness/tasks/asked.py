@@ -28,7 +28,7 @@ from harness.store import Key, Store, code_version, digest, file_digest, read_js
 from harness.tasks.answers import answers_of
 from harness.tasks.corpora import corpus_digest
 from harness.tasks.data_files import data_files
-from harness.tasks.questions import Question, Questions, canonical
+from harness.tasks.questions import Question, Questions, canonical, cluster_of
 from harness.tasks.task import Documents
 
 OWN = "harness"
@@ -96,20 +96,18 @@ def read_documents(asked: str, store: Store) -> Documents | None:
     if not store.has(key):
         return None
     record = read_json(store.path(key) / "documents.json")
-    return Documents(record["ids"], record["tasks"], torch.tensor(record["labels"]), record["classes"], record["notes"])
+    return Documents(**{**record, "labels": torch.tensor(record["labels"])})
 
 
 def _keep_documents(asked: str, documents: Documents, store: Store) -> None:
-    record: dict[str, Any] = {"ids": list(documents.ids), "tasks": list(documents.tasks)}
-    record["labels"] = documents.labels.tolist()
+    record: dict[str, Any] = {each.name: getattr(documents, each.name) for each in fields(Documents)}
     if not store.has(key := _documents_key(asked)):
         with store.write(key) as folder:
-            record |= {"classes": documents.classes, "notes": list(documents.notes)}
-            write_json(folder / "documents.json", record)
+            write_json(folder / "documents.json", {**record, "labels": documents.labels.tolist()})
 
 
 def _documents_key(asked: str) -> Key:
-    return Key.of("documents", code="harness.tasks.questions", asked=asked)
+    return Key.of("documents", code=("harness.tasks.questions", "harness.tasks.task"), asked=asked)
 
 
 # What is asked.
@@ -124,7 +122,8 @@ def _digest_of_task(questions: Questions, name: str, task: Any) -> str:
     for position, question in enumerate(questions.of[name]):
         right = [questions.choices[name][position], labels[question.id]] if name in questions.choices else []
         whole = canonical(question.doc) if functions else ""
-        documents.append(digest([question.id, right, whole, _requests(question)]))
+        cluster = [found] if (found := cluster_of(question)) else []
+        documents.append(digest([question.id, right, whole, _requests(question), *cluster]))
     aggregations = {metric: _named(function) for metric, function in task.aggregation().items()}
     scores = [canonical(_parts(scoring)), aggregations, canonical(_parts(task.higher_is_better()))]
     return digest([name, task.OUTPUT_TYPE, scores, _code(functions), documents])

@@ -71,7 +71,7 @@ def _continuation(text: str, place: int) -> str:
     return text[place : end.start() if end else place + 20]
 
 
-def passages(domain: str, split: str = "test", count: int = 40, length: int = 800) -> list[dict[str, Any]]:
+def passages(domain: str, split: str = "test", count: int = 100, length: int = 320) -> list[dict[str, Any]]:
     """Passages of about ``length`` characters, spread evenly, for bits per byte: records of ``id`` and ``text``."""
     text = "".join(split_of(domain, split))
     step = len(text) // count
@@ -97,9 +97,9 @@ def cloze_dataset(domain: str, count: int = 500, **_: Any) -> dict[str, Any]:
     return _test_split(cloze(domain, count=count))
 
 
-def passages_dataset(domain: str, count: int = 40, **_: Any) -> dict[str, Any]:
+def passages_dataset(domain: str, count: int = 100, length: int = 320, **_: Any) -> dict[str, Any]:
     """Passages for bits per byte."""
-    return _test_split(passages(domain, count=count))
+    return _test_split(passages(domain, count=count, length=length))
 
 
 def standard_dataset(name: str, count: int | None = None, **_: Any) -> dict[str, Any]:

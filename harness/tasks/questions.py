@@ -22,6 +22,9 @@ from harness.tasks.trust import check_code, sandbox_templates
 
 CHOICES = "multiple_choice"
 ROLLING = "loglikelihood_rolling"
+BITS = "bits_per_byte"
+CLUSTER = "cluster"
+"""The column of a task's documents that says which of them belong together."""
 
 
 @dataclass(frozen=True)
@@ -85,11 +88,27 @@ class Questions:
             "most likely choice and its doc_to_target"
             for name in own
         ]
-        return Documents(ids, names, torch.tensor(labels, dtype=torch.int64), classes, notes)
+        asked = [question for name, _ in self.of_kind(CHOICES) for question in self.of[name]]
+        passages = [question for name, _ in self.of_kind(ROLLING) for question in self.of[name]]
+        measured = {BITS: _clusters(passages)} if passages else {}
+        truth = torch.tensor(labels, dtype=torch.int64)
+        return Documents(ids, names, truth, classes, notes, _clusters(asked), measured)
 
     def of_kind(self, kind: str) -> Iterable[tuple[str, Any]]:
         """The tasks of an output type, by name."""
         return ((name, task) for name, task in self.tasks.items() if kind == task.OUTPUT_TYPE)
+
+
+def _clusters(questions: Sequence[Question]) -> list[str]:
+    """What the column ``cluster`` of their documents says; a document without counts as one. Empty if none has it."""
+    said = [cluster_of(question) for question in questions]
+    return [each or question.id for question, each in zip(questions, said, strict=True)] if any(said) else []
+
+
+def cluster_of(question: Question) -> str | None:
+    """The cluster that a document names; None where it names none."""
+    said = question.doc.get(CLUSTER) if isinstance(question.doc, dict) else None
+    return None if said is None else f"{CLUSTER} {said}"
 
 
 @contextlib.contextmanager

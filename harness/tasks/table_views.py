@@ -11,7 +11,7 @@ from torch import Tensor
 from harness.tasks.views import View
 from harness.types import Split
 
-NOISE = 0.5
+NOISE = 0.3
 """Standard deviation of the noise, where columns have 1."""
 EVERY = 4
 """One column in so many is dropped."""

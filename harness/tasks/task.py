@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar, Protocol
 
 from torch import Tensor
@@ -32,6 +32,11 @@ class Documents:
     classes: int
     notes: Sequence[str] = ()
     """Sentences that a reader of their scores should know."""
+    clusters: Sequence[str] = ()
+    """Of each document, what it has in common with others (a passage, a user): together they count as one, since what
+    is right of one is likelier of the others; empty where every document counts as one."""
+    measured: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """Scores of documents that have no label, such as bits per byte: by name, the clusters of these documents."""
 
 
 class Task(Protocol):

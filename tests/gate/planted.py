@@ -8,7 +8,10 @@ import numpy as np
 import pandas as pd
 
 from harness import stats
+from harness.evaluate import decisions
+from harness.evaluate.decisions import Scored
 from harness.gate.policy import read_policy
+from harness.results.columns import COMPARISON_COLUMNS, paired
 from harness.results.run import Run
 from harness.store import write_json
 
@@ -104,8 +107,27 @@ def planted(correct, extra=None, not_ok=None, measures=None, **record):
     columns = ["variant", "seed", "metric", "value", "low", "high", "n", "source"]
     run.__dict__["scores"] = pd.DataFrame(scores, columns=columns)
     run.__dict__["examples"] = pd.concat(examples, ignore_index=True) if examples else None
+    run.__dict__["comparisons"] = pd.DataFrame(columns=list(COMPARISON_COLUMNS))
     run.__dict__["document_measures"] = pd.concat(documents, ignore_index=True) if documents else None
     return run
+
+
+def decided(run, correct, references):
+    """The run with the comparisons of its variants, all of one pool or as ``references`` says, and with the best."""
+    rows, best = [], {}
+    for column in paired().values():
+        of = {"accuracy": lambda v: v, "nll": lambda v: 1.5 - v, "brier": lambda v: 0.5 - v / 2}.get(column.name)
+        if of is None:
+            continue
+        tables = {name: of(np.asarray(values, float)) for name, values in correct.items()}
+        for seed in run.record["seeds"]:
+            one = {name: table[[seed]][:, ~np.isnan(table[seed])] for name, table in tables.items()}
+            rows += decisions.comparisons(Scored(column, one), references, {}, str(seed))
+        rows += decisions.comparisons(Scored(column, tables), references, {}, "all")
+        best[column.name] = decisions.best(Scored(column, tables))
+    variants = run.variants.copy()
+    variants.loc[variants["variant"].isin(references.values()), "verdict"] = "reference"
+    return changed(run, variants=variants, comparisons=pd.DataFrame(rows), best=best, schema_version=2)
 
 
 def _more(extra):
@@ -115,7 +137,7 @@ def _more(extra):
 def changed(run, **tables):
     """The run with some of its tables or fields of its record replaced."""
     other = Run(run.folder, copy.deepcopy(run.record))
-    kept = ("variants", "scores", "examples", "document_measures")
+    kept = ("variants", "scores", "comparisons", "examples", "document_measures")
     other.__dict__.update({name: copy.copy(getattr(run, name)) for name in kept})
     for name, value in tables.items():
         if name in other.__dict__:
@@ -132,6 +154,8 @@ def saved(run, folder):
     run.scores.to_parquet(folder / "scores.parquet", index=False)
     if run.examples is not None:
         run.examples.to_parquet(folder / "examples.parquet", index=False)
+    if len(run.comparisons):
+        run.comparisons.to_parquet(folder / "comparisons.parquet", index=False)
     if run.document_measures is not None:
         run.document_measures.to_parquet(folder / "measures.parquet", index=False)
     write_json(folder / "details.json", {})

@@ -56,7 +56,7 @@ def test_the_policy_of_the_contract_reads_as_it_is_meant(tmp_path):
         ("min: 0.62", "min: '0.62'", 6, ["bad value '0.62' for 'min'"]),
         ("min: 0.62", "mim: 0.62", 6, ["unknown key 'mim'; did you mean 'min'?"]),
         ("min: 0.62", "min: 0.62, max: 0.5", 6, ["min 0.62 is above max 0.5"]),
-        (", min: 0.62", "", 6, ["either min and max, or one of"]),
+        (", min: 0.62", "", 6, ["min and max, or one of"]),
         ("min: 0.62", "min: 0.62, test: paired", 6, ["'test' belongs to max_drop and max_increase"]),
         ("apply_to: ci_low", "apply_to: low", 6, ["'ci_low'"]),
         ("id: no-drop", "id: floor", 7, ["two rules are called 'floor'"]),

@@ -13,11 +13,11 @@ from harness.types import Architecture
 SHAPE = {"features": 16, "classes": 26}
 LAYERS = {
     "table_mlp": [(16, 192), (192, 192), (192, 26)],
-    "table_mlp_wide": [(16, 384), (384, 384), (384, 26)],
-    "table_mlp_deep": [(16, 128), (128, 128), (128, 128), (128, 128), (128, 26)],
+    "table_mlp_wide": [(16, 256), (256, 256), (256, 26)],
+    "table_mlp_deep": [(16, 192), (192, 192), (192, 192), (192, 26)],
     "residual_mlp": [(16, 128), *[(128, 128)] * 4, (128, 26)],
 }
-FREE = {"table_mlp": [192, 192], "table_mlp_wide": [384] * 2, "table_mlp_deep": [128] * 4, "residual_mlp": [128] * 3}
+FREE = {"table_mlp": [192, 192], "table_mlp_wide": [256] * 2, "table_mlp_deep": [192] * 3, "residual_mlp": [128] * 3}
 
 
 def architecture(name, **options):

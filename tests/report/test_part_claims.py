@@ -23,6 +23,7 @@ PARAMS = {
     "task_arithmetic/coefficients=negate,members=1,scale=0.5": {"coefficients": "negate", "scale": 0.5},
     "ties": {"scale": 1.0},
     "ties/scale=heldout": {"scale": "heldout"},
+    "ties/density=heldout,scale=heldout": {"scale": "heldout", "density": "heldout"},
     "dare": {"scale": "heldout"},
     **{f"member/index={i}": {"index": i} for i in range(3)},
 }
@@ -39,7 +40,7 @@ HELD = {
 """How much better than the base each variant is in each part."""
 
 
-def evidence(kind, gains, pool):
+def evidence(kind, gains, pool, noise=0.01):
     """A run in which these variants are better than the base by so much, but for noise; view a has half the images."""
     rng = np.random.default_rng(0)
     prefix = "" if pool == "main" else f"{pool}:"
@@ -51,7 +52,7 @@ def evidence(kind, gains, pool):
         for seed in SEEDS:
             for part, gain in by_part.items():
                 documents = np.arange(0, COUNT, 2 if part == "a" and kind is VIEWS else 1)
-                values = 0.5 + kind.better * gain + 0.01 * rng.normal(size=len(documents))
+                values = 0.5 + kind.better * gain + noise * rng.normal(size=len(documents))
                 row = {"variant": prefix + name, "seed": seed, "metric": kind.prefix + part}
                 measures.append(pd.DataFrame({**row, "document": documents, "value": values}))
     members = [{"name": f"m{i}", "groups": [part]} for i, part in enumerate(PARTS)]
@@ -70,13 +71,9 @@ def evidence(kind, gains, pool):
 BOTH = pytest.mark.parametrize(("kind", "pool"), [(DOMAINS, "main"), (VIEWS, "conflict"), (VIEWS, "main")])
 
 
-def judged(kind, pool, gains):
-    return {claim.claim: claim for claim in claims(evidence(kind, gains, pool))}
-
-
-def of(kind, pool, gains, words):
+def of(kind, pool, gains, words, noise=0.01):
     """The one claim whose name has these words."""
-    (found,) = (claim for name, claim in judged(kind, pool, gains).items() if words in name)
+    (found,) = (claim for claim in claims(evidence(kind, gains, pool, noise)) if words in claim.claim)
     return found
 
 
@@ -88,7 +85,8 @@ def test_experts_are_judged_by_home_minus_abroad(kind, pool, sign):
     assert found.verdict == ("held" if sign > 0 else "not held")
     assert found.estimate == pytest.approx(sign * kind.better * 0.3, abs=0.005)
     assert found.unit == kind.unit
-    assert found.note == (
+    assert found.scope == "these models"
+    assert found.note.startswith(
         f"the experts' mean score is {0.5 + sign * kind.better * 0.2:.3f} at home and 0.500 over all {kind.part}s"
     )
 
@@ -119,8 +117,22 @@ def test_ties_and_dare_are_judged_against_the_sum_each_at_its_best_scale(kind, p
         found = of(kind, pool, {**HELD, name: dict.fromkeys(PARTS, gain)}, words)
         assert found.verdict == verdict
         assert found.estimate == pytest.approx(kind.better * (gain - 0.1), abs=0.005)
-        assert found.note == "both scales were chosen on held-out"
-    assert of(kind, pool, HELD, "DARE").verdict == "undecided"  # as good as the sum
+        assert found.note.startswith("both scales were chosen on held-out")
+    equal = of(kind, pool, HELD, "DARE")
+    assert (equal.verdict, "any difference is below" in equal.note) == ("not held", True)
+
+
+@BOTH
+@pytest.mark.parametrize("words", ["gains at home", "compose", "negated task vector", "TIES beats", "DARE beats"])
+def test_what_is_lost_in_noise_is_undecided(kind, pool, words):
+    near = {name: dict.fromkeys(PARTS, 0.0) for name in HELD}
+    assert of(kind, pool, near, words, noise=0.5).verdict == "undecided"
+
+
+@BOTH
+def test_ties_is_taken_at_the_density_that_was_chosen_where_there_is_one(kind, pool):
+    gains = {**HELD, "ties/density=heldout,scale=heldout": dict.fromkeys(PARTS, 0.05)}
+    assert of(kind, pool, gains, "TIES beats").verdict == "not held"
 
 
 def test_ties_as_in_its_paper_is_judged_too_where_there_are_views():

@@ -18,7 +18,6 @@ from harness.display import formats
 from harness.errors import BadInput
 from harness.report import write_report
 from harness.report.answer import answer, correlation_words
-from harness.report.claims import as_json, claims
 from harness.report.evidence import Evidence, best
 from harness.report.plots.curves import barrier, barrier_caption
 from harness.results.columns import numbers
@@ -303,7 +302,7 @@ def test_figures_are_drawn_and_the_same_in_both_reports(run, page, markdown):
 
 def test_the_claims_are_the_same_everywhere(run, page, markdown):
     stored = json.loads((run.folder / "claims.json").read_text())
-    assert len({claim["claim"] for claim in stored}) == len(stored) == 11
+    assert len({claim["claim"] for claim in stored}) == len(stored) == 20
     assert {claim["verdict"] for claim in stored} <= {"held", "not held", "undecided", "not tested"}
     for claim in stored:
         if claim["verdict"] == "not tested":
@@ -617,100 +616,7 @@ def test_a_coefficient_in_words(coefficient, words):
     assert correlation_words(coefficient) == words
 
 
-# Claims.
-
-
-def claim(name, evidence):
-    (found,) = [c for c in claims(evidence) if c.claim == name]
-    return found
-
-
-def pool(*outcomes):
-    return {f"member/index={k}": given for k, given in enumerate(outcomes)}
-
-
-MEMBERS = [right(0.7, seed) for seed in (7, 8, 9)]
-MEAN = np.mean(MEMBERS, axis=0)
-ALL = np.ones((SEEDS, EXAMPLES), bool)
-
-
-@pytest.mark.parametrize(
-    ("ensemble", "verdict"),
-    [(MEMBERS[0] | MEMBERS[1], "held"), (MEMBERS[0] & MEMBERS[1], "not held"), (MEMBERS[0], "undecided")],
-    ids=["held", "not held", "undecided"],
-)
-def test_an_ensemble_beats_its_mean_member(ensemble, verdict):
-    found = claim("An ensemble beats its mean member", planted({**pool(*MEMBERS), "linear": ensemble}, members=3))
-    assert found.verdict == verdict
-    assert found.estimate == pytest.approx((ensemble - MEAN).mean())
-    assert found.low < found.estimate < found.high
-    assert found.n == EXAMPLES
-
-
-def test_the_members_errors_are_compared_pair_by_pair():
-    found = claim("The members' errors are not fully correlated", planted(pool(*MEMBERS), members=3))
-    pairs = [(0, 1), (0, 2), (1, 2)]
-    assert found.estimate == pytest.approx(np.mean([(MEMBERS[a] ^ MEMBERS[b]).mean() for a, b in pairs]))
-    assert found.verdict == "held"
-    assert f"errs on {100 * (1 - MEAN.mean()):.2f} %" in found.note
-    copies = claim("The members' errors are not fully correlated", planted(pool(BASE, BASE, BASE), members=3))
-    assert copies.estimate == 0
-    assert copies.verdict != "held"
-
-
-def believers(conflicts):
-    """Two members, one of which is sure of the label and the other sure it is something else, on so many examples."""
-    first = np.full((SEEDS, EXAMPLES), 0.6)
-    second = first.copy()
-    first[:, :conflicts], second[:, :conflicts] = 0.9, 0.001
-    linear = (first + second) / 2
-    odds = np.sqrt(first * second), np.sqrt((1 - first) * (1 - second))
-    return first, second, linear, odds[0] / (odds[0] + odds[1])
-
-
-def or_and(conflicts, swapped=False):
-    first, second, linear, log_linear = believers(conflicts)
-    if swapped:
-        linear, log_linear = log_linear, linear
-    said = {"member/index=0": first, "member/index=1": second, "linear": linear, "log_linear": log_linear}
-    outcomes = {name: (family_of(name), p > 0.5, -np.log(p)) for name, p in said.items()}
-    return claim("Linear acts as OR, log-linear as AND", planted(outcomes, members=2)), linear - log_linear
-
-
-def test_linear_keeps_what_one_member_believes_and_log_linear_what_none_vetoes():
-    found, kept = or_and(20)
-    assert found.verdict == "held"
-    assert found.n == 20 * SEEDS
-    assert found.estimate == pytest.approx(kept[:, :20].mean(), rel=1e-5)
-    assert or_and(20, swapped=True)[0].verdict == "not held"
-    rare, _ = or_and(3)
-    assert rare.verdict == "not tested"
-    assert f"only {3 * SEEDS} examples" in rare.note
-
-
-@pytest.mark.parametrize(
-    ("coefficient", "verdict"),
-    [((0.9, 0.7, 0.97), "held"), ((-0.6, -0.9, -0.1), "not held"), ((0.2, -0.3, 0.6), "undecided"),
-     ((0.9, None, None), "not tested"), ((None, None, None), "not tested")],
-)  # fmt: skip
-def test_averaging_tracks_ensembling(coefficient, verdict):
-    found = {"n": 20, "members": 8, "pearson": dict(zip(("value", "low", "high"), coefficient, strict=True))}
-    places = [("far", "nll", "all"), ("main", "accuracy", "all"), ("main", "nll", "0"), ("main", "nll", "all")]
-    entries = [{**found, **dict(zip(("pool", "metric", "seed"), place, strict=True))} for place in places]
-    name = "Averaging tracks ensembling where members share a start"
-    assert claim(name, planted({"best_single": BASE}, correlations=entries)).verdict == verdict
-    assert claim(name, planted({"best_single": BASE}, correlations=entries[:3])).verdict == "not tested"
-
-
-@pytest.mark.parametrize(
-    ("apart", "verdict"), [(WORSE, "held"), (BETTER, "not held"), (BASE, "undecided")],
-    ids=["held", "not held", "undecided"],
-)  # fmt: skip
-def test_averaging_needs_a_shared_start(apart, verdict):
-    outcomes = {"linear": BASE, "uniform_soup": BASE, "independent:linear": BASE, "independent:uniform_soup": apart}
-    found = claim("Averaging needs a shared start", planted(outcomes))
-    assert found.verdict == verdict
-    assert found.estimate == pytest.approx(apart.mean() - BASE.mean())
+# The barrier.
 
 
 def aligned(*barriers):
@@ -723,36 +629,6 @@ def aligned(*barriers):
     }
 
 
-@pytest.mark.parametrize(
-    ("barriers", "verdict"),
-    [([(0.9, 0.2), (0.8, 0.2), (0.9, 0.1)], "held"), ([(0.2, 0.9), (0.2, 0.8), (0.1, 0.9)], "not held"),
-     ([(0.9, 0.2), (0.5, 0.3), (0.3, 0.5)], "undecided"), ([(0.9, 0.2)], "not tested")],
-    ids=["held", "not held", "undecided", "a seed is missing"],
-)  # fmt: skip
-def test_alignment_lowers_the_barrier(barriers, verdict):
-    name = "independent:align_average/to=mean"
-    details = {"align_average": aligned((0, 0.4), (0, 0.5), (0, 0.4)), name: aligned(*barriers)}
-    details["gone"] = aligned((1, 0), (1, 0), (1, 0))
-    outcomes = {"best_single": BASE, name: BASE}
-    found = claim("Alignment lowers the loss barrier", planted(outcomes, details=details))
-    assert found.verdict == verdict
-    if verdict != "not tested":
-        assert found.estimate == pytest.approx(np.mean([before - after for before, after in barriers]))
-        assert (found.n, found.unit) == (SEEDS, "nats")
-        assert name in found.note
-    both = planted({**outcomes, "align_average": BASE}, details=details)
-    worse = claim("Alignment lowers the loss barrier", both)  # independent members are where it is meant to help
-    assert worse.verdict == (verdict if verdict != "not tested" else "not held")
-
-
-def test_of_one_seed_a_fall_is_told_and_not_decided():
-    evidence = planted({"best_single": BASE, "align_average": BASE}, details={"align_average": aligned((0.9, 0.2))})
-    evidence.run.record["seeds"] = [0]
-    found = claim("Alignment lowers the loss barrier", evidence)
-    assert (found.verdict, found.low, found.n) == ("undecided", None, 1)
-    assert found.estimate == pytest.approx(0.7)
-
-
 def test_the_caption_of_the_barrier_says_both():
     details = {"align_average": aligned((0.9123, 0.25), (0, 0)), "gone": aligned((0.4, 0.3))}
     evidence = planted({"best_single": BASE, "align_average": BASE}, details=details)
@@ -761,79 +637,6 @@ def test_the_caption_of_the_barrier_says_both():
     assert [line.get_label() for line in panel.lines] == ["no barrier", "before alignment", "after alignment"]
     assert panel.lines[1].get_ydata().tolist() == [0.5, 0.6]
     assert barrier(planted({"best_single": BASE})) is None
-
-
-@pytest.mark.parametrize(
-    ("outcome", "verdict"), [(WORSE, "held"), (BETTER, "not held"), (CLOSE, "undecided")],
-    ids=["held", "not held", "undecided"],
-)  # fmt: skip
-def test_negated_task_vectors_lose_the_skill(outcome, verdict):
-    name = "task_arithmetic/coefficients=negate,scale=0.3"
-    evidence = planted({"best_single": BASE, "task_arithmetic": BETTER, name: outcome})
-    found = claim("Negated task vectors lose the skill", evidence)
-    assert found.verdict == verdict
-    assert name in found.statistic
-
-
-@pytest.mark.parametrize(
-    ("outcome", "verdict"), [(MEMBERS[0] | MEMBERS[1], "held"), (MEMBERS[0] & MEMBERS[1], "not held")],
-    ids=["held", "not held"],
-)  # fmt: skip
-def test_added_task_vectors_compose(outcome, verdict):
-    evidence = planted({**pool(*MEMBERS), "task_arithmetic": outcome}, members=3)
-    assert claim("Added task vectors compose", evidence).verdict == verdict
-
-
-@pytest.mark.parametrize(
-    ("student", "ensemble", "verdict"),
-    [(ALL, ALL, "held"), (MEMBERS[0], ALL, "not held"), (ALL, MEMBERS[0], "undecided")],
-    ids=["held", "not held", "no gain to keep"],
-)
-def test_a_student_keeps_most_of_the_gain(student, ensemble, verdict):
-    evidence = planted({**pool(*MEMBERS), "linear": ensemble, "distill": student}, members=3)
-    found = claim("A student keeps most of the ensemble's gain", evidence)
-    assert found.verdict == verdict
-    assert found.estimate == pytest.approx((student - (MEAN + ensemble) / 2).mean())
-
-
-@pytest.mark.parametrize(
-    ("sparse", "operations", "verdict"),
-    [(BASE, 110.0, "held"), (BASE, 130.0, "not held"), (WORSE, 110.0, "not held"), (BETTER, 110.0, "held"),
-     (exchanged(BASE, 0.1), 110.0, "undecided")],
-    ids=["equal and cheaper", "not cheaper", "worse", "better", "unclear"],
-)  # fmt: skip
-def test_sparse_experts_cost_less_at_no_loss(sparse, operations, verdict):
-    changes = {"moe": {"flops_per_example": operations}}
-    evidence = planted({"best_single": BASE, "moe": sparse, "moe/routing=dense": BASE}, **changes)
-    found = claim("Sparse experts cost less than dense ones, at no loss", evidence)
-    assert found.verdict == verdict
-    assert f"{operations / 120:.2f} times the FLOPs" in found.note
-
-
-def test_a_claim_that_lacks_its_variants_is_not_tested_and_says_which():
-    found = claims(planted({"best_single": BASE}))
-    assert {c.verdict for c in found} == {"not tested"}
-    notes = {c.claim: c.note for c in found}
-    assert notes["Sparse experts cost less than dense ones, at no loss"] == "needs results of moe, moe/routing=dense"
-    assert "every member" in claim("An ensemble beats its mean member", planted({"linear": BASE}, members=3)).note
-    assert json.loads(json.dumps(as_json(found)))[0]["verdict"] == "not tested"
-    assert {c.shown for c in found} == {"–"}
-
-
-def test_members_count_only_where_all_are_there():
-    few = planted({**pool(*MEMBERS[:2]), "linear": BASE}, members=3)
-    assert few.members == []
-    assert claim("An ensemble beats its mean member", few).verdict == "not tested"
-
-
-def test_estimates_are_shown_in_their_units():
-    points = claim("An ensemble beats its mean member", planted({**pool(*MEMBERS), "linear": ALL}, members=3))
-    assert re.fullmatch(r"\+\d+\.\d\d \[\+\d+\.\d\d \.\. \+\d+\.\d\d\]", points.shown)
-    assert float(points.shown.split()[0]) == pytest.approx(100 * points.estimate, abs=0.005)
-    entry = {"n": 20, "members": 8, "pearson": {"value": -0.5, "low": -0.75, "high": -0.25}}
-    evidence = planted({"a": BASE}, correlations=[{**entry, "pool": "main", "metric": "nll", "seed": "all"}])
-    shown = claim("Averaging tracks ensembling where members share a start", evidence).shown
-    assert shown == "−0.50 [−0.75 .. −0.25]"
 
 
 # Numbers and names.

@@ -13,13 +13,14 @@ from harness.run import runner
 from harness.run.plan import Options
 from harness.run.planning import make_plan
 from harness.run.progress import Tracker
+from harness.run.stages.prepare import Prepare
 from harness.store import Store
 from harness.suite.suite import read_suite
 from harness.tasks import images
 from tests.gate.planted import TODAY, policy
 
 SEEDS = (4, 0)  # the place in the suite says which fold, not the number
-VARIANTS = {"best_single", "member/index=0", "linear", "views:linear", "views:best_single"}
+VARIANTS = {"best_single", "member/index=0", "linear", "views:best_single"}
 SUITE = """
 suite: folds
 task: digits
@@ -35,7 +36,7 @@ methods:
   - best_single
   - member: {index: [0]}
   - linear
-  - linear: {pool: views}
+  - best_single: {pool: views}
 cost: {latency: false, memory: false}
 """
 RULES = [
@@ -43,8 +44,8 @@ RULES = [
     "{id: paired, match: {variant: linear, metric: accuracy}, vs: 'variant:member/index=0', max_drop: {abs: 0.5}, "
     "test: paired}",
     "{id: loss, match: {variant: linear, metric: nll}, vs: baseline, max_increase: {abs: 0.1}, test: paired}",
-    "{id: view, match: {variant: 'views:linear', metric: accuracy/labels_0_4}, vs: baseline, max_drop: {abs: 0.1}, "
-    "test: paired}",
+    "{id: view, match: {variant: 'views:best_single', metric: accuracy/labels_0_4}, vs: baseline, "
+    "max_drop: {abs: 0.1}, test: paired}",
 ]
 
 
@@ -101,9 +102,8 @@ def test_the_record_says_so_and_counts_every_document_once(run):
 def test_a_document_has_one_position_whatever_the_seed(run):
     """Of the images that both have, views show what the plain split does: the label view changes no pixel."""
     table, places = run.document_measures, run.places
-    examples = run.examples[run.examples["variant"] == "views:linear"]
-    assert set(table["variant"]) == {"views:linear", "views:best_single"}
-    table = table[table["variant"] == "views:linear"]
+    examples = run.examples[run.examples["variant"] == "views:best_single"]
+    assert set(table["variant"]) == {"views:best_single"}
     for seed in SEEDS:
         rows = examples[(examples["seed"] == seed) & (examples["label"] < 5)]
         expected = dict(zip(rows["example_id"].astype(str).map(places), rows["correct"].astype(float), strict=True))
@@ -137,11 +137,20 @@ def test_a_seed_alone_keeps_its_split(run, folder):
 
 
 def test_a_limit_keeps_the_first_examples_of_every_seed(run, folder, folds):
-    plan = planned(folder, limit=9, only="member")
+    plan = planned(folder, limit=40, only="member")
     limited = read_run(runner.run(plan, Tracker()))
     for seed, rows in limited.examples[limited.examples["variant"] == "best_single"].groupby("seed"):
-        assert rows["example_id"].tolist() == list(folds[seed].test.ids[:9])
-    assert limited.record["task"]["documents"] == {"digits": 18}
+        assert rows["example_id"].tolist() == list(folds[seed].test.ids[:40])
+    assert limited.record["task"]["documents"] == {"digits": 80}
+
+
+def test_a_member_that_seeds_share_is_run_on_the_splits_of_each(folder):
+    """As one from a folder is: its digest is the same on every seed."""
+    plan = planned(folder)
+    member = plan.pools[4]["main"].members[0]
+    first, second = (Prepare(plan.setting.of(seed), member, "main", seed) for seed in SEEDS)
+    assert first.identity != second.identity
+    assert len({*first.artefacts()} - {*second.artefacts()}) == 2  # on held-out and test
 
 
 def test_shared_splits_are_those_of_the_first_fold(run, folder, folds):

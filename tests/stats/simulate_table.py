@@ -1,4 +1,5 @@
-"""How often a table of variants is wrong: `python -m tests.stats.simulate_table [RUNS]` prints the rates.
+"""How often a table of variants is wrong: `python -m tests.stats.simulate_table [RUNS [FILE]]` prints the rates, and
+keeps them in a JSON file.
 
 A hundred variants and a reference on one set of examples, as models of one pool are: an example's difficulty is
 shared, the rest is each model's own. Some minutes for the 2,000 runs of the default.
@@ -6,8 +7,10 @@ shared, the rest is each model's own. Some minutes for the 2,000 runs of the def
 
 from __future__ import annotations
 
+import json
 import sys
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 from scipy.stats import norm
@@ -48,8 +51,8 @@ def one_run(rng: np.random.Generator, *, variants: int, examples: int, accuracy:
         found[f"{score}: the same, uncorrected"] += bool(((apart.low > 0) | (apart.high < 0)).any())
         if score == "accuracy":
             _, corrected = picked(means, repeats=20, seed=seed)
-            found["winner's score, points too high"] += 100 * (means.values.max() - accuracy)
-            found["winner's corrected score, points too high"] += 100 * (corrected - accuracy)
+            found["winner's score, points too high"] += 100 * float(means.values.max() - accuracy)
+            found["winner's corrected score, points too high"] += 100 * float(corrected - accuracy)
 
     # one variant a point better; one just not equivalent; the others spread over a point
     truth = np.full(variants + 1, accuracy)
@@ -82,5 +85,9 @@ def rates(runs: int, *, variants: int = VARIANTS, examples: int = EXAMPLES, seed
 
 if __name__ == "__main__":
     count = int(sys.argv[1]) if len(sys.argv) > 1 else 2_000
-    for name, rate in rates(count).items():
+    found = rates(count)
+    for name, rate in found.items():
         print(f"{rate:10.4f}  {name}")
+    for path in sys.argv[2:]:
+        settings = {"runs": count, "variants": VARIANTS, "examples": EXAMPLES}
+        Path(path).write_text(json.dumps(settings | {"rates": found}, indent=1) + "\n")

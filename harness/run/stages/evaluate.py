@@ -98,4 +98,4 @@ def outcomes_of(setting: Setting, plan: VariantPlan) -> Outcomes:
     """A variant's outcomes on test with the truth, as metrics take them."""
     documents = documents_of(setting)
     examples = evaluating.read_examples(setting.store, plan.evaluation_key)
-    return Outcomes(examples, documents.labels.numpy(), documents.classes, documents.ids)
+    return Outcomes(examples, documents.labels.numpy(), documents.classes, documents.clusters, documents.ids)

@@ -118,5 +118,6 @@ def _score_measures(setting: Setting, seeds: Plans) -> dict[str, dict[str, float
     """Scores of tasks and views of one variant over its seeds."""
     store, keys = setting.store, [plan.evaluation_key for plan in seeds]
     ids = [documents_of(setting.of(plan.seed)).ids for plan in seeds]
-    means = scores.score_measures([evaluating.read_measures(store, key) for key in keys], ids)
+    clusters = documents_of(setting).measured
+    means = scores.score_measures([evaluating.read_measures(store, key) for key in keys], ids, clusters)
     return means | scores.score_aggregates([evaluating.read_aggregates(store, key) for key in keys], ids)

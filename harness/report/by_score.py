@@ -1,0 +1,125 @@
+"""Claims about scores: decided by the score that the suite's verdicts go by, with another one told beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from harness.display.formats import number
+from harness.evaluate.decisions import LOSS_MARGIN, SHARE_MARGIN
+from harness.report.claim import Claim, Test, decided, in_size, of_these
+from harness.report.evidence import Evidence
+from harness.results.columns import paired
+from harness.results.evidence import mean_over_seeds
+
+WORDS = {"nll": "NLL", "brier": "Brier score", "bits_per_byte": "bits per byte"}
+UNITS = {"nats": "nats", "bits": "bits per byte"}
+
+Values = Callable[[str], np.ndarray]
+"""From a variant's name to its values of one score, [seeds, units]."""
+
+
+@dataclass(frozen=True)
+class Score:
+    """A score that variants are compared by."""
+
+    name: str
+    better: int
+    """1 where higher is better, -1 where lower is."""
+    unit: str
+
+    @property
+    def words(self) -> str:
+        return WORDS.get(self.name, self.name)
+
+
+def score_named(name: str) -> Score:
+    """One of the scores that have a value of each example or document."""
+    column = paired()[name]
+    share = column.better == "higher" and (column.least, column.most) == (0.0, 1.0)
+    return Score(name, -1 if column.better == "lower" else 1, "points" if share else UNITS.get(column.unit, name))
+
+
+def margin(unit: str, level: float) -> float:
+    """Within which scores at this level are as good as equal: half a point, 1 % of a loss."""
+    return SHARE_MARGIN if unit == "points" else LOSS_MARGIN * abs(level)
+
+
+def scores(evidence: Evidence, *names: str) -> list[Score]:
+    """The score that decides, the suite's first, and the one beside it: NLL, or accuracy where NLL decides."""
+    first = next((name for name in evidence.run.scores_of_suite if name in paired()), "accuracy")
+    first = first if all(evidence.scored(name, first) is not None for name in names) else "accuracy"
+    return [score_named(first), score_named("accuracy" if first == "nll" else "nll")]
+
+
+def compared(
+    evidence: Evidence,
+    claim: str,
+    what: str,
+    names: Sequence[str],
+    table: Callable[[Values], np.ndarray],
+    *,
+    wanted: int = 1,
+    allowed: float = 0.0,
+    contrast: bool = True,
+    note: str = "",
+    by: str | None = None,
+) -> Claim:
+    """Whether a difference of scores is for the better.
+
+    Args:
+        evidence: of the run.
+        claim: as a sentence.
+        what: is subtracted from what, in words.
+        names: the variants that are needed; margins go by the level of the last.
+        table: from the scores' values to the differences, [seeds, units].
+        wanted: 1 for the better, -1 for the worse.
+        allowed: so many margins may be missed: the claim is one of no loss.
+        contrast: whether it is not held where the difference is within the margin.
+        note: what else to tell.
+        by: a score, instead of the suite's.
+    """
+    decisive, beside = [score_named(by), score_named("accuracy")] if by else scores(evidence, *names)
+    values = {score.name: _values(evidence, score) for score in (decisive, beside)}
+    claims = []
+    for score in (decisive, beside):
+        given = values[score.name]
+        least = margin(score.unit, mean_over_seeds(given(names[-1])))
+        sign = wanted * score.better
+        test = Test(sign, bar=-sign * allowed * least, alike=least if contrast and not allowed else None)
+        within = f"; {in_size(allowed * least, score.unit)} may be lost" if allowed else ""
+        statistic = f"{score.words} of {what}, {score.unit}{within}"
+        claims.append(decided(claim, statistic, table(given), test, score.unit))
+    first, second = claims
+    told = f"by {beside.words} {second.shown}{'' if second.unit == 'points' else f' {second.unit}'}, {second.verdict}"
+    return replace(first, note="; ".join(filter(None, (note, told, first.note))))
+
+
+def _values(evidence: Evidence, score: Score) -> Values:
+    def values(name: str) -> np.ndarray:
+        table = evidence.scored(name, score.name)
+        assert table is not None
+        return table
+
+    return values
+
+
+def minus(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """Differences; infinite where one of them is, so that no example is left out unseen."""
+    with np.errstate(invalid="ignore"):
+        return np.where(np.isinf(one) | np.isinf(other), np.inf, one - other)
+
+
+def mean_of(given: Values, names: Sequence[str]) -> np.ndarray:
+    """The mean of variants' values."""
+    return np.mean([given(name) for name in names], axis=0)
+
+
+def level(evidence: Evidence, score: Score, name: str) -> str:
+    """A variant's score, as a reader sees it."""
+    table = evidence.scored(name, score.name)
+    assert table is not None
+    value = of_these(table).value
+    return f"{100 * value:.2f} %" if score.unit == "points" else number(value)
