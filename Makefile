@@ -53,7 +53,8 @@ perf: $(VENV)/.installed
 reference: $(VENV)/.installed
 	@$(BIN)/stockpot report $(RUN) >/dev/null
 	@target=results/reference/$$(basename $$(dirname $(RUN))); rm -rf $$target; mkdir -p $$target/figures; \
-	  cd $(RUN) && cp run.json variants.csv details.json claims.json correlation.* scores.parquet report.md $(CURDIR)/$$target/ && \
+	  cd $(RUN) && cp -t $(CURDIR)/$$target $$(ls run.json variants.csv details.json claims.json correlation.csv correlation.json \
+	    scores.parquet comparisons.parquet report.md 2>/dev/null) && \
 	  cp figures/*.svg $(CURDIR)/$$target/figures/ && sed -i "s#$$HOME/#~/#g" $(CURDIR)/$$target/run.json && du -sh $(CURDIR)/$$target
 	@$(BIN)/python -m tests.readme
 

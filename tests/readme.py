@@ -15,10 +15,12 @@ from typing import Any
 
 import pandas as pd
 
-from harness.display.formats import number, percent, percent_interval, points, points_interval, ratio
+from harness.display.formats import difference, difference_interval, number, percent, percent_interval, ratio, scored
+from harness.evaluate.decisions import OWN, THESE
 from harness.report.claim import Claim
 from harness.results.columns import ALL_SEEDS
 from harness.results.run import Run, read_run
+from harness.results.scoring import score_of
 
 ROOT = Path(__file__).parents[1]
 REFERENCES = ROOT / "results" / "reference"
@@ -84,14 +86,39 @@ def _rows(cells_of: Callable[[str, str], list[str]]) -> Callable[[str, list[str]
     return filled
 
 
-def _of_variant(suite: str, variant: str) -> list[str]:
-    row, reference = _variants(suite).loc[variant], _variants(suite).loc["best_single"]
-    difference = ""
-    if row["verdict"] != "reference":
-        difference = f"{points(row['diff_vs_reference'])} [{points_interval(row['diff_low'], row['diff_high'])}]"
-    accuracy = [percent(row["accuracy"]), percent_interval(row["accuracy_low"], row["accuracy_high"])]
-    flops = ratio(row["flops_per_example"] / reference["flops_per_example"])
-    return [*accuracy, difference, row["verdict"], flops, ratio(row["latency_ratio_p50"])]
+def _decided(suite: str, lines: list[str]) -> list[str]:
+    """Variants by their suite's first score: the score, its difference for the whole table, and both verdicts."""
+    table = _variants(suite)
+    score = score_of(_run(suite))
+    comparisons = _run(suite).comparisons
+    own = comparisons[(comparisons["seed"] == ALL_SEEDS) & (comparisons["metric"] == score.name)]
+    own = own[(own["kind"] == OWN) & (own["scope"] == THESE)].set_index("variant")
+
+    def cells(variant: str) -> list[str]:
+        row, reference = table.loc[variant], table.loc["best_single"]
+        flops = ratio(row["flops_per_example"] / reference["flops_per_example"])
+        shown = [scored(row[score.name], score.is_share)]
+        if row["verdict"] == "reference":
+            return [*shown, "", "reference", "", flops, ratio(row["latency_ratio_p50"])]
+        found = own.loc[variant]
+        interval = difference_interval(found["low_together"], found["high_together"], score.is_share)
+        shown.append(f"{difference(found['difference'], score.is_share)} [{interval}]")
+        like = row["recipe_verdict"] if isinstance(row["recipe_verdict"], str) else ""
+        return [*shown, row["verdict"], like, flops, ratio(row["latency_ratio_p50"])]
+
+    return _rows(lambda _, variant: cells(variant))(suite, lines)
+
+
+def _simulated(of: str, lines: list[str]) -> list[str]:
+    """All rates anew."""
+    found = json.loads((REFERENCES / "simulation.json").read_text())
+    return [*lines[:2], *(f"| {name} | {_rate(name, rate)} |" for name, rate in found["rates"].items())]
+
+
+def _rate(name: str, rate: float) -> str:
+    if "points" in name:
+        return f"{rate:+.3f}".replace("-", "−")
+    return number(rate, 1) if name.startswith("size") else percent(rate)
 
 
 def _of_domains(suite: str, variant: str) -> list[str]:
@@ -101,7 +128,8 @@ def _of_domains(suite: str, variant: str) -> list[str]:
     bits = [measures[f"bits_per_byte/bytes_{domain}"] for domain in ("scripture", "speeches", "python")]
     interval = f"({percent_interval(row['accuracy_low'], row['accuracy_high'])})"
     flops = ratio(row["flops_per_example"] / reference["flops_per_example"])
-    return [*map(number, (*bits, row["bits_per_byte"])), f"{percent(row['accuracy'])} {interval}", flops]
+    accuracy = f"{percent(row['accuracy'])} {interval}"
+    return [*map(number, (*bits, row["bits_per_byte"])), row["verdict"], accuracy, flops]
 
 
 def _correlation(suite: str, pool: str, metric: str) -> dict[str, Any]:
@@ -129,19 +157,25 @@ def _worse(suite: str, pool: str) -> float:
     return float((rows["average"] > rows["members"]).mean())
 
 
-def _of_claim(suite: str, sentence: str) -> list[str]:
-    claims = {item["claim"]: Claim(**item) for item in json.loads((REFERENCES / suite / "claims.json").read_text())}
-    claim = claims[sentence]
-    return [claim.verdict, claim.shown + ("" if claim.unit == "points" else f" {claim.unit}")]
+def _claims(suite: str, lines: list[str]) -> list[str]:
+    """All claims that the run tested."""
+    found = [Claim(**item) for item in json.loads((REFERENCES / suite / "claims.json").read_text())]
+    return [*lines[:2], *(_claim(claim) for claim in found if claim.estimate is not None)]
+
+
+def _claim(claim: Claim) -> str:
+    unit = "" if claim.unit == "points" else f" {claim.unit}"
+    return f"| {claim.claim} | {claim.verdict} | {claim.shown}{unit} |"
 
 
 BLOCKS: dict[str, Callable[[str, list[str]], list[str]]] = {
     "answer": _answer,
     "speeds": _speeds,
-    "variants": _rows(_of_variant),
+    "decided": _decided,
+    "simulated": _simulated,
     "domains": _rows(_of_domains),
     "pools": _rows(_of_pool),
-    "claims": _rows(_of_claim),
+    "claims": _claims,
 }
 
 
@@ -158,43 +192,61 @@ def _sentences(page: str, text: str) -> str:
     return text
 
 
+SUITES = ("letters", "mnist", "domains")
+"""Those of `make bench`."""
+
+
 def _of_readme() -> dict[str, list[str]]:
-    mnist, domains = _run("mnist").record, _run("domains").record
-    pearsons = [_pearson("mnist", pool, "nll") for pool in ("main", "far", "independent")]
-    subsets = str(_correlation("mnist", "main", "nll")["n"])
-    worse = percent(_worse("mnist", "independent"), 0)
+    letters = _run("letters").record
+    rates = json.loads((REFERENCES / "simulation.json").read_text())["rates"]
+    pearsons = [_pearson("letters", pool, "nll") for pool in ("main", "independent")]
+    subsets = str(_correlation("letters", "main", "nll")["n"])
+    any_verdict, uncorrected = (rates[f"accuracy: {name}"] for name in (ANY, UNCORRECTED))
     return {
-        "suites of `make bench` took # on two cores,": [_minutes(mnist, domains)],
-        "*# combinations of real models": [str(mnist["summary"]["variants"])],
-        "digits, # on two cores ([the whole": [_minutes(mnist)],
+        "suites of `make bench` took # on two cores": [_together(*(_run(suite).record for suite in SUITES))],
+        "*# combinations of real models": [str(letters["summary"]["variants"])],
+        "variants, # say better or worse of any; uncorrected it would be #.": [
+            percent(any_verdict, 1), percent(uncorrected, 0)
+        ],
         "(Pearson # of the NLL over # subsets)": [pearsons[0], subsets],
-        "where they leave it (#), and": [pearsons[1]],
-        "independent starts (#), where": [pearsons[2]],
-        "mean member in # of subsets": [worse],
-    }
+        "independent starts (#), where": [pearsons[1]],
+        "mean member in # of subsets": [percent(_worse("letters", "independent"), 0)],
+    }  # fmt: skip
+
+
+ANY, UNCORRECTED = "any verdict of equal variants", "the same, uncorrected"
+"""Rates of ``tests.stats.simulate_table``."""
 
 
 def _of_runs() -> dict[str, list[str]]:
-    mnist, domains = _run("mnist").record, _run("domains").record
-    summary = mnist["summary"]
-    examples, seeds = str(sum(mnist["task"]["documents"].values())), str(len(mnist["seeds"]))
+    letters, mnist, domains = (_run(suite).record for suite in SUITES)
+    summary = letters["summary"]
     gpu = pd.read_csv(REFERENCES / "h100/variants.csv")
     off = (gpu["working_memory_bytes"] / gpu["predicted_memory_bytes"]).median() - 1
     return {
-        ": # fine-tunes of one small CNN": [str(summary["main_members"])],
-        "on MNIST-5k (# test examples, # seeds; # on two cores)": [examples, seeds, _minutes(mnist)],
-        "mean member in # of subsets": [percent(1 - _worse("mnist", "main"), 0)],
-        "that is so in #, and": [percent(1 - _worse("mnist", "far"), 0)],
+        ": # fine-tunes of one well-trained MLP": [str(summary["main_members"])],
+        "on LETTER (# test rows, # seeds)": _size(letters),
         "the # output-space variants share the passes of # members": [
             str(summary["output_variants"]),
             str(summary["main_members"]),
         ],
         "predicting took # s, fitting": [f"{summary['predict_seconds']:.2f}"],
-        "all of them # s, for # seeds.": [f"{summary['combine_seconds']:.2f}", seeds],
+        "all of them # s, for # seeds.": [f"{summary['combine_seconds']:.2f}", _size(letters)[1]],
+        ": # fine-tunes of one small CNN": [str(mnist["summary"]["main_members"])],
+        "of its own (# test examples, # seeds)": _size(mnist),
         "and scores # combinations": [str(domains["summary"]["variants"])],
-        "members (# on two cores)": [_minutes(domains)],
         "it was # % too #.": [f"{abs(100 * off):.1f}", "low" if off > 0 else "high"],
     }
+
+
+def _size(record: dict[str, Any]) -> list[str]:
+    """Its test examples and seeds."""
+    return [str(sum(record["task"]["documents"].values())), str(len(record["seeds"]))]
+
+
+def _together(*records: dict[str, Any]) -> str:
+    """The time of runs: of those that ran beside each other, that of the longest."""
+    return _minutes(max(records, key=lambda record: record["wall_seconds"])) if records[0].get("beside") else _minutes(*records)
 
 
 def _of_smollm2() -> dict[str, list[str]]:
@@ -209,15 +261,18 @@ def _of_smollm2() -> dict[str, list[str]]:
 
 
 def _of_changelog() -> dict[str, list[str]]:
-    mnist, domains = _run("mnist").record, _run("domains").record
+    letters, mnist, domains = (_run(suite).record for suite in SUITES)
+    rates = json.loads((REFERENCES / "simulation.json").read_text())["rates"]
     speeds = {one["name"]: one["extra_info"]["ratio"] for one in json.loads(SPEEDS.read_text())["benchmarks"]}
     faster = [f"{speeds[f'test_merging[{name}]']:.1f}" for name in ("ties", "dare_linear", "linear")]
     slower = [f"{speeds[f'test_merging[{name}]']:.2f}" for name in ("slerp", "task_arithmetic")]
-    pearsons = [_pearson("mnist", pool, "nll") for pool in ("main", "far")]
-    pools = str(len(mnist["pools"]))
+    pearsons = [_pearson("mnist_sweeps", pool, "nll") for pool in ("main", "far")]
+    counts = [str(record["summary"]["variants"]) for record in (letters, mnist, domains)]
     return {
-        "reports: # variants of # pools": [str(mnist["summary"]["variants"]), pools],
-        "and # of tiny language models": [str(domains["summary"]["variants"])],
+        "reports: # variants of MLPs on tables, # of image classifiers and # of tiny language models": counts,
+        "says better or worse anywhere in # of simulated tables of 100 equal ones (uncorrected in #)": [
+            percent(rates[f"accuracy: {ANY}"], 1), percent(rates[f"accuracy: {UNCORRECTED}"], 0)
+        ],
         "(Pearson of NLL #), less where they leave it (#).": pearsons,
         "models take # times as long": [f"{1 / speeds['test_twenty_rules_over_four_members']:.2f}"],
         "are scored # times as fast as by": [f"{speeds['test_long_contexts_with_four_choices']:.1f}"],
@@ -225,7 +280,7 @@ def _of_changelog() -> dict[str, list[str]]:
         "TIES # times as fast, DARE #, linear #.": faster,
         "(# and # of its speed)": slower,
         "it was # % too #.": _of_runs()["it was # % too #."],
-    }
+    }  # fmt: skip
 
 
 SENTENCES: dict[str, Callable[[], dict[str, list[str]]]] = {
