@@ -246,7 +246,8 @@ def _size(record: dict[str, Any]) -> list[str]:
 
 def _together(*records: dict[str, Any]) -> str:
     """The time of runs: of those that ran beside each other, that of the longest."""
-    return _minutes(max(records, key=lambda record: record["wall_seconds"])) if records[0].get("beside") else _minutes(*records)
+    longest = max(records, key=lambda record: record["wall_seconds"])
+    return _minutes(longest) if longest.get("beside") else _minutes(*records)
 
 
 def _of_smollm2() -> dict[str, list[str]]:
