@@ -105,7 +105,7 @@ class Method:
         placed = {name for _, name, _, _ in Formatter().parse(pattern) if name and name != "members"}
         unsaid = {k for k in placed if k not in parameters or (k in self.told and not self._is_told(k, parameters[k]))}
         said = {k: self.told[k][parameters[k]] if k in self.told else counted(parameters[k]) for k in placed - unsaid}
-        words = pattern.format_map({**dict.fromkeys(unsaid, ""), **said, "members": "{members}"})
+        words = pattern.format_map({**dict.fromkeys(unsaid, ""), **said, "members": "{members}"}).strip()
         fields = self.parameters.model_fields
         rest = [f"{k.replace('_', ' ')} {_plain(v)}" for k, v in sorted(parameters.items())
                 if k not in said and not (k in fields and fields[k].default == v)]  # fmt: skip

@@ -113,7 +113,7 @@ def _winners(evidence: Evidence, budgets: list[Budget]) -> list[Winner | None]:
         best = winners[-1] if winners else None
         for row in budget.new:
             gain = evidence.gain(row["variant"])
-            if gain and evidence.is_better(row) and (best is None or gain.value > best.gain.value):
+            if gain and row["verdict"] == "better" and (best is None or gain.value > best.gain.value):
                 best = Winner(row, gain)
         winners.append(best)
     return winners

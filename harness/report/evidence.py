@@ -142,10 +142,6 @@ class Evidence:
         row = next((row for row in rows if row["scope"] == THESE), None)
         return _gain(row, column) if row else None
 
-    def is_better(self, row: dict[str, Any]) -> bool:
-        """Whether a variant is better than its pool's reference by the suite's score."""
-        return bool(row["verdict"] == "better")
-
     def ordered(self, rows: pd.DataFrame) -> pd.DataFrame:
         """Summary rows, the best by the score first; equal ones: fewer FLOPs, then the name."""
         return in_order(rows, self.score)
@@ -188,22 +184,6 @@ class Evidence:
     def correct(self, name: str) -> np.ndarray:
         """Right (1) or wrong (0), [seeds, examples] float64; NaN where a seed was not tested on an example."""
         return self.values(name, "correct").astype(np.float64)
-
-    def difference(self, one: str, other: str) -> stats.Interval:
-        """Accuracy of one variant minus another's, paired by example, over seeds and examples."""
-        return over_seeds(self.correct(one) - self.correct(other))
-
-    @cached_property
-    def members(self) -> list[str]:
-        """The rows of the main pool's single members, if the suite has them all."""
-        rows = self.ok[(self.ok["method"] == "member") & (self.ok["pool"] == "main")]
-        names = sorted(rows["variant"])
-        expected = self.run.record["pools"].get("main", {}).get("members", 0)
-        return names if len(names) == expected and self.has(*names) else []
-
-    def mean_member(self, column: str = "correct") -> np.ndarray:
-        """The mean over the members of a column, [seeds, examples]."""
-        return np.mean([self.values(name, column).astype(np.float64) for name in self.members], axis=0)
 
     def scored(self, name: str, score: str) -> np.ndarray | None:
         """A variant's values of a score, [seeds, examples] or [seeds, documents]; None where the run has none."""
