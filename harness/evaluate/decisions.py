@@ -12,7 +12,7 @@ import numpy as np
 from harness import stats
 from harness.results.metric import Column
 from harness.stats.interval import LEVEL, Interval
-from harness.stats.proportions import FEWEST, paired_proportions
+from harness.stats.proportions import FEWEST, paired_proportions, paired_score
 from harness.stats.simultaneous import UnitMeans, best_set, by_cluster, picked, simultaneous, unit_means
 
 THESE, LIKE_THESE = "these models", "models like these"
@@ -102,7 +102,8 @@ def _of_these(
     if not names or not _is_sample(units[names[0]]):
         return
     means = unit_means(list(units.values()))
-    grain = 1 / (len(units[names[0]]) * means.units) if _outcomes(scored) else 0.0
+    outcomes = _are_outcomes(scored, units)
+    grain = 1 / (len(units[names[0]]) * means.units) if outcomes else 0.0
     for kind, pairs in ((OWN, references), (POOLS, pools)):
         if not pairs:
             continue
@@ -110,34 +111,44 @@ def _of_these(
         apart = UnitMeans(means.values[ours] - means.values[theirs], means.shares[ours] - means.shares[theirs])
         found = simultaneous(apart, grain=grain)
         for at, (name, reference) in enumerate(pairs.items()):
-            alone = found.low[at], found.high[at]
-            together = found.low_together[at], found.high_together[at]
-            if _outcomes(scored) and name not in scored.same:
-                alone, together = _few(units[name] - units[reference], found.level) or (alone, together)
-            values = (apart.values[at], *alone, *together, found.p[at], found.p_adjusted[at])
+            joint = (found.low, found.high, found.low_together, found.high_together, found.p, found.p_adjusted)
+            told = tuple(float(each[at]) for each in joint)
+            if outcomes and name not in scored.same:
+                told = _of_few(units[name] - units[reference], told, found.level)
+            values = (apart.values[at], *told)
             margin = scored.equivalent_within(float(means.values[theirs[at]]))
             yield _row(scored, name, reference, kind, seed, THESE, values, margin, means.units)
 
 
-def _few(difference: np.ndarray, together: float) -> tuple[tuple[float, float], tuple[float, float]] | None:
-    """The intervals of a share that hardly any item changes, alone and with all others at their level each, by its
-    score test."""
+def _of_few(difference: np.ndarray, told: tuple[float, ...], level: float) -> tuple[float, ...]:
+    """What is told of a share, by its score test where hardly any item changes it.
+
+    Args:
+        difference: [seeds, items] of right and wrong.
+        told: the interval alone and together, and the p-value alone and adjusted, by how much the items vary.
+        level: of each interval, where all of them hold together.
+
+    Returns:
+        The same six: the intervals are those of the score test, and the p-values are no smaller than its.
+    """
+    from scipy.stats import norm
+
     if int(np.nan_to_num(difference).any(axis=0).sum()) >= FEWEST:
-        return None
+        return told
     items = difference.shape[1]
     known = (~np.isnan(difference)).sum(axis=1)
     gained, lost = (float((((sign * difference) > 0).sum(axis=1) / known).mean() * items) for sign in (1, -1))
+    fewer, more = (int(gained + 1e-9), int(np.ceil(lost - 1e-9))), (int(np.ceil(gained - 1e-9)), int(lost + 1e-9))
     ends = []
-    for level in (LEVEL, together):
-        low = paired_proportions(int(gained + 1e-9), int(np.ceil(lost - 1e-9)), items, level).low
-        high = paired_proportions(int(np.ceil(gained - 1e-9)), int(lost + 1e-9), items, level).high
-        ends.append((low, high))
-    return ends[0], ends[1]
+    for each in (LEVEL, level):
+        ends += [paired_proportions(*fewer, items, each).low, paired_proportions(*more, items, each).high]
+    p = 2 * float(norm.sf(max(0.0, paired_score(*fewer, items, 0.0), -paired_score(*more, items, 0.0))))
+    return (*ends, max(p, told[4]), max(min(1.0, p * ALPHA / (1 - level)), told[5]))
 
 
-def _outcomes(scored: Scored) -> bool:
+def _are_outcomes(scored: Scored, units: Mapping[str, np.ndarray]) -> bool:
     """Whether each example is right or wrong, and counts alone."""
-    return scored.column.outcome == "correct" and not len(scored.clusters)
+    return not len(scored.clusters) and all(np.isin(table[~np.isnan(table)], (0, 1)).all() for table in units.values())
 
 
 def _of_likes(

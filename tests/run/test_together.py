@@ -112,7 +112,7 @@ def test_what_two_suites_need_is_made_once_and_is_in_both_logs(together):
     assert {f"seed 0: train again/{member}" for member in ("base", "m0", "m1")} <= second
     assert len(first) + len(second) > len(names)
     [(title, todo, reused)] = recorder.begun
-    assert title == "first: 3 variants, 1 seeds; second: 3 variants, 1 seeds"
+    assert title == "first: 3 variants, 1 seeds; second: 4 variants, 1 seeds"  # with the reference of its other pool
     assert (todo, todo + reused) == (len(names), sum(len(plan.jobs) for plan in both))
     assert recorder.ended == 1
 
@@ -120,7 +120,7 @@ def test_what_two_suites_need_is_made_once_and_is_in_both_logs(together):
 def test_measurements_of_all_suites_come_after_everything_else(together):
     _, recorder, _, _ = together
     kinds = [job.place for job in recorder.started_jobs]
-    assert kinds.count("alone") == 6  # each suite's variants, the shared one once, and the size of a process
+    assert kinds.count("alone") == 6  # both suites' variants, those of the shared pool once, and a process itself
     assert [pair for pair in pairwise(kinds) if pair == ("alone", "shared")] == []
 
 
