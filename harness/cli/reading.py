@@ -54,20 +54,23 @@ def history(
     out: Out = Path("results"),
 ) -> None:
     """Print the scores of a suite over its runs, oldest first: the reference, and the best variant of each family."""
-    from harness.display.formats import percent, percent_interval
+    from harness.display.formats import score_interval, scored
     from harness.display.terminal_table import print_table
     from harness.results import history as of
 
     for run in of.newest_runs(out, suite):
+        entries = of.history(run)
+        metric = entries[-1].metric
         rows = [
-            [entry.run_id, what, score.variant, percent(score.accuracy), percent_interval(score.low, score.high), marks]
-            for entry in of.history(run)
+            [entry.run_id, what, score.variant, scored(score.value, metric.is_share),
+             score_interval(score.low, score.high, metric.is_share), marks]
+            for entry in entries
             for marks in ["; ".join(entry.marks)]
             for what, score in [("reference", entry.reference), *sorted(entry.best.items())]
             if score
-        ]
-        print(f"{run.record['suite']['name']}: accuracy, and the best variant of each family")
-        print_table(["run", "", "variant", "accuracy", "interval", "marks"], rows, right={"accuracy"})
+        ]  # fmt: skip
+        print(f"{run.record['suite']['name']}: {metric.title}, and the best variant of each family")
+        print_table(["run", "", "variant", metric.title, "interval", "marks"], rows, right={metric.title})
 
 
 @commands.command()

@@ -45,6 +45,30 @@ def number(value: Any, digits: int = 3) -> str:
     return DASH if missing(value) else _sign(f"{value:.{digits}f}")
 
 
+def scored(value: Any, is_share: bool) -> str:
+    """A score: a share in per cent, anything else with three digits."""
+    return percent(value) if is_share else number(value)
+
+
+def score_interval(low: Any, high: Any, is_share: bool) -> str:
+    """An interval of scores."""
+    if is_share or missing(low):
+        return percent_interval(low, high)
+    return f"{number(low)} .. {number(high)}"
+
+
+def difference(value: Any, is_share: bool) -> str:
+    """A difference of scores, signed: of shares in points."""
+    return points(value) if is_share else DASH if missing(value) else _sign(f"{value:+.3f}")
+
+
+def difference_interval(low: Any, high: Any, is_share: bool) -> str:
+    """An interval of differences of scores."""
+    if is_share or missing(low):
+        return points_interval(low, high)
+    return _sign(f"{low:+.3f} .. {high:+.3f}")
+
+
 def ratio(value: Any) -> str:
     """How many times as much: 7.1x, 0.28x."""
     if missing(value):
@@ -97,6 +121,15 @@ def seconds(value: Any) -> str:
     if missing(value):
         return DASH
     return f"{value:.0f} s" if value >= 10 else f"{value:.2f} s"
+
+
+COUNTS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
+
+
+def counted(value: Any) -> str:
+    """A small count as a word, as prose has it: eight; anything else as it is."""
+    whole = isinstance(value, int) and not isinstance(value, bool) and 0 <= value < len(COUNTS)
+    return COUNTS[value] if whole else f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def quantity(value: Any, unit: str) -> str:

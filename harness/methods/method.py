@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from string import Formatter
 from typing import Any, get_args, get_type_hints
 
 import pydantic
 
+from harness.display.formats import counted
 from harness.errors import BadInput
 from harness.registry import METHODS
 from harness.types import Combination, Family, Ingredients, Need, NotApplicable
@@ -19,8 +21,14 @@ Uses = Callable[[Mapping[str, Any]], Sequence[int] | None]
 """The positions of the members that these (full) parameters name, where no other is touched; None: all of them."""
 
 
-POOLS = {"bootstrap": "bootstrap resamples", "checkpoints": "one run's checkpoints"}
-"""Kinds of pools that methods are about, in words."""
+POOLS = {
+    "fine_tunes": "fine-tunes",
+    "independent": "independently trained models",
+    "architectures": "different networks",
+    "bootstrap": "models trained on bootstrap resamples",
+    "checkpoints": "checkpoints of one run",
+}
+"""What the members of each kind of pool (``types.Pool.kind``) are called in prose."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +54,12 @@ class Method:
     uses: Uses
     seconds: float
     """About how long building takes on a small pool, where nothing is trained: the long ones are started first."""
+    words: str = ""
+    """What prose calls what it makes, without an article: "linear ensemble of {members}{weights}". ``{members}`` are
+    those that it was given; any other name is a parameter, said as ``told`` has it, or as it is where that has nothing
+    of this parameter. Empty: the registry name."""
+    told: Mapping[str, Mapping[Any, str]] = field(default_factory=dict)
+    """Words for values of parameters in ``words``."""
 
     def validate(self, given: Mapping[str, Any], place: str | None = None) -> dict[str, Any]:
         """The full set of parameters, defaults filled in; ``BadInput`` names the parameter that is wrong."""
@@ -69,13 +83,43 @@ class Method:
         """Run it on ingredients with validated parameters; ``NotApplicable`` on a pool of another kind than its own."""
         pool = ingredients.pool_
         if self.pool != "any" and self.pool != pool.kind:
-            raise NotApplicable(f"pool '{pool.name}' holds {pool.kind}, not {POOLS.get(self.pool, self.pool)}")
+            holds, wanted = (POOLS.get(kind, kind) for kind in (pool.kind, self.pool))
+            raise NotApplicable(f"pool '{pool.name}' holds {holds}, not {wanted}")
         return self.build(ingredients, **parameters)
 
     def variant_parameters(self, parameters: Mapping[str, Any]) -> dict[str, Any]:
         """Only the parameters that differ from the default (or have none): the ones that name a variant."""
         fields = self.parameters.model_fields
         return {k: v for k, v in sorted(parameters.items()) if fields[k].is_required() or fields[k].default != v}
+
+    def phrase(self, parameters: Mapping[str, Any], members: str) -> str:
+        """What it makes with these (full) parameters, in words: "linear ensemble of eight fine-tunes".
+
+        Parameters that differ from the default, and that ``words`` does not say, follow in brackets.
+
+        Args:
+            parameters: of a run, which may be of another version: what is not known here is said as it is.
+            members: what it was given, in words.
+        """
+        pattern = self.words or self.name.replace("_", " ")
+        placed = {name for _, name, _, _ in Formatter().parse(pattern) if name and name != "members"}
+        unsaid = {k for k in placed if k not in parameters or (k in self.told and not self._is_told(k, parameters[k]))}
+        said = {k: self.told[k][parameters[k]] if k in self.told else counted(parameters[k]) for k in placed - unsaid}
+        words = pattern.format_map({**dict.fromkeys(unsaid, ""), **said, "members": "{members}"})
+        fields = self.parameters.model_fields
+        rest = [f"{k.replace('_', ' ')} {_plain(v)}" for k, v in sorted(parameters.items())
+                if k not in said and not (k in fields and fields[k].default == v)]  # fmt: skip
+        return words.replace("{members}", members) + (f" ({', '.join(rest)})" if rest else "")
+
+    def _is_told(self, name: str, value: Any) -> bool:
+        return isinstance(value, (str, int, float)) and value in self.told[name]
+
+
+def _plain(value: Any) -> str:
+    """A parameter's value as variants' names have it."""
+    if isinstance(value, list):
+        return ":".join(map(_plain, value))
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def describe_type(field: pydantic.fields.FieldInfo) -> str:
@@ -121,6 +165,8 @@ def method(
     small: tuple[Mapping[str, Any], ...] = ({},),
     uses: Uses = lambda parameters: None,
     seconds: float = 0.5,
+    words: str = "",
+    told: Mapping[str, Mapping[Any, str]] | None = None,
 ) -> Callable[[Callable[..., Combination]], Callable[..., Combination]]:
     """Register ``function(ingredients, **parameters) -> Combination``; its signature holds parameters and defaults.
 
@@ -145,6 +191,8 @@ def method(
                 module=function.__module__,
                 uses=uses,
                 seconds=seconds,
+                words=words,
+                told=told or {},
             )
         )
         return function

@@ -6,20 +6,20 @@ from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
-from harness.report import averaging_claims, ensemble_claims, one_task_claims, training_claims
+from harness.report import averaging_claims, conflict_claims, ensemble_claims, one_task_claims, training_claims
 from harness.report.claim import Claim
 from harness.report.domain_claims import domain_claims
 from harness.report.evidence import Evidence
 from harness.report.parts import DOMAINS, parts_of
 from harness.report.view_claims import view_claims
 
-CLAIMS: tuple[Callable[[Evidence], Claim | None], ...] = (
+CLAIMS: tuple[Callable[[Evidence], Claim | list[Claim]], ...] = (
     ensemble_claims.beats_best,
     ensemble_claims.beats_best_start,
     ensemble_claims.beats_mean,
     ensemble_claims.errors_differ,
-    ensemble_claims.or_and,
-    ensemble_claims.zeros,
+    conflict_claims.or_and,
+    conflict_claims.zeros,
     averaging_claims.tracks,
     averaging_claims.needs_start,
     averaging_claims.aligns,
@@ -49,7 +49,8 @@ def claims(evidence: Evidence) -> list[Claim]:
         for parts in parts_of(evidence.run)
         for claim in (domain_claims if parts.kind is DOMAINS else view_claims)(evidence, parts)
     ]
-    found = [claim for test in CLAIMS if (claim := test(evidence)) is not None]
+    tested = (test(evidence) for test in CLAIMS)
+    found = [claim for each in tested for claim in (each if isinstance(each, list) else [each])]
     return [*found, *(of_task_vectors or [claim(evidence) for claim in ONE_TASK])]
 
 

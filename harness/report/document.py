@@ -20,8 +20,9 @@ from harness.display.formats import amount, bytes_more
 from harness.report.answer import Answer, answer
 from harness.report.claims import Claim, as_json, claims
 from harness.report.evidence import Evidence
-from harness.report.figures import figures
+from harness.report.figures import FIRST, NARROW, figures
 from harness.report.plots.style import render
+from harness.report.table import table_of
 from harness.results.columns import numbers, plugged_in, variant_columns
 from harness.results.history import Entry, history
 from harness.results.metric import Column
@@ -42,16 +43,20 @@ def write_report(folder: Path) -> Path:
     """
     folder = Path(folder)
     evidence = Evidence(read_run(folder))
-    pictures = []
+    pictures: dict[str, dict[str, str]] = {}
     (folder / "figures").mkdir(exist_ok=True)
     for name, caption, figure in figures(evidence):
         files = render(figure)
         for kind, content in files.items():
             (folder / "figures" / f"{name}.{kind}").write_bytes(content)
-        pictures.append({"name": name, "caption": caption, "data": base64.b64encode(files["svg"]).decode()})
+        data = base64.b64encode(files["svg"]).decode()
+        pictures[name] = {"name": name, "caption": caption, "data": data, "narrow": ""}
+    narrow = pictures.pop(NARROW, None)
+    if FIRST in pictures and narrow:
+        pictures[FIRST]["narrow"] = narrow["data"]
     tested = claims(evidence)
     write_json(folder / "claims.json", as_json(tested))
-    context = _context(evidence, answer(evidence), tested) | {"figures": pictures}
+    context = _context(evidence, answer(evidence), tested) | {"figures": list(pictures.values())}
     (folder / "report.md").write_text(_render("report.md", context), encoding="utf-8")
     target = folder / "report.html"
     target.write_text(_render("report.html", context), encoding="utf-8")
@@ -70,7 +75,8 @@ def _render(template: str, context: dict[str, Any]) -> str:
         name: getattr(formats, name)
         for name in (
             "percent", "percent_interval", "points", "points_interval", "number", "ratio", "joules", "megabytes",
-            "seconds", "quantity", "inline_code", "plain_text",
+            "seconds", "quantity", "scored", "score_interval", "difference", "difference_interval", "inline_code",
+            "plain_text",
         )
     }  # fmt: skip
     assets: dict[str, str] = {}
@@ -83,14 +89,17 @@ def _render(template: str, context: dict[str, Any]) -> str:
 
 def _context(evidence: Evidence, said: Answer, found: list[Claim]) -> dict[str, Any]:
     record = evidence.run.record
-    rows = evidence.ok.sort_values(["accuracy", "flops_per_example", "variant"], ascending=[False, True, True])
+    table = table_of(evidence)
     not_ok = evidence.rows[evidence.rows["status"] != "ok"]
     return {
         "record": record,
         "splits_differ": evidence.run.splits_differ,
         "warnings": [*record["warnings"], *_undeclared(evidence)],
         "answer": said,
-        "rows": [_row(evidence, row) for row in rows.to_dict("records")],
+        "table": table,
+        "score": table.score,
+        "corrected": evidence.corrected,
+        "rows": table.rows,
         "not_ok": not_ok.to_dict("records"),
         "claims": found,
         "columns": variant_columns(),
@@ -98,29 +107,15 @@ def _context(evidence: Evidence, said: Answer, found: list[Claim]) -> dict[str, 
         "every": _with_values(evidence, numbers()),
         "pools": record["pools"],
         "versions": record["versions"],
-        "bits": evidence.ok["bits_per_byte"].notna().any(),
         "learned": _learned(evidence),
         "history": _history(history(evidence.run)),
         "summary": record["summary"],
         "noise": _noise(record.get("noise")),
-        "capacity": _capacity(record.get("capacity"), rows),
-        "joules": "energy_j_per_example" in rows and rows["energy_j_per_example"].notna().any(),
-        "energy": sorted({str(source).split("; window of")[0] for source in rows.get("energy_source", ())} - {""}),
+        "capacity": _capacity(record.get("capacity"), evidence.ok),
+        "joules": evidence.ok["energy_j_per_example"].notna().any(),
+        "energy": sorted({str(source).split("; window of")[0] for source in evidence.ok["energy_source"]} - {""}),
         "json": lambda value: json.dumps(value, sort_keys=True),
     }
-
-
-def _row(evidence: Evidence, row: dict[str, Any]) -> dict[str, Any]:
-    """A table row: the values, and where the interval bar lies on a scale that all rows share."""
-    shown = evidence.ok["accuracy"]
-    left = max(float(shown.quantile(0.1)) - 0.03, 0.0)
-    right = float(evidence.ok["accuracy_high"].max())
-
-    def at(value: float) -> float:
-        return round(100 * min(max((value - left) / max(right - left, 1e-9), 0.0), 1.0), 2)
-
-    bar = {"low": at(row["accuracy_low"]), "value": at(row["accuracy"]), "high": at(row["accuracy_high"])}
-    return {**row, "flops_ratio": evidence.flops_ratio(row), "bar": bar, "pareto": bool(row["pareto"])}
 
 
 def _undeclared(evidence: Evidence) -> list[str]:
@@ -202,7 +197,7 @@ def _is_curve(value: Any) -> bool:
 def _history(entries: list[Entry]) -> dict[str, Any] | None:
     """The runs of the suite up to this one, and the families that any of them has; None for the first run."""
     families = sorted({family for entry in entries for family in entry.best})
-    return {"families": families, "entries": entries} if len(entries) > 1 else None
+    return {"families": families, "entries": entries, "metric": entries[-1].metric} if len(entries) > 1 else None
 
 
 def _short(value: Any) -> str:

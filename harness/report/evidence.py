@@ -1,20 +1,48 @@
-"""What the report's sentences are computed from: the summary rows, and paired per-example outcomes over all seeds."""
+"""What the report's sentences are computed from: the summary rows, what they differ by, and per-example outcomes."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from pandas.api.types import is_bool_dtype, is_numeric_dtype
 
 from harness import stats
-from harness.results.columns import ALL_SEEDS, paired, variant_columns
-from harness.results.metric import DOCUMENTS
+from harness.evaluate.decisions import LIKE_THESE, OWN, POOLS, THESE, Scored, comparisons
+from harness.results.columns import ALL_SEEDS, difference_of, paired, variant_columns
+from harness.results.metric import DOCUMENTS, Column
 from harness.results.run import Run
+from harness.results.scoring import in_order, scores_of
 
 DRAWS = 4_000
 """Resamples of an interval that is made here; those of the table come from the run."""
+
+NOT_OUTCOMES = ("variant", "seed", "example_id", "task", "calls")
+"""The columns of examples.parquet that are about the example, or about what it cost."""
+
+
+@dataclass(frozen=True)
+class Gain:
+    """How a variant differs from what it is compared with, turned so that above 0 is better."""
+
+    value: float
+    low: float
+    """95 % interval of it alone."""
+    high: float
+    low_together: float
+    """95 % interval that holds for the whole table; of a run of version 1 as for it alone."""
+    high_together: float
+    margin: float
+    """Gains within it are equivalent; NaN where that is not known."""
+    p: float
+    p_adjusted: float
+    verdict: str
+    against: str
+    units: int
+    """Test examples or documents; 0 where that is not known."""
 
 
 class Evidence:
@@ -34,6 +62,100 @@ class Evidence:
         return self.by_name.get(self.run.record["reference"]["variant"])
 
     @cached_property
+    def main(self) -> str:
+        """The pool of the reference: what the user's own models can become."""
+        pools = self.rows.loc[self.rows["variant"] == self.run.record["reference"]["variant"], "pool"]
+        return str(pools.iloc[0]) if len(pools) else "main"
+
+    @cached_property
+    def pools(self) -> list[str]:
+        """The pools that have variants, the main one first."""
+        return sorted(dict.fromkeys(self.rows["pool"]), key=lambda name: name != self.main)
+
+    @cached_property
+    def scores(self) -> list[Column]:
+        """The suite's scores, the one that decides first."""
+        return scores_of(self.run)
+
+    @property
+    def score(self) -> Column:
+        """The score that verdicts, picks and the order of tables go by."""
+        return self.scores[0]
+
+    @property
+    def corrected(self) -> bool:
+        """Whether verdicts and intervals allow for the number of comparisons: those of version 1 do not."""
+        return not self.run.comparisons.empty
+
+    @property
+    def seeds(self) -> int:
+        """How many seeds the run has."""
+        return len(self.run.record["seeds"])
+
+    @cached_property
+    def _compared(self) -> dict[tuple[str, str, str, str], dict[str, Any]]:
+        table = self.run.comparisons
+        rows = table[table["seed"] == ALL_SEEDS].to_dict("records")
+        return {(row["variant"], row["kind"], row["metric"], row["scope"]): row for row in rows}
+
+    def gain(self, variant: str, column: Column | None = None, scope: str = THESE) -> Gain | None:
+        """What a variant gains over its own pool's reference by a score; None for a reference, or where it has none.
+
+        A run without comparisons.parquet has what stands in variants.csv: one scope, each difference alone.
+        """
+        column = column or self.score
+        if self.corrected:
+            row = self._compared.get((variant, OWN, column.name, scope))
+            return _gain(row, column) if row else None
+        row = self.by_name.get(variant, {})
+        if scope != THESE or row.get("verdict", "reference") == "reference" or column.name not in paired():
+            return None
+        difference = difference_of(column)
+        value, low, high = (float(row.get(name, np.nan)) for name in (difference.name, *difference.bounds))
+        if np.isnan(value):
+            return None
+        margin = Scored(column, {}).equivalent_within(float(row[column.name]) - value)
+        word = row["verdict"] if column.name == self.score.name else ""
+        units = int(row["n"]) if pd.notna(row.get("n")) else 0
+        against = self.run.record["reference"]["variant"]
+        told = {"difference": value, "low": low, "high": high, "low_together": low, "high_together": high, "p": np.nan,
+                "p_adjusted": np.nan, "margin": margin, "verdict": word, "against": against, "n": units}  # fmt: skip
+        return _gain(told, column)
+
+    def recipe_gain(self, variant: str, column: Column | None = None) -> Gain | None:
+        """The same of models like these, seeds being a sample too; None with one seed."""
+        return self.gain(variant, column, LIKE_THESE)
+
+    def pool_gain(self, reference: str) -> Gain | None:
+        """What another pool's reference gains over the main pool's, whose training differs."""
+        row = self._compared.get((reference, POOLS, self.score.name, THESE))
+        return _gain(row, self.score) if row else None
+
+    def gain_over(self, one: str, other: str) -> Gain | None:
+        """What one variant gains over another by the score, on these models and examples; None without the examples."""
+        column = self.score
+        values = {name: self.scored(name, column.name) for name in (one, other)}
+        tables = {name: table for name, table in values.items() if table is not None}
+        if len(tables) < 2:
+            return None
+        rows = comparisons(Scored(column, tables), {one: other}, {}, ALL_SEEDS)
+        row = next((row for row in rows if row["scope"] == THESE), None)
+        return _gain(row, column) if row else None
+
+    def is_better(self, row: dict[str, Any]) -> bool:
+        """Whether a variant is better than its pool's reference by the suite's score."""
+        return bool(row["verdict"] == "better")
+
+    def ordered(self, rows: pd.DataFrame) -> pd.DataFrame:
+        """Summary rows, the best by the score first; equal ones: fewer FLOPs, then the name."""
+        return in_order(rows, self.score)
+
+    def best(self, rows: pd.DataFrame) -> dict[str, Any] | None:
+        """The best of these rows by the score."""
+        ordered = self.ordered(rows[rows[self.score.name].notna()]).to_dict("records")
+        return ordered[0] if ordered else None
+
+    @cached_property
     def _tables(self) -> dict[str, dict[str, np.ndarray]]:
         examples = self.run.examples
         if examples is None or examples.empty:
@@ -41,7 +163,7 @@ class Evidence:
         tables = {}
         for name, group in examples.groupby("variant", observed=True, sort=True):
             if name in self.by_name:
-                columns = ("label", "prediction", "confidence", "correct", "nll")
+                columns = [c for c in group if c not in NOT_OUTCOMES and _is_number(group[c])]
                 tables[str(name)] = {c: self._table(group, c) for c in columns}
         return tables
 
@@ -71,21 +193,6 @@ class Evidence:
         """Accuracy of one variant minus another's, paired by example, over seeds and examples."""
         return over_seeds(self.correct(one) - self.correct(other))
 
-    def direction(self, one: str, other: str, comparisons: int) -> int:
-        """1 where one variant is more accurate than the other, -1 where it is less, 0 where neither is shown.
-
-        ``comparisons`` says how many there were to pick this one from: chance makes any of them look different at 5 %
-        at most (Bonferroni), whichever of them the data had us pick.
-        """
-        difference = self.correct(one) - self.correct(other)
-        confidence = 1 - 0.05 / max(1, comparisons)
-        if len(difference) == 1:
-            gained, lost = int((difference > 0).sum()), int((difference < 0).sum())
-            interval = stats.paired_proportions(gained, lost, difference.size, confidence)
-        else:
-            interval = stats.crossed_mean(difference).interval(confidence)
-        return int(interval.low > 0) - int(interval.high < 0)
-
     @cached_property
     def members(self) -> list[str]:
         """The rows of the main pool's single members, if the suite has them all."""
@@ -97,11 +204,6 @@ class Evidence:
     def mean_member(self, column: str = "correct") -> np.ndarray:
         """The mean over the members of a column, [seeds, examples]."""
         return np.mean([self.values(name, column).astype(np.float64) for name in self.members], axis=0)
-
-    def flops_ratio(self, row: dict[str, Any]) -> float:
-        """FLOPs per example in units of the reference's."""
-        reference = self.reference
-        return float(row["flops_per_example"] / reference["flops_per_example"]) if reference else float("nan")
 
     def scored(self, name: str, score: str) -> np.ndarray | None:
         """A variant's values of a score, [seeds, examples] or [seeds, documents]; None where the run has none."""
@@ -128,21 +230,36 @@ class Evidence:
         seeds = len(self.run.record["seeds"])
         return {(str(v), str(m)): rows["value"].to_numpy(np.float64).reshape(seeds, -1) for (v, m), rows in groups}
 
+    def flops_ratio(self, row: dict[str, Any]) -> float:
+        """FLOPs per example in units of the reference's."""
+        return _ratio(row, self.reference)
+
+    def own_flops_ratio(self, row: dict[str, Any]) -> float:
+        """FLOPs per example in units of its own pool's reference's; NaN where that has no scores."""
+        name = self.run.record.get("references", {}).get(row["pool"], self.run.record["reference"]["variant"])
+        return _ratio(row, self.by_name.get(name))
+
+
+def _ratio(row: dict[str, Any], reference: dict[str, Any] | None) -> float:
+    return float(row["flops_per_example"] / reference["flops_per_example"]) if reference else float("nan")
+
+
+def _is_number(values: pd.Series) -> bool:
+    return bool(is_numeric_dtype(values) or is_bool_dtype(values))
+
+
+def _gain(row: dict[str, Any], column: Column) -> Gain:
+    """A row of comparisons.parquet, turned so that above 0 is better."""
+    def turned(low: str, high: str) -> tuple[float, float]:
+        ends = float(row[low]), float(row[high])
+        return ends if column.sign > 0 else (-ends[1], -ends[0])
+
+    alone, together = turned("low", "high"), turned("low_together", "high_together")
+    value = column.sign * float(row["difference"])
+    return Gain(value, *alone, *together, row["margin"], row["p"], row["p_adjusted"], row["verdict"], row["against"],
+                int(row["n"]))  # fmt: skip
+
 
 def over_seeds(values: np.ndarray) -> stats.Interval:
     """Mean and interval of [seeds, examples], both taken as samples."""
     return stats.over_seeds(values, draws=DRAWS)
-
-
-def is_one_model(evidence: Evidence, row: dict[str, Any]) -> bool:
-    """Whether a variant costs at inference about what one model does."""
-    return evidence.flops_ratio(row) <= 1.5
-
-
-def best(rows: pd.DataFrame) -> dict[str, Any] | None:
-    """The most accurate row; equal ones: fewer FLOPs, then the name."""
-    if rows.empty:
-        return None
-    ordered = rows.sort_values(["accuracy", "flops_per_example", "variant"], ascending=[False, True, True])
-    row: dict[str, Any] = ordered.iloc[0].to_dict()
-    return row

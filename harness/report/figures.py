@@ -11,14 +11,19 @@ from harness.report.evidence import Evidence
 from harness.report.plots.agreement import CORRELATION, correlation
 from harness.report.plots.by_part import DOMAINS, VIEWS, WEIGHTS, domains, views, weights
 from harness.report.plots.curves import DROPOUT, SWEEPS, barrier, barrier_caption, dropout, sweeps
-from harness.report.plots.overview import PARETO, RELIABILITY, pareto, reliability
+from harness.report.plots.gain import gain, gain_caption, gain_narrow
+from harness.report.plots.reliability import RELIABILITY, reliability
 from harness.report.plots.style import STYLE
+
+FIRST, NARROW = "gain", "gain_narrow"
+"""The first figure, and its form for narrow screens."""
 
 
 def figures(evidence: Evidence) -> Iterator[tuple[str, str, Figure]]:
     """Name, caption and figure of everything that this run can show."""
     makers: tuple[tuple[str, Callable[[Evidence], Figure | None], str | Callable[[Evidence], str]], ...] = (
-        ("pareto", pareto, PARETO),
+        (FIRST, gain, gain_caption),
+        (NARROW, gain_narrow, gain_caption),
         ("correlation", correlation, CORRELATION),
         ("domains", domains, DOMAINS),
         ("views", views, VIEWS),

@@ -108,6 +108,9 @@ def _against_addition(
     difference = parts.mean(other) - parts.mean(plain)
     statistic = f"{other} minus {plain}, mean over the {what}s, {unit}"
     note = f"{'both scales were' if scale == 'heldout' else 'the scale of the sum was'} chosen on held-out"
+    densities = [of_seed["density"] for of_seed in evidence.run.details.get(other, {}).values() if "density" in of_seed]
+    if densities:
+        note += f", as was the share of each task vector that is kept: {min(densities):g} to {max(densities):g}"
     alike = margin(unit, mean_over_seeds(parts.mean(plain)))
     return decided(claim, statistic, difference, Test(parts.kind.better, alike=alike), unit, note=note)
 

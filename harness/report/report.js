@@ -2,8 +2,9 @@
 "use strict";
 (function () {
   const table = document.getElementById("variants");
-  const body = table.tBodies[0];
-  const rows = Array.from(body.rows);
+  const groups = Array.from(table.tBodies);
+  const all = groups.map((group) => Array.from(group.rows));
+  const rows = Array.from(table.querySelectorAll("tbody tr:not(.group)"));
   const filter = document.getElementById("filter");
   const front = document.getElementById("front");
   const families = Array.from(document.querySelectorAll("#families input"));
@@ -20,6 +21,10 @@
       row.hidden = !visible;
       count += visible ? 1 : 0;
     }
+    for (const group of groups) {
+      const own = Array.from(group.rows);
+      own.filter((row) => row.classList.contains("group")).forEach((row) => { row.hidden = own.every((other) => other === row || other.hidden); });
+    }
     shown.textContent = count + " of " + rows.length;
   }
 
@@ -30,19 +35,31 @@
     return Number.isNaN(number) ? null : number;
   }
 
+  function regroup() {
+    groups.forEach((group, index) => group.append(...all[index]));
+  }
+
   function sortBy(heading) {
     const column = heading.cellIndex;
     const text = heading.dataset.kind === "text";
-    const down = heading.getAttribute("aria-sort") !== "descending";
+    const before = heading.getAttribute("aria-sort");
+    const first = text ? "ascending" : "descending";
     for (const other of heading.parentNode.cells) other.removeAttribute("aria-sort");
-    heading.setAttribute("aria-sort", down ? "descending" : "ascending");
-    const sign = down ? -1 : 1;
-    rows.sort((one, other) => {
+    if (before && before !== first) {  // the third time: as it was
+      regroup();
+      show();
+      return;
+    }
+    const way = !before ? first : text ? "descending" : "ascending";
+    heading.setAttribute("aria-sort", way);
+    const sign = way === "descending" ? -1 : 1;
+    const sorted = rows.slice().sort((one, other) => {
       const a = value(one, column, text), b = value(other, column, text);
       if (a === null || b === null) return (a === null) - (b === null);  // empty cells last, either way
       return text ? sign * a.localeCompare(b) : sign * (a - b);
     });
-    body.append(...rows);
+    groups[0].append(...sorted);  // one list: the groups' headings are left without rows, and so hidden
+    show();
   }
 
   for (const heading of table.tHead.rows[0].cells) {

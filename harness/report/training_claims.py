@@ -6,12 +6,13 @@ from dataclasses import replace
 
 import numpy as np
 
-from harness.display.formats import number
+from harness.display.formats import number, points
 from harness.report.by_score import Values, compared, mean_of, minus, scores
 from harness.report.claim import Claim, in_size, of_these, untested
 from harness.report.ensemble_claims import NO_MEMBERS
 from harness.report.evidence import Evidence
 from harness.report.lookup import in_pool, members_of, missing, of_all, pools_of, variants_of
+from harness.results.evidence import mean_over_seeds
 
 
 def bagging_beats_mean(evidence: Evidence) -> Claim:
@@ -53,21 +54,34 @@ def bagging_is_no_better(evidence: Evidence) -> Claim:
     return compared(evidence, claim, what, names, lambda v: minus(v(name), v(other)), wanted=-1, allowed=1)
 
 
-def dropout(evidence: Evidence) -> Claim:
-    """By a proper score, which calibration is a part of."""
+def dropout(evidence: Evidence) -> list[Claim]:
+    """By a proper score, which calibration is a part of; in each pool that has it."""
     claim = "MC dropout is better calibrated than its model without dropout"
-    passes = [
-        (given["passes"], name, pool)
-        for pool in evidence.run.record["pools"]
-        for name, given, _ in variants_of(evidence, pool, "mc_dropout")
-        if given.get("member") == "best" and evidence.has(name, in_pool(pool, "best_single"))
-    ]
+    passes: dict[str, tuple[int, str, str]] = {}
+    for pool in evidence.run.record["pools"]:
+        for name, given, _ in variants_of(evidence, pool, "mc_dropout"):
+            of = given["member"]
+            single = in_pool(pool, "best_single" if of == "best" else f"member/index={of}")
+            if evidence.has(name, single):
+                passes[pool] = max((given["passes"], name, single), passes.get(pool, (0, "", "")))
     if not passes:
-        return untested(claim, "needs results of mc_dropout and best_single of one pool")
-    name, pool = max(passes)[1:]
-    single = in_pool(pool, "best_single")
+        return [untested(claim, "needs results of mc_dropout and of the same model without dropout")]
+    first = "main" if "main" in passes else next(iter(passes))
+    order = [first, *(pool for pool in passes if pool != first)]
+    return [
+        _dropout(evidence, claim if pool == first else f"{claim}: pool {pool}", *passes[pool][1:]) for pool in order
+    ]
+
+
+def _dropout(evidence: Evidence, claim: str, name: str, single: str) -> Claim:
     errors = [number(evidence.by_name[each].get("ece")) for each in (name, single)]
-    note = f"calibration error {errors[0]} with dropout, {errors[1]} without"
+    sure = [
+        points(mean_over_seeds(evidence.values(each, "confidence") - evidence.correct(each))) for each in (name, single)
+    ]
+    note = (
+        f"calibration error {errors[0]} with dropout, {errors[1]} without; "
+        f"mean confidence minus accuracy {sure[0]} and {sure[1]} points"
+    )
     what, names = f"{name} minus {single}", [name, single]
     return compared(evidence, claim, what, names, lambda v: minus(v(name), v(single)), note=note, by="nll")
 
@@ -77,10 +91,10 @@ def student(evidence: Evidence) -> Claim:
     return _student(evidence, "A student keeps most of the ensemble's gain", "same")
 
 
-def small_student(evidence: Evidence) -> Claim | None:
+def small_student(evidence: Evidence) -> list[Claim]:
     """A smaller one, where the suite has it."""
     claim = "A student of half the size keeps most of the ensemble's gain"
-    return _student(evidence, claim, "half") if of_all(evidence, "main", "distill", size="half") else None
+    return [_student(evidence, claim, "half")] if of_all(evidence, "main", "distill", size="half") else []
 
 
 def _student(evidence: Evidence, claim: str, size: str) -> Claim:

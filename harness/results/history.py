@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,17 +10,21 @@ from typing import Any
 
 from harness.errors import BadInput
 from harness.results.columns import ALL_SEEDS
+from harness.results.metric import Column
 from harness.results.run import Run, data_difference, read_run, runs_below
+from harness.results.scoring import in_order, score_of
 
 
 @dataclass(frozen=True)
 class Score:
-    """A variant's accuracy over all seeds of a run, with its 95 % interval."""
+    """A variant's score over all seeds of a run, with its 95 % interval (NaN where the metric has none)."""
 
     variant: str
-    accuracy: float
+    value: float
     low: float
     high: float
+    accuracy: float
+    """Whatever the score is."""
 
 
 @dataclass(frozen=True)
@@ -29,10 +34,12 @@ class Entry:
     run_id: str
     started: str
     """UTC, ISO 8601."""
+    metric: Column
+    """What the scores are: the newest run's first score."""
     reference: Score | None
     """None where it has no scores."""
     best: Mapping[str, Score]
-    """The most accurate variant of each family that has one; equal ones: fewer FLOPs, then the name."""
+    """The best variant of each family that has one by this score; equal ones: fewer FLOPs, then the name."""
     marks: tuple[str, ...]
     """Why its scores are not those of the same task done in full, as compared with the newest run."""
 
@@ -87,17 +94,19 @@ def _order(run: Run) -> tuple[str, str]:
 
 
 def _entry(run: Run, newest: Run) -> Entry:
-    rows = run.variants
-    rows = rows[(rows["seed"] == ALL_SEEDS) & (rows["status"] == "ok") & rows["accuracy"].notna()]
-    ordered = rows.sort_values(["accuracy", "flops_per_example", "variant"], ascending=[False, True, True])
+    column = score_of(newest)
+    rows = run.variants.reindex(columns=dict.fromkeys((*run.variants, column.name, *column.bounds)))
+    rows = rows[(rows["seed"] == ALL_SEEDS) & (rows["status"] == "ok") & rows[column.name].notna()]
+    ordered = in_order(rows, column)
     record, name = run.record, run.record["reference"]["variant"]
-    best = {str(row["family"]): _score(row) for row in ordered.drop_duplicates("family").to_dict("records")}
-    reference = next((_score(row) for row in rows.to_dict("records") if row["variant"] == name), None)
-    return Entry(record["run_id"], record["started"], reference, best, tuple(_marks(record, newest.record)))
+    best = {str(row["family"]): _score(row, column) for row in ordered.drop_duplicates("family").to_dict("records")}
+    reference = next((_score(row, column) for row in rows.to_dict("records") if row["variant"] == name), None)
+    return Entry(record["run_id"], record["started"], column, reference, best, tuple(_marks(record, newest.record)))
 
 
-def _score(row: Mapping[str, Any]) -> Score:
-    return Score(str(row["variant"]), *(float(row[f"accuracy{end}"]) for end in ("", "_low", "_high")))
+def _score(row: Mapping[str, Any], column: Column) -> Score:
+    names = (column.name, *(column.bounds or ("", "")), "accuracy")
+    return Score(str(row["variant"]), *(float(row.get(name, math.nan)) for name in names))
 
 
 def _marks(record: Mapping[str, Any], newest: Mapping[str, Any]) -> list[str]:

@@ -42,6 +42,23 @@ class Column:
     """Whether another machine would give another number."""
     outcome: str | None = None
     """What pairs two systems example by example: the column of examples.parquet whose mean it is, or ``DOCUMENTS``."""
+    label: str = ""
+    """What prose and headings call it; empty: its name with spaces (``title``)."""
+
+    @property
+    def title(self) -> str:
+        """What prose and headings call it."""
+        return self.label or self.name.replace("_", " ")
+
+    @property
+    def sign(self) -> int:
+        """1 where higher is better or neither is, -1 where lower is."""
+        return -1 if self.better == "lower" else 1
+
+    @property
+    def is_share(self) -> bool:
+        """Whether it is a share of successes, which is shown in per cent and differs in points."""
+        return self.better == "higher" and (self.least, self.most) == (0.0, 1.0)
 
     @property
     def bounds(self) -> tuple[str, ...]:

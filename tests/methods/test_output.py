@@ -307,7 +307,7 @@ def test_two_checkpoints_are_the_mean_of_the_last_two():
 def test_more_checkpoints_than_kept_and_pools_that_are_no_run_are_not_applicable(pool):
     with pytest.raises(NotApplicable, match="kept 3 checkpoints, not 4"):
         build_method("checkpoint_ensemble", checkpoints(), n=4)
-    with pytest.raises(NotApplicable, match="not one run's checkpoints"):
+    with pytest.raises(NotApplicable, match="not checkpoints of one run"):
         build_method("checkpoint_ensemble", pool, n=1)
 
 

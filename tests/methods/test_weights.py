@@ -193,7 +193,7 @@ def test_the_average_of_checkpoints_with_batchnorm_averages_all_but_the_statisti
 def test_checkpoints_that_are_not_there_or_are_none_are_refused():
     with pytest.raises(NotApplicable, match="kept 3 checkpoints, not 4"):
         build_method("checkpoint_average", run_of(3), n=4)
-    with pytest.raises(NotApplicable, match="fine_tunes, not one run's checkpoints"):
+    with pytest.raises(NotApplicable, match="fine-tunes, not checkpoints of one run"):
         build_method("checkpoint_average", pool("cnn"), n=2)
 
 

@@ -13,6 +13,7 @@ from harness.results.run import Run
 SEEDS, EXAMPLES = 3, 1200
 DEFAULTS = {
     "linear": {"weights": "uniform"},
+    "log_linear": {"weights": "uniform"},
     "bagging": {"combine": "mean"},
     "mc_dropout": {"member": "best", "passes": 30},
     "task_arithmetic": {"coefficients": "add", "scale": "heldout"},

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 
+from harness.display import formats
 from harness.report.claims import as_json, claims
 from tests.report.planted import (
     BASE,
@@ -132,6 +133,18 @@ def test_dropout_is_judged_by_its_nll_and_the_most_passes(loss, verdict):
     assert (found.verdict, found.unit) == (verdict, "nats")
     assert found.statistic == "NLL of mc_dropout minus best_single, nats"
     assert "calibration error" in found.note
+    assert f"mean confidence minus accuracy {formats.points(0.9 - BASE.mean())}" in found.note
+
+
+def test_dropout_is_judged_in_each_pool_against_the_very_model():
+    outcomes = {"best_single": BASE, "mc_dropout": BASE, "run:best_single": BETTER, "run:member/index=1": BASE}
+    found = claims(planted({**outcomes, "run:mc_dropout/member=1,passes=9": WORSE}))
+    words = "MC dropout is better calibrated than its model without dropout"
+    statistics = {c.claim: c.statistic for c in found if c.claim.startswith("MC dropout")}
+    assert statistics == {
+        words: "NLL of mc_dropout minus best_single, nats",
+        f"{words}: pool run": "NLL of run:mc_dropout/member=1,passes=9 minus run:member/index=1, nats",
+    }
 
 
 def test_the_score_of_the_suite_decides_and_another_is_told_beside_it():

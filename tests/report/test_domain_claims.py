@@ -1,14 +1,12 @@
 """Claims about domain experts, on planted bits per byte: the estimate is the one planted, and so is the verdict."""
 
 import json
-import re
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from harness.report.answer import _bits
 from harness.report.domain_claims import domain_claims
 from harness.report.evidence import Evidence
 from harness.report.parts import parts_of
@@ -118,10 +116,3 @@ def test_a_claim_without_its_variant_is_not_tested(words, name):
     assert claim.verdict == "not tested"
     assert claim.estimate is None
     assert "needs results of" in claim.note
-
-
-def test_the_answer_names_the_fewest_bits_of_all_and_of_single_models():
-    shown = evidence()
-    (sentence,) = _bits(shown, {"variant": BASE})
-    assert re.search(r"linear/weights=contextual −0\.(19|20)\d \(", sentence)
-    assert re.search(r"task_arithmetic −0\.0[34]\d \(", sentence)

@@ -36,16 +36,13 @@ def believers(conflicts, doubt, pool="main"):
     return {f"{prefix}{name}": (p > 0.5, -np.log(p)) for name, p in said.items()}
 
 
-def swapped(outcomes):
-    return {**outcomes, "linear": outcomes["log_linear"], "log_linear": outcomes["linear"]}
-
-
 @pytest.mark.parametrize(("sentence", "doubt"), [(OR_AND, 0.001), (ZEROS, 1e-5)])
 def test_linear_keeps_what_one_member_believes_and_log_linear_what_none_vetoes(sentence, doubt):
     outcomes = believers(40, doubt)
     found = claim(sentence, planted(outcomes))
     assert (found.verdict, found.n) == ("held", 40)
-    assert claim(sentence, planted(swapped(outcomes))).verdict == "not held"
+    lower = outcomes["log_linear"][1] + 1
+    assert claim(sentence, planted({**outcomes, "linear": (BASE, lower)})).verdict == "not held"
     few = claim(sentence, planted(believers(4, doubt)))
     assert (few.verdict, few.n, few.low) == ("undecided", 4, None)
     none = claim(sentence, planted(believers(0, doubt)))
@@ -53,10 +50,32 @@ def test_linear_keeps_what_one_member_believes_and_log_linear_what_none_vetoes(s
     assert claim(sentence, planted(members(BASE))).verdict == "not tested"
 
 
+def test_two_members_of_many_may_be_in_conflict():
+    outcomes = believers(40, 0.001)
+    pair = {f"{rule}/members=0+2": outcomes[rule] for rule in ("linear", "log_linear")}
+    three = members(outcomes["member/index=0"], BASE, outcomes["member/index=1"])
+    found = claim(OR_AND, planted(three | pair))
+    assert (found.verdict, found.n) == ("held", 40)
+    assert claim(OR_AND, planted(three | {"linear": pair["linear/members=0+2"]})).verdict == "not tested"
+
+
+@pytest.mark.parametrize(("sentence", "doubt"), [(OR_AND, 0.001), (ZEROS, 1e-5)])
+def test_where_no_label_is_left_that_all_accept_the_vetoes_cancel(sentence, doubt):
+    """Experts for different labels: each rules out what the other one chooses."""
+    outcomes = believers(80, doubt)
+    likely = np.exp(-outcomes["log_linear"][1])
+    likely[:, 40:80] = 0.9
+    outcomes["log_linear"] = likely > 0.5, -np.log(likely)
+    found = claim(sentence, planted(outcomes))
+    assert (found.verdict, found.n) == ("held", 40)
+    assert f"on {40 * SEEDS} others vetoes may cancel" in found.note
+
+
 def test_conflict_is_looked_for_where_it_is_greatest():
     outcomes = believers(31, 0.001) | believers(50, 0.001, "conflict")
-    found = claim(OR_AND, planted(outcomes))
-    assert (found.n, "of the pool conflict" in found.note) == (50, True)
+    pair = {f"{rule}/members=0+1": outcomes[rule] for rule in ("linear", "log_linear")}
+    found = claim(OR_AND, planted(outcomes | pair | members(BASE, BASE, BASE, pool="independent")))
+    assert (found.n, "of conflict:linear and conflict:log_linear" in found.note) == (50, True)
     kept = [np.exp(-outcomes[f"conflict:{rule}"][1])[:, :50].mean() for rule in ("linear", "log_linear")]
     assert found.estimate == pytest.approx(kept[0] - kept[1])
 

@@ -17,8 +17,8 @@ import pytest
 from harness.display import formats
 from harness.errors import BadInput
 from harness.report import write_report
-from harness.report.answer import answer, correlation_words
-from harness.report.evidence import Evidence, best
+from harness.report.answer import answer
+from harness.report.evidence import Evidence
 from harness.report.plots.curves import barrier, barrier_caption
 from harness.results.columns import numbers
 from harness.results.run import Run, read_run
@@ -81,7 +81,7 @@ class Page(HTMLParser):
 
     def handle_starttag(self, tag, attributes):
         self.tags.append((tag, dict(attributes)))
-        if tag not in ("meta", "input", "img", "rect"):
+        if tag not in ("meta", "input", "img", "source", "rect", "polygon"):
             self.inside.append(tag)
         if tag == "table":
             self.tables.append([])
@@ -101,6 +101,11 @@ class Page(HTMLParser):
         self.text.setdefault(self.inside[-1], []).append(data)
         if "td" in self.inside or "th" in self.inside:
             self.tables[-1][-1][-1]["text"] += data
+
+
+def rows_of(table):
+    """The rows of a table that are about a variant: not its head, nor the headings of groups."""
+    return [row for row in table[1:] if len(row) > 1]
 
 
 def table_of(page, heading):
@@ -208,10 +213,9 @@ def test_what_a_suite_says_is_text_and_never_markup(run, page, markdown):
 
 def test_every_number_of_the_page_is_that_of_the_table(run, page):
     ok, _ = summary_rows(run)
-    head, *rows = page.tables[0]
+    head, rows = page.tables[0][0], rows_of(page.tables[0])
     column = {cell["text"]: i for i, cell in enumerate(head)}
-    order = sorted(ok.index, key=lambda name: (-ok.loc[name, "accuracy"], ok.loc[name, "flops_per_example"], name))
-    assert [row[column["variant"]]["text"] for row in rows] == order
+    assert sorted(row[column["variant"]]["text"] for row in rows) == sorted(ok.index)
     reference = ok.loc["best_single", "flops_per_example"]
     for row in rows:
         expected = ok.loc[row[column["variant"]]["text"]]
@@ -224,9 +228,40 @@ def test_every_number_of_the_page_is_that_of_the_table(run, page):
         assert row[column["accuracy"]]["text"] == f"{100 * expected['accuracy']:.2f} %"
         assert row[column["NLL"]]["text"] == f"{expected['nll']:.3f}"
         assert row[column["verdict"]]["text"] == expected["verdict"]
+        if expected["verdict"] != "reference":
+            assert row[column["models like these"]]["text"] == expected["recipe_verdict"]
+            assert row[column["verdict"]]["title"].startswith("accuracy ")
         assert row[column["latency"]]["text"] == row[column["memory"]]["text"] == "–"  # not asked for
         assert row[column["memory"]]["title"] == "unavailable: the suite does not ask for it"
         assert (row[column["●"]]["text"] == "●") == bool(expected["pareto"])
+
+
+def test_variants_stand_in_groups_of_pool_and_family_and_in_each_by_the_score(run, page, markdown):
+    ok, _ = summary_rows(run)
+    groups = {}
+    for row in page.tables[0][1:]:
+        if len(row) == 1:
+            names = groups.setdefault(row[0]["text"], [])
+        else:
+            names.append(row[1]["text"])
+    assert next(iter(groups)) == "main: three fine-tunes · single models"
+    for names in groups.values():
+        assert ok.loc[names, ["pool", "family"]].drop_duplicates().shape[0] == 1
+        assert names == sorted(names, key=lambda n: (-ok.loc[n, "accuracy"], ok.loc[n, "flops_per_example"], n))
+    written = [row[0].strip("*`").replace("\\", "") for row in tables(markdown)[0][2:]]
+    assert written == [name for title, names in groups.items() for name in (title, *names)]
+
+
+def test_every_comparison_is_on_the_page(run, page):
+    table = run.comparisons
+    head, *rows = page.tables[1]
+    assert [cell["text"] for cell in head] == ["variant", "accuracy, points", "Brier score", "NLL"]
+    these = table[(table["seed"] == "all") & (table["scope"] == "these models") & (table["kind"] == "own pool")]
+    verdicts = these.set_index(["variant", "metric"])["verdict"]
+    assert {row[0]["text"] for row in rows} == set(these["variant"])
+    for name, *cells in rows:
+        for metric, cell in zip(("accuracy", "brier", "nll"), cells, strict=True):
+            assert f" {verdicts[name['text'], metric]}" in cell["text"]
 
 
 def test_every_score_and_cost_that_the_run_has_is_on_the_page(run, page):
@@ -239,6 +274,9 @@ def test_every_score_and_cost_that_the_run_has_is_on_the_page(run, page):
     for name, *cells in rows:
         expected = ok.loc[name["text"]]
         for column, cell in zip((numbers()[each] for each in shown), cells, strict=True):
+            if np.isnan(expected[column.name]):
+                assert cell["text"] == "–"
+                continue
             if column.unit == "" and expected[column.name] < 1e4:
                 assert cell["text"].split()[0] == f"{expected[column.name]:.3f}".replace("-", "−")
             if not column.bounds:
@@ -251,6 +289,7 @@ def test_every_score_and_cost_that_the_run_has_is_on_the_page(run, page):
 def test_every_number_of_the_markdown_is_that_of_the_table(run, markdown):
     ok, _ = summary_rows(run)
     head, _, *rows = tables(markdown)[0]
+    rows = [row for row in rows if row[1]]
     assert {row[0].strip("`") for row in rows} == set(ok.index)
     for row in rows:
         found = dict(zip(head, row, strict=True))
@@ -259,9 +298,13 @@ def test_every_number_of_the_markdown_is_that_of_the_table(run, markdown):
         assert found["interval"] == f"{100 * expected['accuracy_low']:.2f} .. {100 * expected['accuracy_high']:.2f}"
         assert found["NLL"] == f"{expected['nll']:.3f}"
         assert found["ECE"] == f"{expected['ece']:.3f}"
+        assert found["verdict"].split(" (")[0] == expected["verdict"]
+        if expected["verdict"] == "reference":
+            assert not found["difference"]
+            continue
         difference = float(found["difference"].split()[0].replace("−", "-"))
         assert difference == pytest.approx(100 * expected["diff_vs_reference"], abs=0.00501)
-        assert (found["verdict"], found["family"]) == (expected["verdict"], expected["family"])
+        assert found["verdict"] == f"{expected['verdict']} ({expected['recipe_verdict']})"
 
 
 def test_every_markdown_table_has_as_many_cells_in_each_row(markdown):
@@ -290,7 +333,7 @@ def test_what_failed_and_what_does_not_apply_is_shown_with_its_reason(run, page,
 
 def test_figures_are_drawn_and_the_same_in_both_reports(run, page, markdown):
     linked = re.findall(r"!\[(\w+)\]\((figures/\w+\.svg)\)", markdown)
-    assert [name for name, _ in linked] == ["pareto", "correlation", "reliability", "sweeps", "dropout"]
+    assert [name for name, _ in linked] == ["gain", "correlation", "reliability", "sweeps", "dropout"]
     embedded = [a["src"] for tag, a in page.tags if tag == "img"]
     for (_, path), source in zip(linked, embedded, strict=True):
         svg = (run.folder / path).read_bytes()
@@ -298,6 +341,9 @@ def test_figures_are_drawn_and_the_same_in_both_reports(run, page, markdown):
         assert source == "data:image/svg+xml;base64," + base64.b64encode(svg).decode()
         assert (run.folder / path).with_suffix(".png").read_bytes().startswith(b"\x89PNG")
     assert all(a["alt"] for tag, a in page.tags if tag == "img")
+    (narrow,) = [a for tag, a in page.tags if tag == "source"]
+    svg = (run.folder / "figures/gain_narrow.svg").read_bytes()
+    assert narrow["srcset"] == "data:image/svg+xml;base64," + base64.b64encode(svg).decode()
 
 
 def test_the_claims_are_the_same_everywhere(run, page, markdown):
@@ -328,16 +374,25 @@ def test_the_first_sentence_is_the_same_everywhere_and_names_variants_of_the_run
     assert re.sub(r"\\(.)", r"\1", markdown.splitlines()[2]).replace("`", "").strip("*") == sentence
 
 
-def test_without_per_example_results_it_says_what_it_cannot_say(run, tmp_path):
+def test_without_per_example_results_there_is_an_answer_and_a_table_but_no_reliability(run, tmp_path):
     folder = copied(run, tmp_path, "examples.parquet")
     write_report(folder)
     text = (folder / "report.md").read_text()
-    assert "no per-example results" in text
+    said, before = (told.splitlines()[2].split(". ") for told in (text, (run.folder / "report.md").read_text()))
+    assert said[:-1] == before[:-1]
+    assert said[-1] == "At up to four times the cost nothing is shown to gain more than that.**"
     assert "reliability" not in text
     assert {row[1] for row in tables(text)[1][2:]} <= {"not tested", "held", "not held", "undecided"}
-    assert "95 % interval" not in text.splitlines()[2]
     ok, _ = summary_rows(run)
-    assert {row[0].strip("`") for row in tables(text)[0][2:]} == set(ok.index)
+    assert {row[0].strip("`") for row in tables(text)[0][2:] if row[1]} == set(ok.index)
+
+
+def test_what_is_not_compared_together_is_said_to_be_alone(run, tmp_path):
+    folder = copied(run, tmp_path, "comparisons.parquet")
+    write_report(folder)
+    text = (folder / "report.md").read_text()
+    assert "no intervals that hold for the whole table" in text
+    assert "hold for all" not in text
 
 
 def test_a_run_in_which_everything_failed_has_a_report_too(run, tmp_path):
@@ -420,200 +475,7 @@ def family_of(name):
     return "trained" if short.startswith(("distill", "moe")) else "output"
 
 
-def sentence(evidence):
-    told = answer(evidence)
-    return "".join(f"`{words}`" if kind == "code" else words for kind, words in told.pieces)
-
-
 BASE = right(0.7, 1)
-BETTER = BASE | right(0.5, 2)
-WORSE = BASE & right(0.6, 3)
-CLOSE = exchanged(BASE, 0.05)
-
-
-def test_a_worse_soup_is_said_to_be_less_accurate_than_the_ensemble():
-    text = sentence(planted({"best_single": BASE, "uniform_soup": WORSE, "linear": BETTER}))
-    assert text.startswith(
-        "`uniform_soup` is the best single model made of all, and less accurate than the best ensemble, `linear` ("
-    )
-    gap = 100 * (WORSE.mean() - BETTER.mean())
-    assert f"(−{-gap:.2f} points, 95 % interval −" in text
-    assert "at 1.00× the FLOPs of the reference instead of 3.00×" in text
-
-
-def test_a_better_soup_is_said_to_be_more_accurate():
-    text = sentence(planted({"best_single": BASE, "uniform_soup": BETTER, "linear": WORSE}))
-    assert text.startswith("`uniform_soup` is more accurate than the best ensemble, `linear` (+")
-
-
-def test_equal_ones_cannot_be_told_apart():
-    slightly_better, slightly_worse = CLOSE.copy(), CLOSE.copy()
-    slightly_better[:, np.flatnonzero(~CLOSE.any(axis=0))[:2]] = True
-    slightly_worse[:, np.flatnonzero(CLOSE.all(axis=0))[:2]] = False
-    for soup in (BASE, CLOSE, slightly_better, slightly_worse):
-        text = sentence(planted({"best_single": BASE, "uniform_soup": soup, "linear": BASE}))
-        assert text.startswith("`uniform_soup` cannot be told apart from the best ensemble, `linear` (")
-
-
-def test_the_interval_is_that_of_the_paired_difference():
-    """Against the normal approximation, with seeds that are all the same: there is no spread between them."""
-    soup, ensemble = (np.stack([right(share, seed)[0]] * SEEDS) for share, seed in ((0.7, 4), (0.8, 5)))
-    both = {"best_single": BASE, "uniform_soup": soup, "linear": ensemble}
-    found = planted(both).difference("uniform_soup", "linear")
-    difference = soup.astype(float) - ensemble
-    assert found.value == pytest.approx(difference.mean())
-    error = 1.96 * difference.mean(axis=0).std() / np.sqrt(EXAMPLES)
-    assert found.value - found.low == pytest.approx(error, rel=0.1)
-    assert found.high - found.value == pytest.approx(error, rel=0.1)
-    low, high = (f"{100 * bound:+.2f}".replace("-", "−") for bound in (found.low, found.high))
-    assert f"95 % interval {low} .. {high}" in sentence(planted(both))
-
-
-def test_the_best_of_each_kind_is_compared_and_other_pools_are_left_out():
-    evidence = planted(
-        {
-            "best_single": BASE,
-            "uniform_soup": WORSE,
-            "distill": BASE,
-            "linear": BASE,
-            "log_linear": BETTER,
-            "other:linear": BETTER | right(0.9, 6),
-        }
-    )
-    assert sentence(evidence).startswith("`distill` is the best single model made of all")
-    assert "the best ensemble, `log_linear`" in sentence(evidence)
-
-
-def test_the_picked_ones_stand_against_the_reference_with_allowance_for_the_pick():
-    text = sentence(planted({"best_single": BASE, "uniform_soup": WORSE, "linear": BETTER}))
-    worse, better = (100 * (x.mean() - BASE.mean()) for x in (WORSE, BETTER))
-    assert text.endswith(
-        f"Against the reference, the first is worse (−{-worse:.2f}) and the second is better (+{better:.2f})."
-    )
-    close = sentence(planted({"best_single": BASE, "uniform_soup": CLOSE, "linear": BETTER}))
-    assert "the first cannot be told apart from it (+0.00) and the second is better" in close
-
-
-def of_equal_variants(draw, seeds, examples=300, variants=100):
-    """Evidence of variants of one accuracy, few of them single models, each wrong where the others are or not."""
-    names = ["best_single", *(f"{'linear' if i % 33 else 'uniform_soup'}/v={i}" for i in range(1, variants))]
-    shared = draw.random((seeds, examples)) < 0.7
-    correct = {name: shared ^ (draw.random(shared.shape) < 0.05 * (1 + 1.3 * ~shared)) for name in names}
-    rows = [
-        {"variant": name, "family": family_of(name), "method": name.split("/")[0], "pool": "main", "seed": "all",
-         "status": "ok", "flops_per_example": FLOPS[family_of(name)], "accuracy": correct[name].mean(),
-         "diff_vs_reference": correct[name].mean() - correct["best_single"].mean(),
-         "verdict": "unclear" if name != "best_single" else "reference"}
-        for name in names
-    ]  # fmt: skip
-    run = Run(Path("nowhere"), {"reference": {"variant": "best_single"}, "seeds": list(range(seeds)), "pools": {}})
-    vars(run).update(variants=pd.DataFrame(rows), correlations=[])
-    evidence = Evidence(run)
-    vars(evidence)["_tables"] = {name: {"correct": values} for name, values in correct.items()}
-    return evidence
-
-
-@pytest.mark.parametrize(("seeds", "runs"), [(1, 200), (3, 60)])
-def test_of_equal_variants_hardly_any_is_called_different_although_the_best_are_picked(seeds, runs):
-    draw, called = np.random.default_rng(seeds), 0
-    for _ in range(runs):
-        told = answer(of_equal_variants(draw, seeds))
-        text = "".join(words for _, words in told.pieces) + " ".join(told.notes[1:])
-        assert "distinguishable" not in text
-        called += any(words in text for words in ("more accurate than", "less accurate", "is better", "is worse"))
-    assert called <= 0.05 * runs
-
-
-def test_a_picked_variant_that_stands_out_from_all_is_still_called_so():
-    draw = np.random.default_rng(0)
-    evidence = of_equal_variants(draw, 1)
-    tables = vars(evidence)["_tables"]
-    tables["linear/v=2"]["correct"] |= draw.random((1, 300)) < 0.5
-    row = evidence.ok["variant"] == "linear/v=2"
-    evidence.ok.loc[row, "accuracy"] = tables["linear/v=2"]["correct"].mean()
-    assert "and less accurate than the best ensemble, `linear/v=2`" in sentence(evidence)
-    assert sentence(evidence).count("is better (") == 1
-
-
-def test_a_member_that_is_left_as_it_is_was_not_made_of_all_and_the_reference_is_called_so():
-    evidence = planted({"best_single": BASE, "linear": BETTER})
-    text = sentence(evidence)
-    assert text.startswith("`best_single` is the best single model, and less accurate than the best ensemble, `linear`")
-    assert "the first is the reference itself and the second" in text
-    assert "made of all" not in str(answer(evidence).headlines)
-
-
-def test_without_an_ensemble_the_most_accurate_is_named_with_its_interval():
-    evidence = planted({"best_single": BASE, "uniform_soup": BETTER})
-    share = 100 * BETTER.mean()
-    assert sentence(evidence) == (
-        f"`uniform_soup` is the most accurate: {share:.2f} % ({share - 2:.2f} % to {share + 2:.2f} %)."
-    )
-
-
-def test_without_a_variant_of_the_main_pool_there_is_an_answer_all_the_same():
-    evidence = planted({"far:best_single": BASE, "far:linear": BETTER}, reference="far:best_single")
-    assert sentence(evidence).startswith("`far:linear` is the most accurate")
-
-
-def test_without_examples_a_difference_has_no_interval():
-    outcomes = {"best_single": BASE, "uniform_soup": WORSE, "linear": BETTER}
-    text = sentence(planted(outcomes, examples=False))
-    assert f"is −{100 * (BETTER.mean() - WORSE.mean()):.2f} points from the best ensemble, `linear`" in text
-    assert "no per-example results" in text
-    assert "interval −" not in text
-
-
-def test_without_the_reference_there_is_no_answer():
-    told = answer(planted({"linear": BASE}))
-    assert told.pieces == (("text", "There is no answer: the reference best_single has no result in this run."),)
-
-
-def test_the_notes_count_the_verdicts_and_say_how_the_best_was_picked():
-    words = {"linear": "better", "log_linear": "better", "uniform_soup": "worse"}
-    changes = {name: {"verdict": word} for name, word in words.items()}
-    outcomes = {"best_single": BASE, "linear": BETTER, "log_linear": BETTER, "uniform_soup": WORSE, "distill": BASE}
-    first, second = answer(planted(outcomes, **changes)).notes
-    assert "of 4 other variants 2 better, 1 worse, 1 unclear; no correction" in first
-    assert f"best_single ({100 * BASE.mean():.2f} %), chosen on held-out" in first
-    assert "most accurate of 5 variants was picked on the test split" in second
-    assert "distinguishable" not in second  # from a winner that was picked on test
-
-
-def test_headlines_are_the_reference_the_ensemble_the_single_model_and_the_correlation():
-    coefficient = {"value": 0.94, "low": 0.87, "high": 0.99}
-    correlations = [
-        {"pool": "main", "metric": "nll", "seed": seed, "pearson": coefficient, "n": 64} for seed in ("0", "all")
-    ]
-    outcomes = {"best_single": BASE, "linear": BETTER, "uniform_soup": WORSE}
-    found = answer(planted(outcomes, correlations=correlations)).headlines
-    assert found == (
-        (f"{100 * BASE.mean():.2f} %", "reference: best_single"),
-        (f"{100 * BETTER.mean():.2f} %", "best ensemble: linear, 3.00× the FLOPs"),
-        (f"{100 * WORSE.mean():.2f} %", "best single model made of all: uniform_soup, 1.00× the FLOPs"),
-        ("0.94 (0.87 to 0.99)", "ensemble–average correlation (NLL), n = 64"),
-    )
-
-
-def test_equal_accuracies_go_to_fewer_operations_and_then_to_the_name():
-    rows = pd.DataFrame(
-        [("c", 0.9, 2.0), ("b", 0.9, 1.0), ("a", 0.9, 1.0), ("z", 0.8, 0.1)],
-        columns=["variant", "accuracy", "flops_per_example"],
-    )
-    assert best(rows)["variant"] == "a"
-    assert best(rows[rows["accuracy"] > 1]) is None
-
-
-@pytest.mark.parametrize(
-    ("coefficient", "words"),
-    [
-        ({"value": None, "low": None, "high": None}, "undefined"),
-        ({"value": -0.5, "low": None, "high": None}, "−0.50"),
-        ({"value": -0.123, "low": -0.5, "high": 0.25}, "−0.12 (−0.50 to 0.25)"),
-    ],
-)
-def test_a_coefficient_in_words(coefficient, words):
-    assert correlation_words(coefficient) == words
 
 
 # The barrier.

@@ -45,7 +45,22 @@ def test_the_best_of_each_family_with_its_interval(tmp_path):
     (entry,) = history(stored(tmp_path, "10"))
     assert {family: score.variant for family, score in entry.best.items()} == {"single": "ref", "weights": "mix"}
     best = entry.best["weights"]
-    assert (best.accuracy, best.low, best.high) == pytest.approx((0.9, 0.89, 0.91))
+    assert (best.value, best.low, best.high) == pytest.approx((0.9, 0.89, 0.91))
+    assert entry.metric.name == "accuracy"
+
+
+def test_the_newest_runs_score_decides_and_a_loss_is_best_low(tmp_path):
+    stored(tmp_path, "10")
+    run = stored(tmp_path, "11")
+    run.record["scores"] = ["nll"]
+    losses = run.variants["variant"].map({"ref": 0.5, "soup": 0.2, "mix": 0.3})
+    run.__dict__["variants"] = run.variants.assign(nll=losses, nll_low=losses - 0.01, nll_high=losses + 0.01)
+    entry = history(run)[-1]
+    assert entry.metric.name == "nll"
+    assert entry.best["weights"].variant == "soup"
+    best, reference = entry.best["weights"], entry.reference
+    assert (best.value, best.low, best.high, reference.value) == pytest.approx((0.2, 0.19, 0.21, 0.5))
+    assert best.accuracy == pytest.approx(0.85)
 
 
 def test_equal_starts_are_told_apart_by_their_names(tmp_path):

@@ -7,7 +7,8 @@ import numpy as np
 from harness.evaluate.calibration import check_confidences, share_within_ties
 from harness.results.metric import Column, Outcomes, metric
 
-COLUMN = Column("adaptive_ece", "calibration error over 15 bins of equal mass", better="lower", most=1.0)
+COLUMN = Column("adaptive_ece", "calibration error over 15 bins of equal mass", better="lower", most=1.0,
+                label="adaptive ECE")  # fmt: skip
 
 
 @metric(COLUMN)

@@ -7,7 +7,7 @@ import numpy as np
 from harness.evaluate.calibration import check_confidences, share_within_ties
 from harness.results.metric import Column, Outcomes, metric
 
-COLUMN = Column("aurc", "area under the risk-coverage curve", better="lower", most=1.0)
+COLUMN = Column("aurc", "area under the risk-coverage curve", better="lower", most=1.0, label="AURC")
 
 
 @metric(COLUMN)

@@ -16,6 +16,7 @@ COLUMN = Column(
     most=2.0,
     interval="brier",
     outcome="brier",
+    label="Brier score",
 )
 
 

@@ -16,6 +16,7 @@ COLUMN = Column(
     better="lower",
     most=1.0,
     interval="ece",
+    label="ECE",
 )
 
 

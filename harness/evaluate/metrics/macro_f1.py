@@ -6,7 +6,8 @@ import numpy as np
 
 from harness.results.metric import Column, Outcomes, metric
 
-COLUMN = Column("macro_f1", "mean F1 over the classes that occur", better="higher", most=1.0)
+COLUMN = Column("macro_f1", "mean F1 over the classes that occur", better="higher", most=1.0,
+                label="macro F1")  # fmt: skip
 
 
 @metric(COLUMN)

@@ -17,6 +17,7 @@ COLUMN = Column(
     unit="nats",
     interval="nll",
     outcome="nll",
+    label="NLL",
 )
 
 

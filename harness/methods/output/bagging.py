@@ -18,6 +18,8 @@ from harness.types import Ingredients
     family="output",
     summary="Bootstrap-trained members, combined; scored for free on the examples each one never saw (out of bag).",
     paper="Breiman 1996, doi:10.1007/BF00058655",
+    words="bagged ensemble of {members}{combine}",
+    told={"combine": {"mean": "", "vote": " by vote"}},
     needs={"members", "train"},
     pool="bootstrap",
     small=({"combine": "mean"}, {"combine": "vote"}),

@@ -20,6 +20,8 @@ from harness.types import Ingredients, Member, NotApplicable
     family="output",
     summary="The last n checkpoints of one run as an ensemble: free of further training.",
     paper="Huang et al. 2017 (snapshot ensembles), arXiv:1704.00109; Sennrich et al. 2016, arXiv:1606.02891",
+    words="{rule} of the last {n} checkpoints",
+    told={"rule": {"linear": "ensemble", "log_linear": "log-linear ensemble"}},
     needs={"members"},
     pool="checkpoints",
     order_sensitive=True,

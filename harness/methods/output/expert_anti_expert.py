@@ -31,6 +31,7 @@ def _named(parameters: Mapping[str, Any]) -> list[int] | None:
     family="output",
     summary="z_base + a (z_expert - z_anti): DExperts, and contrastive decoding with base = expert.",
     paper="Liu et al. 2021, arXiv:2105.03023; Li et al. 2022, arXiv:2210.15097",
+    words="mixture of an expert less an anti-expert",
     needs={"members", "base", "heldout"},
     order_sensitive=lambda parameters: any(isinstance(parameters[k], int) for k in ("on", "expert", "anti")),
     small=(

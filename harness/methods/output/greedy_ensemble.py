@@ -21,6 +21,7 @@ from harness.types import Ingredients
     family="output",
     summary="Add, with replacement, the member that most improves held-out; the counts are linear weights.",
     paper="Caruana et al. 2004, doi:10.1145/1015330.1015432",
+    words="greedy ensemble of {members}",
     needs={"members", "heldout"},
     identical_members_unchanged=True,
     small=({"rounds": 4}, {"rounds": 4, "metric": "accuracy"}),

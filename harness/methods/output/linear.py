@@ -17,6 +17,14 @@ from harness.types import Ingredients, NotApplicable
 
 Weight = Annotated[float, Field(ge=0)]
 
+WEIGHTS_IN_WORDS = {
+    "weights": {
+        "uniform": "",
+        "learned": " with learned weights",
+        "contextual": " with weights that depend on the input",
+    }
+}
+
 
 def named_by_weights(parameters: Mapping[str, Any]) -> list[int] | None:
     """The members to which given weights are given, or the first if all are zero; None where they are not given."""
@@ -29,6 +37,8 @@ def named_by_weights(parameters: Mapping[str, Any]) -> list[int] | None:
     family="output",
     summary="Weighted mean of the members' probabilities; a label any member believes in survives (logical OR).",
     paper="Lakshminarayanan et al. 2017, arXiv:1612.01474; Jelinek and Mercer 1980",
+    words="linear ensemble of {members}{weights}",
+    told=WEIGHTS_IN_WORDS,
     needs={"members", "heldout"},
     order_sensitive=lambda parameters: isinstance(parameters["weights"], list),
     identical_members_unchanged=True,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from harness.methods.method import method
-from harness.methods.output.linear import interpolation, named_by_weights
+from harness.methods.output.linear import WEIGHTS_IN_WORDS, interpolation, named_by_weights
 from harness.systems.fitting import fit_log_linear
 from harness.systems.rules import LogLinear
 from harness.systems.systems import OutputCombination
@@ -17,6 +17,8 @@ from harness.types import Ingredients
     family="output",
     summary="Weighted geometric mean (averaged logits); one member's veto is enough (logical AND).",
     paper="Hinton 2002 (products of experts); Heskes 1998",
+    words="log-linear ensemble of {members}{weights}",
+    told=WEIGHTS_IN_WORDS,
     needs={"members", "heldout"},
     order_sensitive=lambda parameters: isinstance(parameters["weights"], list),
     # learned weights are free in their sum, so for copies of one member they act as its temperature

@@ -13,6 +13,7 @@ from harness.types import Ingredients
     family="output",
     summary="Each member votes for one label; the mean probability breaks ties and keeps every label possible.",
     paper="Hansen and Salamon 1990",
+    words="majority vote of {members}",
     needs={"members"},
 )
 def majority_vote(ingredients: Ingredients) -> OutputCombination:

@@ -21,6 +21,7 @@ from harness.types import Ingredients, NotApplicable
     family="output",
     summary="Dropout stays on: the mean of T stochastic passes of the best member (or one by position).",
     paper="Gal and Ghahramani 2016, arXiv:1506.02142; T=30 as in uncertainty-baselines",
+    words="mean of {passes} passes with dropout",
     needs={"members", "heldout"},
     order_sensitive=lambda parameters: isinstance(parameters["member"], int),
     small=({"passes": 3}, {"passes": 2, "member": 1}),

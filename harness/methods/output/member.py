@@ -19,6 +19,7 @@ from harness.types import Ingredients, NotApplicable
     family="single",
     summary="One member of the pool, by its position.",
     paper="-",
+    words="single model at position {index}",
     needs={"members"},
     order_sensitive=True,
     identical_members_unchanged=True,
@@ -37,6 +38,7 @@ def member(ingredients: Ingredients, *, index: Annotated[int, Field(ge=0)]) -> O
     family="single",
     summary="The member with the best held-out accuracy (equal ones: the lower NLL); of language models, NLL first.",
     paper="-",
+    words="best single model",
     needs={"members", "heldout"},
     identical_members_unchanged=True,
 )

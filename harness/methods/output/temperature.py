@@ -17,6 +17,9 @@ from harness.types import Ingredients, stack
     family="output",
     summary="The best member or the uniform ensemble, calibrated by one temperature on held-out.",
     paper="Guo et al. 2017, arXiv:1706.04599",
+    words="recalibrated {of}",
+    told={"of": {"best_single": "best single model", "linear": "ensemble of {members}",
+                 "log_linear": "log-linear ensemble of {members}"}},
     needs={"members", "heldout"},
     small=({"of": "linear"}, {"of": "log_linear"}, {"of": "best_single"}),
 )

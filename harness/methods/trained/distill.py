@@ -27,6 +27,8 @@ from harness.types import Architecture, Ingredients, Member, NotApplicable, chec
     family="trained",
     summary="A student trained on (1-alpha) CE + alpha T^2 KL(mean of the members || student), same or half size.",
     paper="Hinton et al. 2015, arXiv:1503.02531",
+    words="student{size} taught by {members}",
+    told={"size": {"same": "", "half": " of half the size"}},
     needs={"members", "base", "train"},
     small=({"epochs": 1}, {"epochs": 1, "size": "half", "alpha": 1.0}, {"epochs": 1, "start": "base"}),
 )

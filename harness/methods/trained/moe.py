@@ -23,6 +23,8 @@ from harness.types import Ingredients, NotApplicable
     family="trained",
     summary="The members' network with its hidden layer split into experts, k of which run for each example.",
     paper="Shazeer et al. 2017, arXiv:1701.06538",
+    words="{routing} mixture of {experts} experts",
+    told={"routing": {"sparse": "sparse", "dense": "dense"}},
     needs={"members", "train"},
     small=({"epochs": 1}, {"epochs": 1, "routing": "dense", "k": 1}),
 )

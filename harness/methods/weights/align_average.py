@@ -22,6 +22,8 @@ from harness.types import Ingredients
     family="weights",
     summary="Members' hidden units are reordered to match (Git Re-Basin weight matching), then the weights averaged.",
     paper="Ainsworth et al. 2023, arXiv:2209.04836, algorithms 1 (to: best) and 3 (to: mean)",
+    words="average of {members}, their units aligned{to}",
+    told={"to": {"best": "", "mean": " to the mean"}},
     needs={"members", "train", "heldout"},
     identical_members_unchanged=True,
     small=({}, {"to": "mean"}),

@@ -22,6 +22,7 @@ from harness.types import Ingredients
     family="weights",
     summary="Task vectors without the smallest changes and the outliers of each tensor, then added or merged by TIES.",
     paper="Davari and Belilovsky 2024, arXiv:2312.06795",
+    words="Model Breadcrumbs merge of {members}",
     needs={"members", "base", "train", "heldout"},
     order_sensitive=lambda parameters: parameters["weights"] is not None,
     small=(

@@ -19,6 +19,7 @@ from harness.types import Ingredients
     family="weights",
     summary="The mean of the last n checkpoints' weights (n=5 as for Transformer-base).",
     paper="Vaswani et al. 2017, arXiv:1706.03762, section 6.1",
+    words="average of the last {n} checkpoints",
     needs={"members", "train"},
     pool="checkpoints",
     order_sensitive=True,

@@ -25,6 +25,7 @@ TIES_DIVIDE: dict[str, Divide] = {"paper": "count", "mergekit": "none", "peft": 
     family="weights",
     summary="Task vectors with most entries dropped at random and the rest rescaled, then added or merged by TIES.",
     paper="Yu et al. 2024, arXiv:2311.03099",
+    words="DARE merge of {members}",
     needs={"members", "base", "train", "heldout"},
     order_sensitive=lambda parameters: parameters["weights"] is not None,
     small=(

@@ -24,6 +24,7 @@ PRUNING: dict[str, tuple[Rows, Rescale]] = {"paper": ("outputs", "inverse"), "me
     family="weights",
     summary="Task vectors with entries dropped at random, the larger ones less often, then merged by TIES or added.",
     paper="Deep et al. 2024, arXiv:2406.11617",
+    words="DELLA merge of {members}",
     needs={"members", "base", "train", "heldout"},
     order_sensitive=lambda parameters: parameters["weights"] is not None,
     small=(

@@ -20,6 +20,7 @@ from harness.types import Ingredients
     family="weights",
     summary="The exponential moving average of one run's checkpoints, in time order.",
     paper="Polyak and Juditsky 1992; as torch.optim.swa_utils.AveragedModel",
+    words="moving average of {members}",
     needs={"members", "train"},
     pool="checkpoints",
     order_sensitive=True,

@@ -20,6 +20,7 @@ from harness.types import Ingredients, Member, NotApplicable
     family="weights",
     summary="The mean of the members' weights, each weighted by its diagonal Fisher information.",
     paper="Matena and Raffel 2022, arXiv:2111.09832",
+    words="Fisher-weighted average of {members}",
     needs={"members", "train", "heldout"},
     order_sensitive=lambda parameters: isinstance(parameters["weights"], list),
     identical_members_unchanged=True,

@@ -17,6 +17,7 @@ from harness.types import Ingredients
     family="weights",
     summary="Average only the members that do not lower the held-out score of the soup so far.",
     paper="Wortsman et al. 2022, arXiv:2203.05482, recipe 1 (the paper accepts >=, its code >)",
+    words="greedy soup of {members}",
     needs={"members", "train", "heldout"},
     identical_members_unchanged=True,
     small=({}, {"accept": "better"}),

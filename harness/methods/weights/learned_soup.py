@@ -20,6 +20,8 @@ from harness.types import Ingredients
     family="weights",
     summary="A weighted mean of the members' weights, the softmax weights learned by gradient descent on held-out.",
     paper="Wortsman et al. 2022, arXiv:2203.05482, appendix I",
+    words="learned soup of {members}{by_layer}",
+    told={"by_layer": {False: "", True: ", layer by layer"}},
     needs={"members", "train", "heldout"},
     identical_members_unchanged=True,
     small=({"epochs": 2}, {"epochs": 1, "by_layer": True, "temperature": False}),

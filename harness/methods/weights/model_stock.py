@@ -18,6 +18,7 @@ from harness.types import Ingredients, NotApplicable
     family="weights",
     summary="From the base towards the mean of the members, each layer as far as the angle between their updates says.",
     paper="Jang et al. 2024, arXiv:2403.19522",
+    words="Model Stock merge of {members}",
     needs={"members", "base", "train"},
     identical_members_unchanged=lambda parameters: parameters["norm_floor"] == 0,
     small=({}, {"filter_wise": True, "norm_floor": 1e-6}),

@@ -19,6 +19,7 @@ from harness.types import Ingredients, Member
     family="weights",
     summary="Linear and convolution layers by least squares from the Gram matrices of their inputs; the rest averaged.",
     paper="Jin et al. 2023, arXiv:2212.09849",
+    words="RegMean merge of {members}",
     needs={"members", "train"},
     identical_members_unchanged=True,
     small=({}, {"alpha": 0.0, "examples": 20}, {"alpha": 1.0}),

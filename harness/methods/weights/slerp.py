@@ -20,6 +20,7 @@ Position = Annotated[int, Field(ge=0)]
     family="weights",
     summary="Two members' weights, interpolated along the arc between them instead of the chord.",
     paper="Shoemake 1985, doi:10.1145/325334.325242 (quaternions); the same for weights as in mergekit 0.1.5",
+    words="spherical interpolation of two models",
     needs={"members", "train"},
     order_sensitive=True,
     identical_members_unchanged=True,

@@ -19,6 +19,7 @@ from harness.types import Ingredients, NotApplicable
     family="weights",
     summary="The mean of all checkpoints of one run from an epoch on, BatchNorm statistics measured anew.",
     paper="Izmailov et al. 2018, arXiv:1803.05407",
+    words="average of {members}",
     needs={"members", "train"},
     pool="checkpoints",
     order_sensitive=True,

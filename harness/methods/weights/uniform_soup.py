@@ -19,6 +19,7 @@ from harness.types import Ingredients, Member
     family="weights",
     summary="The mean of all members' weights: one model's cost at inference.",
     paper="Wortsman et al. 2022, arXiv:2203.05482",
+    words="uniform soup of {members}",
     needs={"members", "train"},
     identical_members_unchanged=True,
 )

@@ -53,7 +53,7 @@ def test_what_they_refuse():
     with pytest.raises(NotApplicable, match="no checkpoint from epoch 9 on: the last is 6"):
         build_method("swa", run_of(4), from_epoch=9)
     for name in ("ema", "swa"):
-        with pytest.raises(NotApplicable, match="not one run's checkpoints"):
+        with pytest.raises(NotApplicable, match="not checkpoints of one run"):
             build_method(name, fine_tunes(3))
         spoiled = checkpoints(3)
         bad = replace(spoiled.members[0], weights={n: t * torch.nan for n, t in spoiled.members[0].weights.items()})

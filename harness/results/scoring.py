@@ -1,0 +1,31 @@
+"""The score that a run goes by, and its variants in the order of it."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from harness.results.columns import column_of
+from harness.results.metric import Column
+from harness.results.run import Run
+
+
+def scores_of(run: Run) -> list[Column]:
+    """The suite's scores, the one that decides first.
+
+    A metric that nothing installed here declares is left out; accuracy stands for all where that leaves none.
+    """
+    known = [column for name in run.scores_of_suite if (column := column_of(name)) is not None]
+    accuracy = column_of("accuracy")
+    assert accuracy is not None
+    return known or [accuracy]
+
+
+def score_of(run: Run) -> Column:
+    """The score that decides."""
+    return scores_of(run)[0]
+
+
+def in_order(rows: pd.DataFrame, score: Column) -> pd.DataFrame:
+    """Rows of variants.csv, the best first; equal ones: fewer FLOPs, then the name."""
+    up = score.sign < 0
+    return rows.sort_values([score.name, "flops_per_example", "variant"], ascending=[up, True, True])

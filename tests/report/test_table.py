@@ -1,0 +1,84 @@
+"""The table of all variants: groups, order, the suite's score, and bars that can be seen."""
+
+import pytest
+
+from harness.report.table import table_of
+from tests.report.compared import gained, planted, right
+
+BASE = right(0.8, 1)
+OUTCOMES = {
+    "run:best_single": gained(BASE, 0.05), "run:linear": gained(BASE, 0.06), "best_single": BASE,
+    "linear": gained(BASE, 0.03, 2), "linear/weights=learned": gained(BASE, 0.04, 3),
+    "uniform_soup": gained(BASE, 0.01), "distill": gained(BASE, -0.7),
+}  # fmt: skip
+
+
+def titles(table):
+    return [group.title.split(":")[0] + group.title.partition("·")[2] for group in table.groups]
+
+
+@pytest.mark.parametrize("score", ["accuracy", "nll"])
+def test_groups_are_of_pool_and_family_the_main_pool_first_and_each_by_the_score(score):
+    table = table_of(planted(OUTCOMES, score=score))
+    assert [title.split()[0] for title in titles(table)] == ["main"] * 4 + ["run"] * 2
+    assert table.groups[0].title == "main: eight fine-tunes · single models"
+    assert [row["family"] for row in table.rows] == [
+        "single", "output", "output", "weights", "trained", "single", "output",
+    ]  # fmt: skip
+    for group in table.groups:
+        values = [table.score.sign * row[score] for row in group.rows]
+        assert values == sorted(values, reverse=True)
+    assert sorted(row["variant"] for row in table.rows) == sorted(OUTCOMES)
+
+
+def test_the_suites_score_comes_first_and_the_others_beside_it():
+    table = table_of(planted(OUTCOMES, score="nll"))
+    assert table.score.name == "nll"
+    assert [column.name for column in table.others] == ["accuracy"]
+    assert [column.name for column in table.compared] == ["nll", "accuracy"]
+
+
+def test_verdicts_of_every_score_are_with_a_row():
+    evidence = planted(OUTCOMES)
+    row = next(row for row in table_of(evidence).rows if row["variant"] == "linear")
+    compared = evidence.run.comparisons.set_index(["variant", "metric", "scope"])
+    for metric in ("accuracy", "nll"):
+        expected = compared.loc["linear", metric, "these models"]
+        told = row["by_score"][metric]
+        assert (told["value"], told["verdict"]) == (pytest.approx(expected["difference"]), expected["verdict"])
+        assert (told["low"], told["high"]) == pytest.approx((expected["low"], expected["high"]))
+    assert row["words"].startswith("accuracy +3.00 [")
+    assert "; NLL −0." in row["words"]
+    reference = next(row for row in table_of(evidence).rows if row["variant"] == "best_single")
+    assert reference["difference"] is None
+
+
+def test_models_like_these_have_verdicts_where_there_are_seeds():
+    base = right(0.8, 1, seeds=2)
+    several = table_of(planted({"best_single": base, "linear": gained(base, 0.03)}))
+    assert several.recipes
+    assert {row["variant"]: (row["difference"] or {}).get("recipe") for row in several.rows}["linear"]
+    assert not table_of(planted(OUTCOMES)).recipes
+
+
+def test_bars_can_be_seen_and_what_is_far_off_is_an_arrow():
+    rows = {row["variant"]: row["bar"] for row in table_of(planted(OUTCOMES)).rows}
+    assert rows["distill"]["off"] == "below"
+    near = [bar for name, bar in rows.items() if name != "distill"]
+    for bar in near:
+        assert bar["off"] == ""
+        assert 0 <= bar["low"] <= bar["value"] <= bar["high"] <= 100
+        assert bar["high"] - bar["low"] > 12
+        assert bar["reference"] == rows["best_single"]["value"]
+    farther = table_of(planted({**OUTCOMES, "distill": gained(BASE, -0.79)}))
+    assert {row["variant"]: row["bar"] for row in farther.rows}["linear"] == pytest.approx(rows["linear"])
+
+
+def test_a_run_of_version_1_has_the_verdicts_that_it_has():
+    evidence = planted(OUTCOMES, version=1)
+    table = table_of(evidence)
+    assert [column.name for column in table.compared] == ["accuracy", "nll"]
+    for row in table.rows:
+        if row["difference"]:
+            assert row["difference"]["verdict"] == row["verdict"]
+            assert row["by_score"]["nll"]["verdict"] == ""
