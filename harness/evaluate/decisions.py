@@ -102,8 +102,8 @@ def _of_these(
     if not names or not _is_sample(units[names[0]]):
         return
     means = unit_means(list(units.values()))
-    outcomes = _are_outcomes(scored, units)
-    grain = 1 / (len(units[names[0]]) * means.units) if outcomes else 0.0
+    outcomes = _are_outcomes(scored)
+    grain = 1 / (len(units[names[0]]) * means.units) if outcomes and not len(scored.clusters) else 0.0
     for kind, pairs in ((OWN, references), (POOLS, pools)):
         if not pairs:
             continue
@@ -124,7 +124,7 @@ def _of_few(difference: np.ndarray, told: tuple[float, ...], level: float) -> tu
     """What is told of a share, by its score test where hardly any item changes it.
 
     Args:
-        difference: [seeds, items] of right and wrong.
+        difference: [seeds, items] of right and wrong, or of their means in clusters.
         told: the interval alone and together, and the p-value alone and adjusted, by how much the items vary.
         level: of each interval, where all of them hold together.
 
@@ -136,19 +136,21 @@ def _of_few(difference: np.ndarray, told: tuple[float, ...], level: float) -> tu
     if int(np.nan_to_num(difference).any(axis=0).sum()) >= FEWEST:
         return told
     items = difference.shape[1]
-    known = (~np.isnan(difference)).sum(axis=1)
-    gained, lost = (float((((sign * difference) > 0).sum(axis=1) / known).mean() * items) for sign in (1, -1))
+    largest = max(1.0, float(np.nanmax(np.abs(difference))))  # a cluster may count as several
+    gained, lost = (float(np.nanmean(np.maximum(sign * difference, 0), axis=1).mean()) * items / largest
+                    for sign in (1, -1))  # fmt: skip
     fewer, more = (int(gained + 1e-9), int(np.ceil(lost - 1e-9))), (int(np.ceil(gained - 1e-9)), int(lost + 1e-9))
     ends = []
     for each in (LEVEL, level):
-        ends += [paired_proportions(*fewer, items, each).low, paired_proportions(*more, items, each).high]
+        low, high = paired_proportions(*fewer, items, each).low, paired_proportions(*more, items, each).high
+        ends += [max(-1.0, low * largest), min(1.0, high * largest)]
     p = 2 * float(norm.sf(max(0.0, paired_score(*fewer, items, 0.0), -paired_score(*more, items, 0.0))))
     return (*ends, max(p, told[4]), max(min(1.0, p * ALPHA / (1 - level)), told[5]))
 
 
-def _are_outcomes(scored: Scored, units: Mapping[str, np.ndarray]) -> bool:
-    """Whether each example is right or wrong, and counts alone."""
-    return not len(scored.clusters) and all(np.isin(table[~np.isnan(table)], (0, 1)).all() for table in units.values())
+def _are_outcomes(scored: Scored) -> bool:
+    """Whether each example is right or wrong."""
+    return all(np.isin(table[~np.isnan(table)], (0, 1)).all() for table in scored.tables.values())
 
 
 def _of_likes(

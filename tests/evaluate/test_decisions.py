@@ -194,6 +194,25 @@ def test_a_handful_of_equal_answers_proves_nothing_and_thousands_do(seeds):
         assert len(found) == seeds
 
 
+@pytest.mark.parametrize(("gained", "lost"), [(0, 0), (3, 1)])
+def test_few_clusters_that_change_are_few_answers(gained, lost):
+    tables = answers(gained, lost, 400)
+    thrice = {name: np.repeat(table, 3, axis=1) for name, table in tables.items()}
+    found = compared(RIGHT, thrice, clusters=[f"{i // 3:03}" for i in range(1200)])["v", THESE]
+    expected = compared(RIGHT, tables)["v", THESE]
+    for name in ("difference", "low", "high", "n"):
+        assert found[name] == pytest.approx(expected[name]), name
+
+
+def test_one_large_cluster_decides_nothing():
+    sizes = np.repeat(["large", *(f"{i:03}" for i in range(99))], [60, *[1] * 99])
+    changed = np.repeat([1.0, 0.0], [60, 99])[None]
+    found = compared(RIGHT, {"ref": 0 * changed, "v": changed}, clusters=list(sizes))["v", THESE]
+    assert found["difference"] == pytest.approx(60 / 159)
+    assert found["low"] < 0 < found["difference"] < found["high"] <= 1
+    assert found["verdict"] == "unclear"
+
+
 @pytest.mark.parametrize("seeds", [1, 2])
 def test_one_system_under_two_names_is_equivalent_however_few_examples_there_are(seeds):
     for column, tables in ((RIGHT, answers(0, 0, 20, seeds)), (LOSS, answers(0, 0, 20, seeds))):

@@ -35,7 +35,8 @@ from tests.inline import Inline
 
 MLP = Architecture("mlp", (("classes", 10), ("hidden", 8), ("side", 8)))
 CNN = Architecture("small_cnn", (("classes", 10), ("hidden", 8), ("side", 8), ("width", 2)))
-OTHERWISE = ["variant", "pool", "params", "members", "reference", "build_seconds", "pareto", "best_set", *own_columns()]
+OTHERWISE = ["variant", "pool", "params", "members", "reference", "build_seconds", "pareto", "best_set",
+             "score_corrected", "score_corrected_low", "score_corrected_high", *own_columns()]  # fmt: skip
 """Columns that say which members a row has, what it is compared with, or how long something took."""
 
 
