@@ -72,7 +72,7 @@ def evidence(seeds=2, documents=40, without=(), **changes):
         for s in range(seeds)
     )
     for key, table in (("variants", pd.DataFrame(rows)), ("document_measures", pd.concat(tables)),
-                       ("examples", examples)):  # fmt: skip
+                       ("examples", examples), ("details", {})):  # fmt: skip
         run.__dict__[key] = table
     return Evidence(run)
 
