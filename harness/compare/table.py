@@ -10,9 +10,8 @@ from harness.results.columns import numbers
 from harness.results.metric import Column
 from harness.stats import Interval
 
-WORDS = {"nll": "NLL", "bits_per_byte": "bits per byte", "flops_per_example": "FLOPs", "latency_ms_p50": "latency",
-         "peak_memory_bytes": "memory"}  # fmt: skip
-"""Columns of variants.csv in fewer words."""
+WORDS = {"flops_per_example": "FLOPs", "latency_ms_p50": "latency", "peak_memory_bytes": "memory"}
+"""Costs in fewer words."""
 
 
 def as_rows(found: RunComparison) -> tuple[list[str], list[list[str]]]:
@@ -20,7 +19,8 @@ def as_rows(found: RunComparison) -> tuple[list[str], list[list[str]]]:
     others = [name for name, column in numbers().items() if column.outcome and name != "accuracy"]
     costs = compared_costs()
     columns = ["variant", "verdict", "accuracy, points", "p", "p corrected"]
-    columns += [WORDS.get(name, name) for name in (*others, *(cost.name for cost in costs))] + ["reason"]
+    columns += [numbers()[name].title for name in others] + [WORDS.get(cost.name, cost.name) for cost in costs]
+    columns.append("reason")
     rows = [_row(item, others, costs, found.other_machine) for item in found.variants]
     kept = [i for i, _ in enumerate(columns) if i < 2 or any(row[i] not in ("", DASH) for row in rows)]
     return [columns[i] for i in kept], [[row[i] for i in kept] for row in rows]
@@ -50,7 +50,7 @@ def notes(found: RunComparison) -> list[str]:
     """What a reader of the table has to know, one line each."""
     lines = ["differences are the second run's minus the first's, with 95 % intervals; costs are ratios"]
     if found.score != "accuracy":
-        lines.append(f"verdicts and p go by the suite's score, {WORDS.get(found.score, found.score)}")
+        lines.append(f"verdicts and p go by the suite's score, {numbers()[found.score].title}")
     if found.suite_changed:
         lines.append("the suite was changed between the runs: variants that this touches are not comparable")
     if found.other_machine:

@@ -47,7 +47,7 @@ class Scored:
     @property
     def sign(self) -> int:
         """1 where higher is better, -1 where lower is."""
-        return -1 if self.column.better == "lower" else 1
+        return self.column.sign
 
     def units(self, variant: str) -> np.ndarray:
         """A variant's table [seeds, units]."""
@@ -60,8 +60,7 @@ class Scored:
             return abs(reference) * float(self.margin.removesuffix("%")) / 100
         if self.margin is not None:
             return self.margin
-        share = self.column.better == "higher" and (self.column.least, self.column.most) == (0.0, 1.0)
-        return SHARE_MARGIN if share else LOSS_MARGIN * abs(reference)
+        return SHARE_MARGIN if self.column.is_share else LOSS_MARGIN * abs(reference)
 
 
 def comparisons(

@@ -102,7 +102,7 @@ class Judge:
     def _word(self, rule: Rule, check: Check, scope: str) -> tuple[State, str]:
         row = self.run.comparison(check.variant, check.seed, check.metric, scope)
         low, high, p, margin = (float(row[name]) for name in ("low_together", "high_together", "p_adjusted", "margin"))
-        word = verdict(_sign(check.metric), low, high, p, margin)
+        word = verdict(paired()[check.metric].sign, low, high, p, margin)
         if word != row["verdict"]:
             raise Missing(f"'{check.variant}' is called {row['verdict']}, and its interval says {word}")
         against = f"{row['difference']:+.4g} against {row['against']}"
@@ -184,10 +184,6 @@ class Judge:
         low, high = sorted((sign * test.difference.low, sign * test.difference.high))
         check = replace(check, difference_low=_known(low), difference_high=_known(high), n=test.difference.n)
         return Tested(check, test, rule)
-
-
-def _sign(metric: str) -> int:
-    return -1 if paired()[metric].better == "lower" else 1
 
 
 def moved(check: Check) -> str:

@@ -14,7 +14,6 @@ from harness.report.evidence import Evidence
 from harness.results.columns import paired
 from harness.results.evidence import mean_over_seeds
 
-WORDS = {"nll": "NLL", "brier": "Brier score", "bits_per_byte": "bits per byte"}
 UNITS = {"nats": "nats", "bits": "bits per byte"}
 
 Values = Callable[[str], np.ndarray]
@@ -32,14 +31,13 @@ class Score:
 
     @property
     def words(self) -> str:
-        return WORDS.get(self.name, self.name)
+        return paired()[self.name].title
 
 
 def score_named(name: str) -> Score:
     """One of the scores that have a value of each example or document."""
     column = paired()[name]
-    share = column.better == "higher" and (column.least, column.most) == (0.0, 1.0)
-    return Score(name, -1 if column.better == "lower" else 1, "points" if share else UNITS.get(column.unit, name))
+    return Score(name, column.sign, "points" if column.is_share else UNITS.get(column.unit, name))
 
 
 def margin(unit: str, level: float) -> float:

@@ -153,7 +153,7 @@ class Evidence:
 
     @cached_property
     def _tables(self) -> dict[str, dict[str, np.ndarray]]:
-        examples = self.run.examples
+        examples = self.run.outcomes
         if examples is None or examples.empty:
             return {}
         tables = {}
@@ -194,7 +194,7 @@ class Evidence:
             return None
         if outcome in self._tables[name]:
             return self.values(name, outcome).astype(np.float64)
-        examples = self.run.examples
+        examples = self.run.outcomes
         if examples is None or outcome not in examples:
             return None
         return self._table(examples[examples["variant"] == name], str(outcome)).astype(np.float64)
@@ -202,13 +202,9 @@ class Evidence:
     @cached_property
     def _documents(self) -> dict[tuple[str, str], np.ndarray]:
         """The scores of documents that are of the whole task, [seeds, documents]."""
-        table = self.run.document_measures
-        if table is None:
-            return {}
-        whole = table[~table["metric"].str.contains("/")]
-        groups = whole.groupby(["variant", "metric"], observed=True)
         seeds = len(self.run.record["seeds"])
-        return {(str(v), str(m)): rows["value"].to_numpy(np.float64).reshape(seeds, -1) for (v, m), rows in groups}
+        return {(variant, metric): rows["value"].to_numpy(np.float64).reshape(seeds, -1)
+                for (variant, metric), rows in self.run.measured.items() if "/" not in metric}  # fmt: skip
 
     def flops_ratio(self, row: dict[str, Any]) -> float:
         """FLOPs per example in units of the reference's."""

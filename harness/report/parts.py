@@ -45,15 +45,14 @@ class Parts:
 
     @cached_property
     def _values(self) -> dict[tuple[str, str], np.ndarray]:
-        table = self.run.document_measures
-        if table is None:
-            return {}
-        variants = self.run.variants
-        of_pool = table["variant"].isin(variants[variants["pool"] == self.pool]["variant"])
-        of_kind = table["metric"].str.startswith(self.kind.prefix)
-        groups = table[of_pool & of_kind].groupby(["variant", "metric"], sort=True)
+        variants, prefix = self.run.variants, self.kind.prefix
+        of_pool = set(variants[variants["pool"] == self.pool]["variant"])
         spread = self._spread_of_each if self.run.splits_differ else self._spread
-        found = {(name, metric.removeprefix(self.kind.prefix)): spread(g) for (name, metric), g in groups}
+        found = {
+            (name, metric.removeprefix(prefix)): spread(rows)
+            for (name, metric), rows in self.run.measured.items()
+            if name in of_pool and metric.startswith(prefix)
+        }
         # With --limit, a seed's own examples may be none that a view has.
         return {key: values for key, values in found.items() if not np.isnan(values).all(axis=1).any()}
 

@@ -217,7 +217,7 @@ class Evidence:
         """The examples, or the documents of a metric, that any variant has, for each seed."""
         of = "" if one == "example_id" else metric
         if of not in self._known:
-            tables = [t for (_, name), t in self._measures.items() if name == of] if of else self._examples.values()
+            tables = [t for (_, name), t in self.run.measured.items() if name == of] if of else self._examples.values()
             rows = pd.concat([table[["seed", one]] for table in tables]).drop_duplicates()
             self._known[of] = {str(seed): set(each) for seed, each in rows.groupby("seed")[one]}
         return self._known[of]
@@ -231,7 +231,7 @@ class Evidence:
             if column.outcome not in table:
                 raise Missing(f"the {self.name} has no {metric} of the examples: it was made without that metric")
             return table.assign(value=table[column.outcome]), "example_id"
-        if (table := self._measures.get((variant, metric))) is None:
+        if (table := self.run.measured.get((variant, metric))) is None:
             raise Missing(f"the {self.name} has no {metric} of the documents of '{variant}'")
         return table, "document"
 
@@ -242,14 +242,6 @@ class Evidence:
             return {}
         named = examples.assign(example_id=examples["example_id"].astype(str))
         return {str(name): table for name, table in named.groupby("variant", observed=True)}
-
-    @cached_property
-    def _measures(self) -> dict[tuple[str, str], pd.DataFrame]:
-        measures = self.run.document_measures
-        if measures is None:
-            return {}
-        groups = measures.groupby(["variant", "metric"], observed=True)
-        return {(str(variant), str(metric)): table for (variant, metric), table in groups}
 
 
 def mean_over_seeds(values: np.ndarray) -> float:

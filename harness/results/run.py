@@ -59,6 +59,21 @@ class Run:
         return {name: place for place, name in enumerate(sorted(self.examples["example_id"].astype(str).unique()))}
 
     @cached_property
+    def outcomes(self) -> pd.DataFrame | None:
+        """examples.parquet without the columns of words that say which example a row is, where all seeds share them.
+
+        In a large run these are most of the time that reading takes.
+        """
+        path = self.folder / "examples.parquet"
+        if self.splits_differ or "examples" in self.__dict__ or not path.is_file():
+            return self.examples
+        import pyarrow.parquet
+
+        words = {"example_id", "task", "cluster"}
+        names = pyarrow.parquet.read_schema(path).names
+        return pd.read_parquet(path, columns=[name for name in names if name not in words])
+
+    @cached_property
     def scores(self) -> pd.DataFrame:
         """scores.parquet: a row per variant, seed and metric that has a value; empty where the folder is without it."""
         path = self.folder / "scores.parquet"
@@ -87,6 +102,16 @@ class Run:
         """measures.parquet, or None where there are none, or where the folder is a summary without it."""
         path = self.folder / "measures.parquet"
         return pd.read_parquet(path) if path.is_file() else None
+
+    @cached_property
+    def measured(self) -> dict[tuple[str, str], pd.DataFrame]:
+        """The rows of measures.parquet by variant and metric, these as words; empty without the file."""
+        table = self.document_measures
+        if table is None or table.empty:
+            return {}
+        table = table.astype({"variant": "category", "metric": "category"})  # splitting words takes seconds
+        groups = table.groupby(["variant", "metric"], observed=True, sort=True)
+        return {(str(variant), str(metric)): rows for (variant, metric), rows in groups}
 
     @cached_property
     def subsets(self) -> pd.DataFrame | None:

@@ -243,7 +243,9 @@ class Tables:
                         row = {"variant": name, "seed": seed, "metric": metric, "document": at}
                         table = pd.DataFrame({**row, "value": values})[list(MEASURE_COLUMNS)]
                         tables.append(table.dropna(subset="value"))
-        return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=list(MEASURE_COLUMNS))
+        if not tables:
+            return pd.DataFrame(columns=list(MEASURE_COLUMNS))
+        return pd.concat(tables, ignore_index=True).astype({"variant": "category", "metric": "category"})
 
 
 def _trainings(plan: VariantPlan) -> list[MemberPlan]:
@@ -255,7 +257,7 @@ def _trainings(plan: VariantPlan) -> list[MemberPlan]:
 
 def _mark_pareto(rows: list[dict[str, Any]], score: Column) -> None:
     """The score against FLOPs per example: both are the same at every run, so the mark is too."""
-    sign = -1 if score.better == "lower" else 1
+    sign = score.sign
     for row in rows:
         if row["status"] == "ok":
             row["pareto"] = False

@@ -98,7 +98,10 @@ class _Free:
             if not found or _within(box, self.inside):
                 place = _Place(box, angle, (shift[0], shift[1]), distance > NEAR)
                 outside = 0.0 if _within(box, self.inside) else 10 * ON_SOMETHING
-                found.append((distance + outside + self._cost(mark, place), place))
+                cost = outside + self._cost(mark, place)
+                found.append((distance + cost, place))
+                if not cost:  # nothing that is farther off is better
+                    break
         return min(found, key=lambda each: each[0])[1]
 
     def _cost(self, mark: Named, place: _Place) -> float:
