@@ -46,10 +46,14 @@ def margin(unit: str, level: float) -> float:
 
 
 def scores(evidence: Evidence, *names: str) -> list[Score]:
-    """The score that decides, the suite's first, and the one beside it: NLL, or accuracy where NLL decides."""
-    first = next((name for name in evidence.run.scores_of_suite if name in paired()), "accuracy")
-    first = first if all(evidence.scored(name, first) is not None for name in names) else "accuracy"
-    return [score_named(first), score_named("accuracy" if first == "nll" else "nll")]
+    """The score that decides, the suite's first, and one beside it: the suite's second, or NLL, or accuracy."""
+    wanted = [*evidence.run.scores_of_suite, "nll", "accuracy"]
+    known = paired().keys()
+    found = [
+        each for each in dict.fromkeys(wanted)
+        if each in known and all(evidence.scored(name, each) is not None for name in names)
+    ]  # fmt: skip
+    return [score_named(name) for name in found[:2]]
 
 
 def compared(
@@ -88,7 +92,8 @@ def compared(
         sign = wanted * score.better
         test = Test(sign, bar=-sign * allowed * least, alike=least if contrast and not allowed else None)
         within = f"; {in_size(allowed * least, score.unit)} may be lost" if allowed else ""
-        statistic = f"{score.words} of {what}, {score.unit}{within}"
+        unit = "" if score.unit == score.words else f", {score.unit}"
+        statistic = f"{score.words} of {what}{unit}{within}"
         claims.append(decided(claim, statistic, table(given), test, score.unit))
     first, second = claims
     told = f"by {beside.words} {second.shown}{'' if second.unit == 'points' else f' {second.unit}'}, {second.verdict}"

@@ -158,6 +158,12 @@ def test_the_score_of_the_suite_decides_and_another_is_told_beside_it():
     assert (by_nll.estimate, by_nll.unit) == (pytest.approx(0.45), "nats")
 
 
+def test_a_score_that_a_variant_lacks_does_not_decide():
+    outcomes = {"linear": BETTER, "best_single": BASE}
+    found = claim("An ensemble beats the best single model", planted(outcomes, scores=["bits_per_byte", "brier"]))
+    assert (found.verdict, found.unit, "by accuracy" in found.note) == ("held", "nats", True)
+
+
 def test_a_loss_is_equivalent_within_its_hundredth():
     loss = np.random.default_rng(0).exponential(1.0, BASE.shape)
     evidence = planted({"linear": (BASE, loss * 0.999), "best_single": (BASE, loss)}, scores=["nll"])
