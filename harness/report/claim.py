@@ -148,7 +148,7 @@ def of_these(values: np.ndarray) -> stats.Interval:
     if np.isin(known, (-1.0, 0.0, 1.0)).all() and (few := _few(values)) is not None:
         return stats.Interval(value, *few, units)
     if np.isin(known, (0.0, 1.0)).all() and (few := _few(1 - values)) is not None:
-        return stats.Interval(value, 1 - few[1], 1 - few[0], units)
+        return stats.Interval(value, 1 - few[1], min(1.0, 1 - few[0]), units)
     half = float(t.isf(0.025, units - 1) * unit_means([values]).standard_errors[0])
     return stats.Interval(value, value - half, value + half, units)
 
