@@ -18,6 +18,7 @@ from harness.display import formats
 from harness.display.capacity import COLUMNS, as_rows, unpredicted_words
 from harness.display.formats import amount, bytes_more
 from harness.report.answer import Answer, answer
+from harness.report.claim import NOT_TESTED
 from harness.report.claims import Claim, as_json, claims
 from harness.report.evidence import Evidence
 from harness.report.figures import FIRST, NARROW, figures
@@ -101,7 +102,8 @@ def _context(evidence: Evidence, said: Answer, found: list[Claim]) -> dict[str, 
         "corrected": evidence.corrected,
         "rows": table.rows,
         "not_ok": not_ok.to_dict("records"),
-        "claims": found,
+        "claims": [claim for claim in found if claim.verdict != NOT_TESTED],
+        "untested": [claim for claim in found if claim.verdict == NOT_TESTED],
         "columns": variant_columns(),
         "added": _with_values(evidence, plugged_in()),
         "every": _with_values(evidence, numbers()),
