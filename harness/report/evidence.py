@@ -8,20 +8,17 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from pandas.api.types import is_bool_dtype, is_numeric_dtype
 
 from harness import stats
 from harness.evaluate.decisions import LIKE_THESE, OWN, POOLS, THESE, Scored, comparisons
 from harness.results.columns import ALL_SEEDS, difference_of, paired, variant_columns
 from harness.results.metric import DOCUMENTS, Column
+from harness.results.outcomes import Outcomes
 from harness.results.run import Run
 from harness.results.scoring import in_order, scores_of
 
 DRAWS = 4_000
 """Resamples of an interval that is made here; those of the table come from the run."""
-
-NOT_OUTCOMES = ("variant", "seed", "example_id", "task", "calls")
-"""The columns of examples.parquet that are about the example, or about what it cost."""
 
 
 @dataclass(frozen=True)
@@ -152,34 +149,16 @@ class Evidence:
         return ordered[0] if ordered else None
 
     @cached_property
-    def _tables(self) -> dict[str, dict[str, np.ndarray]]:
-        examples = self.run.outcomes
-        if examples is None or examples.empty:
-            return {}
-        tables = {}
-        for name, group in examples.groupby("variant", observed=True, sort=True):
-            if name in self.by_name:
-                columns = [c for c in group if c not in NOT_OUTCOMES and _is_number(group[c])]
-                tables[str(name)] = {c: self._table(group, c) for c in columns}
-        return tables
-
-    def _table(self, group: pd.DataFrame, column: str) -> np.ndarray:
-        """One column of a variant's rows, [seeds, examples]; the columns are the same for every variant."""
-        seeds = self.run.record["seeds"]
-        if not self.run.splits_differ:
-            return group[column].to_numpy().reshape(len(seeds), -1)
-        places = self.run.places
-        table = np.full((len(seeds), len(places)), np.nan)
-        table[group["seed"].map(seeds.index), group["example_id"].astype(str).map(places)] = group[column]
-        return table
+    def _outcomes(self) -> Outcomes:
+        return Outcomes(self.run)
 
     def has(self, *names: str) -> bool:
         """Whether there are per-example outcomes of all these variants."""
-        return all(name in self._tables for name in names)
+        return all(name in self.by_name and name in self._outcomes for name in names)
 
     def values(self, name: str, column: str) -> np.ndarray:
         """One column of a variant's examples, [seeds, examples]; NaN where a seed was not tested on an example."""
-        return self._tables[name][column]
+        return self._outcomes.values(name, column)
 
     def correct(self, name: str) -> np.ndarray:
         """Right (1) or wrong (0), [seeds, examples] float64; NaN where a seed was not tested on an example."""
@@ -190,14 +169,9 @@ class Evidence:
         outcome = paired()[score].outcome
         if outcome == DOCUMENTS:
             return self._documents.get((name, score))
-        if not self.has(name):
+        if not self.has(name) or outcome not in self._outcomes.columns:
             return None
-        if outcome in self._tables[name]:
-            return self.values(name, outcome).astype(np.float64)
-        examples = self.run.outcomes
-        if examples is None or outcome not in examples:
-            return None
-        return self._table(examples[examples["variant"] == name], str(outcome)).astype(np.float64)
+        return self.values(name, str(outcome)).astype(np.float64)
 
     @cached_property
     def _documents(self) -> dict[tuple[str, str], np.ndarray]:
@@ -218,10 +192,6 @@ class Evidence:
 
 def _ratio(row: dict[str, Any], reference: dict[str, Any] | None) -> float:
     return float(row["flops_per_example"] / reference["flops_per_example"]) if reference else float("nan")
-
-
-def _is_number(values: pd.Series) -> bool:
-    return bool(is_numeric_dtype(values) or is_bool_dtype(values))
 
 
 def _gain(row: dict[str, Any], column: Column) -> Gain:

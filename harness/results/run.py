@@ -12,6 +12,7 @@ from typing import Any
 import pandas as pd
 
 from harness.errors import BadInput
+from harness.results.blocks import blocks
 from harness.results.columns import ALL_SEEDS, COMPARISON_COLUMNS, READ_VERSIONS, SCORE_COLUMNS
 from harness.store import read_json
 
@@ -59,21 +60,6 @@ class Run:
         return {name: place for place, name in enumerate(sorted(self.examples["example_id"].astype(str).unique()))}
 
     @cached_property
-    def outcomes(self) -> pd.DataFrame | None:
-        """examples.parquet without the columns of words that say which example a row is, where all seeds share them.
-
-        In a large run these are most of the time that reading takes.
-        """
-        path = self.folder / "examples.parquet"
-        if self.splits_differ or "examples" in self.__dict__ or not path.is_file():
-            return self.examples
-        import pyarrow.parquet
-
-        words = {"example_id", "task", "cluster"}
-        names = pyarrow.parquet.read_schema(path).names
-        return pd.read_parquet(path, columns=[name for name in names if name not in words])
-
-    @cached_property
     def scores(self) -> pd.DataFrame:
         """scores.parquet: a row per variant, seed and metric that has a value; empty where the folder is without it."""
         path = self.folder / "scores.parquet"
@@ -109,9 +95,9 @@ class Run:
         table = self.document_measures
         if table is None or table.empty:
             return {}
-        table = table.astype({"variant": "category", "metric": "category"})  # splitting words takes seconds
-        groups = table.groupby(["variant", "metric"], observed=True, sort=True)
-        return {(str(variant), str(metric)): rows for (variant, metric), rows in groups}
+        pieces = blocks(table["variant"], table["metric"])
+        return {(str(variant), str(metric)): pd.concat([table.iloc[rows] for rows in each])
+                for (variant, metric), each in sorted(pieces.items())}  # fmt: skip
 
     @cached_property
     def subsets(self) -> pd.DataFrame | None:

@@ -1,0 +1,54 @@
+"""Outcomes by variant, read column by column, against a plain groupby."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from harness.results.blocks import blocks
+from harness.results.outcomes import Outcomes
+from harness.results.run import Run
+from tests.examples import examples
+from tests.gate.planted import coins, planted, saved
+
+
+@given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 2)), max_size=40))
+@examples(60)
+def test_blocks_are_the_rows_of_a_groupby(rows):
+    table = pd.DataFrame(rows, columns=["word", "number"])
+    found = blocks(table["word"], table["number"])
+    assert positions(found) == {key: list(of) for key, of in table.groupby(["word", "number"]).indices.items()}
+    assert positions(blocks(table["word"])) == {key: list(of) for key, of in table.groupby("word").indices.items()}
+
+
+def positions(found):
+    return {key: [i for rows in each for i in range(rows.start, rows.stop)] for key, each in found.items()}
+
+
+@pytest.mark.parametrize("seeds", [1, 3])
+def test_values_are_those_of_the_table_from_memory_and_from_a_folder(tmp_path, seeds):
+    correct = {name: coins(0.8, n=40, seeds=seeds, seed=i) for i, name in enumerate(("b", "a", "c"))}
+    run = planted(correct)
+    for found in (Outcomes(run), Outcomes(Run(saved(run, tmp_path / "run"), run.record))):
+        assert [name in found for name in ("a", "b", "c", "d")] == [True, True, True, False]
+        assert "nll" in found.columns
+        for name, right in correct.items():
+            assert np.array_equal(found.values(name, "correct").astype(float), right)
+            assert found.values(name, "nll") == pytest.approx(1.5 - right)
+
+
+def test_where_seeds_have_examples_of_their_own_the_others_are_gaps():
+    right = coins(0.8, n=60, seeds=3)
+    right[np.arange(60) // 20 != np.arange(3)[:, None]] = np.nan
+    run = planted({"one": right, "two": 1 - right})
+    places = [run.places[f"x{i}"] for i in range(60)]
+    found = Outcomes(run)
+    assert np.array_equal(found.values("one", "correct")[:, places], right, equal_nan=True)
+    assert np.array_equal(found.values("two", "correct")[:, places], 1 - right, equal_nan=True)
+
+
+def test_a_folder_without_examples_has_no_outcomes(tmp_path):
+    found = Outcomes(Run(tmp_path, {"seeds": [0]}))
+    assert found.columns == []
+    assert "a" not in found
