@@ -14,6 +14,7 @@ from torch import Tensor, nn
 Family = Literal["single", "output", "weights", "trained", "staged"]
 Need = Literal["members", "base", "train", "heldout"]
 Status = Literal["ok", "not_applicable", "failed"]
+Criterion = Literal["accuracy", "nll"]
 
 
 class NotApplicable(Exception):
@@ -74,7 +75,7 @@ class Split:
     """Of each input, the group it belongs to (a domain of text, a view of images), where the task has groups."""
     batch: int = 250
     """Inputs that are run at once: few enough that activations stay in the cache, which doubles the speed."""
-    criterion: Literal["accuracy", "nll"] = "accuracy"
+    criterion: Criterion = "accuracy"
     """What held-out choices go by: the more telling of the two for this kind of data."""
     tokenizer: Tokenizer | None = None
     """Whose tokens the windows are made of."""

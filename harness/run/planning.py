@@ -22,6 +22,7 @@ from harness.run.stages.variant import VariantPlan
 from harness.store import Store
 from harness.suite.suite import Suite, Variant
 from harness.tasks import Documents, Task, TaskReference
+from harness.types import Criterion
 
 
 def make_plan(suite: Suite, options: Options, *, compares: bool = True) -> Plan:
@@ -46,7 +47,8 @@ def make_plan(suite: Suite, options: Options, *, compares: bool = True) -> Plan:
     if folds and (strays := set(seeds) - set(dict(folds))):
         hint = f"it has {', '.join(map(str, suite.file.seeds))}"
         raise BadInput(f"the suite has no split for seed {min(strays)}", place="--seed", hint=hint)
-    setting = Setting(store, suite.task, options.limit, device, machine_digest(), folds).of(seeds[0])
+    criterion = _criterion(suite)
+    setting = Setting(store, suite.task, options.limit, device, machine_digest(), criterion, folds).of(seeds[0])
     task = task_of(setting)
     chosen = _chosen(suite, options.only)
     pools, variants = {}, {}
@@ -71,6 +73,14 @@ def make_plan(suite: Suite, options: Options, *, compares: bool = True) -> Plan:
     plan = Plan(suite, options, setting, task, list(seeds), pools, variants, studies, compares=compares)
     plan.jobs = planned_jobs(plan)
     return plan
+
+
+def _criterion(suite: Suite) -> Criterion | None:
+    """What held-out choices go by: the suite's score where held-out is like test; None: what the kind of data has."""
+    if not KINDS.get(suite.task.kind).inputs_are_scored:
+        return None
+    criteria: dict[str, Criterion] = {"accuracy": "accuracy", "nll": "nll", "brier": "nll"}
+    return criteria.get(suite.file.scores[0])
 
 
 def _check_scores(suite: Suite, documents: Documents) -> None:

@@ -90,8 +90,8 @@ class SuiteFile(Strict):
     score: Annotated[
         str | Annotated[list[str], Field(min_length=1)],
         said_as("a metric, or a list of metrics"),
-        Field(description="what verdicts, the answer and the order of the table go by: a metric, or several; the "
-        "first decides"),
+        Field(description="what verdicts, held-out choices, the answer and the order of the table go by: a metric, or "
+        "several; the first decides"),
     ] = ACCURACY
     equivalence: Annotated[
         dict[str, Margin],

@@ -40,9 +40,10 @@ def _scatter(axes: Axes, rows: pd.DataFrame, metric: str) -> None:
     scale = 100.0 if metric == "accuracy" else 1.0
     for index, (seed, group) in enumerate(rows.groupby("seed", sort=True)):
         colour = SEED_COLOURS[index % len(SEED_COLOURS)]
-        sizes = 8 + 6 * group["size"]
-        x, y = scale * group["average"], scale * group["ensemble"]
-        axes.scatter(x, y, s=sizes, c=colour, alpha=0.6, linewidths=0, label=seed)
+        for size, marks in group.groupby("size"):  # marks of one size are drawn once in an SVG and used many times
+            x, y = scale * marks["average"], scale * marks["ensemble"]
+            axes.scatter(x, y, s=8 + 6 * size, color=colour, alpha=0.6, linewidths=0)
+        axes.scatter([], [], s=30, color=colour, alpha=0.6, linewidths=0, label=seed)
     across, up = axes.get_xlim(), axes.get_ylim()
     axes.axline((up[0], up[0]), slope=1, color="#999999", linewidth=0.8, linestyle="--", zorder=1)
     axes.set(xlabel="average of weights", ylabel="ensemble", xlim=across, ylim=up)  # where averages collapse, no line

@@ -9,8 +9,9 @@ from typing import Any
 
 from harness.kinds.kind import Kind, load_task
 from harness.registry import KINDS
-from harness.store import Store
+from harness.store import Store, digest
 from harness.tasks import Documents, Task, TaskReference
+from harness.types import Criterion
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,8 @@ class Setting:
     device: str
     machine: str
     """The digest of the driver's machine, which is in the keys of costs: workers do not make it anew."""
+    criterion: Criterion | None = None
+    """What held-out choices go by, where the suite's score says it; None: what the kind of data has (``Split``)."""
     folds: tuple[tuple[int, TaskReference], ...] = ()
     """Where every seed of the suite has a split of its own: each seed with its split."""
 
@@ -64,7 +67,11 @@ def task_of(setting: Setting, groups: tuple[str, ...] = ()) -> Task:
     """The task, or that of a pool whose members were trained on these groups; kept by each process."""
     if groups:
         return task_of(setting).of_groups(groups)
-    return load_task(setting.task, setting.store, setting.limit)
+    task: Any = load_task(setting.task, setting.store, setting.limit)
+    if setting.criterion in (None, task.heldout.criterion):
+        return task
+    chosen = digest([task.heldout.digest, setting.criterion])
+    return replace(task, heldout=replace(task.heldout, criterion=setting.criterion, digest=chosen))
 
 
 @lru_cache(maxsize=32)  # of a suite whose seeds have splits of their own, what puts seeds together asks for all
