@@ -127,7 +127,7 @@ def test_the_policy_and_the_combination_that_are_shown_are_valid(tmp_path):
     for name in ("release.policy.yaml", "combination.yaml"):
         (tmp_path / name).write_text(FILES[name])
     assert [rule.id for rule in read_policy(tmp_path / "release.policy.yaml").file.rules] == [
-        "no-drop", "soup-vs-ensemble", "latency",
+        "no-drop", "soup-vs-ensemble", "gain", "latency",
     ]  # fmt: skip
     document = yaml.read(tmp_path / "combination.yaml")
     assert read_model(CombinationFile, document, "a combination file").method == {"linear": {"weights": [0.5, 0.5]}}
