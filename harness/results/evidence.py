@@ -56,6 +56,8 @@ class Score:
 def read_tables(folder: Path) -> Run:
     """A finished run whose tables can all be read; ``BadInput`` where one is cut off or lacks columns."""
     run = read_run(folder)
+    if run.record["schema_version"] > 1 and not (run.folder / "comparisons.parquet").is_file():
+        raise BadInput("comparisons.parquet is missing", place=str(folder), hint="name the folder of a whole run")
     try:
         tables = {
             "variants.csv": (run.variants, {"variant", "seed", "status", "reason"}),

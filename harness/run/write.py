@@ -40,11 +40,10 @@ def write_results(folder: Path, plan: Plan, errors: Mapping[str, str], done: Map
     variants.to_csv(folder / "variants.csv", index=False)
     write_json(folder / "details.json", tables.details)
     _tidy(variants, tables.measures, plan.setting.kind.scored_by).to_parquet(folder / "scores.parquet", index=False)
-    if plan.compares:
-        comparisons = pd.DataFrame(tables.decided.rows, columns=list(COMPARISON_COLUMNS))
-        ends = ["low", "high", "low_together", "high_together"]
-        comparisons = comparisons.astype(dict.fromkeys(ends, float))  # also where none is known
-        comparisons.to_parquet(folder / "comparisons.parquet", index=False)
+    comparisons = pd.DataFrame(tables.decided.rows if plan.compares else [], columns=list(COMPARISON_COLUMNS))
+    ends = ["low", "high", "low_together", "high_together"]
+    comparisons = comparisons.astype(dict.fromkeys(ends, float))  # also where none is known
+    comparisons.to_parquet(folder / "comparisons.parquet", index=False)
     _write_once(plan, tables, "examples", folder)
     _write_once(plan, tables, "measures", folder)
     warnings = [*_write_study(folder, plan, errors), *tables.warnings]

@@ -81,7 +81,7 @@ def planted(correct, extra=None, not_ok=None, measures=None, **record):
     for name, (status, reason) in (not_ok or {}).items():
         rows += [{"variant": name, "seed": s, "status": status, "reason": reason} for s in ("all", *map(str, seeds))]
     usual = {
-        "schema_version": 1,
+        "schema_version": 2,
         "run_id": "20261125-000000",
         "status": "incomplete" if any(row["status"] == "failed" for row in rows) else "complete",
         "started": "2026-11-25T00:00:00+00:00",
@@ -154,8 +154,7 @@ def saved(run, folder):
     run.scores.to_parquet(folder / "scores.parquet", index=False)
     if run.examples is not None:
         run.examples.to_parquet(folder / "examples.parquet", index=False)
-    if len(run.comparisons):
-        run.comparisons.to_parquet(folder / "comparisons.parquet", index=False)
+    run.comparisons.to_parquet(folder / "comparisons.parquet", index=False)
     if run.document_measures is not None:
         run.document_measures.to_parquet(folder / "measures.parquet", index=False)
     write_json(folder / "details.json", {})

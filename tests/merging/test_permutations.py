@@ -12,7 +12,11 @@ from harness.models.weights import load_into, without_ties
 from harness.types import Architecture, NotApplicable
 
 LLAMA = Architecture("tiny_llama", (("context", 16), ("heads", 4), ("hidden", 16), ("layers", 2), ("vocab", 24)))
-ZOO = {architecture.name: architecture for architecture in (CNN, CNN_BN, MLP, LLAMA)}
+TABLES = [
+    Architecture(name, (("classes", CLASSES), ("depth", depth), ("features", 6), ("hidden", 5)))
+    for name, depth in (("table_mlp", 2), ("table_mlp_wide", 2), ("table_mlp_deep", 3), ("residual_mlp", 2))
+]
+ZOO = {architecture.name: architecture for architecture in (CNN, CNN_BN, MLP, LLAMA, *TABLES)}
 HUB = {
     "llama": (LlamaForCausalLM, LlamaConfig),
     "qwen2": (Qwen2ForCausalLM, Qwen2Config),  # with biases on queries, keys and values
@@ -96,6 +100,9 @@ def outputs(module):
     with torch.no_grad():
         if hasattr(module, "config"):  # whose norms work in float32 all the same
             return module(torch.arange(24).view(2, 12), use_cache=False).logits
+        first = next(layer for layer in module.modules() if isinstance(layer, nn.Linear | nn.Conv2d))
+        if isinstance(first, nn.Linear) and first.in_features == 6:
+            return module(torch.randn(40, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64))
         return module(split("test").inputs.double())
 
 

@@ -145,7 +145,7 @@ def test_the_report_has_a_column_for_it_and_every_number_once_more(runs, found):
     assert f'{row["brier"]:.3f} <small>[{row["brier_low"]:.3f} .. {row["brier_high"]:.3f}]</small>' in every
     assert "latency_ms_p50</th>" not in every  # which was not measured
     lines = runs[0].joinpath("report.md").read_text().splitlines()
-    head = next(line for line in lines if line.startswith("| variant | family"))
+    head = next(line for line in lines if line.startswith("| variant | accuracy"))
     cells = next(line for line in lines if line.startswith("| `linear`")).split(" | ")
     assert cells[head.split(" | ").index("top2")].startswith(f"{row['top2']:.3f} [")
     assert "Matthews" in "\n".join(lines)
