@@ -6,7 +6,7 @@ import atexit
 import gc
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
-from multiprocessing import get_context
+from multiprocessing import cpu_count, get_context
 from pathlib import Path
 
 from harness.registry import COSTS, METRICS
@@ -20,7 +20,8 @@ def write_reports(folders: Iterable[Path], count: int) -> Iterator[tuple[Path, P
 
     Args:
         folders: of runs, as they are finished.
-        count: how many are expected. The last one's report is written here, others in processes of their own.
+        count: how many are expected. The last ones' are written here, as many others as there are other cores in
+            processes of their own: each takes seconds of imports.
 
     Yields:
         The folder and its report.html, in the order of the folders.
@@ -31,11 +32,12 @@ def write_reports(folders: Iterable[Path], count: int) -> Iterator[tuple[Path, P
         return
     fault: Exception | None = None
     reports: list[tuple[Path, Future[Path]]] = []
-    with ProcessPoolExecutor(count - 1, mp_context=get_context("spawn")) as others:
+    elsewhere = max(1, min(count, cpu_count() or 1) - 1)
+    with ProcessPoolExecutor(elsewhere, mp_context=get_context("spawn")) as others:
         others.submit(_get_ready)  # it imports beside the run, not after it
         try:
             for position, folder in enumerate(folders):
-                here = position == count - 1
+                here = position >= elsewhere
                 reports.append((folder, _written(folder) if here else others.submit(write_report, folder)))
         except Exception as error:
             fault = error
