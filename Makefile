@@ -50,13 +50,14 @@ perf: $(VENV)/.installed
 	@$(BIN)/python -m pytest tests/perf --benchmark-only --benchmark-columns=median,iqr,rounds \
 	  --benchmark-group-by=group --benchmark-json=results/perf/latest.json -s
 
-# The small files of a finished run, for results/reference; the README and the pages there show them.
+# The small files of a finished run, for results/reference; the README and the pages there show them. With SLIM=1, for
+# sweeps, the numbers only, and the figures of weights and of ensembles against averages.
 reference: $(VENV)/.installed
 	@$(BIN)/stockpot report $(RUN) >/dev/null
 	@target=results/reference/$$(basename $$(dirname $(RUN))); rm -rf $$target; mkdir -p $$target/figures; \
 	  cd $(RUN) && cp -t $(CURDIR)/$$target $$(ls run.json variants.csv details.json claims.json correlation.csv correlation.json \
-	    scores.parquet comparisons.parquet report.md 2>/dev/null) && \
-	  cp figures/*.svg $(CURDIR)/$$target/figures/ && sed -i "s#$$HOME/#~/#g" $(CURDIR)/$$target/run.json && du -sh $(CURDIR)/$$target
+	    $(if $(SLIM),,report.md scores.parquet comparisons.parquet) 2>/dev/null) && \
+	  cp -t $(CURDIR)/$$target/figures $$(ls figures/*.svg | grep $(if $(SLIM),-E "/(correlation|weights)",-v narrow)) && sed -i "s#$$HOME/#~/#g" $(CURDIR)/$$target/run.json && du -sh $(CURDIR)/$$target
 	@$(BIN)/python -m tests.readme
 
 # What make perf measured last, without the single times, for results/reference/speed.md.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from typing import Any
 
 import matplotlib as mpl
@@ -40,6 +41,11 @@ STYLE: dict[Any, Any] = {
 }
 
 
+COORDINATES = re.compile(rb' (?:d|x|y)="[^"]*"|translate\([^)]*\)')
+DECIMALS = re.compile(rb"(\.\d\d)\d+")
+"""Places and paths in an SVG, which matplotlib writes to a millionth of a point, and what is left of their decimals."""
+
+
 def render(figure: Figure) -> dict[str, bytes]:
     """The figure as "svg" and as "png", without a date.
 
@@ -54,4 +60,10 @@ def render(figure: Figure) -> dict[str, bytes]:
         figure.set_layout_engine("none")
         FigureCanvasAgg(figure).print_png(png, metadata={"Software": None})  # first: the other sets the dots per inch
         FigureCanvasSVG(figure).print_svg(svg, metadata={"Date": None, "Creator": None})
-    return {"svg": svg.getvalue(), "png": png.getvalue()}
+    return {"svg": _small(svg.getvalue()), "png": png.getvalue()}
+
+
+def _small(svg: bytes) -> bytes:
+    """The same picture in two thirds of the bytes: places to a hundredth of a point, no comments, no indentation."""
+    svg = COORDINATES.sub(lambda found: DECIMALS.sub(rb"\1", found[0]), svg)
+    return re.sub(rb"\n\s+", b"\n", re.sub(rb"\s*<!--.*?-->", b"", svg, flags=re.DOTALL))
