@@ -60,6 +60,7 @@ CHANGES = {
     "a choice": lambda below: edit_row(below / "t.jsonl", 3, choices=["x", "y", "z"]),
     "a label": lambda below: edit_row(below / "t.jsonl", 0, gold=1),
     "an id": lambda below: edit_row(below / "t.jsonl", 0, id="another"),
+    "a cluster": lambda below: edit_row(below / "t.jsonl", 0, cluster="user 1"),
     "the examples": lambda below: edit(below / "t.yaml", num_fewshot=1, fewshot_split="test"),
     "the metrics": lambda below: edit(below / "t.yaml", metric_list=metrics("acc", "acc_norm")),
     "the aggregation": lambda below: edit(below / "t.yaml", metric_list=metrics("acc", aggregation="median")),
@@ -205,3 +206,15 @@ def test_stockpots_own_tasks_are_seen_through(store, renderings):
     for _ in range(2):
         asked(["cloze_python", "bytes_python"], FOLDER, 3, store)
     assert len(renderings) == 1
+
+
+def test_documents_that_name_a_cluster_belong_to_it_and_others_to_themselves(below, store):
+    for row, cluster in ((0, "user 1"), (2, "user 1"), (3, 7)):
+        edit_row(below / "t.jsonl", row, cluster=cluster)
+    digest = asked(("t",), str(below), None, store)
+    kept, rendered = read_documents(digest, store), Questions(("t",), str(below), allow_code=True).documents
+    assert list(kept.clusters) == list(rendered.clusters)
+    own = [name for i, name in enumerate(kept.ids) if i not in (0, 2, 3)]
+    assert [kept.clusters[i] for i in (0, 2, 3)] == ["cluster user 1", "cluster user 1", "cluster 7"]
+    assert [name for i, name in enumerate(kept.clusters) if i not in (0, 2, 3)] == own
+    assert kept.measured == {}
