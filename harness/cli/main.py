@@ -40,6 +40,7 @@ def fail(message: str, code: int) -> NoReturn:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """The ``stockpot`` command."""
+    gc.set_threshold(100_000, 20, 20)  # imports and tables make many objects that stay: to look them through is a tenth
     atexit.register(gc.freeze)  # nothing is collected at exit: the objects of torch and matplotlib would take a second
     try:
         app(args=None if arguments is None else list(arguments))

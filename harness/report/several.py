@@ -51,6 +51,7 @@ def write_reports(folders: Iterable[Path], count: int) -> Iterator[tuple[Path, P
 
 
 def _get_ready() -> None:
+    gc.set_threshold(100_000, 20, 20)  # as the command does
     _ = METRICS.all(), COSTS.all()  # with this module, nearly all that a report imports
     atexit.register(gc.freeze)  # as the command does: its end is waited for
 
