@@ -15,11 +15,16 @@ from harness.report.lookup import in_pool, members_of, missing, of_all, pools_of
 from harness.results.evidence import mean_over_seeds
 
 
+def _bagging(evidence: Evidence) -> tuple[str | None, str | None]:
+    """The pool of bootstrap resamples, and its bagged ensemble of all members."""
+    pool = next(iter(pools_of(evidence, "bootstrap")), None)
+    return pool, of_all(evidence, pool, "bagging", combine="mean") if pool else None
+
+
 def bagging_beats_mean(evidence: Evidence) -> Claim:
     """What Breiman 1996 says of unstable learners."""
     claim = "Bagging beats its mean member"
-    pool = next(iter(pools_of(evidence, "bootstrap")), None)
-    name = of_all(evidence, pool, "bagging", combine="mean") if pool else None
+    pool, name = _bagging(evidence)
     if lacking := missing(evidence, claim, name, what="bagging"):
         return lacking
     assert pool is not None
@@ -33,8 +38,7 @@ def bagging_beats_mean(evidence: Evidence) -> Claim:
 def bagging_is_no_better(evidence: Evidence) -> Claim:
     """Random starts differ enough, and a resample lacks a third of the data (Lakshminarayanan et al. 2017)."""
     claim = "Bagging is no better than as many independent starts"
-    pool = next(iter(pools_of(evidence, "bootstrap")), None)
-    name = of_all(evidence, pool, "bagging", combine="mean") if pool else None
+    pool, name = _bagging(evidence)
     if lacking := missing(evidence, claim, name, what="bagging"):
         return lacking
     assert pool is not None

@@ -432,16 +432,6 @@ def right(share, seed):
     return np.random.default_rng(seed).random((SEEDS, EXAMPLES)) < share
 
 
-def exchanged(outcome, share):
-    """As many right as before, but this share of the examples went wrong and as many came right."""
-    result = outcome.copy()
-    for row in result:
-        count = int(share * len(row))
-        gained, lost = np.flatnonzero(~row)[:count], np.flatnonzero(row)[:count]
-        row[gained], row[lost] = True, False
-    return result
-
-
 def planted(outcomes, *, members=0, correlations=(), details=None, examples=True, reference="best_single", **changes):
     """Evidence with these outcomes; each is an array of right and wrong, or (family, array) or (family, array, nll)."""
     rows, tables = [], []
