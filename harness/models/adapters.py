@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -98,7 +98,7 @@ def _check_names(wrapped: Any, config: Any, folder: Path) -> None:
     result: Any = set_peft_model_state_dict(wrapped, stored, low_cpu_mem_usage=True)
     prefix = PEFT_TYPE_TO_PREFIX_MAPPING.get(config.peft_type, "")
     for problem, names in (
-        ("has names that match nothing in the base", result.unexpected_keys),
+        ("has names that match nothing in the base", _unknown(result.unexpected_keys, stored)),
         ("lacks tensors", [name for name in result.missing_keys if prefix in name and ".default" in name]),
     ):
         if names:
@@ -108,6 +108,12 @@ def _check_names(wrapped: Any, config: Any, folder: Path) -> None:
                 place=str(folder),
                 hint="peft would run the base without them",
             )
+
+
+def _unknown(unexpected: Iterable[str], stored: Iterable[str]) -> list[str]:
+    """The names that PEFT reads nothing from, but for biases of saved modules, which it writes under two names."""
+    written_twice = {f"{name[:-4]}modules_to_save.bias" for name in stored if name.endswith(".bias")}
+    return [name for name in unexpected if name not in written_twice]
 
 
 def _cuts_tie(module: Any) -> bool:

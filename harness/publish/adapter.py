@@ -208,6 +208,7 @@ def _save(module: nn.Module, base: Any, split: Split, rank: int, folder: Path) -
     for name in split.biases:
         layer = inner.get_submodule(name.rpartition(".")[0])
         getattr(layer, "base_layer", layer).bias.copy_(module.get_parameter(name))
+    config.target_modules = sorted(config.target_modules or ())  # PEFT's set is written in another order each time
     wrapped.save_pretrained(str(folder), save_embedding_layers=False)
 
 
