@@ -41,6 +41,18 @@ class Architecture:
 
 
 @dataclass(frozen=True)
+class Reader:
+    """What turns raw examples into a model's inputs; two are the same if they do the same, wherever they lie."""
+
+    digest: str
+    folder: str = field(compare=False)
+    """With the files of its tokenizer or image processor."""
+
+    def __str__(self) -> str:
+        return self.digest
+
+
+@dataclass(frozen=True)
 class Tokenizer:
     """What turns text into a model's tokens; two are the same if they do the same, wherever they lie."""
 

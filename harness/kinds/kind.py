@@ -15,6 +15,7 @@ from torch import nn
 from harness.errors import BadInput
 from harness.evaluate.predictions import CachedPredictions
 from harness.models import forward
+from harness.models.heads import CAUSAL, Head
 from harness.models.training import plain_schedule
 from harness.registry import KINDS, module_of
 from harness.store import Store, named
@@ -62,6 +63,8 @@ class Kind(ABC, Generic[Reference, AnyTask]):
     """The key that says under ``task:`` of a suite that a task is of this kind; None where tasks have names only."""
     spec: ClassVar[type[pydantic.BaseModel] | None] = None
     """What a suite may say there, ``key`` included; its docstring says what it is."""
+    head: ClassVar[Head] = CAUSAL
+    """What models in folders end in that are for it."""
     preload: ClassVar[tuple[str, ...]] = ()
     """Modules that workers need and that take seconds to import."""
     seconds_per_input: ClassVar[float]

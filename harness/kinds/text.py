@@ -13,7 +13,8 @@ from torch import nn
 from harness.errors import BadInput
 from harness.evaluate.predictions import CachedPredictions
 from harness.kinds.kind import Evaluation, Kind, kind
-from harness.models import causal_lm, windows
+from harness.models import causal_lm, configuration, windows
+from harness.models.heads import CAUSAL
 from harness.store import Store
 from harness.strict.fields import Strict
 from harness.tasks import asked, pretrained, text
@@ -50,7 +51,7 @@ class Text(Kind[TextReference, TextTask]):
 
     @property
     def loaded(self) -> Mapping[str, Callable[..., nn.Module]]:
-        return {causal_lm.NAME: causal_lm.from_configuration}
+        return {CAUSAL.name: configuration.causal_lm}
 
     def refer(self, given: LmEval, suite: str, folder: Path, tokenizer: str | None) -> TextReference:
         """Its tokens are those of the main pool's tokenizer, where it has one."""

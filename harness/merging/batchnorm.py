@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from harness.models import forward
+
 
 def recalibrate(module: nn.Module, batches: Iterable[Tensor]) -> None:
     """Set the running statistics of every BatchNorm layer to those of these inputs; nothing to do without one.
@@ -31,7 +33,7 @@ def recalibrate(module: nn.Module, batches: Iterable[Tensor]) -> None:
                 seen += len(batch)
                 for layer in layers:
                     layer.momentum = len(batch) / seen  # a cumulative mean in which a smaller last batch counts less
-                module(batch)
+                forward.logits(module, batch)
     finally:
         for layer, momentum in zip(layers, momenta, strict=True):
             layer.momentum = momentum

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from harness.models import causal_lm
+from harness.models import configuration
 from harness.models.weights import why_not_finite
 from harness.types import Architecture, Member, NotApplicable
 
@@ -48,9 +48,9 @@ def _unlike(one: Architecture, other: Architecture) -> str:
         return ""
     if one.name != other.name:
         return f"{one.name} and {other.name}"
-    if one.name == causal_lm.NAME:
-        differing = causal_lm.differences(one, other)
-        return _in_words({key: pair for key, pair in differing.items() if not causal_lm.is_inert(key, one)})
+    if configuration.head_of(one):
+        differing = configuration.differences(one, other)
+        return _in_words({key: pair for key, pair in differing.items() if not configuration.is_inert(key, one)})
     ones, twos = dict(one.options), dict(other.options)
     return _in_words({key: (ones.get(key), twos.get(key)) for key in sorted(ones.keys() | twos.keys())})
 
@@ -71,8 +71,8 @@ def warnings_of(members: Sequence[Member], base: Member | None = None) -> dict[s
     everyone = (*((base,) if base else ()), *members)
     for other in everyone[1:]:
         first = everyone[0]
-        if first.architecture != other.architecture and first.architecture.name == causal_lm.NAME:
-            words = _in_words(causal_lm.differences(first.architecture, other.architecture))
+        if first.architecture != other.architecture and configuration.head_of(first.architecture):
+            words = _in_words(configuration.differences(first.architecture, other.architecture))
             found.append(f"settings of {first.name} and {other.name} that change no scores were ignored: {words}")
     warnings = [warning for warning in found if warning]
     return {"warnings": warnings} if warnings else {}

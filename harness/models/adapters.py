@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from harness.errors import BadInput
-from harness.models import causal_lm
+from harness.models import configuration
 from harness.models.checkpoint import error_line, quiet, read_object, signature, stored_tensors
 from harness.models.pretrained import layout, load_pretrained, probe, without_values
 from harness.models.weights import ModelWeights, check_finite, without_ties
@@ -37,7 +37,7 @@ def adapter_architecture(folder: Path, base: Path) -> Architecture:
 @lru_cache(maxsize=64)
 def _architecture(folder: Path, files: Any, of_base: Architecture, base: Path) -> Architecture:
     config = _config(folder)
-    module: Any = without_values(causal_lm.config_of(causal_lm.configuration(of_base)))
+    module: Any = without_values(configuration.config_of(configuration.settings_of(of_base)))
     if hasattr(config, "init_lora_weights"):
         config.init_lora_weights = True  # others compute with the base's values, and it is loaded over
     try:
@@ -55,7 +55,7 @@ def _architecture(folder: Path, files: Any, of_base: Architecture, base: Path) -
     settings = module.config
     if cut and settings.get_text_config().tie_word_embeddings:
         settings.tie_word_embeddings = False
-    return causal_lm.architecture_of(settings)
+    return configuration.like(of_base, settings)
 
 
 def _config(folder: Path) -> Any:
@@ -206,7 +206,7 @@ def _unshare(module: nn.Module) -> None:
 
 def _tie(merged: Any, architecture: Architecture) -> None:
     """Make one again of what the architecture ties."""
-    merged.config.tie_word_embeddings = causal_lm.config_of(
-        causal_lm.configuration(architecture)
+    merged.config.tie_word_embeddings = configuration.config_of(
+        configuration.settings_of(architecture)
     ).get_text_config().tie_word_embeddings
     merged.tie_weights()

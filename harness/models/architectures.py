@@ -60,7 +60,12 @@ def build(architecture: Architecture) -> nn.Module:
         module = kind.families[architecture.name](**dict(architecture.options))
     except TypeError as error:
         raise BadInput(f"architecture '{architecture.name}': {str(error).split('() ')[-1]}") from None
-    return as_read_by(kind.name, module.to(memory_format=torch.channels_last))  # type: ignore[call-overload]
+    return marked(module.to(memory_format=torch.channels_last), architecture)  # type: ignore[call-overload]
+
+
+def marked(module: nn.Module, architecture: Architecture) -> nn.Module:
+    """A module of an architecture, marked with the kind of task that it is for and what reads examples for it."""
+    return as_read_by(kind_of(architecture), module, dict(architecture.options).get("reader"))
 
 
 def check_options(architecture: Architecture, *, by_name: bool = False) -> None:

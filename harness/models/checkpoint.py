@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -13,9 +13,12 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from harness.errors import BadInput
+from harness.models.heads import CAUSAL, Head
 
 CONFIG = "config.json"
 INDEX = "model.safetensors.index.json"
+TIMM = "timm_wrapper"
+"""What transformers calls a model of timm."""
 
 
 @contextmanager
@@ -45,25 +48,24 @@ def read_object(file: Path) -> dict[str, Any]:
     return content
 
 
-def read_config(folder: Path) -> Any:
+def read_config(folder: Path, head: Head = CAUSAL) -> Any:
     """A folder's configuration as transformers reads it, old spellings brought up to date.
 
     Raises:
-        BadInput: no configuration, no causal language model, quantised weights.
+        BadInput: no configuration, no kind of model that has such a head, quantised weights.
     """
     file = folder / CONFIG
     if not file.is_file():
         raise BadInput("config.json is missing", place=str(folder), hint="name a Hugging Face model folder")
     settings = read_object(file)
     from transformers import AutoConfig
-    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
     if kernel := next(_kernels(settings), None):
         raise BadInput(f"config.json names a kernel of the hub, which is code: '{kernel}'", place=str(folder))
-    kind = settings.get("model_type")
-    if not isinstance(kind, str) or kind not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
+    kind = TIMM if is_timm(settings) else settings.get("model_type")
+    if not isinstance(kind, str) or kind not in head.kinds:
         own = "the model brings its own code, which is not run; " if "auto_map" in settings else ""
-        raise BadInput(f"{own}'{kind}' is no causal language model that transformers knows", place=str(folder))
+        raise BadInput(f"{own}'{kind}' is no {head.words} that transformers knows", place=str(folder))
     if settings.get("quantization_config"):
         hint = "save it with plain weights (dequantize) first"
         raise BadInput("quantised weights cannot be combined", place=str(folder), hint=hint)
@@ -73,6 +75,14 @@ def read_config(folder: Path) -> Any:
     except Exception as error:  # whatever a configuration's own checks raise
         raise BadInput(f"config.json is refused by transformers: {error_line(error)}", place=str(folder)) from None
     return config
+
+
+def is_timm(settings: Mapping[str, Any]) -> bool:
+    """Whether a config.json is timm's, by transformers' rule."""
+    from transformers.utils.generic import is_timm_config_dict
+
+    found: bool = is_timm_config_dict(dict(settings))
+    return found
 
 
 def _kernels(settings: Any) -> Iterator[str]:

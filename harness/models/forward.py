@@ -8,16 +8,30 @@ import torch
 from torch import Tensor, nn
 
 from harness.registry import KINDS
+from harness.types import Reader
 
 Network = TypeVar("Network", bound=nn.Module)
 MARK = "stockpot_kind"
 """The attribute of a network that says which kind of task it is for."""
+READER = "stockpot_reader"
+"""The attribute of one that is given raw examples: its tokenizer or image processor."""
 
 
-def as_read_by(kind: str | None, module: Network) -> Network:
-    """The module, marked as one of a kind of task: whoever builds or loads a network says so."""
+def as_read_by(kind: str | None, module: Network, reader: Reader | None = None) -> Network:
+    """The module, marked as one of a kind of task, and with what reads raw examples for it, where it needs that.
+
+    Whoever builds or loads a network says so.
+    """
     setattr(module, MARK, kind)
+    if reader is not None:
+        setattr(module, READER, reader)
     return module
+
+
+def reader_of(module: nn.Module) -> Reader:
+    """What reads raw examples for a network."""
+    reader: Reader = getattr(module, READER)
+    return reader
 
 
 def logits(module: nn.Module, batch: Tensor) -> Tensor:

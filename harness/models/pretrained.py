@@ -1,11 +1,11 @@
-"""Folders of causal language models, read as transformers' ``from_pretrained`` reads them, one tensor at a time.
+"""Folders of models, read as transformers' ``from_pretrained`` reads them, one tensor at a time.
 
 Which files, which names, which conversions and which ties is asked of transformers itself, on a model without values.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from functools import lru_cache
@@ -17,7 +17,7 @@ from safetensors import safe_open
 from torch import Tensor, nn
 
 from harness.errors import BadInput
-from harness.models import causal_lm
+from harness.models import configuration
 from harness.models.checkpoint import (
     CONFIG,
     checkpoint_files,
@@ -27,8 +27,31 @@ from harness.models.checkpoint import (
     signature,
     stored_tensors,
 )
+from harness.models.heads import CAUSAL, Head
+from harness.models.label_names import names_of, order_of
+from harness.models.readers import reader_in
 from harness.models.weights import ModelWeights
 from harness.types import Architecture
+
+ZEROS = -1
+
+
+@dataclass(frozen=True)
+class ReadAs:
+    """What a folder's model is read as, where that is not said by the folder."""
+
+    head: Head = CAUSAL
+    labels: tuple[str, ...] = ()
+    """Of the task, in its order, which is that of the rows of a classifier's output then; its own order if empty."""
+    names: tuple[str, ...] = ()
+    """Of the model's labels in its own order, where its configuration does not have them."""
+    fresh: int | None = None
+    """The seed that draws a head for these labels where the folder has none; ``ZEROS``: it is all zeros, so that what
+    a fine-tune learned is all of its head; None: a folder without a head is refused."""
+
+
+AS_CAUSAL = ReadAs()
+"""A causal language model, as its folder has it."""
 
 
 @dataclass(frozen=True)
@@ -58,29 +81,54 @@ class Layout:
     """What was ignored in reading it."""
     model: nn.Module
     """Without values; conversions ask it for its configuration."""
+    order: tuple[int, ...] | None
+    """Of a classifier, for each label of the task the row that stands for it in the file; None where they agree."""
+    rows: Mapping[str, int]
+    """Of a classifier, the tensors with a row for each label, and which of their dimensions that is."""
+    drawn: frozenset[str]
+    """Of a classifier whose head is made here, the tensors that the folder does not have."""
 
 
-def layout(folder: Path) -> Layout:
+def layout(folder: Path, read_as: ReadAs = AS_CAUSAL) -> Layout:
     """How a folder's files make a model's tensors.
 
     Raises:
         BadInput: a folder that ``from_pretrained`` would not read whole: tensors that are missing (it would draw them
             at random), or of other shapes.
     """
-    config = read_config(folder)
+    config = read_config(folder, read_as.head)
     files = checkpoint_files(folder, config)
-    return _layout(folder, tuple(signature(file) for file in (folder / CONFIG, *files)))
+    return _layout(folder, read_as, tuple(signature(file) for file in (folder / CONFIG, *files)))
 
 
 @lru_cache(maxsize=64)
-def _layout(folder: Path, files: tuple[tuple[Path, int, int], ...]) -> Layout:
-    config = read_config(folder)
+def _layout(folder: Path, read_as: ReadAs, files: tuple[tuple[Path, int, int], ...]) -> Layout:
+    config, head = read_config(folder, read_as.head), read_as.head
+    shapes = {file: stored_tensors(file) for file, _, _ in files[1:]}
     with quiet():
-        model: Any = without_values(config)
-        shapes = {file: stored_tensors(file) for file, _, _ in files[1:]}
-        _check_decoder(model, folder)
+        model: Any = without_values(config, head)
+        if head == CAUSAL:
+            _check_decoder(model, folder)
         made, unknown = _conversions(model, shapes)
         missing, ignored = _unmatched(model, made.keys(), unknown)
+    order, drawn = None, frozenset[str]()
+    if head.labelled and read_as.fresh is not None and missing and _all_of_head(model, missing):
+        _name_labels(config, read_as.labels)
+        with quiet():
+            model = without_values(config, head)
+        drawn, missing = frozenset(missing), []
+    elif head.labelled and missing and _all_of_head(model, missing):
+        raise BadInput(
+            f"the folder has no head: '{missing[0]}' is missing, and would be drawn at random",
+            place=str(folder),
+            hint=f"fine-tune it first, and save the {head.words} whole",
+        )
+    elif head.labelled:
+        own = read_as.names or names_of(config)
+        found = order_of(own, read_as.labels or own, str(folder))
+        order = None if found == tuple(range(len(found))) else found
+        _name_labels(config, read_as.labels or own)
+    rows = _rows_by_label(config, head) if head.labelled else {}
     state = model.state_dict()
     if missing:
         raise BadInput(
@@ -107,7 +155,7 @@ def _layout(folder: Path, files: tuple[tuple[Path, int, int], ...]) -> Layout:
         notes.append("its config.json ties tensors that are stored with different values: they are read as two")
         config.tie_word_embeddings = False
         with quiet():
-            model = without_values(config)
+            model = without_values(config, head)
         same = ties_of(model)
         if _are_untied(made, same):
             raise BadInput("tied tensors are stored with different values", place=str(folder))
@@ -117,7 +165,35 @@ def _layout(folder: Path, files: tuple[tuple[Path, int, int], ...]) -> Layout:
         if name not in seen:
             names.append(name)
             seen.update(same.get(name, (name,)))
-    return Layout(causal_lm.architecture_of(config), dict.fromkeys(names), made, same, tuple(notes), model)
+    reader = reader_in(folder, head) if head.labelled else None
+    architecture = configuration.architecture_of(config, head, reader)
+    return Layout(architecture, dict.fromkeys(names), made, same, tuple(notes), model, order, rows, drawn)
+
+
+def _name_labels(config: Any, labels: Sequence[str]) -> None:
+    """Give a classifier's configuration labels in an order; their number is theirs."""
+    config.id2label = dict(enumerate(labels))
+    config.label2id = {label: row for row, label in enumerate(labels)}
+
+
+def _all_of_head(model: Any, missing: Sequence[str]) -> bool:
+    """Whether all of some tensors belong to a classifier's head, or to what it alone reads."""
+    body = f"{model.base_model_prefix}."
+    return all(not name.startswith(body) or "pooler" in name for name in missing)
+
+
+def _rows_by_label(config: Any, head: Head) -> dict[str, int]:
+    """The tensors that have a row for each label, and in which dimension: those that one more label makes larger."""
+    more = deepcopy(config)
+    _name_labels(more, [str(row) for row in range(config.num_labels + 1)])
+    with quiet():
+        one, other = (without_values(each, head).state_dict() for each in (config, more))
+    pairs = {name: list(zip(one[name].shape, other[name].shape, strict=True)) for name in one}
+    return {
+        name: next(k for k, (size, larger) in enumerate(sizes) if size != larger)
+        for name, sizes in pairs.items()
+        if any(size != larger for size, larger in sizes)
+    }
 
 
 def _check_decoder(model: Any, folder: Path) -> None:
@@ -132,12 +208,10 @@ def _check_decoder(model: Any, folder: Path) -> None:
         )
 
 
-def without_values(config: Any) -> nn.Module:
+def without_values(config: Any, head: Head = CAUSAL) -> nn.Module:
     """The model of a configuration, on no device."""
-    from transformers import AutoModelForCausalLM
-
     with torch.device("meta"):
-        model: nn.Module = AutoModelForCausalLM.from_config(deepcopy(config), dtype=torch.float32)
+        model: nn.Module = head.reader.from_config(deepcopy(config), dtype=torch.float32)
     return model
 
 
@@ -231,9 +305,9 @@ def _read(file: Path, name: str) -> Tensor:
         return tensor
 
 
-def stored_dtype(folder: Path) -> torch.dtype:
+def stored_dtype(folder: Path, head: Head = CAUSAL) -> torch.dtype:
     """The precision of a folder's weights, by transformers' rule: what its configuration says, else the first's."""
-    config = read_config(folder)
+    config = read_config(folder, head)
     if isinstance(config.dtype, torch.dtype):
         return config.dtype
     stored = (tensor.dtype for file in checkpoint_files(folder, config) for tensor in stored_tensors(file).values())
@@ -246,16 +320,16 @@ class FolderWeights(ModelWeights):
     They have the precision that they are stored in.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder, self._layout = folder, layout(folder)
+    def __init__(self, folder: Path, read_as: ReadAs = AS_CAUSAL) -> None:
+        self.folder, self.read_as, self._layout = folder, read_as, layout(folder, read_as)
 
     def __getitem__(self, name: str) -> Tensor:
         if name not in self:
             raise KeyError(name)
         alias = next((each for each in self._layout.same.get(name, (name,)) if each in self._layout.made), None)
-        if alias is None:  # transformers computes it: it is stored nowhere
+        if alias is None:  # transformers computes it, or draws it: it is stored nowhere
             return self.module().state_dict()[name]
-        return _converted(self._layout.made[alias], alias, self._layout.model, _read)
+        return _in_order(name, _converted(self._layout.made[alias], alias, self._layout.model, _read), self._layout)
 
     def __contains__(self, name: object) -> bool:
         return name in self._layout.names  # a mapping's own would read the tensor
@@ -268,20 +342,38 @@ class FolderWeights(ModelWeights):
 
     def module(self) -> nn.Module:
         """The model, new at every call, in float32 and eval mode."""
-        return load_pretrained(self.folder)
+        return load_pretrained(self.folder, self.read_as)
 
 
-def load_pretrained(folder: Path) -> nn.Module:
+def _in_order(name: str, tensor: Tensor, described: Layout) -> Tensor:
+    """A tensor with its rows of labels in the task's order."""
+    if described.order is None or name not in described.rows:
+        return tensor
+    return tensor.index_select(described.rows[name], torch.tensor(described.order))
+
+
+def load_pretrained(folder: Path, read_as: ReadAs = AS_CAUSAL) -> nn.Module:
     """A folder's model by ``from_pretrained``, in float32 and eval mode; ``BadInput`` as in ``layout``."""
-    from transformers import AutoModelForCausalLM
-
-    described = layout(folder)
+    described = layout(folder, read_as)
+    settings = configuration.settings_of(described.architecture)
+    given: dict[str, Any] = {}
+    if read_as.head.labelled:
+        given["config"] = deepcopy(described.model.config)
+        _name_labels(given["config"], names_of(configuration.config_of(settings)))
     with quiet(), torch.random.fork_rng(devices=[]):
-        module: Any = AutoModelForCausalLM.from_pretrained(
-            str(folder), dtype=torch.float32, local_files_only=True, use_safetensors=True, trust_remote_code=False
-        )
-    if "tie_word_embeddings" in (settings := causal_lm.configuration(described.architecture)):
+        torch.manual_seed(max(read_as.fresh or 0, 0))
+        module: Any = read_as.head.reader.from_pretrained(
+            str(folder), dtype=torch.float32, local_files_only=True, use_safetensors=True, trust_remote_code=False,
+            **given,
+        )  # fmt: skip
+    if "tie_word_embeddings" in settings:
         module.config.tie_word_embeddings = settings["tie_word_embeddings"]  # as it is, which its file may deny
+    with torch.no_grad():
+        for name, tensor in module.state_dict().items():
+            if name in described.rows:
+                tensor.copy_(_in_order(name, tensor, described))
+            if name in described.drawn and read_as.fresh == ZEROS:
+                tensor.zero_()
     return module.eval()
 
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from torch import Tensor, nn
 
-from harness.models import causal_lm
+from harness.models import configuration
 from harness.models.pretrained import ties_of, without_values
 from harness.models.weights import ModelWeights, load_module, module_with
 from harness.types import Architecture, Member, Pool
@@ -20,7 +20,7 @@ def with_same_ties(pool: Pool, used: Sequence[int]) -> Pool:
     and with the base.
     """
     everyone = (*((pool.base,) if pool.base else ()), *(pool.members[position] for position in used))
-    models = [member for member in everyone if member.architecture.name == causal_lm.NAME]
+    models = [member for member in everyone if configuration.head_of(member.architecture)]
     if len({_is_tied(member.architecture) for member in models}) < 2:
         return pool
     base = _untied(pool.base) if pool.base else None
@@ -28,11 +28,11 @@ def with_same_ties(pool: Pool, used: Sequence[int]) -> Pool:
 
 
 def _is_tied(architecture: Architecture) -> bool:
-    return bool(causal_lm.config_of(causal_lm.configuration(architecture)).get_text_config().tie_word_embeddings)
+    return bool(configuration.config_of(configuration.settings_of(architecture)).get_text_config().tie_word_embeddings)
 
 
 def _untied(member: Member) -> Member:
-    if member.architecture.name != causal_lm.NAME or not _is_tied(member.architecture):
+    if configuration.head_of(member.architecture) is None or not _is_tied(member.architecture):
         return member
     weights = Untied(member)
     return replace(member, architecture=weights.architecture, weights=weights)
@@ -42,10 +42,10 @@ class Untied(ModelWeights):
     """A member's tensors, tied ones under each of their names."""
 
     def __init__(self, member: Member) -> None:
-        config = causal_lm.config_of(causal_lm.configuration(member.architecture))
+        config = configuration.config_of(configuration.settings_of(member.architecture))
         self._member, self._same = member, ties_of(without_values(config))
         config.tie_word_embeddings = False
-        self.architecture = causal_lm.architecture_of(config)
+        self.architecture = configuration.like(member.architecture, config)
         self._names = dict.fromkeys(without_values(config).state_dict())
 
     def __getitem__(self, name: str) -> Tensor:

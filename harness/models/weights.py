@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -12,10 +13,9 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from harness.errors import BadInput
-from harness.models.architectures import build, kind_of
-from harness.models.forward import as_read_by
+from harness.models.architectures import build, marked
 from harness.store import read_json, write_json
-from harness.types import Architecture, Member
+from harness.types import Architecture, Member, Reader
 
 WEIGHTS, ARCHITECTURE = "model.safetensors", "architecture.json"
 """The files of one of our networks in a folder."""
@@ -61,13 +61,15 @@ def save_weights(weights: Mapping[str, Tensor], path: Path) -> None:
 def save_network(architecture: Architecture, module: nn.Module, folder: Path) -> None:
     """Write a network of the zoo to an existing folder."""
     save_weights(without_ties(module), folder / WEIGHTS)
-    write_json(folder / ARCHITECTURE, [architecture.name, dict(architecture.options)])
+    options = {name: asdict(value) if isinstance(value, Reader) else value for name, value in architecture.options}
+    write_json(folder / ARCHITECTURE, [architecture.name, options])
 
 
 def saved_architecture(folder: Path) -> Architecture:
     """The architecture of a folder that ``save_network`` wrote."""
     name, options = read_json(folder / ARCHITECTURE)
-    return Architecture(name, tuple(sorted(options.items())))
+    read = {key: Reader(**value) if key == "reader" else value for key, value in options.items()}
+    return Architecture(name, tuple(sorted(read.items())))
 
 
 def module_with(architecture: Architecture, weights: Mapping[str, Tensor]) -> nn.Module:
@@ -120,7 +122,7 @@ def without_ties(module: nn.Module) -> dict[str, Tensor]:
 def load_module(member: Member) -> nn.Module:
     """A member's network in eval mode."""
     if isinstance(member.weights, ModelWeights):
-        return as_read_by(kind_of(member.architecture), member.weights.module())
+        return marked(member.weights.module(), member.architecture)
     return module_with(member.architecture, member.weights)
 
 

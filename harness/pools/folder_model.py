@@ -1,9 +1,9 @@
-"""A model in a folder: a causal language model, an adapter on one, or one of our networks for images."""
+"""A model in a folder: one that transformers reads, an adapter on one, or a network of ours."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
@@ -14,7 +14,8 @@ from harness.errors import BadInput
 from harness.models.adapters import ADAPTER, ADAPTER_WEIGHTS, AdapterWeights, adapter_architecture
 from harness.models.architectures import kind_of, trainable
 from harness.models.checkpoint import CONFIG, checkpoint_files, read_config, signature, stored_tensors
-from harness.models.pretrained import FolderWeights, check_causal, layout, load_pretrained
+from harness.models.heads import CAUSAL
+from harness.models.pretrained import AS_CAUSAL, ZEROS, FolderWeights, ReadAs, check_causal, layout, load_pretrained
 from harness.models.tokens import tokenizer_of
 from harness.models.weights import ARCHITECTURE, WEIGHTS, LazyWeights, saved_architecture
 from harness.store import digest, file_digest
@@ -23,11 +24,12 @@ from harness.types import Architecture, Tokenizer
 
 @dataclass(frozen=True)
 class FolderModel:
-    """A causal language model in a folder, an adapter (PEFT) on another one, or one of our networks for images."""
+    """A model of transformers in a folder, an adapter (PEFT) on another one, or a network of ours."""
 
     folder: str
     base: str | None = None
     """The folder of the model that an adapter is for."""
+    read_as: ReadAs = AS_CAUSAL
 
     @property
     def path(self) -> Path:
@@ -53,7 +55,7 @@ class FolderModel:
             return saved_architecture(self.path)
         if self.is_adapter:
             return adapter_architecture(self.path, self._base)
-        return layout(self.path).architecture
+        return layout(self.path, self.read_as).architecture
 
     @property
     def _base(self) -> Path:
@@ -64,28 +66,39 @@ class FolderModel:
         return Path(self.base)
 
     @property
+    def under(self) -> FolderModel:
+        """The model that an adapter is for."""
+        return FolderModel(str(self._base), read_as=replace(self.read_as, fresh=ZEROS))
+
+    @property
     def digest(self) -> str:
         """What the model says and reads, wherever it lies."""
         if self.is_adapter:
-            files, under = [self.path / ADAPTER_WEIGHTS, self.path / ADAPTER], FolderModel(str(self._base)).digest
+            files, under = [self.path / ADAPTER_WEIGHTS, self.path / ADAPTER], self.under.digest
         elif self.is_network:
             files, under = [self.path / WEIGHTS], ""
         else:
-            files, under = [self.path / CONFIG, *checkpoint_files(self.path, read_config(self.path))], ""
+            config = read_config(self.path, self.read_as.head)
+            files, under = [self.path / CONFIG, *checkpoint_files(self.path, config)], ""
         words = self.tokenizer
         reads = [words.digest, words.begins] if words else None
-        return digest([str(self.architecture), [_digest_of(*signature(file)) for file in files], under, reads])
+        labels = [[self.read_as.labels, self.read_as.names, self.read_as.fresh]] if self.read_as.head.labelled else []
+        contents = [_digest_of(*signature(file)) for file in files]
+        return digest([str(self.architecture), contents, under, reads, *labels])
 
     @property
     def tokenizer(self) -> Tokenizer | None:
-        """Its own; weights alone, and an adapter, read the tokens of the model that they belong to."""
-        return None if self.is_adapter else tokenizer_of(self.path)
+        """Its own, of a language model; weights alone, and an adapter, read the tokens of what they belong to.
+
+        (A classifier's is a part of its architecture: it reads raw texts.)
+        """
+        return None if self.is_adapter or self.read_as.head != CAUSAL else tokenizer_of(self.path)
 
     def weights(self) -> Mapping[str, Tensor]:
         """The tensors by name; those of an adapter are merged into its base's, in memory and in float32."""
         if self.is_network:
             return LazyWeights(self.path / WEIGHTS)
-        return AdapterWeights(self.path, self._base) if self.is_adapter else FolderWeights(self.path)
+        return AdapterWeights(self.path, self._base) if self.is_adapter else FolderWeights(self.path, self.read_as)
 
     def check(self) -> None:
         """``BadInput`` where it is no model, or adapter, that can be read without its own code."""
@@ -121,9 +134,10 @@ class FolderModel:
         """What a reader of its scores should know, from its network; ``BadInput`` where it is no causal model."""
         if self.is_network:
             return []
-        check_causal(module, self.folder)
+        if self.read_as.head == CAUSAL:
+            check_causal(module, self.folder)
         if not self.is_adapter:
-            return [f"{self.folder}: {note}" for note in layout(self.path).notes]
+            return [f"{self.folder}: {note}" for note in layout(self.path, self.read_as).notes]
         before, after = load_pretrained(self._base).state_dict(), module.state_dict()
         same = before.keys() == after.keys() and all(torch.equal(before[name], after[name]) for name in before)
         return [f"{self.folder}: the adapter changes nothing, all its deltas are zero"] if same else []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from harness.errors import BadInput
 from harness.models.causal_lm import vocabulary_of
-from harness.models.pretrained import stored_dtype
+from harness.models.pretrained import AS_CAUSAL, ReadAs, stored_dtype
 from harness.pools.folder_model import FolderModel
 from harness.pools.source import MemberPlan
 from harness.registry import KINDS
@@ -51,7 +51,9 @@ class FolderPlan(MemberPlan):
 
     @property
     def dtype(self) -> str | None:
-        return str(stored_dtype(self.folder)).removeprefix("torch.") if self.folder else "float32"
+        if self.folder is None:
+            return "float32"
+        return str(stored_dtype(self.folder, self.model.read_as.head)).removeprefix("torch.")
 
     def seconds(self, task: Task, per_input: float) -> float:
         return 2.0
@@ -85,8 +87,14 @@ class FolderPlan(MemberPlan):
         return {"how": f"{'adapter' if self.model.is_adapter else 'folder'} {self.model.folder}", "seed": None}
 
 
-def plan_folder(name: str, folder: str, base: FolderPlan | None = None) -> FolderPlan:
+def read_for(task: Task, names: Sequence[str] = (), fresh: int | None = None) -> ReadAs:
+    """What folders are read as for a task; ``names`` and ``fresh`` as of ``ReadAs``."""
+    head = KINDS.get(task.test.kind).head
+    return ReadAs(head, tuple(getattr(task, "labels", ())) if head.labelled else (), tuple(names), fresh)
+
+
+def plan_folder(name: str, folder: str, base: FolderPlan | None = None, read_as: ReadAs = AS_CAUSAL) -> FolderPlan:
     """The model in a folder, or the adapter on the base; ``BadInput`` where it is none."""
-    model = FolderModel(folder, base.model.folder if base else None)
+    model = FolderModel(folder, base.model.folder if base else None, read_as)
     model.check()
     return FolderPlan(name, model.architecture, model, model.digest, base.digests[-1] if base else None)

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
+import pydantic
 from pydantic import Field
 
 from harness.models.adapters import ADAPTER
-from harness.pools.folder_plan import plan_folder
+from harness.models.pretrained import AS_CAUSAL, ZEROS, ReadAs
+from harness.pools.folder_plan import plan_folder, read_for
 from harness.pools.source import AskedPool, PoolPlan, PoolSource, source
-from harness.strict.fields import Strict
+from harness.strict.fields import Strict, without_usual
 from harness.tasks import pretrained
 from harness.tasks.task import Task
 
@@ -24,15 +27,21 @@ class HfPool(Strict):
 
     base: str | None = None
     members: Annotated[list[str], Field(min_length=1)]
+    labels: list[str] | None = None
+    """The names of the models' labels in their own order, where their configurations have none."""
+
+    @pydantic.model_serializer(mode="wrap")
+    def _as_before(self, handler: pydantic.SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return without_usual(self, handler(self), ("labels",))
 
     def renamed(self, change: Callable[[str], str]) -> HfPool:
         """The same with other names for its folders."""
         base = change(self.base) if self.base else None
-        return HfPool(base=base, members=[change(member) for member in self.members])
+        return HfPool(base=base, members=[change(member) for member in self.members], labels=self.labels)
 
 
 class Folders(PoolSource):
-    """Members that are there already: causal language models, adapters, and our networks for images."""
+    """Members that are there already: models that transformers reads, adapters, and networks of ours."""
 
     name = "hf"
     spec = HfPool
@@ -59,16 +68,16 @@ class Folders(PoolSource):
         return spec.renamed(pretrained.folder_of)
 
     def plan(self, name: str, spec: HfPool, task: Task, seed: int) -> PoolPlan:
-        return plan_folders(name, spec)
+        return plan_folders(name, spec, read_for(task, spec.labels or ()))
 
 
 FOLDERS = source(Folders())
 
 
-def plan_folders(name: str, spec: HfPool) -> PoolPlan:
+def plan_folders(name: str, spec: HfPool, read_as: ReadAs = AS_CAUSAL) -> PoolPlan:
     """The members of a pool of folders; ``BadInput`` where a folder is no model."""
-    base = plan_folder("base", spec.base) if spec.base else None
-    members = [plan_folder(f"m{i}", folder, base) for i, folder in enumerate(spec.members)]
+    base = plan_folder("base", spec.base, read_as=replace(read_as, fresh=ZEROS)) if spec.base else None
+    members = [plan_folder(f"m{i}", folder, base, read_as) for i, folder in enumerate(spec.members)]
     return PoolPlan(name, "fine_tunes" if base else "independent", tuple(members), base)
 
 

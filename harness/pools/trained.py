@@ -13,8 +13,9 @@ from pydantic import Field
 
 from harness.errors import BadInput
 from harness.models.architectures import check_options, trainable
+from harness.models.pretrained import AS_CAUSAL, ReadAs
 from harness.models.training import Decay, Schedule, usual_schedule
-from harness.pools.folder_plan import plan_folder
+from harness.pools.folder_plan import plan_folder, read_for
 from harness.pools.pool import seed_of
 from harness.pools.source import MemberPlan, PoolPlan, PoolSource, source
 from harness.pools.training import TrainingPlan
@@ -41,7 +42,7 @@ class TrainPool(Strict):
     architecture: Name | Annotated[list[Name], Field(min_length=2)] = "small_cnn"
     start: Literal["shared_base", "independent"]
     base: str | None = None
-    """The folder of the shared base (or ``archive:NAME``), which is then not trained."""
+    """The folder of the shared base (or ``archive:NAME``): it is trained only where ``base_epochs`` is given."""
     members: Count = 1
     epochs: Count = 6
     decay: Decay | None = None
@@ -86,7 +87,7 @@ class TrainPool(Strict):
         """The key and the sentence of a setting that contradicts another."""
         if self.base is not None and self.start != "shared_base":
             return "base", "a pool with a base has start: shared_base"
-        if self.base is not None or self.start != "shared_base":
+        if self.start != "shared_base" or (self.base is not None and "base_epochs" not in self.model_fields_set):
             for given in ("base_epochs", "base_lr", "base_decay"):
                 if given in self.model_fields_set:
                     return given, "no base is trained here"
@@ -137,8 +138,9 @@ class Trained(PoolSource):
     def plan(self, name: str, spec: TrainPool, task: Task, seed: int) -> PoolPlan:
         _check_for(task, name, spec)
         planned = plan_pool(
-            name, spec, data=task.train.digest, shape=task.shape, seed=seed, defaults=usual_schedule(task.train)
-        )
+            name, spec, data=task.train.digest, shape=task.shape, seed=seed, defaults=usual_schedule(task.train),
+            read_as=read_for(task, fresh=seed_of(seed, "head") % 2**31),
+        )  # fmt: skip
         for made in sorted({member.architecture for member in planned.members}, key=str):
             try:
                 check_options(made, by_name=not spec.options)  # to build a language model takes seconds of imports
@@ -165,7 +167,8 @@ def _check_for(task: Task, name: str, spec: TrainPool) -> None:
 
 
 def plan_pool(
-    name: str, spec: TrainPool, *, data: str, shape: Mapping[str, int], seed: int, defaults: Schedule | None = None
+    name: str, spec: TrainPool, *, data: str, shape: Mapping[str, int], seed: int, defaults: Schedule | None = None,
+    read_as: ReadAs = AS_CAUSAL,
 ) -> PoolPlan:
     """The training runs of a pool.
 
@@ -177,17 +180,18 @@ def plan_pool(
         seed: the suite's seed; every run in the pool gets its own, derived from it. Two pools share a training run,
             and its artefact, where they describe the same one.
         defaults: batch size and precision for this kind of data.
+        read_as: how the base's folder is read.
     """
     usual = defaults or Schedule(1)
     architectures = [Architecture(n, tuple(sorted({**shape, **spec.options}.items()))) for n in spec.architectures]
     base: MemberPlan | None = None
     if spec.base is not None:
-        base = plan_folder("base", spec.base)
+        base = plan_folder("base", spec.base, read_as=read_as)
         architectures = [base.architecture]
-    elif spec.start == "shared_base":
+    if spec.start == "shared_base" and (base is None or "base_epochs" in spec.model_fields_set):
         rate, course = spec.base_lr or usual.lr, spec.base_decay or usual.decay
         schedule = replace(usual, epochs=spec.base_epochs, lr=rate, decay=course)
-        base = TrainingPlan("base", architectures[0], schedule, data, seed=seed_of(seed, "base", 0))
+        base = TrainingPlan("base", architectures[0], schedule, data, seed=seed_of(seed, "base", 0), base=base)
     turns = zip(range(1 if spec.checkpoints else spec.members), itertools.cycle(_choices(spec)), strict=False)
     members = [
         TrainingPlan(

@@ -101,10 +101,9 @@ def needed(plan: Plan, architecture: Architecture) -> Need | None:
     Kept in the store, since it takes seconds.
     """
     batch = plan.task.test.full_batch
-    described = [architecture.name, dict(architecture.options)]
     device, inputs = torch.device(plan.setting.device), [list(batch.shape), str(batch.dtype)]
     code = ("harness.cost.forecast", *code_of(architecture))
-    key = Key.of("need", code=code, architecture=described, inputs=inputs, device=device.type)
+    key = Key.of("need", code=code, architecture=str(architecture), inputs=inputs, device=device.type)
     if not plan.store.has(key):
         try:
             record = asdict(need(architecture, batch, device))

@@ -38,13 +38,19 @@ class LabelledTask:
     digest: str
     known_views: Mapping[str, View]
     """The views of such examples, by name."""
+    labels: tuple[str, ...] = ()
+    """The names of the labels, in order, where they have any."""
+    clusters: tuple[str, ...] = ()
+    """Of test's examples, as ``Documents.clusters``."""
     views: tuple[str, ...] = ()
     """The views that train and held-out are made of, and that are scored besides test."""
 
     @property
     def documents(self) -> Documents:
         """The test examples."""
-        return Documents(self.test.ids, [self.name] * len(self.test), self.test.labels, self.classes)
+        return Documents(
+            self.test.ids, [self.name] * len(self.test), self.test.labels, self.classes, clusters=self.clusters
+        )
 
     @property
     def groups(self) -> Collection[str]:

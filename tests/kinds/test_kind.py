@@ -70,9 +70,14 @@ def test_an_architecture_that_no_kind_builds_is_of_none():
     assert code_of(Architecture("elsewhere")) == ()
 
 
+FILES = {"train": "a.csv", "heldout": "b.csv", "test": "c.csv"}
+ASKED = {"lm_eval": ["q"], "texts": FILES, "images": FILES}
+"""What a suite may say of tasks of each kind that has a key."""
+
+
 def test_references_travel_to_workers():
     for kind in KINDS:
-        given = next(iter(kind.tasks), None) or kind.spec.model_validate({kind.key: ["q"]})
+        given = next(iter(kind.tasks), None) or kind.spec.model_validate({kind.key: ASKED[kind.key]})
         reference = kind.refer(given, "suite", Path("folder"), "base")
         again = pickle.loads(pickle.dumps(reference))
         assert again == reference

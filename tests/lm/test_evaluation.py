@@ -12,7 +12,7 @@ from lm_eval.tasks import TaskManager
 from harness.lm.evaluation import measures, score_combinations
 from harness.lm.lm_eval_model import StockpotLM
 from harness.models.architectures import build
-from harness.models.causal_lm import architecture_of, config_of
+from harness.models.configuration import architecture_of, config_of
 from harness.models.tokens import read_tokenizer, tokenizer_of
 from harness.models.weights import module_with, without_ties
 from harness.store import Store

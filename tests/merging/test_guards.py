@@ -9,7 +9,7 @@ from transformers import Gemma3Config, LlamaConfig, xLSTMConfig
 
 from harness.checks.pools import CNN, CNN_BN, MLP, copied, fine_tunes, independent, member, trained
 from harness.merging.guards import check_mergeable, different_starts, warnings_of
-from harness.models import causal_lm
+from harness.models import configuration
 from harness.models.architectures import build
 from harness.models.weights import LazyWeights, save_weights, without_ties
 from harness.types import NotApplicable
@@ -149,7 +149,7 @@ def test_members_of_different_starts_are_warned_of_with_their_number():
 def llama(**settings):
     config = LlamaConfig(vocab_size=20, hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=2,
                          **settings)  # fmt: skip
-    architecture = causal_lm.architecture_of(config)
+    architecture = configuration.architecture_of(config)
     weights = {name: torch.zeros_like(tensor) for name, tensor in without_ties(build(architecture)).items()}
     return member("llama", weights, architecture)
 
@@ -176,8 +176,8 @@ def test_old_and_new_spellings_of_a_setting_are_the_same():
     old = {"model_type": "llama", "rope_theta": 5000.0, "vocab_size": 20, "hidden_size": 8, "intermediate_size": 8,
            "num_hidden_layers": 1, "num_attention_heads": 2}  # fmt: skip
     new = llama(rope_parameters={"rope_type": "default", "rope_theta": 5000.0})
-    read = causal_lm.architecture_of(causal_lm.config_of(old))
-    assert causal_lm.differences(read, new.architecture) == {}
+    read = configuration.architecture_of(configuration.config_of(old))
+    assert configuration.differences(read, new.architecture) == {}
     check_mergeable([new, replace(new, architecture=read)])
 
 
@@ -201,19 +201,19 @@ def test_a_length_counts_where_positions_stretch_by_it():
 
 
 def test_a_setting_of_the_network_whose_name_begins_as_one_of_its_outputs_counts():
-    one, other = (causal_lm.architecture_of(xLSTMConfig(output_logit_soft_cap=cap)) for cap in (30.0, 10.0))
-    assert causal_lm.differences(one, other) == {"output_logit_soft_cap": (30.0, 10.0)}
-    assert not causal_lm.is_inert("output_logit_soft_cap", one)
+    one, other = (configuration.architecture_of(xLSTMConfig(output_logit_soft_cap=cap)) for cap in (30.0, 10.0))
+    assert configuration.differences(one, other) == {"output_logit_soft_cap": (30.0, 10.0)}
+    assert not configuration.is_inert("output_logit_soft_cap", one)
 
 
 def test_settings_of_a_part_of_a_model_count_one_by_one():
     def of(**settings):
-        return causal_lm.architecture_of(Gemma3Config(text_config={"num_hidden_layers": 2, **settings}))
+        return configuration.architecture_of(Gemma3Config(text_config={"num_hidden_layers": 2, **settings}))
 
     for inert in ({"initializer_range": 0.5}, {"max_position_embeddings": 64}, {"attention_dropout": 0.5}):
-        found = causal_lm.differences(of(), of(**inert))
+        found = configuration.differences(of(), of(**inert))
         assert found
-        assert all(causal_lm.is_inert(path, of()) for path in found)
-    found = causal_lm.differences(of(head_dim=8), of(head_dim=16))
+        assert all(configuration.is_inert(path, of()) for path in found)
+    found = configuration.differences(of(head_dim=8), of(head_dim=16))
     assert found == {"text_config.head_dim": (8, 16)}
-    assert not causal_lm.is_inert("text_config.head_dim", of())
+    assert not configuration.is_inert("text_config.head_dim", of())

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from harness.methods.method import method
-from harness.models import causal_lm
+from harness.models import causal_lm, configuration
 from harness.models.architectures import build, half_size
 from harness.models.training import train, usual_schedule
 from harness.models.weights import load_module
@@ -74,7 +74,7 @@ def _student(architecture: Architecture, size: str, base: Member | None) -> nn.M
         if size == "half":
             raise NotApplicable("a student of half the size cannot start from the base")
         return load_module(base)
-    if architecture.name == causal_lm.NAME:
+    if configuration.head_of(architecture):
         raise NotApplicable("a student of a pretrained model's architecture is not trained from nothing: start: base")
     return build(architecture)
 

@@ -1,0 +1,55 @@
+"""What a model of a folder ends in: the class of transformers that reads it, and how it is named as a member."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Head:
+    """One kind of output layer that transformers puts on its models."""
+
+    name: str
+    """Of the architecture that members with it have."""
+    auto: str
+    """The class of transformers that reads them."""
+    mapping: str
+    """Where transformers lists the kinds of model that have it."""
+    words: str
+    labelled: bool = True
+    """Whether it has a row for each label of the task, and so an order of these."""
+
+    @property
+    def reader(self) -> Any:
+        """The class of transformers."""
+        import transformers
+
+        return getattr(transformers, self.auto)
+
+    @property
+    def kinds(self) -> Mapping[str, Any]:
+        """The kinds of model (``model_type``) that transformers has with it."""
+        from transformers.models.auto import modeling_auto
+
+        known: Mapping[str, Any] = getattr(modeling_auto, self.mapping)
+        return known
+
+
+CAUSAL = Head(
+    "causal_lm", "AutoModelForCausalLM", "MODEL_FOR_CAUSAL_LM_MAPPING_NAMES", "causal language model", labelled=False
+)
+SEQUENCE = Head(
+    "sequence_classifier",
+    "AutoModelForSequenceClassification",
+    "MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES",
+    "text classifier",
+)
+IMAGE = Head(
+    "image_classifier",
+    "AutoModelForImageClassification",
+    "MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES",
+    "image classifier",
+)
+HEADS = {head.name: head for head in (CAUSAL, SEQUENCE, IMAGE)}

@@ -1,0 +1,46 @@
+"""Raw examples, texts or images as they lie in a file: a batch says where the bytes of each are, and models read them.
+
+So each model sees an example through its own tokenizer or image processor, and a batch is small whatever it is of.
+"""
+
+from __future__ import annotations
+
+import mmap
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+_opened: dict[int, tuple[Path, mmap.mmap]] = {}
+
+
+def write_blob(contents: Sequence[bytes], path: Path) -> Tensor:
+    """Write examples one after another to a file; where each lies in it, int64 [N, 2] (offset, length)."""
+    lengths = torch.tensor([len(content) for content in contents], dtype=torch.int64)
+    with path.open("wb") as file:
+        file.writelines(contents)
+    return torch.stack([lengths.cumsum(0) - lengths, lengths], dim=1)
+
+
+def rows_of(path: Path, digest: str, places: Tensor) -> Tensor:
+    """The examples of a file as inputs of a split, int64 [N, 3]: which file, offset, length.
+
+    The file is known from now on in this process, by its digest: whoever runs a model on examples has loaded their
+    task first.
+
+    Args:
+        path: of the file, which stays as it is.
+        digest: of its contents, in hexadecimal.
+        places: [N, 2], as ``write_blob`` gives them.
+    """
+    number = int(digest[:15], 16)
+    if number not in _opened:
+        with path.open("rb") as file:
+            _opened[number] = path, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    return torch.cat([torch.full((len(places), 1), number, dtype=torch.int64), places], dim=1)
+
+
+def contents(batch: Tensor) -> list[bytes]:
+    """The bytes of each example of a batch [B, 3]."""
+    return [_opened[number][1][offset : offset + length] for number, offset, length in batch.tolist()]
