@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +15,12 @@ from torch import Tensor, nn
 from harness.errors import BadInput
 from harness.merging.lowrank import Factors, factorise, rounding, total_error
 from harness.models import forward
+from harness.models.adapter_base import base_layout, inverse, own_order, reorder_rows
 from harness.models.adapters import TOLERANCE
+from harness.models.architectures import marked
 from harness.models.checkpoint import error_line, quiet
-from harness.models.weights import load_into, load_module
+from harness.models.pretrained import FolderWeights, Layout, ReadAs, load_pretrained
+from harness.models.weights import load_into
 from harness.types import Member
 
 
@@ -84,14 +87,16 @@ def write_adapter(module: nn.Module, base: Member, rank: int, inputs: Tensor, fo
         BadInput: a model with other tensors than its base, or that is its base; something changed that no module of
             PEFT holds; an adapter that is read back as another model than was written.
     """
-    module, start = module.cpu(), load_module(base)
-    split = _split(module, start, rank)
+    on = _Base.of(base)
+    module = on.in_own_order(module.cpu())
+    start: Any = on.load()
+    split = _split(module, start, rank, on)
     claimed = _claimed(module, start, split)
     try:
         with quiet(), warnings.catch_warnings(), torch.random.fork_rng(devices=[]), torch.no_grad():
             warnings.simplefilter("ignore")
             _save(module, start, split, rank, folder)
-            read = _read(load_module(base), folder)
+            read = _read(on.load(fresh=1), folder)
     except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:  # PEFT has no kinds of its own
         raise BadInput(f"peft cannot hold the difference from the base: {error_line(error)}") from None
     with torch.inference_mode():
@@ -102,12 +107,47 @@ def write_adapter(module: nn.Module, base: Member, rank: int, inputs: Tensor, fo
     return Written(split, rank, _distance(found, scored), len(inputs))
 
 
+@dataclass(frozen=True)
+class _Base:
+    """What an adapter is written on, as whoever loads it has it: a classifier's labels are in its own order."""
+
+    member: Member
+    folder: Path
+    read_as: ReadAs
+    order: tuple[int, ...] | None
+    """For each label of the task, its row."""
+    described: Layout
+
+    @classmethod
+    def of(cls, member: Member) -> _Base:
+        weights = member.weights
+        assert isinstance(weights, FolderWeights)
+        own, order = own_order(weights.folder, weights.read_as, weights.read_as.labels)
+        return cls(member, weights.folder, own, order, base_layout(weights.folder, weights.read_as))
+
+    def load(self, fresh: int | None = None) -> nn.Module:
+        """The base; where it lacks a head, that is all zeros, or drawn with a seed."""
+        read_as = self.read_as if fresh is None or not self.described.drawn else replace(self.read_as, fresh=fresh)
+        return marked(load_pretrained(self.folder, read_as), self.member.architecture)
+
+    def in_own_order(self, module: nn.Module) -> nn.Module:
+        """A model whose labels are in the task's order, in the base's."""
+        reordered = module if self.order is None else deepcopy(module)
+        reorder_rows(reordered, self.described, inverse(self.order))
+        return reordered
+
+    @property
+    def saved(self) -> set[str]:
+        """Modules that are always saved whole: heads, by PEFT's habit, and what the base's folder lacks."""
+        return {name.rpartition(".")[0] for name in {*self.described.rows, *self.described.drawn}}
+
+
 def _distance(one: Tensor, other: Tensor) -> float:
     """Between log-probabilities; of a label that both rule out, none."""
     return float((one - other).masked_fill(one == other, 0.0).abs().max())
 
 
-def _split(module: nn.Module, base: nn.Module, rank: int) -> Split:
+def _split(module: nn.Module, base: nn.Module, rank: int, on: _Base) -> Split:
     ours, theirs = module.state_dict(), base.state_dict()
     for name in sorted(ours.keys() | theirs.keys()):
         if name not in ours or name not in theirs or ours[name].shape != theirs[name].shape:
@@ -117,15 +157,15 @@ def _split(module: nn.Module, base: nn.Module, rank: int) -> Split:
     changed = [name for name in ours if name not in tied and not torch.equal(ours[name], theirs[name])]
     factors: dict[str, Factors] = {}
     small: dict[str, Factors] = {}
-    whole, biases = set(), []
+    whole, biases = set(on.saved), []
     for name in changed:
         path, _, leaf = name.rpartition(".")
         layer = base.get_submodule(path)
-        if not _is_adapted(layer) or leaf not in ("weight", "bias"):
+        if not _is_adapted(layer) or leaf not in ("weight", "bias") or _is_saved_by_peft(path, base):
             whole.add(path)
         elif leaf == "bias":
             biases.append(name)
-        else:
+        elif path not in whole:
             found = factorise(ours[name].double() - theirs[name].double(), rank, rounding(theirs[name]))
             if found.rank:
                 is_small = found.up.numel() + found.down.numel() >= ours[name].numel()
@@ -155,6 +195,11 @@ def _tied(ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -> dict[str,
 
 def _within(path: str, whole: set[str]) -> bool:
     return any(path == other or path.startswith(f"{other}.") for other in whole)
+
+
+def _is_saved_by_peft(path: str, base: nn.Module) -> bool:
+    """Whether PEFT saves a module of its own accord, as it does the heads of sequence classifiers by their names."""
+    return _task_type(base) == "SEQ_CLS" and path.endswith(("classifier", "score"))
 
 
 def _is_adapted(layer: nn.Module) -> bool:
