@@ -17,8 +17,8 @@ from torch import Tensor
 from harness.errors import BadInput
 from harness.evaluate.predictions import predict
 from harness.models.causal_lm import read_generation_config
-from harness.models.pretrained import check_causal
 from harness.models.precision import with_same_precision
+from harness.models.pretrained import check_causal
 from harness.models.ties import with_same_ties
 from harness.models.tokens import read_tokenizer, reading, tokenizer_of
 from harness.models.weights import check_finite

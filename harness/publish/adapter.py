@@ -35,7 +35,7 @@ class Split:
     biases: Sequence[str]
     """Tensors that PEFT saves beside factors."""
     tied: Mapping[str, str]
-    """Tensors that are one with another in the model and in its base, such as an output layer: the other by its name."""
+    """Tensors that are one with another in both models, such as an output layer: the other, by their names."""
 
 
 @dataclass(frozen=True)
@@ -121,7 +121,8 @@ class _Base:
     @classmethod
     def of(cls, member: Member) -> _Base:
         weights = member.weights
-        assert isinstance(weights, FolderWeights)
+        if not isinstance(weights, FolderWeights):
+            raise BadInput("only models of transformers in folders have adapters", hint="export the whole model")
         own, order = own_order(weights.folder, weights.read_as, weights.read_as.labels)
         return cls(member, weights.folder, own, order, base_layout(weights.folder, weights.read_as))
 
@@ -151,8 +152,9 @@ def _split(module: nn.Module, base: nn.Module, rank: int, on: _Base) -> Split:
     ours, theirs = module.state_dict(), base.state_dict()
     for name in sorted(ours.keys() | theirs.keys()):
         if name not in ours or name not in theirs or ours[name].shape != theirs[name].shape:
+            what = "has another shape in its base" if name in ours and name in theirs else "is in one of the two only"
             hint = "export the whole model, without --adapter-rank"
-            raise BadInput(f"the model is no change of its base's weights: '{name}' is not alike in both", hint=hint)
+            raise BadInput(f"the model is no change of its base's weights: '{name}' {what}", hint=hint)
     tied = _tied(ours, theirs)
     changed = [name for name in ours if name not in tied and not torch.equal(ours[name], theirs[name])]
     factors: dict[str, Factors] = {}
@@ -180,7 +182,8 @@ def _split(module: nn.Module, base: nn.Module, rank: int, on: _Base) -> Split:
     whole = {path for path in whole if not any(path.startswith(f"{other}.") for other in whole)}
     factors = {path: each for path, each in factors.items() if not _within(path, whole)}
     if not factors:
-        what = f"only {', '.join(sorted(whole)[:3])} differ" if whole else "the model is its base"
+        owners = sorted({name.rpartition(".")[0] for name in changed})
+        what = f"only {', '.join(owners[:3])} differ" if owners else "the model is its base"
         raise BadInput(f"there is nothing for factors of a rank: {what}", hint="export the whole model")
     biases = [name for name in biases if not _within(name.rpartition(".")[0], whole)]
     return Split(factors, sorted(whole), biases, {name: first for name, first in tied.items() if first in changed})
@@ -212,7 +215,7 @@ def _is_adapted(layer: nn.Module) -> bool:
 
 
 def _claimed(module: nn.Module, base: nn.Module, split: Split) -> nn.Module:
-    """The model that the adapter is to be: the base with the factors' products, and what is saved as the model has it."""
+    """The model that the adapter is to be: the base with the factors' products, and what is saved as it is."""
     state, ours = dict(base.state_dict()), module.state_dict()
     for path, each in split.factors.items():
         weight = state[f"{path}.weight"]

@@ -1,4 +1,4 @@
-"""Models of other precisions are merged in the widest, whatever their order; models of one precision stay as they are."""
+"""Models of other precisions are merged in the widest, in any order; models of one precision stay as they are."""
 
 import itertools
 

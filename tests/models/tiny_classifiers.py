@@ -21,7 +21,7 @@ from transformers import (
 from harness.models.raw import rows_of, write_blob
 from harness.store import file_digest
 
-WORDS = ["[PAD]", "[CLS]", *"the a good bad film song was not very long short old new one two".split()]
+WORDS = ["[PAD]", "[CLS]", "the", "a", "good", "bad", "film", "song", "was", "not", "very", "long", "short", "old"]
 SETTINGS = {
     "bert": {"vocab_size": 40, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4,
              "intermediate_size": 48, "max_position_embeddings": 32, "initializer_range": 0.2},
@@ -39,7 +39,8 @@ def classifier(kind: str, folder: Path, labels: tuple[str, ...] = ("ham", "spam"
     torch.manual_seed(seed)
     names = dict(enumerate(labels))
     config = AutoConfig.for_model(kind, id2label=names, label2id={v: k for k, v in names.items()}, **SETTINGS[kind])
-    module = (AutoModelForImageClassification if kind in IMAGES else AutoModelForSequenceClassification).from_config(config)
+    auto = AutoModelForImageClassification if kind in IMAGES else AutoModelForSequenceClassification
+    module = auto.from_config(config)
     _draw_statistics(module)
     module.save_pretrained(folder)
     save_reader(kind, folder)

@@ -57,7 +57,8 @@ ONE = {
 }
 SETTINGS = {
     **{f"llama, {name}": ("llama", False, config) for name, config in LORAS.items()
-       if name in ("plain", "patterns", "rank-stabilised", "dora", "both saved", "on both", "some tokens", "all at once")},
+       if name in ("plain", "patterns", "rank-stabilised", "dora", "both saved", "on both", "some tokens",
+                   "all at once")},
     **{f"tied llama, {name}": ("llama", True, LORAS[name]) for name in ("head saved", "on embedding", "on both, tied")},
     **{f"gpt2, {name}": ("gpt2", False, lora(**{"target_modules": ["c_attn"], **BIASED[name]}))
        for name in ("all biases", "beside saved modules", "all linear")},
