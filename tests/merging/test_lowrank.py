@@ -78,6 +78,8 @@ def test_the_same_matrix_gives_the_same_factors_whatever_was_drawn_before():
     other = factorise(whole.clone(), 8)
     assert torch.equal(one.up, other.up)
     assert torch.equal(one.down, other.down)
+    rows = range(8), one.up.abs().argmax(dim=0)
+    assert all(one.up[row, rank] > 0 for rank, row in zip(*rows, strict=True))  # of either sign by the library's whim
 
 
 def test_both_factors_are_of_one_size():

@@ -176,6 +176,8 @@ def test_writing_it_again_gives_the_same_bytes(tuned, tmp_path):
         write(module, pool, 3, TOKENS, tmp_path / str(seed))
     for name in ("adapter_config.json", "adapter_model.safetensors"):
         assert (tmp_path / "1" / name).read_bytes() == (tmp_path / "2" / name).read_bytes()
+    targets = config_of(tmp_path / "1")["target_modules"]
+    assert targets == sorted(targets)  # as a set they would stand in another order in another process
 
 
 def refused(module, pool, words, folder, rank=2):
@@ -274,7 +276,8 @@ def test_on_a_base_without_a_head_the_adapter_brings_it(tmp_path):
     written = write(module, pool, 15, batch, tmp_path / "out")
     assert {"bert.pooler.dense", "classifier"} <= set(written.split.whole)
     theirs = as_peft_runs(tmp_path / "out", tmp_path / "base", classifiers.auto("bert"), num_labels=3)
-    found = torch.log_softmax(classifiers.logits(theirs.get_base_model(), module, batch), dim=-1)  # its rows have the task's order
+    logits = classifiers.logits(theirs.get_base_model(), module, batch)  # whose rows have the task's order
+    found = torch.log_softmax(logits, dim=-1)
     assert float((found - log_probs(module, batch)).abs().max()) == pytest.approx(written.gap, abs=1e-5)
     again = classifiers.pool_of("bert", tmp_path / "base", tmp_path / "out", names=classifiers.TASK).members[0]
     torch.testing.assert_close(log_probs(load_module(again), batch), found, rtol=0, atol=1e-4)
