@@ -16,7 +16,7 @@ from torch import Tensor
 from harness.models.weights import check_finite
 from harness.registry import SOURCES
 from harness.store import Key, Store, code_version, digest
-from harness.types import Architecture, Member, Part, Tokenizer
+from harness.types import Architecture, Member, Part, Says, Tokenizer
 
 if TYPE_CHECKING:
     from harness.tasks.task import Task
@@ -68,6 +68,11 @@ class MemberPlan(ABC):
     def tokenizer(self) -> Tokenizer | None:
         """Of a language model that brings its own."""
         return None
+
+    @property
+    def says(self) -> Says:
+        """What is known of its answers."""
+        return "probabilities"
 
     @property
     def folder(self) -> Path | None:
@@ -123,6 +128,7 @@ class MemberPlan(ABC):
             self.digests[position],
             self.tokenizer,
             self.identities[position],
+            self.says,
         )
 
     def examine(self, part: Part) -> list[str]:
@@ -214,6 +220,10 @@ class PoolSource(ABC):
     def beside(self, spec: Any, folder: Path) -> Any:
         """The spec with its paths, which are relative to the suite file, as seen from here."""
         return spec
+
+    def candidate(self, path: Path) -> Any:
+        """The spec of a pool of the one model that a candidate for a release is; None: it is a folder of weights."""
+        return None
 
     def fetched(self, spec: Any) -> Any:
         """The spec with folders in the place of archives' names; what is not there yet is fetched."""

@@ -192,7 +192,7 @@ class _Table:
         if column.outcome == DOCUMENTS:
             return self._read(key)[1].get(column.name)
         values: np.ndarray = self._read(key)[0][column.outcome].to_numpy(np.float64)
-        return values
+        return None if np.isnan(values).all() else values  # of answers without probabilities
 
     def _read(self, key: Key) -> tuple[Any, Mapping[str, np.ndarray]]:
         if key.digest not in self._kept:

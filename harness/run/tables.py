@@ -164,6 +164,8 @@ class Tables:
         return {source: f"unavailable: {reason}" for source, reason in reasons.items() if reason}
 
     def _why_not_here(self, cost: Cost) -> str | None:
+        if reason := self.plan.setting.kind.why_no_costs:
+            return reason
         return why_not_here(cost, self.plan.suite.file.cost.asks, torch.device(self.plan.setting.device))
 
     def _why_not_measured(self, cost: Cost, plan: VariantPlan) -> str:

@@ -15,6 +15,7 @@ from harness.types import Ingredients
     paper="Hansen and Salamon 1990",
     words="majority vote of {members}",
     needs={"members"},
+    reads="correctness",
 )
 def majority_vote(ingredients: Ingredients) -> OutputCombination:
     return OutputCombination(member_parts(ingredients), Vote())
