@@ -5,6 +5,7 @@ Each function takes a declaration and gives its first line and those below it. `
 
 from __future__ import annotations
 
+import importlib
 import inspect
 import json
 from collections.abc import Callable, Sequence
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
     from harness.cost.cost import Cost
     from harness.engines.engine import Engine
+    from harness.imports import Format
     from harness.kinds.kind import Kind
     from harness.methods.method import Method
     from harness.pools.source import PoolSource
@@ -63,6 +65,11 @@ def engine_lines(engine: type[Engine]) -> Lines:
     return engine.name, _summary(engine)
 
 
+def format_lines(form: Format) -> Lines:
+    """What it is, and how to come by a file of it where there is a pickle."""
+    return form.name, [form.summary, *([f"where it is a pickle: {form.unpickle}"] if form.unpickle else [])]
+
+
 def _summary(documented: type) -> list[str]:
     """The first line of a docstring."""
     return (inspect.getdoc(documented) or "").splitlines()[:1]
@@ -89,9 +96,10 @@ class Sort:
     """A sort of declaration, and how one is printed."""
 
     registry: str
-    """Its name in ``harness.registry``, which is imported when the verb is called."""
+    """Its name in ``module``, which is imported when the verb is called."""
     help: str
     lines: Callable[[Any], Lines]
+    module: str = "harness.registry"
 
 
 SORTS = {
@@ -101,13 +109,12 @@ SORTS = {
     "kinds": Sort("KINDS", "Every kind of task with the tasks that come with it and its networks.", kind_lines),
     "sources": Sort("SOURCES", "Every source of members with what a suite may say of it.", source_lines),
     "engines": Sort("ENGINES", "Every engine that jobs can run on.", engine_lines),
+    "formats": Sort("FORMATS", "Every format of predictions that can be imported.", format_lines, "harness.imports"),
 }
 
 
 def print_sort(sort: Sort) -> None:
     """Every declaration of a sort, ours and those of plug-ins, on stdout."""
-    from harness import registry
-
-    for declared in getattr(registry, sort.registry):
+    for declared in getattr(importlib.import_module(sort.module), sort.registry):
         first, rest = sort.lines(declared)
         print("\n    ".join([first, *rest]))

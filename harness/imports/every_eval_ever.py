@@ -1,7 +1,7 @@
 """Every Eval Ever's instance-level files, ``<uuid>_samples.jsonl``: right and wrong, tokens and time.
 
-The schema is every_eval_ever/schemas/instance_level_eval.schema.json (0.2.2) of github.com/evaleval/every_eval_ever: one
-object a line, of one model, one sample and one of the evaluation's results. It has no probabilities.
+The schema is every_eval_ever/schemas/instance_level_eval.schema.json (0.2.2) of github.com/evaleval/every_eval_ever:
+one object a line, of one model, one sample and one of the evaluation's results. It has no probabilities.
 """
 
 from __future__ import annotations

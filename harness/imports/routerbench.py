@@ -1,7 +1,8 @@
 """RouterBench's wide tables: a score and a cost of each model for each prompt.
 
-Columns as github.com/withmartian/routerbench (convertors/common.py) makes them: ``sample_id, prompt, eval_name``, and for
-each model ``<model>``, ``<model>|model_response`` and ``<model>|total_cost`` in dollars. The published files are pickles.
+Columns as github.com/withmartian/routerbench (convertors/common.py) makes them: ``sample_id, prompt, eval_name``, and
+for each model ``<model>``, ``<model>|model_response`` and ``<model>|total_cost`` in dollars. The published files are
+pickles.
 """
 
 from __future__ import annotations

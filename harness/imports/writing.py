@@ -136,6 +136,8 @@ def _labels_table(questions: pd.DataFrame, clusters: pd.Series | None, rows: np.
     table = pd.DataFrame({"id": questions.index[rows]})
     if "label" in questions:
         table["label"] = questions["label"].to_numpy()[rows]
+    if "stratum" in questions:
+        table["task"] = questions["stratum"].to_numpy()[rows]
     if clusters is not None:
         table["cluster"] = clusters.to_numpy()[rows]
     return table
@@ -145,7 +147,8 @@ def _suite(imported: Imported, written: Written, source: str) -> str:
     members = len(written.files)
     what = f"{len(imported.classes)} classes" if imported.classes else "right or wrong only"
     name = re.sub(r"[^a-z0-9_-]+", "_", written.folder.resolve().name.lower()).strip("_") or "imported"
-    cluster = ", cluster: cluster" if written.clustered else ""
+    cluster = "\n    cluster: cluster  # rows that ask the same count as one" if written.clustered else ""
+    classes = f"\n    classes: {json.dumps(list(imported.classes), ensure_ascii=False)}" if imported.classes else ""
     form = ", form: probabilities" if imported.form == "probabilities" else ""
     listed = "".join(
         f"      {json.dumps(member, ensure_ascii=False)}: {f'{{file: {file}{form}}}' if form else file}\n"
@@ -156,7 +159,9 @@ def _suite(imported: Imported, written: Written, source: str) -> str:
 suite: {name}
 question: Which way of combining these {members} members is best?
 task:
-  table: {{heldout: {HELDOUT}.parquet, test: {TEST}.parquet{cluster}}}
+  table:
+    heldout: {HELDOUT}.parquet
+    test: {TEST}.parquet{cluster}{classes}
 pool:
   predictions:
     members:
