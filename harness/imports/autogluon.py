@@ -26,6 +26,8 @@ from harness.imports.tabular import Part, tabular
 
 FILE = "autogluon.npz"
 SPLITS = ("val", "test")
+ENSEMBLE = "WeightedEnsemble"
+"""How AutoGluon calls its own ensembles of the other models."""
 
 
 def write(artifact: Mapping[str, Any], folder: str | Path) -> Path:
@@ -98,7 +100,11 @@ def read(given: Sequence[Given], asked: Asked) -> Imported:
         raise BadInput(f"the file has no {missing}", place=str(path), hint="write it with " + UNPICKLE) from None
     except (OSError, ValueError, BadZipFile, EOFError) as fault:
         raise BadInput(f"the file cannot be read ({fault}): is it cut off?", place=str(path)) from None
-    return tabular(models, parts, classes, str(path))
+    imported = tabular(models, parts, classes, str(path))
+    if fitted := [name for name in models if name.startswith(ENSEMBLE)]:
+        imported.notes.append(f"{', '.join(fitted)}: AutoGluon chose its weights on the validation rows, so its held-out "
+                              "scores are too good")  # fmt: skip
+    return imported
 
 
 UNPICKLE = "harness.imports.autogluon.write(predictor.simulation_artifact(test_data=test), 'folder')"

@@ -91,4 +91,6 @@ def read_given(given: Sequence[Given], form: Format, asked: Asked) -> Imported:
     """The predictions in the given files; every fault of the source is one line."""
     imported = form.read(given, asked)
     imported.check(form.name)
+    if len(imported.members) == 1:
+        imported.notes.append("there is one member only, so nothing to combine it with")
     return imported

@@ -1,6 +1,7 @@
 """RouteLLM's tables of responses: ``prompt``, and for each model whether it answered right.
 
-Columns as github.com/lm-sys/RouteLLM has them under routellm/evals/*/responses (read by routellm/evals/benchmarks.py).
+Columns as github.com/lm-sys/RouteLLM has them in routellm/evals/mmlu/responses/*.csv and, with what the models said in
+``<model>_response``, in routellm/evals/gsm8k/gsm8k_responses.csv; routellm/evals/benchmarks.py reads both.
 """
 
 from __future__ import annotations
@@ -17,16 +18,17 @@ from harness.imports.imported import Imported
 from harness.imports.joining import refuse_twice
 from harness.imports.prompts import prompt_groups
 
-PROMPT = "prompt"
+PROMPT, RESPONSE = "prompt", "_response"
 TRUE, FALSE = ("True", "true", "TRUE", "1"), ("False", "false", "FALSE", "0")
 
 
 def _outcomes(path: Path) -> pd.DataFrame:
     """The prompt as text and the models as bools."""
-    table = read_table(path, tuple(header(path)))
-    models = [name for name in table if name != PROMPT]
-    if PROMPT not in table or not models:
+    columns = header(path)
+    models = [name for name in columns if name != PROMPT and name.removesuffix(RESPONSE) not in {*columns} - {name}]
+    if PROMPT not in columns or not models:
         raise BadInput("the table has no column 'prompt', or no model beside it", place=str(path))
+    table = read_table(path, tuple(columns))[[PROMPT, *models]]
     table[PROMPT] = table[PROMPT].fillna("").astype(str)
     for model in models:
         said = table[model].astype(str)
