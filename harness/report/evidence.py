@@ -177,7 +177,8 @@ class Evidence:
             return self._documents.get((name, score))
         if not self.has(name) or outcome not in self._outcomes.columns:
             return None
-        return self.values(name, str(outcome)).astype(np.float64)
+        values = self.values(name, str(outcome)).astype(np.float64)
+        return None if np.isnan(values).all() else values  # of answers without probabilities
 
     @cached_property
     def _documents(self) -> dict[tuple[str, str], np.ndarray]:

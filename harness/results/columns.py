@@ -37,8 +37,8 @@ WORDS: dict[str, str] = {
     "reference; no_reference where that has none; the status where it is not ok",
     "recipe_verdict": "the same of models like these: seeds are a sample too; empty with one seed",
     "best_set": "True where it may be the best of all by the suite's score (95 %)",
-    "pareto": "True where no other variant has as good a score at a lower cost of serving: fewer FLOPs, or less of what "
-    "the members' own files say (serving in run.json)",
+    "pareto": "True where no other variant has as good a score at a lower cost of serving (run.json): fewer FLOPs, or "
+    "less of what the members' own files say",
     "n": "test examples",
 }
 """The columns of variants.csv that say what a row is about, and what came of it; they come first."""
@@ -134,7 +134,8 @@ def column_of(metric: str) -> Column | None:
     """What is known of a metric by its name in scores.parquet; None for one that there cannot be.
 
     Of a task or a view ("acc/sciq", "exact_match,strict-match/gsm8k", "accuracy/inverted") it is what the metric of
-    that name says, ours or lm-eval's; of what members cost by their own files ("cost/money") what ``OWN_COST`` says; a task may also have metrics of its own, of which nothing is known.
+    that name says, ours or lm-eval's; of what members cost by their own files ("cost/money") what ``OWN_COST`` says. A
+    task may also have metrics of its own, of which nothing is known.
     """
     kind, slash, _ = metric.partition("/")
     known = numbers()
@@ -195,8 +196,8 @@ def example_columns() -> dict[str, str]:
 MEASURE_COLUMNS = {
     "variant": "name",
     "seed": "the suite's seed",
-    "metric": "metric/task, metric/view or cost/name, such as bits_per_byte/bytes_python or cost/money; the mean over its "
-    "documents is the score; lm-eval's scores that are no means of documents, such as F1, are in scores.parquet only",
+    "metric": "metric/task, metric/view or cost/name, such as bits_per_byte/bytes_python or cost/money; the mean over "
+    "its documents is the score; lm-eval's scores that are no means of documents (F1) are in scores.parquet only",
     "document": "position in the task, or among the test examples: of all seeds, by id, where each has its own split",
     "value": "of this document",
 }

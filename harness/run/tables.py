@@ -118,9 +118,16 @@ class Tables:
             return cells
         reasons = (self._why_no_reference(self.plan.reference_of(plan)) for plan in plans)
         score = self.plan.suite.file.scores[0]
-        alone = f"the run has no {score} of it" if row.get(score) is None else "one example says nothing of others"
+        lacking = "it" if row.get(score) is None else "the reference" if self._is_unscored(plans[0], score) else ""
+        alone = f"the run has no {score} of {lacking}" if lacking else "one example says nothing of others"
         reason = next(filter(None, reasons), alone)
         return {"verdict": NO_REFERENCE, "reason": f"not compared: {reason}"}
+
+    def _is_unscored(self, plan: VariantPlan, score: str) -> bool:
+        """Whether the reference of a variant has results, and none by this score."""
+        reference = self.plan.reference_of(plan)
+        record = Score(self.plan.setting.of(reference.seed), reference).read()
+        return record is not None and score in record and record[score] is None
 
     def _why_no_reference(self, reference: VariantPlan) -> str | None:
         """Why a reference has no scores, where it has none."""

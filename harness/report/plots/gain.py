@@ -87,8 +87,9 @@ def gain_caption(evidence: Evidence) -> str:
     others = " Faint marks are of other pools, each against its own pool's best single model." if found.others else ""
     return (
         f"Gain in {score.title} over {reference_in_words(evidence)}, with the 95 % interval of each difference alone, "
-        f"against the {evidence.serving.title} of one example in units of that model's.{up} One mark for each method of the main pool: "
-        "its best variant by the score on the test examples, which flatters methods with many variants. Marks of one "
+        f"against the {evidence.serving.title} of one example in units of that model's.{up} One mark for each method "
+        "of the main pool: its best variant by the score on the test examples, which flatters methods with many "
+        "variants. Marks of one "
         f"cost stand side by side.{others}{_left_out(score, found.hidden, len(found.hidden))}"
     )
 
@@ -122,7 +123,8 @@ def gain(evidence: Evidence) -> Figure | None:
     ticks = [tick for tick in TICKS if left <= tick <= right]
     axes.set_xticks(ticks, [f"{tick:g}×" for tick in ticks])
     axes.minorticks_off()
-    axes.set(xlabel=f"serving cost, {evidence.serving.title} ({reference_in_words(evidence)} = 1)", ylabel=_gained(score, "up"))
+    across = f"serving cost, {evidence.serving.title} ({reference_in_words(evidence)} = 1)"
+    axes.set(xlabel=across, ylabel=_gained(score, "up"))
     axes.axhline(0, color="#444444", linewidth=1, zorder=1)
     for mark in found.others:
         colour, shape = FAMILIES[mark.family]
