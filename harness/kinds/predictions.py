@@ -96,12 +96,12 @@ class Predictions(Kind[LabelsReference, LabelsTask]):
 def _own_costs(combination: Combination, task: LabelsTask, calls: np.ndarray) -> dict[str, np.ndarray]:
     """What each test row [N] cost, by name: of the costs that all parts [N, parts] bring."""
     modules = [part.module for part in combination.parts()]
-    known = [set(module.costs) if isinstance(module, Lookup) else set() for module in modules]
-    rows = task.test.inputs
-    return {
-        f"{OWN_COST.name}/{name}": (calls * np.stack([m.costs[name][rows].numpy() for m in modules], axis=1)).sum(axis=1)
-        for name in sorted(set.intersection(*known))
-    }
+    costs = [module.costs if isinstance(module, Lookup) else {} for module in modules]
+    rows, found = task.test.inputs, {}
+    for name in sorted(set.intersection(*map(set, costs))):
+        of_parts = np.stack([each[name][rows].numpy() for each in costs], axis=1)
+        found[f"{OWN_COST.name}/{name}"] = (calls * of_parts).sum(axis=1)
+    return found
 
 
 kind(Predictions())

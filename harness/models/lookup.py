@@ -20,6 +20,11 @@ def architecture_of(classes: int) -> Architecture:
     return Architecture(NAME, (("classes", classes),))
 
 
+def why_no_weights(name: str) -> str:
+    """What is said of a model where its weights are wanted."""
+    return f"{name} is known by its predictions only: there are no weights to merge or to train"
+
+
 def no_network(classes: int) -> nn.Module:
     """There is none to build, so none to train either."""
     raise NotApplicable("members that are known by their predictions only have no network that could be trained")
@@ -36,7 +41,7 @@ class Lookup(nn.Module):
     def __init__(self, table: Tensor, costs: Mapping[str, Tensor]) -> None:
         super().__init__()
         self.table = nn.Parameter(table, requires_grad=False)
-        self.costs = dict(costs)
+        self.costs: dict[str, Tensor] = dict(costs)
 
     def forward(self, rows: Tensor) -> Tensor:
         """[B, C] of row numbers [B] int64."""
@@ -55,7 +60,7 @@ class PredictedWeights(ModelWeights):
         return Lookup(self._tensors[TABLE], costs).eval()
 
     def _refuse(self) -> NoReturn:
-        raise NotApplicable(f"{self.name} is known by its predictions only: there are no weights to merge or to train")
+        raise NotApplicable(why_no_weights(self.name))
 
     def __getitem__(self, name: str) -> Tensor:
         self._refuse()

@@ -14,8 +14,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from harness.errors import BadInput
-from harness.models.lookup import TABLE, PredictedWeights, architecture_of
-from harness.models.prediction_file import Content, Form, Joined, join, read_predictions
+from harness.models.lookup import TABLE, PredictedWeights, architecture_of, why_no_weights
+from harness.models.prediction_file import Content, Form, read_predictions
+from harness.models.prediction_join import Joined, join
 from harness.pools.source import MemberPlan, PoolPlan, PoolSource, source
 from harness.store import Key, Store, digest, file_digest
 from harness.strict.fields import Strict
@@ -68,6 +69,10 @@ class PredictionPlan(MemberPlan):
     @property
     def says(self) -> Says:
         return self.known
+
+    @property
+    def why_no_weights(self) -> str:
+        return why_no_weights(self.name)
 
     def keys(self) -> tuple[Key, ...]:
         return (Key.of("predicted", code=__name__, member=self.identities[0]),)
@@ -142,11 +147,12 @@ class PredictionFiles(PoolSource):
             seen[path] = name
 
     def beside(self, spec: PredictionsPool, folder: Path) -> PredictionsPool:
-        files = spec.files
-        paths = {name: str(folder / Path(said.file).expanduser()) for name, said in files.items()}
-        return PredictionsPool(members={name: said.model_copy(update={"file": paths[name]}) for name, said in files.items()})
+        def moved(said: MemberFile) -> MemberFile:
+            return said.model_copy(update={"file": str(folder / Path(said.file).expanduser())})
 
-    def candidate(self, path: Path) -> PredictionsPool:
+        return PredictionsPool(members={name: moved(said) for name, said in spec.files.items()})
+
+    def candidate(self, spec: PredictionsPool, path: Path) -> PredictionsPool:
         return PredictionsPool(members={"candidate": str(path)})
 
     def plan(self, name: str, spec: PredictionsPool, task: Task, seed: int) -> PoolPlan:

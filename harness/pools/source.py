@@ -75,6 +75,11 @@ class MemberPlan(ABC):
         return "probabilities"
 
     @property
+    def why_no_weights(self) -> str | None:
+        """Why there is nothing to average; None where it has weights."""
+        return None
+
+    @property
     def folder(self) -> Path | None:
         """The folder whose tokenizer and settings go along with the model when it is exported, where it has one."""
         return None
@@ -221,7 +226,7 @@ class PoolSource(ABC):
         """The spec with its paths, which are relative to the suite file, as seen from here."""
         return spec
 
-    def candidate(self, path: Path) -> Any:
+    def candidate(self, spec: Any, path: Path) -> Any:
         """The spec of a pool of the one model that a candidate for a release is; None: it is a folder of weights."""
         return None
 

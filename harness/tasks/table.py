@@ -162,8 +162,8 @@ def _classes(named: Mapping[str, Sequence[str]], reference: LabelsReference) -> 
     found = {name: split for split, of in named.items() for name in of}
     classes = sorted(found) if reference.classes is None else list(reference.classes)
     if strays := sorted(set(found) - set(classes)):
-        place = dict(reference.files)[found[strays[0]]]
-        raise BadInput(f"the label '{strays[0]}' is none of the classes that the suite names", place=place, choices=classes)
+        words = f"the label '{strays[0]}' is none of the classes that the suite names"
+        raise BadInput(words, place=dict(reference.files)[found[strays[0]]], choices=classes)
     if len(classes) < 2:
         words = f"all labels are '{classes[0]}': there is nothing to tell apart"
         raise BadInput(words, place=dict(reference.files)["test"], hint="name the classes under 'table: classes'")
