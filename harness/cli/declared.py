@@ -5,7 +5,6 @@ Each function takes a declaration and gives its first line and those below it. `
 
 from __future__ import annotations
 
-import importlib
 import inspect
 import json
 from collections.abc import Callable, Sequence
@@ -96,10 +95,9 @@ class Sort:
     """A sort of declaration, and how one is printed."""
 
     registry: str
-    """Its name in ``module``, which is imported when the verb is called."""
+    """Its name in ``harness.registry``, which is imported when the verb is called."""
     help: str
     lines: Callable[[Any], Lines]
-    module: str = "harness.registry"
 
 
 SORTS = {
@@ -109,12 +107,14 @@ SORTS = {
     "kinds": Sort("KINDS", "Every kind of task with the tasks that come with it and its networks.", kind_lines),
     "sources": Sort("SOURCES", "Every source of members with what a suite may say of it.", source_lines),
     "engines": Sort("ENGINES", "Every engine that jobs can run on.", engine_lines),
-    "formats": Sort("FORMATS", "Every format of predictions that can be imported.", format_lines, "harness.imports"),
+    "formats": Sort("FORMATS", "Every format of predictions that can be imported.", format_lines),
 }
 
 
 def print_sort(sort: Sort) -> None:
     """Every declaration of a sort, ours and those of plug-ins, on stdout."""
-    for declared in getattr(importlib.import_module(sort.module), sort.registry):
+    from harness import registry
+
+    for declared in getattr(registry, sort.registry):
         first, rest = sort.lines(declared)
         print("\n    ".join([first, *rest]))

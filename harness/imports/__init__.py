@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from harness.imports.format import FORMATS, Asked, Format, choose_format, read_given
+from harness.imports.format import Asked, Format, Given, choose_format, read_given
 from harness.imports.imported import Imported
 from harness.imports.writing import write_pool
 
-__all__ = ["FORMATS", "Asked", "Format", "Imported", "choose_format", "read_given", "write_pool"]
+__all__ = ["Asked", "Format", "Given", "Imported", "choose_format", "read_given", "write_pool"]

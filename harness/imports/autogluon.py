@@ -20,9 +20,10 @@ import numpy as np
 import pandas as pd
 
 from harness.errors import BadInput
-from harness.imports.format import FORMATS, Asked, Format, Given
+from harness.imports.format import Asked, Format, Given
 from harness.imports.imported import Imported
 from harness.imports.tabular import Part, tabular
+from harness.registry import FORMATS
 
 FILE = "autogluon.npz"
 SPLITS = ("val", "test")
@@ -102,8 +103,8 @@ def read(given: Sequence[Given], asked: Asked) -> Imported:
         raise BadInput(f"the file cannot be read ({fault}): is it cut off?", place=str(path)) from None
     imported = tabular(models, parts, classes, str(path))
     if fitted := [name for name in models if name.startswith(ENSEMBLE)]:
-        imported.notes.append(f"{', '.join(fitted)}: AutoGluon chose its weights on the validation rows, so its held-out "
-                              "scores are too good")  # fmt: skip
+        why = "AutoGluon chose its weights on the validation rows, so its held-out scores are too good"
+        imported.notes.append(f"{', '.join(fitted)}: {why}")
     return imported
 
 

@@ -79,7 +79,7 @@ def read_choices(samples: Samples) -> Choices | str:
             break  # which goes by no lengths
     if problem is None:
         return f"the targets of {samples.task} do not name one choice each"
-    raise BadInput(problem, place=str(samples.path), hint="import right and wrong only: --form correct")
+    raise BadInput(problem, place=str(samples.path), hint="import right and wrong only: --as correct")
 
 
 def _log_likelihoods(record: Mapping[str, Any]) -> list[float]:

@@ -14,11 +14,12 @@ import pandas as pd
 
 from harness.errors import BadInput
 from harness.imports.files import first_record, records
-from harness.imports.format import FORMATS, Asked, Format, Given
+from harness.imports.format import Asked, Format, Given
 from harness.imports.imported import Imported
 from harness.imports.joining import join, refuse_twice
 from harness.imports.outcomes import right_or_wrong
 from harness.imports.prompts import prompt_groups
+from harness.registry import FORMATS
 
 KEYS = {"schema_version", "evaluation_id", "model_id", "evaluation_name", "sample_id", "evaluation"}
 

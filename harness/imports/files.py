@@ -93,7 +93,7 @@ def read_table(path: Path, text: tuple[str, ...] = ()) -> pd.DataFrame:
             return pd.read_parquet(path)
         _refuse_repeated_names(path)
         return pd.read_csv(path, encoding="utf-8-sig", dtype=dict.fromkeys(text, str), keep_default_na=False,
-                           na_values=[""], float_precision="round_trip", low_memory=False)  # fmt: skip
+                           na_values=[""], low_memory=False)  # fmt: skip
     except UnicodeDecodeError:
         raise BadInput("the file is not UTF-8", place=str(path)) from None
     except (OSError, ValueError) as fault:

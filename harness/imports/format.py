@@ -10,7 +10,7 @@ from typing import Literal
 from harness.errors import BadInput
 from harness.imports.files import is_pickle
 from harness.imports.imported import Imported
-from harness.registry import Registry
+from harness.registry import FORMATS
 
 
 @dataclass(frozen=True)
@@ -48,9 +48,6 @@ class Format:
     unpickle: str | None = None
     """What to run where the format's pickle was made, so that there is a file that can be read here."""
     module: str = ""
-
-
-FORMATS: Registry[Format] = Registry("format", "harness.imports", "stockpot.imports")
 
 
 def choose_format(given: Sequence[Given], name: str | None) -> Format:

@@ -20,10 +20,11 @@ import pandas as pd
 from harness.errors import BadInput
 from harness.imports.choices import Choices, read_choices
 from harness.imports.files import first_record, records
-from harness.imports.format import FORMATS, Asked, Format, Given
+from harness.imports.format import Asked, Format, Given
 from harness.imports.imported import Imported
 from harness.imports.joining import join, refuse_twice
 from harness.imports.outcomes import right_or_wrong
+from harness.registry import FORMATS
 
 NAME = re.compile(r"samples_(?P<task>.+?)(_\d{4}-\d\d-\d\dT\d\d-\d\d-\d\d(\.\d+)?)?\.jsonl")
 KEYS = {"doc_id", "doc", "target", "resps", "filtered_resps"}

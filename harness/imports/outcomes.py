@@ -30,7 +30,7 @@ def right_or_wrong(
     whole = ((values == 0) | (values == 1)).all(axis=1)
     partial = sorted(set(tasks[~whole]))
     kept = ~tasks.isin(partial)
-    if not kept.any():
+    if partial and not kept.any():
         names = f"all tasks have ({', '.join(partial[:3])}, …)" if len(partial) > 1 else "there are"
         hint = "say from which score on an answer is right: --threshold 0.5"
         raise BadInput(f"{names} scores other than 0 and 1", place=place, hint=hint)

@@ -12,7 +12,8 @@ import pandas as pd
 
 from harness.errors import BadInput
 from harness.imports.files import header
-from harness.imports.format import FORMATS, Asked, Format, Given
+from harness.imports.format import Asked, Format, Given
+from harness.registry import FORMATS
 
 ARRAYS = {"probabilities", "log_probabilities", "logits", "predictions", "answers", "correct"}
 

@@ -13,10 +13,11 @@ import pandas as pd
 
 from harness.errors import BadInput
 from harness.imports.files import header, read_table
-from harness.imports.format import FORMATS, Asked, Format, Given
+from harness.imports.format import Asked, Format, Given
 from harness.imports.imported import Imported
 from harness.imports.joining import refuse_twice
 from harness.imports.prompts import prompt_groups
+from harness.registry import FORMATS
 
 PROMPT, RESPONSE = "prompt", "_response"
 TRUE, FALSE = ("True", "true", "TRUE", "1"), ("False", "false", "FALSE", "0")

@@ -14,11 +14,12 @@ import pandas as pd
 
 from harness.errors import BadInput
 from harness.imports.files import header, read_table
-from harness.imports.format import FORMATS, Asked, Format, Given
+from harness.imports.format import Asked, Format, Given
 from harness.imports.imported import Imported
 from harness.imports.joining import refuse_twice
 from harness.imports.outcomes import right_or_wrong
 from harness.imports.prompts import prompt_groups
+from harness.registry import FORMATS
 
 COST, RESPONSE = "|total_cost", "|model_response"
 TEXT = ("sample_id", "prompt", "eval_name")

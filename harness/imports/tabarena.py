@@ -21,9 +21,10 @@ import pandas as pd
 
 from harness.errors import BadInput
 from harness.imports.files import json_file
-from harness.imports.format import FORMATS, Asked, Format, Given
+from harness.imports.format import Asked, Format, Given
 from harness.imports.imported import Imported
 from harness.imports.tabular import Part, tabular
+from harness.registry import FORMATS
 
 METADATA, LABELS, TASKS = "metadata.json", "labels.dat", "tasks.dat"
 SPLITS = ("val", "test")

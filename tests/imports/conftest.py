@@ -25,7 +25,7 @@ def documents(count, choices):
     words = ["salt", "water", "bones", "onion", "bread", "grain", "thyme", "pepper", "leek", "carrot"]
     return [
         {"q": f"question {row}", "gold": row * 7 % 5 % choices,
-         "choices": [f"{words[(3 * row + 7 * place) % 10]} and {words[(row + place) % 10]}" for place in range(choices)]}
+         "choices": [f"{words[(3 * row + 7 * k) % 10]} and {words[(row + k) % 10]}" for k in range(choices)]}
         for row in range(count)
     ]  # fmt: skip
 

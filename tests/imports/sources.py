@@ -50,8 +50,10 @@ def write_tabarena(root, layout, seed=0, classes=3, dtype="float32", dataset="ad
         memmap = np.memmap(folder / f"pred-{split}.dat", dtype=dtype, mode="w+", shape=said[split].shape)
         memmap[:] = said[split]
         memmap.flush()
-        labels[split] = pd.Series(rng.permutation(np.arange(rows) % classes), rng.permutation(100)[:rows], name="target")
-    facts = {"models": models, "pred_val_shape": said["val"].shape, "pred_test_shape": said["test"].shape, "dtype": dtype}
+        numbers = rng.permutation(np.arange(rows) % classes)
+        labels[split] = pd.Series(numbers, rng.permutation(100)[:rows], name="target")
+    shapes = {f"pred_{split}_shape": of.shape for split, of in said.items()}
+    facts = {"models": models, **shapes, "dtype": dtype}
     if layout == "tasks.dat":
         (folder.parent / layout).write_bytes(_tasks_dat(dataset, fold, facts, labels))
     else:
