@@ -10,11 +10,10 @@ from typing import Annotated, Any
 
 import torch
 from pydantic import Field
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from harness.errors import BadInput
-from harness.models.lookup import TABLE, PredictedWeights, architecture_of, why_no_weights
+from harness.models.lookup import PredictedWeights, architecture_of, save_predictions, why_no_weights
 from harness.models.prediction_file import Content, Form, read_predictions
 from harness.models.prediction_join import Joined, join
 from harness.pools.source import MemberPlan, PoolPlan, PoolSource, source
@@ -93,14 +92,14 @@ class PredictionPlan(MemberPlan):
         if file_digest(Path(self.file)) != self.content:
             raise BadInput("the file was changed since the run was planned", place=self.file, hint="run again")
         with store.write(key) as folder:
-            save_file({TABLE: joined.log_probs.contiguous(), **joined.costs}, folder / FILE)
+            save_predictions(joined.log_probs, joined.costs, folder / FILE)
 
     def joined(self, task: LabelsTask) -> Joined:
         """What it says of the task's rows; ``BadInput`` where it is not about them."""
         return join(_content(self.file, self.content), task.ids, task.class_names, task.says, self.form, self.floor)
 
     def weights(self, store: Store, position: int) -> Mapping[str, Tensor]:
-        return PredictedWeights(self.name, load_file(store.path(self.keys()[0]) / FILE))
+        return PredictedWeights(self.name, store.path(self.keys()[0]) / FILE)
 
     def provenance(self, store: Store, position: int) -> Mapping[str, Any]:
         return {"file": self.file}
