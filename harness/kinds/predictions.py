@@ -9,19 +9,20 @@ from typing import Annotated
 
 import numpy as np
 from pydantic import Field
-from torch import nn
+from torch import Tensor, nn
 
 from harness.evaluate.predictions import CachedPredictions
 from harness.kinds.inputs import evaluate_on_inputs
 from harness.kinds.kind import Evaluation, Kind, kind
 from harness.models import lookup
-from harness.models.lookup import Lookup
+from harness.models.lookup import PredictedWeights
 from harness.results.other_columns import OWN_COST
 from harness.store import Store
 from harness.strict.fields import Strict
+from harness.systems.parts import MemberPart
 from harness.tasks import table
 from harness.tasks.table import LabelsReference, LabelsTask
-from harness.types import Combination, Unscored
+from harness.types import Combination, Part, Unscored
 
 Column = Annotated[str, Field(min_length=1)]
 
@@ -95,13 +96,17 @@ class Predictions(Kind[LabelsReference, LabelsTask]):
 
 def _own_costs(combination: Combination, task: LabelsTask, calls: np.ndarray) -> dict[str, np.ndarray]:
     """What each test row [N] cost, by name: of the costs that all parts [N, parts] bring."""
-    modules = [part.module for part in combination.parts()]
-    costs = [module.costs if isinstance(module, Lookup) else {} for module in modules]
+    costs = [_costs_of(part) for part in combination.parts()]
     rows, found = task.test.inputs, {}
     for name in sorted(set.intersection(*map(set, costs))):
         of_parts = np.stack([each[name][rows].numpy() for each in costs], axis=1)
         found[f"{OWN_COST.name}/{name}"] = (calls * of_parts).sum(axis=1)
     return found
+
+
+def _costs_of(part: Part) -> dict[str, Tensor]:
+    weights = part.member.weights if isinstance(part, MemberPart) else None
+    return weights.costs() if isinstance(weights, PredictedWeights) else {}
 
 
 kind(Predictions())

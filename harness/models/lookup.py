@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import NoReturn
 
 import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from harness.models.weights import ModelWeights
@@ -13,6 +16,8 @@ from harness.types import Architecture, NotApplicable
 
 NAME = "predictions"
 """Of the architecture."""
+TABLE = "log-probs"
+"""The name of the table among what is stored of a model; no cost can have it."""
 
 
 def architecture_of(classes: int) -> Architecture:
@@ -35,13 +40,11 @@ class Lookup(nn.Module):
 
     Args:
         table: [rows, C] float32, normalised; -inf is a probability of zero.
-        costs: [rows] float64, what the model's own file says that each answer cost, by name.
     """
 
-    def __init__(self, table: Tensor, costs: Mapping[str, Tensor]) -> None:
+    def __init__(self, table: Tensor) -> None:
         super().__init__()
         self.table = nn.Parameter(table, requires_grad=False)
-        self.costs: dict[str, Tensor] = dict(costs)
 
     def forward(self, rows: Tensor) -> Tensor:
         """[B, C] of row numbers [B] int64."""
@@ -49,15 +52,24 @@ class Lookup(nn.Module):
 
 
 class PredictedWeights(ModelWeights):
-    """The weights of a model of which only predictions are known: to touch them says so."""
+    """The weights of a model of which only predictions are known: to touch them says so.
 
-    def __init__(self, name: str, tensors: Mapping[str, Tensor]) -> None:
-        """``tensors``: the table and the costs of ``Lookup``, these by name."""
-        self.name, self._tensors = name, tensors
+    Args:
+        name: of the model.
+        path: what ``save_predictions`` wrote; it is read when it is asked for, and nothing is kept.
+    """
+
+    def __init__(self, name: str, path: Path) -> None:
+        self.name, self.path = name, path
 
     def module(self) -> Lookup:
-        costs = {name: values for name, values in self._tensors.items() if name != TABLE}
-        return Lookup(self._tensors[TABLE], costs).eval()
+        with safe_open(self.path, framework="pt") as file:
+            return Lookup(file.get_tensor(TABLE)).eval()
+
+    def costs(self) -> dict[str, Tensor]:
+        """[rows] float64, what each answer cost as the model's own file says, by name."""
+        with safe_open(self.path, framework="pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys() if name != TABLE}  # noqa: SIM118
 
     def _refuse(self) -> NoReturn:
         raise NotApplicable(why_no_weights(self.name))
@@ -75,8 +87,9 @@ class PredictedWeights(ModelWeights):
         self._refuse()
 
 
-TABLE = "log_probs"
-"""The name of the table among what is stored of a model."""
+def save_predictions(table: Tensor, costs: Mapping[str, Tensor], path: Path) -> None:
+    """Write a table [rows, C] and costs [rows]: none is called as the table is, for names of costs are plain."""
+    save_file({TABLE: table.contiguous(), **costs}, path)
 
 
 def one_hot(answers: Tensor, classes: int) -> Tensor:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from scipy.special import log_softmax
 from torch import Tensor
 
 from harness.errors import BadInput
@@ -27,6 +28,8 @@ class Joined:
     """[rows, C] float32, normalised, the classes in the task's order."""
     costs: dict[str, Tensor]
     """[rows] float64, by name."""
+    says: Says
+    """What is known of its answers."""
 
 
 def join(
@@ -60,16 +63,16 @@ def join(
             key = "form" if form else "floor"
             raise BadInput(f"'{key}' is of probabilities, which the file does not have", place=content.place)
         answers = _answers(content, classes)[order]
-        return Joined(one_hot(torch.from_numpy(answers), len(classes)), costs)
+        return Joined(one_hot(torch.from_numpy(answers), len(classes)), costs, content.says)
     if form and content.form and form != content.form:
         raise BadInput(f"the file says {content.form}, and the suite {form}", place=content.place)
     values = content.values[:, _columns(content, classes)]
     chosen = content.form or form or _recognised(content)
-    log_probs = torch.from_numpy(_CHECKED[chosen](content, values)[order])
+    log_probs = _CHECKED[chosen](content, values)[order]
     if floor:
-        raised = log_probs.exp().clamp(min=floor)
-        log_probs = (raised / raised.sum(dim=1, keepdim=True)).log()
-    return Joined(log_probs.float(), costs)
+        raised = np.maximum(np.exp(log_probs), floor)
+        log_probs = np.log(raised / raised.sum(axis=1, keepdims=True))
+    return Joined(torch.from_numpy(log_probs.astype(np.float32)), costs, "probabilities")
 
 
 def _order(content: Content, ids: Sequence[str]) -> np.ndarray:
@@ -193,7 +196,7 @@ def _logits(content: Content, values: np.ndarray) -> np.ndarray:
     broken = np.isnan(values) | (values == np.inf)
     _refuse(content, broken.any(axis=1), lambda row: "a logit is NaN or +inf")
     _refuse(content, np.isneginf(values).all(axis=1), lambda row: "all logits are -inf")
-    return np.asarray(torch.log_softmax(torch.from_numpy(values), dim=1).numpy())
+    return np.asarray(log_softmax(values, axis=1))
 
 
 _CHECKED: dict[Form, Callable[[Content, np.ndarray], np.ndarray]] = {

@@ -10,12 +10,11 @@ from typing import Annotated, Any
 
 import torch
 from pydantic import Field
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from harness.errors import BadInput
-from harness.models.lookup import TABLE, PredictedWeights, architecture_of, why_no_weights
-from harness.models.prediction_file import Content, Form, read_predictions
+from harness.models.lookup import PredictedWeights, architecture_of, save_predictions, why_no_weights
+from harness.models.prediction_file import Form, read_predictions
 from harness.models.prediction_join import Joined, join
 from harness.pools.source import MemberPlan, PoolPlan, PoolSource, source
 from harness.store import Key, Store, digest, file_digest
@@ -80,27 +79,19 @@ class PredictionPlan(MemberPlan):
     def seconds(self, task: Task, per_input: float) -> float:
         return 0.2
 
-    def check(self, task: Task, pool: str) -> None:
-        assert isinstance(task, LabelsTask)
-        _check(self, task)
-
     def prepare(self, task: Task, store: Store, device: torch.device) -> None:
         assert isinstance(task, LabelsTask)
         (key,) = self.keys()
         if store.has(key):
             return
-        joined = self.joined(task)
+        joined = _join(self.file, self.form, self.floor, task)
         if file_digest(Path(self.file)) != self.content:
             raise BadInput("the file was changed since the run was planned", place=self.file, hint="run again")
         with store.write(key) as folder:
-            save_file({TABLE: joined.log_probs.contiguous(), **joined.costs}, folder / FILE)
-
-    def joined(self, task: LabelsTask) -> Joined:
-        """What it says of the task's rows; ``BadInput`` where it is not about them."""
-        return join(_content(self.file, self.content), task.ids, task.class_names, task.says, self.form, self.floor)
+            save_predictions(joined.log_probs, joined.costs, folder / FILE)
 
     def weights(self, store: Store, position: int) -> Mapping[str, Tensor]:
-        return PredictedWeights(self.name, load_file(store.path(self.keys()[0]) / FILE))
+        return PredictedWeights(self.name, store.path(self.keys()[0]) / FILE)
 
     def provenance(self, store: Store, position: int) -> Mapping[str, Any]:
         return {"file": self.file}
@@ -118,15 +109,15 @@ class PredictionPlan(MemberPlan):
 FILE = "predictions.safetensors"
 
 
-@lru_cache(maxsize=1)
-def _content(file: str, sha256: str) -> Content:
-    """What was read last: planning asks what a file says, then whether it fits."""
-    return read_predictions(Path(file))
+def _join(file: str, form: Form | None, floor: float | None, task: LabelsTask) -> Joined:
+    """What a file says of the task's rows; ``BadInput`` where it is not about them."""
+    return join(read_predictions(Path(file)), task.ids, task.class_names, task.says, form, floor)
 
 
-@lru_cache(maxsize=4096)
-def _check(plan: PredictionPlan, task: LabelsTask) -> None:
-    plan.joined(task)
+@lru_cache(maxsize=4096)  # seeds share a task
+def _said(file: str, content: str, form: Form | None, floor: float | None, task: LabelsTask) -> Says:
+    """What is known from a file with these bytes, checked whole: faults are told before anything runs."""
+    return _join(file, form, floor, task).says
 
 
 class PredictionFiles(PoolSource):
@@ -169,7 +160,7 @@ def _plan(name: str, said: MemberFile, task: LabelsTask) -> PredictionPlan:
         raise BadInput("there is no such file", place=said.file)
     content = file_digest(path)
     architecture = architecture_of(len(task.class_names))
-    says = _content(said.file, content).says
+    says = _said(said.file, content, said.form, said.floor, task)
     return PredictionPlan(name, architecture, said.file, content, said.form, said.floor, says, task.rows)
 
 
