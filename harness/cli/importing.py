@@ -23,7 +23,7 @@ def import_predictions(
     form: Annotated[str | None, typer.Option("--format", help="Its name, where it is not recognised; 'ls formats' "
                                                               "lists them.")] = None,
     metric: Annotated[str | None, typer.Option(help="lm-eval: by which metric an answer is right, such as acc_norm or "
-                                                    "exact_match,strict-match.")] = None,
+                                                    "exact_match,strict-match; Every Eval Ever: which result.")] = None,
     task: Annotated[list[str] | None, typer.Option(help="Only this task of the source; TabArena: DATASET/FOLD. May be "
                                                         "given several times.")] = None,
     threshold: Annotated[float | None, typer.Option(min=1e-9, max=1.0, help="A fractional score of at least this is "

@@ -116,7 +116,7 @@ FORMATS.add(
         "AutoGluon's simulation_artifact(), as harness.imports.autogluon.write(artifact, folder) saves it",
         recognises,
         read,
-        UNPICKLE,
-        __name__,
+        unpickle=UNPICKLE,
+        module=__name__,
     )
 )

@@ -108,6 +108,7 @@ FORMATS.add(
         "Every Eval Ever's <uuid>_samples.jsonl: right and wrong, tokens and milliseconds, of every model",
         recognises,
         read,
+        ("metric", "tasks", "threshold", "member"),
         module=__name__,
     )
 )

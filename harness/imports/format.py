@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -35,6 +35,12 @@ class Asked:
     form: Literal["probabilities", "correct"] | None = None
 
 
+Taken = Literal["metric", "tasks", "threshold", "member"]
+WORDS: Mapping[Taken, str] = {
+    "metric": "--metric", "tasks": "--task", "threshold": "--threshold", "member": "NAME=PATH",
+}  # fmt: skip
+
+
 @dataclass(frozen=True)
 class Format:
     """One declared format: its file declares it once, and everybody else reads the declaration."""
@@ -45,6 +51,8 @@ class Format:
     recognises: Callable[[Path], bool]
     """Whether a file or folder is of the format, by its content."""
     read: Callable[[Sequence[Given], Asked], Imported]
+    takes: tuple[Taken, ...] = ()
+    """What the user may say besides the files; a member's name goes with files of one member each."""
     unpickle: str | None = None
     """What to run where the format's pickle was made, so that there is a file that can be read here."""
     module: str = ""
@@ -86,8 +94,25 @@ def _instead(name: str | None) -> str:
 
 def read_given(given: Sequence[Given], form: Format, asked: Asked) -> Imported:
     """The predictions in the given files; every fault of the source is one line."""
+    _refuse_untaken(given, form, asked)
     imported = form.read(given, asked)
     imported.check(form.name)
+    if asked.form == "probabilities" and imported.form == "correct":
+        raise BadInput("the source has no probabilities", place=form.name, hint="leave '--as probabilities' out")
+    if asked.form == "correct":
+        imported = imported.outcomes()
     if len(imported.members) == 1:
         imported.notes.append("there is one member only, so nothing to combine it with")
     return imported
+
+
+def _refuse_untaken(given: Sequence[Given], form: Format, asked: Asked) -> None:
+    said: dict[Taken, bool] = {
+        "metric": asked.metric is not None,
+        "tasks": bool(asked.tasks),
+        "threshold": asked.threshold is not None,
+        "member": any(each.member is not None for each in given),
+    }
+    for option, is_said in said.items():
+        if is_said and option not in form.takes:
+            raise BadInput(f"nothing in this format goes by {WORDS[option]}", place=form.name, hint="leave it out")

@@ -52,6 +52,16 @@ class Imported:
         best = frame[list(self.classes)].to_numpy().argmax(axis=1)
         return np.asarray(self.classes)[best] == self.questions["label"].to_numpy()
 
+    def outcomes(self) -> Imported:
+        """The same without probabilities: which answers are right."""
+        if self.form == "correct":
+            return self
+        members = {
+            name: frame[self.costs].assign(correct=self.right(name)) for name, frame in self.members.items()
+        }
+        questions = self.questions.drop(columns="label")
+        return Imported("correct", questions, members, (), self.dropped, self.notes)
+
     def check(self, place: str) -> None:
         """The laws that every source must keep; ``BadInput`` names the member and the row that breaks one."""
         if not len(self.questions) or not self.members:

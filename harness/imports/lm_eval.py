@@ -203,6 +203,7 @@ FORMATS.add(
         "lm-eval's samples_<task>_<date>.jsonl, a folder for each model: probabilities of choices, or right and wrong",
         recognises,
         read,
+        ("metric", "tasks", "threshold", "member"),
         module=__name__,
     )
 )

@@ -55,6 +55,6 @@ def read(given: Sequence[Given], asked: Asked) -> NoReturn:
 FORMATS.add(
     Format(
         "plain", "predict_proba in a csv, parquet or npz: needs no import, a suite reads it", recognises, read,
-        module=__name__,
+        ("member",), module=__name__,
     )
 )

@@ -84,6 +84,7 @@ FORMATS.add(
         "RouteLLM's csv of responses: a column 'prompt', and a column true or false for each model",
         recognises,
         read,
+        ("tasks",),
         module=__name__,
     )
 )

@@ -89,7 +89,8 @@ FORMATS.add(
         "RouterBench's wide table (csv or parquet): right and wrong, and cost in money, of every model",
         recognises,
         read,
+        ("tasks", "threshold"),
         "pandas.read_pickle('routerbench_0shot.pkl').to_parquet('routerbench_0shot.parquet')",
-        __name__,
+        module=__name__,
     )
 )

@@ -144,6 +144,7 @@ FORMATS.add(
         "a folder of TabArena or TabRepo, <dataset>/<fold>/pred-val.dat ...: probabilities of every model of one fold",
         recognises,
         read,
+        ("tasks",),
         module=__name__,
     )
 )

@@ -81,7 +81,7 @@ def test_the_suite_runs_and_scores_are_those_of_the_source(tmp_path, capsys, nam
     files = SOURCES[name](tmp_path / "source")
     call(capsys, "import", *files, "--out", tmp_path / "pool")
     suite = tmp_path / "pool" / "suite.yaml"
-    code, out, err = call(capsys, "run", suite, "--out", tmp_path / "results", "--workers", 1)
+    code, _, err = call(capsys, "run", suite, "--out", tmp_path / "results", "--workers", 1)
     assert code == 0, err
     (results,) = (tmp_path / "results" / "pool").glob("2*")
     variants = pd.read_csv(results / "variants.csv")

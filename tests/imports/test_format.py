@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from harness.errors import BadInput
-from harness.imports import Given, choose_format
+from harness.imports import Asked, Given, choose_format, read_given
 from harness.imports.autogluon import write
 from harness.registry import FORMATS
 from tests.imports.sources import (
@@ -56,3 +56,20 @@ def test_where_several_formats_fit_the_user_says_which(sources, monkeypatch):
     with pytest.raises(BadInput, match=r"several formats fit \(known: greedy, routellm\); name one with --format"):
         choose_format(given, None)
     assert choose_format(given, "routellm").name == "routellm"
+
+
+@pytest.mark.parametrize("name", sorted(set(FORMATS.all()) - {"plain"}))
+def test_what_a_format_does_not_go_by_is_refused_and_not_passed_over(sources, name):
+    form = FORMATS.get(name)
+    said = {"metric": Asked(metric="m"), "tasks": Asked(tasks=("t",)), "threshold": Asked(threshold=0.5)}
+    for option, asked in {**said, "member": Asked()}.items():
+        given = [Given(sources[name], "somebody" if option == "member" else None)]
+        if option not in form.takes:
+            with pytest.raises(BadInput, match="nothing in this format goes by"):
+                read_given(given, form, asked)
+
+
+@pytest.mark.parametrize("name", ["routerbench", "routellm", "every_eval_ever"])
+def test_probabilities_are_not_made_up(sources, name):
+    with pytest.raises(BadInput, match="the source has no probabilities"):
+        read_given([Given(sources[name])], FORMATS.get(name), Asked(form="probabilities"))

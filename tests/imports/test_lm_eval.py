@@ -5,11 +5,14 @@ import shutil
 
 import numpy as np
 import pytest
+import torch
 from scipy.special import softmax
 
 from harness.errors import BadInput
-from harness.imports import Asked, choose_format, read_given
+from harness.imports import Asked, choose_format, read_given, write_pool
 from harness.imports.format import Given
+from harness.models.prediction_file import read_predictions
+from harness.models.prediction_join import join
 from harness.registry import FORMATS
 from tests.imports.conftest import MODELS
 
@@ -187,3 +190,17 @@ def test_older_samples_are_read_too(copied):
     assert found.form == "probabilities"
     for member in MODELS:
         assert found.right(member).tolist() == [row["acc_norm"] == 1 for row in samples(copied, member, "three")[1]]
+
+
+def test_what_a_suite_reads_has_lm_evals_accuracy(lm_eval_run, tmp_path):
+    """Through files and float32, with choices that are missing."""
+    found = imported(lm_eval_run.folder, "three", "mixed")
+    written = write_pool(found, tmp_path / "pool", "lm_eval")
+    positions = torch.tensor(["ABCD".index(label) for label in found.questions["label"]])
+    for member, file in written.files.items():
+        content = read_predictions(tmp_path / "pool" / file)
+        read = join(content, found.questions.index.tolist(), found.classes, "probabilities", "probabilities")
+        right = (read.log_probs.argmax(dim=1) == positions).double()
+        for task in ("three", "mixed"):
+            of_task = right.numpy()[found.questions["stratum"] == task]
+            assert of_task.mean() == pytest.approx(lm_eval_run.scores[member][task]["acc,none"], abs=1e-12)

@@ -174,3 +174,11 @@ def test_rows_twice_are_told_apart_by_their_place(tmp_path):
         artifact["pred_proba_dict_val"][model] = frame.set_axis(index)
     write(artifact, tmp_path)
     assert imported(tmp_path).questions.index[:20].tolist() == [f"val-{row}" for row in range(20)]
+
+
+def test_right_and_wrong_alone_are_those_of_the_probabilities(tmp_path):
+    write(simulation_artifact(), tmp_path)
+    whole, outcomes = imported(tmp_path), imported(tmp_path, form="correct")
+    assert (outcomes.form, outcomes.classes, "label" in outcomes.questions) == ("correct", (), False)
+    for model in whole.members:
+        assert outcomes.right(model).tolist() == whole.right(model).tolist()
