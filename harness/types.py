@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -15,6 +15,24 @@ Family = Literal["single", "output", "weights", "trained", "staged"]
 Need = Literal["members", "base", "train", "heldout"]
 Status = Literal["ok", "not_applicable", "failed"]
 Criterion = Literal["accuracy", "nll"]
+Says = Literal["correctness", "answers", "probabilities"]
+"""What is known of a model's answer: only whether it is right, which class it is, or the probabilities of all."""
+LACKS: dict[Says, str] = {
+    "correctness": "is only known to be right or wrong",
+    "answers": "gives answers without probabilities",
+    "probabilities": "",
+}
+"""What those that say less than probabilities lack, the least first."""
+
+
+def says_enough(says: Says, needed: Says) -> bool:
+    """Whether what is known is as much as is needed."""
+    return list(LACKS).index(says) >= list(LACKS).index(needed)
+
+
+def least_said(of: Iterable[Says]) -> Says:
+    """What is known where models are combined: no more than of the one that says least."""
+    return min(of, key=list(LACKS).index, default="probabilities")
 
 
 class NotApplicable(Exception):
@@ -122,6 +140,8 @@ class Member:
     """Of a language model that brought its own; None for one that reads the task's tokens."""
     identity: str = ""
     """What identifies it among members, as the digest does, but whatever code made it; of copies it is the same."""
+    says: Says = "probabilities"
+    """What is known of its answers."""
 
     @property
     def draws(self) -> str:
@@ -158,6 +178,8 @@ class Part(ABC):
     """Of a language model, the tokens that it has logits for, padding and all."""
     by_row: bool = True
     """Whether what it says of an example is the same whatever else is in the batch."""
+    says: Says = "probabilities"
+    """As ``Member.says``: of one that gives no probabilities, log-probabilities are 0 for its answer, else -inf."""
 
     @property
     @abstractmethod
@@ -195,6 +217,11 @@ class Combination(ABC):
     def every_part_once(self, count: int) -> Tensor:
         """Calls [count, parts] of so many examples, all 1."""
         return torch.ones(count, len(self.parts()), dtype=torch.int64)
+
+    @property
+    def says(self) -> Says:
+        """What its log-probabilities mean: where a part gives no probabilities, only the most probable class counts."""
+        return least_said(part.says for part in self.parts())
 
     @property
     def calls_vary(self) -> bool:
@@ -315,12 +342,15 @@ class Ingredients:
         """The model the members were fine-tuned from; a pool without one makes the method not applicable."""
         self._declared("base")
         if self.pool_.base is None:
-            raise NotApplicable(f"pool '{self.pool_.name}' has no base model: its members do not share a start")
+            raise NotApplicable(f"pool '{self.pool_.name}' has no base model that its members started from")
         return self.pool_.base
 
     @property
     def train(self) -> Split:
+        """The training split; a task without one makes the method not applicable."""
         self._declared("train")
+        if not len(self.train_.inputs):
+            raise NotApplicable("the task has no training split")
         return self.train_
 
     @property

@@ -167,7 +167,7 @@ def test_a_law_is_a_truth_value_or_depends_on_the_parameters(declare):
 def test_a_method_is_built_with_its_parameters_by_name(declare):
     found = declare("planted", rich)
     parameters = found.validate({"rate": 0.5, "flag": True})
-    given = SimpleNamespace(pool_=None)
+    given = SimpleNamespace(pool_=SimpleNamespace(members=()))
     built = found.apply(given, parameters)
     assert built == (given, 0.5, 5, "mean", "uniform", 1.0, True, None)
     assert found.module == __name__

@@ -16,11 +16,13 @@ from harness.errors import BadInput
 from harness.kinds.kind import Kind
 from harness.models.architectures import build
 from harness.models.training import train
-from harness.models.weights import save_weights, without_ties
-from harness.registry import KINDS
+from harness.models.weights import LazyWeights, save_weights, without_ties
+from harness.pools.pool import load_pool
+from harness.pools.source import AskedPool
+from harness.registry import KINDS, SOURCES
 from harness.store import Store
 from harness.tasks.task import Task, TaskReference
-from harness.types import Architecture, Split
+from harness.types import Architecture, Member, Split
 
 Given = str | Mapping[str, Any]
 """What stands under ``task:`` of a suite: a name, or a mapping."""
@@ -37,10 +39,18 @@ class TriedTask:
         given: what a suite says of it.
         folder: that paths are relative to.
         allow_code: whether what the task's files name may be run.
+        pool: what a suite says under ``pool:``, of a small one, where the kind has no networks of its own.
     """
 
-    def __init__(self, kind: Kind[Any, Any], given: Given, folder: Path, allow_code: bool = False) -> None:
-        self.kind, self.given, self.folder, self.allow_code = kind, given, folder, allow_code
+    def __init__(
+        self,
+        kind: Kind[Any, Any],
+        given: Given,
+        folder: Path,
+        allow_code: bool = False,
+        pool: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.kind, self.given, self.folder, self.allow_code, self.pool = kind, given, folder, allow_code, pool
         self._place = tempfile.TemporaryDirectory()
         self.store = Store(Path(self._place.name))
 
@@ -77,6 +87,23 @@ class TriedTask:
         return fresh
 
     @cached_property
+    def members(self) -> list[Member]:
+        """Models of the task: each of its networks after its training, or those of the pool."""
+        if self.pool is not None:
+            (name, said), *_ = self.pool.items()
+            source = SOURCES.get(name)
+            spec = source.fetched(source.beside(source.spec.model_validate(dict(said)), self.folder))
+            plan = AskedPool(source, spec).plan("main", self.task, 0)
+            for planned in plan.everyone:
+                planned.prepare(self.task, self.store, torch.device("cpu"))
+            return list(load_pool(plan, self.store).members)
+        return [self._member(name) for name in self.trained]
+
+    def _member(self, name: str) -> Member:
+        weights, identity = LazyWeights(self.trained[name][1]), f"{self.task.digest} {name}"
+        return Member(name, self.networks[name][0], weights, f"start of {name}", 0, {}, identity)
+
+    @cached_property
     def trained(self) -> dict[str, tuple[nn.Module, Path]]:
         """Each after an epoch on a few inputs, and the file that it was saved in."""
         found = {}
@@ -90,7 +117,12 @@ class TriedTask:
         return found
 
 
-def tried(given: Given = USUAL, folder: Path | None = None, allow_code: bool = False) -> TriedTask:
+def tried(
+    given: Given = USUAL,
+    folder: Path | None = None,
+    allow_code: bool = False,
+    pool: Mapping[str, Any] | None = None,
+) -> TriedTask:
     """The task that a suite would mean by this; ``BadInput`` where no kind knows it."""
     by_name = {name: kind for kind in KINDS for name in kind.tasks}
     known = by_name if isinstance(given, str) else {kind.key: kind for kind in KINDS if kind.key}
@@ -98,7 +130,7 @@ def tried(given: Given = USUAL, folder: Path | None = None, allow_code: bool = F
     kind = next((known[word] for word in words if word in known), None)
     if kind is None:
         raise BadInput(f"no kind of task knows {given!r}", given=words[0] if words else None, choices=known)
-    return TriedTask(kind, given, folder or Path(), allow_code)
+    return TriedTask(kind, given, folder or Path(), allow_code, pool)
 
 
 def few(split: Split, count: int = FEW) -> Split:

@@ -104,7 +104,8 @@ def plan(
     shared = sum(job.job.cost for job in planned.jobs if job.job.name in missing and job.job.place != "alone")
     alone = sum(job.job.cost for job in planned.jobs if job.job.name in missing and job.job.place == "alone")
     print(f"about {duration(shared / workers + alone)} with {workers} workers")
-    _print_capacity(planned, room)
+    if planned.setting.kind.why_no_costs is None:
+        _print_capacity(planned, room)
     if policy is not None:
         _print_power(planned, policy, earlier)
 

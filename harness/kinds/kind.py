@@ -76,6 +76,9 @@ class Kind(ABC, Generic[Reference, AnyTask]):
     scored_by: ClassVar[str] = "test split"
     """Where its scores come from, for the source that results give."""
 
+    why_no_costs: ClassVar[str | None] = None
+    """Why nothing that running its models takes is counted or measured; None where it is."""
+
     logits = staticmethod(forward.plain)
     """``logits(module, batch)``: logits [N, C] of a batch [B, ...] on the module's device, a row for each label."""
     schedule = staticmethod(plain_schedule)

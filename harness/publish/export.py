@@ -30,7 +30,7 @@ from harness.suite.suite import read_suite
 from harness.systems.dropout import DropoutPass
 from harness.systems.rules import Linear
 from harness.systems.systems import OutputCombination, SingleModel
-from harness.types import Architecture, Combination, Member
+from harness.types import Architecture, Combination, Member, NotApplicable
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 CARRIED = {".json", ".jinja", ".model", ".txt", ".tiktoken"}
@@ -217,6 +217,10 @@ def _one_model(combination: Combination, variant: str) -> tuple[Architecture, nn
     if len(parts) > 1 or not isinstance(combination.rule, Linear) or isinstance(parts[0], DropoutPass):
         what = f"an output rule over {len(parts)} models" if len(parts) > 1 else "a model and an output rule"
         raise BadInput(f"'{variant}' is {what}, which no folder of weights can hold", hint=hint)
+    try:
+        _ = len(parts[0].member.weights)
+    except NotApplicable as reason:
+        raise BadInput(f"'{variant}' cannot be written down: {reason}") from None
     return parts[0].member.architecture, parts[0].module
 
 

@@ -13,6 +13,7 @@ from harness.errors import BadInput
 from harness.registry import KINDS
 from harness.tasks.tabular import TASKS
 from tests.checks.planted_kind import Line, Planted, Reference
+from tests.pools import planted_predictions
 from tests.tasks.local_tasks import write_task
 from tests.tasks.planted_table import SPEC
 
@@ -43,14 +44,20 @@ def text(tmp_path_factory):
     return tried({"lm_eval": ["planted_one", "planted_two"], "include_path": "."}, folder)
 
 
+@pytest.fixture(scope="module")
+def predictions(tmp_path_factory):
+    folder = planted_predictions.write_pool(tmp_path_factory.mktemp("predictions"))
+    return tried(planted_predictions.TABLE, folder, pool=planted_predictions.POOL)
+
+
 @pytest.mark.parametrize("law", LAWS.values(), ids=LAWS)
-@pytest.mark.parametrize("name", ["images", "tabular", "text"])
+@pytest.mark.parametrize("name", ["images", "tabular", "text", "predictions"])
 def test_kind(name, law, request):
     law(KINDS.get(name), request.getfixturevalue(name))
 
 
 def test_every_kind_is_checked():
-    assert set(KINDS.all()) == {"images", "tabular", "text"}
+    assert set(KINDS.all()) == {"images", "tabular", "text", "predictions"}
 
 
 class NamesAnother(Planted):

@@ -17,6 +17,7 @@ from harness.store import Key
 from harness.types import Architecture
 from tests.checks.planted_kind import Planted
 from tests.checks.planted_source import Plan, Source
+from tests.pools import planted_predictions
 
 LAWS = {law.__name__: law for law in laws("source")}
 SHARED = {
@@ -33,7 +34,9 @@ TRAINED = {
 
 
 FOLDERS = {"folders": {"members": ["one", "two"]}, "folders of one base": {"base": "base", "members": ["one", "two"]}}
-POOLS = {name: (of, spec) for of, specs in (("train", TRAINED), ("hf", FOLDERS)) for name, spec in specs.items()}
+PREDICTIONS = {"predictions": planted_predictions.POOL["predictions"]}
+SOURCES_OF = (("train", TRAINED), ("hf", FOLDERS), ("predictions", PREDICTIONS))
+POOLS = {name: (of, spec) for of, specs in SOURCES_OF for name, spec in specs.items()}
 
 
 @pytest.fixture(scope="module")
@@ -45,13 +48,14 @@ def folder(tmp_path_factory):
         torch.manual_seed(seed)
         (place / name).mkdir()
         save_network(architecture, build(architecture), place / name)
-    return place
+    return planted_predictions.write_pool(place)
 
 
 @pytest.fixture(scope="module", params=POOLS)
 def pool(request, folder):
     source, spec = POOLS[request.param]
-    return TriedPool(SOURCES.get(source), spec, tried("digits").task, folder)
+    task = planted_predictions.TABLE if source == "predictions" else "digits"
+    return TriedPool(SOURCES.get(source), spec, tried(task, folder).task, folder)
 
 
 @pytest.mark.parametrize("law", LAWS.values(), ids=LAWS)
