@@ -54,7 +54,7 @@ class FolderModel:
         if self.is_network:
             return saved_architecture(self.path)
         if self.is_adapter:
-            return adapter_architecture(self.path, self._base)
+            return adapter_architecture(self.path, self._base, self.read_as)
         return layout(self.path, self.read_as).architecture
 
     @property
@@ -98,7 +98,9 @@ class FolderModel:
         """The tensors by name; those of an adapter are merged into its base's, in memory and in float32."""
         if self.is_network:
             return LazyWeights(self.path / WEIGHTS)
-        return AdapterWeights(self.path, self._base) if self.is_adapter else FolderWeights(self.path, self.read_as)
+        if self.is_adapter:
+            return AdapterWeights(self.path, self._base, self.read_as)
+        return FolderWeights(self.path, self.read_as)
 
     def check(self) -> None:
         """``BadInput`` where it is no model, or adapter, that can be read without its own code."""
@@ -138,7 +140,7 @@ class FolderModel:
             check_causal(module, self.folder)
         if not self.is_adapter:
             return [f"{self.folder}: {note}" for note in layout(self.path, self.read_as).notes]
-        before, after = load_pretrained(self._base).state_dict(), module.state_dict()
+        before, after = load_pretrained(self._base, self.under.read_as).state_dict(), module.state_dict()
         same = before.keys() == after.keys() and all(torch.equal(before[name], after[name]) for name in before)
         return [f"{self.folder}: the adapter changes nothing, all its deltas are zero"] if same else []
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,10 +14,12 @@ from torch import Tensor, nn
 from harness.errors import BadInput
 from harness.models import forward
 from harness.models.architectures import kind_of
+from harness.models.causal_lm import vocabulary_of
 from harness.models.checkpoint import quiet
 from harness.models.pretrained import load_pretrained
 from harness.models.weights import WEIGHTS, LazyWeights, module_with, save_network, saved_architecture
 from harness.pools.source import PoolPlan
+from harness.publish.adapter import write_adapter
 from harness.publish.readme import model_readme
 from harness.registry import KINDS
 from harness.results.run import Run
@@ -27,7 +30,7 @@ from harness.suite.suite import read_suite
 from harness.systems.dropout import DropoutPass
 from harness.systems.rules import Linear
 from harness.systems.systems import OutputCombination, SingleModel
-from harness.types import Architecture, Combination, NotApplicable
+from harness.types import Architecture, Combination, Member, NotApplicable
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 CARRIED = {".json", ".jinja", ".model", ".txt", ".tiktoken"}
@@ -42,12 +45,15 @@ def export(
     seed: int | None = None,
     dtype: str | None = None,
     allow_code: bool = False,
+    adapter_rank: int | None = None,
+    say: Callable[[str], None] = lambda line: None,
 ) -> Path:
     """Write the model of a variant to a new folder and return it.
 
     Language models become Hugging Face folders with all that belongs to the base's or first member's folder:
     tokenizer, chat template, generation settings. Other networks become model.safetensors and architecture.json.
-    Both are read back and give the same predictions before the folder appears.
+    Both are read back and give the same predictions before the folder appears. With ``adapter_rank`` it becomes an
+    adapter on the pool's base, which is read back too, and how far it is from the model stands in its card.
 
     Args:
         run: whose store still has the variant.
@@ -56,36 +62,42 @@ def export(
         seed: of the run, the first by default.
         dtype: a name of ``DTYPES`` for a language model's weights; by default what its members' folders have.
         allow_code: whether what the suite's task files name may be run, to know the run's variants again.
+        adapter_rank: the largest rank of an adapter's factors.
+        say: is told, in a line, how far an adapter is from the model.
 
     Raises:
         BadInput: a variant that the run does not have, that is not ok, or that is more than one model; a run whose
-            suite or artefacts are gone; a target that is in use.
+            suite or artefacts are gone; a target that is in use; an adapter where there is no base for it, or as
+            ``write_adapter``.
     """
+    if adapter_rank is not None:
+        _check_rank(adapter_rank, dtype)
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise BadInput("there is something already", place=str(target), hint="name a new folder")
     seed = _seed(run, seed)
     _check_row(run, variant, seed)
     if dtype is not None and dtype not in DTYPES:
         raise BadInput(f"unknown dtype '{dtype}'", given=dtype, choices=DTYPES)
-    combination, inputs, origin = _load(run, variant, seed, allow_code)
+    combination, inputs, origin, base = _load(run, variant, seed, allow_code)
     architecture, module = _one_model(combination, variant)
     if dtype is not None and origin is None:
         raise BadInput(f"--dtype is for language models: {_words(architecture)} is float32")
+    if vocabulary := vocabulary_of(architecture):
+        inputs = inputs.clamp(max=vocabulary - 1)
+    adapted = None if adapter_rank is None else _adapted(base, run)
     target.parent.mkdir(parents=True, exist_ok=True)
     fresh = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
     try:
-        if origin is None:
-            save_network(architecture, module, fresh)
-            read, stored = module_with(saved_architecture(fresh), LazyWeights(fresh / WEIGHTS)), "as float32"
+        if adapted is not None and adapter_rank is not None:
+            written = write_adapter(module, adapted, adapter_rank, inputs, fresh)
+            say(f"adapter of rank {adapter_rank}: {written}")
+            card = model_readme(run, variant, seed, "as float32, in an adapter on its base", written.sentences)
         else:
-            precision = dtype or origin.dtype
-            rounded = _write(module, origin.folder, DTYPES[precision], fresh)
-            stored = f"in {precision}, {'rounded from' if rounded else 'bit by bit'} those that were scored"
-            read = forward.as_read_by(kind_of(architecture), load_pretrained(fresh))
-            inputs = inputs.clamp(max=module.config.vocab_size - 1)  # type: ignore[operator, union-attr]
-        if not _same(read, module, inputs):
-            raise BadInput(f"'{variant}' cannot be written down as one {architecture.name}", place=str(target))
-        (fresh / "README.md").write_text(model_readme(run, variant, seed, stored), encoding="utf-8")
+            read, stored = _whole(architecture, module, origin, dtype, fresh)
+            if not _same(read, module, inputs):
+                raise BadInput(f"'{variant}' cannot be written down as one {architecture.name}", place=str(target))
+            card = model_readme(run, variant, seed, stored)
+        (fresh / "README.md").write_text(card, encoding="utf-8")
         fresh.chmod(0o755)
         if target.exists():
             target.rmdir()
@@ -93,6 +105,34 @@ def export(
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
     return target
+
+
+def _whole(
+    architecture: Architecture, module: nn.Module, origin: Origin | None, dtype: str | None, folder: Path
+) -> tuple[nn.Module, str]:
+    """Write a whole model; how it is read back, and how its weights are stored."""
+    if origin is None:
+        save_network(architecture, module, folder)
+        return module_with(saved_architecture(folder), LazyWeights(folder / WEIGHTS)), "as float32"
+    precision = dtype or origin.dtype
+    rounded = _write(module, origin.folder, DTYPES[precision], folder)
+    stored = f"in {precision}, {'rounded from' if rounded else 'bit by bit'} those that were scored"
+    return forward.as_read_by(kind_of(architecture), load_pretrained(folder)), stored
+
+
+def _check_rank(rank: int, dtype: str | None) -> None:
+    if rank < 1:
+        raise BadInput(f"--adapter-rank is {rank}", hint="an adapter's factors have a rank of at least 1")
+    if dtype is not None:
+        raise BadInput("--dtype is for whole models: an adapter is float32", hint="name --adapter-rank or --dtype")
+
+
+def _adapted(base: Member | None, run: Run) -> Member:
+    """The base that an adapter is for."""
+    if base is None:
+        what, hint = "an adapter needs a pool whose base is a Hugging Face folder", "a suite names it under hf: base"
+        raise BadInput(what, place=str(run.folder), hint=hint)
+    return base
 
 
 def _words(architecture: Architecture) -> str:
@@ -127,8 +167,13 @@ class Origin:
     """The precision of its members' weights."""
 
 
-def _load(run: Run, variant: str, seed: int, allow_code: bool) -> tuple[Combination, Tensor, Origin | None]:
-    """The variant as it was built, a batch of test inputs, and where it comes from if it is a language model."""
+def _load(
+    run: Run, variant: str, seed: int, allow_code: bool
+) -> tuple[Combination, Tensor, Origin | None, Member | None]:
+    """The variant as it was built, a batch of test inputs, where it comes from if it is a language model, and its base.
+
+    A base that is in no folder of transformers is none.
+    """
     recorded = run.record["suite"]
     suite = read_suite(Path(recorded["path"]))
     again = "run the suite again with this version"
@@ -143,10 +188,12 @@ def _load(run: Run, variant: str, seed: int, allow_code: bool) -> tuple[Combinat
         raise BadInput(f"the weights of '{variant}' are not in {store.root}", place=str(run.folder), hint=again)
     combination = load_built(plan.setting.of(seed), planned)
     inputs = plan.task.test.inputs[: plan.task.test.batch]
+    planned_base = planned.pool.base
+    base = planned_base.member(store) if planned_base and planned_base.folder else None
     if (tokens := plan.task.test.tokenizer) is None:
-        return combination, inputs, None
+        return combination, inputs, None, base
     own = combination.parts()[0].digest if isinstance(combination, OutputCombination) else None
-    return combination, inputs, _origin(planned.pool, own) or Origin(Path(tokens.folder), "float32")
+    return combination, inputs, _origin(planned.pool, own) or Origin(Path(tokens.folder), "float32"), base
 
 
 def _origin(pool: PoolPlan, own: str | None) -> Origin | None:
