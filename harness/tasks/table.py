@@ -172,8 +172,11 @@ def _classes(named: Mapping[str, Sequence[str]], reference: LabelsReference) -> 
 
 
 def load(reference: LabelsReference, store: Store, limit: int | None = None) -> LabelsTask:
-    """The task; ``limit`` keeps the first test rows."""
-    key = _key(rendered(reference, store))
+    """The task; ``limit`` keeps the first test rows. ``BadInput`` where files were changed since they were read."""
+    key = _key(reference)
+    if rendered(reference, store).read != (reference.read or key.digest):
+        place, hint = dict(reference.files)["test"], "run again"
+        raise BadInput("the files of the task were changed since the run was planned", place=place, hint=hint)
     record = read_json(store.path(key) / "table.json")
     labels = load_file(store.path(key) / "labels.safetensors")
     classes, identity = tuple(record["classes"]), key.digest
