@@ -106,18 +106,17 @@ def rendered(reference: LabelsReference, store: Store) -> LabelsReference:
 
 
 def _key(reference: LabelsReference) -> Key:
-    """Of the files' content and settings, wherever they lie."""
-    for _, path in reference.files:
+    return Key.of("table", code=__name__, content=_content(reference))
+
+
+def _content(reference: LabelsReference) -> str:
+    """The digest of the files' content and settings, wherever they lie."""
+    files = []
+    for split, path in reference.files:
         if not Path(path).is_file():
             raise BadInput("there is no such file", place=path)
-    return Key.of(
-        "table",
-        code=__name__,
-        files={split: file_digest(Path(path)) for split, path in reference.files},
-        kinds={split: Path(path).suffix for split, path in reference.files},
-        columns=[reference.id, reference.label, reference.cluster],
-        classes=reference.classes,
-    )
+        files.append([split, file_digest(Path(path)), Path(path).suffix])
+    return digest([files, reference.id, reference.label, reference.cluster, reference.classes])
 
 
 def _read(reference: LabelsReference) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -195,7 +194,7 @@ def load(reference: LabelsReference, store: Store, limit: int | None = None) -> 
         KIND,
         reference.name,
         f"labels by id: {len(splits['heldout'])} held-out and {len(splits['test'])} test rows",
-        ", ".join(f"{split}: {name}" for split, name in names.items()) + f"; sha256 {identity[:16]}",
+        ", ".join(f"{split}: {name}" for split, name in names.items()) + f"; sha256 {_content(reference)[:16]}",
         classes,
         record["says"],
         tuple(everyone),
