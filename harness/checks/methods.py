@@ -18,7 +18,7 @@ from torch import Tensor
 
 from harness.checks.hash_seeds import differing
 from harness.checks.law import BrokenLaw, law, laws, require
-from harness.checks.pools import CNN, built, copies, mixed, on_test, plain_predict, pool_for, split
+from harness.checks.pools import CNN, Weightless, built, copies, mixed, on_test, plain_predict, pool_for, split
 from harness.cost import counters, flops
 from harness.errors import BadInput
 from harness.methods.method import Method, describe_type
@@ -26,7 +26,7 @@ from harness.registry import METHODS, module_of
 from harness.systems.dropout import hash_of
 from harness.systems.parts import MemberPart
 from harness.systems.systems import SingleModel, load_combination
-from harness.types import Combination, NotApplicable, Pool
+from harness.types import Combination, NotApplicable, Pool, Says, says_enough
 
 Parameters = Mapping[str, Any]
 MORE_THAN_MEMBERS = 9
@@ -195,6 +195,40 @@ def other_architectures_work_or_say_why(method: Method, parameters: Parameters) 
 
 
 @law("method")
+def without_training_data_it_works_or_says_why(method: Method, parameters: Parameters) -> None:
+    """On a task without a training split it gives a distribution, or ``NotApplicable`` with a reason."""
+    train = split("train")
+    none = replace(train, inputs=train.inputs[:0], labels=train.labels[:0], ids=[], digest="none")
+    _require_works_or_says_why(method, parameters, pool_for(method), train_=none)
+
+
+@law("method")
+def without_weights_it_works_or_says_why(method: Method, parameters: Parameters) -> None:
+    """Members that can be run and have no weights give a distribution, or ``NotApplicable`` with a reason."""
+    pool = pool_for(method)
+    members = tuple(replace(member, weights=Weightless(member)) for member in pool.members)
+    _require_works_or_says_why(method, parameters, replace(pool, members=members))
+
+
+@law("method")
+def of_answers_it_says_whether_they_are_enough(method: Method, parameters: Parameters) -> None:
+    """Members without probabilities are combined by methods for which answers are enough (``reads``) alone."""
+    if method.family not in ("single", "output", "staged"):
+        return
+    pool = pool_for(method)
+    less: tuple[Says, ...] = ("correctness", "answers")
+    for says in less:
+        members = tuple(replace(member, says=says) for member in pool.members)
+        try:
+            found = built(method, parameters, replace(pool, members=members)).says
+        except NotApplicable:
+            require(not says_enough(says, method.reads), f"it declares that {says} is enough, and does not apply")
+            continue
+        require(says_enough(says, method.reads), f"it needs {method.reads}, and takes members that give {says}")
+        require(found == says, f"of members that give {says} it makes one that gives {found}")
+
+
+@law("method")
 def nan_weights_are_never_a_number(method: Method, parameters: Parameters) -> None:
     """Members whose weights are NaN give NaN, which no score accepts, or ``NotApplicable`` that names NaN."""
     pool = pool_for(method)
@@ -326,9 +360,9 @@ def _require_distribution(log_probs: Tensor, where: str = "") -> None:
     require(off <= 1e-5, f"{where}probabilities do not sum to 1: off by {off:.2g}")
 
 
-def _require_works_or_says_why(method: Method, parameters: Parameters, pool: Pool) -> None:
+def _require_works_or_says_why(method: Method, parameters: Parameters, pool: Pool, **changes: Any) -> None:
     try:
-        found = on_test(built(method, parameters, pool))
+        found = on_test(built(method, parameters, pool, **changes))
     except NotApplicable as reason:
         require(len(str(reason)) > SHORTEST_REASON, f"it is not applicable without a reason: '{reason}'")
         return
