@@ -23,10 +23,11 @@ from harness.cost import counters, flops
 from harness.errors import BadInput
 from harness.methods.method import Method, describe_type
 from harness.registry import METHODS, module_of
+from harness.says import Says, says_enough
 from harness.systems.dropout import hash_of
 from harness.systems.parts import MemberPart
 from harness.systems.systems import SingleModel, load_combination
-from harness.types import Combination, NotApplicable, Pool, Says, says_enough
+from harness.types import Combination, NotApplicable, Pool
 
 Parameters = Mapping[str, Any]
 MORE_THAN_MEMBERS = 9

@@ -14,7 +14,7 @@ from torch import Tensor
 from harness.errors import BadInput
 from harness.models.lookup import one_hot
 from harness.models.prediction_file import CORRECT, COST, FORMS, Content, Form
-from harness.types import Says
+from harness.says import Says
 
 TOLERANCE = 1e-3
 """How far the probabilities of a row may sum from 1, since files hold rounded numbers; they are normalised then."""

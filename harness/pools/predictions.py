@@ -17,11 +17,12 @@ from harness.models.lookup import Lookup, PredictedWeights, architecture_of, sav
 from harness.models.prediction_file import Form, read_predictions
 from harness.models.prediction_join import Joined, join
 from harness.pools.source import MemberPlan, PoolPlan, PoolSource, source
+from harness.says import Says
 from harness.store import Key, Store, digest, file_digest
 from harness.strict.fields import Strict
 from harness.tasks.table import KIND, LabelsTask
 from harness.tasks.task import Task
-from harness.types import Part, Says
+from harness.types import Part
 
 Path_ = Annotated[str, Field(min_length=1)]
 

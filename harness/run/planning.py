@@ -20,11 +20,12 @@ from harness.run.plan import Options, Plan
 from harness.run.stages.setting import Data, Setting, documents_of, task_of
 from harness.run.stages.study import Study
 from harness.run.stages.variant import VariantPlan
+from harness.says import LACKS, says_enough
 from harness.store import Store
 from harness.suite.file import MAIN
 from harness.suite.suite import Suite, Variant
 from harness.tasks import Documents, Task, TaskReference
-from harness.types import LACKS, Criterion, says_enough
+from harness.types import Criterion
 
 
 def make_plan(suite: Suite, options: Options, *, compares: bool = True) -> Plan:
