@@ -180,6 +180,7 @@ SUITE_FAULTS = {
     "a file twice": ("b: b.parquet", "b: a.npz", "'a.npz' is the file of 'a' too"),
     "an unknown form": ("b.parquet", "{file: b.parquet, form: odds}", "form"),
     "another form than the file's": ("a.npz", "{file: a.npz, form: probabilities}", "says logits, and the suite prob"),
+    "probabilities that are said to be logits": ("b.parquet", "{file: b.parquet, form: logits}", "as probabilities do"),
     "an unknown key": ("b.parquet", "{file: b.parquet, path: x}", "unknown key 'path'"),
     "no members": ("{a: a.npz, b: b.parquet, c: c.csv}", "{}", "the pool is empty"),
     "a task that is run": ("task: {table: {heldout: heldout.csv, test: test.csv}}", "task: digits",
@@ -187,6 +188,7 @@ SUITE_FAULTS = {
     "a pool that is run": ("{predictions: {members: {a: a.npz, b: b.parquet, c: c.csv}}}",
                            "{train: {architecture: mlp, start: independent, members: 2}}", "mlp"),
     "a study": ("methods:", "correlate: {subsets: {sizes: [2]}}\nmethods:", "there are no averages to study: a is"),
+    "several seeds": ("methods:", "seeds: [0, 1]\nmethods:", "the members are the same on every seed"),
     "splits by seed": ("methods:", "split: per_seed\nmethods:", "one split, which all seeds share"),
     "one class to name": ("test: test.csv}", "test: test.csv, classes: [ape]}", "classes"),
 }  # fmt: skip
