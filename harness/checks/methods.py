@@ -18,12 +18,11 @@ from torch import Tensor
 
 from harness.checks.hash_seeds import differing
 from harness.checks.law import BrokenLaw, law, laws, require
-from harness.checks.pools import CNN, Weightless, built, copies, mixed, on_test, plain_predict, pool_for, split
+from harness.checks.pools import CNN, built, copies, mixed, on_test, plain_predict, pool_for, split
 from harness.cost import counters, flops
 from harness.errors import BadInput
 from harness.methods.method import Method, describe_type
 from harness.registry import METHODS, module_of
-from harness.says import Says, says_enough
 from harness.systems.dropout import hash_of
 from harness.systems.parts import MemberPart
 from harness.systems.systems import SingleModel, load_combination
@@ -174,7 +173,7 @@ def _without_batchnorm(method: Method) -> Pool:
 @law("method")
 def one_member_works_or_says_why(method: Method, parameters: Parameters) -> None:
     """A pool of one member gives a distribution, or ``NotApplicable`` with a reason."""
-    _require_works_or_says_why(method, parameters, pool_for(method, 1))
+    require_works_or_says_why(method, parameters, pool_for(method, 1))
 
 
 @law("method")
@@ -192,41 +191,7 @@ def no_member_says_why(method: Method, parameters: Parameters) -> None:
 def other_architectures_work_or_say_why(method: Method, parameters: Parameters) -> None:
     """Members of two architectures give a distribution, or ``NotApplicable`` with a reason."""
     pool = mixed()
-    _require_works_or_says_why(method, parameters, Pool("mixed", pool.kind, pool.members, pool.members[0]))
-
-
-@law("method")
-def without_training_data_it_works_or_says_why(method: Method, parameters: Parameters) -> None:
-    """On a task without a training split it gives a distribution, or ``NotApplicable`` with a reason."""
-    train = split("train")
-    none = replace(train, inputs=train.inputs[:0], labels=train.labels[:0], ids=[], digest="none")
-    _require_works_or_says_why(method, parameters, pool_for(method), train_=none)
-
-
-@law("method")
-def without_weights_it_works_or_says_why(method: Method, parameters: Parameters) -> None:
-    """Members that can be run and have no weights give a distribution, or ``NotApplicable`` with a reason."""
-    pool = pool_for(method)
-    members = tuple(replace(member, weights=Weightless(member)) for member in pool.members)
-    _require_works_or_says_why(method, parameters, replace(pool, members=members))
-
-
-@law("method")
-def of_answers_it_says_whether_they_are_enough(method: Method, parameters: Parameters) -> None:
-    """Members without probabilities are combined by methods for which answers are enough (``reads``) alone."""
-    if method.family not in ("single", "output", "staged"):
-        return
-    pool = pool_for(method)
-    less: tuple[Says, ...] = ("correctness", "answers")
-    for says in less:
-        members = tuple(replace(member, says=says) for member in pool.members)
-        try:
-            found = built(method, parameters, replace(pool, members=members)).says
-        except NotApplicable:
-            require(not says_enough(says, method.reads), f"it declares that {says} is enough, and does not apply")
-            continue
-        require(says_enough(says, method.reads), f"it needs {method.reads}, and takes members that give {says}")
-        require(found == says, f"of members that give {says} it makes one that gives {found}")
+    require_works_or_says_why(method, parameters, Pool("mixed", pool.kind, pool.members, pool.members[0]))
 
 
 @law("method")
@@ -361,7 +326,8 @@ def _require_distribution(log_probs: Tensor, where: str = "") -> None:
     require(off <= 1e-5, f"{where}probabilities do not sum to 1: off by {off:.2g}")
 
 
-def _require_works_or_says_why(method: Method, parameters: Parameters, pool: Pool, **changes: Any) -> None:
+def require_works_or_says_why(method: Method, parameters: Parameters, pool: Pool, **changes: Any) -> None:
+    """A distribution on test, or ``NotApplicable`` with a reason; ``changes`` are fields of the ingredients."""
     try:
         found = on_test(built(method, parameters, pool, **changes))
     except NotApplicable as reason:
