@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -11,28 +11,12 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from harness.says import Says, least_said
+
 Family = Literal["single", "output", "weights", "trained", "staged"]
 Need = Literal["members", "base", "train", "heldout"]
 Status = Literal["ok", "not_applicable", "failed"]
 Criterion = Literal["accuracy", "nll"]
-Says = Literal["correctness", "answers", "probabilities"]
-"""What is known of a model's answer: only whether it is right, which class it is, or the probabilities of all."""
-LACKS: dict[Says, str] = {
-    "correctness": "is only known to be right or wrong",
-    "answers": "gives answers without probabilities",
-    "probabilities": "",
-}
-"""What those that say less than probabilities lack, the least first."""
-
-
-def says_enough(says: Says, needed: Says) -> bool:
-    """Whether what is known is as much as is needed."""
-    return list(LACKS).index(says) >= list(LACKS).index(needed)
-
-
-def least_said(of: Iterable[Says]) -> Says:
-    """What is known where models are combined: no more than of the one that says least."""
-    return min(of, key=list(LACKS).index, default="probabilities")
 
 
 class NotApplicable(Exception):

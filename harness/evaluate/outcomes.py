@@ -9,7 +9,7 @@ import pandas as pd
 
 from harness.registry import METRICS
 from harness.results.metric import Metric, Outcomes
-from harness.types import Says
+from harness.says import Says
 
 NORMALISATION_TOLERANCE = 1e-4
 """How far a row's log-sum-exp may be from 0: float32 rounding, but no unnormalised logits."""

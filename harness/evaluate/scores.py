@@ -17,12 +17,12 @@ from harness.evaluate.calibration import expected_calibration_error
 from harness.evaluate.outcomes import aligned, clusters_of, differ, per_example, stacked
 from harness.registry import METRICS
 from harness.results.metric import Metric, Outcomes, Value
+from harness.says import Says, least_said, says_enough
 from harness.stats.interval import Interval, percentile_interval
 from harness.stats.simultaneous import by_cluster
 from harness.systems.fitting import fit_temperature
 from harness.systems.rules import temper
 from harness.tasks.answers import Aggregate
-from harness.types import Says, least_said, says_enough
 
 
 class NonFinite(ValueError):

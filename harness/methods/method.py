@@ -13,7 +13,8 @@ import pydantic
 from harness.display.formats import counted
 from harness.errors import BadInput
 from harness.registry import METHODS
-from harness.types import LACKS, Combination, Family, Ingredients, Need, NotApplicable, Says, says_enough
+from harness.says import LACKS, Says, says_enough
+from harness.types import Combination, Family, Ingredients, Need, NotApplicable
 
 Law = Callable[[Mapping[str, Any]], bool]
 """Whether a law holds for these (full) parameters."""

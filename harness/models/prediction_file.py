@@ -12,8 +12,8 @@ import numpy as np
 import pyarrow as pa
 
 from harness.errors import BadInput
+from harness.says import Says
 from harness.strict.table import ENDINGS, check_file, coded, numbers, read_table, texts, unreadable
-from harness.types import Says
 
 Form = Literal["probabilities", "log_probabilities", "logits"]
 FORMS: tuple[Form, ...] = get_args(Form)

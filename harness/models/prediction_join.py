@@ -14,7 +14,7 @@ from torch import Tensor
 from harness.errors import BadInput
 from harness.models.lookup import one_hot
 from harness.models.prediction_file import CORRECT, COST, FORMS, Content, Form
-from harness.types import Says
+from harness.says import Says
 
 TOLERANCE = 1e-3
 """How far the probabilities of a row may sum from 1, since files hold rounded numbers; they are normalised then."""
@@ -153,9 +153,9 @@ def _sums(values: np.ndarray) -> np.ndarray:
 def _recognised(content: Content) -> Form:
     """The form of the numbers, where nobody says it: probabilities, or log-probabilities, by signs and sums."""
     values = content.values
+    if _are_probabilities(values):
+        return "probabilities"
     with np.errstate(over="ignore", invalid="ignore"):
-        if (values >= 0).all() and (np.abs(_sums(values) - 1) <= TOLERANCE).all():
-            return "probabilities"
         if (values <= 0).all() and (np.abs(_sums(np.exp(values)) - 1) <= TOLERANCE).all():
             return "log_probabilities"
     if ((values >= 0) & (values <= 1)).all():
@@ -163,6 +163,10 @@ def _recognised(content: Content) -> Form:
     hint = f"say it: {{file: ..., form: logits}}, or another of {', '.join(FORMS)}"
     words = "what the numbers are cannot be told: neither they nor their exponentials sum to 1 in each row"
     raise BadInput(words, place=content.place, hint=hint)
+
+
+def _are_probabilities(values: np.ndarray) -> bool:
+    return bool((values >= 0).all() and (np.abs(_sums(values) - 1) <= TOLERANCE).all())
 
 
 def _refuse(content: Content, wrong: Any, words: Callable[[int], str]) -> None:
@@ -196,6 +200,9 @@ def _logits(content: Content, values: np.ndarray) -> np.ndarray:
     broken = np.isnan(values) | (values == np.inf)
     _refuse(content, broken.any(axis=1), lambda row: "a logit is NaN or +inf")
     _refuse(content, np.isneginf(values).all(axis=1), lambda row: "all logits are -inf")
+    if _are_probabilities(values):
+        problem = "its logits are from 0 to 1 and sum to 1 in every row, as probabilities do"
+        raise BadInput(problem, place=content.place, hint="say it: {file: ..., form: probabilities}")
     return np.asarray(log_softmax(values, axis=1))
 
 

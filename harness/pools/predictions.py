@@ -13,15 +13,16 @@ from pydantic import Field
 from torch import Tensor
 
 from harness.errors import BadInput
-from harness.models.lookup import PredictedWeights, architecture_of, save_predictions, why_no_weights
+from harness.models.lookup import Lookup, PredictedWeights, architecture_of, save_predictions, why_no_weights
 from harness.models.prediction_file import Form, read_predictions
 from harness.models.prediction_join import Joined, join
 from harness.pools.source import MemberPlan, PoolPlan, PoolSource, source
+from harness.says import Says
 from harness.store import Key, Store, digest, file_digest
 from harness.strict.fields import Strict
 from harness.tasks.table import KIND, LabelsTask
 from harness.tasks.task import Task
-from harness.types import Part, Says
+from harness.types import Part
 
 Path_ = Annotated[str, Field(min_length=1)]
 
@@ -97,8 +98,15 @@ class PredictionPlan(MemberPlan):
         return {"file": self.file}
 
     def examine(self, part: Part) -> list[str]:
-        """Its numbers were checked when they were read."""
-        return []
+        """Its numbers were checked when they were read; where some exclude a class, that may cost it its NLL."""
+        module = part.module
+        assert isinstance(module, Lookup)
+        excluding = int(module.table.isneginf().any(dim=1).sum())
+        if self.known != "probabilities" or not excluding:
+            return []
+        rows = f"{excluding} of {len(module.table)} rows"
+        return [f"{self.name} gives some class a probability of 0 in {rows}: where that is the label its NLL is "
+                "infinite, and it has no scores; a floor ({file: ..., floor: 1e-3}) keeps all possible"]  # fmt: skip
 
     def describe(self) -> dict[str, Any]:
         said = {"form": self.form, "floor": self.floor}

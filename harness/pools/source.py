@@ -15,8 +15,9 @@ from torch import Tensor
 
 from harness.models.weights import check_finite
 from harness.registry import SOURCES
+from harness.says import Says
 from harness.store import Key, Store, code_version, digest
-from harness.types import Architecture, Member, Part, Says, Tokenizer
+from harness.types import Architecture, Member, Part, Tokenizer
 
 if TYPE_CHECKING:
     from harness.tasks.task import Task

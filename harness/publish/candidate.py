@@ -1,4 +1,7 @@
-"""A folder of weights from outside, judged as a release: scored with a suite's task, gated against a stored run."""
+"""A model from outside, judged as a release: scored with a suite's task, gated against a stored run.
+
+It is a folder of weights, or what the suite's source of members takes as one (``PoolSource.candidate``).
+"""
 
 from __future__ import annotations
 

@@ -12,8 +12,8 @@ import numpy as np
 import pandas as pd
 
 from harness.registry import METRICS
+from harness.says import Says
 from harness.stats.interval import Interval
-from harness.types import Says
 
 Better = Literal["higher", "lower"]
 NAME = r"[a-z][a-z0-9_]*"

@@ -20,11 +20,12 @@ from harness.run.plan import Options, Plan
 from harness.run.stages.setting import Data, Setting, documents_of, task_of
 from harness.run.stages.study import Study
 from harness.run.stages.variant import VariantPlan
+from harness.says import LACKS, says_enough
 from harness.store import Store
 from harness.suite.file import MAIN
 from harness.suite.suite import Suite, Variant
 from harness.tasks import Documents, Task, TaskReference
-from harness.types import LACKS, Criterion, says_enough
+from harness.types import Criterion
 
 
 def make_plan(suite: Suite, options: Options, *, compares: bool = True) -> Plan:
@@ -73,6 +74,8 @@ def make_plan(suite: Suite, options: Options, *, compares: bool = True) -> Plan:
             for name in asked.pools
         ]
     _check_scores(suite, documents_of(setting), pools[seeds[0]])
+    if len(seeds) > 1:
+        _check_seeds(suite, pools[seeds[0]])
     plan = Plan(suite, options, setting, task, list(seeds), pools, variants, studies, compares=compares)
     plan.jobs = planned_jobs(plan)
     return plan
@@ -84,6 +87,13 @@ def _criterion(suite: Suite) -> Criterion | None:
         return None
     criteria: dict[str, Criterion] = {"accuracy": "accuracy", "nll": "nll", "brier": "nll"}
     return criteria.get(suite.file.scores[0])
+
+
+def _check_seeds(suite: Suite, pools: Mapping[str, PoolPlan]) -> None:
+    """``BadInput`` where a seed changes no member of any pool: of models like these it would say what is not so."""
+    if all(member.why_no_weights for pool in pools.values() for member in pool.members):
+        problem = "the members are the same on every seed, for only their predictions are known"
+        raise BadInput(problem, place=f"{suite.path}: seeds", hint="drop 'seeds'")
 
 
 def _check_averages(suite: Suite, pools: Sequence[PoolPlan]) -> None:

@@ -12,10 +12,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from harness.errors import BadInput
+from harness.says import Says
 from harness.store import Key, Store, digest, file_digest, read_json, write_json
 from harness.strict.table import column_of, read_table, texts
 from harness.tasks.task import Documents, TaskReference
-from harness.types import Says, Split
+from harness.types import Split
 
 KIND = "predictions"
 SPLITS = ("train", "heldout", "test")
@@ -106,18 +107,17 @@ def rendered(reference: LabelsReference, store: Store) -> LabelsReference:
 
 
 def _key(reference: LabelsReference) -> Key:
-    """Of the files' content and settings, wherever they lie."""
-    for _, path in reference.files:
+    return Key.of("table", code=__name__, content=_content(reference))
+
+
+def _content(reference: LabelsReference) -> str:
+    """The digest of the files' content and settings, wherever they lie."""
+    files = []
+    for split, path in reference.files:
         if not Path(path).is_file():
             raise BadInput("there is no such file", place=path)
-    return Key.of(
-        "table",
-        code=__name__,
-        files={split: file_digest(Path(path)) for split, path in reference.files},
-        kinds={split: Path(path).suffix for split, path in reference.files},
-        columns=[reference.id, reference.label, reference.cluster],
-        classes=reference.classes,
-    )
+        files.append([split, file_digest(Path(path)), Path(path).suffix])
+    return digest([files, reference.id, reference.label, reference.cluster, reference.classes])
 
 
 def _read(reference: LabelsReference) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -172,8 +172,11 @@ def _classes(named: Mapping[str, Sequence[str]], reference: LabelsReference) -> 
 
 
 def load(reference: LabelsReference, store: Store, limit: int | None = None) -> LabelsTask:
-    """The task; ``limit`` keeps the first test rows."""
-    key = _key(rendered(reference, store))
+    """The task; ``limit`` keeps the first test rows. ``BadInput`` where files were changed since they were read."""
+    key = _key(reference)
+    if rendered(reference, store).read != (reference.read or key.digest):
+        place, hint = dict(reference.files)["test"], "run again"
+        raise BadInput("the files of the task were changed since the run was planned", place=place, hint=hint)
     record = read_json(store.path(key) / "table.json")
     labels = load_file(store.path(key) / "labels.safetensors")
     classes, identity = tuple(record["classes"]), key.digest
@@ -192,7 +195,7 @@ def load(reference: LabelsReference, store: Store, limit: int | None = None) -> 
         KIND,
         reference.name,
         f"labels by id: {len(splits['heldout'])} held-out and {len(splits['test'])} test rows",
-        ", ".join(f"{split}: {name}" for split, name in names.items()) + f"; sha256 {identity[:16]}",
+        ", ".join(f"{split}: {name}" for split, name in names.items()) + f"; sha256 {_content(reference)[:16]}",
         classes,
         record["says"],
         tuple(everyone),
