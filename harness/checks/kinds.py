@@ -252,8 +252,10 @@ def company_changes_no_score(kind: AnyKind, on: TriedTask) -> None:
 
 
 def _combinations(on: TriedTask) -> list[Combination]:
-    """A mean of all networks, and the first alone."""
+    """A mean of all networks, and the first alone; none where networks only come in folders."""
     members = [_member(on, name) for name in on.networks]
+    if not members:
+        return []
     first = members[0]
     parts = [MemberPart(member) for member in members]
     return [OutputCombination(parts, Linear(uniform(len(parts)))), SingleModel(first.architecture, load_module(first))]

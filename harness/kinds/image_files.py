@@ -15,20 +15,17 @@ from harness.models import classifiers, configuration
 from harness.models.heads import IMAGE
 from harness.store import Store
 from harness.strict.fields import Strict
-from harness.tasks import own_images
-from harness.tasks.labelled import SPLITS, LabelledTask
+from harness.tasks import own_files, own_images
+from harness.tasks.labelled import LabelledTask
+from harness.tasks.own_files import Column, OwnFiles
 from harness.tasks.own_images import ImagesReference
 from harness.types import Architecture, Combination, Unscored
 
 
-class FilesOfImages(Strict):
-    """Files of images with one label each."""
+class FilesOfImages(OwnFiles):
+    """Folders with one folder of images for each class, or tables of images, or of their paths, with one label each."""
 
-    train: str
-    heldout: str
-    test: str
-    image: str = "image"
-    label: str = "label"
+    image: Column = "image"
 
 
 class OwnImages(Strict):
@@ -59,9 +56,15 @@ class ImageFiles(Kind[ImagesReference, LabelledTask]):
         return {IMAGE.name: configuration.image_classifier}
 
     def refer(self, given: Any, suite: str, folder: Path, tokenizer: str | None) -> ImagesReference:
-        asked = given.images
-        files = {split: str(folder / Path(getattr(asked, split)).expanduser()) for split in SPLITS}
-        return ImagesReference(suite, **files, image=asked.image, label=asked.label)
+        return own_files.refer(given.images, (given.images.image,), ImagesReference, suite, folder)
+
+    def folded(self, reference: ImagesReference, fold: int) -> ImagesReference:
+        return own_files.folded(reference, fold)
+
+    def rendered(
+        self, reference: ImagesReference, store: Store, limit: int | None, allow_code: bool
+    ) -> ImagesReference:
+        return own_images.rendered(reference, store)
 
     def load(self, reference: ImagesReference, store: Store, limit: int | None) -> LabelledTask:
         return own_images.load(reference, store, limit)

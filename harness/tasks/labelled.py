@@ -42,15 +42,16 @@ class LabelledTask:
     """The names of the labels, in order, where they have any."""
     clusters: tuple[str, ...] = ()
     """Of test's examples, as ``Documents.clusters``."""
+    notes: tuple[str, ...] = ()
+    """As ``Documents.notes``."""
     views: tuple[str, ...] = ()
     """The views that train and held-out are made of, and that are scored besides test."""
 
     @property
     def documents(self) -> Documents:
         """The test examples."""
-        return Documents(
-            self.test.ids, [self.name] * len(self.test), self.test.labels, self.classes, clusters=self.clusters
-        )
+        tasks = [self.name] * len(self.test)
+        return Documents(self.test.ids, tasks, self.test.labels, self.classes, self.notes, self.clusters)
 
     @property
     def groups(self) -> Collection[str]:
