@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+from pydantic import Field
 from torch import nn
 
 from harness.evaluate.predictions import CachedPredictions
@@ -25,11 +26,11 @@ from harness.types import Architecture, Combination, Unscored
 class FilesOfImages(OwnFiles):
     """Folders with one folder of images for each class, or tables of images, or of their paths, with one label each."""
 
-    image: Column = "image"
+    image: Annotated[Column, Field(description="of tables, the column of images or of their paths")] = "image"
 
 
 class OwnImages(Strict):
-    """A user's own images; paths are relative to the suite file."""
+    """Your own images: folders by class, or a table of images or of their paths; beside the suite file."""
 
     images: FilesOfImages
 

@@ -24,16 +24,17 @@ from harness.types import Architecture, Combination, Unscored
 
 
 class TextFiles(OwnFiles):
-    """Tables of texts with one label each: CSV, TSV, JSON lines, Parquet, Arrow, or folders that datasets saved."""
+    """Tables of texts with one label each."""
 
     text: Annotated[
         Column | Annotated[list[Column], Field(min_length=1, max_length=2)],
         said_as("a column, or two whose texts make a pair"),
+        Field(description="the column of texts, or [premise, hypothesis]: two whose texts make a pair"),
     ] = "text"
 
 
 class TextsFiles(Strict):
-    """A user's own texts; paths are relative to the suite file."""
+    """Your own texts: CSV, TSV, JSON lines, Parquet, Arrow or a folder that datasets saved; beside the suite file."""
 
     texts: TextFiles
 

@@ -19,6 +19,7 @@ AT_ONCE = 500
 """Rows that are in memory at once: images are large."""
 MAGIC = b"ARROW1"
 """What an Arrow file begins with; a stream begins otherwise."""
+TEXT = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)
 INFO, STATE, DICTIONARY = "dataset_info.json", "state.json", "dataset_dict.json"
 """What ``save_to_disk`` writes beside the data."""
 
@@ -39,7 +40,8 @@ class _Arrow(Table):
         kind = self.schema.field(column).type
         if pa.types.is_dictionary(kind):
             kind = kind.value_type
-        return pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
+        of_paths = pa.types.is_struct(kind) and kind.get_field_index("path") >= 0  # as ``datasets`` keeps images
+        return of_paths or any(is_(kind) for is_ in TEXT)
 
     @abstractmethod
     def _batches(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:

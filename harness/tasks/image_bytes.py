@@ -7,7 +7,7 @@ import warnings
 
 from harness.tasks.own_labels import Fault
 
-FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
 """PIL's names of what is read; others may start programs (EPS) or be drawings."""
 END_OF_JPEG = b"\xff\xd9"
 

@@ -33,19 +33,24 @@ PlaceOrShare = Annotated[Place | Share, said_as("a file or folder, or a share of
 class OwnFiles(Strict):
     """Files of labelled examples, relative to the suite file: one for each split, or splits are split off."""
 
-    data: Annotated[Place | None, Field(description="one file, or folder, of all splits, in place of 'train'")] = None
-    train: Place | None = None
-    heldout: Annotated[PlaceOrShare | None, Field(description="a file, or the share of train that is split off")] = None
-    test: Annotated[PlaceOrShare | None, Field(description="a file, or the share of train that is split off")] = None
-    label: Column = "label"
-    id: Annotated[Column | None, Field(description="a column; by default rows are numbered")] = None
+    train: Annotated[Place | None, Field(description="a file or folder")] = None
+    heldout: Annotated[
+        PlaceOrShare | None, Field(description="a file or folder, or the share of train that is split off, such as 0.2")
+    ] = None
+    test: Annotated[PlaceOrShare | None, Field(description="as heldout")] = None
+    data: Annotated[
+        Place | None, Field(description="in place of train: a file with a column 'split', or a folder of splits")
+    ] = None
+    split: Annotated[Column | None, Field(description="the column of 'data' that says train, heldout or test")] = None
+    label: Annotated[Column, Field(description="the column of labels: text, or whole numbers")] = "label"
+    labels: Annotated[
+        list[str | int] | None,
+        Field(min_length=2, description="the names of all labels in order, where train lacks some"),
+    ] = None
+    id: Annotated[Column | None, Field(description="a column of ids; rows are numbered without")] = None
     cluster: Annotated[
         Column | None,
-        Field(description="a column: rows of one value count as one, and are never split off from each other"),
-    ] = None
-    split: Annotated[Column | None, Field(description="a column of 'data': train, heldout or test")] = None
-    labels: Annotated[
-        list[str | int] | None, Field(min_length=2, description="all names in order, where a split lacks some")
+        Field(description="a column: rows of one value count as one in intervals, and no two splits share a value"),
     ] = None
 
 

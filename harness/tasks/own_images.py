@@ -54,12 +54,10 @@ def _sources(key: str, path: str, reference: ImagesReference) -> Sequence[Source
 
 def content_of(cells: Sequence[Any], table: Path) -> bytes:
     """The bytes of an image, in a cell or in the file that it names; ``Fault`` where they are no image."""
-    (cell,) = cells
-    if isinstance(cell, dict) and set(cell) == {"bytes", "path"}:  # as ``datasets`` keeps images
-        cell = cell["bytes"]
-        if cell is None:
-            raise Fault("the image is not in the table; save it with its bytes (embed_external_files)")
-    if isinstance(cell, str) and cell:
+    cell = _bytes_or_path(cells)
+    if is_missing(cell) or cell == "":
+        raise Fault("it has no image")
+    if isinstance(cell, str):
         file = _file(cell, table)
         try:
             content = file.read_bytes()
@@ -67,8 +65,6 @@ def content_of(cells: Sequence[Any], table: Path) -> bytes:
         except Fault as fault:
             raise BadInput(str(fault), place=str(file)) from None
         return content
-    if is_missing(cell) or cell == "":
-        raise Fault("it has no image")
     if not isinstance(cell, bytes):
         raise Fault(f"an image is bytes, or the path of a file, and this is of the kind {type(cell).__name__}")
     check_image(cell)
@@ -77,8 +73,16 @@ def content_of(cells: Sequence[Any], table: Path) -> bytes:
 
 def files_of(cells: Sequence[Any], table: Path) -> str | None:
     """The digest of the file that a cell names, where it names one."""
-    (cell,) = cells
+    cell = _bytes_or_path(cells)
     return file_digest(_file(cell, table)) if isinstance(cell, str) and cell else None
+
+
+def _bytes_or_path(cells: Sequence[Any]) -> Any:
+    """Of an image as ``datasets`` keeps it its bytes or, if it has none, its path; else the cell itself."""
+    (cell,) = cells
+    if isinstance(cell, dict) and set(cell) == {"bytes", "path"}:
+        return cell["path"] if cell["bytes"] is None else cell["bytes"]
+    return cell
 
 
 def _file(name: str, table: Path) -> Path:
