@@ -13,6 +13,7 @@ from harness.store import file_digest
 from harness.tasks.image_bytes import check_image
 from harness.tasks.own_files import NAMES, split_called
 from harness.tasks.own_labels import Fault
+from harness.tasks.own_tables import is_folder
 from harness.tasks.raw_task import Example
 
 ENDINGS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp", ".gif")
@@ -89,7 +90,5 @@ def _images(folder: Path, root: Path, above: frozenset[str] = frozenset()) -> It
         if path.is_dir():
             yield from _images(path, root, above | {real})
         elif path.suffix.lower() in ENDINGS:
-            if not path.is_file():
-                words = "a link leads nowhere" if path.is_symlink() else "this is no file"
-                raise BadInput(words, place=str(path))
+            is_folder(path)  # refuses what is no file either
             yield path

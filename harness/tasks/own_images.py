@@ -31,15 +31,15 @@ class ImagesReference(OwnReference):
 
 def rendered(reference: ImagesReference, store: Store) -> ImagesReference:
     """The reference with the key of its images, which were read and checked, and are kept."""
-    sources = [source for place in reference.places for source in _sources(*place, reference)]
-    return replace(reference, read=raw_task.keep(reference, sources, __name__, store))
+    named = {place[0]: _sources(*place, reference) for place in reference.places}
+    return replace(reference, read=raw_task.keep(reference, named, __name__, store))
 
 
 def load(reference: ImagesReference, store: Store, limit: int | None = None) -> LabelledTask:
     """The images of a suite's files; of test only the first ``limit``."""
-    key = reference.read or rendered(reference, store).read
-    assert key is not None
-    return raw_task.kept(key, reference, "images", store, limit)
+    if reference.read is None or not store.has(reference.read):
+        reference = rendered(reference, store)
+    return raw_task.kept(reference, "images", store, limit)
 
 
 def _sources(key: str, path: str, reference: ImagesReference) -> Sequence[Source]:

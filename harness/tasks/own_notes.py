@@ -62,7 +62,8 @@ def _torn(clusters: np.ndarray, rows: Mapping[str, np.ndarray]) -> Iterator[str]
 
 def _missing(examples: Kept) -> Iterator[str]:
     for split, rows in examples.rows.items():
-        lacking = [name for label, name in enumerate(examples.names) if label not in set(examples.labels[rows])]
+        counts = np.bincount(examples.labels[rows], minlength=len(examples.names))
+        lacking = [name for name, count in zip(examples.names, counts, strict=True) if not count]
         if lacking:
             shown = ", ".join(f"'{name}'" for name in lacking[:SHOWN])
             more = f" and {len(lacking) - SHOWN} more" if len(lacking) > SHOWN else ""

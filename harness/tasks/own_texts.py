@@ -26,15 +26,15 @@ class TextsReference(OwnReference):
 
 def rendered(reference: TextsReference, store: Store) -> TextsReference:
     """The reference with the key of its texts, which were read and checked, and are kept."""
-    sources = [source for place in reference.places for source in own_rows.tables(*place, reference, content_of)]
-    return replace(reference, read=raw_task.keep(reference, sources, __name__, store))
+    named = {place[0]: own_rows.tables(*place, reference, content_of) for place in reference.places}
+    return replace(reference, read=raw_task.keep(reference, named, __name__, store))
 
 
 def load(reference: TextsReference, store: Store, limit: int | None = None) -> LabelledTask:
     """The texts of a suite's files; of test only the first ``limit``."""
-    key = reference.read or rendered(reference, store).read
-    assert key is not None
-    return raw_task.kept(key, reference, "texts", store, limit)
+    if reference.read is None or not store.has(reference.read):
+        reference = rendered(reference, store)
+    return raw_task.kept(reference, "texts", store, limit)
 
 
 def content_of(cells: Sequence[Any], path: Path) -> bytes:

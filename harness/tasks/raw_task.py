@@ -7,7 +7,7 @@ files they came from and whatever code read them.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -57,29 +57,30 @@ class Source(Protocol):
         """All of them, checked as they are read."""
 
 
-def keep(reference: OwnReference, sources: Sequence[Source], code: str, store: Store) -> Key:
+def keep(reference: OwnReference, named: Mapping[str, Sequence[Source]], code: str, store: Store) -> Key:
     """Keep the examples of all sources in the store, unless they are there; ``BadInput`` where they are no task.
 
     Args:
         reference: what the suite says.
-        sources: what it names, in the order of ``reference.places``.
+        named: what it names, by key of ``reference.places``, in that order.
         code: the module that reads them.
         store: where they are kept.
     """
+    sources = [source for of_key in named.values() for source in of_key]
     said = [reference.columns, reference.label, reference.id, reference.cluster, reference.split, reference.labels]
     key = Key.of(
         "examples",
         code=(__name__, code),
         examples_of=reference.kind,
         files=[source.identity() for source in sources],
-        keys=[key for key, _ in reference.places],
+        keys=list(named),
         said=said,
         shares=reference.shares,
     )
     if not store.has(key):
         with store.write(key) as folder:
             gathered = _Gathered(reference)
-            places = write_blob(gathered.contents(sources), folder / "examples.bin")
+            places = write_blob(gathered.contents(named), folder / "examples.bin")
             facts, tensors = gathered.checked(sources)
             save_file({"places": places, **tensors}, folder / "examples.safetensors")
             write_json(folder / "examples.json", facts)
@@ -98,10 +99,13 @@ class _Gathered:
         self.first: dict[tuple[str, str], Path] = {}
         """The file in which a split first has a label."""
 
-    def contents(self, sources: Iterable[Source]) -> Iterator[bytes]:
-        for source in sources:
+    def contents(self, named: Mapping[str, Sequence[Source]]) -> Iterator[bytes]:
+        for key, source in ((key, source) for key, sources in named.items() for source in sources):
             before = len(self.ids)
             for example in source.examples():
+                if example.split != key and example.split in named:
+                    words = f"'{example.split}' is given, and there are {WORDS[example.split]} examples in '{key}' too"
+                    raise BadInput(words, place=str(source.path))
                 self._add(example, source)
                 yield example.content
             if len(self.ids) == before:
@@ -182,12 +186,11 @@ def canonical(digests: np.ndarray, labels: np.ndarray) -> np.ndarray:
     return np.lexsort((labels, words[:, 1], words[:, 0]))
 
 
-def kept(key: Key, reference: OwnReference, words: str, store: Store, limit: int | None) -> LabelledTask:
+def kept(reference: OwnReference, words: str, store: Store, limit: int | None) -> LabelledTask:
     """The task of examples that ``keep`` left; of test only the first ``limit``.
 
     Args:
-        key: of the examples.
-        reference: what the suite says.
+        reference: what the suite says, with the key of the examples.
         words: for the examples, "texts".
         store: where they are kept.
         limit: of test examples.
@@ -195,7 +198,8 @@ def kept(key: Key, reference: OwnReference, words: str, store: Store, limit: int
     Raises:
         BadInput: where groups are too few, or too unlike, to be split.
     """
-    folder = store.path(key)
+    assert reference.read is not None
+    folder = store.path(reference.read)
     facts, tensors = read_json(folder / "examples.json"), load_file(folder / "examples.safetensors")
     digests, labels = tensors["digests"].numpy(), tensors["labels"]
     ids, names = np.array(facts["ids"], object), tuple(facts["names"])
