@@ -72,7 +72,7 @@ def keep(reference: OwnReference, named: Mapping[str, Sequence[Source]], code: s
         "examples",
         code=(__name__, code),
         examples_of=reference.kind,
-        files=[source.identity() for source in sources],
+        files=[digest(source.identity()) for source in sources],  # of folders of images it is long
         keys=list(named),
         said=said,
         shares=reference.shares,

@@ -1,6 +1,7 @@
 """Small images as files have them."""
 
 import io
+import zlib
 
 import numpy as np
 from PIL import Image
@@ -28,3 +29,14 @@ def write_classes(folder, classes=("cat", "dog"), count=4, start=0):
         (folder / name).mkdir(parents=True)
         for number in range(count):
             (folder / name / f"{number}.png").write_bytes(picture(start + 100 * row + number))
+
+
+def bomb(side):
+    """A PNG of a few bytes that says it has side x side pixels."""
+
+    def chunk(name, data):
+        return len(data).to_bytes(4, "big") + name + data + zlib.crc32(name + data).to_bytes(4, "big")
+
+    size = side.to_bytes(4, "big")
+    header = chunk(b"IHDR", size + size + bytes([1, 0, 0, 0, 0]))
+    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")

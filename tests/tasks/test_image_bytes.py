@@ -2,14 +2,13 @@
 
 import io
 import warnings
-import zlib
 
 import pytest
 from PIL import Image
 
 from harness.tasks.image_bytes import check_image
 from harness.tasks.own_labels import Fault
-from tests.tasks.picture_files import frames, picture
+from tests.tasks.picture_files import bomb, frames, picture
 
 KINDS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
 
@@ -57,17 +56,6 @@ def test_a_jpeg_with_bytes_after_its_end_is_taken():
 def test_what_is_no_image_is_refused(content, words):
     with pytest.raises(Fault, match=words):
         check_image(content)
-
-
-def bomb(side):
-    """A PNG of a few bytes that says it has side x side pixels."""
-
-    def chunk(name, data):
-        return len(data).to_bytes(4, "big") + name + data + zlib.crc32(name + data).to_bytes(4, "big")
-
-    size = side.to_bytes(4, "big")
-    header = chunk(b"IHDR", size + size + bytes([1, 0, 0, 0, 0]))
-    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
 
 
 @pytest.mark.parametrize("side", [10_000, 50_000])

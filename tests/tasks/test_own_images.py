@@ -1,6 +1,7 @@
-"""A user's images: folders by class as ``datasets`` reads them, tables of bytes and of paths; bytes stay as they are."""
+"""A user's images: folders by class as ``datasets`` reads them, tables of bytes and of paths; bytes are kept."""
 
 import shutil
+from pathlib import Path
 
 import datasets
 import pandas as pd
@@ -16,6 +17,11 @@ SHARES = {"heldout": 0.25, "test": 0.25}
 
 def task_of(folder, **said):
     return tried({"images": said}, folder).task
+
+
+def pooled(task):
+    """The same of all splits, sorted."""
+    return sorted(each for split in bytes_of(task) for each in split)
 
 
 def bytes_of(task):
@@ -46,8 +52,8 @@ def test_folders_are_read_as_datasets_reads_them(splits):
     for ours, name in zip(bytes_of(task), ("train", "validation", "test"), strict=True):
         theirs = found[name].cast_column("image", datasets.Image(decode=False))
         names = theirs.features["label"].names
-        paths = [example["image"]["path"] for example in theirs]
-        expected = [(open(path, "rb").read(), names[label]) for path, label in zip(paths, theirs["label"], strict=True)]
+        paths = [Path(example["image"]["path"]) for example in theirs]
+        expected = [(path.read_bytes(), names[label]) for path, label in zip(paths, theirs["label"], strict=True)]
         assert sorted(ours) == sorted(expected)
         assert list(task.labels) == names
     assert task.test.ids[:2] == ["test/10/0.png", "test/10/1.png"]
@@ -73,28 +79,28 @@ def test_splits_may_be_named_one_by_one_or_split_off(splits):
     assert named.digest == whole.digest
     parts = task_of(splits, train="all/train", **SHARES)
     assert [len(split) for split in (parts.train, parts.heldout, parts.test)] == [6, 3, 3]
-    assert sorted(sum(bytes_of(parts), [])) == sorted(bytes_of(whole)[0])
+    assert pooled(parts) == sorted(bytes_of(whole)[0])
 
 
 def test_tables_of_images_and_of_paths_are_the_same_images(splits):
     folders = task_of(splits, train="all/train", **SHARES)
-    expected = sorted(sum(bytes_of(folders), []))
-    rows = [(id.removeprefix("train/"), folders.labels[label]) for split in (folders.train, folders.heldout, folders.test)
-            for id, label in zip(split.ids, split.labels, strict=True)]  # fmt: skip
+    expected = pooled(folders)
+    root = splits / "all" / "train"
+    rows = [(file.relative_to(root).as_posix(), file.parent.name) for file in root.glob("*/*.png")]
     paths = pd.DataFrame(rows, columns=["image", "label"])
     paths.assign(image="all/train/" + paths["image"]).to_csv(splits / "paths.csv", index=False)
-    paths.assign(image=str(splits / "all" / "train") + "/" + paths["image"]).to_json(
+    paths.assign(image=str(root) + "/" + paths["image"]).to_json(
         splits / "absolute.jsonl", orient="records", lines=True)  # fmt: skip
-    files = [(splits / "all" / "train" / path).read_bytes() for path in paths["image"]]
+    files = [(root / path).read_bytes() for path in paths["image"]]
     paths.assign(image=files).to_parquet(splits / "bytes.parquet")
-    saved = datasets.Dataset.from_dict({"image": [str(splits / "all" / "train" / path) for path in paths["image"]],
-                                        "label": paths["label"].tolist()}).cast_column("image", datasets.Image())  # fmt: skip
+    named = {"image": [str(root / path) for path in paths["image"]], "label": paths["label"].tolist()}
+    saved = datasets.Dataset.from_dict(named).cast_column("image", datasets.Image())
     saved.save_to_disk(str(splits / "saved"))
     saved.to_parquet(str(splits / "struct.parquet"))
     digests = set()
     for name in ("paths.csv", "absolute.jsonl", "bytes.parquet", "saved", "struct.parquet"):
         task = task_of(splits, train=name, **SHARES)
-        assert sorted(sum(bytes_of(task), [])) == expected, name
+        assert pooled(task) == expected, name
         digests.add(task.digest)
     assert len(digests) == 1
 

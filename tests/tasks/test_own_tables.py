@@ -44,10 +44,9 @@ def test_rows_are_those_that_datasets_reads(name, tmp_path):
     else:
         loader = {"csv": "csv", "tsv": "csv", "jsonl": "json", "json": "json", "parquet": "parquet"}
         ending = name.rpartition(".")[2]
-        given = {"sep": "\t" if ending == "tsv" else ",", "keep_default_na": False} if "sv" in name else {}
-        found = datasets.load_dataset(
-            loader.get(ending, "arrow"), data_files=str(tmp_path / name), split="train", **given
-        )
+        said = {"sep": "\t" if ending == "tsv" else ",", "keep_default_na": False} if "sv" in name else {}
+        files = str(tmp_path / name)
+        found = datasets.load_dataset(loader.get(ending, "arrow"), data_files=files, split="train", **said)
     assert rows_of(tmp_path / name) == list(zip(found["text"], found["label"], strict=True))
 
 
@@ -84,8 +83,8 @@ def test_a_mark_of_the_byte_order_and_empty_lines_are_no_content(tmp_path):
 
 def test_places_are_lines_of_files_that_people_open(tmp_path):
     write_csv(tmp_path / "a.csv", {"text": ["one\ntwo", "x"], "label": ["1", "2"]})
-    assert [open_table(tmp_path / "a.csv").place(line) for line, _ in open_table(tmp_path / "a.csv").rows(["text"])] == [
-        f"{tmp_path}/a.csv:2", f"{tmp_path}/a.csv:4"]  # fmt: skip
+    table = open_table(tmp_path / "a.csv")
+    assert [table.place(line) for line, _ in table.rows(["text"])] == [f"{table.path}:2", f"{table.path}:4"]
     write_parquet(tmp_path / "a.parquet", {"text": ["x", "y"]})
     assert [number for number, _ in open_table(tmp_path / "a.parquet").rows(["text"])] == [1, 2]
 
@@ -96,12 +95,12 @@ def test_a_file_that_was_cut_off_is_refused(name, kept, tmp_path):
     WRITERS[name](tmp_path / name, {"text": [f"text {i}" for i in range(300)], "label": ["a"] * 300})
     content = (tmp_path / name).read_bytes()
     (tmp_path / name).write_bytes(content[: int(len(content) * kept)])
-    with pytest.raises(BadInput, match="was it cut off|was the file cut off"):
+    with pytest.raises(BadInput, match=r"was it cut off|was the file cut off"):
         rows_of(tmp_path / name)
 
 
 @examples(40)
-@given(place=st.integers(0, 10_000), byte=st.integers(0, 255), name=st.sampled_from(["a.parquet", "a.feather", "a.arrow"]))
+@given(st.integers(0, 10_000), st.integers(0, 255), st.sampled_from(["a.parquet", "a.feather", "a.arrow"]))
 def test_a_file_with_a_wrong_byte_is_read_or_refused(place, byte, name):
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / name
@@ -120,7 +119,7 @@ def test_data_sets_stay_inside_their_folder(tmp_path):
     state = tmp_path / "saved" / "state.json"
     (tmp_path / "outside.arrow").write_bytes((tmp_path / "saved" / "data-00000-of-00001.arrow").read_bytes())
     state.write_text(state.read_text().replace("data-00000-of-00001.arrow", "../outside.arrow"))
-    with pytest.raises(BadInput, match="'../outside.arrow' is outside of the data set's folder"):
+    with pytest.raises(BadInput, match=r"'../outside.arrow' is outside of the data set's folder"):
         open_table(tmp_path / "saved")
 
 

@@ -37,6 +37,10 @@ def splits(tmp_path):
     return tmp_path
 
 
+def parts(task):
+    return task.train, task.heldout, task.test
+
+
 def task_of(folder, **said):
     return tried({"texts": said}, folder).task
 
@@ -75,7 +79,8 @@ def test_a_digest_is_of_examples_labels_ids_and_the_order_of_labels_and_of_no_na
     said = given(test="other.csv", text="review")
     digests = {task.digest, task_of(splits, **said, labels=["so", "pos", "neg"]).digest}
     other = pd.read_csv(splits / "other.csv")
-    for changed in (other.iloc[::-1], other.iloc[1:], other.assign(label="neg"), other.assign(review="a " + other["review"])):
+    others = other.iloc[::-1], other.iloc[1:], other.assign(label="neg"), other.assign(review="a " + other["review"])
+    for changed in others:
         changed.to_csv(splits / "other.csv", index=False)
         changed = task_of(splits, **said)
         digests.add(changed.digest)
@@ -111,7 +116,7 @@ def test_what_is_split_off_goes_by_examples_not_by_their_order(splits):
     before = task_of(splits, train="train.csv", **SHARES)
     table().sample(frac=1, random_state=1).to_csv(splits / "train.csv", index=False)
     after = task_of(splits, train="train.csv", **SHARES)
-    for one, other in zip((before.train, before.heldout, before.test), (after.train, after.heldout, after.test), strict=True):
+    for one, other in zip(parts(before), parts(after), strict=True):
         assert texts_of(one) == texts_of(other)
         assert one.labels.tolist() == other.labels.tolist()
         assert np.bincount(one.labels).tolist() == [len(one) / 3] * 3
@@ -119,18 +124,19 @@ def test_what_is_split_off_goes_by_examples_not_by_their_order(splits):
 
 def test_heldout_alone_is_split_off_of_train(splits):
     task = task_of(splits, train="train.csv", heldout=0.25, test="test.csv")
-    assert [len(split) for split in (task.train, task.heldout, task.test)] == [45, 15, 30]
+    assert [len(split) for split in parts(task)] == [45, 15, 30]
     assert texts_of(task.test) == [[f"text {i}"] for i in range(200, 230)]
 
 
 def test_one_file_may_say_its_splits_in_a_column(splits):
-    parts = [table().assign(part="train"), table(30, 100).assign(part="Validation"), table(30, 200).assign(part="test")]
-    write(splits, all=pd.concat(parts).sample(frac=1, random_state=0))
+    said = {"train": table(), "Validation": table(30, 100), "test": table(30, 200)}
+    tables = [each.assign(part=name) for name, each in said.items()]
+    write(splits, all=pd.concat(tables).sample(frac=1, random_state=0))
     task = task_of(splits, data="all.csv", split="part")
     expected = task_of(splits, **given())
-    for one, other in zip((task.train, task.heldout, task.test), (expected.train, expected.heldout, expected.test), strict=True):
+    for one, other in zip(parts(task), parts(expected), strict=True):
         assert sorted(texts_of(one)) == sorted(texts_of(other))
-    write(splits, all=pd.concat(parts[:1] + parts[2:]))
+    write(splits, all=pd.concat(tables[::2]))
     assert len(task_of(splits, data="all.csv", split="part", heldout=0.2).heldout) == 12
 
 
@@ -139,9 +145,9 @@ def test_clusters_stay_whole_where_they_are_split_and_are_those_of_test(splits):
     write(splits, train=users)
     task = task_of(splits, train="train.csv", cluster="user", **SHARES)
     where = dict(zip(users["text"], users["user"], strict=True))
-    of = [{where[text] for (text,) in texts_of(split)} for split in (task.train, task.heldout, task.test)]
+    of = [{where[text] for (text,) in texts_of(split)} for split in parts(task)]
     assert sum(map(len, of)) == len(set.union(*of)) == 30
-    assert [len(split) for split in (task.train, task.heldout, task.test)] == [72, 24, 24]
+    assert [len(split) for split in parts(task)] == [72, 24, 24]
     assert list(task.documents.clusters) == [where[text] for (text,) in texts_of(task.test)]
     assert not task.notes
 
