@@ -125,9 +125,9 @@ class Kind(ABC, Generic[Reference, AnyTask]):
     def folded(self, reference: Reference, fold: int) -> Reference:
         """The reference to another split of the same data: fold 0 is the split of the reference itself.
 
-        All folds have splits of the same sizes; those of one fold are disjoint, and over many folds every example is
-        as often test as any other. A kind whose tasks have one split only, as is the default, refuses with
-        ``BadInput``.
+        All folds have splits of the same sizes, or near these where rows of one cluster stay together; those of one
+        fold are disjoint, and over many folds every example is as often test as any other. A kind whose tasks have one
+        split only, as is the default, refuses with ``BadInput``.
 
         Args:
             reference: as ``refer`` or ``rendered`` gives it.
