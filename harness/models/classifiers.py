@@ -53,7 +53,7 @@ def logits_of_images(module: nn.Module, batch: Tensor) -> Tensor:
 
 def schedule(epochs: int) -> Schedule:
     """That of fine-tuning a pretrained model whole (Devlin et al. 2019)."""
-    return Schedule(epochs, lr=5e-5, batch_size=16)
+    return Schedule(epochs, lr=5e-5, batch_size=16, decay="warm_up")
 
 
 def _groups(module: nn.Module, texts: Sequence[Sequence[int]]) -> tuple[Tensor, list[list[int]]]:

@@ -89,8 +89,20 @@ def architecture_of(config: Any, head: Head = CAUSAL, reader: Reader | None = No
     """The architecture of a configuration of transformers, without what says nothing of the network."""
     settings = json.loads(config.to_json_string(use_diff=True))
     kept = {key: settings[key] for key in settings.keys() - PASSING}
+    if isinstance(head.kinds.get(config.model_type), tuple):  # several classes, of which this says which
+        kept["architectures"] = settings.get("architectures")
     options: tuple[tuple[str, Any], ...] = (("config", json.dumps(kept, sort_keys=True)),)
     return Architecture(head.name, options if reader is None else (*options, ("reader", reader)))
+
+
+def code_of_transformers(architecture: Architecture) -> tuple[str, ...]:
+    """The module of transformers with the code of an architecture's network, which takes seconds to import."""
+    if head_of(architecture) is None:
+        return ()
+    from transformers.models.auto.configuration_auto import model_type_to_module_name
+
+    name = model_type_to_module_name(settings_of(architecture)["model_type"])
+    return (f"transformers.models.{name}.modeling_{name}",)
 
 
 def like(architecture: Architecture, config: Any) -> Architecture:

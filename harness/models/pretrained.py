@@ -325,7 +325,8 @@ def load_pretrained(folder: Path, read_as: ReadAs = AS_CAUSAL) -> nn.Module:
     if "tie_word_embeddings" in settings:
         module.config.tie_word_embeddings = settings["tie_word_embeddings"]  # as it is, which its file may deny
     with torch.no_grad():
-        for name, tensor in module.state_dict().items():
+        for name in described.head.rows or ():
+            tensor = module.state_dict()[name]
             tensor.copy_(_in_order(name, tensor, described))
     if described.head.drawn and read_as.fresh is not None:
         draw(module, described.head.drawn, read_as.fresh)
