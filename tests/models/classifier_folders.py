@@ -78,10 +78,9 @@ def module_of(family: str, labels=LABELS, seed=0, **settings) -> torch.nn.Module
     with torch.no_grad():
         for name, tensor in module.state_dict().items():
             if tensor.is_floating_point():
-                around = 1.0 if "norm" in name.lower() or "running_var" in name else 0.0
-                tensor.add_(0.2 * torch.randn(tensor.shape)).abs_() if around else tensor.add_(
-                    0.2 * torch.randn(tensor.shape)
-                )
+                tensor.add_((0.2 if family in TEXTS else 0.1) * torch.randn(tensor.shape))
+            if name.endswith("running_var"):
+                tensor.clamp_(min=0.5)
     return module
 
 
