@@ -10,7 +10,9 @@ import torch
 from torch import nn
 
 from harness.errors import BadInput
+from harness.models.configuration import head_of
 from harness.models.forward import as_read_by
+from harness.models.smaller import half_width
 from harness.registry import KINDS
 from harness.store import named
 from harness.types import Architecture
@@ -103,7 +105,13 @@ def with_options(architecture: Architecture, **options: Any) -> Architecture:
 
 
 def half_size(architecture: Architecture) -> Architecture:
-    """The same family at about half the width of every layer (a quarter of most matrices)."""
+    """The same family at about half the width of every layer (a quarter of most matrices).
+
+    Raises:
+        BadInput: for a model of transformers whose configuration does not allow it.
+    """
+    if head_of(architecture):
+        return half_width(architecture)
     widths = ("width", "hidden")
     known, given = _parameters(architecture), dict(architecture.options)
     present = {w: given.get(w, known[w].default) for w in widths if w in known}
