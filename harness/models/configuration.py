@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from copy import deepcopy
 from typing import Any
 
 import torch
@@ -40,14 +42,29 @@ def image_classifier(*, config: str, reader: Reader) -> nn.Module:
 
 
 def _built(head: Head, config: str) -> nn.Module:
-    """The model of a configuration, its weights not initialised: they are loaded next."""
+    module: Any = head.reader.from_config(config_of(json.loads(config)), dtype=torch.float32)
+    module.tie_weights()  # which building without initialisation leaves out
+    built: nn.Module = module
+    return built
+
+
+@contextmanager
+def to_be_filled(architecture: Architecture) -> Iterator[None]:
+    """Leave the weights of a model of transformers as they are when it is built: they are loaded next."""
+    if head_of(architecture) is None:
+        yield
+        return
     from transformers.initialization import no_init_weights
 
     with no_init_weights():
-        module: Any = head.reader.from_config(config_of(json.loads(config)), dtype=torch.float32)
-        module.tie_weights()  # which building without initialisation leaves out
-    built: nn.Module = module
-    return built
+        yield
+
+
+def without_values(config: Any, head: Head = CAUSAL) -> nn.Module:
+    """The model of a configuration, on no device."""
+    with torch.device("meta"):
+        model: nn.Module = head.reader.from_config(deepcopy(config), dtype=torch.float32)
+    return model
 
 
 def head_of(architecture: Architecture) -> Head | None:
