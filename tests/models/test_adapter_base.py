@@ -149,7 +149,7 @@ def test_an_adapter_for_other_labels_is_refused(headless):
     folder = put(headless / "five", headless / "base", "bert", lora("bert"), num_labels=5)
     with pytest.raises(BadInput, match="size mismatch"):
         pool_of("bert", headless / "base", folder, names=OWN)
-    with pytest.raises(BadInput, match="its labels are ham, spam, eggs, the task's are eggs, ham, toast"):
+    with pytest.raises(BadInput, match="the task's are eggs, ham, toast"):
         pool_of("bert", headless / "whole", headless / "adapter", labels=("eggs", "ham", "toast"))
 
 
