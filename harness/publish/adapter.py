@@ -48,6 +48,8 @@ class Written:
     """The largest difference of log-probabilities."""
     count: int
     """Of the inputs that it was found on."""
+    labels: tuple[str, ...] = ()
+    """Of a classifier whose base has no head that names them, in the order of the adapter's rows."""
     sentences: tuple[str, ...] = field(init=False)
     """For the model card."""
 
@@ -55,7 +57,7 @@ class Written:
         factors, whole = self.split.factors, [*self.split.whole, *self.split.biases]
         worst = max(factors, key=lambda name: factors[name].error)
         smaller = sum(each.rank < self.rank for each in factors.values())
-        saved = f"{len(whole)} saved as they are ({', '.join(whole[:3])}{', ...' if len(whole) > 3 else ''})"
+        saved = f"{_count(len(whole), 'other')} saved whole ({', '.join(whole[:3])}{', ...' if len(whole) > 3 else ''})"
         object.__setattr__(self, "sentences", (
             f"{_count(len(factors), 'weight')} as factors of rank {self.rank}"
             + (f", {smaller} of them of a smaller one" if smaller else "")
@@ -63,6 +65,8 @@ class Written:
             f"relative error of the differences (Frobenius) {total_error(factors.values()):.2g} in all, "
             f"{factors[worst].error:.2g} at most, in {worst}",
             f"log-probabilities within {self.gap:.2g} of the model's on {_count(self.count, 'test input')}",
+            *([f"its labels, which the base does not name, are in this order: {', '.join(self.labels)}"]
+              if self.labels else []),
         ))  # fmt: skip
 
     def __str__(self) -> str:
@@ -104,7 +108,8 @@ def write_adapter(module: nn.Module, base: Member, rank: int, inputs: Tensor, fo
     if not _distance(found, promised) <= TOLERANCE * float(promised[promised.isfinite()].abs().max()):
         far = f"log-probabilities are {_distance(found, promised):.2g} apart"
         raise BadInput(f"the adapter is another model when peft runs it: {far}", hint="export the whole model")
-    return Written(split, rank, _distance(found, scored), len(inputs))
+    labels = on.read_as.names if on.described.drawn else ()
+    return Written(split, rank, _distance(found, scored), len(inputs), labels)
 
 
 @dataclass(frozen=True)

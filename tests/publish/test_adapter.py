@@ -275,6 +275,7 @@ def test_on_a_base_without_a_head_the_adapter_brings_it(tmp_path):
     batch, module = examples("bert", tmp_path), load_module(pool.members[0])
     written = write(module, pool, 15, batch, tmp_path / "out")
     assert {"bert.pooler.dense", "classifier"} <= set(written.split.whole)
+    assert str(written).endswith("which the base does not name, are in this order: eggs, ham, spam")
     theirs = as_peft_runs(tmp_path / "out", tmp_path / "base", classifiers.auto("bert"), num_labels=3)
     logits = classifiers.logits(theirs.get_base_model(), module, batch)  # whose rows have the task's order
     found = torch.log_softmax(logits, dim=-1)

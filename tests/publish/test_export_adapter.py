@@ -66,7 +66,7 @@ def test_the_adapter_scores_as_the_variant_where_its_rank_suffices(run, tmp_path
     said = []
     folder = export(run, "uniform_soup", tmp_path / "out", adapter_rank=5, say=said.append)
     (line,) = said
-    assert line.startswith("adapter of rank 5: 4 weights as factors of rank 5; 1 saved as they are (classifier); ")
+    assert line.startswith("adapter of rank 5: 4 weights as factors of rank 5; 1 other saved whole (classifier); ")
     candidate = read_run(score_candidate(read_suite(place(run) / "suite.yaml"), folder,
                                          Options(place(run) / "results", workers=1), Tracker()))  # fmt: skip
     assert predictions(candidate, "candidate") == predictions(run, "uniform_soup")
@@ -129,6 +129,6 @@ def test_the_command_says_the_error_apart_from_the_folder(run, tmp_path, capsys)
     capsys.readouterr()
     code, out, err = call(capsys, "export", run.folder, "uniform_soup", tmp_path / "out", "--adapter-rank", 2)
     assert (code, out.strip()) == (0, str(tmp_path / "out"))
-    assert "adapter of rank 2: 4 weights as factors of rank 2; 1 saved as they are (classifier)" in err
+    assert "adapter of rank 2: 4 weights as factors of rank 2; 1 other saved whole (classifier)" in err
     code, out, err = call(capsys, "export", run.folder, "uniform_soup", tmp_path / "none", "--adapter-rank", 0)
     assert (code, out, len(err.strip().splitlines())) == (2, "", 1)

@@ -1,12 +1,14 @@
 """Merges of adapters: one alone is itself, several are merged as the products that they add, whatever their ranks."""
 
+from dataclasses import replace
+
 import peft
 import pytest
 import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
-from harness.checks.pools import ingredients
+from harness.checks.pools import ingredients, split
 from harness.models import forward
 from harness.models.precision import with_same_precision
 from harness.models.pretrained import load_pretrained
@@ -17,8 +19,11 @@ from harness.pools.pool import load_pool
 from harness.registry import METHODS
 from harness.store import Store
 from harness.systems.systems import load_combination
+from tests.models import test_adapter_base as classifiers
 from tests.models.families import build
 from tests.models.test_adapters import BIASED, LORAS, lora, put
+from tests.models.tiny_classifiers import SETTINGS as CLASSIFIERS
+from tests.models.tiny_classifiers import classifier, examples
 
 TOKENS = torch.arange(3, 40)[None]
 
@@ -91,6 +96,27 @@ def test_so_it_is_on_a_base_in_half_precision(tmp_path):
     expected = log_probs(load_module(pool.members[0]))
     for name, parameters in ONE.items():
         torch.testing.assert_close(log_probs(merged(name, pool, **parameters).module), expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", CLASSIFIERS)
+def test_so_it_is_on_classifiers(kind, tmp_path):
+    """The running statistics of BatchNorm, which a merge computes anew, are the one thing that may differ."""
+    base = classifier(kind, tmp_path / "base", classifiers.OWN)
+    pool = classifiers.pool_of(kind, base, classifiers.put(tmp_path / "adapter", base, kind, classifiers.lora(kind)))
+    batch = examples(kind, tmp_path)
+    seen = replace(split("train"), inputs=batch, labels=torch.zeros(len(batch), dtype=torch.int64))
+    module = load_module(pool.members[0])
+    with torch.inference_mode():
+        expected = forward.log_probs(module, batch)
+    for name, parameters in ONE.items():
+        method = METHODS.get(name)
+        given = ingredients(with_same_ties(pool, [0]), tuple(method.needs), train_=seen, heldout_=seen)
+        found = method.apply(given, method.validate(parameters)).module
+        for tensor_name, tensor in found.named_parameters():
+            torch.testing.assert_close(tensor, module.get_parameter(tensor_name), rtol=0, atol=1e-6)
+        if kind != "resnet" or name == "uniform_soup":
+            with torch.inference_mode():
+                torch.testing.assert_close(forward.log_probs(found, batch), expected, rtol=0, atol=1e-5)
 
 
 def product(folder, layer):
