@@ -108,7 +108,7 @@ def write_adapter(module: nn.Module, base: Member, rank: int, inputs: Tensor, fo
     if not _distance(found, promised) <= TOLERANCE * float(promised[promised.isfinite()].abs().max()):
         far = f"log-probabilities are {_distance(found, promised):.2g} apart"
         raise BadInput(f"the adapter is another model when peft runs it: {far}", hint="export the whole model")
-    labels = on.read_as.names if on.described.drawn else ()
+    labels = on.read_as.names if on.described.head.drawn else ()
     return Written(split, rank, _distance(found, scored), len(inputs), labels)
 
 
