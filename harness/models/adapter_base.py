@@ -16,7 +16,8 @@ from harness.models import configuration
 from harness.models.checkpoint import read_config
 from harness.models.heads import CAUSAL, IMAGE
 from harness.models.label_names import names_of, order_of
-from harness.models.pretrained import ZEROS, Layout, ReadAs, layout, probe
+from harness.models.labelled import ZEROS
+from harness.models.pretrained import Layout, ReadAs, layout, probe
 from harness.models.readers import pixels_of
 
 
@@ -49,7 +50,7 @@ def own_order(base: Path, read_as: ReadAs, unnamed: Sequence[str] = ()) -> tuple
     """
     if not read_as.head.labelled:
         return read_as, None
-    if base_layout(base, read_as).drawn:
+    if base_layout(base, read_as).head.drawn:
         names = read_as.names or tuple(unnamed) or tuple(f"LABEL_{row}" for row in range(len(read_as.labels)))
     else:
         names = read_as.names or names_of(read_config(base, read_as.head))
@@ -64,8 +65,8 @@ def reorder_rows(module: nn.Module, described: Layout, order: Sequence[int] | No
         return
     with torch.no_grad():
         for name, tensor in module.state_dict().items():
-            if name in described.rows:
-                tensor.copy_(tensor.index_select(described.rows[name], torch.tensor(order)))
+            if name in (rows := described.head.rows or {}):
+                tensor.copy_(tensor.index_select(rows[name], torch.tensor(order)))
 
 
 def inverse(order: Sequence[int] | None) -> tuple[int, ...] | None:

@@ -16,7 +16,7 @@ from harness.models import configuration
 from harness.models.adapter_base import ask, base_layout, check_brings, own_order, reorder_rows
 from harness.models.checkpoint import error_line, quiet, read_object, signature, stored_tensors
 from harness.models.heads import CAUSAL
-from harness.models.pretrained import AS_CAUSAL, ReadAs, load_pretrained, without_values
+from harness.models.pretrained import AS_CAUSAL, ReadAs, load_pretrained
 from harness.models.weights import ModelWeights, check_finite, without_ties
 from harness.types import Architecture
 
@@ -35,7 +35,7 @@ def adapter_architecture(folder: Path, base: Path, read_as: ReadAs = AS_CAUSAL) 
     files = tuple(signature(folder / name) for name in (ADAPTER, ADAPTER_WEIGHTS))
     described = base_layout(base, read_as)
     own_order(base, read_as)
-    return _architecture(folder, files, described.architecture, described.drawn, base, read_as)
+    return _architecture(folder, files, described.architecture, described.head.drawn, base, read_as)
 
 
 @lru_cache(maxsize=64)
@@ -43,7 +43,8 @@ def _architecture(
     folder: Path, files: Any, of_base: Architecture, lacking: frozenset[str], base: Path, read_as: ReadAs
 ) -> Architecture:
     config = _config(folder)
-    module: Any = without_values(configuration.config_of(configuration.settings_of(of_base)), read_as.head)
+    settings = configuration.config_of(configuration.settings_of(of_base))
+    module: Any = configuration.without_values(settings, read_as.head)
     if hasattr(config, "init_lora_weights"):
         config.init_lora_weights = True  # others compute with the base's values, and it is loaded over
     try:

@@ -8,8 +8,9 @@ from dataclasses import replace
 from torch import Tensor, nn
 
 from harness.models import configuration
+from harness.models.configuration import without_values
 from harness.models.heads import CAUSAL
-from harness.models.pretrained import ties_of, without_values
+from harness.models.pretrained import ties_of
 from harness.models.weights import ModelWeights, load_module, module_with
 from harness.types import Architecture, Member, Pool
 

@@ -108,7 +108,7 @@ def write_adapter(module: nn.Module, base: Member, rank: int, inputs: Tensor, fo
     if not _distance(found, promised) <= TOLERANCE * float(promised[promised.isfinite()].abs().max()):
         far = f"log-probabilities are {_distance(found, promised):.2g} apart"
         raise BadInput(f"the adapter is another model when peft runs it: {far}", hint="export the whole model")
-    labels = on.read_as.names if on.described.drawn else ()
+    labels = on.read_as.names if on.described.head.drawn else ()
     return Written(split, rank, _distance(found, scored), len(inputs), labels)
 
 
@@ -133,7 +133,7 @@ class _Base:
 
     def load(self, fresh: int | None = None) -> nn.Module:
         """The base; where it lacks a head, that is all zeros, or drawn with a seed."""
-        read_as = self.read_as if fresh is None or not self.described.drawn else replace(self.read_as, fresh=fresh)
+        read_as = self.read_as if fresh is None or not self.described.head.drawn else replace(self.read_as, fresh=fresh)
         return marked(load_pretrained(self.folder, read_as), self.member.architecture)
 
     def in_own_order(self, module: nn.Module) -> nn.Module:
@@ -145,7 +145,7 @@ class _Base:
     @property
     def saved(self) -> set[str]:
         """Modules that are always saved whole: heads, by PEFT's habit, and what the base's folder lacks."""
-        return {name.rpartition(".")[0] for name in {*self.described.rows, *self.described.drawn}}
+        return {name.rpartition(".")[0] for name in {*(self.described.head.rows or {}), *self.described.head.drawn}}
 
 
 def _distance(one: Tensor, other: Tensor) -> float:
