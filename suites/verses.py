@@ -50,7 +50,9 @@ def read_verses() -> pd.DataFrame:
     for number, begin in begins.items():
         book, chapter, verse = books[number // 1_000_000 - 1], number // 1_000 % 1_000, number % 1_000
         words = " ".join(text[begin : ends[number]].split())
-        plain = re.sub(r"^\d+\. |[\[\]]", "", words)  # the verse's number, and brackets around words of the translators
+        plain = re.sub(
+            r"^\d+\. ?|[\[\]]|(?<=\() ", "", words
+        )  # its number, and brackets around words of the translators
         rows.append((f"{book} {chapter}:{verse}", plain, group[book], f"{book} {chapter}"))
     return pd.DataFrame(rows, columns=["id", "text", "label", "cluster"]).drop_duplicates("text")
 
