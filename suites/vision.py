@@ -1,6 +1,6 @@
 """The data and the pool of vision.yaml: photographs of clothes, and heads tuned on three pretrained networks.
 
-Run it once, with the extra ``vision``: ``python suites/vision.py [FOLDER]``, about ten minutes of one core. It writes
+Run it once, with the extra ``vision``: ``python suites/vision.py [FOLDER]``, about five minutes of one core. It writes
 into suites/data/vision the images (train.parquet, heldout.parquet and test.parquet with columns id, image and label),
 and a folder of timm for each member: EfficientNet-Lite 0 to 2 as trained on ImageNet, each under three heads. Features
 are computed once and kept. The weights come as pickles; they are read as tensors only (``weights_only``).
