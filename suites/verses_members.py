@@ -32,7 +32,7 @@ MEMBERS = {
     f"{name}{seed}": {"lr": lr, "epochs": 1, "seed": seed, "share": 0.25, "decay": False}
     for seed, (name, lr) in enumerate([("slow", 5e-5), ("fast", 1e-4)] * 4, start=1)
 }
-"""Fine-tunes of the base at constant rates, each on its own quarter of the verses, half of which the base has not seen."""
+"""Fine-tunes of the base at constant rates, each on its own quarter of the verses; the base has seen half of it."""
 
 
 class Verses:
