@@ -100,13 +100,13 @@ def finished(declared, tmp_path_factory):
 @pytest.mark.parametrize(
     ("old", "new", "line", "words"),
     [
-        ("function:", "functoin:", 4, ["unknown key 'functoin'; did you mean 'function'?", "function, hf, predictions, train"]),
+        ("function:", "functoin:", 4, ["key 'functoin'; did you mean 'function'?", "function, hf, predictions, train"]),
         ("spread:", "spraed:", 4, ["unknown key 'spraed'; did you mean 'spread'?", "known: architecture, members"]),
         ("spread: 0.05", "spread: 0", 4, ["bad value 0 for 'spread'"]),
         ("members: 3, ", "", 4, ["the key 'members' is missing"]),
         ("members: 3, ", "members: 0, ", 4, ["the pool is empty"]),
         ("spread: 0.05", "architecture: mpl", 4, ["unknown architecture 'mpl'; did you mean 'mlp'?"]),
-        ("0.05}", "0.05}\n  hf: {members: [a]}", 3, ["one source of members", "one of: function, hf, predictions, train"]),
+        ("0.05}", "0.05}\n  hf: {members: [a]}", 3, ["one source of members", "of: function, hf, predictions, train"]),
         ("function: {members: 3, spread: 0.05}", "hf:", 3, ["one source of members"]),
         ("  - uniform_soup", "  - uniform_soup: {members: [3]}", 12, ["pool 'main' has 3 members, counted from 0"]),
     ],
