@@ -13,10 +13,11 @@ from sklearn.linear_model import LogisticRegression
 table, labels = load_digits(return_X_y=True, as_frame=True)
 for file, rows in {"heldout.csv": slice(800, 1200), "test.csv": slice(1200, None)}.items():
     labels[rows].rename("label").to_csv(file, index_label="id")
-for name, model in {"logistic": LogisticRegression(max_iter=3000), "forest": RandomForestClassifier(random_state=0)}.items():
+models = {"logistic": LogisticRegression(max_iter=3000), "forest": RandomForestClassifier(random_state=0)}
+for name, model in models.items():
     said = model.fit(table[:800], labels[:800]).predict_proba(table[800:])
     pd.DataFrame(said, table.index[800:], model.classes_).to_csv(f"{name}.csv", index_label="id")
-"""  # noqa: E501
+"""
 SUITE = """\
 suite: elsewhere
 task: {table: {heldout: heldout.csv, test: test.csv}}
@@ -24,7 +25,7 @@ pool:
   predictions:
     members:
       logistic: logistic.csv
-      forest: {file: forest.csv, floor: 1e-3}  # a forest gives some classes a probability of 0: their loss is infinite
+      forest: {file: forest.csv, floor: 1e-3}  # a forest says 0, and where it is wrong its loss is infinite
 methods: [best_single, linear, log_linear, greedy_ensemble, majority_vote]
 """
 

@@ -100,13 +100,13 @@ def finished(declared, tmp_path_factory):
 @pytest.mark.parametrize(
     ("old", "new", "line", "words"),
     [
-        ("function:", "functoin:", 4, ["unknown key 'functoin'; did you mean 'function'?", "function, hf, train"]),
+        ("function:", "functoin:", 4, ["key 'functoin'; did you mean 'function'?", "function, hf, predictions, train"]),
         ("spread:", "spraed:", 4, ["unknown key 'spraed'; did you mean 'spread'?", "known: architecture, members"]),
         ("spread: 0.05", "spread: 0", 4, ["bad value 0 for 'spread'"]),
         ("members: 3, ", "", 4, ["the key 'members' is missing"]),
         ("members: 3, ", "members: 0, ", 4, ["the pool is empty"]),
         ("spread: 0.05", "architecture: mpl", 4, ["unknown architecture 'mpl'; did you mean 'mlp'?"]),
-        ("0.05}", "0.05}\n  hf: {members: [a]}", 3, ["one source of members", "one of: function, hf, train"]),
+        ("0.05}", "0.05}\n  hf: {members: [a]}", 3, ["one source of members", "of: function, hf, predictions, train"]),
         ("function: {members: 3, spread: 0.05}", "hf:", 3, ["one source of members"]),
         ("  - uniform_soup", "  - uniform_soup: {members: [3]}", 12, ["pool 'main' has 3 members, counted from 0"]),
     ],
@@ -126,7 +126,7 @@ def test_a_faulty_pool_of_another_packages_source_is_refused_in_its_line(suite_a
 def test_the_schema_has_its_keys(declared):
     schema = json_schema()
     sources = schema["$defs"]["PoolSpec"]["properties"]
-    assert set(sources) == set(SOURCES.all()) == {"function", "hf", "train"}
+    assert set(sources) == set(SOURCES.all()) == {"function", "hf", "predictions", "train"}
     keys = schema["$defs"]["FunctionPool"]["properties"]
     assert set(keys) == set(FunctionPool.model_fields)
     assert keys["architecture"]["examples"] == trainable()
@@ -270,7 +270,7 @@ def test_a_source_whose_spec_would_take_anything_or_whose_name_is_no_key_is_not_
             declare(called, says)
     with pytest.raises(ValueError, match="'function' is declared by"):
         declare("function", Tight)
-    assert set(SOURCES.all()) == {"function", "hf", "train"}
+    assert set(SOURCES.all()) == {"function", "hf", "predictions", "train"}
 
 
 def test_what_a_suite_says_is_yaml_like_any_other(suite_at):
