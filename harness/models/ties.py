@@ -8,6 +8,7 @@ from dataclasses import replace
 from torch import Tensor, nn
 
 from harness.models import configuration
+from harness.models.heads import CAUSAL
 from harness.models.pretrained import ties_of, without_values
 from harness.models.weights import ModelWeights, load_module, module_with
 from harness.types import Architecture, Member, Pool
@@ -20,7 +21,7 @@ def with_same_ties(pool: Pool, used: Sequence[int]) -> Pool:
     and with the base.
     """
     everyone = (*((pool.base,) if pool.base else ()), *(pool.members[position] for position in used))
-    models = [member for member in everyone if configuration.head_of(member.architecture)]
+    models = [member for member in everyone if configuration.head_of(member.architecture) == CAUSAL]
     if len({_is_tied(member.architecture) for member in models}) < 2:
         return pool
     base = _untied(pool.base) if pool.base else None
@@ -28,11 +29,12 @@ def with_same_ties(pool: Pool, used: Sequence[int]) -> Pool:
 
 
 def _is_tied(architecture: Architecture) -> bool:
-    return bool(configuration.config_of(configuration.settings_of(architecture)).get_text_config().tie_word_embeddings)
+    config = configuration.config_of(configuration.settings_of(architecture)).get_text_config()
+    return bool(getattr(config, "tie_word_embeddings", False))
 
 
 def _untied(member: Member) -> Member:
-    if configuration.head_of(member.architecture) is None or not _is_tied(member.architecture):
+    if configuration.head_of(member.architecture) != CAUSAL or not _is_tied(member.architecture):
         return member
     weights = Untied(member)
     return replace(member, architecture=weights.architecture, weights=weights)

@@ -12,10 +12,12 @@ from torch import Tensor, nn
 
 from harness.errors import BadInput
 from harness.models import forward
-from harness.models.architectures import kind_of
+from harness.models.architectures import kind_of, marked
 from harness.models.checkpoint import quiet
-from harness.models.pretrained import load_pretrained
+from harness.models.configuration import head_of, reader_of
+from harness.models.pretrained import ReadAs, load_pretrained
 from harness.models.weights import WEIGHTS, LazyWeights, module_with, save_network, saved_architecture
+from harness.pools.folder_model import FolderModel
 from harness.pools.source import PoolPlan
 from harness.publish.readme import model_readme
 from harness.registry import KINDS
@@ -45,16 +47,17 @@ def export(
 ) -> Path:
     """Write the model of a variant to a new folder and return it.
 
-    Language models become Hugging Face folders with all that belongs to the base's or first member's folder:
-    tokenizer, chat template, generation settings. Other networks become model.safetensors and architecture.json.
-    Both are read back and give the same predictions before the folder appears.
+    Language models and classifiers of transformers become Hugging Face folders with all that belongs to the base's or
+    first member's folder: tokenizer or image processor, chat template, generation settings; a classifier's labels are
+    the task's. Other networks become model.safetensors and architecture.json. All are read back and give the same
+    predictions before the folder appears.
 
     Args:
         run: whose store still has the variant.
         variant: its name.
         target: a folder that does not exist, or is empty.
         seed: of the run, the first by default.
-        dtype: a name of ``DTYPES`` for a language model's weights; by default what its members' folders have.
+        dtype: a name of ``DTYPES`` for such a model's weights; by default what its members' folders have.
         allow_code: whether what the suite's task files name may be run, to know the run's variants again.
 
     Raises:
@@ -70,7 +73,7 @@ def export(
     combination, inputs, origin = _load(run, variant, seed, allow_code)
     architecture, module = _one_model(combination, variant)
     if dtype is not None and origin is None:
-        raise BadInput(f"--dtype is for language models: {_words(architecture)} is float32")
+        raise BadInput(f"--dtype is for models of transformers: {_words(architecture)} is float32")
     target.parent.mkdir(parents=True, exist_ok=True)
     fresh = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
     try:
@@ -81,11 +84,12 @@ def export(
             precision = dtype or origin.dtype
             rounded = _write(module, origin.folder, DTYPES[precision], fresh)
             stored = f"in {precision}, {'rounded from' if rounded else 'bit by bit'} those that were scored"
-            read = forward.as_read_by(kind_of(architecture), load_pretrained(fresh))
-            inputs = inputs.clamp(max=module.config.vocab_size - 1)  # type: ignore[operator, union-attr]
+            read = _read(fresh, architecture)
+            if reader_of(architecture) is None:
+                inputs = inputs.clamp(max=module.config.vocab_size - 1)  # type: ignore[operator, union-attr]
         if not _same(read, module, inputs):
             raise BadInput(f"'{variant}' cannot be written down as one {architecture.name}", place=str(target))
-        (fresh / "README.md").write_text(model_readme(run, variant, seed, stored), encoding="utf-8")
+        (fresh / "README.md").write_text(model_readme(run, variant, seed, stored, head_of(architecture)), encoding="utf-8")
         fresh.chmod(0o755)
         if target.exists():
             target.rmdir()
@@ -119,7 +123,7 @@ def _check_row(run: Run, variant: str, seed: int) -> None:
 
 @dataclass(frozen=True)
 class Origin:
-    """Where a language model comes from."""
+    """Where a model of transformers comes from."""
 
     folder: Path
     """What belongs to the model, beside its weights, lies here."""
@@ -128,7 +132,7 @@ class Origin:
 
 
 def _load(run: Run, variant: str, seed: int, allow_code: bool) -> tuple[Combination, Tensor, Origin | None]:
-    """The variant as it was built, a batch of test inputs, and where it comes from if it is a language model."""
+    """The variant as it was built, a batch of test inputs, and where it comes from if transformers reads its kind."""
     recorded = run.record["suite"]
     suite = read_suite(Path(recorded["path"]))
     again = "run the suite again with this version"
@@ -143,10 +147,12 @@ def _load(run: Run, variant: str, seed: int, allow_code: bool) -> tuple[Combinat
         raise BadInput(f"the weights of '{variant}' are not in {store.root}", place=str(run.folder), hint=again)
     combination = load_built(plan.setting.of(seed), planned)
     inputs = plan.task.test.inputs[: plan.task.test.batch]
-    if (tokens := plan.task.test.tokenizer) is None:
-        return combination, inputs, None
     own = combination.parts()[0].digest if isinstance(combination, OutputCombination) else None
-    return combination, inputs, _origin(planned.pool, own) or Origin(Path(tokens.folder), "float32")
+    origin = _origin(planned.pool, own)
+    if tokens := plan.task.test.tokenizer:
+        return combination, inputs, origin or Origin(Path(tokens.folder), "float32")
+    reader = reader_of(_one_model(combination, variant)[0])
+    return combination, inputs, Origin(Path(reader.folder), origin.dtype) if reader and origin else None
 
 
 def _origin(pool: PoolPlan, own: str | None) -> Origin | None:
@@ -173,8 +179,17 @@ def _one_model(combination: Combination, variant: str) -> tuple[Architecture, nn
     return parts[0].member.architecture, parts[0].module
 
 
+def _read(folder: Path, architecture: Architecture) -> nn.Module:
+    """The model in a folder as another reads it, who knows nothing of this run."""
+    head = head_of(architecture)
+    if head is None or not head.labelled:
+        return forward.as_read_by(kind_of(architecture), load_pretrained(folder))
+    model = FolderModel(str(folder), read_as=ReadAs(head))
+    return marked(load_pretrained(folder, model.read_as), model.architecture)
+
+
 def _write(module: nn.Module, origin: Path, dtype: torch.dtype, folder: Path) -> bool:
-    """A language model in the format that transformers writes; whether rounding to the precision changed its weights.
+    """A model in the format that transformers writes; whether rounding to the precision changed its weights.
 
     The module is left with the weights that were written.
     """

@@ -52,9 +52,9 @@ def splits(family: str) -> dict[str, Split]:
     return found
 
 
-def save_tuned(folder: Path, family: str, seed: int, **settings) -> Path:
+def save_tuned(folder: Path, family: str, seed: int, labels=LABELS, **settings) -> Path:
     """A member: the body of seed 0, changed a little, and a head of its own."""
-    body, module = module_of(family, **settings).state_dict(), module_of(family, seed=seed, **settings)
+    body, module = module_of(family, **settings).state_dict(), module_of(family, labels, seed, **settings)
     with torch.no_grad():
         for name, tensor in module.state_dict().items():
             if tensor.is_floating_point():
