@@ -30,7 +30,13 @@ from harness.types import Combination, Member, Split, Unscored
 AnyKind = Kind[Any, Any]
 
 
-def check_kind(name: str, task: Given | None = None, folder: Path | None = None, allow_code: bool = False) -> None:
+def check_kind(
+    name: str,
+    task: Given | None = None,
+    folder: Path | None = None,
+    allow_code: bool = False,
+    models: Sequence[str] = (),
+) -> None:
     """Run every law on a registered kind of task.
 
     Args:
@@ -38,6 +44,7 @@ def check_kind(name: str, task: Given | None = None, folder: Path | None = None,
         task: what a suite would say under ``task:``, a small one; by default the first that comes with the kind.
         folder: that paths are relative to.
         allow_code: whether what the task's files name may be run.
+        models: folders of models, relative to ``folder``, for a kind whose networks only come in such.
 
     Raises:
         BrokenLaw: the first that does not hold.
@@ -47,7 +54,7 @@ def check_kind(name: str, task: Given | None = None, folder: Path | None = None,
     task = next(iter(kind.tasks), None) if task is None else task
     if task is None:
         raise BadInput(f"no task comes with the kind '{name}'", hint="give what a suite says under 'task:'")
-    on = tried(task, folder, allow_code)
+    on = tried(task, folder, allow_code, models)
     for each in laws("kind"):
         each(kind, on)
 
@@ -168,7 +175,7 @@ def its_networks_can_be_built(kind: AnyKind, on: TriedTask) -> None:
         require(reason is None, f"the network '{name}' is said not to fit its own task: {reason}")
         state = torch.random.get_rng_state()
         torch.manual_seed(0)
-        again = kind.networks[name](**dict(architecture.options)).state_dict()
+        again = kind.families[architecture.name](**dict(architecture.options)).state_dict()
         torch.random.set_rng_state(state)
         same = all(torch.equal(tensor, again[key]) for key, tensor in module.state_dict().items())
         require(same, f"the network '{name}', built twice from one random state, has other weights")

@@ -17,6 +17,7 @@ from harness.kinds.kind import Kind
 from harness.models.architectures import build
 from harness.models.training import train
 from harness.models.weights import save_weights, without_ties
+from harness.pools.folder_plan import plan_folder, read_for
 from harness.registry import KINDS
 from harness.store import Store
 from harness.tasks.task import Task, TaskReference
@@ -37,10 +38,14 @@ class TriedTask:
         given: what a suite says of it.
         folder: that paths are relative to.
         allow_code: whether what the task's files name may be run.
+        models: folders of models, for a kind whose networks only come in such.
     """
 
-    def __init__(self, kind: Kind[Any, Any], given: Given, folder: Path, allow_code: bool = False) -> None:
+    def __init__(
+        self, kind: Kind[Any, Any], given: Given, folder: Path, allow_code: bool = False, models: Sequence[str] = ()
+    ) -> None:
         self.kind, self.given, self.folder, self.allow_code = kind, given, folder, allow_code
+        self.models = tuple(models)
         self._place = tempfile.TemporaryDirectory()
         self.store = Store(Path(self._place.name))
 
@@ -67,10 +72,14 @@ class TriedTask:
 
     @cached_property
     def networks(self) -> dict[str, tuple[Architecture, nn.Module]]:
-        """Every network that a suite may have trained, fresh, with the options that the task asks for."""
+        """Every network that a suite may have trained, fresh, with the options that the task asks for; and of ``models``.
+        """
+        shape = tuple(sorted(self.task.shape.items()))
+        known = {name: Architecture(name, shape) for name in self.kind.networks}
+        for name in self.models:
+            known[name] = plan_folder(name, str(self.folder / name), read_as=read_for(self.task)).architecture
         fresh = {}
-        for name in self.kind.networks:
-            architecture = Architecture(name, tuple(sorted(self.task.shape.items())))
+        for name, architecture in known.items():
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(0)
                 fresh[name] = architecture, build(architecture).eval()
@@ -90,7 +99,9 @@ class TriedTask:
         return found
 
 
-def tried(given: Given = USUAL, folder: Path | None = None, allow_code: bool = False) -> TriedTask:
+def tried(
+    given: Given = USUAL, folder: Path | None = None, allow_code: bool = False, models: Sequence[str] = ()
+) -> TriedTask:
     """The task that a suite would mean by this; ``BadInput`` where no kind knows it."""
     by_name = {name: kind for kind in KINDS for name in kind.tasks}
     known = by_name if isinstance(given, str) else {kind.key: kind for kind in KINDS if kind.key}
@@ -98,7 +109,7 @@ def tried(given: Given = USUAL, folder: Path | None = None, allow_code: bool = F
     kind = next((known[word] for word in words if word in known), None)
     if kind is None:
         raise BadInput(f"no kind of task knows {given!r}", given=words[0] if words else None, choices=known)
-    return TriedTask(kind, given, folder or Path(), allow_code)
+    return TriedTask(kind, given, folder or Path(), allow_code, models)
 
 
 def few(split: Split, count: int = FEW) -> Split:
