@@ -163,6 +163,10 @@ class Kind(ABC, Generic[Reference, AnyTask]):
         shapes = [", ".join(f"{key} {of.get(key)}" for key in task.shape) for of in (options, task.shape)]
         return f"the network has {shapes[0]}; the task '{task.name}' has {shapes[1]}"
 
+    def remarks(self, architecture: Architecture, task: AnyTask) -> list[str]:
+        """What a reader should know of how such a network is given the task's test examples; for most, nothing."""
+        return []
+
     @abstractmethod
     def evaluate(
         self, combinations: Sequence[Combination], task: AnyTask, seen: AnyTask, cached: CachedPredictions

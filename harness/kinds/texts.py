@@ -14,6 +14,7 @@ from harness.kinds.inputs import evaluate_on_views
 from harness.kinds.kind import Evaluation, Kind, kind
 from harness.models import classifiers, configuration
 from harness.models.heads import SEQUENCE
+from harness.models.readers import cut
 from harness.store import Store
 from harness.strict.fields import Strict, said_as
 from harness.tasks import own_files, own_texts
@@ -76,6 +77,14 @@ class Texts(Kind[TextsReference, LabelledTask]):
     def why_not(self, architecture: Architecture, task: LabelledTask) -> str | None:
         """Never: that its labels are the task's was checked when the folder was read."""
         return None
+
+    def remarks(self, architecture: Architecture, task: LabelledTask) -> list[str]:
+        """How many texts are cut to what the model takes."""
+        reader = configuration.reader_of(architecture)
+        found = cut(classifiers.texts_of(task.test.inputs), reader) if reader else 0
+        if reader is None or not found:
+            return []
+        return [f"{found} of {len(task.test)} test texts are cut to the {reader.most} tokens that it takes"]
 
     def evaluate(
         self, combinations: Sequence[Combination], task: LabelledTask, seen: LabelledTask, cached: CachedPredictions

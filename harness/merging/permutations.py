@@ -147,7 +147,7 @@ def _of_llama(module: nn.Module) -> Iterator[Units]:
         raise NotApplicable(f"which units of a '{config.model_type}' can change places is known for {LLAMAS} only")
     tensors = without_ties(module)
     group = config.num_attention_heads // config.num_key_value_heads
-    readers, writers = ["model.embed_tokens", "lm_head"], ["model.norm"]
+    readers, writers = ["model.embed_tokens", "lm_head", "score"], ["model.norm"]  # a language model, or a classifier
     for index in range(config.num_hidden_layers):
         layer = f"model.layers.{index}"
         q, k, v, o = (f"{layer}.self_attn.{name}_proj" for name in "qkvo")

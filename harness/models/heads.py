@@ -18,6 +18,8 @@ class Head:
     mapping: str
     """Where transformers lists the kinds of model that have it."""
     words: str
+    pipeline: str
+    """The pipeline of transformers that uses such a model."""
     labelled: bool = True
     """Whether it has a row for each label of the task, and so an order of these."""
 
@@ -38,18 +40,25 @@ class Head:
 
 
 CAUSAL = Head(
-    "causal_lm", "AutoModelForCausalLM", "MODEL_FOR_CAUSAL_LM_MAPPING_NAMES", "causal language model", labelled=False
+    "causal_lm",
+    "AutoModelForCausalLM",
+    "MODEL_FOR_CAUSAL_LM_MAPPING_NAMES",
+    "causal language model",
+    "text-generation",
+    labelled=False,
 )
 SEQUENCE = Head(
     "sequence_classifier",
     "AutoModelForSequenceClassification",
     "MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES",
     "text classifier",
+    "text-classification",
 )
 IMAGE = Head(
     "image_classifier",
     "AutoModelForImageClassification",
     "MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES",
     "image classifier",
+    "image-classification",
 )
 HEADS = {head.name: head for head in (CAUSAL, SEQUENCE, IMAGE)}

@@ -13,11 +13,13 @@ from torch import Tensor, nn
 
 from harness.errors import BadInput
 from harness.models import forward
-from harness.models.architectures import kind_of
+from harness.models.architectures import kind_of, marked
 from harness.models.causal_lm import vocabulary_of
 from harness.models.checkpoint import quiet
-from harness.models.pretrained import load_pretrained
+from harness.models.configuration import head_of, reader_of
+from harness.models.pretrained import ReadAs, load_pretrained
 from harness.models.weights import WEIGHTS, LazyWeights, module_with, save_network, saved_architecture
+from harness.pools.folder_model import FolderModel
 from harness.pools.source import PoolPlan
 from harness.publish.adapter import write_adapter
 from harness.publish.readme import model_readme
@@ -50,17 +52,18 @@ def export(
 ) -> Path:
     """Write the model of a variant to a new folder and return it.
 
-    Language models become Hugging Face folders with all that belongs to the base's or first member's folder:
-    tokenizer, chat template, generation settings. Other networks become model.safetensors and architecture.json.
-    Both are read back and give the same predictions before the folder appears. With ``adapter_rank`` it becomes an
-    adapter on the pool's base, which is read back too, and how far it is from the model stands in its card.
+    Language models and classifiers of transformers become Hugging Face folders with all that belongs to the base's or
+    first member's folder: tokenizer or image processor, chat template, generation settings; a classifier's labels are
+    the task's. Other networks become model.safetensors and architecture.json. All are read back and give the same
+    predictions before the folder appears. With ``adapter_rank`` it becomes an adapter on the pool's base, which is read
+    back too, and how far it is from the model stands in its card.
 
     Args:
         run: whose store still has the variant.
         variant: its name.
         target: a folder that does not exist, or is empty.
         seed: of the run, the first by default.
-        dtype: a name of ``DTYPES`` for a language model's weights; by default what its members' folders have.
+        dtype: a name of ``DTYPES`` for such a model's weights; by default what its members' folders have.
         allow_code: whether what the suite's task files name may be run, to know the run's variants again.
         adapter_rank: the largest rank of an adapter's factors.
         say: is told, in a line, how far an adapter is from the model.
@@ -81,7 +84,7 @@ def export(
     combination, inputs, origin, base = _load(run, variant, seed, allow_code)
     architecture, module = _one_model(combination, variant)
     if dtype is not None and origin is None:
-        raise BadInput(f"--dtype is for language models: {_words(architecture)} is float32")
+        raise BadInput(f"--dtype is for models of transformers: {_words(architecture)} is float32")
     if vocabulary := vocabulary_of(architecture):
         inputs = inputs.clamp(max=vocabulary - 1)
     adapted = None if adapter_rank is None else _adapted(base, run)
@@ -91,12 +94,12 @@ def export(
         if adapted is not None and adapter_rank is not None:
             written = write_adapter(module, adapted, adapter_rank, inputs, fresh)
             say(f"adapter of rank {adapter_rank}: {written}")
-            card = model_readme(run, variant, seed, "as float32, in an adapter on its base", written.sentences)
+            card = model_readme(run, variant, seed, "as float32, in an adapter on its base", adapter=written.sentences)
         else:
             read, stored = _whole(architecture, module, origin, dtype, fresh)
             if not _same(read, module, inputs):
                 raise BadInput(f"'{variant}' cannot be written down as one {architecture.name}", place=str(target))
-            card = model_readme(run, variant, seed, stored)
+            card = model_readme(run, variant, seed, stored, head_of(architecture))
         (fresh / "README.md").write_text(card, encoding="utf-8")
         fresh.chmod(0o755)
         if target.exists():
@@ -117,7 +120,7 @@ def _whole(
     precision = dtype or origin.dtype
     rounded = _write(module, origin.folder, DTYPES[precision], folder)
     stored = f"in {precision}, {'rounded from' if rounded else 'bit by bit'} those that were scored"
-    return forward.as_read_by(kind_of(architecture), load_pretrained(folder)), stored
+    return _read(folder, architecture), stored
 
 
 def _check_rank(rank: int, dtype: str | None) -> None:
@@ -159,7 +162,7 @@ def _check_row(run: Run, variant: str, seed: int) -> None:
 
 @dataclass(frozen=True)
 class Origin:
-    """Where a language model comes from."""
+    """Where a model of transformers comes from."""
 
     folder: Path
     """What belongs to the model, beside its weights, lies here."""
@@ -170,7 +173,7 @@ class Origin:
 def _load(
     run: Run, variant: str, seed: int, allow_code: bool
 ) -> tuple[Combination, Tensor, Origin | None, Member | None]:
-    """The variant as it was built, a batch of test inputs, where it comes from if it is a language model, and its base.
+    """The variant as it was built, a batch of test inputs, where it comes from if transformers reads it, and its base.
 
     A base that is in no folder of transformers is none.
     """
@@ -190,10 +193,12 @@ def _load(
     inputs = plan.task.test.inputs[: plan.task.test.batch]
     planned_base = planned.pool.base
     base = planned_base.member(store) if planned_base and planned_base.folder else None
-    if (tokens := plan.task.test.tokenizer) is None:
-        return combination, inputs, None, base
     own = combination.parts()[0].digest if isinstance(combination, OutputCombination) else None
-    return combination, inputs, _origin(planned.pool, own) or Origin(Path(tokens.folder), "float32"), base
+    origin = _origin(planned.pool, own)
+    if tokens := plan.task.test.tokenizer:
+        return combination, inputs, origin or Origin(Path(tokens.folder), "float32"), base
+    reader = reader_of(_one_model(combination, variant)[0])
+    return combination, inputs, Origin(Path(reader.folder), origin.dtype) if reader and origin else None, base
 
 
 def _origin(pool: PoolPlan, own: str | None) -> Origin | None:
@@ -224,8 +229,17 @@ def _one_model(combination: Combination, variant: str) -> tuple[Architecture, nn
     return parts[0].member.architecture, parts[0].module
 
 
+def _read(folder: Path, architecture: Architecture) -> nn.Module:
+    """The model in a folder as another reads it, who knows nothing of this run."""
+    head = head_of(architecture)
+    if head is None or not head.labelled:
+        return forward.as_read_by(kind_of(architecture), load_pretrained(folder))
+    model = FolderModel(str(folder), read_as=ReadAs(head))
+    return marked(load_pretrained(folder, model.read_as), model.architecture)
+
+
 def _write(module: nn.Module, origin: Path, dtype: torch.dtype, folder: Path) -> bool:
-    """A language model in the format that transformers writes; whether rounding to the precision changed its weights.
+    """A model in the format that transformers writes; whether rounding to the precision changed its weights.
 
     The module is left with the weights that were written.
     """

@@ -15,8 +15,10 @@ from harness.results.columns import ALL_SEEDS, portable_scores
 from harness.results.run import Run
 
 
-def model_index(run: Run, variant: str, name: str) -> str:
+def model_index(run: Run, variant: str, name: str, kind: str = "other") -> str:
     """YAML of the key ``model-index``: the scores of a variant over all seeds, each with its interval.
+
+    ``kind`` is what the Hub calls such a task ("text-classification").
 
     Raises:
         BadInput: for a variant that the run does not have, or that has no scores.
@@ -24,7 +26,7 @@ def model_index(run: Run, variant: str, name: str) -> str:
     rows = _rows(run, variant)
     chosen = rows[rows["metric"].isin(portable_scores()) | rows["metric"].str.contains("/")]
     name_of_task, title = run.record["task"]["name"], run.record["task"]["title"]
-    task = {"type": "other", "name": title}
+    task = {"type": kind, "name": title}
     dataset = {"type": name_of_task, "name": title, "split": "test"}
     result = {"task": task, "dataset": dataset, "metrics": [_metric(row) for row in chosen.to_dict("records")]}
     text: str = yaml.safe_dump({"model-index": [{"name": name, "results": [result]}]}, sort_keys=False)

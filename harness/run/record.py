@@ -15,6 +15,7 @@ from harness.run import capacity
 from harness.run.evaluating import read_record
 from harness.run.plan import Plan
 from harness.run.stages.measure import MeasureOnce
+from harness.run.stages.prepare import remarks_of
 from harness.run.stages.setting import documents_of, task_of
 from harness.run.stages.variant import built
 from harness.run.tables import Tables, noise
@@ -117,6 +118,12 @@ def _warnings(plan: Plan, details: Details) -> Iterator[str]:
     members = {member.digests[-1]: member for pool in pools for member in pool.everyone}
     for member in members.values():
         yield from notes_of(member, plan.store)
+    remarks: dict[str, list[str]] = {}
+    for member in members.values():
+        for sentence in remarks_of(plan.setting.of(plan.seeds[0]), member):
+            remarks.setdefault(sentence, []).append(member.name)
+    for sentence, names in remarks.items():
+        yield f"{', '.join(dict.fromkeys(names))}: {sentence}"
     yield from documents.notes
     for name, seeds in details.items():
         for sentence in sorted({warning for each in seeds.values() for warning in each.get("warnings", [])}):

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 import torch
 
 from harness.evaluate.predictions import CachedPredictions, predictions_key
+from harness.models.architectures import code_of
 from harness.pools.pool import examine, examined_keys
 from harness.pools.source import MemberPlan
 from harness.run.stages.setting import Setting, task_of
 from harness.run.stages.stage import Stage
-from harness.store import Key
+from harness.store import Key, read_json, write_json
 from harness.systems.parts import MemberPart
 
 
@@ -59,6 +60,20 @@ class Prepare(Stage):
             cached = CachedPredictions(store, self.setting.device)
             for split in (task.heldout, task.test) if member.reads(task) else ():
                 cached(part, split)
+        if remarks := self.setting.kind.remarks(member.architecture, task):
+            with store.write(_remarks_key(self.setting, member)) as folder:
+                write_json(folder / "remarks.json", remarks)
+
+
+def remarks_of(setting: Setting, member: MemberPlan) -> list[str]:
+    """What preparing a member noted of how it is given test examples."""
+    key = _remarks_key(setting, member)
+    return read_json(setting.store.path(key) / "remarks.json") if setting.store.has(key) else []
+
+
+def _remarks_key(setting: Setting, member: MemberPlan) -> Key:
+    of = {"architecture": str(member.architecture), "test": task_of(setting).test.digest}
+    return Key.of("remarks", code=(__name__, *code_of(member.architecture)), **of)
 
 
 def preparations(setting: Setting, members: Iterable[MemberPlan], pool: str, seed: int) -> tuple[Prepare, ...]:
