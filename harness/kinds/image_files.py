@@ -13,6 +13,7 @@ from harness.kinds.inputs import evaluate_on_views
 from harness.kinds.kind import Evaluation, Kind, kind
 from harness.models import classifiers, configuration
 from harness.models.heads import IMAGE
+from harness.models.own_networks import own_network
 from harness.store import Store
 from harness.strict.fields import Strict
 from harness.tasks import own_images
@@ -56,7 +57,7 @@ class ImageFiles(Kind[ImagesReference, LabelledTask]):
 
     @property
     def loaded(self) -> Mapping[str, Callable[..., nn.Module]]:
-        return {IMAGE.name: configuration.image_classifier}
+        return {IMAGE.name: configuration.image_classifier, "image_file_module": own_network}
 
     def refer(self, given: Any, suite: str, folder: Path, tokenizer: str | None) -> ImagesReference:
         asked = given.images

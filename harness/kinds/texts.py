@@ -13,6 +13,7 @@ from harness.kinds.inputs import evaluate_on_views
 from harness.kinds.kind import Evaluation, Kind, kind
 from harness.models import classifiers, configuration
 from harness.models.heads import SEQUENCE
+from harness.models.own_networks import own_network
 from harness.store import Store
 from harness.strict.fields import Strict
 from harness.tasks import own_texts
@@ -56,7 +57,7 @@ class Texts(Kind[TextsReference, LabelledTask]):
 
     @property
     def loaded(self) -> Mapping[str, Callable[..., nn.Module]]:
-        return {SEQUENCE.name: configuration.sequence_classifier}
+        return {SEQUENCE.name: configuration.sequence_classifier, "text_module": own_network}
 
     def refer(self, given: Any, suite: str, folder: Path, tokenizer: str | None) -> TextsReference:
         asked = given.texts

@@ -35,7 +35,7 @@ def logits_of_texts(module: nn.Module, batch: Tensor) -> Tensor:
 def logits_of_images(module: nn.Module, batch: Tensor) -> Tensor:
     """Logits [B, C] of a batch [B, 3] of images (``raw``), whose bytes are image files."""
     pixels = pixels_of(contents(batch), reader_of(module)).to(_device(module))
-    return _logits(module, {"pixel_values": pixels})
+    return _logits(module, {"pixel_values": pixels}) if _is_pretrained(module) else _logits(module, {}, pixels)
 
 
 def schedule(epochs: int) -> Schedule:
@@ -43,9 +43,16 @@ def schedule(epochs: int) -> Schedule:
     return Schedule(epochs, lr=5e-5, batch_size=16)
 
 
-def _logits(module: nn.Module, inputs: Mapping[str, Tensor]) -> Tensor:
-    found: Tensor = module(**inputs).logits
-    return found
+def _logits(module: nn.Module, inputs: Mapping[str, Tensor], *first: Tensor) -> Tensor:
+    """A network that a user's function builds may give logits themselves."""
+    found: Any = module(*first, **inputs)
+    logits: Tensor = found if isinstance(found, Tensor) else found.logits
+    return logits
+
+
+def _is_pretrained(module: nn.Module) -> bool:
+    """Whether it is a model of transformers, whose inputs have names."""
+    return hasattr(getattr(module, "config", None), "get_text_config")
 
 
 def _device(module: nn.Module) -> torch.device:
@@ -54,6 +61,8 @@ def _device(module: nn.Module) -> torch.device:
 
 def _say_padding(module: nn.Module, padding: int | None) -> None:
     """A decoder's classifier reads its last token: it has to know which ones are padding."""
+    if not _is_pretrained(module):
+        return
     config: Any = module.config.get_text_config()  # type: ignore[operator, union-attr]
     if getattr(config, "pad_token_id", None) is None:
         config.pad_token_id = padding

@@ -215,6 +215,17 @@ class PoolSource(ABC):
         """The spec with its paths, which are relative to the suite file, as seen from here."""
         return spec
 
+    def candidate(self, spec: Any, path: Path) -> Any:
+        """The spec of a pool of the one model that a candidate for a release is; None: it is a folder of weights."""
+        return None
+
+    def runs(self, spec: Any) -> str | None:
+        """The code of the user's that planning and running it runs, as the suite names it; None where there is none.
+
+        Without --allow-code the suite is refused before anything is planned.
+        """
+        return None
+
     def fetched(self, spec: Any) -> Any:
         """The spec with folders in the place of archives' names; what is not there yet is fetched."""
         return spec

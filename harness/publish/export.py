@@ -15,7 +15,15 @@ from harness.models import forward
 from harness.models.architectures import kind_of
 from harness.models.checkpoint import quiet
 from harness.models.pretrained import load_pretrained
-from harness.models.weights import WEIGHTS, LazyWeights, module_with, save_network, saved_architecture
+from harness.models.weights import (
+    ARCHITECTURE,
+    WEIGHTS,
+    LazyWeights,
+    forget_places,
+    module_with,
+    save_network,
+    saved_architecture,
+)
 from harness.pools.source import PoolPlan
 from harness.publish.readme import model_readme
 from harness.registry import KINDS
@@ -55,7 +63,7 @@ def export(
         target: a folder that does not exist, or is empty.
         seed: of the run, the first by default.
         dtype: a name of ``DTYPES`` for a language model's weights; by default what its members' folders have.
-        allow_code: whether what the suite's task files name may be run, to know the run's variants again.
+        allow_code: whether what the suite and its task files name may be run, to know the run's variants again.
 
     Raises:
         BadInput: a variant that the run does not have, that is not ok, or that is more than one model; a run whose
@@ -85,6 +93,8 @@ def export(
             inputs = inputs.clamp(max=module.config.vocab_size - 1)  # type: ignore[operator, union-attr]
         if not _same(read, module, inputs):
             raise BadInput(f"'{variant}' cannot be written down as one {architecture.name}", place=str(target))
+        if (fresh / ARCHITECTURE).is_file():
+            forget_places(fresh)
         (fresh / "README.md").write_text(model_readme(run, variant, seed, stored), encoding="utf-8")
         fresh.chmod(0o755)
         if target.exists():
