@@ -47,6 +47,8 @@ class Reader:
     digest: str
     folder: str = field(compare=False)
     """With the files of its tokenizer or image processor."""
+    most: int | None = field(default=None, compare=False)
+    """Tokens of a text that the model is given at most; None where nothing limits them, and of images."""
 
     def __str__(self) -> str:
         return self.digest

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from harness.models import configuration
+from harness.models.heads import SEQUENCE
 from harness.models.weights import why_not_finite
 from harness.types import Architecture, Member, NotApplicable
 
@@ -49,6 +50,9 @@ def _unlike(one: Architecture, other: Architecture) -> str:
     if one.name != other.name:
         return f"{one.name} and {other.name}"
     if configuration.head_of(one):
+        if configuration.reader_of(one) != configuration.reader_of(other):
+            what = "tokenizers" if configuration.head_of(one) == SEQUENCE else "image processors"
+            return f"they read examples with different {what}"
         differing = configuration.differences(one, other)
         return _in_words({key: pair for key, pair in differing.items() if not configuration.is_inert(key, one)})
     ones, twos = dict(one.options), dict(other.options)
@@ -67,7 +71,7 @@ def warnings_of(members: Sequence[Member], base: Member | None = None) -> dict[s
     Different starts, and settings in which the members' configurations differ without computing anything else: the
     merge has the first one's.
     """
-    found = [different_starts(members)]
+    found = [different_starts(members), different_heads(members)]
     everyone = (*((base,) if base else ()), *members)
     for other in everyone[1:]:
         first = everyone[0]
@@ -76,6 +80,14 @@ def warnings_of(members: Sequence[Member], base: Member | None = None) -> dict[s
             found.append(f"settings of {first.name} and {other.name} that change no scores were ignored: {words}")
     warnings = [warning for warning in found if warning]
     return {"warnings": warnings} if warnings else {}
+
+
+def different_heads(members: Sequence[Member]) -> str | None:
+    """A warning where members' heads were not trained from one head."""
+    if len(members) < 2 or not any(member.provenance.get("own_head") for member in members):
+        return None
+    return ("the base has no head for the task's labels, so the members' heads may have been trained from different "
+            "starts: they are averaged like all weights, and against the base they count as changes from zeros")  # fmt: skip
 
 
 def different_starts(members: Sequence[Member]) -> str | None:

@@ -10,12 +10,14 @@ import torch
 from torch import nn
 
 from harness.errors import BadInput
+from harness.models.configuration import head_of
 from harness.models.forward import as_read_by
 from harness.models.own_code import code_in
 from harness.models.own_networks import OWN, parameters_of
+from harness.models.smaller import half_width
 from harness.registry import KINDS
 from harness.store import named
-from harness.types import Architecture, NotApplicable
+from harness.types import Architecture
 
 if TYPE_CHECKING:
     from harness.kinds.kind import Kind
@@ -117,11 +119,14 @@ def half_size(architecture: Architecture) -> Architecture:
     """The same family at about half the width of every layer (a quarter of most matrices).
 
     Raises:
-        NotApplicable: a function of the user's that takes no width.
+        BadInput: for a model of transformers whose configuration does not allow it, or a function of the user's that
+            takes no width.
     """
+    if head_of(architecture):
+        return half_width(architecture)
     widths = ("width", "hidden")
     known, given = _parameters(architecture), dict(architecture.options)
     present = {w: given.get(w, known[w].default) for w in widths if w in known}
     if (code := code_in(architecture)) and not all(type(size) is int for size in present.values() or [None]):
-        raise NotApplicable(f"'{code.function}' takes no number as {' or '.join(widths)}: there is no half size of it")
+        raise BadInput(f"'{code.function}' takes no number as {' or '.join(widths)}")
     return with_options(architecture, **{w: max(1, value // 2) for w, value in present.items()})

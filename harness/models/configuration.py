@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from copy import deepcopy
 from typing import Any
 
 import torch
@@ -40,14 +42,29 @@ def image_classifier(*, config: str, reader: Reader) -> nn.Module:
 
 
 def _built(head: Head, config: str) -> nn.Module:
-    """The model of a configuration, its weights not initialised: they are loaded next."""
+    module: Any = head.reader.from_config(config_of(json.loads(config)), dtype=torch.float32)
+    module.tie_weights()  # which building without initialisation leaves out
+    built: nn.Module = module
+    return built
+
+
+@contextmanager
+def to_be_filled(architecture: Architecture) -> Iterator[None]:
+    """Leave the weights of a model of transformers as they are when it is built: they are loaded next."""
+    if head_of(architecture) is None:
+        yield
+        return
     from transformers.initialization import no_init_weights
 
     with no_init_weights():
-        module: Any = head.reader.from_config(config_of(json.loads(config)), dtype=torch.float32)
-        module.tie_weights()  # which building without initialisation leaves out
-    built: nn.Module = module
-    return built
+        yield
+
+
+def without_values(config: Any, head: Head = CAUSAL) -> nn.Module:
+    """The model of a configuration, on no device."""
+    with torch.device("meta"):
+        model: nn.Module = head.reader.from_config(deepcopy(config), dtype=torch.float32)
+    return model
 
 
 def head_of(architecture: Architecture) -> Head | None:
@@ -72,8 +89,20 @@ def architecture_of(config: Any, head: Head = CAUSAL, reader: Reader | None = No
     """The architecture of a configuration of transformers, without what says nothing of the network."""
     settings = json.loads(config.to_json_string(use_diff=True))
     kept = {key: settings[key] for key in settings.keys() - PASSING}
+    if isinstance(head.kinds.get(config.model_type), tuple):  # several classes, of which this says which
+        kept["architectures"] = settings.get("architectures")
     options: tuple[tuple[str, Any], ...] = (("config", json.dumps(kept, sort_keys=True)),)
     return Architecture(head.name, options if reader is None else (*options, ("reader", reader)))
+
+
+def code_of_transformers(architecture: Architecture) -> tuple[str, ...]:
+    """The module of transformers with the code of an architecture's network, which takes seconds to import."""
+    if head_of(architecture) is None:
+        return ()
+    from transformers.models.auto.configuration_auto import model_type_to_module_name
+
+    name = model_type_to_module_name(settings_of(architecture)["model_type"])
+    return (f"transformers.models.{name}.modeling_{name}",)
 
 
 def like(architecture: Architecture, config: Any) -> Architecture:

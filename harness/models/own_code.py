@@ -218,7 +218,7 @@ def call(code: Code, options: dict[str, Any]) -> Any:
 
 @contextlib.contextmanager
 def running(what: str, root: str | None) -> Iterator[None]:
-    """Whatever a user's code raises as one line, with its place; what it prints is dropped, since it is called often."""
+    """Whatever a user's code raises as one line, with its place; what it prints is dropped: it is called often."""
     try:
         with contextlib.redirect_stdout(io.StringIO()):
             yield

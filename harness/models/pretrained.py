@@ -5,7 +5,7 @@ Which files, which names, which conversions and which ties is asked of transform
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from copy import deepcopy
 from dataclasses import dataclass
 from functools import lru_cache
@@ -27,13 +27,13 @@ from harness.models.checkpoint import (
     signature,
     stored_tensors,
 )
+from harness.models.configuration import without_values
 from harness.models.heads import CAUSAL, Head
-from harness.models.label_names import names_of, order_of
+from harness.models.label_names import names_of
+from harness.models.labelled import ZEROS, LabelledHead, draw, name_labels, read_head
 from harness.models.readers import reader_in
 from harness.models.weights import ModelWeights
 from harness.types import Architecture
-
-ZEROS = -1
 
 
 @dataclass(frozen=True)
@@ -81,12 +81,8 @@ class Layout:
     """What was ignored in reading it."""
     model: nn.Module
     """Without values; conversions ask it for its configuration."""
-    order: tuple[int, ...] | None
-    """Of a classifier, for each label of the task the row that stands for it in the file; None where they agree."""
-    rows: Mapping[str, int]
-    """Of a classifier, the tensors with a row for each label, and which of their dimensions that is."""
-    drawn: frozenset[str]
-    """Of a classifier whose head is made here, the tensors that the folder does not have."""
+    head: LabelledHead
+    """Of a classifier."""
 
 
 def layout(folder: Path, read_as: ReadAs = AS_CAUSAL) -> Layout:
@@ -111,24 +107,14 @@ def _layout(folder: Path, read_as: ReadAs, files: tuple[tuple[Path, int, int], .
             _check_decoder(model, folder)
         made, unknown = _conversions(model, shapes)
         missing, ignored = _unmatched(model, made.keys(), unknown)
-    order, drawn = None, frozenset[str]()
-    if head.labelled and read_as.fresh is not None and missing and _all_of_head(model, missing):
-        _name_labels(config, read_as.labels)
-        with quiet():
-            model = without_values(config, head)
-        drawn, missing = frozenset(missing), []
-    elif head.labelled and missing and _all_of_head(model, missing):
-        raise BadInput(
-            f"the folder has no head: '{missing[0]}' is missing, and would be drawn at random",
-            place=str(folder),
-            hint=f"fine-tune it first, and save the {head.words} whole",
-        )
-    elif head.labelled:
-        own = read_as.names or names_of(config)
-        found = order_of(own, read_as.labels or own, str(folder))
-        order = None if found == tuple(range(len(found))) else found
-        _name_labels(config, read_as.labels or own)
-    rows = _rows_by_label(config, head) if head.labelled else {}
+    labelled = LabelledHead()
+    if head.labelled:
+        labelled = read_head(config, model, missing, read_as, folder)
+        if labelled.drawn:
+            with quiet():
+                model = without_values(config, head)
+            made = {name: each for name, each in made.items() if name not in labelled.drawn}
+            missing = [name for name in missing if name not in labelled.drawn]
     state = model.state_dict()
     if missing:
         raise BadInput(
@@ -144,7 +130,7 @@ def _layout(folder: Path, read_as: ReadAs, files: tuple[tuple[Path, int, int], .
                 place=str(folder),
             )
     same = ties_of(model)
-    notes = []
+    notes = list(labelled.notes)
     settings = read_object(folder / CONFIG)
     if "auto_map" in settings:
         notes.append(f"the folder's own code is not run: transformers' {type(model).__name__} is")
@@ -165,35 +151,9 @@ def _layout(folder: Path, read_as: ReadAs, files: tuple[tuple[Path, int, int], .
         if name not in seen:
             names.append(name)
             seen.update(same.get(name, (name,)))
-    reader = reader_in(folder, head) if head.labelled else None
+    reader = reader_in(folder, head, model) if head.labelled else None
     architecture = configuration.architecture_of(config, head, reader)
-    return Layout(architecture, dict.fromkeys(names), made, same, tuple(notes), model, order, rows, drawn)
-
-
-def _name_labels(config: Any, labels: Sequence[str]) -> None:
-    """Give a classifier's configuration labels in an order; their number is theirs."""
-    config.id2label = dict(enumerate(labels))
-    config.label2id = {label: row for row, label in enumerate(labels)}
-
-
-def _all_of_head(model: Any, missing: Sequence[str]) -> bool:
-    """Whether all of some tensors belong to a classifier's head, or to what it alone reads."""
-    body = f"{model.base_model_prefix}."
-    return all(not name.startswith(body) or "pooler" in name for name in missing)
-
-
-def _rows_by_label(config: Any, head: Head) -> dict[str, int]:
-    """The tensors that have a row for each label, and in which dimension: those that one more label makes larger."""
-    more = deepcopy(config)
-    _name_labels(more, [str(row) for row in range(config.num_labels + 1)])
-    with quiet():
-        one, other = (without_values(each, head).state_dict() for each in (config, more))
-    pairs = {name: list(zip(one[name].shape, other[name].shape, strict=True)) for name in one}
-    return {
-        name: next(k for k, (size, larger) in enumerate(sizes) if size != larger)
-        for name, sizes in pairs.items()
-        if any(size != larger for size, larger in sizes)
-    }
+    return Layout(architecture, dict.fromkeys(names), made, same, tuple(notes), model, labelled)
 
 
 def _check_decoder(model: Any, folder: Path) -> None:
@@ -206,13 +166,6 @@ def _check_decoder(model: Any, folder: Path) -> None:
             place=str(folder),
             hint="is_decoder is false in its config.json",
         )
-
-
-def without_values(config: Any, head: Head = CAUSAL) -> nn.Module:
-    """The model of a configuration, on no device."""
-    with torch.device("meta"):
-        model: nn.Module = head.reader.from_config(deepcopy(config), dtype=torch.float32)
-    return model
 
 
 def _conversions(model: Any, shapes: Mapping[Path, Mapping[str, Tensor]]) -> tuple[dict[str, Made], list[str]]:
@@ -326,6 +279,8 @@ class FolderWeights(ModelWeights):
     def __getitem__(self, name: str) -> Tensor:
         if name not in self:
             raise KeyError(name)
+        if name in self._layout.head.drawn and self.read_as.fresh == ZEROS:
+            return torch.zeros(self._layout.model.state_dict()[name].shape)
         alias = next((each for each in self._layout.same.get(name, (name,)) if each in self._layout.made), None)
         if alias is None:  # transformers computes it, or draws it: it is stored nowhere
             return self.module().state_dict()[name]
@@ -347,9 +302,10 @@ class FolderWeights(ModelWeights):
 
 def _in_order(name: str, tensor: Tensor, described: Layout) -> Tensor:
     """A tensor with its rows of labels in the task's order."""
-    if described.order is None or name not in described.rows:
+    order, rows = described.head.order, described.head.rows or {}
+    if order is None or name not in rows:
         return tensor
-    return tensor.index_select(described.rows[name], torch.tensor(described.order))
+    return tensor.index_select(rows[name], torch.tensor(order))
 
 
 def load_pretrained(folder: Path, read_as: ReadAs = AS_CAUSAL) -> nn.Module:
@@ -359,9 +315,9 @@ def load_pretrained(folder: Path, read_as: ReadAs = AS_CAUSAL) -> nn.Module:
     given: dict[str, Any] = {}
     if read_as.head.labelled:
         given["config"] = deepcopy(described.model.config)
-        _name_labels(given["config"], names_of(configuration.config_of(settings)))
+        name_labels(given["config"], names_of(configuration.config_of(settings)))
+        given["ignore_mismatched_sizes"] = bool(described.head.drawn)
     with quiet(), torch.random.fork_rng(devices=[]):
-        torch.manual_seed(max(read_as.fresh or 0, 0))
         module: Any = read_as.head.reader.from_pretrained(
             str(folder), dtype=torch.float32, local_files_only=True, use_safetensors=True, trust_remote_code=False,
             **given,
@@ -369,11 +325,11 @@ def load_pretrained(folder: Path, read_as: ReadAs = AS_CAUSAL) -> nn.Module:
     if "tie_word_embeddings" in settings:
         module.config.tie_word_embeddings = settings["tie_word_embeddings"]  # as it is, which its file may deny
     with torch.no_grad():
-        for name, tensor in module.state_dict().items():
-            if name in described.rows:
-                tensor.copy_(_in_order(name, tensor, described))
-            if name in described.drawn and read_as.fresh == ZEROS:
-                tensor.zero_()
+        for name in described.head.rows or ():
+            tensor = module.state_dict()[name]
+            tensor.copy_(_in_order(name, tensor, described))
+    if described.head.drawn and read_as.fresh is not None:
+        draw(module, described.head.drawn, read_as.fresh)
     return module.eval()
 
 

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
 from harness.errors import BadInput
-from harness.models.checkpoint import CONFIG, error_line, quiet, read_object, signature
+from harness.models.checkpoint import CONFIG, error_line, quiet, signature
 from harness.models.heads import IMAGE, SEQUENCE, Head
 from harness.models.tokens import read_tokenizer, tokenizer_of
 from harness.store import digest
@@ -22,62 +26,97 @@ ENDLESS = 10**6
 """Tokens that a tokenizer is said to take where nobody set a limit: more than any model has positions."""
 
 
-def reader_in(folder: Path, head: Head) -> Reader:
-    """The reader in a model's folder, of the kind that its head is for.
+def reader_in(folder: Path, head: Head, model: Any = None) -> Reader:
+    """The reader in a model's folder, of the kind that its head is for; of the model only the shapes are asked for.
+
+    None stands for a network that nothing is known of.
 
     Raises:
         BadInput: a folder without a tokenizer, or image processor, or with one that cannot be read.
     """
     if head == SEQUENCE:
-        return _of_texts(folder)
+        return _of_texts(folder, model)
     if head == IMAGE:
         return Reader(digest([type(image := image_processor(folder)).__name__, _plain(image.to_dict())]), str(folder))
     raise ValueError(f"a {head.words} reads no raw examples")
 
 
-def _of_texts(folder: Path) -> Reader:
+def _of_texts(folder: Path, model: Any) -> Reader:
     if (words := tokenizer_of(folder)) is None:
         raise BadInput("the tokenizer is missing", place=str(folder), hint="save the tokenizer beside the model")
-    return Reader(digest([words.digest, longest(folder)]), str(folder))
+    most = _longest(folder, model)
+    return Reader(digest([words.digest, most]), str(folder), most)
 
 
-def longest(folder: Path) -> int | None:
-    """How many tokens of a text the model in a folder is given at most; None where nothing limits them.
+def _longest(folder: Path, model: Any) -> int | None:
+    """How many tokens of a text a model is given at most; None where nothing limits them.
 
-    The tokenizer says so, or else how many positions the model has, less those that some models count from.
+    As the tokenizer says, as in transformers' pipelines, and no more than the model has positions.
     """
-    words = read_tokenizer(folder)
-    if words.model_max_length < ENDLESS:
-        return int(words.model_max_length)
-    settings = read_object(folder / CONFIG) if (folder / CONFIG).is_file() else {}
-    positions = settings.get("max_position_embeddings", settings.get("n_positions"))
+    limits = (read_tokenizer(folder).model_max_length, None if model is None else positions_of(model))
+    return min((int(limit) for limit in limits if limit is not None and limit < ENDLESS), default=None)
+
+
+def positions_of(model: Any) -> int | None:
+    """How many tokens a model has positions for; None where its configuration does not say.
+
+    Some tables of positions are counted from the one behind that of padding, as RoBERTa's.
+    """
+    positions = getattr(model.config.get_text_config(), "max_position_embeddings", None)
     if not isinstance(positions, int) or positions < 1:
         return None
-    counted_from_padding = str(settings.get("model_type")) in ("roberta", "xlm-roberta", "camembert", "longformer")
-    return positions - (int(settings.get("pad_token_id") or 0) + 1 if counted_from_padding else 0)
+    for name, part in model.named_modules():
+        padding = getattr(part, "padding_idx", None)
+        if "position" in name and padding is not None and len(part.weight) == positions:
+            return positions - padding - 1
+    return positions
 
 
-def tokens_of(texts: Sequence[Sequence[str]], reader: Reader) -> Any:
-    """Tokens of texts, or pairs of texts, each a list as the tokenizer makes it: cut to what the model takes."""
-    folder = Path(reader.folder)
-    words, most = read_tokenizer(folder), longest(folder)
+def tokens_of(texts: Sequence[Sequence[str]], reader: Reader) -> dict[str, list[list[int]]]:
+    """Tokens of texts, or pairs of texts, as the tokenizer makes them: cut to what the model takes.
+
+    A text without any token, which no network can run on, is read as the end of a text.
+    """
+    words = read_tokenizer(Path(reader.folder))
     pairs = [each[1] for each in texts] if len(texts[0]) > 1 else None
-    return words([each[0] for each in texts], pairs, truncation=most is not None, max_length=most, verbose=False)
+    most = reader.most
+    made = words([each[0] for each in texts], pairs, truncation=most is not None, max_length=most, verbose=False)
+    tokens: dict[str, list[list[int]]] = {name: list(values) for name, values in made.items()}
+    end = next((token for token in (words.eos_token_id, words.pad_token_id) if token is not None), 0)
+    for row in (row for row, text in enumerate(tokens["input_ids"]) if not text):
+        for name in tokens:
+            tokens[name][row] = [{"input_ids": end, "attention_mask": 1}.get(name, 0)]
+    return tokens
 
 
-def padded(tokens: Any, reader: Reader) -> Any:
-    """Lists of tokens as tensors [B, L], padded to the longest; a tokenizer without padding pads with its end."""
+def cut(texts: Sequence[Sequence[str]], reader: Reader) -> int:
+    """How many of some texts the model is not given whole."""
+    if reader.most is None:
+        return 0
     words = read_tokenizer(Path(reader.folder))
-    if words.pad_token is None:
-        words.pad_token = words.eos_token
-    return words.pad(tokens, return_tensors="pt", verbose=False) if words.pad_token else words.pad(tokens)
+    pairs = [each[1] for each in texts] if len(texts[0]) > 1 else None
+    made = words([each[0] for each in texts], pairs, verbose=False)["input_ids"]
+    return sum(len(text) > reader.most for text in made)
 
 
-def padding_of(reader: Reader) -> int | None:
-    """The token that texts are padded with."""
+def padded(tokens: Mapping[str, Sequence[Sequence[int]]], reader: Reader, padding: int) -> dict[str, Tensor]:
+    """Lists of tokens as tensors [B, L], filled up on the right to the longest; there is always a mask."""
     words = read_tokenizer(Path(reader.folder))
-    found: int | None = words.eos_token_id if words.pad_token_id is None else words.pad_token_id
+    fill = {"input_ids": padding, "token_type_ids": words.pad_token_type_id}
+    found = {name: _filled(rows, fill.get(name, 0)) for name, rows in tokens.items()}
+    if "attention_mask" not in found:
+        found["attention_mask"] = _filled([[1] * len(row) for row in tokens["input_ids"]], 0)
     return found
+
+
+def _filled(rows: Sequence[Sequence[int]], value: int) -> Tensor:
+    return pad_sequence([torch.tensor(row) for row in rows], batch_first=True, padding_value=value)
+
+
+def padding_of(reader: Reader) -> int:
+    """The token that a tokenizer pads texts with, or else ends them with."""
+    words = read_tokenizer(Path(reader.folder))
+    return next((int(token) for token in (words.pad_token_id, words.eos_token_id) if token is not None), 0)
 
 
 def pixels_of(images: Sequence[bytes], reader: Reader) -> Any:

@@ -21,7 +21,7 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 """Mean loss from logits [N, C] and the rows [B] of the split's inputs that they belong to."""
 
 
-Decay = Literal["linear", "constant", "cycle"]
+Decay = Literal["linear", "constant", "cycle", "warm_up"]
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,8 @@ class Schedule:
     """"bfloat16" runs matrix products in it (autocast); the weights stay float32."""
     decay: Decay = "linear"
     """The course of the rate: ``linear`` falls to a twentieth, ``constant`` stays (as SWA has it), and ``cycle`` rises
-    from a 25th and falls to nothing along cosines, its peak after three tenths (Smith and Topin 2019, 1cycle)."""
+    from a 25th and falls to nothing along cosines, its peak after three tenths (Smith and Topin 2019, 1cycle).
+    ``warm_up`` rises from a tenth during a tenth of all steps, then falls to nothing (Devlin et al. 2019)."""
 
     def share(self, done: float) -> float:
         """The share of ``lr`` that is the rate when this share of all steps is done."""
@@ -45,6 +46,8 @@ class Schedule:
             return 1.0
         if self.decay == "linear":
             return 1.0 - 0.95 * done
+        if self.decay == "warm_up":
+            return min(0.1 + 9 * done, (1 - done) / 0.9)
         low, phase = (0.04, done / 0.3 - 1) if done < 0.3 else (0.0, (done - 0.3) / 0.7)
         return low + (1 - low) * (1 + math.cos(math.pi * phase)) / 2
 

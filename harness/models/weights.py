@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from harness.errors import BadInput
 from harness.models.architectures import build, marked
+from harness.models.configuration import to_be_filled
 from harness.models.own_code import Code
 from harness.store import read_json, write_json
 from harness.types import Architecture, Member, Reader
@@ -96,7 +97,7 @@ def forget_places(folder: Path) -> None:
 
 def module_with(architecture: Architecture, weights: Mapping[str, Tensor]) -> nn.Module:
     """A module in eval mode that holds these weights; the global generator is left as it was."""
-    with torch.random.fork_rng(devices=[]):  # the fresh weights that are overwritten are drawn from it
+    with torch.random.fork_rng(devices=[]), to_be_filled(architecture):  # others draw fresh weights from it first
         module = build(architecture)
     load_into(module, weights)
     return module.eval()

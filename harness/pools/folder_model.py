@@ -51,6 +51,12 @@ class FolderModel:
         return kind_of(self.architecture)
 
     @property
+    def has_own_head(self) -> bool:
+        """Whether it is a classifier whose head is made here, for its folder has none for the task's labels."""
+        is_whole = self.read_as.head.labelled and not self.is_network and not self.is_adapter
+        return is_whole and bool(layout(self.path, self.read_as).head.drawn)
+
+    @property
     def architecture(self) -> Architecture:
         if self.is_network:
             return saved_architecture(self.path)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +11,8 @@ from torch import Tensor
 
 from harness.errors import BadInput
 from harness.models.causal_lm import vocabulary_of
-from harness.models.pretrained import AS_CAUSAL, ReadAs, stored_dtype
+from harness.models.configuration import code_of_transformers
+from harness.models.pretrained import AS_CAUSAL, ZEROS, ReadAs, stored_dtype
 from harness.pools.folder_model import FolderModel
 from harness.pools.source import MemberPlan
 from harness.registry import KINDS
@@ -20,6 +21,7 @@ from harness.types import Part, Tokenizer
 
 if TYPE_CHECKING:
     from harness.tasks.task import Task
+
 
 @dataclass(frozen=True)
 class FolderPlan(MemberPlan):
@@ -30,6 +32,8 @@ class FolderPlan(MemberPlan):
     """Digest of what the model says and reads."""
     tuned_from: str | None = None
     """Digest of the base that the suite says it was fine-tuned from."""
+    own_head: bool = False
+    """Whether its head was not trained from one that it shares with others: their base has none for these labels."""
 
     @property
     def identities(self) -> tuple[str, ...]:
@@ -67,7 +71,10 @@ class FolderPlan(MemberPlan):
             raise BadInput(reason, place=place)
 
     def reads(self, task: Task) -> bool:
-        """Whether it has all of the task's tokens, and no tokenizer of its own."""
+        """Whether it has all of the task's tokens, and no tokenizer of its own; a head that nobody trained has nothing
+        to say."""
+        if self.model.has_own_head:
+            return False
         if task.heldout.tokenizer is None:
             return True
         largest = max(int(split.inputs.max()) for split in (task.heldout, task.test))
@@ -78,7 +85,18 @@ class FolderPlan(MemberPlan):
         return self.model.weights()
 
     def provenance(self, store: Store, position: int) -> Mapping[str, Any]:
-        return {"folder": self.model.folder}
+        return {"folder": self.model.folder} | ({"own_head": True} if self.own_head else {})
+
+    @property
+    def body(self) -> str:
+        model = self.model
+        if not model.has_own_head:
+            return self.digests[-1]
+        return replace(model, read_as=replace(model.read_as, fresh=ZEROS)).digest
+
+    @property
+    def preload(self) -> tuple[str, ...]:
+        return code_of_transformers(self.architecture)
 
     def examine(self, part: Part) -> list[str]:
         return [*super().examine(part), *self.model.examine(part.module)]
@@ -97,4 +115,5 @@ def plan_folder(name: str, folder: str, base: FolderPlan | None = None, read_as:
     """The model in a folder, or the adapter on the base; ``BadInput`` where it is none."""
     model = FolderModel(folder, base.model.folder if base else None, read_as)
     model.check()
-    return FolderPlan(name, model.architecture, model, model.digest, base.digests[-1] if base else None)
+    start, own_head = (base.digests[-1], base.model.has_own_head) if base else (None, False)
+    return FolderPlan(name, model.architecture, model, model.digest, start, own_head)

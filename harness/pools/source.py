@@ -62,7 +62,7 @@ class MemberPlan(ABC):
     @property
     def start(self) -> str:
         """What names the initialisation: members that share it may be averaged. By default its base, or itself."""
-        return (self.base or self).digests[-1]
+        return (self.base or self).body
 
     @property
     def tokenizer(self) -> Tokenizer | None:
@@ -78,6 +78,16 @@ class MemberPlan(ABC):
     def dtype(self) -> str | None:
         """The precision that its weights are stored in; None of a model that is made here, in float32."""
         return None
+
+    @property
+    def body(self) -> str:
+        """What names it as a start: members that were trained from bodies of one name may be averaged."""
+        return self.digests[-1]
+
+    @property
+    def preload(self) -> tuple[str, ...]:
+        """Modules that workers need for it and that take seconds to import."""
+        return self.base.preload if self.base else ()
 
     def keys(self) -> tuple[Key, ...]:
         """The artefacts that preparing it leaves, besides its predictions."""

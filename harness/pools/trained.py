@@ -13,9 +13,9 @@ from pydantic import Field
 
 from harness.errors import BadInput
 from harness.models.architectures import check_options, trainable
-from harness.models.pretrained import AS_CAUSAL, ReadAs
+from harness.models.pretrained import AS_CAUSAL, ZEROS, ReadAs
 from harness.models.training import Decay, Schedule, usual_schedule
-from harness.pools.folder_plan import plan_folder, read_for
+from harness.pools.folder_plan import FolderPlan, plan_folder, read_for
 from harness.pools.pool import seed_of
 from harness.pools.source import MemberPlan, PoolPlan, PoolSource, source
 from harness.pools.training import TrainingPlan
@@ -42,7 +42,9 @@ class TrainPool(Strict):
     architecture: Name | Annotated[list[Name], Field(min_length=2)] = "small_cnn"
     start: Literal["shared_base", "independent"]
     base: str | None = None
-    """The folder of the shared base (or ``archive:NAME``): it is trained only where ``base_epochs`` is given."""
+    """The folder of the shared base (or ``archive:NAME``): it is trained only where ``base_epochs`` is given.
+
+    Classifiers with ``start: independent`` are trained from it too, each with a head of its own."""
     members: Count = 1
     epochs: Count = 6
     decay: Decay | None = None
@@ -85,8 +87,6 @@ class TrainPool(Strict):
 
     def contradiction(self) -> tuple[str, str] | None:
         """The key and the sentence of a setting that contradicts another."""
-        if self.base is not None and self.start != "shared_base":
-            return "base", "a pool with a base has start: shared_base"
         if self.start != "shared_base" or (self.base is not None and "base_epochs" not in self.model_fields_set):
             for given in ("base_epochs", "base_lr", "base_decay"):
                 if given in self.model_fields_set:
@@ -161,6 +161,10 @@ def _check_for(task: Task, name: str, spec: TrainPool) -> None:
     for group in spec.vary.data or []:
         if group not in task.groups:
             raise BadInput(f"pool '{name}': unknown data '{group}'", given=group, choices=task.groups)
+    if any(spec.vary.augment) and not task.train.inputs.is_floating_point():
+        raise BadInput(f"pool '{name}': noise ('augment') is added to numbers, and the inputs of '{task.name}' are none")
+    if spec.base and spec.start == "independent" and not KINDS.get(task.test.kind).head.labelled:
+        raise BadInput(f"pool '{name}': a pool with a base has start: shared_base, unless they are classifiers")
     if spec.bootstrap and not set(spec.vary.data or []) <= set(task.train.groups):
         problem = f"pool '{name}': resamples are of the training split, and views are not parts of it"
         raise BadInput(problem, hint="drop 'bootstrap' or 'data'")
@@ -186,7 +190,8 @@ def plan_pool(
     architectures = [Architecture(n, tuple(sorted({**shape, **spec.options}.items()))) for n in spec.architectures]
     base: MemberPlan | None = None
     if spec.base is not None:
-        base = plan_folder("base", spec.base, read_as=read_as)
+        alone = spec.start == "independent"
+        base = plan_folder("base", spec.base, read_as=replace(read_as, fresh=ZEROS) if alone else read_as)
         architectures = [base.architecture]
     if spec.start == "shared_base" and (base is None or "base_epochs" in spec.model_fields_set):
         rate, course = spec.base_lr or usual.lr, spec.base_decay or usual.decay
@@ -203,12 +208,20 @@ def plan_pool(
             spec.checkpoints or 1,
             spec.examples,
             seed=seed_of(seed, spec.kind, index),
-            base=base,
+            base=_with_own_head(base, seed_of(seed, "head", index)) if spec.start == "independent" else base,
             groups=groups,
         )
         for index, (groups, chosen) in turns
     ]
     return PoolPlan(name, spec.kind, tuple(members), base)
+
+
+def _with_own_head(base: MemberPlan | None, seed: int) -> MemberPlan | None:
+    """A member's start from a base: a head drawn for it alone, where the base has none for the labels."""
+    if not isinstance(base, FolderPlan) or not base.model.has_own_head:
+        return base
+    model = replace(base.model, read_as=replace(base.model.read_as, fresh=seed % 2**31))
+    return replace(base, model=model, identity=model.digest, own_head=True)
 
 
 def _choices(spec: TrainPool) -> Iterator[tuple[tuple[str, ...], dict[str, Any]]]:

@@ -73,7 +73,7 @@ class TrainingPlan(MemberPlan):
 
     @property
     def start(self) -> str:
-        return self.base.digests[-1] if self.base else digest([str(self.architecture), self.seed])
+        return self.base.body if self.base else digest([str(self.architecture), self.seed])
 
     @property
     def folder(self) -> Path | None:
@@ -125,7 +125,8 @@ class TrainingPlan(MemberPlan):
     def provenance(self, store: Store, position: int) -> Mapping[str, Any]:
         record = self._record(store)
         how = {"lr": self.schedule.lr, "augment": self.schedule.augment}
-        return {"epochs": record["epochs"][position], **how, "rows": record["rows"]}
+        head = {"own_head": True} if getattr(self.base, "own_head", False) else {}
+        return {"epochs": record["epochs"][position], **how, "rows": record["rows"], **head}
 
     def _record(self, store: Store) -> dict[str, Any]:
         record: dict[str, Any] = read_json(store.path(self.key()) / "training.json")
@@ -143,7 +144,7 @@ class TrainingPlan(MemberPlan):
 
     def describe(self) -> dict[str, Any]:
         words = f"rate {self.schedule.lr:g}, {self.schedule.epochs} epochs"
-        words += {"linear": "", "constant": " at this rate", "cycle": " in one cycle"}[self.schedule.decay]
+        words += {"linear": "", "constant": " at this rate", "cycle": " in one cycle", "warm_up": ""}[self.schedule.decay]
         words += f", noise {self.schedule.augment:g}" if self.schedule.augment else ""
         words += f", on {' and '.join(self.groups)}" if self.groups else ""
         words += f", at most {self.examples} examples" if self.examples else ""

@@ -138,4 +138,5 @@ def _chosen(suite: Suite, only: str | None) -> list[Variant]:
 
 def modules_to_preload(plan: Plan) -> tuple[str, ...]:
     """The modules that workers need and that take seconds to import."""
-    return ("harness.run.preload", *plan.setting.kind.preload)
+    members = {module for pool in plan.pools[plan.seeds[0]].values() for one in pool.everyone for module in one.preload}
+    return ("harness.run.preload", *plan.setting.kind.preload, *sorted(members))

@@ -48,8 +48,8 @@ class StochasticNetwork(nn.Module):
         self.training = False
 
     def forward(self, *arguments: Any, **named: Any) -> Any:
-        """Whatever the network gives for its arguments, of which the first (or ``input_ids``) is the batch."""
-        batch = arguments[0] if arguments else named["input_ids"]
+        """Whatever the network gives for its arguments, of which the first is the batch."""
+        batch = arguments[0] if arguments else next(iter(named.values()))
         layers = dropout_layers(self.network)
         flags = [layer.training for layer in layers]
         try:
@@ -95,5 +95,7 @@ def _rate(layer: nn.Module) -> float | None:
     if isinstance(layer, nn.Dropout | nn.Dropout1d | nn.Dropout2d | nn.Dropout3d | nn.AlphaDropout |
                   nn.FeatureAlphaDropout):  # fmt: skip
         return layer.p
-    rate = getattr(layer, "attention_dropout", None)  # a number that transformers hands to a function
+    rate = getattr(layer, "attention_dropout", None)  # a number that transformers hands to a function, as Llama has it
+    if type(layer).__name__.endswith("Attention") and isinstance(dropout := getattr(layer, "dropout", None), nn.Dropout):
+        rate = dropout.p  # and as BERT has it
     return rate if isinstance(rate, float) else None

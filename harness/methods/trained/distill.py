@@ -11,6 +11,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
+from harness.errors import BadInput
 from harness.methods.method import method
 from harness.models import causal_lm, configuration
 from harness.models.architectures import build, half_size
@@ -40,9 +41,11 @@ def distill(
     size: Literal["same", "half"] = "same",
     start: Literal["fresh", "base"] = "fresh",
     epochs: Annotated[int, Field(ge=1)] = 12,
-    lr: Annotated[float, Field(gt=0)] = 2e-3,
+    lr: Annotated[float, Field(gt=0)] | None = None,
 ) -> SingleModel:
     """The student has the first member's architecture (names in order) and starts from a fresh initialisation.
+
+    By default its rate is 2e-3, and that of fine-tuning where it starts from a pretrained classifier.
 
     ``start: base`` starts it from the pool's base instead. The teacher's probabilities of inputs with one label each
     are computed once, from the members' cached predictions; those of windows, which have one of a whole vocabulary for
@@ -53,7 +56,7 @@ def distill(
     taught = (*ingredients.members, ingredients.base) if start == "base" else ingredients.members
     if len(sizes := {causal_lm.vocabulary_of(member.architecture) for member in taught}) > 1:
         raise NotApplicable(f"the models have vocabularies of {sizes} tokens: a student learns that of one")
-    architecture = half_size(first.architecture) if size == "half" else first.architecture
+    architecture = _half(first.architecture) if size == "half" else first.architecture
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(ingredients.seed)
         student = _student(architecture, size, ingredients.base if start == "base" else None).to(ingredients.device)
@@ -63,7 +66,10 @@ def distill(
     def loss(logits: Tensor, rows: Tensor) -> Tensor:
         return distillation_loss(logits, labels[rows].flatten(), teacher(rows), temperature, alpha)
 
-    schedule = replace(usual_schedule(train_split, epochs), lr=lr)
+    usual = usual_schedule(train_split, epochs)
+    head = configuration.head_of(architecture)
+    is_tuned = start == "base" and head is not None and head.labelled
+    schedule = replace(usual, lr=lr or (usual.lr if is_tuned else 2e-3))
     log = train(student, train_split, schedule, seed=ingredients.seed, loss=loss)
     details: dict[str, Any] = {"student": str(architecture), "examples_seen": log.examples}
     return SingleModel(architecture, student, details)
@@ -74,9 +80,14 @@ def _student(architecture: Architecture, size: str, base: Member | None) -> nn.M
         if size == "half":
             raise NotApplicable("a student of half the size cannot start from the base")
         return load_module(base)
-    if configuration.head_of(architecture):
-        raise NotApplicable("a student of a pretrained model's architecture is not trained from nothing: start: base")
     return build(architecture)
+
+
+def _half(architecture: Architecture) -> Architecture:
+    try:
+        return half_size(architecture)
+    except BadInput as fault:
+        raise NotApplicable(f"no student of half the size: {fault.problem}") from None
 
 
 def _teacher(ingredients: Ingredients, temperature: float) -> Callable[[Tensor], Tensor]:
