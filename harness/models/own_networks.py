@@ -62,7 +62,7 @@ def _thawed(value: Any) -> Any:
 
 
 def _usable(module: Any, code: Code) -> nn.Module:
-    """The module on the CPU and in float32, as all networks are loaded."""
+    """The module on the CPU and in float32, as all networks are loaded; no part of it is frozen."""
     if not isinstance(module, nn.Module):
         raise BadInput(f"'{code.function}' returns {kind_of_value(module)}, and no torch.nn.Module")
     tensors = [*module.parameters(), *module.buffers()]
@@ -73,7 +73,7 @@ def _usable(module: Any, code: Code) -> nn.Module:
         raise BadInput(f"'{code.function}' returns a network without parameters")
     if any(tensor.device.type not in ("cpu", "meta") for tensor in tensors):
         module = module.cpu()
-    return module.float()
+    return module.float().requires_grad_(True)
 
 
 def kind_of_value(value: Any) -> str:
