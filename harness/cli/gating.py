@@ -20,8 +20,8 @@ commands.add_typer(baselines, name="baseline")
 def gate(
     policy: Annotated[Path, typer.Option(help="A policy file, such as suites/mnist.policy.yaml.")],
     run: Annotated[Path | None, typer.Argument(help="A finished run's folder.", metavar="[RUN]")] = None,
-    candidate: Annotated[Path | None, typer.Option(help="In place of RUN, scored first: a folder of "
-                                                      "weights, or for a pool of predictions one file.")] = None,
+    candidate: Annotated[Path | None, typer.Option(help="In place of RUN, scored first: weights, or for a pool of "
+                                                       "predictions one file.")] = None,
     suite: Annotated[Path | None, typer.Option(help="With --candidate: the suite whose task scores it.")] = None,
     stands_for: Annotated[str | None, typer.Option(help="With --candidate: the baseline's variant that it would "
                                                         "replace; its reference by default.")] = None,

@@ -14,6 +14,7 @@ from harness.kinds.inputs import evaluate_on_views
 from harness.kinds.kind import Evaluation, Kind, kind
 from harness.models import classifiers, configuration
 from harness.models.heads import IMAGE
+from harness.models.own_networks import own_network
 from harness.store import Store
 from harness.strict.fields import Strict
 from harness.tasks import own_files, own_images
@@ -54,7 +55,7 @@ class ImageFiles(Kind[ImagesReference, LabelledTask]):
 
     @property
     def loaded(self) -> Mapping[str, Callable[..., nn.Module]]:
-        return {IMAGE.name: configuration.image_classifier}
+        return {IMAGE.name: configuration.image_classifier, "image_file_module": own_network}
 
     def refer(self, given: Any, suite: str, folder: Path, tokenizer: str | None) -> ImagesReference:
         return own_files.refer(given.images, (given.images.image,), ImagesReference, suite, folder)

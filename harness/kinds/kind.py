@@ -96,7 +96,10 @@ class Kind(ABC, Generic[Reference, AnyTask]):
 
     @property
     def loaded(self) -> Mapping[str, Callable[..., nn.Module]]:
-        """Networks that only come in folders, by the name of their architecture."""
+        """Networks that only come in files, by the name of their architecture.
+
+        A kind that has ``own_networks.own_network`` among them takes networks that functions of users' build.
+        """
         return {}
 
     @property

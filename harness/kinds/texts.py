@@ -14,6 +14,7 @@ from harness.kinds.inputs import evaluate_on_views
 from harness.kinds.kind import Evaluation, Kind, kind
 from harness.models import classifiers, configuration
 from harness.models.heads import SEQUENCE
+from harness.models.own_networks import own_network
 from harness.models.readers import cut
 from harness.store import Store
 from harness.strict.fields import Strict, said_as
@@ -59,7 +60,7 @@ class Texts(Kind[TextsReference, LabelledTask]):
 
     @property
     def loaded(self) -> Mapping[str, Callable[..., nn.Module]]:
-        return {SEQUENCE.name: configuration.sequence_classifier}
+        return {SEQUENCE.name: configuration.sequence_classifier, "text_module": own_network}
 
     def refer(self, given: Any, suite: str, folder: Path, tokenizer: str | None) -> TextsReference:
         columns = (given.texts.text,) if isinstance(given.texts.text, str) else tuple(given.texts.text)

@@ -241,6 +241,13 @@ class PoolSource(ABC):
         """The spec of a pool of the one model that a candidate for a release is; None: it is a folder of weights."""
         return None
 
+    def runs(self, spec: Any) -> str | None:
+        """The code of the user's that planning and running it runs, as the suite names it; None where there is none.
+
+        Without --allow-code the suite is refused before anything is planned.
+        """
+        return None
+
     def fetched(self, spec: Any) -> Any:
         """The spec with folders in the place of archives' names; what is not there yet is fetched."""
         return spec

@@ -18,7 +18,15 @@ from harness.models.causal_lm import vocabulary_of
 from harness.models.checkpoint import quiet
 from harness.models.configuration import head_of, reader_of
 from harness.models.pretrained import ReadAs, load_pretrained
-from harness.models.weights import WEIGHTS, LazyWeights, module_with, save_network, saved_architecture
+from harness.models.weights import (
+    ARCHITECTURE,
+    WEIGHTS,
+    LazyWeights,
+    forget_places,
+    module_with,
+    save_network,
+    saved_architecture,
+)
 from harness.pools.folder_model import FolderModel
 from harness.pools.source import PoolPlan
 from harness.publish.adapter import write_adapter
@@ -64,7 +72,7 @@ def export(
         target: a folder that does not exist, or is empty.
         seed: of the run, the first by default.
         dtype: a name of ``DTYPES`` for such a model's weights; by default what its members' folders have.
-        allow_code: whether what the suite's task files name may be run, to know the run's variants again.
+        allow_code: whether what the suite and its task files name may be run, to know the run's variants again.
         adapter_rank: the largest rank of an adapter's factors.
         say: is told, in a line, how far an adapter is from the model.
 
@@ -99,6 +107,8 @@ def export(
             read, stored = _whole(architecture, module, origin, dtype, fresh)
             if not _same(read, module, inputs):
                 raise BadInput(f"'{variant}' cannot be written down as one {architecture.name}", place=str(target))
+            if (fresh / ARCHITECTURE).is_file():
+                forget_places(fresh)
             card = model_readme(run, variant, seed, stored, head_of(architecture))
         (fresh / "README.md").write_text(card, encoding="utf-8")
         fresh.chmod(0o755)

@@ -34,6 +34,7 @@ def make_plan(suite: Suite, options: Options, *, compares: bool = True) -> Plan:
     ``compares`` as ``Plan.compares``.
     """
     _ = numbers()  # columns that two plug-ins declare are refused before the run, not after it
+    _check_code(suite, options.allow_code)
     suite = replace(suite, pools={name: asked.fetched() for name, asked in suite.pools.items()})
     device = options.device
     if device == "auto":
@@ -79,6 +80,14 @@ def make_plan(suite: Suite, options: Options, *, compares: bool = True) -> Plan:
     plan = Plan(suite, options, setting, task, list(seeds), pools, variants, studies, compares=compares)
     plan.jobs = planned_jobs(plan)
     return plan
+
+
+def _check_code(suite: Suite, allowed: bool) -> None:
+    """``BadInput`` where a pool is made by code of the user's, unless that is allowed: nothing of it has run yet."""
+    for name, asked in suite.pools.items():
+        if (code := asked.source.runs(asked.spec)) and not allowed:
+            problem = f"pool '{name}' runs code, '{code}'"
+            raise BadInput(problem, place=suite.path, hint="--allow-code runs it: read it first")
 
 
 def _criterion(suite: Suite) -> Criterion | None:

@@ -17,7 +17,7 @@ from harness.store import Key
 from harness.types import Architecture
 from tests.checks.planted_kind import Planted
 from tests.checks.planted_source import Plan, Source
-from tests.pools import planted_predictions
+from tests.pools import planted_module, planted_predictions
 
 LAWS = {law.__name__: law for law in laws("source")}
 SHARED = {
@@ -35,19 +35,21 @@ TRAINED = {
 
 FOLDERS = {"folders": {"members": ["one", "two"]}, "folders of one base": {"base": "base", "members": ["one", "two"]}}
 PREDICTIONS = {"predictions": planted_predictions.POOL["predictions"]}
-SOURCES_OF = (("train", TRAINED), ("hf", FOLDERS), ("predictions", PREDICTIONS))
+MODULES = {"modules": {**planted_module.SPEC, "base": None}, "modules of one base": planted_module.SPEC}
+SOURCES_OF = (("train", TRAINED), ("hf", FOLDERS), ("predictions", PREDICTIONS), ("module", MODULES))
 POOLS = {name: (of, spec) for of, specs in SOURCES_OF for name, spec in specs.items()}
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Three networks in folders."""
+    """Three networks in folders, and three of a user's."""
     place = tmp_path_factory.mktemp("models")
     architecture = Architecture("mlp", (("classes", 10), ("hidden", 6), ("side", 8)))
     for seed, name in enumerate(("base", "one", "two")):
         torch.manual_seed(seed)
         (place / name).mkdir()
         save_network(architecture, build(architecture), place / name)
+    planted_module.write_pool(place)
     return planted_predictions.write_pool(place)
 
 
