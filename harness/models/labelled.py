@@ -90,6 +90,8 @@ def name_labels(config: Any, labels: Sequence[str]) -> None:
     """Give a classifier's configuration labels in an order; their number is theirs."""
     config.id2label = dict(enumerate(labels))
     config.label2id = {label: row for row, label in enumerate(labels)}
+    if hasattr(config, "label_names"):
+        config.label_names = list(labels)  # as timm has them
 
 
 def _is_of_head(name: str, model: Any, rows: Mapping[str, int]) -> bool:
