@@ -18,6 +18,7 @@ from harness.errors import BadInput
 if TYPE_CHECKING:
     from harness.cost.cost import Cost
     from harness.engines.engine import Engine
+    from harness.imports.format import Format
     from harness.kinds.kind import Kind
     from harness.methods.method import Method
     from harness.pools.source import PoolSource
@@ -101,3 +102,4 @@ COSTS: Registry[Cost] = Registry("cost", "harness.cost", "stockpot.costs")
 KINDS: Registry[Kind[Any, Any]] = Registry("kind of task", "harness.kinds", "stockpot.kinds")
 SOURCES: Registry[PoolSource] = Registry("source of members", "harness.pools", "stockpot.sources")
 ENGINES: Registry[type[Engine]] = Registry("engine", "harness.engines", "stockpot.engines")
+FORMATS: Registry[Format] = Registry("format of predictions", "harness.imports", "stockpot.imports")

@@ -13,7 +13,7 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache, cached_property
@@ -22,6 +22,9 @@ from pathlib import Path
 from typing import Any
 
 MANIFEST = "manifest.json"
+
+Facts = tuple[str, tuple[str, ...], tuple[str, ...]]
+"""Of a module: the digest of what it does, the names of its own code that it imports, and the libraries."""
 
 
 def digest(value: Any) -> str:
@@ -56,29 +59,39 @@ def code_version(module: str) -> str:
         sources[name], imports, used = facts
         waiting.extend(imports)
         libraries.update(used)
-    return digest([sources, {package: _library_version(package) for package in libraries}])
+    return digest([sources, {package: library_version(package) for package in libraries}])
 
 
 @cache
-def _module_facts(name: str) -> tuple[str, tuple[str, ...], tuple[str, ...]] | None:
-    """The digest of what a module does, the names of harness and of its own package that it imports, and libraries.
-
-    None where it is no module.
-    """
+def _module_facts(name: str) -> Facts | None:
+    """Of a module that can be imported; None where it is no module."""
     try:
         spec = importlib.util.find_spec(name)
     except ModuleNotFoundError:  # "from harness.store import Key": Key is not a module
         return None
     if spec is None or spec.origin is None:
         return None
-    if not spec.origin.endswith(".py"):  # a compiled module of a plug-in
-        return file_digest(Path(spec.origin)), (), ()
-    tree = _WhatRuns().visit(ast.parse(Path(spec.origin).read_text(encoding="utf-8")))
-    own = {"harness", name.split(".")[0]}
-    packages = {found: found.split(".")[0] for found in _imports(tree, own, spec.parent or "")}
-    ours = tuple(found for found, package in packages.items() if package in own)
-    libraries = sorted(set(packages.values()) - own - sys.stdlib_module_names)
-    return hashlib.sha256(ast.dump(tree).encode()).hexdigest(), ours, tuple(libraries)
+    return facts_of(Path(spec.origin), spec.parent or "", {"harness", name.split(".")[0]}.__contains__)
+
+
+def facts_of(file: Path, package: str, own: Callable[[str], bool]) -> Facts:
+    """What a module's file says, which is not run.
+
+    Args:
+        file: of Python, or compiled.
+        package: that the module is in, for its relative imports.
+        own: whether the code of a package, by the first part of its name, counts by itself, and not by its version.
+
+    Raises:
+        SyntaxError, ValueError: a file that is not Python.
+    """
+    if file.suffix != ".py":  # a compiled module of a plug-in
+        return file_digest(file), (), ()
+    tree = _WhatRuns().visit(ast.parse(file.read_bytes(), str(file)))
+    packages = {found: found.split(".")[0] for found in _imports(tree, own, package)}
+    ours = tuple(found for found, top in packages.items() if own(top))
+    libraries = {top for top in packages.values() if not own(top)} - sys.stdlib_module_names
+    return hashlib.sha256(ast.dump(tree).encode()).hexdigest(), ours, tuple(sorted(libraries))
 
 
 def _version(code: str) -> str:
@@ -115,20 +128,20 @@ class _WhatRuns(ast.NodeTransformer):
         return node.orelse if name == "TYPE_CHECKING" else node
 
 
-def _imports(tree: ast.Module, own: Collection[str], package: str) -> Iterator[str]:
-    """The names that are imported: of packages in ``own`` also what is taken from them, which may be a module."""
+def _imports(tree: ast.Module, own: Callable[[str], bool], package: str) -> Iterator[str]:
+    """The names that are imported: of packages of its own also what is taken from them, which may be a module."""
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom):
             module = importlib.util.resolve_name("." * node.level + (node.module or ""), package)
             yield module
-            if module.split(".")[0] in own:
+            if own(module.split(".")[0]):
                 yield from (f"{module}.{alias.name}" for alias in node.names)
         elif isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
 
 
 @cache
-def _library_version(package: str) -> str | None:
+def library_version(package: str) -> str | None:
     """The version of the distribution that a package comes from; None where it is not installed."""
     names = _distributions().get(package, [])
     return ", ".join(sorted(f"{name} {metadata.version(name)}" for name in set(names))) or None

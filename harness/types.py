@@ -11,6 +11,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from harness.says import Says, least_said
+
 Family = Literal["single", "output", "weights", "trained", "staged"]
 Need = Literal["members", "base", "train", "heldout"]
 Status = Literal["ok", "not_applicable", "failed"]
@@ -124,6 +126,8 @@ class Member:
     """Of a language model that brought its own; None for one that reads the task's tokens."""
     identity: str = ""
     """What identifies it among members, as the digest does, but whatever code made it; of copies it is the same."""
+    says: Says = "probabilities"
+    """What is known of its answers."""
 
     @property
     def draws(self) -> str:
@@ -160,6 +164,8 @@ class Part(ABC):
     """Of a language model, the tokens that it has logits for, padding and all."""
     by_row: bool = True
     """Whether what it says of an example is the same whatever else is in the batch."""
+    says: Says = "probabilities"
+    """As ``Member.says``: of one that gives no probabilities, log-probabilities are 0 for its answer, else -inf."""
 
     @property
     @abstractmethod
@@ -197,6 +203,11 @@ class Combination(ABC):
     def every_part_once(self, count: int) -> Tensor:
         """Calls [count, parts] of so many examples, all 1."""
         return torch.ones(count, len(self.parts()), dtype=torch.int64)
+
+    @property
+    def says(self) -> Says:
+        """What its log-probabilities mean: where a part gives no probabilities, only the most probable class counts."""
+        return least_said(part.says for part in self.parts())
 
     @property
     def calls_vary(self) -> bool:
@@ -317,12 +328,15 @@ class Ingredients:
         """The model the members were fine-tuned from; a pool without one makes the method not applicable."""
         self._declared("base")
         if self.pool_.base is None:
-            raise NotApplicable(f"pool '{self.pool_.name}' has no base model: its members do not share a start")
+            raise NotApplicable(f"pool '{self.pool_.name}' has no base model that its members started from")
         return self.pool_.base
 
     @property
     def train(self) -> Split:
+        """The training split; a task without one makes the method not applicable."""
         self._declared("train")
+        if not len(self.train_.inputs):
+            raise NotApplicable("the task has no training split")
         return self.train_
 
     @property

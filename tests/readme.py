@@ -26,6 +26,13 @@ ROOT = Path(__file__).parents[1]
 REFERENCES = ROOT / "results" / "reference"
 SPEEDS = ROOT / "results" / "perf" / "reference.json"
 
+
+def shown(language: str) -> dict[str, str]:
+    """The files that the README shows in full: blocks of a language whose first line is a comment with the name."""
+    found = re.findall(rf"```{language}\n# (\S+\.\w+)\b.*\n((?:.*\n)+?)```", (ROOT / "README.md").read_text("utf-8"))
+    return dict(found)
+
+
 PAGES = {
     "README.md": ROOT / "README.md",
     "runs": REFERENCES / "README.md",

@@ -10,11 +10,12 @@ from harness.lm.combination_file import CombinationFile
 from harness.registry import METHODS
 from harness.strict import yaml
 from harness.strict.model import read_model
-from tests.readme import PAGES, ROOT, updated
+from tests.readme import PAGES, ROOT, shown, updated
+from tests.test_readme_examples import OWN
 
 TEXTS = {page: path.read_text(encoding="utf-8") for page, path in PAGES.items()}
 README = TEXTS["README.md"]
-FILES = dict(re.findall(r"```yaml\n# (\S+\.yaml)\b.*\n((?:.*\n)+?)```", README))
+FILES = shown("yaml")
 
 
 def printed(capsys, *arguments):
@@ -134,5 +135,5 @@ def test_the_policy_and_the_combination_that_are_shown_are_valid(tmp_path):
 
 
 def test_no_file_that_is_shown_is_left_untested():
-    assert set(FILES) == {"mine.yaml", "experts.yaml", "release.policy.yaml", "combination.yaml"}
+    assert set(FILES) == {"mine.yaml", "experts.yaml", "release.policy.yaml", "combination.yaml", *OWN}
     assert README.count("```yaml") == len(FILES)

@@ -18,7 +18,7 @@ from harness import methods as methods_package
 from harness.errors import BadInput
 from harness.methods.method import describe_type, method
 from harness.registry import METHODS, Registry
-from harness.types import Family, Need
+from harness.types import Family, Need, Pool
 from tests.examples import examples
 
 ALL = METHODS.all()
@@ -167,7 +167,7 @@ def test_a_law_is_a_truth_value_or_depends_on_the_parameters(declare):
 def test_a_method_is_built_with_its_parameters_by_name(declare):
     found = declare("planted", rich)
     parameters = found.validate({"rate": 0.5, "flag": True})
-    given = SimpleNamespace(pool_=None)
+    given = SimpleNamespace(pool_=Pool("pool", "independent", ()))
     built = found.apply(given, parameters)
     assert built == (given, 0.5, 5, "mean", "uniform", 1.0, True, None)
     assert found.module == __name__

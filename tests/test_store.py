@@ -242,9 +242,9 @@ def test_another_version_of_a_library_is_other_code(fresh_code, monkeypatch, lin
     fresh_code("planted_other", "import json\nVALUE = 1\n")
     names = ("planted_user", "planted_top", "planted_other")
     first = [store.code_version(f"harness.{name}") for name in names]
-    installed = store._library_version("numpy")
+    installed = store.library_version("numpy")
     assert installed == f"numpy {importlib.metadata.version('numpy')}"
-    monkeypatch.setattr(store, "_library_version", lambda package: f"{package} of tomorrow")
+    monkeypatch.setattr(store, "library_version", lambda package: f"{package} of tomorrow")
     changed = [store.code_version(f"harness.{name}") != version for name, version in zip(names, first, strict=True)]
     assert changed == [True, True, False]
 

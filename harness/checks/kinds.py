@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -18,14 +18,14 @@ from harness.errors import BadInput
 from harness.evaluate.predictions import CachedPredictions
 from harness.kinds.kind import Evaluation, Kind
 from harness.models import forward
-from harness.models.weights import LazyWeights, load_module
+from harness.models.weights import load_module
 from harness.registry import KINDS
 from harness.systems.fitting import uniform
 from harness.systems.parts import MemberPart
 from harness.systems.rules import Linear
 from harness.systems.systems import OutputCombination, SingleModel
 from harness.tasks.task import Task
-from harness.types import Combination, Member, Split, Unscored
+from harness.types import Combination, Split, Unscored
 
 AnyKind = Kind[Any, Any]
 
@@ -35,7 +35,7 @@ def check_kind(
     task: Given | None = None,
     folder: Path | None = None,
     allow_code: bool = False,
-    models: Sequence[str] = (),
+    pool: Mapping[str, Any] | None = None,
 ) -> None:
     """Run every law on a registered kind of task.
 
@@ -44,7 +44,7 @@ def check_kind(
         task: what a suite would say under ``task:``, a small one; by default the first that comes with the kind.
         folder: that paths are relative to.
         allow_code: whether what the task's files name may be run.
-        models: folders of models, relative to ``folder``, for a kind whose networks only come in such.
+        pool: what a suite would say under ``pool:``, of a small one, where the kind has no networks of its own.
 
     Raises:
         BrokenLaw: the first that does not hold.
@@ -54,7 +54,7 @@ def check_kind(
     task = next(iter(kind.tasks), None) if task is None else task
     if task is None:
         raise BadInput(f"no task comes with the kind '{name}'", hint="give what a suite says under 'task:'")
-    on = tried(task, folder, allow_code, models)
+    on = tried(task, folder, allow_code, pool)
     for each in laws("kind"):
         each(kind, on)
 
@@ -77,9 +77,9 @@ def it_knows_the_task(kind: AnyKind, on: TriedTask) -> None:
 
 @law("kind")
 def splits_are_disjoint(kind: AnyKind, on: TriedTask) -> None:
-    """No input is in two splits, or twice in one, by its id."""
+    """No input is in two splits, or twice in one, by its id; only a training split may be empty."""
     for split in _splits(on.task):
-        require(len(split.inputs) > 0, f"the split '{split.name}' is empty")
+        require(len(split.inputs) > 0 or split is on.task.train, f"the split '{split.name}' is empty")
         require(len(set(split.ids)) == len(split.ids), f"the split '{split.name}' has an id twice")
     for one, other in combinations(_splits(on.task), 2):
         shared = set(one.ids) & set(other.ids)
@@ -92,6 +92,9 @@ def splits_fit_together(kind: AnyKind, on: TriedTask) -> None:
     for split in _splits(on.task):
         count = len(split.inputs)
         require(len(split.ids) == count, f"'{split.name}' has {len(split.ids)} ids for {count} inputs")
+        if not count:
+            require(not len(split.labels), f"'{split.name}' has labels and no inputs")
+            continue
         whole = split.labels.dtype == torch.int64 and split.labels.ndim == 1 and len(split.labels) % count == 0
         require(whole, f"'{split.name}' has labels {tuple(split.labels.shape)} {split.labels.dtype} of {count} inputs")
         require(int(split.labels.min()) >= 0, f"'{split.name}' has a negative label")
@@ -128,7 +131,10 @@ def a_limit_keeps_the_first_documents(kind: AnyKind, on: TriedTask) -> None:
 
 @law("kind")
 def a_fold_is_another_split_of_the_same_data(kind: AnyKind, on: TriedTask) -> None:
-    """Where seeds can have splits of their own: fold 0 is the task's split; the next is as large, with other tests."""
+    """Where seeds can have splits of their own: fold 0 is the task's split; the next is as large, with other tests.
+
+    Where rows of one cluster stay together, sizes are near each other only.
+    """
     try:
         references = [kind.folded(on.refer(), fold) for fold in (0, 1)]
     except BadInput:
@@ -140,7 +146,8 @@ def a_fold_is_another_split_of_the_same_data(kind: AnyKind, on: TriedTask) -> No
     require(len(digests) == 8, "two folds have a digest in common")
     labels = dict[str, int]()
     for one, other in zip(_splits(first), _splits(second), strict=True):
-        require(len(one.inputs) == len(other.inputs), f"'{one.name}' has another size on another fold")
+        same = len(one.inputs) == len(other.inputs) or len(first.documents.clusters) > 0
+        require(same, f"'{one.name}' has another size on another fold")
         for split in (one, other):
             known = {name: int(label) for name, label in zip(split.ids, split.labels, strict=True)}
             same = all(labels.setdefault(name, label) == label for name, label in known.items())
@@ -175,7 +182,7 @@ def its_networks_can_be_built(kind: AnyKind, on: TriedTask) -> None:
         require(reason is None, f"the network '{name}' is said not to fit its own task: {reason}")
         state = torch.random.get_rng_state()
         torch.manual_seed(0)
-        again = kind.families[architecture.name](**dict(architecture.options)).state_dict()
+        again = kind.networks[name](**dict(architecture.options)).state_dict()
         torch.random.set_rng_state(state)
         same = all(torch.equal(tensor, again[key]) for key, tensor in module.state_dict().items())
         require(same, f"the network '{name}', built twice from one random state, has other weights")
@@ -212,16 +219,11 @@ def saved_networks_are_read_again(kind: AnyKind, on: TriedTask) -> None:
     """Saved and loaded, a trained network gives the same logits, to the bit."""
     inputs = few(on.task.test, 8).inputs
     for name, (module, _) in on.trained.items():
-        loaded = load_module(_member(on, name))
+        loaded = load_module(next(member for member in on.members if member.name == name))
         require(not loaded.training, f"the network '{name}' is loaded in training mode")
         with torch.inference_mode():
             same = torch.equal(forward.logits(module, inputs), forward.logits(loaded, inputs))
         require(same, f"the network '{name}', saved and loaded, gives other logits")
-
-
-def _member(on: TriedTask, name: str) -> Member:
-    weights, identity = LazyWeights(on.trained[name][1]), f"{on.task.digest} {name}"
-    return Member(name, on.networks[name][0], weights, f"start of {name}", 0, {}, identity)
 
 
 @law("kind")
@@ -259,10 +261,11 @@ def company_changes_no_score(kind: AnyKind, on: TriedTask) -> None:
 
 
 def _combinations(on: TriedTask) -> list[Combination]:
-    """A mean of all networks, and the first alone."""
-    members = [_member(on, name) for name in on.networks]
-    first = members[0]
-    parts = [MemberPart(member) for member in members]
+    """A mean of all models, and the first alone; none where there are none: networks may only come in folders."""
+    if not on.members:
+        return []
+    first = on.members[0]
+    parts = [MemberPart(member) for member in on.members]
     return [OutputCombination(parts, Linear(uniform(len(parts)))), SingleModel(first.architecture, load_module(first))]
 
 

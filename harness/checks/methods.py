@@ -173,7 +173,7 @@ def _without_batchnorm(method: Method) -> Pool:
 @law("method")
 def one_member_works_or_says_why(method: Method, parameters: Parameters) -> None:
     """A pool of one member gives a distribution, or ``NotApplicable`` with a reason."""
-    _require_works_or_says_why(method, parameters, pool_for(method, 1))
+    require_works_or_says_why(method, parameters, pool_for(method, 1))
 
 
 @law("method")
@@ -191,7 +191,7 @@ def no_member_says_why(method: Method, parameters: Parameters) -> None:
 def other_architectures_work_or_say_why(method: Method, parameters: Parameters) -> None:
     """Members of two architectures give a distribution, or ``NotApplicable`` with a reason."""
     pool = mixed()
-    _require_works_or_says_why(method, parameters, Pool("mixed", pool.kind, pool.members, pool.members[0]))
+    require_works_or_says_why(method, parameters, Pool("mixed", pool.kind, pool.members, pool.members[0]))
 
 
 @law("method")
@@ -326,9 +326,10 @@ def _require_distribution(log_probs: Tensor, where: str = "") -> None:
     require(off <= 1e-5, f"{where}probabilities do not sum to 1: off by {off:.2g}")
 
 
-def _require_works_or_says_why(method: Method, parameters: Parameters, pool: Pool) -> None:
+def require_works_or_says_why(method: Method, parameters: Parameters, pool: Pool, **changes: Any) -> None:
+    """A distribution on test, or ``NotApplicable`` with a reason; ``changes`` are fields of the ingredients."""
     try:
-        found = on_test(built(method, parameters, pool))
+        found = on_test(built(method, parameters, pool, **changes))
     except NotApplicable as reason:
         require(len(str(reason)) > SHORTEST_REASON, f"it is not applicable without a reason: '{reason}'")
         return

@@ -5,18 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cache
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from harness.evaluate.predictions import predict
 from harness.methods.method import Method
 from harness.models.architectures import build
 from harness.models.training import Schedule, train
-from harness.models.weights import module_with
+from harness.models.weights import ModelWeights, load_module, module_with
 from harness.registry import METHODS
-from harness.types import Architecture, Combination, Ingredients, Member, Part, Pool, Split
+from harness.types import Architecture, Combination, Ingredients, Member, NotApplicable, Part, Pool, Split
 
 CLASSES = 3
 CNN = Architecture("small_cnn", (("classes", CLASSES), ("hidden", 6), ("side", 4), ("width", 2)))
@@ -112,6 +112,21 @@ _POOLS = {"any": fine_tunes, "bootstrap": bootstrap, "checkpoints": checkpoints}
 def pool_for(method: Method, count: int = 3) -> Pool:
     """A pool of the kind that a method is about."""
     return _POOLS[method.pool](count)
+
+
+class Weightless(ModelWeights):
+    """The weights of a member that can be run, and is known by what it says alone."""
+
+    def __init__(self, of: Member) -> None:
+        self.of = of
+
+    def module(self) -> nn.Module:
+        return load_module(self.of)
+
+    def _refuse(self, *_: Any) -> NoReturn:
+        raise NotApplicable(f"{self.of.name} has no weights")
+
+    __getitem__ = __iter__ = __len__ = __contains__ = _refuse
 
 
 def copies(pool: Pool) -> Pool:

@@ -20,6 +20,7 @@ from harness.registry import SOURCES
 from harness.store import MANIFEST, Store
 from harness.systems.parts import MemberPart
 from harness.tasks.task import Task
+from harness.types import Member, NotApplicable
 
 CPU = torch.device("cpu")
 SEED = 3
@@ -66,7 +67,7 @@ class TriedPool:
 
     def weights(self, plan: PoolPlan, store: Store) -> list[dict[str, Tensor]]:
         """Of every member that the plan leaves."""
-        return [dict(member.member(store, i).weights) for member, i in members_of(plan)]
+        return [_tensors(member, store, i) for member, i in members_of(plan)]
 
     def store(self, name: str) -> Store:
         """A store by name, empty when it is first asked for."""
@@ -83,6 +84,12 @@ class TriedPool:
 def members_of(plan: PoolPlan) -> list[tuple[MemberPlan, int]]:
     """Each member's plan, with the position of the member among those that the plan leaves."""
     return [(member, i) for member in plan.members for i in range(len(member.digests))]
+
+
+def _tensors(plan: MemberPlan, store: Store, position: int) -> dict[str, Tensor]:
+    """All that a member's numbers depend on: its weights or, where it has none, what its network holds."""
+    member = plan.member(store, position)
+    return dict(MemberPart(member).module.state_dict() if plan.why_no_weights else member.weights)
 
 
 def _equal(one: list[dict[str, Tensor]], other: list[dict[str, Tensor]]) -> bool:
@@ -162,27 +169,42 @@ def another_digest_is_another_member(source: PoolSource, on: TriedPool) -> None:
     on.prepare(other, there)
     for number, ((one, i), (another, j)) in enumerate(zip(members_of(plan), members_of(other), strict=True)):
         same_digest = one.digests[i] == another.digests[j]
-        same_weights = _equal([dict(one.member(store, i).weights)], [dict(another.member(there, j).weights)])
+        same_weights = _equal([_tensors(one, store, i)], [_tensors(another, there, j)])
         words = f"of two seeds, member {number} has {'one digest' if same_digest else 'two digests'}"
         require(same_digest == same_weights, f"{words} and {'equal' if same_weights else 'other'} weights")
 
 
 @law("source")
 def members_can_be_run(source: PoolSource, on: TriedPool) -> None:
-    """Weights are finite and fit the architecture; inputs that it reads give finite log-probabilities."""
+    """Weights are finite and fit the architecture; inputs that it reads give normalised log-probabilities.
+
+    One without weights says so where they are touched.
+    """
     plan, store = on.prepared
     for member, position in members_of(plan):
         part = MemberPart(member.member(store, position))
         notes = member.examine(part)
         require(all(isinstance(note, str) for note in notes), f"'{member.name}' is noted {notes}")
-        for name, tensor in part.module.state_dict().items():
+        if member.why_no_weights:
+            require(_is_refused(part.member), f"'{member.name}' has no weights, and does not say so where it is asked")
+        for name, tensor in part.module.state_dict().items() if not member.why_no_weights else ():
             require(torch.isfinite(tensor).all(), f"'{member.name}' has '{name}' with numbers that are not finite")
         if member.reads(on.task):
             examples = few(on.task.test, 8)
             with torch.inference_mode():
                 log_probs = part.log_probs(examples.inputs)
-            rows = len(log_probs) == len(examples.labels) and torch.isfinite(log_probs).all()
+            rows, sums = len(log_probs) == len(examples.labels), log_probs.double().exp().sum(dim=-1)
             require(rows, f"'{member.name}' gives {tuple(log_probs.shape)} for {len(examples.labels)} labels")
+            normalised = (sums - 1).abs().max() < 1e-4
+            require(normalised, f"'{member.name}' gives probabilities that sum to {sums.min()} to {sums.max()}")
+
+
+def _is_refused(member: Member) -> bool:
+    try:
+        _ = dict(member.weights)
+    except NotApplicable as reason:
+        return bool(str(reason).strip())
+    return False
 
 
 @law("source")

@@ -16,12 +16,13 @@ from harness.errors import BadInput
 from harness.kinds.kind import Kind
 from harness.models.architectures import build
 from harness.models.training import train
-from harness.models.weights import save_weights, without_ties
-from harness.pools.folder_plan import plan_folder, read_for
-from harness.registry import KINDS
+from harness.models.weights import LazyWeights, save_weights, without_ties
+from harness.pools.pool import load_pool
+from harness.pools.source import AskedPool
+from harness.registry import KINDS, SOURCES
 from harness.store import Store
 from harness.tasks.task import Task, TaskReference
-from harness.types import Architecture, Split
+from harness.types import Architecture, Member, Split
 
 Given = str | Mapping[str, Any]
 """What stands under ``task:`` of a suite: a name, or a mapping."""
@@ -38,14 +39,18 @@ class TriedTask:
         given: what a suite says of it.
         folder: that paths are relative to.
         allow_code: whether what the task's files name may be run.
-        models: folders of models, for a kind whose networks only come in such.
+        pool: what a suite says under ``pool:``, of a small one, where the kind has no networks of its own.
     """
 
     def __init__(
-        self, kind: Kind[Any, Any], given: Given, folder: Path, allow_code: bool = False, models: Sequence[str] = ()
+        self,
+        kind: Kind[Any, Any],
+        given: Given,
+        folder: Path,
+        allow_code: bool = False,
+        pool: Mapping[str, Any] | None = None,
     ) -> None:
-        self.kind, self.given, self.folder, self.allow_code = kind, given, folder, allow_code
-        self.models = tuple(models)
+        self.kind, self.given, self.folder, self.allow_code, self.pool = kind, given, folder, allow_code, pool
         self._place = tempfile.TemporaryDirectory()
         self.store = Store(Path(self._place.name))
 
@@ -72,18 +77,31 @@ class TriedTask:
 
     @cached_property
     def networks(self) -> dict[str, tuple[Architecture, nn.Module]]:
-        """Every network that a suite may have trained, fresh, with the options that the task asks for; and of ``models``.
-        """
-        shape = tuple(sorted(self.task.shape.items()))
-        known = {name: Architecture(name, shape) for name in self.kind.networks}
-        for name in self.models:
-            known[name] = plan_folder(name, str(self.folder / name), read_as=read_for(self.task)).architecture
+        """Every network that a suite may have trained, fresh, with the options that the task asks for."""
         fresh = {}
-        for name, architecture in known.items():
+        for name in self.kind.networks:
+            architecture = Architecture(name, tuple(sorted(self.task.shape.items())))
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(0)
                 fresh[name] = architecture, build(architecture).eval()
         return fresh
+
+    @cached_property
+    def members(self) -> list[Member]:
+        """Models of the task: each of its networks after its training, or those of the pool."""
+        if self.pool is not None:
+            (name, said), *_ = self.pool.items()
+            source = SOURCES.get(name)
+            spec = source.fetched(source.beside(source.spec.model_validate(dict(said)), self.folder))
+            plan = AskedPool(source, spec).plan("main", self.task, 0)
+            for planned in plan.everyone:
+                planned.prepare(self.task, self.store, torch.device("cpu"))
+            return list(load_pool(plan, self.store).members)
+        return [self._member(name) for name in self.trained]
+
+    def _member(self, name: str) -> Member:
+        weights, identity = LazyWeights(self.trained[name][1]), f"{self.task.digest} {name}"
+        return Member(name, self.networks[name][0], weights, f"start of {name}", 0, {}, identity)
 
     @cached_property
     def trained(self) -> dict[str, tuple[nn.Module, Path]]:
@@ -100,7 +118,10 @@ class TriedTask:
 
 
 def tried(
-    given: Given = USUAL, folder: Path | None = None, allow_code: bool = False, models: Sequence[str] = ()
+    given: Given = USUAL,
+    folder: Path | None = None,
+    allow_code: bool = False,
+    pool: Mapping[str, Any] | None = None,
 ) -> TriedTask:
     """The task that a suite would mean by this; ``BadInput`` where no kind knows it."""
     by_name = {name: kind for kind in KINDS for name in kind.tasks}
@@ -109,7 +130,7 @@ def tried(
     kind = next((known[word] for word in words if word in known), None)
     if kind is None:
         raise BadInput(f"no kind of task knows {given!r}", given=words[0] if words else None, choices=known)
-    return TriedTask(kind, given, folder or Path(), allow_code, models)
+    return TriedTask(kind, given, folder or Path(), allow_code, pool)
 
 
 def few(split: Split, count: int = FEW) -> Split:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from harness.cost.cost import Cost
     from harness.engines.engine import Engine
+    from harness.imports import Format
     from harness.kinds.kind import Kind
     from harness.methods.method import Method
     from harness.pools.source import PoolSource
@@ -63,6 +64,11 @@ def engine_lines(engine: type[Engine]) -> Lines:
     return engine.name, _summary(engine)
 
 
+def format_lines(form: Format) -> Lines:
+    """What it is, and how to come by a file of it where there is a pickle."""
+    return form.name, [form.summary, *([f"where it is a pickle: {form.unpickle}"] if form.unpickle else [])]
+
+
 def _summary(documented: type) -> list[str]:
     """The first line of a docstring."""
     return (inspect.getdoc(documented) or "").splitlines()[:1]
@@ -101,6 +107,7 @@ SORTS = {
     "kinds": Sort("KINDS", "Every kind of task with the tasks that come with it and its networks.", kind_lines),
     "sources": Sort("SOURCES", "Every source of members with what a suite may say of it.", source_lines),
     "engines": Sort("ENGINES", "Every engine that jobs can run on.", engine_lines),
+    "formats": Sort("FORMATS", "Every format of predictions that can be imported.", format_lines),
 }
 
 

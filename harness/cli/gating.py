@@ -20,7 +20,8 @@ commands.add_typer(baselines, name="baseline")
 def gate(
     policy: Annotated[Path, typer.Option(help="A policy file, such as suites/mnist.policy.yaml.")],
     run: Annotated[Path | None, typer.Argument(help="A finished run's folder.", metavar="[RUN]")] = None,
-    candidate: Annotated[Path | None, typer.Option(help="In place of RUN: a folder of weights, scored first.")] = None,
+    candidate: Annotated[Path | None, typer.Option(help="In place of RUN, scored first: weights, or for a pool of "
+                                                       "predictions one file.")] = None,
     suite: Annotated[Path | None, typer.Option(help="With --candidate: the suite whose task scores it.")] = None,
     stands_for: Annotated[str | None, typer.Option(help="With --candidate: the baseline's variant that it would "
                                                         "replace; its reference by default.")] = None,
@@ -38,8 +39,9 @@ def gate(
 
     The outcome is on stdout and, whole, in the run's gate.json. 1 is a crash and 2 bad usage, neither a verdict.
 
-    With --candidate, a folder of weights is scored as the variant 'candidate' of a run of its own, and judged against
-    the baseline's stored results, example by example: the baseline is not run again.
+    With --candidate, a folder of weights, or a file of predictions where these are the suite's pool, is scored as the
+    variant 'candidate' of a run of its own, and judged against the baseline's stored results, example by example: the
+    baseline is not run again.
     """
     from harness.gate.banner import banner
     from harness.gate.junit import junit as as_junit

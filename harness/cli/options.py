@@ -19,8 +19,8 @@ Seed = Annotated[int | None, typer.Option(min=0, max=2**32 - 1, help="This seed 
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, or one of several GPUs such as cuda:1.")]
 Workers = Annotated[int | None, typer.Option(min=1, help="Worker processes; one for each core by default.")]
 EngineName = Annotated[str, typer.Option("--engine", help="How jobs run; 'ls engines' lists what there is.")]
-AllowCode = Annotated[bool, typer.Option("--allow-code", help="Run the functions and scripts that the suite's task "
-                                                              "files name: read them first.")]  # fmt: skip
+AllowCode = Annotated[bool, typer.Option("--allow-code", help="Run the functions and scripts that the suite and "
+                                                              "its task files name: read them first.")]  # fmt: skip
 
 
 def load_suite(path: Path) -> Any:

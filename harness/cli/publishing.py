@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -20,13 +22,16 @@ def export(
     seed: Annotated[int | None, typer.Option(min=0, help="A seed of the run; its first by default.")] = None,
     dtype: Annotated[str | None, typer.Option(help="float32, bfloat16 or float16 for a language model's weights; by "
                                                    "default that of its members.")] = None,
+    adapter_rank: Annotated[int | None, typer.Option(help="Write an adapter (LoRA) of at most this rank on the pool's "
+                                                          "base in place of the whole model.", metavar="R")] = None,
     allow_code: AllowCode = False,
 ) -> None:
     """Write a variant's model as a folder with a model card: a Hugging Face checkpoint, or a network of ours."""
     from harness.publish.export import export as write
     from harness.results.run import read_run
 
-    print(write(read_run(run), variant, folder, seed, dtype, allow_code))
+    say = partial(print, file=sys.stderr)
+    print(write(read_run(run), variant, folder, seed, dtype, allow_code, adapter_rank, say))
 
 
 @commands.command("model-index")

@@ -94,6 +94,7 @@ for _name in SORTS:
 def ls_tasks() -> None:
     """Every task that comes with Stockpot or a plug-in, and what else a suite may say under task."""
     from harness.registry import KINDS
+    from harness.strict.fields import described
 
     for kind in KINDS:
         for name, words in sorted(kind.tasks.items()):
@@ -101,6 +102,8 @@ def ls_tasks() -> None:
     for kind in KINDS:
         if kind.key and kind.spec:
             print(f"{{{kind.key}: …}}  {(kind.spec.__doc__ or kind.name).splitlines()[0]}")
+            for key, words in described(kind.spec):
+                print(f"  {key:<14}{words}")
 
 
 @listing.command("suites")

@@ -92,6 +92,7 @@ def plan(
         raise BadInput("--from goes with --policy")
     room = None if memory is None else memory_bytes(memory)
     planned = make_plan(load_suite(suite), make_options(out, only, limit, seed, device, workers, allow_code, engine))
+    _print_data(planned)
     missing = {job.job.name for job in planned.missing()}
     stages: dict[str, list[Any]] = {}
     for job in planned.jobs:
@@ -104,9 +105,25 @@ def plan(
     shared = sum(job.job.cost for job in planned.jobs if job.job.name in missing and job.job.place != "alone")
     alone = sum(job.job.cost for job in planned.jobs if job.job.name in missing and job.job.place == "alone")
     print(f"about {duration(shared / workers + alone)} with {workers} workers")
-    _print_capacity(planned, room)
+    if planned.setting.kind.why_no_costs is None:
+        _print_capacity(planned, room)
     if policy is not None:
         _print_power(planned, policy, earlier)
+
+
+def _print_data(planned: Any) -> None:
+    """Title and splits of the task and, where its labels have names, how many examples have each of these."""
+    from harness.display.classes import class_counts
+    from harness.run.stages.setting import documents_of
+
+    task = planned.task
+    print(f"data: {task.title}")
+    for split in (task.train, task.heldout, task.test):
+        words = class_counts(split.labels.tolist(), getattr(task, "labels", ()))
+        print(f"  {split.name} {len(split.inputs)}" + (f": {words}" if words else ""))
+    for note in documents_of(planned.setting).notes:
+        print(f"  note: {note}")
+    print()
 
 
 def _print_capacity(planned: Any, memory: int | None) -> None:

@@ -9,6 +9,7 @@ import pandas as pd
 
 from harness.registry import METRICS
 from harness.results.metric import Metric, Outcomes
+from harness.says import Says
 
 NORMALISATION_TOLERANCE = 1e-4
 """How far a row's log-sum-exp may be from 0: float32 rounding, but no unnormalised logits."""
@@ -25,7 +26,10 @@ def own_outcomes() -> dict[str, Metric]:
 
 
 def tabulate(
-    log_probs: np.ndarray, labels: np.ndarray, added: Mapping[str, Metric] | None = None
+    log_probs: np.ndarray,
+    labels: np.ndarray,
+    added: Mapping[str, Metric] | None = None,
+    says: Says = "probabilities",
 ) -> pd.DataFrame:
     """``per_example``, and a column for each outcome that a metric adds: float64, or bool where it gives that.
 
@@ -33,12 +37,17 @@ def tabulate(
         log_probs: as ``per_example``.
         labels: as ``per_example``.
         added: the metrics that add one, by its column; all that are registered by default.
+        says: what is known of the answers: of less than probabilities, all outcomes but the most probable class, and
+            whether it is right, are NaN.
 
     Raises:
         ValueError: as ``per_example``; for an outcome that is not one number for each example.
     """
     table = per_example(log_probs, labels)
     added = own_outcomes() if added is None else added
+    if says != "probabilities":
+        unknown = [name for name in table if name not in ("prediction", "correct")]
+        return table.assign(**dict.fromkeys((*unknown, *added), np.nan))
     if not added:
         return table
     normalised = _normalised(log_probs)

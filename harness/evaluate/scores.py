@@ -17,6 +17,7 @@ from harness.evaluate.calibration import expected_calibration_error
 from harness.evaluate.outcomes import aligned, clusters_of, differ, per_example, stacked
 from harness.registry import METRICS
 from harness.results.metric import Metric, Outcomes, Value
+from harness.says import Says, least_said, says_enough
 from harness.stats.interval import Interval, percentile_interval
 from harness.stats.simultaneous import by_cluster
 from harness.systems.fitting import fit_temperature
@@ -37,6 +38,9 @@ def score(outcomes: Outcomes) -> dict[str, Any]:
     """Every metric of one variant on one seed: ``n``, and the columns that the metrics declare."""
     found: dict[str, Any] = {"n": len(outcomes.examples)}
     for metric in METRICS:
+        if not says_enough(outcomes.says, metric.reads):
+            found |= dict.fromkeys((metric.name, *metric.column.bounds))
+            continue
         found |= _cells(metric, partial(_clustered, metric, [outcomes]) if _by_cluster(metric, outcomes)
                         else partial(metric.score, outcomes))  # fmt: skip
     return found
@@ -45,7 +49,11 @@ def score(outcomes: Outcomes) -> dict[str, Any]:
 def score_over_seeds(seeds: Sequence[Outcomes]) -> dict[str, Any]:
     """Every metric of one variant over its seeds, as ``score``; ``n`` is of all examples of any seed."""
     found: dict[str, Any] = {"n": stacked(seeds, "correct").shape[1]}
+    says = least_said(each.says for each in seeds)
     for metric in METRICS:
+        if not says_enough(says, metric.reads):
+            found |= dict.fromkeys((metric.name, *metric.column.bounds))
+            continue
         found |= _cells(metric, partial(_clustered, metric, seeds) if _by_cluster(metric, seeds[0])
                         else partial(metric.over_seeds or partial(_mean, metric), seeds))  # fmt: skip
     return found
@@ -170,8 +178,13 @@ def check_numbers(values: Mapping[str, float]) -> None:
         raise NonFinite(f"lm-eval's {lost[0]} is {values[lost[0]]}")
 
 
-def check_finite(examples: pd.DataFrame) -> None:
-    """Raise ``NonFinite`` where an outcome of a table of ``outcomes.tabulate`` is NaN or infinite, such as an NLL."""
+def check_finite(examples: pd.DataFrame, says: Says = "probabilities") -> None:
+    """Raise ``NonFinite`` where an outcome of a table of ``outcomes.tabulate`` is NaN or infinite, such as an NLL.
+
+    Of answers without probabilities what needs these is not known, and no fault.
+    """
+    if says != "probabilities":
+        return
     lost = int(np.isinf(examples["nll"]).sum())
     if lost:
         raise NonFinite(f"the NLL is infinite: {lost} of {len(examples)} test labels were given probability 0")

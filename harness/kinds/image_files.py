@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+from pydantic import Field
 from torch import nn
 
 from harness.evaluate.predictions import CachedPredictions
@@ -13,26 +14,24 @@ from harness.kinds.inputs import evaluate_on_views
 from harness.kinds.kind import Evaluation, Kind, kind
 from harness.models import classifiers, configuration
 from harness.models.heads import IMAGE
+from harness.models.own_networks import own_network
 from harness.store import Store
 from harness.strict.fields import Strict
-from harness.tasks import own_images
-from harness.tasks.labelled import SPLITS, LabelledTask
+from harness.tasks import own_files, own_images
+from harness.tasks.labelled import LabelledTask
+from harness.tasks.own_files import Column, OwnFiles
 from harness.tasks.own_images import ImagesReference
 from harness.types import Architecture, Combination, Unscored
 
 
-class FilesOfImages(Strict):
-    """Files of images with one label each."""
+class FilesOfImages(OwnFiles):
+    """Folders with one folder of images for each class, or tables of images, or of their paths, with one label each."""
 
-    train: str
-    heldout: str
-    test: str
-    image: str = "image"
-    label: str = "label"
+    image: Annotated[Column, Field(description="of tables, the column of images or of their paths")] = "image"
 
 
 class OwnImages(Strict):
-    """A user's own images; paths are relative to the suite file."""
+    """Your own images: folders by class, or a table of images or of their paths; beside the suite file."""
 
     images: FilesOfImages
 
@@ -56,12 +55,18 @@ class ImageFiles(Kind[ImagesReference, LabelledTask]):
 
     @property
     def loaded(self) -> Mapping[str, Callable[..., nn.Module]]:
-        return {IMAGE.name: configuration.image_classifier}
+        return {IMAGE.name: configuration.image_classifier, "image_file_module": own_network}
 
     def refer(self, given: Any, suite: str, folder: Path, tokenizer: str | None) -> ImagesReference:
-        asked = given.images
-        files = {split: str(folder / Path(getattr(asked, split)).expanduser()) for split in SPLITS}
-        return ImagesReference(suite, **files, image=asked.image, label=asked.label)
+        return own_files.refer(given.images, (given.images.image,), ImagesReference, suite, folder)
+
+    def folded(self, reference: ImagesReference, fold: int) -> ImagesReference:
+        return own_files.folded(reference, fold)
+
+    def rendered(
+        self, reference: ImagesReference, store: Store, limit: int | None, allow_code: bool
+    ) -> ImagesReference:
+        return own_images.rendered(reference, store)
 
     def load(self, reference: ImagesReference, store: Store, limit: int | None) -> LabelledTask:
         return own_images.load(reference, store, limit)

@@ -13,6 +13,7 @@ from harness.evaluate.predictions import CachedPredictions
 from harness.kinds.inputs import evaluate_on_views
 from harness.kinds.kind import Evaluation, Kind, kind
 from harness.models import image_networks
+from harness.models.own_networks import own_network
 from harness.store import Store
 from harness.tasks import images
 from harness.tasks.images import ImageReference
@@ -34,6 +35,10 @@ class Images(Kind[ImageReference, LabelledTask]):
     @property
     def networks(self) -> Mapping[str, Callable[..., nn.Module]]:
         return image_networks.NETWORKS
+
+    @property
+    def loaded(self) -> Mapping[str, Callable[..., nn.Module]]:
+        return {"image_module": own_network}
 
     def refer(self, given: Any, suite: str, folder: Path, tokenizer: str | None) -> ImageReference:
         return ImageReference(given)

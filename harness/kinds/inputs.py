@@ -16,9 +16,14 @@ from harness.types import Combination, Unscored
 
 
 def evaluate_on_inputs(combination: Combination, task: Task, cached: CachedPredictions) -> Evaluation:
-    """What a combination says on test, and how well a temperature that is fitted on held-out calibrates it."""
+    """What a combination says on test, and how well a temperature that is fitted on held-out calibrates it.
+
+    Where it gives answers without probabilities there is nothing to calibrate.
+    """
     on_test, on_heldout = (predictions.run(combination, split, cached) for split in (task.test, task.heldout))
-    calibrated = scores.calibrated(on_test.log_probs, task.test.labels, on_heldout.log_probs, task.heldout.labels)
+    calibrated = {}
+    if combination.says == "probabilities":
+        calibrated = scores.calibrated(on_test.log_probs, task.test.labels, on_heldout.log_probs, task.heldout.labels)
     record = {"combine_seconds": on_test.combine_seconds + on_heldout.combine_seconds, **calibrated}
     return Evaluation(on_test.log_probs.numpy(), on_test.calls.numpy(), record)
 

@@ -76,6 +76,9 @@ class Kind(ABC, Generic[Reference, AnyTask]):
     scored_by: ClassVar[str] = "test split"
     """Where its scores come from, for the source that results give."""
 
+    why_no_costs: ClassVar[str | None] = None
+    """Why nothing that running its models takes is counted or measured; None where it is."""
+
     logits = staticmethod(forward.plain)
     """``logits(module, batch)``: logits [N, C] of a batch [B, ...] on the module's device, a row for each label."""
     schedule = staticmethod(plain_schedule)
@@ -93,7 +96,10 @@ class Kind(ABC, Generic[Reference, AnyTask]):
 
     @property
     def loaded(self) -> Mapping[str, Callable[..., nn.Module]]:
-        """Networks that only come in folders, by the name of their architecture."""
+        """Networks that only come in files, by the name of their architecture.
+
+        A kind that has ``own_networks.own_network`` among them takes networks that functions of users' build.
+        """
         return {}
 
     @property
@@ -122,9 +128,9 @@ class Kind(ABC, Generic[Reference, AnyTask]):
     def folded(self, reference: Reference, fold: int) -> Reference:
         """The reference to another split of the same data: fold 0 is the split of the reference itself.
 
-        All folds have splits of the same sizes; those of one fold are disjoint, and over many folds every example is
-        as often test as any other. A kind whose tasks have one split only, as is the default, refuses with
-        ``BadInput``.
+        All folds have splits of the same sizes, or near these where rows of one cluster stay together; those of one
+        fold are disjoint, and over many folds every example is as often test as any other. A kind whose tasks have one
+        split only, as is the default, refuses with ``BadInput``.
 
         Args:
             reference: as ``refer`` or ``rendered`` gives it.

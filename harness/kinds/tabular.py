@@ -13,6 +13,7 @@ from harness.evaluate.predictions import CachedPredictions
 from harness.kinds.inputs import evaluate_on_views
 from harness.kinds.kind import Evaluation, Kind, kind
 from harness.models import tabular_networks
+from harness.models.own_networks import own_network
 from harness.store import Store
 from harness.tasks import tabular
 from harness.tasks.labelled import LabelledTask
@@ -35,6 +36,10 @@ class Tabular(Kind[TableReference, LabelledTask]):
     @property
     def networks(self) -> Mapping[str, Callable[..., nn.Module]]:
         return tabular_networks.NETWORKS
+
+    @property
+    def loaded(self) -> Mapping[str, Callable[..., nn.Module]]:
+        return {"table_module": own_network}
 
     def refer(self, given: Any, suite: str, folder: Path, tokenizer: str | None) -> TableReference:
         return TableReference(given)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+from pydantic import Field
 from torch import nn
 
 from harness.evaluate.predictions import CachedPredictions
@@ -13,27 +14,29 @@ from harness.kinds.inputs import evaluate_on_views
 from harness.kinds.kind import Evaluation, Kind, kind
 from harness.models import classifiers, configuration
 from harness.models.heads import SEQUENCE
+from harness.models.own_networks import own_network
 from harness.models.readers import cut
 from harness.store import Store
-from harness.strict.fields import Strict
-from harness.tasks import own_texts
-from harness.tasks.labelled import SPLITS, LabelledTask
+from harness.strict.fields import Strict, said_as
+from harness.tasks import own_files, own_texts
+from harness.tasks.labelled import LabelledTask
+from harness.tasks.own_files import Column, OwnFiles
 from harness.tasks.own_texts import TextsReference
 from harness.types import Architecture, Combination, Unscored
 
 
-class TextFiles(Strict):
-    """Files of texts with one label each."""
+class TextFiles(OwnFiles):
+    """Tables of texts with one label each."""
 
-    train: str
-    heldout: str
-    test: str
-    text: str | list[str] = "text"
-    label: str = "label"
+    text: Annotated[
+        Column | Annotated[list[Column], Field(min_length=1, max_length=2)],
+        said_as("a column, or two whose texts make a pair"),
+        Field(description="the column of texts, or [premise, hypothesis]: two whose texts make a pair"),
+    ] = "text"
 
 
 class TextsFiles(Strict):
-    """A user's own texts; paths are relative to the suite file."""
+    """Your own texts: CSV, TSV, JSON lines, Parquet, Arrow or a folder that datasets saved; beside the suite file."""
 
     texts: TextFiles
 
@@ -57,13 +60,17 @@ class Texts(Kind[TextsReference, LabelledTask]):
 
     @property
     def loaded(self) -> Mapping[str, Callable[..., nn.Module]]:
-        return {SEQUENCE.name: configuration.sequence_classifier}
+        return {SEQUENCE.name: configuration.sequence_classifier, "text_module": own_network}
 
     def refer(self, given: Any, suite: str, folder: Path, tokenizer: str | None) -> TextsReference:
-        asked = given.texts
-        files = {split: str(folder / Path(getattr(asked, split)).expanduser()) for split in SPLITS}
-        columns = (asked.text,) if isinstance(asked.text, str) else tuple(asked.text)
-        return TextsReference(suite, **files, text=columns, label=asked.label)
+        columns = (given.texts.text,) if isinstance(given.texts.text, str) else tuple(given.texts.text)
+        return own_files.refer(given.texts, columns, TextsReference, suite, folder)
+
+    def folded(self, reference: TextsReference, fold: int) -> TextsReference:
+        return own_files.folded(reference, fold)
+
+    def rendered(self, reference: TextsReference, store: Store, limit: int | None, allow_code: bool) -> TextsReference:
+        return own_texts.rendered(reference, store)
 
     def load(self, reference: TextsReference, store: Store, limit: int | None) -> LabelledTask:
         return own_texts.load(reference, store, limit)

@@ -17,6 +17,7 @@ from torch import Tensor
 from harness.errors import BadInput
 from harness.evaluate.predictions import predict
 from harness.models.causal_lm import read_generation_config
+from harness.models.precision import with_same_precision
 from harness.models.pretrained import check_causal
 from harness.models.ties import with_same_ties
 from harness.models.tokens import read_tokenizer, reading, tokenizer_of
@@ -80,7 +81,8 @@ def read_combination(path: Path, device: torch.device, **tokenizer: Any) -> tupl
         hint = "a suite can make a sequence-level ensemble of them: linear, uniform or given weights"
         raise BadInput("the members have different tokenizers", place=str(other.provenance["folder"]), hint=hint)
     if method.family == "weights":
-        pool = with_same_ties(pool, range(len(pool.members)))
+        every = range(len(pool.members))
+        pool = with_same_precision(with_same_ties(pool, every), every)
     heldout = _heldout(path, file, folder)
     ingredients = Ingredients(pool, _no_windows(), heldout, _predict, file.seed, method.needs, device)
     try:

@@ -13,6 +13,7 @@ import pydantic
 from harness.display.formats import counted
 from harness.errors import BadInput
 from harness.registry import METHODS
+from harness.says import LACKS, Says, says_enough
 from harness.types import Combination, Family, Ingredients, Need, NotApplicable
 
 Law = Callable[[Mapping[str, Any]], bool]
@@ -27,6 +28,7 @@ POOLS = {
     "architectures": "different networks",
     "bootstrap": "models trained on bootstrap resamples",
     "checkpoints": "checkpoints of one run",
+    "predictions": "models known by their predictions",
 }
 """What the members of each kind of pool (``types.Pool.kind``) are called in prose."""
 
@@ -52,6 +54,8 @@ class Method:
     """Parameter sets that the contract tests run; together they reach every branch, and are quick."""
     module: str
     uses: Uses
+    reads: Says
+    """What has to be known of the members' answers, where it combines these."""
     seconds: float
     """About how long building takes on a small pool, where nothing is trained: the long ones are started first."""
     words: str = ""
@@ -85,7 +89,16 @@ class Method:
         if self.pool != "any" and self.pool != pool.kind:
             holds, wanted = (POOLS.get(kind, kind) for kind in (pool.kind, self.pool))
             raise NotApplicable(f"pool '{pool.name}' holds {holds}, not {wanted}")
+        if self.family in ("single", "output", "staged"):
+            self._check_what_members_say(ingredients, parameters)
         return self.build(ingredients, **parameters)
+
+    def _check_what_members_say(self, ingredients: Ingredients, parameters: Mapping[str, Any]) -> None:
+        members, named = ingredients.pool_.members, self.uses(parameters)
+        used = members if named is None else [members[position] for position in named if position < len(members)]
+        for member in used:
+            if not says_enough(member.says, self.reads):
+                raise NotApplicable(f"member {member.name} {LACKS[member.says]}, and {self.name} needs {self.reads}")
 
     def variant_parameters(self, parameters: Mapping[str, Any]) -> dict[str, Any]:
         """Only the parameters that differ from the default (or have none): the ones that name a variant."""
@@ -164,6 +177,7 @@ def method(
     identical_members_unchanged: bool | Law = False,
     small: tuple[Mapping[str, Any], ...] = ({},),
     uses: Uses = lambda parameters: None,
+    reads: Says = "probabilities",
     seconds: float = 0.5,
     words: str = "",
     told: Mapping[str, Mapping[Any, str]] | None = None,
@@ -190,6 +204,7 @@ def method(
                 small=small,
                 module=function.__module__,
                 uses=uses,
+                reads=reads,
                 seconds=seconds,
                 words=words,
                 told=told or {},

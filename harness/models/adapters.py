@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -13,8 +13,10 @@ from torch import Tensor, nn
 
 from harness.errors import BadInput
 from harness.models import configuration
+from harness.models.adapter_base import ask, base_layout, check_brings, own_order, reorder_rows
 from harness.models.checkpoint import error_line, quiet, read_object, signature, stored_tensors
-from harness.models.pretrained import layout, load_pretrained, probe, without_values
+from harness.models.heads import CAUSAL
+from harness.models.pretrained import AS_CAUSAL, ReadAs, load_pretrained
 from harness.models.weights import ModelWeights, check_finite, without_ties
 from harness.types import Architecture
 
@@ -23,21 +25,26 @@ TOLERANCE = 1e-3
 """How far merged logits may be from PEFT's own, relative to the largest: float32 rounds a thousand times finer."""
 
 
-def adapter_architecture(folder: Path, base: Path) -> Architecture:
+def adapter_architecture(folder: Path, base: Path, read_as: ReadAs = AS_CAUSAL) -> Architecture:
     """The architecture of an adapter's merged model: its base's, but for layers that it repeats and ties that it cuts.
 
     Raises:
         BadInput: an adapter that cannot be merged, or whose file is not for this base: names that match nothing,
-            tensors that are missing or of other shapes.
+            tensors that are missing or of other shapes; labels that are not the task's.
     """
     files = tuple(signature(folder / name) for name in (ADAPTER, ADAPTER_WEIGHTS))
-    return _architecture(folder, files, layout(base).architecture, base)
+    described = base_layout(base, read_as)
+    own_order(base, read_as)
+    return _architecture(folder, files, described.architecture, described.head.drawn, base, read_as)
 
 
 @lru_cache(maxsize=64)
-def _architecture(folder: Path, files: Any, of_base: Architecture, base: Path) -> Architecture:
+def _architecture(
+    folder: Path, files: Any, of_base: Architecture, lacking: frozenset[str], base: Path, read_as: ReadAs
+) -> Architecture:
     config = _config(folder)
-    module: Any = without_values(configuration.config_of(configuration.settings_of(of_base)))
+    settings = configuration.config_of(configuration.settings_of(of_base))
+    module: Any = configuration.without_values(settings, read_as.head)
     if hasattr(config, "init_lora_weights"):
         config.init_lora_weights = True  # others compute with the base's values, and it is loaded over
     try:
@@ -45,7 +52,8 @@ def _architecture(folder: Path, files: Any, of_base: Architecture, base: Path) -
             warnings.simplefilter("ignore")
             wrapped = _wrapped(module, config)
             _check_names(wrapped, config, folder)
-            cut = _cuts_tie(module)
+            check_brings(module, lacking, folder)
+            cut = read_as.head == CAUSAL and _cuts_tie(module)
             wrapped.merge_and_unload()
     except BadInput:
         raise
@@ -98,7 +106,7 @@ def _check_names(wrapped: Any, config: Any, folder: Path) -> None:
     result: Any = set_peft_model_state_dict(wrapped, stored, low_cpu_mem_usage=True)
     prefix = PEFT_TYPE_TO_PREFIX_MAPPING.get(config.peft_type, "")
     for problem, names in (
-        ("has names that match nothing in the base", result.unexpected_keys),
+        ("has names that match nothing in the base", _unknown(result.unexpected_keys, stored)),
         ("lacks tensors", [name for name in result.missing_keys if prefix in name and ".default" in name]),
     ):
         if names:
@@ -108,6 +116,12 @@ def _check_names(wrapped: Any, config: Any, folder: Path) -> None:
                 place=str(folder),
                 hint="peft would run the base without them",
             )
+
+
+def _unknown(unexpected: Iterable[str], stored: Iterable[str]) -> list[str]:
+    """The names that PEFT reads nothing from, but for biases of saved modules, which it writes under two names."""
+    written_twice = {f"{name[:-4]}modules_to_save.bias" for name in stored if name.endswith(".bias")}
+    return [name for name in unexpected if name not in written_twice]
 
 
 def _cuts_tie(module: Any) -> bool:
@@ -122,8 +136,8 @@ def _cuts_tie(module: Any) -> bool:
 class AdapterWeights(ModelWeights):
     """The tensors of an adapter's merged model, in float32: merged in memory when first asked for, and kept."""
 
-    def __init__(self, folder: Path, base: Path) -> None:
-        self.folder, self.base = folder, base
+    def __init__(self, folder: Path, base: Path, read_as: ReadAs = AS_CAUSAL) -> None:
+        self.folder, self.base, self.read_as = folder, base, read_as
         self._state: dict[str, Tensor] | None = None
 
     @property
@@ -143,10 +157,10 @@ class AdapterWeights(ModelWeights):
 
     def module(self) -> nn.Module:
         """The merged model, new at every call, in float32 and eval mode."""
-        return merge_adapter(self.folder, self.base)
+        return merge_adapter(self.folder, self.base, self.read_as)
 
 
-def merge_adapter(folder: Path, base: Path) -> nn.Module:
+def merge_adapter(folder: Path, base: Path, read_as: ReadAs = AS_CAUSAL) -> nn.Module:
     """An adapter merged into its base, in float32 and eval mode, checked against PEFT's unmerged model.
 
     What PEFT's modules share, such as tied embeddings and repeated layers, is made two before: PEFT's own merge would
@@ -158,24 +172,26 @@ def merge_adapter(folder: Path, base: Path) -> nn.Module:
     """
     from peft import PeftModel
 
-    architecture = adapter_architecture(folder, base)
-    module: Any = load_pretrained(base)
+    architecture, described = adapter_architecture(folder, base, read_as), base_layout(base, read_as)
+    own, order = own_order(base, read_as)
+    module: Any = load_pretrained(base, own)
     with quiet(), warnings.catch_warnings(), torch.random.fork_rng(devices=[]), torch.no_grad():
         warnings.simplefilter("ignore")
         wrapped: Any = PeftModel.from_pretrained(module, str(folder), local_files_only=True).eval()
-        tokens = probe(module, *_own_tokens(wrapped.peft_config["default"]))
-        expected = wrapped(input_ids=tokens, use_cache=False).logits
+        tokens = _own_tokens(wrapped.peft_config["default"])
+        expected = ask(wrapped, module, described, tokens)
         _unshare(wrapped)
         merged: Any = wrapped.merge_and_unload().eval()
         _tie(merged, architecture)
         check_finite(folder.name, merged)
-        merged_logits = merged(input_ids=tokens, use_cache=False).logits
+        merged_logits = ask(merged, merged, described, tokens)
     gap = float((merged_logits - expected).abs().max() / expected.abs().max())
     if not gap < TOLERANCE:
         raise BadInput(
             f"merged into its base the adapter is another model: its logits are {gap:.2g} of the largest apart",
             place=str(folder),
         )
+    reorder_rows(merged, described, order)
     result: nn.Module = merged
     return result
 
@@ -200,7 +216,7 @@ def _unshare(module: nn.Module) -> None:
 
 def _tie(merged: Any, architecture: Architecture) -> None:
     """Make one again of what the architecture ties."""
-    merged.config.tie_word_embeddings = configuration.config_of(
-        configuration.settings_of(architecture)
-    ).get_text_config().tie_word_embeddings
+    text = configuration.config_of(configuration.settings_of(architecture)).get_text_config()
+    if hasattr(text, "tie_word_embeddings"):
+        merged.config.tie_word_embeddings = text.tie_word_embeddings
     merged.tie_weights()

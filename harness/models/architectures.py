@@ -12,6 +12,8 @@ from torch import nn
 from harness.errors import BadInput
 from harness.models.configuration import head_of
 from harness.models.forward import as_read_by
+from harness.models.own_code import code_in
+from harness.models.own_networks import OWN, parameters_of
 from harness.models.smaller import half_width
 from harness.registry import KINDS
 from harness.store import named
@@ -45,7 +47,10 @@ def _kind_that_builds(name: str) -> Kind[Any, Any]:
 
 
 def code_of(architecture: Architecture) -> tuple[str, ...]:
-    """What builds an architecture, runs it on a batch and says how it is trained: keys name it, no import shows it."""
+    """What builds an architecture, runs it on a batch and says how it is trained: keys name it, no import shows it.
+
+    (A function of the user's that builds it is a part of the architecture itself, with the digest of its code.)
+    """
     kind = _kinds().get(architecture.name)
     if kind is None:
         return ()
@@ -55,14 +60,17 @@ def code_of(architecture: Architecture) -> tuple[str, ...]:
 def build(architecture: Architecture) -> nn.Module:
     """A module with fresh weights from torch's global generator; ``BadInput`` on an unknown name or option.
 
-    Convolutions are laid out channels-last: on a CPU that halves the time of a forward pass of these networks.
+    Convolutions are laid out channels-last: on a CPU that halves the time of a forward pass of these networks. Those of
+    a network that a user's function builds stay as it made them.
     """
     kind = _kind_that_builds(architecture.name)
     try:
         module = kind.families[architecture.name](**dict(architecture.options))
     except TypeError as error:
         raise BadInput(f"architecture '{architecture.name}': {str(error).split('() ')[-1]}") from None
-    return marked(module.to(memory_format=torch.channels_last), architecture)  # type: ignore[call-overload]
+    if code_in(architecture) is None:
+        module = module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return marked(module, architecture)
 
 
 def marked(module: nn.Module, architecture: Architecture) -> nn.Module:
@@ -90,12 +98,15 @@ def check_options(architecture: Architecture, *, by_name: bool = False) -> None:
 
 
 def takes(architecture: Architecture, option: str) -> bool:
-    """Whether networks of a family can be built with an option."""
-    return option in _parameters(architecture)
+    """Whether networks of one of our families can be built with an option: what a user's function does with it,
+    nobody knows."""
+    return code_in(architecture) is None and option in _parameters(architecture)
 
 
 def _parameters(architecture: Architecture) -> Mapping[str, inspect.Parameter]:
-    """The options that networks of a family are built with."""
+    """The options that networks of a family, or of a user's function, are built with."""
+    if code := code_in(architecture):
+        return {name: each for name, each in parameters_of(code).items() if name not in OWN}
     return inspect.signature(_kind_that_builds(architecture.name).families[architecture.name]).parameters
 
 
@@ -108,11 +119,14 @@ def half_size(architecture: Architecture) -> Architecture:
     """The same family at about half the width of every layer (a quarter of most matrices).
 
     Raises:
-        BadInput: for a model of transformers whose configuration does not allow it.
+        BadInput: for a model of transformers whose configuration does not allow it, or a function of the user's that
+            takes no width.
     """
     if head_of(architecture):
         return half_width(architecture)
     widths = ("width", "hidden")
     known, given = _parameters(architecture), dict(architecture.options)
     present = {w: given.get(w, known[w].default) for w in widths if w in known}
+    if (code := code_in(architecture)) and not all(type(size) is int for size in present.values() or [None]):
+        raise BadInput(f"'{code.function}' takes no number as {' or '.join(widths)}")
     return with_options(architecture, **{w: max(1, value // 2) for w, value in present.items()})

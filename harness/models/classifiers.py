@@ -13,8 +13,9 @@ from torch import Tensor, nn
 
 from harness.models.forward import reader_of
 from harness.models.raw import contents
-from harness.models.readers import padded, pixels_of, tokens_of
+from harness.models.readers import padded, padding_of, pixels_of, tokens_of
 from harness.models.training import Schedule
+from harness.types import Reader
 
 AT_ONCE = 32
 """Texts of about one length that are run at once: of texts of many lengths, padding would be most of the work."""
@@ -31,7 +32,7 @@ def logits_of_texts(module: nn.Module, batch: Tensor) -> Tensor:
     tokens = tokens_of(texts_of(batch), reader)
     takes = _taken(module)
     found = []
-    with _padding(module, tokens["input_ids"]) as padding:
+    with _padding(module, tokens["input_ids"], reader) as padding:
         order, groups = _groups(module, tokens["input_ids"])
         for rows in groups:
             these = {name: [values[row] for row in rows] for name, values in tokens.items()}
@@ -48,7 +49,7 @@ def texts_of(batch: Tensor) -> list[Sequence[str]]:
 def logits_of_images(module: nn.Module, batch: Tensor) -> Tensor:
     """Logits [B, C] of a batch [B, 3] of images (``raw``), whose bytes are image files."""
     pixels = pixels_of(contents(batch), reader_of(module)).to(_device(module))
-    return _logits(module, {"pixel_values": pixels})
+    return _logits(module, {"pixel_values": pixels}) if _is_pretrained(module) else _logits(module, {}, pixels)
 
 
 def schedule(epochs: int) -> Schedule:
@@ -60,7 +61,7 @@ def _groups(module: nn.Module, texts: Sequence[Sequence[int]]) -> tuple[Tensor, 
     """The order of texts by length, and the rows of those that are run at once."""
     lengths = torch.tensor(list(map(len, texts)))
     order = lengths.argsort(stable=True)
-    kind = getattr(module.config, "model_type", None)
+    kind = getattr(getattr(module, "config", None), "model_type", None)
     alike = lengths[order].unique_consecutive(return_counts=True)[1].tolist() if kind in FEELS_PADDING else [len(order)]
     return order, [rows.tolist() for part in order.split(alike) for rows in part.split(AT_ONCE)]
 
@@ -69,16 +70,21 @@ def _taken(module: nn.Module) -> Any:
     """Which inputs the network's ``forward`` has a name for."""
     network: Any = getattr(module, "get_base_model", lambda: module)()
     names = inspect.signature(network.forward).parameters
+    if any(each.kind == each.VAR_KEYWORD for each in names.values()) and not _is_pretrained(network):
+        return lambda name: True
     return names.__contains__
 
 
 @contextmanager
-def _padding(module: nn.Module, texts: Sequence[Sequence[int]]) -> Iterator[int]:
+def _padding(module: nn.Module, texts: Sequence[Sequence[int]], reader: Reader) -> Iterator[int]:
     """The token that texts are padded with: the model's, for some find the end of a text by it.
 
     A model without one, which transformers runs on one text at a time, is told meanwhile of a token that none of these
-    texts has.
+    texts has. One that a user's function builds is given the tokenizer's.
     """
+    if not _is_pretrained(module):
+        yield padding_of(reader)
+        return
     config: Any = module.config.get_text_config()  # type: ignore[operator, union-attr]
     known = getattr(config, "pad_token_id", None)
     if known is not None:
@@ -92,9 +98,16 @@ def _padding(module: nn.Module, texts: Sequence[Sequence[int]]) -> Iterator[int]
         config.pad_token_id = None
 
 
-def _logits(module: nn.Module, inputs: Mapping[str, Tensor]) -> Tensor:
-    found: Tensor = module(**inputs).logits
-    return found
+def _logits(module: nn.Module, inputs: Mapping[str, Tensor], *first: Tensor) -> Tensor:
+    """A network that a user's function builds may give logits themselves."""
+    found: Any = module(*first, **inputs)
+    logits: Tensor = found if isinstance(found, Tensor) else found.logits
+    return logits
+
+
+def _is_pretrained(module: nn.Module) -> bool:
+    """Whether it is a model of transformers, whose inputs have names."""
+    return hasattr(getattr(module, "config", None), "get_text_config")
 
 
 def _device(module: nn.Module) -> torch.device:

@@ -6,7 +6,7 @@ So each model sees an example through its own tokenizer or image processor, and 
 from __future__ import annotations
 
 import mmap
-from collections.abc import Sequence
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
@@ -15,11 +15,11 @@ from torch import Tensor
 _opened: dict[int, tuple[Path, mmap.mmap]] = {}
 
 
-def write_blob(contents: Sequence[bytes], path: Path) -> Tensor:
-    """Write examples one after another to a file; where each lies in it, int64 [N, 2] (offset, length)."""
-    lengths = torch.tensor([len(content) for content in contents], dtype=torch.int64)
+def write_blob(contents: Iterable[bytes], path: Path) -> Tensor:
+    """Write examples one after another to a file, as they come; where each lies in it, int64 [N, 2] (offset, length).
+    """
     with path.open("wb") as file:
-        file.writelines(contents)
+        lengths = torch.tensor([file.write(content) for content in contents], dtype=torch.int64)
     return torch.stack([lengths.cumsum(0) - lengths, lengths], dim=1)
 
 

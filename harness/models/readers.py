@@ -26,8 +26,10 @@ ENDLESS = 10**6
 """Tokens that a tokenizer is said to take where nobody set a limit: more than any model has positions."""
 
 
-def reader_in(folder: Path, head: Head, model: Any) -> Reader:
+def reader_in(folder: Path, head: Head, model: Any = None) -> Reader:
     """The reader in a model's folder, of the kind that its head is for; of the model only the shapes are asked for.
+
+    None stands for a network that nothing is known of.
 
     Raises:
         BadInput: a folder without a tokenizer, or image processor, or with one that cannot be read.
@@ -51,7 +53,7 @@ def _longest(folder: Path, model: Any) -> int | None:
 
     As the tokenizer says, as in transformers' pipelines, and no more than the model has positions.
     """
-    limits = (read_tokenizer(folder).model_max_length, positions_of(model))
+    limits = (read_tokenizer(folder).model_max_length, None if model is None else positions_of(model))
     return min((int(limit) for limit in limits if limit is not None and limit < ENDLESS), default=None)
 
 
@@ -109,6 +111,12 @@ def padded(tokens: Mapping[str, Sequence[Sequence[int]]], reader: Reader, paddin
 
 def _filled(rows: Sequence[Sequence[int]], value: int) -> Tensor:
     return pad_sequence([torch.tensor(row) for row in rows], batch_first=True, padding_value=value)
+
+
+def padding_of(reader: Reader) -> int:
+    """The token that a tokenizer pads texts with, or else ends them with."""
+    words = read_tokenizer(Path(reader.folder))
+    return next((int(token) for token in (words.pad_token_id, words.eos_token_id) if token is not None), 0)
 
 
 def pixels_of(images: Sequence[bytes], reader: Reader) -> Any:

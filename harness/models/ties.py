@@ -8,8 +8,9 @@ from dataclasses import replace
 from torch import Tensor, nn
 
 from harness.models import configuration
+from harness.models.configuration import without_values
 from harness.models.heads import CAUSAL
-from harness.models.pretrained import ties_of, without_values
+from harness.models.pretrained import ties_of
 from harness.models.weights import ModelWeights, load_module, module_with
 from harness.types import Architecture, Member, Pool
 
@@ -21,20 +22,24 @@ def with_same_ties(pool: Pool, used: Sequence[int]) -> Pool:
     and with the base.
     """
     everyone = (*((pool.base,) if pool.base else ()), *(pool.members[position] for position in used))
-    models = [member for member in everyone if configuration.head_of(member.architecture) == CAUSAL]
+    models = [member for member in everyone if _has_two_ends(member.architecture)]
     if len({_is_tied(member.architecture) for member in models}) < 2:
         return pool
     base = _untied(pool.base) if pool.base else None
     return replace(pool, members=tuple(map(_untied, pool.members)), base=base)
 
 
+def _has_two_ends(architecture: Architecture) -> bool:
+    """Whether a model has an embedding and an output layer that could be one: a classifier has not."""
+    return configuration.head_of(architecture) == CAUSAL
+
+
 def _is_tied(architecture: Architecture) -> bool:
-    config = configuration.config_of(configuration.settings_of(architecture)).get_text_config()
-    return bool(getattr(config, "tie_word_embeddings", False))
+    return bool(configuration.config_of(configuration.settings_of(architecture)).get_text_config().tie_word_embeddings)
 
 
 def _untied(member: Member) -> Member:
-    if configuration.head_of(member.architecture) != CAUSAL or not _is_tied(member.architecture):
+    if not _has_two_ends(member.architecture) or not _is_tied(member.architecture):
         return member
     weights = Untied(member)
     return replace(member, architecture=weights.architecture, weights=weights)

@@ -6,6 +6,7 @@ from abc import abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import safe_open
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from harness.errors import BadInput
 from harness.models.architectures import build, marked
 from harness.models.configuration import to_be_filled
+from harness.models.own_code import Code
 from harness.store import read_json, write_json
 from harness.types import Architecture, Member, Reader
 
@@ -60,17 +62,37 @@ def save_weights(weights: Mapping[str, Tensor], path: Path) -> None:
 
 
 def save_network(architecture: Architecture, module: nn.Module, folder: Path) -> None:
-    """Write a network of the zoo to an existing folder."""
+    """Write a network of the zoo, or one that a user's function built, to an existing folder."""
     save_weights(without_ties(module), folder / WEIGHTS)
-    options = {name: asdict(value) if isinstance(value, Reader) else value for name, value in architecture.options}
+    options = {
+        name: asdict(value) if isinstance(value, Reader | Code) else value for name, value in architecture.options
+    }
     write_json(folder / ARCHITECTURE, [architecture.name, options])
 
 
 def saved_architecture(folder: Path) -> Architecture:
     """The architecture of a folder that ``save_network`` wrote."""
     name, options = read_json(folder / ARCHITECTURE)
-    read = {key: Reader(**value) if key == "reader" else value for key, value in options.items()}
+    made = {"reader": Reader, "build": Code}
+    read = {
+        key: made[key](**value) if key in made and isinstance(value, dict) else _frozen(value)
+        for key, value in options.items()
+    }
     return Architecture(name, tuple(sorted(read.items())))
+
+
+def _frozen(value: Any) -> Any:
+    """A value of a JSON file as options have it: lists are tuples, so that an architecture can be hashed."""
+    return tuple(_frozen(each) for each in value) if isinstance(value, list) else value
+
+
+def forget_places(folder: Path) -> None:
+    """Leave out of a folder that ``save_network`` wrote where on this machine a user's code and files lie."""
+    name, options = read_json(folder / ARCHITECTURE)
+    options.pop("reader", None)
+    if isinstance(options.get("build"), dict):
+        options["build"].pop("root", None)
+    write_json(folder / ARCHITECTURE, [name, options])
 
 
 def module_with(architecture: Architecture, weights: Mapping[str, Tensor]) -> nn.Module:

@@ -15,6 +15,7 @@ from harness.models.adapters import ADAPTER, ADAPTER_WEIGHTS, AdapterWeights, ad
 from harness.models.architectures import kind_of, trainable
 from harness.models.checkpoint import CONFIG, checkpoint_files, read_config, signature, stored_tensors
 from harness.models.heads import CAUSAL
+from harness.models.own_code import code_in
 from harness.models.pretrained import AS_CAUSAL, ZEROS, FolderWeights, ReadAs, check_causal, layout, load_pretrained
 from harness.models.tokens import tokenizer_of
 from harness.models.weights import ARCHITECTURE, WEIGHTS, LazyWeights, saved_architecture
@@ -60,7 +61,7 @@ class FolderModel:
         if self.is_network:
             return saved_architecture(self.path)
         if self.is_adapter:
-            return adapter_architecture(self.path, self._base)
+            return adapter_architecture(self.path, self._base, self.read_as)
         return layout(self.path, self.read_as).architecture
 
     @property
@@ -89,7 +90,7 @@ class FolderModel:
         words = self.tokenizer
         reads = [words.digest, words.begins] if words else None
         labels = [[self.read_as.labels, self.read_as.names, self.read_as.fresh]] if self.read_as.head.labelled else []
-        contents = [_digest_of(*signature(file)) for file in files]
+        contents = [digest_of(*signature(file)) for file in files]
         return digest([str(self.architecture), contents, under, reads, *labels])
 
     @property
@@ -104,7 +105,9 @@ class FolderModel:
         """The tensors by name; those of an adapter are merged into its base's, in memory and in float32."""
         if self.is_network:
             return LazyWeights(self.path / WEIGHTS)
-        return AdapterWeights(self.path, self._base) if self.is_adapter else FolderWeights(self.path, self.read_as)
+        if self.is_adapter:
+            return AdapterWeights(self.path, self._base, self.read_as)
+        return FolderWeights(self.path, self.read_as)
 
     def check(self) -> None:
         """``BadInput`` where it is no model, or adapter, that can be read without its own code."""
@@ -127,11 +130,15 @@ class FolderModel:
 
     def _check_network(self) -> None:
         try:
-            name = saved_architecture(self.path).name
+            saved = saved_architecture(self.path)
         except (ValueError, TypeError, AttributeError):
             raise BadInput(f"{ARCHITECTURE} is not a name and its options", place=self.folder) from None
-        if name not in (known := trainable()):
-            raise BadInput(f"unknown architecture '{name}'", place=self.folder, given=name, choices=known)
+        if code := code_in(saved):  # which would run here without having been allowed
+            raise BadInput(f"'{code.function}' builds it, a function of a user's", place=self.folder,
+                           hint="name it under module: members")  # fmt: skip
+        if saved.name not in (known := trainable()):
+            problem = f"unknown architecture '{saved.name}'"
+            raise BadInput(problem, place=self.folder, given=saved.name, choices=known)
         if not (self.path / WEIGHTS).is_file():
             raise BadInput(f"{WEIGHTS} is missing", place=self.folder)
         stored_tensors(self.path / WEIGHTS)
@@ -144,11 +151,12 @@ class FolderModel:
             check_causal(module, self.folder)
         if not self.is_adapter:
             return [f"{self.folder}: {note}" for note in layout(self.path, self.read_as).notes]
-        before, after = load_pretrained(self._base).state_dict(), module.state_dict()
+        before, after = load_pretrained(self._base, self.under.read_as).state_dict(), module.state_dict()
         same = before.keys() == after.keys() and all(torch.equal(before[name], after[name]) for name in before)
         return [f"{self.folder}: the adapter changes nothing, all its deltas are zero"] if same else []
 
 
 @cache
-def _digest_of(file: Path, size: int, modified: int) -> str:
+def digest_of(file: Path, size: int, modified: int) -> str:
+    """sha256 of a file, read once for each ``signature``."""
     return file_digest(file)

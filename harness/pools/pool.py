@@ -64,7 +64,8 @@ def _name(plan: PoolPlan, planned: MemberPlan, position: int) -> str:
 
 def _unread(plan: MemberPlan, i: int, name: str) -> Member:
     known, identity = plan.digests[i], plan.identities[i]
-    return Member(name, plan.architecture, _Unread(), plan.start, plan.seed, {}, known, plan.tokenizer, identity)
+    facts = known, plan.tokenizer, identity, plan.says
+    return Member(name, plan.architecture, _Unread(), plan.start, plan.seed, {}, *facts)
 
 
 class _Unread(Mapping[str, Tensor]):

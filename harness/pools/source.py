@@ -15,6 +15,7 @@ from torch import Tensor
 
 from harness.models.weights import check_finite
 from harness.registry import SOURCES
+from harness.says import Says
 from harness.store import Key, Store, code_version, digest
 from harness.types import Architecture, Member, Part, Tokenizer
 
@@ -67,6 +68,16 @@ class MemberPlan(ABC):
     @property
     def tokenizer(self) -> Tokenizer | None:
         """Of a language model that brings its own."""
+        return None
+
+    @property
+    def says(self) -> Says:
+        """What is known of its answers."""
+        return "probabilities"
+
+    @property
+    def why_no_weights(self) -> str | None:
+        """Why there is nothing to average; None where it has weights."""
         return None
 
     @property
@@ -133,6 +144,7 @@ class MemberPlan(ABC):
             self.digests[position],
             self.tokenizer,
             self.identities[position],
+            self.says,
         )
 
     def examine(self, part: Part) -> list[str]:
@@ -224,6 +236,17 @@ class PoolSource(ABC):
     def beside(self, spec: Any, folder: Path) -> Any:
         """The spec with its paths, which are relative to the suite file, as seen from here."""
         return spec
+
+    def candidate(self, spec: Any, path: Path) -> Any:
+        """The spec of a pool of the one model that a candidate for a release is; None: it is a folder of weights."""
+        return None
+
+    def runs(self, spec: Any) -> str | None:
+        """The code of the user's that planning and running it runs, as the suite names it; None where there is none.
+
+        Without --allow-code the suite is refused before anything is planned.
+        """
+        return None
 
     def fetched(self, spec: Any) -> Any:
         """The spec with folders in the place of archives' names; what is not there yet is fetched."""

@@ -1,4 +1,7 @@
-"""A folder of weights from outside, judged as a release: scored with a suite's task, gated against a stored run."""
+"""A model from outside, judged as a release: scored with a suite's task, gated against a stored run.
+
+It is a folder of weights, or what the suite's source of members takes as one (``PoolSource.candidate``).
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,7 @@ from harness.gate.decide import decide
 from harness.gate.policy import Policy, read_policy
 from harness.gate.record import GATE_FILE, Gate, read_gate, write_gate
 from harness.pools.folders import pool_of
+from harness.pools.source import AskedPool
 from harness.registry import COSTS
 from harness.results.evidence import read_tables
 from harness.run import runner
@@ -94,7 +98,8 @@ def score_candidate(suite: Suite, folder: Path, options: Options, progress: runn
             "cost": suite.file.cost.without(cost.name for cost in COSTS if cost.beside_reference),
         }
     )
-    pools = {MAIN: pool_of(folder, main.source.base(main.spec))}
+    own = main.source.candidate(main.spec, folder)
+    pools = {MAIN: pool_of(folder, main.source.base(main.spec)) if own is None else AskedPool(main.source, own)}
     variants = (Variant(CANDIDATE, "member", MAIN, None, {"index": 0}),)
     plan = make_plan(replace(suite, file=file, pools=pools, variants=variants), options, compares=False)
     return runner.run(plan, progress)

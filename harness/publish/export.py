@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,12 +14,22 @@ from torch import Tensor, nn
 from harness.errors import BadInput
 from harness.models import forward
 from harness.models.architectures import kind_of, marked
+from harness.models.causal_lm import vocabulary_of
 from harness.models.checkpoint import quiet
 from harness.models.configuration import head_of, reader_of
 from harness.models.pretrained import ReadAs, load_pretrained
-from harness.models.weights import WEIGHTS, LazyWeights, module_with, save_network, saved_architecture
+from harness.models.weights import (
+    ARCHITECTURE,
+    WEIGHTS,
+    LazyWeights,
+    forget_places,
+    module_with,
+    save_network,
+    saved_architecture,
+)
 from harness.pools.folder_model import FolderModel
 from harness.pools.source import PoolPlan
+from harness.publish.adapter import write_adapter
 from harness.publish.readme import model_readme
 from harness.registry import KINDS
 from harness.results.run import Run
@@ -29,7 +40,7 @@ from harness.suite.suite import read_suite
 from harness.systems.dropout import DropoutPass
 from harness.systems.rules import Linear
 from harness.systems.systems import OutputCombination, SingleModel
-from harness.types import Architecture, Combination
+from harness.types import Architecture, Combination, Member, NotApplicable
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 CARRIED = {".json", ".jinja", ".model", ".txt", ".tiktoken"}
@@ -44,13 +55,16 @@ def export(
     seed: int | None = None,
     dtype: str | None = None,
     allow_code: bool = False,
+    adapter_rank: int | None = None,
+    say: Callable[[str], None] = lambda line: None,
 ) -> Path:
     """Write the model of a variant to a new folder and return it.
 
     Language models and classifiers of transformers become Hugging Face folders with all that belongs to the base's or
     first member's folder: tokenizer or image processor, chat template, generation settings; a classifier's labels are
     the task's. Other networks become model.safetensors and architecture.json. All are read back and give the same
-    predictions before the folder appears.
+    predictions before the folder appears. With ``adapter_rank`` it becomes an adapter on the pool's base, which is read
+    back too, and how far it is from the model stands in its card.
 
     Args:
         run: whose store still has the variant.
@@ -58,38 +72,45 @@ def export(
         target: a folder that does not exist, or is empty.
         seed: of the run, the first by default.
         dtype: a name of ``DTYPES`` for such a model's weights; by default what its members' folders have.
-        allow_code: whether what the suite's task files name may be run, to know the run's variants again.
+        allow_code: whether what the suite and its task files name may be run, to know the run's variants again.
+        adapter_rank: the largest rank of an adapter's factors.
+        say: is told, in a line, how far an adapter is from the model.
 
     Raises:
         BadInput: a variant that the run does not have, that is not ok, or that is more than one model; a run whose
-            suite or artefacts are gone; a target that is in use.
+            suite or artefacts are gone; a target that is in use; an adapter where there is no base for it, or as
+            ``write_adapter``.
     """
+    if adapter_rank is not None:
+        _check_rank(adapter_rank, dtype)
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise BadInput("there is something already", place=str(target), hint="name a new folder")
     seed = _seed(run, seed)
     _check_row(run, variant, seed)
     if dtype is not None and dtype not in DTYPES:
         raise BadInput(f"unknown dtype '{dtype}'", given=dtype, choices=DTYPES)
-    combination, inputs, origin = _load(run, variant, seed, allow_code)
+    combination, inputs, origin, base = _load(run, variant, seed, allow_code)
     architecture, module = _one_model(combination, variant)
     if dtype is not None and origin is None:
         raise BadInput(f"--dtype is for models of transformers: {_words(architecture)} is float32")
+    if vocabulary := vocabulary_of(architecture):
+        inputs = inputs.clamp(max=vocabulary - 1)
+    adapted = None if adapter_rank is None else _adapted(base, run)
     target.parent.mkdir(parents=True, exist_ok=True)
     fresh = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
     try:
-        if origin is None:
-            save_network(architecture, module, fresh)
-            read, stored = module_with(saved_architecture(fresh), LazyWeights(fresh / WEIGHTS)), "as float32"
+        if adapted is not None and adapter_rank is not None:
+            written = write_adapter(module, adapted, adapter_rank, inputs, fresh)
+            say(f"adapter of rank {adapter_rank}: {written}")
+            card = model_readme(run, variant, seed, "as float32, in an adapter on its base", adapter=written.sentences)
         else:
-            precision = dtype or origin.dtype
-            rounded = _write(module, origin.folder, DTYPES[precision], fresh)
-            stored = f"in {precision}, {'rounded from' if rounded else 'bit by bit'} those that were scored"
-            read = _read(fresh, architecture)
-            if reader_of(architecture) is None:
-                inputs = inputs.clamp(max=module.config.vocab_size - 1)  # type: ignore[operator, union-attr]
-        if not _same(read, module, inputs):
-            raise BadInput(f"'{variant}' cannot be written down as one {architecture.name}", place=str(target))
-        (fresh / "README.md").write_text(model_readme(run, variant, seed, stored, head_of(architecture)), encoding="utf-8")
+            read, stored = _whole(architecture, module, origin, dtype, fresh)
+            if not _same(read, module, inputs):
+                raise BadInput(f"'{variant}' cannot be written down as one {architecture.name}", place=str(target))
+            if (fresh / ARCHITECTURE).is_file():
+                forget_places(fresh)
+            card = model_readme(run, variant, seed, stored, head_of(architecture))
+        (fresh / "README.md").write_text(card, encoding="utf-8")
         fresh.chmod(0o755)
         if target.exists():
             target.rmdir()
@@ -97,6 +118,34 @@ def export(
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
     return target
+
+
+def _whole(
+    architecture: Architecture, module: nn.Module, origin: Origin | None, dtype: str | None, folder: Path
+) -> tuple[nn.Module, str]:
+    """Write a whole model; how it is read back, and how its weights are stored."""
+    if origin is None:
+        save_network(architecture, module, folder)
+        return module_with(saved_architecture(folder), LazyWeights(folder / WEIGHTS)), "as float32"
+    precision = dtype or origin.dtype
+    rounded = _write(module, origin.folder, DTYPES[precision], folder)
+    stored = f"in {precision}, {'rounded from' if rounded else 'bit by bit'} those that were scored"
+    return _read(folder, architecture), stored
+
+
+def _check_rank(rank: int, dtype: str | None) -> None:
+    if rank < 1:
+        raise BadInput(f"--adapter-rank is {rank}", hint="an adapter's factors have a rank of at least 1")
+    if dtype is not None:
+        raise BadInput("--dtype is for whole models: an adapter is float32", hint="name --adapter-rank or --dtype")
+
+
+def _adapted(base: Member | None, run: Run) -> Member:
+    """The base that an adapter is for."""
+    if base is None:
+        what, hint = "an adapter needs a pool whose base is a Hugging Face folder", "a suite names it under hf: base"
+        raise BadInput(what, place=str(run.folder), hint=hint)
+    return base
 
 
 def _words(architecture: Architecture) -> str:
@@ -131,8 +180,13 @@ class Origin:
     """The precision of its members' weights."""
 
 
-def _load(run: Run, variant: str, seed: int, allow_code: bool) -> tuple[Combination, Tensor, Origin | None]:
-    """The variant as it was built, a batch of test inputs, and where it comes from if transformers reads its kind."""
+def _load(
+    run: Run, variant: str, seed: int, allow_code: bool
+) -> tuple[Combination, Tensor, Origin | None, Member | None]:
+    """The variant as it was built, a batch of test inputs, where it comes from if transformers reads it, and its base.
+
+    A base that is in no folder of transformers is none.
+    """
     recorded = run.record["suite"]
     suite = read_suite(Path(recorded["path"]))
     again = "run the suite again with this version"
@@ -147,12 +201,14 @@ def _load(run: Run, variant: str, seed: int, allow_code: bool) -> tuple[Combinat
         raise BadInput(f"the weights of '{variant}' are not in {store.root}", place=str(run.folder), hint=again)
     combination = load_built(plan.setting.of(seed), planned)
     inputs = plan.task.test.inputs[: plan.task.test.batch]
+    planned_base = planned.pool.base
+    base = planned_base.member(store) if planned_base and planned_base.folder else None
     own = combination.parts()[0].digest if isinstance(combination, OutputCombination) else None
     origin = _origin(planned.pool, own)
     if tokens := plan.task.test.tokenizer:
-        return combination, inputs, origin or Origin(Path(tokens.folder), "float32")
+        return combination, inputs, origin or Origin(Path(tokens.folder), "float32"), base
     reader = reader_of(_one_model(combination, variant)[0])
-    return combination, inputs, Origin(Path(reader.folder), origin.dtype) if reader and origin else None
+    return combination, inputs, Origin(Path(reader.folder), origin.dtype) if reader and origin else None, base
 
 
 def _origin(pool: PoolPlan, own: str | None) -> Origin | None:
@@ -176,6 +232,10 @@ def _one_model(combination: Combination, variant: str) -> tuple[Architecture, nn
     if len(parts) > 1 or not isinstance(combination.rule, Linear) or isinstance(parts[0], DropoutPass):
         what = f"an output rule over {len(parts)} models" if len(parts) > 1 else "a model and an output rule"
         raise BadInput(f"'{variant}' is {what}, which no folder of weights can hold", hint=hint)
+    try:
+        _ = len(parts[0].member.weights)
+    except NotApplicable as reason:
+        raise BadInput(f"'{variant}' cannot be written down: {reason}") from None
     return parts[0].member.architecture, parts[0].module
 
 

@@ -19,6 +19,7 @@ from harness.report.words import (
     interval,
     members_in_words,
     reference_in_words,
+    serving_in_words,
     unit,
 )
 from harness.results.columns import paired
@@ -60,7 +61,7 @@ class Budget:
     new: list[dict[str, Any]]
     """Its variants, the best first."""
     cost: float
-    """The dearest of them, in units of the reference's FLOPs; NaN where costs are not known."""
+    """What the dearest of them costs, in units of the reference; NaN where costs are not known."""
 
 
 @dataclass(frozen=True)
@@ -95,13 +96,13 @@ def _budgets(evidence: Evidence) -> list[Budget]:
     rows = evidence.ok[(evidence.ok["pool"] == evidence.main) & (evidence.ok["verdict"] != "reference")]
     groups: dict[float, list[dict[str, Any]]] = {}
     for row in evidence.ordered(rows[rows[evidence.score.name].notna()]).to_dict("records"):
-        cost = evidence.flops_ratio(row)
+        cost = evidence.cost_ratio(row)
         # Where costs are not counted there is one budget, of which nothing is said.
         place = max(0, math.ceil(math.log2(cost / ABOUT))) if cost > 0 else math.inf
         groups.setdefault(place, []).append(row)
     found = []
     for place in sorted(groups):
-        costs = [evidence.flops_ratio(row) for row in groups[place]]
+        costs = [evidence.cost_ratio(row) for row in groups[place]]
         found.append(Budget(groups[place], max(costs) if place < math.inf else math.nan))
     return found
 
@@ -198,7 +199,7 @@ def _more(evidence: Evidence, gain: Gain, wanted: float) -> int | None:
 
 def _wins(evidence: Evidence, winner: Winner, leader: Winner | None, of_pairs: int) -> tuple[Pieces, bool]:
     """What the best of a budget gains, and whether that is shown to be more than what a smaller one has."""
-    cost = evidence.flops_ratio(winner.row)
+    cost = evidence.cost_ratio(winner.row)
     at = "" if math.isnan(cost) else f"At {cost_in_words(cost)}: "
     than = reference_in_words(evidence) if leader is None else None
     told = gain_in_words(evidence.score, winner.gain, than, _scopes(evidence, winner))
@@ -256,18 +257,18 @@ def _no_more(evidence: Evidence, idle: list[Budget], leader: Winner) -> Pieces:
         return [("text", f"At up to {cost_in_words(idle[-1].cost)} nothing is shown to gain more than that.")]
     is_no_more = apart.value <= 0 and apart.high <= apart.margin
     no_more = "gives no more than that" if is_no_more else "is not shown to give more than that"
-    at = f"At {cost_in_words(evidence.flops_ratio(nearest))} {_the(evidence, nearest)}"
+    at = f"At {cost_in_words(evidence.cost_ratio(nearest))} {_the(evidence, nearest)}"
     return [("text", at), *_code(nearest), ("text", f" {no_more}.")]
 
 
 def _cheaper(evidence: Evidence, budgets: list[Budget]) -> Pieces | None:
     """The cheapest variant that is as good as the reference and costs less."""
     rows = [row for budget in budgets for row in budget.new
-            if row["verdict"] == "equivalent" and evidence.flops_ratio(row) < 1 - SAME_COST]  # fmt: skip
+            if row["verdict"] == "equivalent" and evidence.cost_ratio(row) < 1 - SAME_COST]  # fmt: skip
     if not rows:
         return None
-    row = min(rows, key=evidence.flops_ratio)
-    cost = cost_in_words(evidence.flops_ratio(row))
+    row = min(rows, key=evidence.cost_ratio)
+    cost = cost_in_words(evidence.cost_ratio(row))
     told = f" is equivalent to {reference_in_words(evidence)} at {cost}."
     return [("text", _sentence(_the(evidence, row))), *_code(row), ("text", told)]
 
@@ -306,8 +307,8 @@ def _notes(evidence: Evidence, winners: list[Winner | None]) -> Iterator[str]:
     value = scored(reference[score.name], score.is_share)
     yield from _by_other_scores(evidence, nothing_better=not any(winners))
     yield (
-        f"Compared by {score.title} with {reference['variant']} ({value}), chosen on held-out; costs are FLOPs at "
-        "inference."
+        f"Compared by {score.title} with {reference['variant']} ({value}), chosen on held-out; "
+        f"{serving_in_words(evidence)}."
     )
     yield from _how_sure(evidence)
     yield from _highest(evidence)
@@ -380,8 +381,8 @@ def _headlines(evidence: Evidence, winners: list[Winner | None]) -> Iterator[tup
     yield scored(reference[score.name], score.is_share), f"{score.title} of {reference['variant']}"
     for winner in {w.row["variant"]: w for w in winners if w}.values():
         signed = difference(score.sign * winner.gain.value, score.is_share)
-        cost = evidence.flops_ratio(winner.row)
-        at = "" if math.isnan(cost) else f", at {ratio(cost)} the FLOPs"
+        cost = evidence.cost_ratio(winner.row)
+        at = "" if math.isnan(cost) else f", at {ratio(cost)} the {evidence.serving.title}"
         yield f"{signed}{unit(score)}", f"{winner.row['variant']}{at}"
     if best := evidence.run.record.get("best", {}).get(score.name):
         yield scored(best["corrected"], score.is_share), f"best of all pools, corrected for the pick: {best['variant']}"

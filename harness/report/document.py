@@ -24,10 +24,11 @@ from harness.report.evidence import Evidence
 from harness.report.figures import FIRST, NARROW, figures
 from harness.report.plots.style import render
 from harness.report.table import table_of
-from harness.results.columns import numbers, plugged_in, variant_columns
+from harness.results.columns import column_of, numbers, plugged_in, variant_columns
 from harness.results.history import Entry, history
 from harness.results.metric import Column
 from harness.results.run import read_run
+from harness.results.serving import title_of
 from harness.store import write_json
 
 EFFORT = ("warnings", "_seconds", "_bytes")
@@ -79,7 +80,7 @@ def _render(template: str, context: dict[str, Any]) -> str:
             "seconds", "quantity", "scored", "score_interval", "difference", "difference_interval", "inline_code",
             "plain_text",
         )
-    }  # fmt: skip
+    } | {"title_of": title_of}  # fmt: skip
     assets: dict[str, str] = {}
     for name in ("css", "js"):
         text = resources.files("harness.report").joinpath(f"report.{name}").read_text(encoding="utf-8")
@@ -105,6 +106,9 @@ def _context(evidence: Evidence, said: Answer, found: list[Claim]) -> dict[str, 
         "claims": [claim for claim in found if claim.verdict != NOT_TESTED],
         "untested": [claim for claim in found if claim.verdict == NOT_TESTED],
         "columns": variant_columns(),
+        "serving": evidence.serving,
+        "measured": not evidence.serving.why_no_costs,
+        "own_costs": [column for name in evidence.own_costs if (column := column_of(name))],
         "added": _with_values(evidence, plugged_in()),
         "every": _with_values(evidence, numbers()),
         "pools": record["pools"],

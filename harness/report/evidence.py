@@ -16,6 +16,7 @@ from harness.results.metric import DOCUMENTS, Column
 from harness.results.outcomes import Outcomes
 from harness.results.run import Run
 from harness.results.scoring import in_order, scores_of
+from harness.results.serving import FLOPS, own_costs, serving_of
 
 DRAWS = 4_000
 """Resamples of an interval that is made here; those of the table come from the run."""
@@ -50,6 +51,11 @@ class Evidence:
         # A run of an earlier version, or without a plug-in that is here now, has fewer columns.
         table = run.variants.reindex(columns=list(variant_columns()))
         self.rows = table[table["seed"] == ALL_SEEDS].reset_index(drop=True)
+        self.serving = serving_of(run)
+        self.own_costs = own_costs(run.measures.columns)
+        """The measures that say what members cost by their own files, the one to go by first."""
+        for name in self.own_costs:
+            self.rows[name] = self.rows["variant"].map(run.measures[name])
         self.ok = self.rows[self.rows["status"] == "ok"].reset_index(drop=True)
         self.by_name: dict[str, dict[str, Any]] = {row["variant"]: row for row in self.ok.to_dict("records")}
 
@@ -140,8 +146,8 @@ class Evidence:
         return _gain(row, column) if row else None
 
     def ordered(self, rows: pd.DataFrame) -> pd.DataFrame:
-        """Summary rows, the best by the score first; equal ones: fewer FLOPs, then the name."""
-        return in_order(rows, self.score)
+        """Summary rows, the best by the score first; equal ones: the lower cost of serving, then the name."""
+        return in_order(rows, self.score, self.serving.cost.name if self.serving.cost else FLOPS)
 
     def best(self, rows: pd.DataFrame) -> dict[str, Any] | None:
         """The best of these rows by the score."""
@@ -171,7 +177,8 @@ class Evidence:
             return self._documents.get((name, score))
         if not self.has(name) or outcome not in self._outcomes.columns:
             return None
-        return self.values(name, str(outcome)).astype(np.float64)
+        values = self.values(name, str(outcome)).astype(np.float64)
+        return None if np.isnan(values).all() else values  # of answers without probabilities
 
     @cached_property
     def _documents(self) -> dict[tuple[str, str], np.ndarray]:
@@ -180,18 +187,20 @@ class Evidence:
         return {(variant, metric): rows["value"].to_numpy(np.float64).reshape(seeds, -1)
                 for (variant, metric), rows in self.run.measured.items() if "/" not in metric}  # fmt: skip
 
-    def flops_ratio(self, row: dict[str, Any]) -> float:
-        """FLOPs per example in units of the reference's."""
-        return _ratio(row, self.reference)
+    def cost_ratio(self, row: dict[str, Any]) -> float:
+        """The cost of serving in units of the reference's; NaN where it is not known."""
+        return self._ratio(row, self.reference)
 
-    def own_flops_ratio(self, row: dict[str, Any]) -> float:
-        """FLOPs per example in units of its own pool's reference's; NaN where that has no scores."""
+    def own_cost_ratio(self, row: dict[str, Any]) -> float:
+        """The cost of serving in units of its own pool's reference's; NaN where that has no scores."""
         name = self.run.record.get("references", {}).get(row["pool"], self.run.record["reference"]["variant"])
-        return _ratio(row, self.by_name.get(name))
+        return self._ratio(row, self.by_name.get(name))
 
-
-def _ratio(row: dict[str, Any], reference: dict[str, Any] | None) -> float:
-    return float(row["flops_per_example"] / reference["flops_per_example"]) if reference else float("nan")
+    def _ratio(self, row: dict[str, Any], reference: dict[str, Any] | None) -> float:
+        if self.serving.cost is None or reference is None:
+            return float("nan")
+        ours, theirs = (float(each[self.serving.cost.name]) for each in (row, reference))
+        return ours / theirs if theirs else float("nan")
 
 
 def _gain(row: dict[str, Any], column: Column) -> Gain:

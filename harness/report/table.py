@@ -96,7 +96,7 @@ def _row(evidence: Evidence, row: dict[str, Any], scale: Scale | None, compared:
     by_score = {column.name: _comparison(evidence, name, column) for column in compared}
     return {
         **row,
-        "flops_ratio": evidence.flops_ratio(row),
+        "cost_ratio": evidence.cost_ratio(row),
         "pareto": str(row["pareto"]) == "True",  # of an object column, where some variants have none
         "bar": _bar(evidence, row, scale),
         "low": row.get(evidence.score.bounds[0]) if evidence.score.bounds else None,

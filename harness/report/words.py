@@ -47,6 +47,16 @@ def reference_in_words(evidence: Evidence) -> str:
     return f"{whose} {in_words(evidence, reference)}"
 
 
+def serving_in_words(evidence: Evidence) -> str:
+    """By what costs are counted: "costs are FLOPs at inference"."""
+    serving = evidence.serving
+    if serving.cost is None:
+        return f"what serving costs is not known: {serving.why_no_costs}"
+    if serving.why_no_costs:
+        return f"costs are {serving.title} for an answer, as the members' own files say"
+    return f"costs are {serving.title} at inference"
+
+
 def cost_in_words(ratio: float) -> str:
     """A serving cost in units of the reference's: "the cost of one model", "eight times the cost"."""
     whole = round(ratio)

@@ -37,7 +37,8 @@ WORDS: dict[str, str] = {
     "reference; no_reference where that has none; the status where it is not ok",
     "recipe_verdict": "the same of models like these: seeds are a sample too; empty with one seed",
     "best_set": "True where it may be the best of all by the suite's score (95 %)",
-    "pareto": "True where no other variant has as good a score at fewer FLOPs",
+    "pareto": "True where no other variant has as good a score at a lower cost of serving (run.json): fewer FLOPs, or "
+    "less of what the members' own files say",
     "n": "test examples",
 }
 """The columns of variants.csv that say what a row is about, and what came of it; they come first."""
@@ -133,12 +134,14 @@ def column_of(metric: str) -> Column | None:
     """What is known of a metric by its name in scores.parquet; None for one that there cannot be.
 
     Of a task or a view ("acc/sciq", "exact_match,strict-match/gsm8k", "accuracy/inverted") it is what the metric of
-    that name says, ours or lm-eval's; a task may also have metrics of its own, of which nothing is known.
+    that name says, ours or lm-eval's; of what members cost by their own files ("cost/money") what ``OWN_COST`` says. A
+    task may also have metrics of its own, of which nothing is known.
     """
     kind, slash, _ = metric.partition("/")
     known = numbers()
     if not slash:
         return known.get(metric)
+    known = {**known, other_columns.OWN_COST.name: other_columns.OWN_COST}
     name = kind.partition(",")[0]
     if name in known:
         return replace(known[name], name=metric, interval=None, outcome=DOCUMENTS)
@@ -149,7 +152,8 @@ def column_of(metric: str) -> Column | None:
 SCORE_COLUMNS = {
     "variant": "name",
     "seed": "the suite's seed, or 'all'",
-    "metric": "a column of variants.csv, lm-eval's metric/task, metric,filter/task or metric/group, or metric/view",
+    "metric": "a column of variants.csv, lm-eval's metric/task, metric,filter/task or metric/group, metric/view, or "
+    "cost/NAME of members that bring their costs",
     "value": "its value",
     "low": "95 % interval, where it has one",
     "high": "",
@@ -192,8 +196,8 @@ def example_columns() -> dict[str, str]:
 MEASURE_COLUMNS = {
     "variant": "name",
     "seed": "the suite's seed",
-    "metric": "metric/task or metric/view, such as bits_per_byte/bytes_python or accuracy/inverted; the mean over its "
-    "documents is the score; lm-eval's scores that are no means of documents, such as F1, are in scores.parquet only",
+    "metric": "metric/task, metric/view or cost/name, such as bits_per_byte/bytes_python or cost/money; the mean over "
+    "its documents is the score; lm-eval's scores that are no means of documents (F1) are in scores.parquet only",
     "document": "position in the task, or among the test examples: of all seeds, by id, where each has its own split",
     "value": "of this document",
 }
@@ -266,6 +270,8 @@ RUN_FIELDS = {
     "pools": "{pool: {kind, architectures, members, seeds: {seed: {train_seconds, members: [{name, ...}]}}}}",
     "summary": "{variants, ok, not_applicable, failed, jobs_run, jobs_reused, predict_seconds, combine_seconds, "
     "output_variants, ...}",
+    "serving": "{cost: the metric by which budgets and fronts go, null without any, why_no_costs: why nothing that "
+    "running takes was counted or measured, or null}; of runs from before this field: flops_per_example",
     "noise": "{latency_ratio, low, high, throughput_ratio, throughput_low, throughput_high, rounds, clock, batch, "
     "threads, cores, sm_mhz, memory_mhz, measured}: the reference timed against itself, whenever anything is timed, "
     "first seed; null where no times were taken. clock: processor or wall; cores: those it might use; *_mhz: of a GPU",

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from harness.registry import METRICS
+from harness.says import Says
 from harness.stats.interval import Interval
 
 Better = Literal["higher", "lower"]
@@ -86,6 +87,8 @@ class Outcomes:
     """[N] the cluster of each example, where several count as one."""
     ids: Sequence[str] = ()
     """[N] the examples, where seeds may have others each; without them they are the same on every seed, in order."""
+    says: Says = "probabilities"
+    """What is known of the answers: of less than probabilities, outcomes that need these are NaN."""
 
 
 Value = Interval | float | None
@@ -108,6 +111,8 @@ class Metric:
     per_example: PerExample | None
     """What fills ``column.outcome``, where that is an outcome of its own."""
     module: str
+    reads: Says = "probabilities"
+    """What has to be known of the answers: where it is not, there is no score."""
 
     @property
     def name(self) -> str:
@@ -115,7 +120,11 @@ class Metric:
 
 
 def metric(
-    column: Column, *, over_seeds: OverSeeds | None = None, per_example: PerExample | None = None
+    column: Column,
+    *,
+    over_seeds: OverSeeds | None = None,
+    per_example: PerExample | None = None,
+    reads: Says = "probabilities",
 ) -> Callable[[Score], Score]:
     """Register ``function(outcomes) -> value``, or a value with its interval, as a metric.
 
@@ -131,7 +140,7 @@ def metric(
         raise ValueError(f"metric '{column.name}': nothing fills '{column.outcome}', give per_example")
 
     def register(function: Score) -> Score:
-        METRICS.add(Metric(column, function, over_seeds, per_example, function.__module__))
+        METRICS.add(Metric(column, function, over_seeds, per_example, function.__module__, reads))
         return function
 
     return register

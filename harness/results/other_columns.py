@@ -84,5 +84,13 @@ BUILDING = (
     ),
 )
 
+OWN_COST = Column(
+    "cost",
+    "what an answer costs, as the members' own files say: the sum over the models that ran for it; cost/money, say",
+    better="lower",
+    outcome=DOCUMENTS,
+)
+"""Of measures only: there is no column of this name, but one measure for each cost that members bring."""
+
 UNREGISTERED_SCORES = (BITS, *CALIBRATED, *COMPARED, PICKED)
 UNREGISTERED_COSTS = (*COUNTED, *BUILDING)

@@ -25,7 +25,7 @@ def score_of(run: Run) -> Column:
     return scores_of(run)[0]
 
 
-def in_order(rows: pd.DataFrame, score: Column) -> pd.DataFrame:
-    """Rows of variants.csv, the best first; equal ones: fewer FLOPs, then the name."""
+def in_order(rows: pd.DataFrame, score: Column, cost: str = "flops_per_example") -> pd.DataFrame:
+    """Rows of variants.csv, the best first; equal ones: the lower cost of serving, then the name."""
     up = score.sign < 0
-    return rows.sort_values([score.name, "flops_per_example", "variant"], ascending=[up, True, True])
+    return rows.sort_values([score.name, cost, "variant"], ascending=[up, True, True])

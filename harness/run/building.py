@@ -10,6 +10,7 @@ from typing import Any
 from harness.evaluate import predictions
 from harness.evaluate.predictions import CachedPredictions
 from harness.methods.method import Method
+from harness.models.precision import with_same_precision
 from harness.models.ties import with_same_ties
 from harness.store import Key, Store, write_json
 from harness.systems.parts import MemberPart
@@ -60,7 +61,8 @@ def _applied(method: Method, ingredients: Ingredients, parameters: Mapping[str, 
     if makes_models:  # it may run its members on the task's tokens
         check_vocabulary(parts, ingredients.heldout_)
     if method.family in ("weights", "staged"):
-        ingredients = replace(ingredients, pool_=with_same_ties(ingredients.pool_, used))
+        alike = with_same_precision(with_same_ties(ingredients.pool_, used), used)
+        ingredients = replace(ingredients, pool_=alike)
     combination = method.apply(ingredients, parameters)
     if makes_models or not all(isinstance(part, MemberPart) for part in combination.parts()):
         check_tokens(parts, ingredients.heldout_)  # a model made of them is given the task's tokens

@@ -176,14 +176,14 @@ class _Table:
         return Scored(column, tables, clusters, margin=margin)
 
     def _same(self, references: Mapping[str, str], seeds: Sequence[int]) -> list[str]:
-        """The variants that are right just where their reference is, and give every label the same probability."""
+        """The variants that are right just where their reference is, with equal probabilities of labels, if any."""
         outcomes = [paired()[name] for name in ("accuracy", "nll")]
 
         def values(name: str) -> list[np.ndarray | None]:
             return [self._values(column, name, seed) for column in outcomes for seed in seeds]
 
         return [name for name, reference in references.items()
-                if all(a is not None and b is not None and np.array_equal(a, b)
+                if all(a is b is None or (a is not None and b is not None and np.array_equal(a, b))
                        for a, b in zip(values(name), values(reference), strict=True))]  # fmt: skip
 
     def _values(self, column: Column, name: str, seed: int) -> np.ndarray | None:
@@ -192,7 +192,7 @@ class _Table:
         if column.outcome == DOCUMENTS:
             return self._read(key)[1].get(column.name)
         values: np.ndarray = self._read(key)[0][column.outcome].to_numpy(np.float64)
-        return values
+        return None if np.isnan(values).all() else values  # of answers without probabilities
 
     def _read(self, key: Key) -> tuple[Any, Mapping[str, np.ndarray]]:
         if key.digest not in self._kept:

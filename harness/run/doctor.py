@@ -67,7 +67,7 @@ def _disk(out: Path) -> dict[str, Any]:
 
 def _archives() -> dict[str, str]:
     """Of each data archive, whether it is here: what is missing is fetched by the first run that needs it."""
-    return {found.file: _state(found) for found in vars(archives).values() if isinstance(found, archives.Archive)}
+    return {archive.file: _state(archive) for archive in archives.pinned()}
 
 
 def _state(archive: archives.Archive) -> str:

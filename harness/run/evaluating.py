@@ -30,7 +30,14 @@ FEW = 50
 
 
 def write_evaluation(
-    store: Store, key: Key, combination: Combination, found: Evaluation, labels: Tensor, test: Split
+    store: Store,
+    key: Key,
+    combination: Combination,
+    found: Evaluation,
+    labels: Tensor,
+    test: Split,
+    *,
+    count: bool = True,
 ) -> None:
     """Write the outcomes of every example and the counted costs.
 
@@ -41,15 +48,19 @@ def write_evaluation(
         found: what it said.
         labels: [N] the truth.
         test: whose first inputs FLOPs are counted on, where it can be run on them.
+        count: whether costs are counted.
 
     Raises:
         scores.NonFinite: a label was given no probability at all.
     """
-    examples = outcomes.tabulate(found.log_probs, labels.numpy())
-    scores.check_finite(examples)
+    says = combination.says
+    examples = outcomes.tabulate(found.log_probs, labels.numpy(), says=says)
+    scores.check_finite(examples, says)
     scores.check_numbers(found.scores)
-    few = None if why_not_run(combination, test) else test.inputs[: min(test.batch, FEW)]
-    counts = counters.counted(combination, torch.from_numpy(found.calls), few)
+    counts = {}
+    if count:
+        few = None if why_not_run(combination, test) else test.inputs[: min(test.batch, FEW)]
+        counts = counters.counted(combination, torch.from_numpy(found.calls), few)
     with store.write(key) as folder:
         columns = {str(name): torch.tensor(examples[name].to_numpy()) for name in examples}
         columns[CALLS] = torch.from_numpy(found.calls).sum(dim=1)
@@ -59,7 +70,7 @@ def write_evaluation(
         draws = {name: torch.tensor(each.draws) for name, each in found.aggregates.items()}
         save_file(draws, folder / DRAWS)
         of_tasks = {name: {"value": each.value, "n": each.n} for name, each in found.aggregates.items()}
-        write_json(folder / RECORD, {**found.record, **counts, "aggregates": of_tasks})
+        write_json(folder / RECORD, {**found.record, **counts, "aggregates": of_tasks, "says": says})
 
 
 def read_record(store: Store, key: Key) -> dict[str, Any]:

@@ -69,6 +69,8 @@ def stages_of(plan: Plan) -> Iterator[Stage]:
 
 def costs_of(plan: Plan) -> tuple[Cost, ...]:
     """What is measured of every variant on the first seed: what the suite asks for and the device has a meter for."""
+    if plan.setting.kind.why_no_costs:
+        return ()
     return chosen(plan.suite.file.cost.asks, torch.device(plan.setting.device))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -11,7 +12,7 @@ import torch
 from harness.environment import machine_digest
 from harness.errors import BadInput
 from harness.pools.source import AskedPool, PoolPlan
-from harness.registry import KINDS
+from harness.registry import KINDS, METRICS
 from harness.results.columns import numbers, paired
 from harness.results.metric import DOCUMENTS
 from harness.run.graph import planned_jobs
@@ -19,7 +20,9 @@ from harness.run.plan import Options, Plan
 from harness.run.stages.setting import Data, Setting, documents_of, task_of
 from harness.run.stages.study import Study
 from harness.run.stages.variant import VariantPlan
+from harness.says import LACKS, says_enough
 from harness.store import Store
+from harness.suite.file import MAIN
 from harness.suite.suite import Suite, Variant
 from harness.tasks import Documents, Task, TaskReference
 from harness.types import Criterion
@@ -31,6 +34,7 @@ def make_plan(suite: Suite, options: Options, *, compares: bool = True) -> Plan:
     ``compares`` as ``Plan.compares``.
     """
     _ = numbers()  # columns that two plug-ins declare are refused before the run, not after it
+    _check_code(suite, options.allow_code)
     suite = replace(suite, pools={name: asked.fetched() for name, asked in suite.pools.items()})
     device = options.device
     if device == "auto":
@@ -63,16 +67,27 @@ def make_plan(suite: Suite, options: Options, *, compares: bool = True) -> Plan:
         pools[seed] = planned
     studies = []
     if (asked := suite.file.correlate) and options.only is None:
+        _check_averages(suite, [pools[seeds[0]][name] for name in asked.pools])
         subsets = tuple(asked.subsets.sizes), asked.subsets.at_most
         studies = [
             Study(setting.of(seed), pools[seed][name], seed, asked.rule, *subsets)
             for seed in seeds
             for name in asked.pools
         ]
-    _check_scores(suite, documents_of(setting))
+    _check_scores(suite, documents_of(setting), pools[seeds[0]])
+    if len(seeds) > 1:
+        _check_seeds(suite, pools[seeds[0]])
     plan = Plan(suite, options, setting, task, list(seeds), pools, variants, studies, compares=compares)
     plan.jobs = planned_jobs(plan)
     return plan
+
+
+def _check_code(suite: Suite, allowed: bool) -> None:
+    """``BadInput`` where a pool is made by code of the user's, unless that is allowed: nothing of it has run yet."""
+    for name, asked in suite.pools.items():
+        if (code := asked.source.runs(asked.spec)) and not allowed:
+            problem = f"pool '{name}' runs code, '{code}'"
+            raise BadInput(problem, place=suite.path, hint="--allow-code runs it: read it first")
 
 
 def _criterion(suite: Suite) -> Criterion | None:
@@ -83,9 +98,28 @@ def _criterion(suite: Suite) -> Criterion | None:
     return criteria.get(suite.file.scores[0])
 
 
-def _check_scores(suite: Suite, documents: Documents) -> None:
-    """``BadInput`` for a score that the task does not give."""
+def _check_seeds(suite: Suite, pools: Mapping[str, PoolPlan]) -> None:
+    """``BadInput`` where a seed changes no member of any pool: of models like these it would say what is not so."""
+    if all(member.why_no_weights for pool in pools.values() for member in pool.members):
+        problem = "the members are the same on every seed, for only their predictions are known"
+        raise BadInput(problem, place=f"{suite.path}: seeds", hint="drop 'seeds'")
+
+
+def _check_averages(suite: Suite, pools: Sequence[PoolPlan]) -> None:
+    """``BadInput`` for a study of a pool whose members cannot be averaged."""
+    reasons = (reason for pool in pools for member in pool.members if (reason := member.why_no_weights))
+    if reason := next(reasons, None):
+        raise BadInput(f"there are no averages to study: {reason}", place=f"{suite.path}: correlate")
+
+
+def _check_scores(suite: Suite, documents: Documents, pools: Mapping[str, PoolPlan]) -> None:
+    """``BadInput`` for a score that the task does not give, or that needs more than members say."""
     for name in suite.file.scores:
+        reads = METRICS.get(name).reads if name in METRICS.all() else "probabilities"
+        members = pools[MAIN].members
+        if not any(says_enough(member.says, reads) for member in members):
+            problem = f"the suite's score is {name}, and member {members[0].name} {LACKS[members[0].says]}"
+            raise BadInput(problem, place=f"{suite.path}: score", hint="go by accuracy")
         if paired()[name].outcome == DOCUMENTS and name not in documents.measured:
             problem = f"the suite's score is {name}, and its task has none"
             hint = "add a task with documents of that score, such as bytes_python of suites/tasks"

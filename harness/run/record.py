@@ -90,6 +90,7 @@ def run_record(
             **{key: done[key] for key in ("jobs_run", "jobs_reused")},
             **_shared_passes(plan),
         },
+        "serving": tables.serving,
         "noise": noise(plan),
         "capacity": _capacity(plan),
         "warnings": [*warnings, *_warnings(plan, details)],
@@ -130,6 +131,8 @@ def _warnings(plan: Plan, details: Details) -> Iterator[str]:
 
 
 def _capacity(plan: Plan) -> dict[str, Any] | None:
+    if plan.setting.kind.why_no_costs:
+        return None
     process = MeasureOnce(plan.setting, "memory").read() if plan.suite.file.cost.asks("memory") else None
     if process is None:
         return None  # not asked for, or the job that measures a process failed, which is in the log

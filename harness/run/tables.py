@@ -19,6 +19,7 @@ from harness.registry import COSTS
 from harness.results.columns import ALL_SEEDS, MEASURE_COLUMNS, NO_REFERENCE, example_columns, paired
 from harness.results.metric import Column
 from harness.results.other_columns import BITS, BUILDING, CALIBRATED, COUNTED
+from harness.results.serving import FLOPS, own_costs
 from harness.run import capacity, evaluating
 from harness.run.deciding import Decided, against_itself, decide, own_columns
 from harness.run.graph import costs_of, measured, measures
@@ -54,12 +55,28 @@ class Tables:
         summary = [self._summary(list(rows)) for rows in zip(*per_seed.values(), strict=True)]
         score = paired()[self.plan.suite.file.scores[0]]
         for group in (*per_seed.values(), summary):
-            _mark_pareto(group, score)
+            _mark_pareto(group, score, [self._serving_cost(row) for row in group])
         for row in summary:
             if row["status"] == "ok" and self.plan.compares:
                 row["best_set"] = row["variant"] in self.decided.best_set
                 row |= self.decided.corrected(row["variant"])
         return [row for group in (summary, *per_seed.values()) for row in group]
+
+    @property
+    def serving(self) -> dict[str, str | None]:
+        """The field of run.json: what budgets go by where nothing is run is the first cost that the reference has."""
+        if (why := self.plan.setting.kind.why_no_costs) is None:
+            return {"cost": FLOPS, "why_no_costs": None}
+        reference = self.plan.suite.file.reference
+        known = own_costs({row["metric"] for row in self.measures if row["variant"] == reference})
+        return {"cost": known[0] if known else None, "why_no_costs": why}
+
+    def _serving_cost(self, row: Mapping[str, Any]) -> float | None:
+        cost = self.serving["cost"]
+        if cost in (FLOPS, None):
+            return row.get(FLOPS)
+        of = (row["variant"], row["seed"], cost)
+        return next((m["value"] for m in self.measures if (m["variant"], m["seed"], m["metric"]) == of), None)
 
     def _row(self, plan: VariantPlan) -> dict[str, Any]:
         row: dict[str, Any] = {
@@ -101,9 +118,16 @@ class Tables:
             return cells
         reasons = (self._why_no_reference(self.plan.reference_of(plan)) for plan in plans)
         score = self.plan.suite.file.scores[0]
-        alone = f"the run has no {score} of it" if row.get(score) is None else "one example says nothing of others"
+        lacking = "it" if row.get(score) is None else "the reference" if self._is_unscored(plans[0], score) else ""
+        alone = f"the run has no {score} of {lacking}" if lacking else "one example says nothing of others"
         reason = next(filter(None, reasons), alone)
         return {"verdict": NO_REFERENCE, "reason": f"not compared: {reason}"}
+
+    def _is_unscored(self, plan: VariantPlan, score: str) -> bool:
+        """Whether the reference of a variant has results, and none by this score."""
+        reference = self.plan.reference_of(plan)
+        record = Score(self.plan.setting.of(reference.seed), reference).read()
+        return record is not None and score in record and record[score] is None
 
     def _why_no_reference(self, reference: VariantPlan) -> str | None:
         """Why a reference has no scores, where it has none."""
@@ -164,6 +188,8 @@ class Tables:
         return {source: f"unavailable: {reason}" for source, reason in reasons.items() if reason}
 
     def _why_not_here(self, cost: Cost) -> str | None:
+        if reason := self.plan.setting.kind.why_no_costs:
+            return reason
         return why_not_here(cost, self.plan.suite.file.cost.asks, torch.device(self.plan.setting.device))
 
     def _why_not_measured(self, cost: Cost, plan: VariantPlan) -> str:
@@ -255,18 +281,17 @@ def _trainings(plan: VariantPlan) -> list[MemberPlan]:
     return [*([pool.base] if pool.base else []), *dict.fromkeys(given)]
 
 
-def _mark_pareto(rows: list[dict[str, Any]], score: Column) -> None:
-    """The score against FLOPs per example: both are the same at every run, so the mark is too."""
-    sign = score.sign
-    for row in rows:
+def _mark_pareto(rows: list[dict[str, Any]], score: Column, costs: Sequence[float | None]) -> None:
+    """The score against the cost of serving: both are the same at every run, so the mark is too."""
+    points: dict[int, tuple[float, float]] = {}
+    for place, (row, cost) in enumerate(zip(rows, costs, strict=True)):
         if row["status"] == "ok":
             row["pareto"] = False
-    known = (score.name, "flops_per_example")
-    ok = [row for row in rows if row["status"] == "ok" and all(row.get(name) is not None for name in known)]
-    for row in ok:
-        here = (sign * row[score.name], -row["flops_per_example"])
-        points = [(sign * other[score.name], -other["flops_per_example"]) for other in ok]
-        row["pareto"] = not any(p != here and p[0] >= here[0] and p[1] >= here[1] for p in points)
+            if row.get(score.name) is not None and cost is not None:
+                points[place] = score.sign * row[score.name], -cost
+    for place, here in points.items():
+        others = points.values()
+        rows[place]["pareto"] = not any(p != here and p[0] >= here[0] and p[1] >= here[1] for p in others)
 
 
 def noise(plan: Plan) -> dict[str, Any] | None:

@@ -9,7 +9,7 @@ import numpy as np
 from harness.stats.bins import confidence_bins
 from harness.stats.components import crossed_statistic
 from harness.stats.interval import LEVEL, Interval
-from harness.stats.resampling import resample_counts
+from harness.stats.resampling import resample_counts, weighted_sums
 
 _SCALES = np.linspace(0, 2.5, 51)
 """Sizes of the true gaps that are tried, in units of those measured."""
@@ -98,7 +98,7 @@ def ece_over_seeds(
     resampled = []
     for one, mine in zip(binned, known, strict=True):
         drawn = counts if mine.all() else counts[:, mine]
-        shares = np.abs(drawn @ one.each.astype(np.float32)).sum(axis=1, dtype=np.float64)
+        shares = np.abs(weighted_sums(drawn, one.each.astype(np.float32))).sum(axis=1)
         resampled.append(shares / (items if mine.all() else np.maximum(drawn.sum(axis=1, dtype=np.float64), 1)))
     of_seeds, bias = np.array([one.sizes.sum() for one in binned]), float(np.mean([one.bias() for one in binned]))
     interval = crossed_statistic(of_seeds, np.stack(resampled, axis=1), items).interval()

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Annotated, Any
 
 import pydantic
 from pydantic import Field
-from pydantic_core import PydanticCustomError
+from pydantic_core import PydanticCustomError, PydanticUndefined
 
 from harness.strict.model import STRICT
 
@@ -36,6 +36,15 @@ class Strict(pydantic.BaseModel):
     """Takes exactly what its fields say, and no other keys."""
 
     model_config = STRICT
+
+
+def described(model: type[pydantic.BaseModel]) -> Iterator[tuple[str, str]]:
+    """The keys of a model that have descriptions, with these; a key whose value is a model has the keys of that."""
+    for key, field in model.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, pydantic.BaseModel):
+            yield from described(field.annotation)
+        elif words := field.description:
+            yield key, words if field.default in (PydanticUndefined, None) else f"{words} (default: {field.default})"
 
 
 def without_usual(model: pydantic.BaseModel, said: Mapping[str, Any], younger: Collection[str]) -> dict[str, Any]:

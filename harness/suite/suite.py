@@ -18,7 +18,7 @@ from harness.store import digest
 from harness.strict import yaml
 from harness.strict.model import read_model
 from harness.suite.file import MAIN, REFERENCE, SuiteFile, asked_pool, suite_model
-from harness.suite.task import read_task
+from harness.suite.task import KEY, read_task
 from harness.tasks import TaskReference
 
 
@@ -82,7 +82,10 @@ def read_suite(path: Path) -> Suite:
     for name in file.correlate.pools if file.correlate else []:
         _known("pool", name, pools, document.place(("correlate", "pools")))
     main = pools[MAIN]
-    task = given.kind.refer(given.value, file.suite, path.parent, main.source.tokenizer(main.spec))
+    try:
+        task = given.kind.refer(given.value, file.suite, path.parent, main.source.tokenizer(main.spec))
+    except BadInput as fault:
+        raise fault.at(document.place(KEY)) from None
     if file.split == "per_seed":
         try:
             given.kind.folded(task, 0)

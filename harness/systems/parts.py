@@ -26,6 +26,7 @@ class MemberPart(Part):
     def __init__(self, member: Member, device: torch.device = CPU) -> None:
         self.member, self.device = member, device
         self.name, self.digest, self.tokenizer = member.name, member.digest, member.tokenizer
+        self.says = member.says
         self.vocabulary = vocabulary_of(member.architecture)
         self._module: nn.Module | None = None
 

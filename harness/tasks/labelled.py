@@ -11,7 +11,7 @@ from torch import Tensor
 
 from harness.store import digest
 from harness.tasks.task import Documents
-from harness.tasks.views import View, mixture, seen
+from harness.tasks.views import View, mixture, seen, with_digest
 from harness.types import Split
 
 SPLITS = ("train", "heldout", "test")
@@ -42,15 +42,16 @@ class LabelledTask:
     """The names of the labels, in order, where they have any."""
     clusters: tuple[str, ...] = ()
     """Of test's examples, as ``Documents.clusters``."""
+    notes: tuple[str, ...] = ()
+    """As ``Documents.notes``."""
     views: tuple[str, ...] = ()
     """The views that train and held-out are made of, and that are scored besides test."""
 
     @property
     def documents(self) -> Documents:
         """The test examples."""
-        return Documents(
-            self.test.ids, [self.name] * len(self.test), self.test.labels, self.classes, clusters=self.clusters
-        )
+        tasks = [self.name] * len(self.test)
+        return Documents(self.test.ids, tasks, self.test.labels, self.classes, self.notes, self.clusters)
 
     @property
     def groups(self) -> Collection[str]:
@@ -109,15 +110,12 @@ def shared_out(counts: np.ndarray, sizes: tuple[int, int, int]) -> np.ndarray:
     return np.stack(parts[::-1], axis=1)
 
 
-def digest_of_fold(identity: str, fold: int) -> str:
-    """What identifies a fold of a source, which has this digest itself; fold 0 is the source as it is."""
-    return digest([identity, fold]) if fold else identity
-
-
 def make_splits(
-    task: str, kind: str, inputs: Tensor, labels: Tensor, rows: Sequence[Tensor], identity: str
+    task: str, kind: str, inputs: Tensor, labels: Tensor, rows: Sequence[Tensor]
 ) -> tuple[Split, Split, Split]:
     """The splits with these row numbers of a source, each example with an id that says its row.
+
+    Their digests are of what is in them, whatever code made it: a baseline stays one with a newer Stockpot.
 
     Args:
         task: the task's name.
@@ -125,17 +123,10 @@ def make_splits(
         inputs: [N, ...] of the whole source.
         labels: [N].
         rows: for train, held-out and test.
-        identity: digest of what the source is read from, and of which fold (``digest_of_fold``).
     """
     train, heldout, test = (
-        Split(
-            name,
-            inputs[row].contiguous(),
-            labels[row],
-            [f"{task}-{i}" for i in row.tolist()],
-            digest([identity, name, len(row)]),
-            kind=kind,
-        )
+        with_digest(Split(name, inputs[row].contiguous(), labels[row], [f"{task}-{i}" for i in row.tolist()], "",
+                          kind=kind))
         for name, row in zip(SPLITS, rows, strict=True)
-    )
+    )  # fmt: skip
     return train, heldout, test

@@ -1,47 +1,45 @@
-"""A user's texts with one label each, from files."""
+"""A user's texts, or pairs of texts, with one label each, from tables."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
-from typing import ClassVar
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, ClassVar
 
-import pandas as pd
-
-from harness.store import Store, file_digest
-from harness.tasks.labelled import SPLITS, LabelledTask
-from harness.tasks.raw_task import Examples, keep, kept
-from harness.tasks.task import TaskReference
+from harness.store import Store
+from harness.tasks import own_rows, raw_task
+from harness.tasks.labelled import LabelledTask
+from harness.tasks.own_files import OwnReference
+from harness.tasks.own_labels import Fault, text_of
 
 KIND = "texts"
 
 
 @dataclass(frozen=True)
-class TextsReference(TaskReference):
-    """Files of texts, and the columns to read."""
+class TextsReference(OwnReference):
+    """Files of texts; ``columns`` are one, or two whose texts make a pair."""
 
-    train: str
-    heldout: str
-    test: str
-    text: tuple[str, ...]
-    """One column, or two whose texts make a pair."""
-    label: str
     kind: ClassVar[str] = KIND
+
+
+def rendered(reference: TextsReference, store: Store) -> TextsReference:
+    """The reference with the key of its texts, which were read and checked, and are kept."""
+    named = {place[0]: own_rows.tables(*place, reference, content_of) for place in reference.places}
+    return replace(reference, read=raw_task.keep(reference, named, __name__, store))
 
 
 def load(reference: TextsReference, store: Store, limit: int | None = None) -> LabelledTask:
     """The texts of a suite's files; of test only the first ``limit``."""
-    files = {split: getattr(reference, split) for split in SPLITS}
-    identity = {"files": {split: file_digest(file) for split, file in files.items()}, "text": reference.text,
-                "label": reference.label}  # fmt: skip
-    splits = {split: _read(file, reference, split) for split, file in files.items()}
-    key = keep(splits, identity, store)
-    return kept(key, KIND, reference.name, f"texts of {reference.test}", reference.test, store, limit)
+    if reference.read is None or not store.has(reference.read):
+        reference = rendered(reference, store)
+    return raw_task.kept(reference, "texts", store, limit)
 
 
-def _read(file: str, reference: TextsReference, split: str) -> Examples:
-    table = pd.read_csv(file)
-    texts = table[list(reference.text)].astype(str).to_numpy().tolist()
-    contents = [json.dumps(each, ensure_ascii=False).encode() for each in texts]
-    ids = [f"{split}-{row}" for row in range(len(table))]
-    return Examples(ids, contents, table[reference.label].astype(str).tolist())
+def content_of(cells: Sequence[Any], path: Path) -> bytes:
+    """The bytes of an example: a JSON list of its texts; ``Fault`` where it has none."""
+    texts = [text_of(cell) for cell in cells]
+    if not any(text.strip() for text in texts):
+        raise Fault("its text is blank")
+    return json.dumps(texts, ensure_ascii=False).encode()

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from harness.errors import BadInput
 from harness.store import Key, Store, digest
 from harness.tasks.archives import TABLES
-from harness.tasks.labelled import LabelledTask, digest_of_fold, make_splits, shared_out, stratified_rows
+from harness.tasks.labelled import LabelledTask, make_splits, shared_out, stratified_rows
 from harness.tasks.table_views import table_views
 from harness.tasks.task import TaskReference
 
@@ -89,12 +89,11 @@ def load(name: str, store: Store, limit: int | None = None, fold: int = 0) -> La
         torch.from_numpy(first)[rows] for rows in stratified_rows(labels[first], sizes, fold)
     )
     rows = (train_rows, heldout_rows, test_rows[:limit])
-    source = digest_of_fold(key.digest, fold)
     inputs = _standardised(table, table[train_rows])
-    train, heldout, test = make_splits(name, KIND, inputs, data["labels"], rows, source)
+    train, heldout, test = make_splits(name, KIND, inputs, data["labels"], rows)
     shape = {"features": table.shape[1], "classes": int(labels.max()) + 1}
     views = table_views(spec.halves)
-    identity = digest([source, limit])
+    identity = digest([train.digest, heldout.digest, test.digest])
     return LabelledTask(
         KIND, name, spec.title, spec.source, shape["classes"], shape, train, heldout, test, identity, views
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -35,13 +36,21 @@ def seen(split: Split, name: str, view: View) -> Split:
     kept = replace(
         split, inputs=split.inputs[rows], labels=split.labels[rows], ids=[split.ids[row] for row in rows.tolist()]
     )
-    return replace(
-        kept,
-        inputs=kept.inputs if view.corrupt is None else view.corrupt(kept),
-        ids=[f"{example}-{name}" for example in kept.ids],
-        digest=digest([split.digest, name]),
-        groups=[name] * len(kept),
+    return with_digest(
+        replace(
+            kept,
+            inputs=kept.inputs if view.corrupt is None else view.corrupt(kept),
+            ids=[f"{example}-{name}" for example in kept.ids],
+            groups=[name] * len(kept),
+        )
     )
+
+
+def with_digest(split: Split) -> Split:
+    """A split with the digest of what is in it: its name, inputs, labels and ids."""
+    tensors = [hashlib.sha256(each.numpy().tobytes()).hexdigest() for each in (split.inputs, split.labels)]
+    shapes = [str(split.inputs.dtype), list(split.inputs.shape)]
+    return replace(split, digest=digest([split.name, *shapes, *tensors, list(split.ids)]))
 
 
 def mixture(views: Sequence[Split]) -> Split:

@@ -41,7 +41,7 @@ def place(request, tmp_path_factory):
 @pytest.fixture(scope="module")
 def task(place):
     kind, folder = place
-    return tried(FILES[kind], folder, models=["m0", "m1"])
+    return tried(FILES[kind], folder, pool={"hf": {"members": ["m0", "m1"]}})
 
 
 @pytest.mark.parametrize("law", KIND_LAWS.values(), ids=KIND_LAWS)

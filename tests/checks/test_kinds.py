@@ -13,8 +13,11 @@ from harness.errors import BadInput
 from harness.registry import KINDS
 from harness.tasks.tabular import TASKS
 from tests.checks.planted_kind import Line, Planted, Reference
+from tests.pools import planted_predictions
 from tests.tasks.local_tasks import write_task
+from tests.tasks.picture_files import write_classes
 from tests.tasks.planted_table import SPEC
+from tests.tasks.table_files import write_csv
 
 LAWS = {law.__name__: law for law in laws("kind")}
 
@@ -43,14 +46,48 @@ def text(tmp_path_factory):
     return tried({"lm_eval": ["planted_one", "planted_two"], "include_path": "."}, folder)
 
 
+@pytest.fixture(scope="module")
+def predictions(tmp_path_factory):
+    folder = planted_predictions.write_pool(tmp_path_factory.mktemp("predictions"))
+    return tried(planted_predictions.TABLE, folder, pool=planted_predictions.POOL)
+
+
+@pytest.fixture(scope="module")
+def texts(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("texts")
+    rows = {"text": [f"text {i}" for i in range(60)], "label": ["neg", "pos", "so"] * 20, "user": range(60)}
+    write_csv(folder / "a.csv", rows)
+    return tried({"texts": {"train": "a.csv", "heldout": 0.2, "test": 0.2}}, folder)
+
+
+@pytest.fixture(scope="module")
+def clusters(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("clusters")
+    users = [f"u{i % 17}" for i in range(60)]
+    write_csv(folder / "a.csv", {"text": users, "label": ["neg", "pos", "so"] * 20, "user": users})
+    return tried({"texts": {"train": "a.csv", "heldout": 0.2, "test": 0.2, "cluster": "user"}}, folder)
+
+
+@pytest.fixture(scope="module")
+def image_files(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("image_files")
+    write_classes(folder / "pictures", count=10)
+    return tried({"images": {"train": "pictures", "heldout": 0.2, "test": 0.3}}, folder)
+
+
 @pytest.mark.parametrize("law", LAWS.values(), ids=LAWS)
-@pytest.mark.parametrize("name", ["images", "tabular", "text"])
+@pytest.mark.parametrize("name", ["images", "tabular", "text", "texts", "image_files", "predictions"])
 def test_kind(name, law, request):
     law(KINDS.get(name), request.getfixturevalue(name))
 
 
 def test_every_kind_is_checked():
-    assert set(KINDS.all()) == {"images", "tabular", "text", "texts", "image_files"}  # two of them in test_classifiers
+    assert set(KINDS.all()) == {"images", "tabular", "text", "texts", "image_files", "predictions"}
+
+
+@pytest.mark.parametrize("law", LAWS.values(), ids=LAWS)
+def test_a_kind_whose_clusters_stay_whole_keeps_the_laws(law, clusters):
+    law(KINDS.get("texts"), clusters)
 
 
 class NamesAnother(Planted):

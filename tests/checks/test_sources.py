@@ -17,6 +17,7 @@ from harness.store import Key
 from harness.types import Architecture
 from tests.checks.planted_kind import Planted
 from tests.checks.planted_source import Plan, Source
+from tests.pools import planted_module, planted_predictions
 
 LAWS = {law.__name__: law for law in laws("source")}
 SHARED = {
@@ -33,25 +34,30 @@ TRAINED = {
 
 
 FOLDERS = {"folders": {"members": ["one", "two"]}, "folders of one base": {"base": "base", "members": ["one", "two"]}}
-POOLS = {name: (of, spec) for of, specs in (("train", TRAINED), ("hf", FOLDERS)) for name, spec in specs.items()}
+PREDICTIONS = {"predictions": planted_predictions.POOL["predictions"]}
+MODULES = {"modules": {**planted_module.SPEC, "base": None}, "modules of one base": planted_module.SPEC}
+SOURCES_OF = (("train", TRAINED), ("hf", FOLDERS), ("predictions", PREDICTIONS), ("module", MODULES))
+POOLS = {name: (of, spec) for of, specs in SOURCES_OF for name, spec in specs.items()}
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Three networks in folders."""
+    """Three networks in folders, and three of a user's."""
     place = tmp_path_factory.mktemp("models")
     architecture = Architecture("mlp", (("classes", 10), ("hidden", 6), ("side", 8)))
     for seed, name in enumerate(("base", "one", "two")):
         torch.manual_seed(seed)
         (place / name).mkdir()
         save_network(architecture, build(architecture), place / name)
-    return place
+    planted_module.write_pool(place)
+    return planted_predictions.write_pool(place)
 
 
 @pytest.fixture(scope="module", params=POOLS)
 def pool(request, folder):
     source, spec = POOLS[request.param]
-    return TriedPool(SOURCES.get(source), spec, tried("digits").task, folder)
+    task = planted_predictions.TABLE if source == "predictions" else "digits"
+    return TriedPool(SOURCES.get(source), spec, tried(task, folder).task, folder)
 
 
 @pytest.mark.parametrize("law", LAWS.values(), ids=LAWS)

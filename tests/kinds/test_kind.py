@@ -71,7 +71,7 @@ def test_an_architecture_that_no_kind_builds_is_of_none():
 
 
 FILES = {"train": "a.csv", "heldout": "b.csv", "test": "c.csv"}
-ASKED = {"lm_eval": ["q"], "texts": FILES, "images": FILES}
+ASKED = {"lm_eval": ["q"], "texts": FILES, "images": FILES, "table": FILES}
 """What a suite may say of tasks of each kind that has a key."""
 
 

@@ -51,21 +51,31 @@ def put(folder, base, config, noise=0.2, **options):
     return folder
 
 
-def unmerged(folder, base):
-    """The logits of PEFT's own model."""
-    module = peft.PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32), folder)
+def logits(module):
     with torch.inference_mode():
         return module.eval()(input_ids=TOKENS).logits
 
 
-def as_peft_says(folder, base):
+def as_peft_runs(folder, base):
+    """The logits of PEFT's own model, and of what it makes of it when it merges."""
+    module = peft.PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32), folder)
+    return logits(module), logits(module.merge_and_unload())
+
+
+def as_peft_says(folder, base, merges_alike=True):
+    """The member is PEFT's model: unmerged, and merged unless PEFT's own merge is another model; rebuilt it is too."""
     model = FolderModel(str(folder), str(base))
     model.check()
-    expected, weights = unmerged(folder, base), model.weights()
+    unmerged, merged = as_peft_runs(folder, base)
+    weights = model.weights()
     module = weights.module()
+    tolerance = 1e-5 * float(unmerged.abs().max())
     for each in (module, module_with(model.architecture, weights)):
-        with torch.inference_mode():
-            torch.testing.assert_close(each(input_ids=TOKENS).logits, expected, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(logits(each), unmerged, rtol=0, atol=tolerance)
+        if merges_alike:
+            torch.testing.assert_close(logits(each), merged, rtol=0, atol=tolerance)
+    plain = logits(AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32))
+    assert plain.shape != unmerged.shape or (plain - unmerged).abs().max() > 100 * tolerance
     assert model.examine(module) == []
 
 
@@ -83,12 +93,55 @@ LORAS = {
     "on both, tied": lora(target_modules=["embed_tokens", "lm_head"], ensure_weight_tying=True),
     "some tokens": lora(trainable_token_indices=[5, 7]),
     "repeated layers": lora(layer_replication=[[0, 2], [1, 2]]),
-}
+    "one layer": lora(layers_to_transform=[1]),
+    "one layer of a pattern": lora(layers_to_transform=[0], layers_pattern="layers"),
+    "all linear": lora(target_modules="all-linear"),
+    "all linear but some": lora(target_modules="all-linear", exclude_modules=["q_proj"]),
+    "by expression": lora(target_modules=r".*\.1\..*_proj"),
+    "all at once": lora(use_rslora=True, use_dora=True, rank_pattern={"0.self_attn.q_proj": 2},
+                        alpha_pattern={"1.self_attn.q_proj": 7}, modules_to_save=["norm"]),
+    "by singular values": lora(init_lora_weights="pissa"),
+}  # fmt: skip
+PEFT_MERGES_OTHERWISE = {("repeated layers", False), ("repeated layers", True), ("on embedding", True),
+                         ("on both", True), ("on both, tied", True)}  # fmt: skip
+"""Adapters, and whether on a tied base, whose merge changes what layers share as often as they are named."""
 
 
 @pytest.mark.parametrize("name", LORAS)
 def test_low_rank_adapters(name, base, tmp_path):
-    as_peft_says(put(tmp_path / "adapter", base, LORAS[name]), base)
+    tied = base.name.startswith("tied")
+    as_peft_says(put(tmp_path / "adapter", base, LORAS[name]), base, (name, tied) not in PEFT_MERGES_OTHERWISE)
+
+
+@pytest.fixture(scope="module", params=["qwen2", "opt", "gpt2"])
+def biased(request, tmp_path_factory):
+    """Models with biases: of some layers, of all, and of layers whose weights are transposed; all biases are drawn."""
+    folder = tmp_path_factory.mktemp(request.param)
+    module = build(request.param)
+    with torch.no_grad():
+        for name, parameter in module.named_parameters():
+            if name.endswith("bias"):
+                parameter.normal_(0, 0.1)
+    module.save_pretrained(folder)
+    return folder
+
+
+BIASED = {
+    "plain": {},
+    "all biases": {"bias": "all"},
+    "biases of what is adapted": {"bias": "lora_only"},
+    "with DoRA": {"bias": "all", "use_dora": True},
+    "beside saved modules": {"bias": "all", "modules_to_save": ["ln_f", "norm", "final_layer_norm"]},
+    "low-rank biases": {"lora_bias": True},
+    "all linear": {"bias": "all", "target_modules": "all-linear"},
+}
+
+
+@pytest.mark.parametrize("name", BIASED)
+def test_low_rank_adapters_of_models_with_biases(name, biased, tmp_path):
+    """A module that is saved beside all biases has its own written twice by PEFT, which then reads one of them."""
+    config = lora(**{"target_modules": ["q_proj", "v_proj", "c_attn"], **BIASED[name]})
+    as_peft_says(put(tmp_path / "adapter", biased, config), biased)
 
 
 OTHERS = {
@@ -113,8 +166,19 @@ def test_an_embedding_that_is_saved_beside_an_adapter_is_the_bases(base, tmp_pat
 
 def test_an_adapter_on_experts_of_a_mixture(tmp_path):
     build("mixtral").save_pretrained(tmp_path / "base")
-    as_peft_says(put(tmp_path / "adapter", tmp_path / "base", lora(target_modules=["q_proj", "o_proj"])),
-                 tmp_path / "base")  # fmt: skip
+    for name, settings in {
+        "beside": {"target_modules": ["q_proj", "o_proj"]},
+        "on them": {"target_parameters": ["experts.gate_up_proj", "experts.down_proj"]},
+    }.items():
+        as_peft_says(put(tmp_path / name, tmp_path / "base", lora(**settings)), tmp_path / "base")
+
+
+def test_an_adapter_that_peft_cannot_merge_is_refused(tmp_path):
+    """That of a convolution in groups: PEFT runs it unmerged, and merges it to something else."""
+    build("lfm2_moe").save_pretrained(tmp_path / "base")
+    folder = put(tmp_path / "adapter", tmp_path / "base", lora(r=32, target_modules=["conv.conv"]))
+    with pytest.raises(BadInput, match=r"another model|cannot be merged"):
+        FolderModel(str(folder), str(tmp_path / "base")).weights().module()
 
 
 def test_an_adapter_whose_deltas_are_zero_is_read_and_named(untied, tmp_path):
@@ -131,6 +195,8 @@ def test_an_adapter_that_changes_the_output_layer_alone_changes_something(base, 
     save_file({k: v + 0.1 if "lm_head" in k else v for k, v in weights.items()}, file, {"format": "pt"})
     model = FolderModel(str(folder), str(base))
     assert model.examine(model.weights().module()) == []
+
+
 @pytest.mark.parametrize(("settings", "noise"), [
     ({"target_modules": ["lm_head"]}, 0.2),
     ({"layer_replication": [[0, 2], [0, 2]]}, 0.0),

@@ -46,7 +46,8 @@ def permuted(folder, target, order, family, names=LABELS):
         (target / file.name).write_bytes(file.read_bytes())
     rows = layout(folder, read_as(family)).head.rows
     stored = load_file(folder / "model.safetensors")
-    assert rows and rows.keys() <= stored.keys()
+    assert rows
+    assert rows.keys() <= stored.keys()
     for name, dim in rows.items():
         stored[name] = stored[name].index_select(dim, torch.tensor(order))
     save_file(stored, target / "model.safetensors", {"format": "pt"})
@@ -206,9 +207,11 @@ def test_of_a_base_the_body_is_taken_and_a_head_for_other_labels_is_zeros_or_dra
         assert all(torch.equal(one[each], same[each]) for each in one)
         assert all(torch.equal(one[each], two[each]) for each in one.keys() - drawn_names)
         matrices = [each for each in drawn_names if one[each].ndim > 1]
-        assert matrices and all(one[each].any() and not torch.equal(one[each], two[each]) for each in matrices)
+        assert matrices
+        assert all(one[each].any() and not torch.equal(one[each], two[each]) for each in matrices)
         notes = " ".join(layout(*made).notes)
-        assert "it has no head for these labels" in notes and "one of zeros stands for it" in notes
+        assert "it has no head for these labels" in notes
+        assert "one of zeros stands for it" in notes
         spread = {each: float(auto.from_config(module_of(family).config).state_dict()[each].std()) for each in matrices}
         for each, usual in spread.items():  # drawn as transformers draws them
             assert 0.5 * usual < float(one[each].std()) < 2 * usual

@@ -13,6 +13,8 @@ from harness.pools.pool import load_pool
 from harness.registry import METHODS
 from harness.store import Store
 from tests.models.families import build
+from tests.models.test_adapter_base import pool_of as classifiers
+from tests.models.tiny_classifiers import SETTINGS, classifier
 
 TOKENS = torch.arange(3, 15)[None]
 
@@ -66,3 +68,10 @@ def test_task_vectors_of_both_add_up(pool):
         expected = start + sum(member.weights[name] - start for member in untied.members)
         torch.testing.assert_close(found[name], expected, rtol=1e-5, atol=1e-6)
     assert not torch.equal(found["lm_head.weight"], found["model.embed_tokens.weight"])
+
+
+@pytest.mark.parametrize("kind", SETTINGS)
+def test_classifiers_have_nothing_to_tie(kind, tmp_path):
+    base = classifier(kind, tmp_path / "base", ("eggs", "ham", "spam"))
+    alike = classifiers(kind, base, base)
+    assert with_same_ties(alike, [0]) is alike

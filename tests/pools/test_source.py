@@ -38,6 +38,10 @@ from harness.suite.suite import read_suite
 from tests.inline import Inline
 from tests.pools.function_source import Function, FunctionPool
 
+OURS = frozenset(SOURCES.all())
+"""The sources that come with it."""
+KNOWN = ", ".join(sorted({*OURS, "function"}))
+
 SUITE = """suite: made
 task: digits
 pool:
@@ -100,13 +104,13 @@ def finished(declared, tmp_path_factory):
 @pytest.mark.parametrize(
     ("old", "new", "line", "words"),
     [
-        ("function:", "functoin:", 4, ["unknown key 'functoin'; did you mean 'function'?", "function, hf, train"]),
+        ("function:", "functoin:", 4, ["unknown key 'functoin'; did you mean 'function'?", KNOWN]),
         ("spread:", "spraed:", 4, ["unknown key 'spraed'; did you mean 'spread'?", "known: architecture, members"]),
         ("spread: 0.05", "spread: 0", 4, ["bad value 0 for 'spread'"]),
         ("members: 3, ", "", 4, ["the key 'members' is missing"]),
         ("members: 3, ", "members: 0, ", 4, ["the pool is empty"]),
         ("spread: 0.05", "architecture: mpl", 4, ["unknown architecture 'mpl'; did you mean 'mlp'?"]),
-        ("0.05}", "0.05}\n  hf: {members: [a]}", 3, ["one source of members", "one of: function, hf, train"]),
+        ("0.05}", "0.05}\n  hf: {members: [a]}", 3, ["one source of members", f"one of: {KNOWN}"]),
         ("function: {members: 3, spread: 0.05}", "hf:", 3, ["one source of members"]),
         ("  - uniform_soup", "  - uniform_soup: {members: [3]}", 12, ["pool 'main' has 3 members, counted from 0"]),
     ],
@@ -126,7 +130,7 @@ def test_a_faulty_pool_of_another_packages_source_is_refused_in_its_line(suite_a
 def test_the_schema_has_its_keys(declared):
     schema = json_schema()
     sources = schema["$defs"]["PoolSpec"]["properties"]
-    assert set(sources) == set(SOURCES.all()) == {"function", "hf", "train"}
+    assert set(sources) == set(SOURCES.all()) == {*OURS, "function"}
     keys = schema["$defs"]["FunctionPool"]["properties"]
     assert set(keys) == set(FunctionPool.model_fields)
     assert keys["architecture"]["examples"] == trainable()
@@ -135,7 +139,7 @@ def test_the_schema_has_its_keys(declared):
 def test_a_suite_without_it_has_the_digest_that_it_has_where_the_source_is_unknown(suite_at, monkeypatch):
     known = suite_at(PLAIN).digest
     assert suite_at(SUITE).digest != known
-    monkeypatch.setattr(SOURCES, "_known", {name: SOURCES.get(name) for name in ("hf", "train")})
+    monkeypatch.setattr(SOURCES, "_known", {name: SOURCES.get(name) for name in OURS})
     assert suite_at(PLAIN).digest == known
     with pytest.raises(BadInput, match="unknown key 'function'"):
         suite_at(SUITE)
@@ -270,7 +274,7 @@ def test_a_source_whose_spec_would_take_anything_or_whose_name_is_no_key_is_not_
             declare(called, says)
     with pytest.raises(ValueError, match="'function' is declared by"):
         declare("function", Tight)
-    assert set(SOURCES.all()) == {"function", "hf", "train"}
+    assert set(SOURCES.all()) == {*OURS, "function"}
 
 
 def test_what_a_suite_says_is_yaml_like_any_other(suite_at):

@@ -25,7 +25,7 @@ from harness.run.progress import Tracker
 from harness.suite.suite import read_suite
 from tests.inline import Inline
 from tests.models.classifier_folders import LABELS, TEXTS
-from tests.publish.classifier_runs import run_suite, inputs_of_test
+from tests.publish.classifier_runs import inputs_of_test, run_suite
 
 SUITE = """
 pool: {hf: {base: base, members: [m0, m1]}}

@@ -3,6 +3,7 @@
 import pandas as pd
 import pytest
 import torch
+from peft import AutoPeftModelForCausalLM
 from tokenizers import ByteLevelBPETokenizer
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 
@@ -161,3 +162,6 @@ def test_weights_without_a_tokenizer_read_the_tokens_of_their_base(tmp_path, run
     suite = read_suite(tmp_path / "suite.yaml")
     found = read_run(runner.run(make_plan(suite, Options(out=tmp_path / "results", limit=2)), Tracker()))
     assert set(found.variants["status"]) == {"ok"}, found.variants["reason"].dropna().tolist()
+    adapted = export(found, "task_arithmetic/scale=0.5", tmp_path / "out", adapter_rank=3)
+    module = AutoPeftModelForCausalLM.from_pretrained(adapted)
+    assert module.generate(input_ids=torch.tensor([[1, 2, 3]]), max_new_tokens=2, min_new_tokens=2).shape == (1, 5)

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from scipy import stats as scipy_stats
 
 from harness import stats
+from harness.stats.resampling import weighted_sums
 from tests.examples import examples
 from tests.stats.intervals import assert_is_95_percent, bounds, covers, width
 
@@ -111,6 +112,17 @@ def test_counts_over_other_items_are_refused(values, items):
         stats.bootstrap_mean(values, counts)
     with pytest.raises(ValueError, match="values"):
         stats.paired_difference(values, values, counts)
+
+
+@pytest.mark.parametrize("shape", [(3000,), (3000, 4)])
+def test_sums_over_draws_are_those_of_the_counts(shape):
+    """In blocks of draws, the last of which is shorter: whole numbers exactly, others to float32."""
+    counts = stats.resample_counts(3000, draws=401)
+    whole = np.random.default_rng(0).integers(-3, 4, size=shape).astype(np.float32)
+    np.testing.assert_array_equal(weighted_sums(counts, whole), counts.astype(np.float64) @ whole.astype(np.float64))
+    drawn = np.random.default_rng(1).normal(size=shape).astype(np.float32)
+    exact = counts.astype(np.float64) @ drawn.astype(np.float64)
+    np.testing.assert_allclose(weighted_sums(counts, drawn), exact, atol=1e-2 * np.abs(exact).std())
 
 
 def test_nothing_cannot_be_resampled():

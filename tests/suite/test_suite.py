@@ -595,7 +595,7 @@ def test_an_unknown_archive_is_refused_where_it_is_named(refusal, old, line):
     new = old.replace("archive:smollm2", "archive:smolm2").replace("models/base", "archive:smolm2")
     assert refusal(ARCHIVED.replace(old, new)) == (
         line,
-        "unknown archive 'smolm2'; did you mean 'smollm2'? (known: smollm2)",
+        "unknown archive 'smolm2'; did you mean 'smollm2'? (known: minilm, minilm_sre, smollm2)",
     )
 
 

@@ -8,6 +8,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from scipy import optimize, special
 
 from harness.methods.output.greedy_ensemble import greedy_ensemble
@@ -24,6 +26,7 @@ from harness.systems.fitting import (
 from harness.systems.rules import Gated, Linear, LogLinear, confidence_features
 from harness.systems.systems import finite_or_none
 from harness.types import Architecture, Ingredients, Member, Pool, Split
+from tests.examples import examples
 
 
 def members_and_labels(seed, members=3, examples=300, classes=4, skill=(1.5, 1.0, 0.3, 0.0)):
@@ -456,6 +459,36 @@ def test_greedy_selection_is_caruanas(score, plain, seed):
     expected_counts, expected_history = caruana(stacked, labels, 12, plain)
     assert counts == expected_counts
     np.testing.assert_allclose(history, expected_history, atol=1e-12)
+
+
+@pytest.mark.parametrize(("score", "plain"), SCORES, ids=["nll", "accuracy"])
+@given(st.integers(0, 2**16), st.integers(2, 24), st.integers(2, 6), st.integers(20, 120), st.integers(1, 25))
+@examples(15)
+def test_greedy_selection_picks_what_autogluon_would(score, plain, seed, count, classes, rows, rounds):
+    """AutoGluon's EnsembleSelection, from its paper (Caruana et al. 2004, with replacement), by a running mean.
+
+    Each round takes one of the members with the least loss; where several have it AutoGluon draws one of them, and
+    this takes the first, as here. What is kept are the rounds up to the first with the least loss of all.
+    """
+    rng = np.random.default_rng(seed)
+    logits = rng.normal(size=(count, rows, classes))
+    labels = rng.integers(classes, size=rows)
+    logits[:, np.arange(rows), labels] += rng.normal(size=(count, 1))
+    probabilities = np.exp(logits) / np.exp(logits).sum(axis=-1, keepdims=True)
+    mean, picks, losses = np.zeros((rows, classes)), [], []
+    for size in range(rounds):
+        trials = [mean * (size / (size + 1)) + one / (size + 1) for one in probabilities]
+        found = [-plain(trial, labels) for trial in trials]
+        least = min(found)
+        ties = [k for k, loss in enumerate(found) if loss <= least + 1e-13]  # but for the last bits of a mean
+        picks.append(ties[0])
+        losses.append(least)
+        mean = trials[ties[0]]
+    kept = picks[: next(k for k, loss in enumerate(losses) if loss <= min(losses) + 1e-13) + 1]
+    counts, history = select_greedily(torch.from_numpy(probabilities).log(), torch.from_numpy(labels),
+                                      rounds=rounds, score=score)  # fmt: skip
+    assert counts == [kept.count(k) for k in range(count)]
+    np.testing.assert_allclose(history, [-loss for loss in losses], atol=1e-12)
 
 
 @pytest.mark.parametrize("seed", range(5))

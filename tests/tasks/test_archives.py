@@ -1,8 +1,11 @@
 """Data archives: fetched by pip with a pinned hash, checked before each use, and refused in words that help."""
 
 import hashlib
+import io
 import re
+import shutil
 import subprocess
+import tarfile
 import zipfile
 from dataclasses import replace
 
@@ -10,7 +13,7 @@ import pytest
 
 from harness.errors import BadInput
 from harness.tasks import archives
-from harness.tasks.archives import MNIST_5K, Archive, archive_folder
+from harness.tasks.archives import EFFICIENTNET_LITE, FASHION_MNIST, MNIST_5K, Archive, DebianArchive, archive_folder
 
 CONTENT = {"package/data/table.csv": b"1,2,3\n", "package/__init__.py": b"raise SystemExit('never run')\n"}
 
@@ -186,10 +189,81 @@ def test_archives_are_kept_where_the_user_says(monkeypatch, tmp_path):
 
 
 def test_every_pinned_archive_has_a_whole_hash_and_the_file_of_its_version():
-    pinned = [value for value in vars(archives).values() if isinstance(value, Archive)]
-    assert MNIST_5K in pinned
+    pinned = archives.pinned()
+    assert {MNIST_5K, FASHION_MNIST, *EFFICIENTNET_LITE} < set(pinned)
     for archive in pinned:
         assert re.fullmatch("[0-9a-f]{64}", archive.sha256)
-        assert archive.file.startswith(f"{archive.package.replace('-', '_')}-{archive.version}-")
-        assert archive.file.endswith("-none-any.whl")
+        if isinstance(archive, DebianArchive):
+            assert archive.file == f"{archive.package}_{archive.version}_all.deb"
+        else:
+            assert archive.file.startswith(f"{archive.package.replace('-', '_')}-{archive.version}-")
+            assert archive.file.endswith("-none-any.whl")
         assert archive.licence
+
+
+@pytest.fixture
+def deb(tmp_path):
+    """A small package of Debian, built by hand from its description (deb(5), ar(5)), that is not in the folder yet."""
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w:xz") as tar:
+        for name, content in CONTENT.items():
+            entry = tarfile.TarInfo(f"./{name}")
+            entry.size = len(content)
+            tar.addfile(entry, io.BytesIO(content))
+    parts = {"debian-binary": b"2.0\n", "control.tar.xz": b"odd", "data.tar.xz": packed.getvalue()}
+    path = tmp_path / "tiny_1.0-1_all.deb"
+    with open(path, "wb") as file:
+        file.write(b"!<arch>\n")
+        for name, content in parts.items():
+            file.write(f"{name:<16}{0:<12}{0:<6}{0:<6}{100644:<8}{len(content):<10}`\n".encode())
+            file.write(content + b"\n" * (len(content) % 2))
+    sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+    return path, DebianArchive("stockpot-no-such-package", "1.0-1", path.name, sha256, "none")
+
+
+def test_a_package_of_debian_is_read_as_it_was_packed(folder, deb, monkeypatch):
+    path, archive = deb
+    monkeypatch.setattr(subprocess, "run", never)
+    put(folder, path)
+    assert archive.names() == sorted(CONTENT)
+    assert {name: archive.read(name) for name in archive.names()} == CONTENT
+
+
+@pytest.mark.skipif(shutil.which("dpkg-deb") is None, reason="dpkg-deb is the oracle")
+def test_a_package_that_dpkg_builds_reads_the_same(folder, tmp_path):
+    root = tmp_path / "root"
+    (root / "DEBIAN").mkdir(parents=True)
+    control = "Package: tiny\nVersion: 1\nArchitecture: all\nMaintainer: a <a@b.c>\nDescription: d\n"
+    (root / "DEBIAN/control").write_text(control)
+    for name, content in CONTENT.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(content)
+    path = tmp_path / "tiny_1_all.deb"
+    subprocess.run(["dpkg-deb", "-Zxz", "--root-owner-group", "-b", str(root), str(path)], check=True)
+    archive = DebianArchive("tiny", "1", path.name, hashlib.sha256(path.read_bytes()).hexdigest(), "none")
+    put(folder, path)
+    assert {name: archive.read(name) for name in archive.names()} == CONTENT
+
+
+@pytest.mark.parametrize(
+    ("outcome", "words"),
+    [
+        (subprocess.CompletedProcess([], 100, "", "W: old\nE: Unable to locate package\n"), "Unable to locate package"),
+        (subprocess.CompletedProcess([], 0, "", ""), "apt-get download failed"),
+        (FileNotFoundError("apt-get"), "there is no apt-get on this machine"),
+    ],
+    ids=["unknown", "nothing came", "no apt"],
+)
+def test_a_package_of_debian_that_cannot_be_fetched_says_what_to_put_where(folder, deb, monkeypatch, outcome, words):
+    def run(command, cwd, **options):
+        assert command[0] == "apt-get"
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
+
+    monkeypatch.setattr(subprocess, "run", run)
+    with pytest.raises(BadInput) as caught:
+        deb[1].path()
+    assert words in str(caught.value)
+    assert_says_what_to_put_where(str(caught.value), deb[1], folder)
+    assert list(folder.iterdir()) == []

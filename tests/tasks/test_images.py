@@ -162,7 +162,20 @@ def test_a_task_is_read_once_and_then_from_the_store(tmp_path, monkeypatch):
     other = load("planted", kept)
     assert len(reads) == 2
     digests = {split.digest for task in (first, other) for split in splits_of(task)}
-    assert len(digests) == 6
+    assert len(digests) == 3  # the same data is the same, wherever it comes from
+
+
+def test_a_digest_is_of_what_models_are_given(tmp_path, monkeypatch):
+    def read():
+        return np.random.default_rng(0).integers(0, 9, size=(60, 4)).astype(np.uint8), np.repeat(np.arange(3), 20)
+
+    spec = TaskSpec("title", "source", 2, 8.0, 0.5, 0.25, (5, 5, 10), read)
+    others = dataclasses.replace(spec, mean=0.25), dataclasses.replace(spec, sizes=(5, 6, 9))
+    digests = set()
+    for each in (spec, *others):
+        monkeypatch.setitem(TASKS, "planted", each)
+        digests.add(load("planted", Store(tmp_path)).digest)
+    assert len(digests) == 3
 
 
 def test_rows_are_drawn_from_every_class_whatever_their_order():

@@ -24,7 +24,7 @@ def over_seeds(seeds: Sequence[Outcomes]) -> Interval:
     return stats.proportion_over_seeds(stacked(seeds, "correct"))
 
 
-@metric(COLUMN, over_seeds=over_seeds)
+@metric(COLUMN, over_seeds=over_seeds, reads="correctness")
 def accuracy(outcomes: Outcomes) -> Interval:
     """The share that is right, with Wilson's interval."""
     return stats.wilson(int(outcomes.examples["correct"].sum()), len(outcomes.examples))

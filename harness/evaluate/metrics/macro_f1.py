@@ -10,7 +10,7 @@ COLUMN = Column("macro_f1", "mean F1 over the classes that occur", better="highe
                 label="macro F1")  # fmt: skip
 
 
-@metric(COLUMN)
+@metric(COLUMN, reads="answers")
 def macro_f1(outcomes: Outcomes) -> float:
     """Mean F1 over the classes that occur among the predictions or the labels."""
     return mean_f1(outcomes.examples["prediction"].to_numpy(), outcomes.labels, outcomes.classes)

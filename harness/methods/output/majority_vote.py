@@ -7,6 +7,11 @@ from harness.systems.rules import Vote
 from harness.systems.systems import OutputCombination, member_parts
 from harness.types import Ingredients
 
+LOWER_BOUND = (
+    "it is only known which members are right, so the vote is right where more than half of them are: where the others "
+    "disagree fewer would do, so this is a lower bound"
+)
+
 
 @method(
     "majority_vote",
@@ -15,6 +20,9 @@ from harness.types import Ingredients
     paper="Hansen and Salamon 1990",
     words="majority vote of {members}",
     needs={"members"},
+    reads="correctness",
 )
 def majority_vote(ingredients: Ingredients) -> OutputCombination:
-    return OutputCombination(member_parts(ingredients), Vote())
+    parts = member_parts(ingredients)
+    lowest = any(part.says == "correctness" for part in parts)
+    return OutputCombination(parts, Vote(), {"warnings": [LOWER_BOUND]} if lowest else None)

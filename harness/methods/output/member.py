@@ -21,6 +21,7 @@ from harness.types import Ingredients, NotApplicable
     paper="-",
     words="single model at position {index}",
     needs={"members"},
+    reads="correctness",
     order_sensitive=True,
     identical_members_unchanged=True,
     small=({"index": 0}, {"index": 1}),
@@ -40,6 +41,7 @@ def member(ingredients: Ingredients, *, index: Annotated[int, Field(ge=0)]) -> O
     paper="-",
     words="best single model",
     needs={"members", "heldout"},
+    reads="correctness",
     identical_members_unchanged=True,
 )
 def best_single(ingredients: Ingredients) -> OutputCombination:

@@ -73,7 +73,7 @@ def _of_pool(evidence: Evidence, pool: str) -> Iterator[Mark]:
     rows = evidence.ok[(evidence.ok["pool"] == pool) & (evidence.ok["verdict"] != "reference")]
     ordered = evidence.ordered(rows[rows[evidence.score.name].notna()])
     for row in ordered.drop_duplicates("method").to_dict("records"):
-        gain, cost = evidence.gain(row["variant"]), evidence.own_flops_ratio(row)
+        gain, cost = evidence.gain(row["variant"]), evidence.own_cost_ratio(row)
         if gain and cost > 0:
             yield Mark(str(row["method"]).replace("_", " "), row["variant"], row["family"], cost, gain)
 
@@ -87,8 +87,9 @@ def gain_caption(evidence: Evidence) -> str:
     others = " Faint marks are of other pools, each against its own pool's best single model." if found.others else ""
     return (
         f"Gain in {score.title} over {reference_in_words(evidence)}, with the 95 % interval of each difference alone, "
-        f"against the FLOPs of one example in units of that model's.{up} One mark for each method of the main pool: "
-        "its best variant by the score on the test examples, which flatters methods with many variants. Marks of one "
+        f"against the {evidence.serving.title} of one example in units of that model's.{up} One mark for each method "
+        "of the main pool: its best variant by the score on the test examples, which flatters methods with many "
+        "variants. Marks of one "
         f"cost stand side by side.{others}{_left_out(score, found.hidden, len(found.hidden))}"
     )
 
@@ -122,7 +123,8 @@ def gain(evidence: Evidence) -> Figure | None:
     ticks = [tick for tick in TICKS if left <= tick <= right]
     axes.set_xticks(ticks, [f"{tick:g}×" for tick in ticks])
     axes.minorticks_off()
-    axes.set(xlabel=f"serving cost, FLOPs ({reference_in_words(evidence)} = 1)", ylabel=_gained(score, "up"))
+    across = f"serving cost, {evidence.serving.title} ({reference_in_words(evidence)} = 1)"
+    axes.set(xlabel=across, ylabel=_gained(score, "up"))
     axes.axhline(0, color="#444444", linewidth=1, zorder=1)
     for mark in found.others:
         colour, shape = FAMILIES[mark.family]
@@ -166,7 +168,7 @@ def gain_narrow(evidence: Evidence) -> Figure | None:
     axes.tick_params(axis="y", length=0)
     axes.xaxis.set_major_locator(MaxNLocator(5))
     figure.text(0.5, 0.3 / height, _gained(score, "right"), ha="center", fontsize=8.5)
-    beside = "right: FLOPs in units of that model's"
+    beside = f"right: {evidence.serving.title} in units of that model's"
     left_out = f"; {len(found.hidden)} far below not drawn" if found.hidden else ""
     figure.text(0.5, 0.08 / height, beside + left_out, ha="center", fontsize=8, color=GREY)
     return figure

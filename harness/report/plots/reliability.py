@@ -17,12 +17,12 @@ RELIABILITY = (
 
 
 def reliability(evidence: Evidence) -> Figure | None:
-    """Reliability of the reference, the best output-space, weight-space and trained variant."""
+    """Reliability of the reference, the best output-space, weight-space and trained variant that have confidences."""
     chosen = [evidence.reference] + [
         evidence.best(evidence.ok[(evidence.ok["family"] == family) & (evidence.ok["pool"] == evidence.main)])
         for family in ("output", "weights", "trained")
     ]
-    names = list(dict.fromkeys(row["variant"] for row in chosen if row))
+    names = list(dict.fromkeys(row["variant"] for row in chosen if row and not np.isnan(row["ece"])))
     if not names or not evidence.has(*names):
         return None
     figure = Figure(figsize=(5.2, 4.4), layout="constrained")

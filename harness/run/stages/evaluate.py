@@ -91,11 +91,14 @@ def keep_evaluation(
     if isinstance(evaluation, Unscored):
         raise evaluation
     labels, test = documents_of(setting).labels, task_of(setting).test
-    evaluating.write_evaluation(setting.store, plan.evaluation_key, combination, evaluation, labels, test)
+    count = setting.kind.why_no_costs is None
+    key = plan.evaluation_key
+    evaluating.write_evaluation(setting.store, key, combination, evaluation, labels, test, count=count)
 
 
 def outcomes_of(setting: Setting, plan: VariantPlan) -> Outcomes:
     """A variant's outcomes on test with the truth, as metrics take them."""
     documents = documents_of(setting)
     examples = evaluating.read_examples(setting.store, plan.evaluation_key)
-    return Outcomes(examples, documents.labels.numpy(), documents.classes, documents.clusters, documents.ids)
+    says = evaluating.read_record(setting.store, plan.evaluation_key)["says"]
+    return Outcomes(examples, documents.labels.numpy(), documents.classes, documents.clusters, documents.ids, says)
