@@ -30,7 +30,7 @@ from tests.methods.classifier_pools import as_kind, folders, pool, splits
 from tests.models.classifier_folders import FAMILIES
 
 WHY_NOT = {
-    "moe": "networks of the architecture (sequence|image)_classifier are not built with experts here",
+    "moe": "(sequence|image)_classifier has no hidden layer that can be split into experts here",
     "align_average": "which units of a '(bert|distilbert|roberta|modernbert|vit|convnext|resnet)' can change places is",
     "mc_dropout": "has no dropout",
 }

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from scipy import special
+from transformers import AutoModelForCausalLM, LlamaConfig
 
 from harness.checks.pools import (
     CNN,
@@ -26,6 +27,7 @@ from harness.methods.trained import distill as distilling
 from harness.methods.trained.distill import distillation_loss
 from harness.models import forward
 from harness.models.architectures import build
+from harness.models.configuration import architecture_of
 from harness.models.training import Schedule, train
 from harness.models.weights import load_module, module_with
 from harness.moe.layer import MixtureOfExperts, squared_variation
@@ -289,9 +291,16 @@ def test_the_teacher_of_tokens_is_the_mean_of_the_members_on_those_windows():
     torch.testing.assert_close(found.double(), torch.logsumexp(soft, 0) - np.log(2), atol=1e-5, rtol=0)
 
 
-def test_a_student_of_a_folders_architecture_starts_from_the_base_or_not_at_all():
-    folder = Architecture("causal_lm", (("config", "{}"),))
-    with pytest.raises(NotApplicable, match="start: base"):
-        distilling._student(folder, "same", None)
-    with pytest.raises(NotApplicable, match="half"):
+def test_a_student_of_a_language_models_folder_starts_fresh_as_transformers_starts_it_at_either_size():
+    config = LlamaConfig(vocab_size=24, hidden_size=16, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2,
+                         num_key_value_heads=2)  # fmt: skip
+    folder = architecture_of(config)
+    for size, width in (("same", 16), ("half", 8)):
+        torch.manual_seed(1)
+        student = distilling._student(distilling._half(folder) if size == "half" else folder, size, None)
+        torch.manual_seed(1)
+        expected = AutoModelForCausalLM.from_config(student.config).state_dict()
+        assert student.config.hidden_size == width
+        assert all(torch.equal(tensor, expected[name]) for name, tensor in student.state_dict().items())
+    with pytest.raises(NotApplicable, match="half the size cannot start from the base"):
         distilling._student(folder, "half", counting_pool().base)
