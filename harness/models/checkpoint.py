@@ -77,6 +77,8 @@ def read_config(folder: Path, head: Head = CAUSAL) -> Any:
             config = AutoConfig.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
     except Exception as error:  # whatever a configuration's own checks raise
         raise BadInput(f"config.json is refused by transformers: {error_line(error)}", place=str(folder)) from None
+    if kind == TIMM and config.model_args:  # timm writes the number of classes here too, and transformers asks it twice
+        config.model_args = {name: value for name, value in config.model_args.items() if name != "num_classes"}
     return config
 
 
