@@ -8,6 +8,10 @@ for _variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
 
 import pytest  # noqa: E402
 
+from harness.models.vision_imports import mend_torchvision  # noqa: E402
+
+mend_torchvision()  # before any test imports transformers
+
 import tests.examples  # noqa: E402, F401 (for tests that name no number)
 
 

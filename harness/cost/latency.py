@@ -55,8 +55,11 @@ class Latency:
 _TIMED: dict[str, Any] = {"source": "timer", "elsewhere": True}
 COLUMNS = (
     Column(
-        "latency_ms_p50", "median time of one example alone, milliseconds (first seed); to tokenise or decode raw examples is part of it",
-        "lower", "ms", **_TIMED,
+        "latency_ms_p50",
+        "median time of one example alone, milliseconds (first seed); to tokenise or decode raw examples is part of it",
+        "lower",
+        "ms",
+        **_TIMED,
     ),
     Column("latency_ms_p95", "95th percentile of the same", "lower", "ms", **_TIMED),
     Column(

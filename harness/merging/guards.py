@@ -86,8 +86,10 @@ def different_heads(members: Sequence[Member]) -> str | None:
     """A warning where members' heads were not trained from one head."""
     if len(members) < 2 or not any(member.provenance.get("own_head") for member in members):
         return None
-    return ("the base has no head for the task's labels, so the members' heads may have been trained from different "
-            "starts: they are averaged like all weights, and against the base they count as changes from zeros")  # fmt: skip
+    return (
+        "the base has no head for the task's labels, so the members' heads may have been trained from different "
+        "starts: they are averaged like all weights, and against the base they count as changes from zeros"
+    )
 
 
 def different_starts(members: Sequence[Member]) -> str | None:

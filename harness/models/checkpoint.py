@@ -14,6 +14,9 @@ from torch import Tensor
 
 from harness.errors import BadInput
 from harness.models.heads import CAUSAL, Head
+from harness.models.vision_imports import import_timm, mend_torchvision
+
+mend_torchvision()  # before transformers is imported, which only happens within functions
 
 CONFIG = "config.json"
 INDEX = "model.safetensors.index.json"
@@ -66,9 +69,8 @@ def read_config(folder: Path, head: Head = CAUSAL) -> Any:
     if not isinstance(kind, str) or kind not in head.kinds:
         own = "the model brings its own code, which is not run; " if "auto_map" in settings else ""
         raise BadInput(f"{own}'{kind}' is no {head.words} that transformers knows", place=str(folder))
-    if kind == TIMM and not has_timm():
-        hint = "install stockpot[vision]: timm, and the torchvision of the installed torch"
-        raise BadInput("this is a model of timm, which is not installed", place=str(folder), hint=hint)
+    if kind == TIMM:
+        import_timm(str(folder))
     if settings.get("quantization_config"):
         hint = "save it with plain weights (dequantize) first"
         raise BadInput("quantised weights cannot be combined", place=str(folder), hint=hint)
@@ -88,13 +90,6 @@ def is_timm(settings: Mapping[str, Any]) -> bool:
 
     found: bool = is_timm_config_dict(dict(settings))
     return found
-
-
-def has_timm() -> bool:
-    """Whether models of timm can be built."""
-    from transformers.utils import is_timm_available, is_torchvision_available
-
-    return bool(is_timm_available() and is_torchvision_available())
 
 
 def _kernels(settings: Any) -> Iterator[str]:

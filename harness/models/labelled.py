@@ -107,7 +107,8 @@ def _rows_by_label(config: Any, model: Any, head: Head) -> dict[str, int]:
         larger = without_values(more, head).state_dict()
     found = {}
     for name, tensor in model.state_dict().items():
-        grown = [k for k, (size, other) in enumerate(zip(tensor.shape, larger[name].shape, strict=True)) if size < other]
+        sizes = zip(tensor.shape, larger[name].shape, strict=True)
+        grown = [dim for dim, (size, other) in enumerate(sizes) if size < other]
         if grown:
             found[name] = grown[0]
     return found

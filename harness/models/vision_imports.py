@@ -48,3 +48,12 @@ def import_torchvision() -> ModuleType:
     for operator in _OPERATORS:
         torch.library.define(f"torchvision::{operator}", _SCHEMA)
     return importlib.import_module("torchvision")
+
+
+def mend_torchvision() -> None:
+    """Import a torchvision that is beside a torch for CPUs, where one is installed.
+
+    transformers imports it on its own, even for language models, and would stop where it stops.
+    """
+    if torch.version.cuda is None and importlib.util.find_spec("torchvision") is not None:
+        import_torchvision()

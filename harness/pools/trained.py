@@ -162,7 +162,8 @@ def _check_for(task: Task, name: str, spec: TrainPool) -> None:
         if group not in task.groups:
             raise BadInput(f"pool '{name}': unknown data '{group}'", given=group, choices=task.groups)
     if any(spec.vary.augment) and not task.train.inputs.is_floating_point():
-        raise BadInput(f"pool '{name}': noise ('augment') is added to numbers, and the inputs of '{task.name}' are none")
+        fault = f"noise ('augment') is added to numbers, and the inputs of '{task.name}' are none"
+        raise BadInput(f"pool '{name}': {fault}")
     if spec.base and spec.start == "independent" and not KINDS.get(task.test.kind).head.labelled:
         raise BadInput(f"pool '{name}': a pool with a base has start: shared_base, unless they are classifiers")
     if spec.bootstrap and not set(spec.vary.data or []) <= set(task.train.groups):
@@ -208,7 +209,7 @@ def plan_pool(
             spec.checkpoints or 1,
             spec.examples,
             seed=seed_of(seed, spec.kind, index),
-            base=_with_own_head(base, seed_of(seed, "head", index)) if spec.start == "independent" else base,
+            base=_start_of(f"m{index}", base, seed_of(seed, "head", index)) if spec.start == "independent" else base,
             groups=groups,
         )
         for index, (groups, chosen) in turns
@@ -216,12 +217,12 @@ def plan_pool(
     return PoolPlan(name, spec.kind, tuple(members), base)
 
 
-def _with_own_head(base: MemberPlan | None, seed: int) -> MemberPlan | None:
-    """A member's start from a base: a head drawn for it alone, where the base has none for the labels."""
+def _start_of(member: str, base: MemberPlan | None, seed: int) -> MemberPlan | None:
+    """A member's start from a base: with a head drawn for it alone, where the base has none for the labels."""
     if not isinstance(base, FolderPlan) or not base.model.has_own_head:
         return base
     model = replace(base.model, read_as=replace(base.model.read_as, fresh=seed % 2**31))
-    return replace(base, model=model, identity=model.digest, own_head=True)
+    return replace(base, name=f"{base.name} of {member}", model=model, identity=model.digest, own_head=True)
 
 
 def _choices(spec: TrainPool) -> Iterator[tuple[tuple[str, ...], dict[str, Any]]]:

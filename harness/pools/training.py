@@ -144,7 +144,7 @@ class TrainingPlan(MemberPlan):
 
     def describe(self) -> dict[str, Any]:
         words = f"rate {self.schedule.lr:g}, {self.schedule.epochs} epochs"
-        words += {"linear": "", "constant": " at this rate", "cycle": " in one cycle", "warm_up": ""}[self.schedule.decay]
+        words += {"constant": " at this rate", "cycle": " in one cycle"}.get(self.schedule.decay, "")
         words += f", noise {self.schedule.augment:g}" if self.schedule.augment else ""
         words += f", on {' and '.join(self.groups)}" if self.groups else ""
         words += f", at most {self.examples} examples" if self.examples else ""

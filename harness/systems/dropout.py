@@ -96,6 +96,7 @@ def _rate(layer: nn.Module) -> float | None:
                   nn.FeatureAlphaDropout):  # fmt: skip
         return layer.p
     rate = getattr(layer, "attention_dropout", None)  # a number that transformers hands to a function, as Llama has it
-    if type(layer).__name__.endswith("Attention") and isinstance(dropout := getattr(layer, "dropout", None), nn.Dropout):
-        rate = dropout.p  # and as BERT has it
+    own = getattr(layer, "dropout", None)
+    if type(layer).__name__.endswith("Attention") and isinstance(own, nn.Dropout):
+        rate = own.p  # and as BERT has it
     return rate if isinstance(rate, float) else None

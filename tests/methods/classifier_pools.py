@@ -44,12 +44,18 @@ def splits(family: str) -> dict[str, Split]:
     for name, count in SIZES.items():
         numbers = range(begin, begin + count)
         begin += count
-        contents = [text(f"{SAID[n % 7]} {'day ' * (n % 5)}") if family in TEXTS else picture(n, (20, 16)) for n in numbers]
+        contents = [_example(family, n) for n in numbers]
         labels = torch.tensor([n % len(LABELS) for n in numbers])
         inputs = batch_of(contents, place())
         kind = "texts" if family in TEXTS else "image_files"
         found[name] = Split(name, inputs, labels, [f"{name}-{n}" for n in numbers], name, batch=5, kind=kind)
     return found
+
+
+def _example(family: str, number: int) -> bytes:
+    if family in TEXTS:
+        return text(f"{SAID[number % 7]} {'day ' * (number % 5)}")
+    return picture(number, (20, 16))
 
 
 def save_tuned(folder: Path, family: str, seed: int, labels=LABELS, **settings) -> Path:
@@ -70,7 +76,7 @@ def folders(family: str, count: int = 3, headless: bool = False) -> tuple[Path, 
     top = place() / f"{family}-{count}-{headless}"
     base = module_of(family, ("no", "yes") if headless else LABELS)
     with torch.no_grad():
-        for (name, tensor), there in zip(module_of(family).state_dict().items(), base.state_dict().values(), strict=True):
+        for tensor, there in zip(module_of(family).state_dict().values(), base.state_dict().values(), strict=True):
             if tensor.shape == there.shape:
                 there.copy_(tensor)
     base.save_pretrained(top / "base")

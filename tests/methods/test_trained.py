@@ -292,8 +292,8 @@ def test_the_teacher_of_tokens_is_the_mean_of_the_members_on_those_windows():
 
 
 def test_a_student_of_a_language_models_folder_starts_fresh_as_transformers_starts_it_at_either_size():
-    config = LlamaConfig(vocab_size=24, hidden_size=16, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2,
-                         num_key_value_heads=2)  # fmt: skip
+    sizes = {"vocab_size": 24, "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1}
+    config = LlamaConfig(**sizes, num_attention_heads=2, num_key_value_heads=2)
     folder = architecture_of(config)
     for size, width in (("same", 16), ("half", 8)):
         torch.manual_seed(1)

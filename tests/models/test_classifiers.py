@@ -77,7 +77,9 @@ def limit_of(folder):
 @pytest.mark.parametrize("family", TEXTS)
 @examples(6)
 @given(texts=st.lists(st.tuples(SOME, SECOND), min_size=1, max_size=40), pairs=st.booleans(), seed=st.integers(0, 99))
-def test_texts_score_as_in_transformers_one_at_a_time_in_any_batch(folders, tmp_path_factory, family, texts, pairs, seed):
+def test_texts_score_as_in_transformers_one_at_a_time_in_any_batch(
+    folders, tmp_path_factory, family, texts, pairs, seed
+):
     folder = folders[family]
     part, oracle = part_of(folder, family), of_texts(folder)
     given_ = [parts if pairs else parts[:1] for parts in texts]
@@ -163,8 +165,8 @@ HARD = {  # what a tiny configuration cannot be made of by the settings that fam
     "minicpm3", "mistral4", "modernvbert", "perceiver", "qwen3_5", "qwen3_5_text", "qwen3_next", "squeezebert", "t5",
     "t5gemma", "t5gemma2", "ultravbert", "zamba", "zamba2", "canine", "funnel", "convbert",
 }  # fmt: skip
-FEW = ["albert", "bert", "deberta-v2", "electra", "esm", "fnet", "gpt2", "ibert", "mobilebert", "mpnet", "nystromformer",
-       "xlm-roberta", "xlnet", "yoso"]  # fmt: skip
+FEW = ["albert", "bert", "deberta-v2", "electra", "esm", "fnet", "gpt2", "ibert", "mobilebert", "mpnet",
+       "nystromformer", "xlm-roberta", "xlnet", "yoso"]  # fmt: skip
 
 
 def tiny(kind):

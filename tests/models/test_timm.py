@@ -1,19 +1,16 @@
-"""Models of timm, which transformers reads by their config.json: the same laws, where timm is installed.
-
-(The wheels of torchvision that package registries have are for torch with CUDA. Beside torch for CPUs they cannot be
-imported, so that what installs this repository for its tests leaves both out.)
-"""
+"""Models of timm, which transformers reads by their config.json: the same laws, where timm is installed."""
 
 import json
 
 import pytest
 import torch
-from transformers import AutoModelForImageClassification, AutoImageProcessor, pipeline
+from transformers import AutoImageProcessor, AutoModelForImageClassification, pipeline
 
 import harness.kinds  # noqa: F401 (which says how their networks are run)
 from harness.errors import BadInput
 from harness.models.heads import IMAGE
 from harness.models.pretrained import ReadAs, layout
+from harness.models.vision_imports import import_timm
 from harness.pools.folder_plan import plan_folder
 from harness.systems.parts import MemberPart
 from harness.types import Member
@@ -28,7 +25,8 @@ CONFIG = {
 
 
 def save(folder, seed=0, labels=LABELS):
-    timm = pytest.importorskip("timm")
+    pytest.importorskip("timm")
+    timm = import_timm()
     from safetensors.torch import save_file
 
     torch.manual_seed(seed)
@@ -42,13 +40,11 @@ def save(folder, seed=0, labels=LABELS):
 
 
 def test_without_timm_its_models_are_refused_in_one_line(tmp_path, monkeypatch):
-    from harness.models import checkpoint
-
     folder = tmp_path / "model"
     folder.mkdir()
     (folder / "config.json").write_text(json.dumps(CONFIG))
-    monkeypatch.setattr(checkpoint, "has_timm", lambda: False)
-    with pytest.raises(BadInput, match="this is a model of timm, which is not installed") as refused:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(BadInput, match="the package timm is missing") as refused:
         plan_folder("m", str(folder), read_as=ReadAs(IMAGE, LABELS))
     assert "stockpot[vision]" in refused.value.hint
 

@@ -36,7 +36,8 @@ def write_data(folder: Path) -> None:
         with (folder / f"{split}.csv").open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
             writer.writerow(["text", "label"])
-            writer.writerows((f"{SAID[n % 7] or 'none'} {'rain ' * (n % 6)}{n}", labels[n - numbers[0]]) for n in numbers)
+            texts = [f"{SAID[n % 7] or 'none'} {'rain ' * (n % 6)}{n}" for n in numbers]
+            writer.writerows(zip(texts, labels, strict=True))
         images = [picture(n, (18 + n % 3, 16)) for n in numbers]
         pd.DataFrame({"image": images, "label": labels}).to_parquet(folder / f"{split}.parquet")
 

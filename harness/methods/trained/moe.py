@@ -43,7 +43,8 @@ def moe(
         raise NotApplicable(f"k={k} experts cannot run: there are only {experts}")
     first = min(ingredients.members, key=lambda member: member.name)
     if not takes(first.architecture, "experts"):
-        raise NotApplicable(f"architecture {first.architecture.name} has no hidden layer that can be split into experts here")
+        name = first.architecture.name
+        raise NotApplicable(f"architecture {name} has no hidden layer that can be split into experts here")
     active = experts if routing == "dense" else k
     architecture = with_options(
         first.architecture, experts=experts, active=active, routing=routing, balance=balance
