@@ -1,6 +1,7 @@
 """The README's example of models from elsewhere: two models of scikit-learn, as files of what they said."""
 
 import pandas as pd
+import pytest
 
 from tests.cli.command import call
 
@@ -20,11 +21,7 @@ for name, model in {"logistic": LogisticRegression(max_iter=3000), "forest": Ran
 SUITE = """\
 suite: elsewhere
 task: {table: {heldout: heldout.csv, test: test.csv}}
-pool:
-  predictions:
-    members:
-      logistic: logistic.csv
-      forest: {file: forest.csv, floor: 1e-3}  # a forest gives some classes a probability of 0: their loss is infinite
+pool: {predictions: {members: {logistic: logistic.csv, forest: forest.csv}}}  # the forest gives labels probability 0: no NLL
 methods: [best_single, linear, log_linear, greedy_ensemble, majority_vote]
 """
 
@@ -38,18 +35,26 @@ def test_the_example_works(capsys, tmp_path, monkeypatch):
     rows = pd.read_csv(f"{out.strip()}/variants.csv").query("seed == 'all'").set_index("variant")
     assert (rows["status"] == "ok").all()
     assert rows.loc["linear", "accuracy"] > 0.9
+    assert pd.notna(rows.loc["linear", "nll"])  # whatever the forest's is
 
 
-def test_without_a_floor_the_loss_of_a_forest_is_infinite_and_the_run_says_what_helps(capsys, tmp_path, monkeypatch):
+@pytest.mark.parametrize("floor", [None, 1e-3])
+def test_a_tree_without_a_floor_has_all_scores_but_its_nll_and_the_run_says_what_helps(
+    capsys, tmp_path, monkeypatch, floor
+):
     monkeypatch.chdir(tmp_path)
     ids = range(40)
     labels = pd.DataFrame({"id": ids, "label": [k % 2 for k in ids]})
     labels[:20].to_csv("heldout.csv", index=False)
     labels[20:].to_csv("test.csv", index=False)
     pd.DataFrame({"id": ids, "0": 1.0, "1": 0.0}).to_csv("tree.csv", index=False)
-    suite = SUITE.replace("logistic: logistic.csv", "tree: tree.csv")
-    (tmp_path / "suite.yaml").write_text("\n".join(line for line in suite.splitlines() if "forest" not in line))
+    tree = "tree.csv" if floor is None else f"{{file: tree.csv, floor: {floor}}}"
+    (tmp_path / "suite.yaml").write_text(SUITE.replace("logistic: logistic.csv, forest: forest.csv", f"tree: {tree}"))
     code, _, err = call(capsys, "run", "suite.yaml")
-    assert code == 5
-    assert "the NLL is infinite: 10 of 20 test labels" in err
-    assert "a floor" in (tmp_path / "results/elsewhere/latest/report.md").read_text()
+    assert code == 0, err
+    folder = tmp_path / "results/elsewhere/latest"
+    rows = pd.read_csv(folder / "variants.csv")
+    assert (rows["accuracy"] == 0.5).all()
+    assert rows["nll"].isna().all() == (floor is None)
+    warning = "its NLL is infinite: 10 of 20 test labels were given probability 0; a floor"
+    assert (warning in (folder / "report.md").read_text()) == (floor is None)
