@@ -15,7 +15,7 @@ from harness.compare.suites import change_of_suite, suite_digest
 from harness.registry import METRICS
 from harness.results.columns import ALL_SEEDS, numbers, paired, plugged_in
 from harness.results.comparable import hardware_difference
-from harness.results.evidence import Evidence, Missing, NonFinite
+from harness.results.evidence import Evidence, Missing, NonFinite, Unscored
 from harness.results.metric import OUTCOMES, Column
 from harness.results.run import Run, data_difference
 from harness.stats import Interval
@@ -200,6 +200,7 @@ class _Pair:
     def _differences(self, variant: str) -> dict[str, Interval]:
         """The other paired metrics; one that a run may be without, and is, or has of other documents, is left out.
 
+        So is one that the variant does not have, but the suite's score: what goes by that is not comparable.
         Of a metric that is plugged in here the runs may know nothing, and its faults are none of the variant's.
         """
         found, added = {}, plugged_in()
@@ -208,6 +209,10 @@ class _Pair:
                 continue
             try:
                 before, after = self._outcomes(variant, name)
+            except Unscored:
+                if name == self.score:
+                    raise
+                continue
             except (Missing, Incomparable):
                 if column.outcome in OUTCOMES and name not in added:  # that every run has
                     raise

@@ -28,6 +28,7 @@ from harness.types import Member, NotApplicable, Split, check_tokens
 
 MIXES = {"linear": mix_linear, "log_linear": mix_log_linear}
 METRICS = {"accuracy": accuracy, "nll": nll}
+COEFFICIENTS = ("pearson", "spearman", "kendall")
 
 
 def choose_subsets(members: int, sizes: Sequence[int], at_most: int) -> list[tuple[int, ...]]:
@@ -53,7 +54,7 @@ def study(
     subsets: Sequence[Sequence[int]],
     rule: str,
 ) -> dict[str, Any]:
-    """The rows of ``ensembles_and_averages`` as a JSON record, or why there are none."""
+    """The rows of ``ensembles_and_averages`` as a JSON record, or why there are none; an infinite NLL is None."""
     parts = [MemberPart(member, torch.device(cached.device)) for member in members]
     try:
         check_tokens(parts, test)
@@ -62,7 +63,9 @@ def study(
         table = ensembles_and_averages(members, stacked, train, test, subsets, rule)
     except NotApplicable as reason:
         return {"status": "not_applicable", "reason": str(reason)}
-    return {"status": "ok", "seconds": time.perf_counter() - begin, "rows": table.to_dict("list")}
+    seconds = time.perf_counter() - begin
+    known = {name: [None if value == math.inf else value for value in of] for name, of in table.to_dict("list").items()}
+    return {"status": "ok", "seconds": seconds, "rows": known}
 
 
 def ensembles_and_averages(
@@ -111,7 +114,8 @@ def correlations(study: pd.DataFrame) -> list[dict[str, Any]]:
     """Pearson, Spearman and Kendall of ensemble against average, for each pool, metric and seed, and over all seeds.
 
     Over all seeds, both scores are first centred within each seed, so that the difference between seeds, which every
-    subset of a seed shares, is not taken for a correlation; members of different seeds are different members.
+    subset of a seed shares, is not taken for a correlation; members of different seeds are different members. There is
+    none where a subset has no score, for it would be of the others alone.
     """
     found = []
     for (pool, metric), group in study.groupby(["pool", "metric"], sort=True):
@@ -128,10 +132,13 @@ def correlations(study: pd.DataFrame) -> list[dict[str, Any]]:
 def _correlation(rows: pd.DataFrame) -> Mapping[str, Any]:
     names = [{f"{s}/{k}" for k in subset.split("+")} for s, subset in zip(rows["seed"], rows["subset"], strict=True)]
     members = sorted(set().union(*names))
+    if rows[["average", "ensemble"]].isna().any(axis=None):
+        none = {name: {"value": None, "low": None, "high": None} for name in COEFFICIENTS}
+        return {"n": len(rows), "members": len(members), "draws": 0, "draws_used": 0, **none}
     membership = np.array([[name in subset for name in members] for subset in names])
     result = stats.correlation(rows["average"].to_numpy(), rows["ensemble"].to_numpy(), membership)
     values: dict[str, Any] = {key: getattr(result, key) for key in ("n", "members", "draws", "draws_used")}
-    for name in ("pearson", "spearman", "kendall"):
+    for name in COEFFICIENTS:
         interval = getattr(result, name)
         bounds = {"value": interval.value, "low": interval.low, "high": interval.high}
         values[name] = {key: value if math.isfinite(value) else None for key, value in bounds.items()}

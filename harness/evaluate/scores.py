@@ -26,7 +26,7 @@ from harness.tasks.answers import Aggregate
 
 
 class NonFinite(ValueError):
-    """A score or an outcome that is NaN or infinite: the variant failed."""
+    """A score or an outcome that is NaN, or infinite although no label was given probability 0: the variant failed."""
 
 
 def makers() -> tuple[str, ...]:
@@ -35,28 +35,42 @@ def makers() -> tuple[str, ...]:
 
 
 def score(outcomes: Outcomes) -> dict[str, Any]:
-    """Every metric of one variant on one seed: ``n``, and the columns that the metrics declare."""
-    found: dict[str, Any] = {"n": len(outcomes.examples)}
-    for metric in METRICS:
-        if not says_enough(outcomes.says, metric.reads):
-            found |= dict.fromkeys((metric.name, *metric.column.bounds))
-            continue
-        found |= _cells(metric, partial(_clustered, metric, [outcomes]) if _by_cluster(metric, outcomes)
-                        else partial(metric.score, outcomes))  # fmt: skip
-    return found
+    """Every metric of one variant on one seed: ``n``, and the columns that the metrics declare.
+
+    A column is empty where the metric does not apply, where it needs more than is known of the answers, and where
+    labels that were given probability 0 make it infinite.
+    """
+    return _scored([outcomes], lambda metric: metric.score(outcomes))
 
 
 def score_over_seeds(seeds: Sequence[Outcomes]) -> dict[str, Any]:
     """Every metric of one variant over its seeds, as ``score``; ``n`` is of all examples of any seed."""
+    return _scored(seeds, lambda metric: metric.over_seeds(seeds) if metric.over_seeds else _mean(metric, seeds))
+
+
+def _scored(seeds: Sequence[Outcomes], value: Callable[[Metric], Value]) -> dict[str, Any]:
     found: dict[str, Any] = {"n": stacked(seeds, "correct").shape[1]}
     says = least_said(each.says for each in seeds)
+    infinite = any(excluded(each.examples).any() for each in seeds)
     for metric in METRICS:
-        if not says_enough(says, metric.reads):
+        if not says_enough(says, metric.reads) or any(_is_infinite(metric, each) for each in seeds):
             found |= dict.fromkeys((metric.name, *metric.column.bounds))
             continue
-        found |= _cells(metric, partial(_clustered, metric, seeds) if _by_cluster(metric, seeds[0])
-                        else partial(metric.over_seeds or partial(_mean, metric), seeds))  # fmt: skip
+        given = partial(_clustered, metric, seeds) if _by_cluster(metric, seeds[0]) else partial(value, metric)
+        found |= _cells(metric, given, infinite=infinite)
     return found
+
+
+def excluded(examples: pd.DataFrame) -> np.ndarray:
+    """Which labels were given probability 0, [N] of a table of ``outcomes.tabulate``: their NLL is infinite."""
+    lost: np.ndarray = np.isposinf(examples["nll"].to_numpy(np.float64))
+    return lost
+
+
+def _is_infinite(metric: Metric, outcomes: Outcomes) -> bool:
+    """Whether a metric is a mean of something that labels with probability 0 make infinite."""
+    column = metric.column.outcome
+    return column in outcomes.examples and bool(np.isinf(outcomes.examples[column].to_numpy(np.float64)).any())
 
 
 def _by_cluster(metric: Metric, outcomes: Outcomes) -> bool:
@@ -81,8 +95,13 @@ def _mean(metric: Metric, seeds: Sequence[Outcomes]) -> Value:
     return sum(numbers) / len(numbers) if len(numbers) == len(known) else None
 
 
-def _cells(metric: Metric, score: Callable[[], Value]) -> dict[str, float | None]:
+def _cells(metric: Metric, score: Callable[[], Value], *, infinite: bool) -> dict[str, float | None]:
     """A metric's value as the cells of its column and its bounds; what is not known is None.
+
+    Args:
+        metric: which.
+        score: computes it.
+        infinite: whether some losses are, so that what is computed from them need not be finite, and is not known.
 
     Raises:
         NonFinite: for a value that is not finite.
@@ -100,18 +119,24 @@ def _cells(metric: Metric, score: Callable[[], Value]) -> dict[str, float | None
         ends = [float(end) if math.isfinite(end) else None for end in (value.low, value.high)]
         value = value.value
     if value is not None and not math.isfinite(value):
-        raise NonFinite(f"{name} is {value}")
+        if not infinite:
+            raise NonFinite(f"{name} is {value}")
+        return dict.fromkeys((name, *bounds))
     return {name: None if value is None else float(value), **dict(zip(bounds, ends, strict=True))}
 
 
 def calibrated(
     log_probs: torch.Tensor, labels: torch.Tensor, heldout: torch.Tensor, heldout_labels: torch.Tensor
-) -> dict[str, float]:
-    """NLL and ECE on test after one temperature fitted on held-out: what is left once confidence is recalibrated."""
+) -> dict[str, float | None]:
+    """NLL and ECE on test after one temperature fitted on held-out: what is left once confidence is recalibrated.
+
+    No temperature changes a probability of 0: an NLL that is infinite stays so, and is None.
+    """
     temperature = fit_temperature(heldout, heldout_labels)
     examples = per_example(temper(log_probs.double(), temperature).numpy(), labels.numpy())
     ece = expected_calibration_error(examples["confidence"].to_numpy(), examples["correct"].to_numpy())
-    return {"temperature": temperature, "nll_calibrated": float(examples["nll"].mean()), "ece_calibrated": ece}
+    nll = None if excluded(examples).any() else float(examples["nll"].mean())
+    return {"temperature": temperature, "nll_calibrated": nll, "ece_calibrated": ece}
 
 
 def score_measures(
@@ -121,6 +146,8 @@ def score_measures(
 ) -> dict[str, dict[str, float | None]]:
     """Mean of every per-document measure over documents and seeds, with its interval, by name; NaN is no value.
 
+    One that is infinite anywhere, such as the bits of a text that was given probability 0, has no mean and is left out.
+
     Args:
         seeds: the measures of each seed, by name.
         ids: the documents of each seed, where these may differ: every measure is then of all of a seed's.
@@ -129,6 +156,8 @@ def score_measures(
     found = {}
     for name in seeds[0]:
         values = aligned([measures[name] for measures in seeds], ids)
+        if np.isinf(values).any():
+            continue
         if of_name := clusters.get(name):
             values = by_cluster(values, of_name)
         lacking = np.isnan(values)
@@ -148,6 +177,8 @@ def score_aggregates(
 ) -> dict[str, dict[str, float | None]]:
     """Scores of whole tasks, the mean over the seeds, with intervals from their draws, by name.
 
+    One that some seed does not have, where it was infinite, is left out.
+
     Args:
         seeds: the scores of each seed, by name.
         ids: the documents of each seed, where these may differ: draws of other documents are not paired, and give no
@@ -155,6 +186,8 @@ def score_aggregates(
     """
     found = {}
     for name, first in seeds[0].items():
+        if any(name not in each for each in seeds):
+            continue
         if len(seeds) == 1:
             found[name] = _plain(percentile_interval(first.value, first.draws, first.n))
             continue
@@ -172,23 +205,23 @@ def _plain(interval: Interval) -> dict[str, float | None]:
     return {"value": interval.value, "low": low, "high": high, "n": interval.n}
 
 
-def check_numbers(values: Mapping[str, float]) -> None:
-    """Raise ``NonFinite`` where lm-eval's score of a task is not finite."""
-    if lost := [name for name, value in values.items() if not np.isfinite(value)]:
+def check_numbers(values: Mapping[str, float]) -> list[str]:
+    """The names of lm-eval's scores of tasks that are infinite; ``NonFinite`` where one is NaN."""
+    if lost := [name for name, value in values.items() if np.isnan(value)]:
         raise NonFinite(f"lm-eval's {lost[0]} is {values[lost[0]]}")
+    return sorted(name for name, value in values.items() if np.isinf(value))
 
 
 def check_finite(examples: pd.DataFrame, says: Says = "probabilities") -> None:
-    """Raise ``NonFinite`` where an outcome of a table of ``outcomes.tabulate`` is NaN or infinite, such as an NLL.
+    """Raise ``NonFinite`` where an outcome of a table of ``outcomes.tabulate`` is wrong: NaN, or infinite.
 
-    Of answers without probabilities what needs these is not known, and no fault.
+    A label that was given probability 0 has an infinite NLL, and may have other infinite losses: these are right. Of
+    answers without probabilities what needs these is not known, and no fault.
     """
     if says != "probabilities":
         return
-    lost = int(np.isinf(examples["nll"]).sum())
-    if lost:
-        raise NonFinite(f"the NLL is infinite: {lost} of {len(examples)} test labels were given probability 0")
+    zero = excluded(examples)
     for column in examples:
-        lost = int((~np.isfinite(examples[column].to_numpy(np.float64))).sum())
-        if lost:
+        values = examples[column].to_numpy(np.float64)
+        if lost := int((~np.isfinite(values) & ~(np.isinf(values) & zero)).sum()):
             raise NonFinite(f"{column} is not finite on {lost} of {len(examples)} test examples")

@@ -13,7 +13,7 @@ from pydantic import Field
 from torch import Tensor
 
 from harness.errors import BadInput
-from harness.models.lookup import Lookup, PredictedWeights, architecture_of, save_predictions, why_no_weights
+from harness.models.lookup import PredictedWeights, architecture_of, save_predictions, why_no_weights
 from harness.models.prediction_file import Form, read_predictions
 from harness.models.prediction_join import Joined, join
 from harness.pools.source import MemberPlan, PoolPlan, PoolSource, source
@@ -98,15 +98,8 @@ class PredictionPlan(MemberPlan):
         return {"file": self.file}
 
     def examine(self, part: Part) -> list[str]:
-        """Its numbers were checked when they were read; where some exclude a class, that may cost it its NLL."""
-        module = part.module
-        assert isinstance(module, Lookup)
-        excluding = int(module.table.isneginf().any(dim=1).sum())
-        if self.known != "probabilities" or not excluding:
-            return []
-        rows = f"{excluding} of {len(module.table)} rows"
-        return [f"{self.name} gives some class a probability of 0 in {rows}: where that is the label its NLL is "
-                "infinite, and it has no scores; a floor ({file: ..., floor: 1e-3}) keeps all possible"]  # fmt: skip
+        """Nothing: its numbers were checked when they were read."""
+        return []
 
     def describe(self) -> dict[str, Any]:
         said = {"form": self.form, "floor": self.floor}

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from harness.display.formats import counted, difference, ratio, scored
+from harness.display.formats import counted, difference, missing, ratio, scored
 from harness.evaluate.decisions import ALPHA, OWN
 from harness.report.evidence import Evidence, Gain
 from harness.report.words import (
@@ -74,9 +74,10 @@ class Winner:
 
 def answer(evidence: Evidence) -> Answer:
     """What the run says about its question."""
-    if evidence.reference is None:
-        why = f"There is no answer: {_why_none(evidence)}."
-        return Answer(([("text", why)],), (), ())
+    if evidence.reference is None or missing(evidence.reference[evidence.score.name]):
+        none = [("text", f"There is no answer: {_why_none(evidence)}.")]
+        by_others = () if evidence.reference is None else _by_other_scores(evidence, nothing_better=True)
+        return Answer((none,), tuple(by_others), ())
     budgets = _budgets(evidence)
     winners = _winners(evidence, budgets)
     sentences = list(_sentences(evidence, budgets, winners))
@@ -88,7 +89,9 @@ def answer(evidence: Evidence) -> Answer:
 def _why_none(evidence: Evidence) -> str:
     name = evidence.run.record["reference"]["variant"]
     rows = evidence.rows[evidence.rows["variant"] == name].to_dict("records")
-    return f"the reference {name} has no result in this run" + "".join(f" ({row['reason']})" for row in rows)
+    what = "result" if evidence.reference is None else evidence.score.title
+    reasons = [row["reason"] for row in rows if not missing(row["reason"])]
+    return f"the reference {name} has no {what} in this run" + "".join(f" ({reason})" for reason in reasons)
 
 
 def _budgets(evidence: Evidence) -> list[Budget]:
@@ -363,14 +366,15 @@ def _highest(evidence: Evidence) -> Iterator[str]:
     """The best of all variants, with its score corrected for having been picked."""
     score = evidence.score
     best = evidence.run.record.get("best", {}).get(score.name)
-    if not best or len(evidence.ok) < 2:
+    count = int(evidence.ok[score.name].notna().sum())
+    if not best or count < 2:
         return
     value, corrected, low, high = (scored(best[key], score.is_share) for key in ("value", "corrected", "low", "high"))
     others = len(best["set"]) - 1
     may = f"{counted(others)} other{'s' if others > 1 else ''} may be the best" + (" as well" if others else "")
     order = "highest" if score.sign > 0 else "lowest"
     yield (
-        f"Of all {len(evidence.ok)} variants of all pools {best['variant']} has the {order} {score.title}, {value}; "
+        f"Of all {count} variants of all pools {best['variant']} has the {order} {score.title}, {value}; "
         f"corrected for having been picked on the test examples it is {corrected} ({low} to {high}), and {may} (95 %)."
     )
 

@@ -22,7 +22,9 @@ def tracks(evidence: Evidence) -> Claim:
     }
     found = studied.get("main")
     if found is None or found["pearson"]["low"] is None:
-        why = "too few members for an interval" if found else "the suite has no study of the main pool"
+        none = any(each["pool"] == "main" for each in evidence.run.correlations)
+        undefined = "its correlation is undefined" if none else "the suite has no study of the main pool"
+        why = "too few members for an interval" if found else undefined
         return untested(claim, why)
     r = found["pearson"]
     note = f"{found['n']} subsets of {found['members']} members, left out in turn for the interval"

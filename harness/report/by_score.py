@@ -9,7 +9,7 @@ import numpy as np
 
 from harness.display.formats import number
 from harness.evaluate.decisions import LOSS_MARGIN, SHARE_MARGIN
-from harness.report.claim import Claim, Test, decided, in_size, of_these
+from harness.report.claim import Claim, Test, decided, in_size, of_these, untested
 from harness.report.evidence import Evidence
 from harness.results.columns import paired
 from harness.results.evidence import mean_over_seeds
@@ -46,14 +46,24 @@ def margin(unit: str, level: float) -> float:
 
 
 def scores(evidence: Evidence, *names: str) -> list[Score]:
-    """The score that decides, the suite's first, and one beside it: the suite's second, or NLL, or accuracy."""
-    wanted = [*evidence.run.scores_of_suite, "nll", "accuracy"]
+    """The score that decides, the suite's first, and one beside it: the suite's second, or NLL, accuracy, Brier score.
+
+    A score that some of these variants lack does not count; where it decides and is infinite, see ``infinite``.
+    """
+    wanted = [*evidence.run.scores_of_suite, "nll", "accuracy", "brier"]
     known = paired().keys()
     found = [
         each for each in dict.fromkeys(wanted)
         if each in known and all(evidence.scored(name, each) is not None for name in names)
     ]  # fmt: skip
     return [score_named(name) for name in found[:2]]
+
+
+def infinite(evidence: Evidence, claim: str, *names: str, by: str | None = None) -> Claim | None:
+    """The claim as not tested where the score that decides is infinite."""
+    score = by or evidence.score.name
+    lost = [name for name in dict.fromkeys(names) if score in paired() and evidence.is_infinite(name, score)]
+    return untested(claim, f"the {paired()[score].title} of {', '.join(lost)} is infinite") if lost else None
 
 
 def compared(
@@ -69,7 +79,7 @@ def compared(
     note: str = "",
     by: str | None = None,
 ) -> Claim:
-    """Whether a difference of scores is for the better.
+    """Whether a difference of scores is for the better; not tested where the score that decides is infinite.
 
     Args:
         evidence: of the run.
@@ -83,10 +93,12 @@ def compared(
         note: what else to tell.
         by: a score, instead of the suite's.
     """
-    decisive, beside = [score_named(by), score_named("accuracy")] if by else scores(evidence, *names)
-    values = {score.name: _values(evidence, score) for score in (decisive, beside)}
+    if lost := infinite(evidence, claim, *names, by=by):
+        return lost
+    both = [score_named(by), score_named("accuracy")] if by else scores(evidence, *names)
+    values = {score.name: _values(evidence, score) for score in both}
     claims = []
-    for score in (decisive, beside):
+    for score in both:
         given = values[score.name]
         least = margin(score.unit, mean_over_seeds(given(names[-1])))
         sign = wanted * score.better
@@ -95,8 +107,10 @@ def compared(
         unit = "" if score.unit == score.words else f", {score.unit}"
         statistic = f"{score.words} of {what}{unit}{within}"
         claims.append(decided(claim, statistic, table(given), test, score.unit))
-    first, second = claims
-    told = f"by {beside.words} {second.shown}{'' if second.unit == 'points' else f' {second.unit}'}, {second.verdict}"
+    first, told = claims[0], ""
+    for score, second in zip(both[1:], claims[1:], strict=True):
+        unit = "" if second.unit in ("points", score.name) else f" {second.unit}"
+        told = f"by {score.words} {second.shown}{unit}, {second.verdict}"
     return replace(first, note="; ".join(filter(None, (note, told, first.note))))
 
 

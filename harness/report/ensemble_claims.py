@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from harness.evaluate.decisions import SHARE_MARGIN
-from harness.report.by_score import compared, level, mean_of, minus, scores
+from harness.report.by_score import compared, infinite, level, mean_of, minus, scores
 from harness.report.claim import Claim, Test, decided, untested
 from harness.report.evidence import Evidence
 from harness.report.lookup import in_pool, members_of, missing, pools_of
@@ -28,11 +28,11 @@ def beats_best_start(evidence: Evidence) -> Claim:
 
 def _beats_best(evidence: Evidence, claim: str, pool: str) -> Claim:
     ensemble, single = in_pool(pool, "linear"), in_pool(pool, "best_single")
-    if lacking := missing(evidence, claim, ensemble, single):
+    if lacking := missing(evidence, claim, ensemble, single) or infinite(evidence, claim, ensemble, single):
         return lacking
     score = scores(evidence, ensemble, single)[0]
     note = f"the best, chosen on held-out, has {level(evidence, score, single)}"
-    if members := members_of(evidence, pool):
+    if members := [name for name in members_of(evidence, pool) if evidence.scored(name, score.name) is not None]:
         ranked = sorted((level(evidence, score, name) for name in members), key=lambda text: float(text.split()[0]))
         note += f", the members {ranked[0]} to {ranked[-1]}"
     what = f"{ensemble} minus {single}"

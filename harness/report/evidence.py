@@ -15,7 +15,7 @@ from harness.results.columns import ALL_SEEDS, difference_of, paired, variant_co
 from harness.results.metric import DOCUMENTS, Column
 from harness.results.outcomes import Outcomes
 from harness.results.run import Run
-from harness.results.scoring import in_order, scores_of
+from harness.results.scoring import in_order, known, scores_of
 from harness.results.serving import FLOPS, own_costs, serving_of
 
 DRAWS = 4_000
@@ -171,14 +171,21 @@ class Evidence:
         return self.values(name, "correct").astype(np.float64)
 
     def scored(self, name: str, score: str) -> np.ndarray | None:
-        """A variant's values of a score, [seeds, examples] or [seeds, documents]; None where the run has none."""
+        """A variant's values of a score, [seeds, examples] or [seeds, documents]; None where it is not known."""
+        return known(self._values_of(name, score))
+
+    def is_infinite(self, name: str, score: str) -> bool:
+        """Whether a variant has no such score since some of its values are infinite."""
+        values = self._values_of(name, score)
+        return values is not None and bool(np.isinf(values).any())
+
+    def _values_of(self, name: str, score: str) -> np.ndarray | None:
         outcome = paired()[score].outcome
         if outcome == DOCUMENTS:
             return self._documents.get((name, score))
         if not self.has(name) or outcome not in self._outcomes.columns:
             return None
-        values = self.values(name, str(outcome)).astype(np.float64)
-        return None if np.isnan(values).all() else values  # of answers without probabilities
+        return self.values(name, str(outcome)).astype(np.float64)
 
     @cached_property
     def _documents(self) -> dict[tuple[str, str], np.ndarray]:

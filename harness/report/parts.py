@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from harness.results.run import Run
+from harness.results.scoring import known
 
 
 @dataclass(frozen=True)
@@ -53,8 +54,9 @@ class Parts:
             for (name, metric), rows in self.run.measured.items()
             if name in of_pool and metric.startswith(prefix)
         }
-        # With --limit, a seed's own examples may be none that a view has.
-        return {key: values for key, values in found.items() if not np.isnan(values).all(axis=1).any()}
+        # With --limit, a seed's own examples may be none that a view has; a text may have been given probability 0.
+        none = {key for key, values in found.items() if np.isnan(values).all(axis=1).any() or known(values) is None}
+        return {key: values for key, values in found.items() if key not in none}
 
     def _spread(self, group: pd.DataFrame) -> np.ndarray:
         """The values of one part [seeds, documents]; all views have those of all test examples.

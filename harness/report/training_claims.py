@@ -8,7 +8,7 @@ import numpy as np
 
 from harness.display.formats import number, points
 from harness.report.by_score import Values, compared, mean_of, minus, scores
-from harness.report.claim import Claim, in_size, of_these, untested
+from harness.report.claim import NOT_TESTED, Claim, in_size, of_these, untested
 from harness.report.ensemble_claims import NO_MEMBERS
 from harness.report.evidence import Evidence
 from harness.report.lookup import in_pool, members_of, missing, of_all, pools_of, variants_of
@@ -117,6 +117,8 @@ def _student(evidence: Evidence, claim: str, size: str) -> Claim:
 
     what = f"{name} minus the middle between mean member and ensemble"
     found = compared(evidence, claim, what, [name, "linear", *members], middle, contrast=False)
+    if found.verdict == NOT_TESTED:
+        return found
     score = scores(evidence, name, "linear", *members)[0]
     gained = of_these(score.better * gain(_of(evidence, score.name)))
     kept = 0.5 + score.better * (found.estimate or 0) / gained.value if gained.value else np.nan
@@ -147,4 +149,4 @@ def sparse(evidence: Evidence) -> Claim:
     note = f"sparse runs {share:.2f} times the FLOPs of dense"
     what, names = f"{one} minus {other}", [one, other]
     found = compared(evidence, claim, what, names, lambda v: minus(v(one), v(other)), allowed=2, note=note)
-    return found if share < 1 else replace(found, verdict="not held")
+    return found if share < 1 or found.verdict == NOT_TESTED else replace(found, verdict="not held")

@@ -32,7 +32,7 @@ WORDS: dict[str, str] = {
     "members": "how many members of the pool it was given",
     "seed": "one row for each seed, and one 'all'",
     "status": "ok, not_applicable or failed",
-    "reason": "why it is not ok, or not compared with the reference",
+    "reason": "why it is not ok, or not compared with the reference; of a reference, why it lacks the suite's score",
     "verdict": "by the suite's score, of these models, for the whole table: better, worse, equivalent, unclear, "
     "reference; no_reference where that has none; the status where it is not ok",
     "recipe_verdict": "the same of models like these: seeds are a sample too; empty with one seed",
@@ -173,7 +173,7 @@ EXAMPLE_COLUMNS = {
     "prediction": "the most probable class",
     "confidence": "its probability",
     "correct": "whether it is the label",
-    "nll": "of the label, nats",
+    "nll": "of the label, nats; infinite where that was given probability 0, which leaves the variant without its mean",
     "brier": "squared error summed over classes",
     "calls": "how many models ran for it; of runs from before this column it is not known",
 }
@@ -233,7 +233,7 @@ CORRELATION_COLUMNS = {
     "subset": "positions of the members, joined by +",
     "size": "how many members",
     "metric": "accuracy or nll",
-    "ensemble": "test score of the subset's ensemble",
+    "ensemble": "test score of the subset's ensemble; empty where it is infinite",
     "average": "test score of the average of the subset's weights",
     "members": "mean test score of the members themselves",
 }

@@ -40,6 +40,10 @@ class Missing(Exception):
     """There is no such row, value or table; the message says which."""
 
 
+class Unscored(Missing):
+    """A variant that has results has none by this score: it needs more than is known of the answers, or is infinite."""
+
+
 class NonFinite(Exception):
     """There is a value and it is NaN or infinite."""
 
@@ -122,7 +126,7 @@ class Evidence:
         """A value and its interval.
 
         Raises:
-            Missing: no such row, a variant that is not ok, no value, or files that disagree about it.
+            Missing: no such row, a variant that is not ok, no value (``Unscored``), or files that disagree about it.
             NonFinite: a value that is NaN or infinite, or that the metric cannot have.
         """
         for each in (seed, *(str(s) for s in self.run.record["seeds"] if seed == ALL_SEEDS)):
@@ -132,7 +136,9 @@ class Evidence:
         found = self._scores.get((variant, seed, metric))
         cell = self._rows[variant, seed].get(metric)
         if found is None:
-            raise Missing(f"the {self.name} has no {metric} of '{variant}', seed {seed}")
+            lacking = f"the {self.name} has no {metric} of '{variant}', seed {seed}"
+            empty = metric in self._rows[variant, seed] and (cell is None or math.isnan(float(cell)))
+            raise Unscored(lacking + self._why_unscored(variant, metric)) if empty else Missing(lacking)
         if not math.isfinite(found.value) or (cell is not None and not math.isfinite(float(cell))):
             raise NonFinite(f"{metric} of '{variant}' in the {self.name} is not a finite number")
         if cell is not None and not math.isclose(float(cell), found.value, rel_tol=1e-9):
@@ -143,6 +149,14 @@ class Evidence:
         if found.low > found.high:
             raise Missing(f"the interval of {metric} of '{variant}' in the {self.name} ends before it begins")
         return found
+
+    def _why_unscored(self, variant: str, metric: str) -> str:
+        """What the examples say of a score that there is not; empty where that is nothing."""
+        outcome = column.outcome if (column := column_of(metric)) is not None else None
+        if outcome is None or (table := self._examples.get(variant)) is None or outcome not in table:
+            return ""
+        lost = int(np.isinf(table[outcome].to_numpy(float)).sum())
+        return f": it is infinite on {lost:,} of {len(table):,} test examples" if lost else ""
 
     def comparison(self, variant: str, seed: str, metric: str, scope: str) -> dict[str, Any]:
         """A row of comparisons.parquet: the variant against the reference of its pool.
@@ -181,9 +195,10 @@ class Evidence:
         that a seed was not tested on one.
 
         Raises:
-            Missing: no examples, some example without a value, or values that are not those of the score.
-            NonFinite: a value that is NaN or infinite.
+            Missing: no examples, some example without a value, no score (``Unscored``), or values that are not its.
+            NonFinite: a value that is NaN or infinite, of a score that there is.
         """
+        score = self.score(variant, seed, metric)
         table, one = self._values(variant, metric)
         if seed != ALL_SEEDS:
             table = table[table["seed"].astype(str) == seed]
@@ -199,7 +214,7 @@ class Evidence:
         mean, column = mean_over_seeds(values.to_numpy()), column_of(metric)
         cancels = column is not None and column.least < 0  # then a mean near 0 keeps the rounding of what it is of
         rounding = 1e-6 * float(np.abs(known).max()) if cancels else 0.0
-        if not math.isclose(mean, self.score(variant, seed, metric).value, rel_tol=1e-5, abs_tol=rounding):
+        if not math.isclose(mean, score.value, rel_tol=1e-5, abs_tol=rounding):
             raise Missing(f"the examples of the {self.name} do not give the {metric} of '{variant}'")
         return values
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pandas as pd
 
 from harness.results.columns import column_of
@@ -23,6 +24,16 @@ def scores_of(run: Run) -> list[Column]:
 def score_of(run: Run) -> Column:
     """The score that decides."""
     return scores_of(run)[0]
+
+
+def known(values: np.ndarray | None) -> np.ndarray | None:
+    """The values behind a score, with NaN where a seed was not tested on an example; None where the score is not known.
+
+    That is where no value is known, as of answers without probabilities, or where some are infinite, as the NLL of a
+    label that was given probability 0.
+    """
+    lacking = values is None or bool(np.isnan(values).all() or np.isinf(values).any())
+    return None if lacking else values
 
 
 def in_order(rows: pd.DataFrame, score: Column, cost: str = "flops_per_example") -> pd.DataFrame:

@@ -16,6 +16,7 @@ from harness.evaluate.outcomes import aligned, clusters_of
 from harness.results.columns import ALL_SEEDS, difference_of, paired
 from harness.results.metric import DOCUMENTS, Column
 from harness.results.other_columns import PICKED
+from harness.results.scoring import known
 from harness.run import evaluating
 from harness.run.plan import Plan
 from harness.run.stages.setting import documents_of
@@ -40,19 +41,20 @@ class Decided:
         own = (row for row in self.rows if row["kind"] == OWN)
         return {(row["variant"], row["seed"], row["metric"], row["scope"]): row for row in own}
 
-    def cells(self, variant: str, seed: str) -> dict[str, Any] | None:
-        """What a row of variants.csv has of its comparisons; None where it has none."""
+    def cells(self, variant: str, seed: str) -> dict[str, Any]:
+        """What a row of variants.csv has of its comparisons: a verdict where there is one by the suite's score."""
         found: dict[str, Any] = {}
         for name, column in paired().items():
             if row := self._own.get((variant, seed, name, THESE)):
                 difference = difference_of(column)
                 ends = ("difference", "low", "high")
                 found |= dict(zip((difference.name, *difference.bounds), (row[end] for end in ends), strict=True))
+        if found:
+            found["mcnemar_p"] = self.mcnemar.get(seed, {}).get(variant)
         decisive = self._own.get((variant, seed, self.scores[0], THESE))
-        if not found or decisive is None:
-            return None
+        if decisive is None:
+            return found
         found |= {"p_adjusted": decisive["p_adjusted"], "verdict": decisive["verdict"]}
-        found["mcnemar_p"] = self.mcnemar.get(seed, {}).get(variant)
         like = self._own.get((variant, seed, self.scores[0], LIKE_THESE))
         return found | {"recipe_verdict": like["verdict"] if like else None}
 
@@ -177,22 +179,20 @@ class _Table:
 
     def _same(self, references: Mapping[str, str], seeds: Sequence[int]) -> list[str]:
         """The variants that are right just where their reference is, with equal probabilities of labels, if any."""
-        outcomes = [paired()[name] for name in ("accuracy", "nll")]
 
-        def values(name: str) -> list[np.ndarray | None]:
-            return [self._values(column, name, seed) for column in outcomes for seed in seeds]
+        def values(name: str) -> np.ndarray:
+            tables = [self._read(self.plan.variants[seed][name].evaluation_key)[0] for seed in seeds]
+            return np.concatenate([table[["correct", "nll"]].to_numpy(np.float64) for table in tables])
 
         return [name for name, reference in references.items()
-                if all(a is b is None or (a is not None and b is not None and np.array_equal(a, b))
-                       for a, b in zip(values(name), values(reference), strict=True))]  # fmt: skip
+                if np.array_equal(values(name), values(reference), equal_nan=True)]  # fmt: skip
 
     def _values(self, column: Column, name: str, seed: int) -> np.ndarray | None:
-        """A score of each example, or document; None where there is none."""
+        """A score of each example, or document; None where there is none, or an infinite one."""
         key = self.plan.variants[seed][name].evaluation_key
         if column.outcome == DOCUMENTS:
-            return self._read(key)[1].get(column.name)
-        values: np.ndarray = self._read(key)[0][column.outcome].to_numpy(np.float64)
-        return None if np.isnan(values).all() else values  # of answers without probabilities
+            return known(self._read(key)[1].get(column.name))
+        return known(self._read(key)[0][column.outcome].to_numpy(np.float64))
 
     def _read(self, key: Key) -> tuple[Any, Mapping[str, np.ndarray]]:
         if key.digest not in self._kept:

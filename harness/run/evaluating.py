@@ -51,12 +51,12 @@ def write_evaluation(
         count: whether costs are counted.
 
     Raises:
-        scores.NonFinite: a label was given no probability at all.
+        scores.NonFinite: an outcome, or a score of lm-eval's, is wrong.
     """
     says = combination.says
     examples = outcomes.tabulate(found.log_probs, labels.numpy(), says=says)
     scores.check_finite(examples, says)
-    scores.check_numbers(found.scores)
+    infinite = scores.check_numbers(found.scores)
     counts = {}
     if count:
         few = None if why_not_run(combination, test) else test.inputs[: min(test.batch, FEW)]
@@ -67,14 +67,16 @@ def write_evaluation(
         save_file(columns, folder / EXAMPLES)
         measures = {name: torch.tensor(values) for name, values in found.measures.items()}
         save_file(measures, folder / MEASURES)
-        draws = {name: torch.tensor(each.draws) for name, each in found.aggregates.items()}
+        kept = {name: each for name, each in found.aggregates.items() if name not in infinite}
+        draws = {name: torch.tensor(each.draws) for name, each in kept.items()}
         save_file(draws, folder / DRAWS)
-        of_tasks = {name: {"value": each.value, "n": each.n} for name, each in found.aggregates.items()}
-        write_json(folder / RECORD, {**found.record, **counts, "aggregates": of_tasks, "says": says})
+        of_tasks = {name: {"value": each.value, "n": each.n} for name, each in kept.items()}
+        lost = {"excluded": int(scores.excluded(examples).sum()), "infinite": infinite}
+        write_json(folder / RECORD, {**found.record, **counts, **lost, "aggregates": of_tasks, "says": says})
 
 
 def read_record(store: Store, key: Key) -> dict[str, Any]:
-    """What else evaluating recorded: seconds, counted costs, temperatures."""
+    """What else evaluating recorded: seconds, counted costs, temperatures, how many labels were given probability 0."""
     record: dict[str, Any] = read_json(store.path(key) / RECORD)
     return record
 

@@ -36,7 +36,7 @@ def run_record(
         plan: what was run.
         rows: of variants.csv.
         tables: that they are of.
-        warnings: of the studies, and of costs.
+        warnings: of the studies, of costs, and of scores that are infinite.
         done: the fields that only the runner knows.
     """
     details = tables.details

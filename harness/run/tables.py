@@ -20,7 +20,7 @@ from harness.results.columns import ALL_SEEDS, MEASURE_COLUMNS, NO_REFERENCE, ex
 from harness.results.metric import Column
 from harness.results.other_columns import BITS, BUILDING, CALIBRATED, COUNTED
 from harness.results.serving import FLOPS, own_costs
-from harness.run import capacity, evaluating
+from harness.run import capacity, evaluating, infinite
 from harness.run.deciding import Decided, against_itself, decide, own_columns
 from harness.run.graph import costs_of, measured, measures
 from harness.run.plan import Plan
@@ -39,7 +39,7 @@ class Tables:
         self.plan, self.store, self.errors = plan, plan.store, errors
         self.details: dict[str, dict[str, Any]] = {}
         self.warnings: list[str] = []
-        """Of costs whose columns cannot all be derived."""
+        """Of costs whose columns cannot all be derived, and of scores that are infinite."""
         self.measures: list[dict[str, Any]] = []
         """Rows of scores.parquet that are no columns of variants.csv."""
 
@@ -113,21 +113,29 @@ class Tables:
         if not self.plan.compares:
             return {"verdict": NO_REFERENCE}
         if all(plan.is_same_as(self.plan.reference_of(plan)) for plan in plans):
-            return against_itself(row)
-        if (cells := self.decided.cells(plans[0].name, row["seed"])) is not None:
+            lacking = self._why_unscored(plans, ())
+            return against_itself(row) | ({"reason": lacking} if lacking else {})
+        cells = self.decided.cells(plans[0].name, row["seed"])
+        if "verdict" in cells:
             return cells
-        reasons = (self._why_no_reference(self.plan.reference_of(plan)) for plan in plans)
-        score = self.plan.suite.file.scores[0]
-        lacking = "it" if row.get(score) is None else "the reference" if self._is_unscored(plans[0], score) else ""
-        alone = f"the run has no {score} of {lacking}" if lacking else "one example says nothing of others"
-        reason = next(filter(None, reasons), alone)
-        return {"verdict": NO_REFERENCE, "reason": f"not compared: {reason}"}
+        references = [self.plan.reference_of(plan) for plan in plans]
+        reason = next(filter(None, map(self._why_no_reference, references)), None)
+        reason = reason or self._why_unscored(plans, references) or "one example says nothing of others"
+        return cells | {"verdict": NO_REFERENCE, "reason": f"not compared: {reason}"}
 
-    def _is_unscored(self, plan: VariantPlan, score: str) -> bool:
-        """Whether the reference of a variant has results, and none by this score."""
-        reference = self.plan.reference_of(plan)
-        record = Score(self.plan.setting.of(reference.seed), reference).read()
-        return record is not None and score in record and record[score] is None
+    def _why_unscored(self, plans: Sequence[VariantPlan], references: Sequence[VariantPlan]) -> str | None:
+        """Why a variant with results, or its reference, does not have the score that verdicts go by; None: it has."""
+        score = paired()[self.plan.suite.file.scores[0]]
+        for whose, name, each in (("its", "it", plans), ("the reference's", "the reference", references)):
+            if not all(self._is_scored(plan, score) for plan in each):
+                why = infinite.why(self.plan.setting, each, score)
+                return f"{whose} {why}" if why else f"the run has no {score.name} of {name}"
+        return None
+
+    def _is_scored(self, plan: VariantPlan, score: Column) -> bool:
+        record = Score(self.plan.setting.of(plan.seed), plan).read()
+        assert record is not None
+        return score.name in record["measures"] or record.get(score.name) is not None
 
     def _why_no_reference(self, reference: VariantPlan) -> str | None:
         """Why a reference has no scores, where it has none."""
@@ -205,6 +213,8 @@ class Tables:
         first = rows[0]
         summary = {**first, "seed": ALL_SEEDS}
         plans = self.plan.over_seeds(first["variant"])
+        scored = [plan for plan, row in zip(plans, rows, strict=True) if row["status"] == "ok"]
+        self.warnings += [f"{first['variant']}: {words}" for words in infinite.warnings(self.plan.setting, scored)]
         stage = Summarise(self.plan.setting, plans)
         if reason := self.errors.get(stage.label):
             rows = [{**row, "status": "failed", "reason": reason} if row["status"] == "ok" else row for row in rows]
@@ -217,7 +227,9 @@ class Tables:
             sources = {cost.source: first.get(cost.source) for cost in COSTS if cost.source}
             return {**shown, "seed": ALL_SEEDS, **states, **sources}
         means = _names(*CALIBRATED, *BUILDING)
-        summary |= {key: sum(row[key] for row in rows) / len(rows) for key in means if first[key] is not None}
+        for key in means:
+            known = [row[key] for row in rows if row[key] is not None]
+            summary[key] = sum(known) / len(known) if len(known) == len(rows) else None
         for column in own_columns():
             summary.pop(column, None)
         summary |= self._scores(first["variant"], ALL_SEEDS, stage)

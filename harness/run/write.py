@@ -97,6 +97,7 @@ def _write_study(folder: Path, plan: Plan, errors: Mapping[str, str]) -> list[st
         tables.append(pd.DataFrame(record["rows"]).assign(pool=study.pool.name, seed=study.seed))
     if tables:
         whole = pd.concat(tables, ignore_index=True)[list(CORRELATION_COLUMNS)]
+        whole = whole.astype(dict.fromkeys(("ensemble", "average", "members"), float))  # also where none is known
         whole.to_csv(folder / "correlation.csv", index=False)
         write_json(folder / "correlation.json", correlate.correlations(whole))
     return warnings

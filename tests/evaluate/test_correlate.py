@@ -54,6 +54,15 @@ def planted(seeds=(0, 1), shift=5.0):
     return pd.DataFrame(rows)
 
 
+def test_a_score_that_is_infinite_leaves_no_correlation_of_its_metric_on_its_seed_and_over_all():
+    study = pd.concat([planted(), planted().assign(metric="accuracy")], ignore_index=True)
+    study.loc[3, "ensemble"] = np.nan  # as it is kept
+    for found in correlations(study):
+        lacking = found["metric"] == "nll" and found["seed"] != "1"
+        assert (found["pearson"]["value"] is None) == (found["kendall"]["value"] is None) == lacking
+        assert found["n"] == (30 if found["seed"] == "all" else 15)
+
+
 def test_a_seed_alone_has_scipys_coefficients():
     study = planted()
     found = {c["seed"]: c for c in correlations(study)}

@@ -40,11 +40,54 @@ def outcomes(table, classes=3):
 LABELS = np.random.default_rng(0).integers(0, 3, size=300)
 
 
-def test_a_label_without_probability_is_a_failure_with_its_count():
-    log_probs = np.log(np.array([[1.0, 0.0], [0.5, 0.5]]), where=np.array([[True, False], [True, True]]), out=None)
-    log_probs[0, 1] = -np.inf
-    with pytest.raises(NonFinite, match="1 of 2"):
-        check_finite(per_example(log_probs, np.array([1, 0])))
+def with_zeros(seed, count):
+    """What a system says whose first labels have probability 0."""
+    said = log_probs(seed)
+    said[np.arange(count), LABELS[:count]] = -np.inf
+    return said - np.log(np.exp(said).sum(axis=1, keepdims=True))
+
+
+@pytest.mark.parametrize("clusters", [(), tuple(str(row // 2) for row in range(len(LABELS)))], ids=["rows", "clusters"])
+@pytest.mark.parametrize("ids", [(), ("own", "splits")], ids=["shared", "per seed"])
+def test_labels_without_probability_leave_the_nll_empty_and_all_else_as_it_is(ids, clusters):
+    """On one seed, and over seeds of which one has such labels."""
+    said = {count: tabulate(with_zeros(0, count), LABELS) for count in (0, 3)}
+    whole = tabulate(log_probs(1), LABELS)
+    names = [tuple(f"{each}{row}" for row in range(len(LABELS))) for each in ids] or [(), ()]
+    first, second, finite = (
+        Outcomes(table, LABELS, 3, clusters, of)
+        for table, of in ((said[3], names[0]), (whole, names[1]), (said[3].assign(nll=0.5), names[0]))
+    )
+    check_finite(said[3])
+    over_seeds = [score_over_seeds([each, second]) for each in (first, finite)]
+    for found, other in ((score(first), score(finite)), over_seeds):
+        empty = {name for name in found if found[name] is None and other[name] is not None}
+        assert empty == {"nll", "nll_low", "nll_high"}
+        assert {name: found[name] for name in found if name not in empty} == {
+            name: other[name] for name in found if name not in empty
+        }
+
+
+def test_a_temperature_leaves_a_probability_of_zero_and_its_nll_is_not_known():
+    said, heldout = torch.from_numpy(with_zeros(0, 3)), torch.from_numpy(log_probs(1))
+    found = calibrated(said, torch.from_numpy(LABELS), heldout, torch.from_numpy(LABELS))
+    assert found["nll_calibrated"] is None
+    assert 0 <= found["ece_calibrated"] <= 1
+
+
+def test_what_a_metric_makes_of_infinite_losses_is_not_known(monkeypatch):
+    declare(monkeypatch)
+    metric(Column("perplexity", "of labels"))(lambda each: float(np.exp(each.examples["nll"].mean())))
+    assert score(outcomes(tabulate(with_zeros(0, 3), LABELS)))["perplexity"] is None
+    assert score(outcomes(tabulate(with_zeros(0, 0), LABELS)))["perplexity"] > 1
+
+
+def test_a_measure_that_is_infinite_anywhere_is_no_score():
+    finite, infinite = np.array([0.1, 0.2]), np.array([0.1, np.inf])
+    seeds = [{"bits/t": bits, "acc/t": finite} for bits in (finite, infinite)]
+    assert set(score_measures(seeds)) == {"acc/t"}
+    aggregate = {"f1/t": Aggregate(0.5, np.array([0.4, 0.6]), 9)}
+    assert score_aggregates([aggregate, {}]) == score_aggregates([{}, aggregate]) == {}
 
 
 def test_one_seed_over_seeds_has_the_values_of_that_seed():
@@ -118,7 +161,8 @@ def test_a_measure_that_no_document_has_is_no_score():
 
 
 def test_a_score_of_lm_eval_that_is_no_number_is_a_failure_with_its_name():
-    check_numbers({"acc/t": 0.5})
+    assert check_numbers({"acc/t": 0.5}) == []
+    assert check_numbers({"acc/t": 0.5, "word_perplexity/t": float("inf")}) == ["word_perplexity/t"]
     with pytest.raises(NonFinite, match="lm-eval's mcc/t is nan"):
         check_numbers({"acc/t": 0.5, "mcc/t": float("nan")})
 
@@ -172,8 +216,20 @@ def test_what_a_metric_does_not_apply_to_is_empty_and_so_are_bounds_that_it_does
         assert [found[f"point{end}"] for end in ("", "_low", "_high")] == [0.5, None, None]
 
 
-def test_an_outcome_that_is_not_finite_is_a_failure_with_its_name():
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_an_outcome_that_is_not_finite_is_a_failure_with_its_name(bad):
     lost = table(1, LABELS).assign(margin=1.0)
-    lost.loc[[3, 5], "margin"] = np.nan
+    lost.loc[[3, 5], "margin"] = bad
     with pytest.raises(NonFinite, match="margin is not finite on 2 of 300"):
+        check_finite(lost)
+
+
+@pytest.mark.parametrize(("bad", "failures"), [(np.inf, 0), (np.nan, 2)])
+def test_an_outcome_may_be_infinite_where_the_label_has_probability_zero_but_not_nan(bad, failures):
+    lost = tabulate(with_zeros(0, 3), LABELS).assign(margin=1.0)
+    lost.loc[[0, 2], "margin"] = bad
+    if not failures:
+        check_finite(lost)
+        return
+    with pytest.raises(NonFinite, match=f"margin is not finite on {failures} of 300"):
         check_finite(lost)

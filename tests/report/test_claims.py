@@ -175,10 +175,24 @@ def test_a_loss_is_equivalent_within_its_hundredth():
     assert (found.verdict, "any difference is below 0.01" in found.note) == ("not held", True), found.note
 
 
-def test_an_infinite_loss_is_undecided():
-    infinite = np.where(BETTER, 0.1, np.inf)
-    evidence = planted({"linear": (BETTER, infinite), "best_single": (BASE, infinite)}, scores=["nll"])
-    assert claim("An ensemble beats the best single model", evidence).verdict == "undecided"
+INFINITE = np.where(BETTER, 0.1, np.inf)
+
+
+@pytest.mark.parametrize("which", ["linear", "best_single"])
+def test_an_infinite_loss_leaves_a_claim_by_it_untested(which):
+    outcomes = {"linear": BETTER, "best_single": BASE}
+    evidence = planted(outcomes | {which: (outcomes[which], INFINITE)}, scores=["nll"])
+    found = claim("An ensemble beats the best single model", evidence)
+    assert (found.verdict, found.note) == ("not tested", f"the NLL of {which} is infinite")
+
+
+def test_a_claim_by_accuracy_stands_where_losses_are_infinite():
+    lost = {"member/index=2": (MEMBERS[2], INFINITE)}
+    evidence = planted({"linear": BETTER, "best_single": BASE, **members(*MEMBERS[:2]), **lost})
+    for sentence in ("An ensemble beats the best single model", "An ensemble beats its mean member"):
+        found = claim(sentence, evidence)
+        assert found.verdict == "held"
+        assert ("NLL" in found.note) == ("single" in sentence)
 
 
 def test_seeds_with_splits_of_their_own_are_put_together_by_example():

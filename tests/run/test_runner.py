@@ -6,6 +6,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from harness.engines import local
 from harness.errors import BadInput
 from harness.results.columns import CORRELATION_COLUMNS, EXAMPLE_COLUMNS, RUN_FIELDS, variant_columns
 from harness.results.run import Run, read_run
@@ -14,6 +15,8 @@ from harness.run.plan import Options
 from harness.run.planning import make_plan
 from harness.run.progress import Tracker
 from harness.suite.suite import read_suite
+from harness.systems.rules import Vote
+from tests.inline import Inline
 
 SUITE = """
 suite: tiny
@@ -121,14 +124,16 @@ def test_another_variant_costs_that_variant_and_a_dropped_one_changes_nothing_el
     pd.testing.assert_frame_equal(numbers(less)[same], numbers(found).loc[shared, same])
 
 
-def test_a_method_that_breaks_is_a_failed_row_and_the_rest_goes_on(first):
+def test_a_method_that_breaks_is_a_failed_row_and_the_rest_goes_on(first, monkeypatch):
     folder, _ = first
-    broken = SUITE.replace("  - uniform_soup\n", "  - uniform_soup\n  - expert_anti_expert: {a: 1.0, mask: dexperts}\n")
-    found = run(folder, broken)
+
+    monkeypatch.setattr(local, "_Pools", Inline)
+    monkeypatch.setattr(Vote, "__call__", lambda self, stacked: stacked.sum(dim=0))
+    found = run(folder, SUITE.replace("  - best_single\n", "  - best_single\n  - majority_vote\n"))
     rows = found.variants.set_index(["variant", "seed"])
-    failed = rows.loc[("expert_anti_expert/a=1,mask=dexperts", "all")]
+    failed = rows.loc[("majority_vote", "all")]
     assert failed["status"] == "failed"
-    assert "the NLL is infinite" in failed["reason"]
+    assert "not normalised" in failed["reason"]
     assert pd.isna(failed["accuracy"])
     assert rows.loc[("linear", "all"), "status"] == "ok"
     assert found.record["status"] == "incomplete"

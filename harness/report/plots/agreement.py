@@ -64,6 +64,6 @@ def _barrier(evidence: Evidence, pool: str, metric: str) -> str:
     study = evidence.run.subsets
     if study is None or metric != "nll":
         return ""
-    rows = study[(study["pool"] == pool) & (study["metric"] == metric)]
+    rows = study[(study["pool"] == pool) & (study["metric"] == metric)].dropna()
     worse = (rows["average"] > rows["members"]).mean()
     return f"\nthe average is worse than its mean member in {100 * worse:.0f} % of subsets"
