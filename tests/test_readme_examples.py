@@ -1,4 +1,4 @@
-"""Every suite of the README's "Your own models" runs as it stands there, with tiny models in the places of the user's."""
+"""Every suite of the README's "Your own models" runs as it stands, with tiny models in the places of the user's."""
 
 from __future__ import annotations
 
