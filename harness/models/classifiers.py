@@ -20,7 +20,7 @@ from harness.types import Reader
 AT_ONCE = 32
 """Texts of about one length that are run at once: of texts of many lengths, padding would be most of the work."""
 FEELS_PADDING = {
-    "canine", "convbert", "fnet", "funnel", "mobilebert", "nystromformer", "perceiver", "xlnet", "yoso"
+    "canine", "convbert", "fnet", "funnel", "mobilebert", "nystromformer", "perceiver", "reformer", "xlnet", "yoso"
 }  # fmt: skip
 """Families of transformers whose scores of a text change where it is padded on the right, mask or no mask (they mix
 neighbours or landmarks, or read the last place): their texts are run with others of the same length only."""
