@@ -21,7 +21,7 @@ for name, model in {"logistic": LogisticRegression(max_iter=3000), "forest": Ran
 SUITE = """\
 suite: elsewhere
 task: {table: {heldout: heldout.csv, test: test.csv}}
-pool: {predictions: {members: {logistic: logistic.csv, forest: forest.csv}}}  # the forest gives labels probability 0: no NLL
+pool: {predictions: {members: {logistic: logistic.csv, forest: forest.csv}}}
 methods: [best_single, linear, log_linear, greedy_ensemble, majority_vote]
 """
 
