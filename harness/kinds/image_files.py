@@ -44,7 +44,7 @@ class ImageFiles(Kind[ImagesReference, LabelledTask]):
     key = "images"
     spec = OwnImages
     head = IMAGE
-    preload = ("harness.models.vision_preload", "transformers.models.auto.modeling_auto")
+    preload = ("transformers.models.auto.modeling_auto",)
     seconds_per_input = 0.02
     logits = staticmethod(classifiers.logits_of_images)
     schedule = staticmethod(classifiers.schedule)

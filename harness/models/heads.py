@@ -28,23 +28,15 @@ class Head:
         """The class of transformers."""
         import transformers
 
-        self._make_ready()
         return getattr(transformers, self.auto)
 
     @property
     def kinds(self) -> Mapping[str, Any]:
         """The kinds of model (``model_type``) that transformers has with it."""
-        self._make_ready()
         from transformers.models.auto import modeling_auto
 
         known: Mapping[str, Any] = getattr(modeling_auto, self.mapping)
         return known
-
-    def _make_ready(self) -> None:
-        if self.pipeline == "image-classification":
-            from harness.models.vision_imports import ready_for_images  # torch, which the names of heads do without
-
-            ready_for_images()
 
 
 CAUSAL = Head(

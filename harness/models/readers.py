@@ -17,7 +17,6 @@ from harness.errors import BadInput
 from harness.models.checkpoint import CONFIG, error_line, quiet, signature
 from harness.models.heads import IMAGE, SEQUENCE, Head
 from harness.models.tokens import read_tokenizer, tokenizer_of
-from harness.models.vision_imports import ready_for_images
 from harness.store import digest
 from harness.types import Reader
 
@@ -122,7 +121,6 @@ def padding_of(reader: Reader) -> int:
 
 def pixels_of(images: Sequence[bytes], reader: Reader) -> Any:
     """Images as their model takes them, [B, channels, height, width]."""
-    ready_for_images()
     from transformers.image_utils import load_image
 
     opened = [load_image(_opened(image)) for image in images]
@@ -142,7 +140,6 @@ def image_processor(folder: Path) -> Any:
 
 @lru_cache(maxsize=16)
 def _processor(folder: Path, files: tuple[tuple[Path, int, int], ...]) -> Any:
-    ready_for_images()
     from transformers import AutoImageProcessor
 
     try:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import sys
-from functools import cache
 from types import ModuleType
 
 import torch
@@ -23,13 +22,6 @@ def import_timm(place: str | None = None) -> ModuleType:
             raise BadInput(f"the package {package} is missing", place=place, hint="pip install 'stockpot[vision]'")
     import_torchvision()
     return importlib.import_module("timm")
-
-
-@cache
-def ready_for_images() -> None:
-    """Import torchvision, where it is installed, before transformers does, which takes it as it comes."""
-    if importlib.util.find_spec("torchvision") is not None:
-        import_torchvision()
 
 
 def import_torchvision() -> ModuleType:

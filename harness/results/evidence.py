@@ -198,8 +198,8 @@ class Evidence:
             Missing: no examples, some example without a value, no score (``Unscored``), or values that are not its.
             NonFinite: a value that is NaN or infinite, of a score that there is.
         """
-        score = self.score(variant, seed, metric)
         table, one = self._values(variant, metric)
+        score = self.score(variant, seed, metric)
         if seed != ALL_SEEDS:
             table = table[table["seed"].astype(str) == seed]
         if table.duplicated(["seed", one]).any():

@@ -1,6 +1,8 @@
 """The ensemble-versus-average study: which subsets it takes, and what it makes of planted scores."""
 
 import itertools
+import json
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -12,7 +14,7 @@ from scipy.special import log_softmax
 from scipy.stats import pearsonr, spearmanr
 
 from harness.checks.pools import fine_tunes, plain_predict, split
-from harness.evaluate.correlate import choose_subsets, correlations, ensembles_and_averages
+from harness.evaluate.correlate import choose_subsets, correlations, ensembles_and_averages, study
 from harness.systems.parts import MemberPart
 from harness.types import NotApplicable
 
@@ -77,6 +79,19 @@ def test_a_seed_alone_has_scipys_coefficients():
 def test_a_pool_without_a_subset_of_the_sizes_has_no_study():
     with pytest.raises(NotApplicable, match="size"):
         ensembles_and_averages([], torch.zeros(0, 1, 2), None, None, [], "linear")
+
+
+def test_an_infinite_nll_of_a_subset_is_kept_as_none():
+    """Of two members with log-linear mixtures, one rules out a label."""
+    members, test = fine_tunes().members, split("test", 40)
+    stacked = torch.stack([plain_predict(MemberPart(member), test) for member in members]).double()
+    stacked[0, 3, test.labels[3]] = -torch.inf
+    stacked = stacked.log_softmax(dim=-1)
+    cached = SimpleNamespace(device="cpu", stacked=lambda parts, split: stacked)
+    found = study(members, cached, split("train"), test, [(0, 1), (1, 2)], "log_linear")
+    rows = pd.DataFrame(json.loads(json.dumps(found["rows"], allow_nan=False))).set_index(["metric", "subset"])
+    assert rows.loc[("nll", "0+1"), ["ensemble", "members"]].isna().all()
+    assert rows.loc[[("nll", "1+2"), ("accuracy", "0+1")]].notna().all(axis=None)
 
 
 def test_over_seeds_the_level_of_a_seed_is_no_correlation():

@@ -6,9 +6,37 @@ import numpy as np
 import pytest
 
 from harness.registry import METRICS
-from harness.results.evidence import Evidence, Missing, mean_over_seeds
+from harness.results.evidence import Evidence, Missing, NonFinite, Unscored, mean_over_seeds
 from harness.results.metric import Column, metric
 from tests.gate.planted import changed, coins, planted
+
+
+def with_an_infinite_loss(*, cell, row):
+    """A run of which one loss is infinite; ``cell``, ``row``: whether its NLL is in variants.csv and scores.parquet."""
+    run = planted({"v": coins(0.8)})
+    examples, scores, variants = run.examples.copy(), run.scores, run.variants
+    examples.loc[3, "nll"] = math.inf
+    if not cell:
+        variants = variants.assign(nll=math.nan)
+    if not row:
+        scores = scores[scores["metric"] != "nll"]
+    return Evidence(changed(run, examples=examples, scores=scores, variants=variants), "run")
+
+
+@pytest.mark.parametrize("seed", ["all", "0"])
+def test_a_score_that_is_infinite_is_unscored_with_the_reason_and_never_a_value(seed):
+    for ask in ("score", "outcomes"):
+        with pytest.raises(Unscored, match=r"has no nll of 'v', seed .*: it is infinite on 1 of 600 test examples"):
+            getattr(with_an_infinite_loss(cell=False, row=False), ask)("v", seed, "nll")
+    assert with_an_infinite_loss(cell=False, row=False).outcomes("v", seed, "accuracy").shape == (1, 600)
+
+
+@pytest.mark.parametrize(("cell", "row", "error"), [(True, True, NonFinite), (True, False, Missing),
+                                                    (False, True, NonFinite)])  # fmt: skip
+def test_tables_that_disagree_about_an_infinite_score_are_faults(cell, row, error):
+    with pytest.raises(error) as problem:
+        with_an_infinite_loss(cell=cell, row=row).outcomes("v", "all", "nll")
+    assert type(problem.value) is error
 
 
 def with_one_large_loss(off):

@@ -6,7 +6,6 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from harness.engines import local
 from harness.errors import BadInput
 from harness.results.columns import CORRELATION_COLUMNS, EXAMPLE_COLUMNS, RUN_FIELDS, variant_columns
 from harness.results.run import Run, read_run
@@ -15,8 +14,6 @@ from harness.run.plan import Options
 from harness.run.planning import make_plan
 from harness.run.progress import Tracker
 from harness.suite.suite import read_suite
-from harness.systems.rules import Vote
-from tests.inline import Inline
 
 SUITE = """
 suite: tiny
@@ -124,16 +121,14 @@ def test_another_variant_costs_that_variant_and_a_dropped_one_changes_nothing_el
     pd.testing.assert_frame_equal(numbers(less)[same], numbers(found).loc[shared, same])
 
 
-def test_a_method_that_breaks_is_a_failed_row_and_the_rest_goes_on(first, monkeypatch):
+def test_a_method_that_breaks_is_a_failed_row_and_the_rest_goes_on(first):
     folder, _ = first
-
-    monkeypatch.setattr(local, "_Pools", Inline)
-    monkeypatch.setattr(Vote, "__call__", lambda self, stacked: stacked.sum(dim=0))
-    found = run(folder, SUITE.replace("  - best_single\n", "  - best_single\n  - majority_vote\n"))
+    broken = SUITE.replace("  - uniform_soup\n", "  - uniform_soup\n  - task_arithmetic: {scale: 1e38}\n")
+    found = run(folder, broken)
     rows = found.variants.set_index(["variant", "seed"])
-    failed = rows.loc[("majority_vote", "all")]
+    failed = rows.loc[("task_arithmetic/scale=1e+38", "all")]
     assert failed["status"] == "failed"
-    assert "not normalised" in failed["reason"]
+    assert "NaN" in failed["reason"]
     assert pd.isna(failed["accuracy"])
     assert rows.loc[("linear", "all"), "status"] == "ok"
     assert found.record["status"] == "incomplete"

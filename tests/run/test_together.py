@@ -135,10 +135,10 @@ def test_the_second_time_nothing_runs(together):
 
 
 def test_a_variant_that_breaks_is_told_of_in_its_own_suite_and_in_the_names_of_that(tmp_path):
-    broken = FIRST.replace("uniform_soup]", "uniform_soup, expert_anti_expert: {a: 1.0, mask: dexperts}]")
+    broken = FIRST.replace("uniform_soup]", "uniform_soup, task_arithmetic: {scale: 1e38}]")
     first, second = (read_run(f) for f in runner.run_together(plans(tmp_path, broken, SECOND), Tracker()))
     assert (first.record["status"], second.record["status"]) == ("incomplete", "complete")
-    failed = first.variants.set_index(["variant", "seed"]).loc[("expert_anti_expert/a=1,mask=dexperts", "all")]
+    failed = first.variants.set_index(["variant", "seed"]).loc[("task_arithmetic/scale=1e+38", "all")]
     assert failed["status"] == "failed"
     assert "first: " not in failed["reason"]
     assert [event for event in log_of(second) if event["event"] not in ("start", "done")] == []
