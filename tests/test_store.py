@@ -477,14 +477,19 @@ UNSAFE = {
 
 
 def unsafe_names(path):
-    """What a file imports or calls by name that reads or writes pickles."""
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    """What a file imports or calls by name that reads or writes pickles; numpy's reader may be told not to."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
+    safe = [call.func for call in calls if "allow_pickle=False" in map(ast.unparse, call.keywords)]
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name.split(".")[0] for alias in node.names if alias.name.split(".")[0] in UNSAFE)
         elif isinstance(node, ast.ImportFrom) and node.module:
             full = {node.module.split(".")[0], *(f"{node.module}.{alias.name}" for alias in node.names)}
             yield from full & UNSAFE
-        elif isinstance(node, ast.Attribute) and (node.attr == "to_pickle" or ast.unparse(node) in UNSAFE):
+        elif isinstance(node, ast.Attribute) and (
+            node.attr == "to_pickle" or (ast.unparse(node) in UNSAFE and node not in safe)
+        ):
             yield ast.unparse(node)
 
 
@@ -494,6 +499,8 @@ def test_no_code_reads_or_writes_a_pickle(tmp_path):
     planted = tmp_path / "planted.py"
     planted.write_text("import pickle\nfrom torch import load\ntorch.save(1)\nframe.to_pickle('x')\n")
     assert len(list(unsafe_names(planted))) == 4
+    planted.write_text("np.load(file)\nnp.load(file, allow_pickle=True)\nnp.load(file, allow_pickle=False)\n")
+    assert len(list(unsafe_names(planted))) == 2
 
 
 def test_what_is_stored_is_json_and_safetensors(tmp_path):

@@ -476,6 +476,8 @@ def conforms(value, schema, root):
         "required": lambda rule: not isinstance(value, dict) or set(rule) <= set(value),
         "items": lambda rule: not sized or all(conforms(item, rule, root) for item in value),
         "minItems": lambda rule: not sized or len(value) >= rule,
+        "minProperties": lambda rule: not isinstance(value, dict) or len(value) >= rule,
+        "minLength": lambda rule: not isinstance(value, str) or len(value) >= rule,
         "minimum": lambda rule: not number or value >= rule,
         "maximum": lambda rule: not number or value <= rule,
         "exclusiveMinimum": lambda rule: not number or value > rule,

@@ -65,9 +65,11 @@ class Data:
 @lru_cache(maxsize=8)
 def task_of(setting: Setting, groups: tuple[str, ...] = ()) -> Task:
     """The task, or that of a pool whose members were trained on these groups; kept by each process."""
+    task: Any
     if groups:
-        return task_of(setting).of_groups(groups)
-    task: Any = load_task(setting.task, setting.store, setting.limit)
+        task = task_of(replace(setting, criterion=None)).of_groups(groups)
+    else:
+        task = load_task(setting.task, setting.store, setting.limit)
     if setting.criterion in (None, task.heldout.criterion):
         return task
     chosen = digest([task.heldout.digest, setting.criterion])
