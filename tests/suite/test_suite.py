@@ -477,6 +477,7 @@ def conforms(value, schema, root):
         "items": lambda rule: not sized or all(conforms(item, rule, root) for item in value),
         "minItems": lambda rule: not sized or len(value) >= rule,
         "minProperties": lambda rule: not isinstance(value, dict) or len(value) >= rule,
+        "propertyNames": lambda rule: all(conforms(key, rule, root) for key in fields),
         "minLength": lambda rule: not isinstance(value, str) or len(value) >= rule,
         "minimum": lambda rule: not number or value >= rule,
         "maximum": lambda rule: not number or value <= rule,
