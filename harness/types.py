@@ -340,6 +340,15 @@ class Ingredients:
         return self.train_
 
     @property
+    def train_inputs(self) -> Tensor:
+        """Inputs [N, ...] of the training split, which a merge measures its statistics on, where it has any.
+
+        Most merges have none, so a task without a training split gives no inputs, and is no reason not to apply.
+        """
+        self._declared("train")
+        return self.train_.inputs
+
+    @property
     def heldout(self) -> Split:
         self._declared("heldout")
         return self.heldout_

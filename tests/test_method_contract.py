@@ -195,6 +195,30 @@ def says_two_things(ingredients):
     return Forked(parts, Linear(uniform(len(parts))))
 
 
+def takes_the_first_input(ingredients):
+    _ = ingredients.train_inputs[0]
+    return ensemble(ingredients)
+
+
+def breaks_without_weights(ingredients):
+    try:
+        _ = [len(member.weights) for member in ingredients.members]
+    except NotApplicable as reason:
+        raise KeyError("no weights") from reason
+    return ensemble(ingredients)
+
+
+class Assured(OutputCombination):
+    """Says that it gives probabilities, whatever its members do."""
+
+    says = "probabilities"
+
+
+def makes_probabilities_up(ingredients):
+    parts = member_parts(ingredients)
+    return Assured(parts, Linear(uniform(len(parts))))
+
+
 WRONG: list[tuple[Callable[..., Combination], str]] = [
     (mutates_a_member, "what_it_was_given_is_unchanged"),
     (depends_on_order, "member_order_is_irrelevant"),
@@ -216,6 +240,9 @@ WRONG: list[tuple[Callable[..., Combination], str]] = [
     (touches_more_than_it_names, "members_it_does_not_name_are_untouched"),
     (hides_calls, "calls_add_up_to_the_cost_that_is_reported"),
     (says_two_things, "run_says_what_log_probs_says"),
+    (takes_the_first_input, "without_training_data_it_works_or_says_why"),
+    (breaks_without_weights, "without_weights_it_works_or_says_why"),
+    (makes_probabilities_up, "of_answers_it_says_whether_they_are_enough"),
 ]
 
 
@@ -230,7 +257,8 @@ def declare(monkeypatch):
             "family": "output",
             "summary": "Wrong.",
             "paper": "-",
-            "needs": {"members"},
+            "needs": {"members", "train"} if function is takes_the_first_input else {"members"},
+            "reads": "correctness" if function is makes_probabilities_up else "probabilities",
             "identical_members_unchanged": True,
             "uses": lambda parameters: [0] if function is touches_more_than_it_names else None,
         }

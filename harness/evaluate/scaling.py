@@ -35,11 +35,11 @@ def add_task_vector(
     Returns:
         The module, and ``scale``; of a search ``curve``, ``heldout_evaluations`` and ``search_seconds`` as well.
     """
-    base, train, device = ingredients.base, ingredients.train, ingredients.device
+    base, inputs, device = ingredients.base, ingredients.train_inputs, ingredients.device
     if not isinstance(scale, str):
         weights = apply_task_vector(base.weights, vector, scale)
-        return merged_model(base.architecture, weights, train.inputs, device), {"scale": scale}
-    batches = list(batches_of(train.inputs, device))
+        return merged_model(base.architecture, weights, inputs, device), {"scale": scale}
+    batches = list(batches_of(inputs, device))
     models = ScaledTaskVector(load_module(base).to(device), base.weights, vector, batches)
     if scale == "heldout":
         found = search(grid, models.at, ingredients.heldout, lowest=lowest)

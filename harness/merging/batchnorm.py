@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from harness.models import forward
+from harness.types import NotApplicable
 
 
 def recalibrate(module: nn.Module, batches: Iterable[Tensor]) -> None:
@@ -16,6 +17,9 @@ def recalibrate(module: nn.Module, batches: Iterable[Tensor]) -> None:
 
     Statistics are reset and averaged over the batches, each weighted by its size, while only the BatchNorm layers are
     in training mode (dropout stays off); every training flag and momentum is restored. (Izmailov et al. 2018, SWA.)
+
+    Raises:
+        NotApplicable: where there are no inputs.
     """
     layers = [m for m in module.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
     if not layers:
@@ -29,11 +33,13 @@ def recalibrate(module: nn.Module, batches: Iterable[Tensor]) -> None:
             layer.train()
         seen = 0
         with torch.no_grad():
-            for batch in batches:
+            for batch in filter(len, batches):
                 seen += len(batch)
                 for layer in layers:
                     layer.momentum = len(batch) / seen  # a cumulative mean in which a smaller last batch counts less
                 forward.logits(module, batch)
+        if not seen:
+            raise NotApplicable("its BatchNorm statistics are measured anew on training inputs, and there are none")
     finally:
         for layer, momentum in zip(layers, momenta, strict=True):
             layer.momentum = momentum

@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from harness.merging.batchnorm import recalibrate
+from harness.types import NotApplicable
 
 SIZES = (5, 5, 2, 7)
 """Unequal batches: a mean over batches that are counted alike would be another one."""
@@ -125,6 +126,16 @@ def test_a_model_without_batchnorm_is_not_run():
         before = flags(module)
         recalibrate(module, never())
         assert flags(module) == before
+
+
+def test_without_inputs_there_are_no_statistics_and_what_has_none_to_keep_does_without():
+    module = network().train()
+    before = flags(module)
+    for nothing in ([], [inputs(3)[:0]]):
+        with pytest.raises(NotApplicable, match="there are none"):
+            recalibrate(module, nothing)
+        assert flags(module) == before
+    recalibrate(nn.Linear(3, 3), [])
 
 
 def test_layers_that_keep_no_statistics_are_left_in_eval_beside_those_that_do():

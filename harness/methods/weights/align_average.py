@@ -51,7 +51,7 @@ def align_average(ingredients: Ingredients, *, to: Literal["best", "mean"] = "be
         best, *others = models
         aligned = [best, *(align(best, model, layers, ingredients.generator()).weights for model in others)]
         details["reference"] = ranked[0].name
-    architecture, inputs, device = members[0].architecture, ingredients.train.inputs, ingredients.device
+    architecture, inputs, device = members[0].architecture, ingredients.train_inputs, ingredients.device
     before, after = (
         interpolate(architecture, first, second, inputs, heldout, device) for first, second, *_ in (models, aligned)
     )

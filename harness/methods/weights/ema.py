@@ -36,6 +36,6 @@ def ema(ingredients: Ingredients, *, decay: Annotated[float, Field(ge=0, le=1)] 
         module = load_module(last).to(ingredients.device)
     else:
         weights = exponential_average([member.weights for member in checkpoints], decay)
-        module = merged_model(last.architecture, weights, ingredients.train.inputs, ingredients.device)
+        module = merged_model(last.architecture, weights, ingredients.train_inputs, ingredients.device)
     details = {"checkpoints": epochs_of(checkpoints)}
     return SingleModel(last.architecture, module, details)

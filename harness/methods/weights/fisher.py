@@ -67,7 +67,7 @@ def fisher(
         floor=floor,
         normalise=normalise,
     )
-    module = merged_model(members[0].architecture, merged, ingredients.train.inputs, ingredients.device)
+    module = merged_model(members[0].architecture, merged, ingredients.train_inputs, ingredients.device)
     details: dict[str, Any] = {"gradients": len(inputs) * len(members)}
     details |= warnings_of(members)
     return SingleModel(members[0].architecture, module, details)

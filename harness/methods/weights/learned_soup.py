@@ -52,7 +52,7 @@ def learned_soup(
         descent=Descent(lr, epochs),
         generator=ingredients.generator(),
     )
-    module = merged_model(members[0].architecture, mix(models, learned), ingredients.train.inputs, ingredients.device)
+    module = merged_model(members[0].architecture, mix(models, learned), ingredients.train_inputs, ingredients.device)
     details: dict[str, Any] = {
         "weights": learned.shares if by_layer else learned.shares["model"],
         "temperature": learned.temperature,

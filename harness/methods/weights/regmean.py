@@ -47,7 +47,7 @@ def regmean(
         return grams
 
     weights = regression_mean([member.weights for member in members], map(measured, members), alpha)
-    module = merged_model(members[0].architecture, weights, ingredients.train.inputs, ingredients.device)
+    module = merged_model(members[0].architecture, weights, ingredients.train_inputs, ingredients.device)
     details = {"forward_passes": len(inputs) * len(members), **cost}
     details |= warnings_of(members)
     return SingleModel(members[0].architecture, module, details)

@@ -42,7 +42,7 @@ def slerp(
     pair = members[first], members[second]
     check_mergeable(pair)
     weights = kernel.slerp(pair[0].weights, pair[1].weights, t, scope)
-    module = merged_model(pair[0].architecture, weights, ingredients.train.inputs, ingredients.device)
+    module = merged_model(pair[0].architecture, weights, ingredients.train_inputs, ingredients.device)
     details = {"members": [member.name for member in pair]}
     details |= warnings_of(pair)
     return SingleModel(pair[0].architecture, module, details)

@@ -35,4 +35,4 @@ def mean_of(members: Sequence[Member], ingredients: Ingredients) -> nn.Module:
     if len(members) == 1:
         return load_module(members[0]).to(ingredients.device)
     weights = average([member.weights for member in members])
-    return merged_model(members[0].architecture, weights, ingredients.train.inputs, ingredients.device)
+    return merged_model(members[0].architecture, weights, ingredients.train_inputs, ingredients.device)
