@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from copy import deepcopy
 
 import peft
 import pytest
@@ -42,7 +43,8 @@ def lora(**settings):
 def put(folder, base, config, noise=0.2, **options):
     """A trained-looking adapter in a folder."""
     torch.manual_seed(3)
-    module = peft.get_peft_model(AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32), config)
+    model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
+    module = peft.get_peft_model(model, deepcopy(config))  # PEFT writes into it, and another base reads that
     with torch.no_grad():
         for parameter in module.parameters():
             if parameter.requires_grad:
