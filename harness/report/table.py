@@ -12,7 +12,7 @@ import pandas as pd
 from harness.display.formats import difference, difference_interval
 from harness.report.evidence import Evidence
 from harness.report.scale import Scale, scale_of
-from harness.report.words import members_in_words
+from harness.report.words import members_in_words, own_name
 from harness.results.columns import numbers, paired
 from harness.results.metric import Column
 
@@ -96,6 +96,7 @@ def _row(evidence: Evidence, row: dict[str, Any], scale: Scale | None, compared:
     by_score = {column.name: _comparison(evidence, name, column) for column in compared}
     return {
         **row,
+        "own_name": own_name(evidence, row),
         "cost_ratio": evidence.cost_ratio(row),
         "pareto": str(row["pareto"]) == "True",  # of an object column, where some variants have none
         "bar": _bar(evidence, row, scale),

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import re
+from pathlib import Path
 from typing import Any
 
 from harness.display.formats import MINUS, counted
@@ -37,6 +39,25 @@ def members_in_words(evidence: Evidence, pool: str, given: Any = None) -> str:
     if whole and count < whole:
         return f"{counted(count)} of the {counted(whole)} {plural}"
     return "one model" if count == 1 else f"{counted(count)} {plural}"
+
+
+def own_name(evidence: Evidence, row: dict[str, Any]) -> str:
+    """What the user calls the one member that a variant is: its name, or its folder's; empty where that says nothing.
+
+    Members that are trained here, or lie in folders, are numbered: m0, m1 and so on.
+    """
+    if row["method"] != "member":
+        return ""
+    seeds = evidence.run.record["pools"].get(row["pool"], {}).get("seeds", {})
+    members: list[dict[str, Any]] = next((seed["members"] for seed in seeds.values()), [])
+    position = json.loads(row["params"]).get("index") if isinstance(row.get("params"), str) else None
+    if not isinstance(position, int) or position >= len(members) or "members=" in row["variant"]:
+        return ""
+    member = members[position]
+    if not re.fullmatch(r"m\d+", member["name"]):
+        return str(member["name"])
+    where = re.fullmatch(r"(?:folder|adapter) (.+)", str(member.get("how", "")))
+    return Path(where[1]).name if where else ""
 
 
 def reference_in_words(evidence: Evidence) -> str:

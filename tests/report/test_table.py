@@ -3,6 +3,7 @@
 import pytest
 
 from harness.report.table import table_of
+from harness.report.words import own_name
 from tests.report.compared import gained, planted, right
 
 BASE = right(0.8, 1)
@@ -82,3 +83,22 @@ def test_a_run_of_version_1_has_the_verdicts_that_it_has():
         if row["difference"]:
             assert row["difference"]["verdict"] == row["verdict"]
             assert row["by_score"]["nll"]["verdict"] == ""
+
+
+@pytest.mark.parametrize(
+    ("member", "shown"),
+    [
+        ({"name": "svm", "how": "predictions in data/svm.csv"}, "svm"),
+        ({"name": "m1", "how": "folder models/reader-b"}, "reader-b"),
+        ({"name": "m1", "how": "adapter tuned/lora_a"}, "lora_a"),
+        ({"name": "m1", "how": "rate 0.001, 6 epochs"}, ""),
+    ],
+)
+def test_one_member_is_shown_by_the_name_that_its_user_knows(member, shown):
+    evidence = planted({"best_single": BASE, "member/index=1": gained(BASE, 0.02)})
+    seeds = {"0": {"members": [{}, member]}}
+    evidence.run.record["pools"]["main"] = {"kind": "independent", "members": 2, "seeds": seeds}
+    row = {"method": "member", "params": '{"index": 1}', "pool": "main", "variant": "member/index=1"}
+    assert own_name(evidence, row) == shown
+    assert own_name(evidence, {**row, "method": "linear"}) == ""
+    assert own_name(evidence, {**row, "params": '{"index": 2}'}) == ""
