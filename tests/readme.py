@@ -37,6 +37,7 @@ PAGES = {
     "README.md": ROOT / "README.md",
     "runs": REFERENCES / "README.md",
     "smollm2": REFERENCES / "smollm2.md",
+    "own": REFERENCES / "own.md",
     "speed": REFERENCES / "speed.md",
     "changelog": ROOT / "CHANGELOG.md",
 }
@@ -295,6 +296,7 @@ SENTENCES: dict[str, Callable[[], dict[str, list[str]]]] = {
     "README.md": _of_readme,
     "runs": _of_runs,
     "smollm2": _of_smollm2,
+    "own": dict,
     "speed": dict,
     "changelog": _of_changelog,
 }
