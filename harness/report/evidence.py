@@ -56,6 +56,8 @@ class Evidence:
         """The measures that say what members cost by their own files, the one to go by first."""
         for name in self.own_costs:
             self.rows[name] = self.rows["variant"].map(run.measures[name])
+        if (cost := self.serving.cost) and cost.name not in self.rows:  # the small files of a run lack measures
+            self.rows[cost.name] = np.nan
         self.ok = self.rows[self.rows["status"] == "ok"].reset_index(drop=True)
         self.by_name: dict[str, dict[str, Any]] = {row["variant"]: row for row in self.ok.to_dict("records")}
 
