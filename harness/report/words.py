@@ -48,8 +48,10 @@ def own_name(evidence: Evidence, row: dict[str, Any]) -> str:
     """
     if row["method"] != "member":
         return ""
-    seeds = evidence.run.record["pools"].get(row["pool"], {}).get("seeds", {})
-    members: list[dict[str, Any]] = next((seed["members"] for seed in seeds.values()), [])
+    pool = evidence.run.record["pools"].get(row["pool"], {})
+    listed: list[dict[str, Any]] = next((seed["members"] for seed in pool.get("seeds", {}).values()), [])
+    before = len(listed) - pool.get("members", 0)  # the base; fewer are one run's checkpoints
+    members = listed[before:] if before >= 0 else []
     position = json.loads(row["params"]).get("index") if isinstance(row.get("params"), str) else None
     if not isinstance(position, int) or position >= len(members) or "members=" in row["variant"]:
         return ""

@@ -94,11 +94,14 @@ def test_a_run_of_version_1_has_the_verdicts_that_it_has():
         ({"name": "m1", "how": "rate 0.001, 6 epochs"}, ""),
     ],
 )
-def test_one_member_is_shown_by_the_name_that_its_user_knows(member, shown):
+@pytest.mark.parametrize("base", [[], [{"name": "base", "how": "folder models/base"}]], ids=["no base", "base"])
+def test_one_member_is_shown_by_the_name_that_its_user_knows(member, shown, base):
     evidence = planted({"best_single": BASE, "member/index=1": gained(BASE, 0.02)})
-    seeds = {"0": {"members": [{}, member]}}
+    seeds = {"0": {"members": [*base, {}, member]}}
     evidence.run.record["pools"]["main"] = {"kind": "independent", "members": 2, "seeds": seeds}
     row = {"method": "member", "params": '{"index": 1}', "pool": "main", "variant": "member/index=1"}
     assert own_name(evidence, row) == shown
     assert own_name(evidence, {**row, "method": "linear"}) == ""
     assert own_name(evidence, {**row, "params": '{"index": 2}'}) == ""
+    evidence.run.record["pools"]["main"]["members"] = 5  # of one run's checkpoints only the run is listed
+    assert own_name(evidence, row) == ""
