@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zipfile
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,7 +22,7 @@ LONG: dict[str, Form] = {"probability": "probabilities", "log_probability": "log
 """The columns of a long table (a row for each example and class) that hold the numbers."""
 ID, CLASS, ANSWER, CORRECT, COST = "id", "class", "answer", "correct", "cost_"
 NPZ = ".npz"
-BROKEN = (zipfile.BadZipFile, ValueError, OSError, EOFError, KeyError, NotImplementedError, zipfile.zlib.error)  # type: ignore[attr-defined]
+BROKEN = (zipfile.BadZipFile, ValueError, OSError, EOFError, KeyError, NotImplementedError, zlib.error)
 
 
 @dataclass(frozen=True, eq=False)
