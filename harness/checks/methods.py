@@ -156,18 +156,9 @@ def identical_members_change_nothing(method: Method, parameters: Parameters) -> 
     """Where ``identical_members_unchanged`` says so, copies of one model give what that model gives."""
     if not method.identical_members_unchanged(method.validate(parameters)):
         return
-    pool = copies(_without_batchnorm(method))
+    pool = copies(pool_for(method))
     expected = plain_predict(MemberPart(pool.members[0]), split("test"))
     _require_close(on_test(built(method, parameters, pool)), expected, "copies of one member")
-
-
-def _without_batchnorm(method: Method) -> Pool:
-    """A pool for the method whose members have no BatchNorm: its statistics are rightly measured after every merge."""
-    pool, plain = pool_for(method), pool_for(replace(method, pool="any"))
-    members = [
-        replace(m, provenance=of.provenance, name=of.name) for m, of in zip(plain.members, pool.members, strict=True)
-    ]
-    return Pool("copies", pool.kind, tuple(members), plain.base)
 
 
 @law("method")

@@ -29,12 +29,14 @@ def interpolate(
 ) -> Curve:
     """Scores on a split of ``(1 - a) first + a second`` at 11 equal steps of a.
 
-    BatchNorm statistics are measured on the training inputs at every point, the ends too, so that all are alike.
+    BatchNorm statistics that the two do not share are measured on the training inputs at every point, the ends too, so
+    that all are alike.
     """
     curve = []
     for step in range(POINTS):
         a = step / (POINTS - 1)
-        module = merged_model(architecture, weighted_sum([first, second], [1 - a, a]), train_inputs, device)
+        weights = weighted_sum([first, second], [1 - a, a])
+        module = merged_model(architecture, weights, [first, second], train_inputs, device)
         accuracy, likelihood = score(predict_module(module, split), split.labels)
         curve.append({"a": a, "nll": -likelihood, "accuracy": accuracy})
     return curve

@@ -16,7 +16,7 @@ from torch import Tensor
 from harness import stats
 from harness.evaluate.heldout import predict_module
 from harness.evaluate.predictions import CachedPredictions
-from harness.merging.batchnorm import recalibrate
+from harness.merging.batchnorm import recalibrate, shared_statistics
 from harness.merging.guards import check_mergeable
 from harness.merging.subsets import FlatModels
 from harness.models.weights import load_module
@@ -87,11 +87,12 @@ def ensembles_and_averages(
     if not subsets:
         raise NotApplicable(f"no subset of its {len(members)} members has one of the sizes")
     check_mergeable(members)
-    models = FlatModels(load_module(members[0]), [member.weights for member in members])
+    weights = [member.weights for member in members]
+    models, shared = FlatModels(load_module(members[0]), weights), shared_statistics(weights)
     singles = {name: [score(log_probs, test.labels) for log_probs in stacked] for name, score in METRICS.items()}
     rows = []
     for subset, module in zip(subsets, models.averages(subsets), strict=True):
-        recalibrate(module, batches_of(train.inputs))
+        recalibrate(module, batches_of(train.inputs), keep=shared)
         averaged = predict_module(module, test)
         # in parts: of a large vocabulary, the predictions of all members fit memory once, not several times
         mixed = [MIXES[rule](part[list(subset)], uniform(len(subset))) for part in stacked.split(250, dim=1)]

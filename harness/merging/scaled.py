@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -21,12 +21,18 @@ class ScaledTaskVector:
         base: theta_0.
         vector: tau by tensor name; a tensor without one stays the base's.
         batches: training inputs, for the BatchNorm statistics of each model.
+        keep: the statistics that stay the module's, by tensor name (``shared_statistics``).
     """
 
     def __init__(
-        self, module: nn.Module, base: Weights, vector: Mapping[str, Tensor], batches: Sequence[Tensor]
+        self,
+        module: nn.Module,
+        base: Weights,
+        vector: Mapping[str, Tensor],
+        batches: Sequence[Tensor],
+        keep: Collection[str] = (),
     ) -> None:
-        self.flat, self.batches = FlatModule(module), batches
+        self.flat, self.batches, self.keep = FlatModule(module), batches, keep
         self.layers = layers_of(name for name in self.flat.places if name in vector)
         self._base = self.flat.flatten(base)
         zeros = {name: torch.zeros_like(base[name]) for name in self.flat.places if name not in vector}
@@ -50,5 +56,5 @@ class ScaledTaskVector:
         self.flat.vector.add_(self._base)
         for place, dtype in self._narrow:
             self.flat.vector[place] = self.flat.vector[place].to(dtype)
-        recalibrate(self.flat.module, self.batches)
+        recalibrate(self.flat.module, self.batches, self.keep)
         return self.flat.module

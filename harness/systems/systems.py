@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import ChainMap
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -11,7 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from harness.merging.batchnorm import recalibrate
+from harness.merging.arithmetic import Weights
+from harness.merging.batchnorm import recalibrate, shared_statistics
 from harness.models import forward
 from harness.models.weights import (
     WEIGHTS,
@@ -217,11 +219,20 @@ def member_parts(ingredients: Ingredients) -> list[MemberPart]:
 
 
 def merged_model(
-    architecture: Architecture, weights: Mapping[str, Tensor], train_inputs: Tensor, device: torch.device = CPU
+    architecture: Architecture,
+    weights: Weights,
+    of: Sequence[Weights],
+    train_inputs: Tensor,
+    device: torch.device = CPU,
 ) -> nn.Module:
-    """The module that holds merged weights, its BatchNorm statistics recomputed on training inputs [N, ...]."""
-    module = module_with(architecture, weights).to(device)
-    recalibrate(module, batches_of(train_inputs, device))
+    """The module that holds merged weights.
+
+    BatchNorm statistics that the models it is made ``of`` share are kept, the others recomputed on training inputs
+    [N, ...].
+    """
+    constants = shared_statistics(of)
+    module = module_with(architecture, ChainMap(constants, dict(weights))).to(device)
+    recalibrate(module, batches_of(train_inputs, device), keep=constants)
     return module
 
 

@@ -3,9 +3,11 @@
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import nn
 
-from harness.merging.batchnorm import recalibrate
+from harness.merging.batchnorm import recalibrate, shared_statistics
 from harness.types import NotApplicable
 
 SIZES = (5, 5, 2, 7)
@@ -143,3 +145,59 @@ def test_layers_that_keep_no_statistics_are_left_in_eval_beside_those_that_do():
     recalibrate(nn.Sequential(keeps, keeps_not), inputs(3).split(SIZES))
     assert_statistics(keeps, averaged_by_hand(inputs(3).split(SIZES)))
     assert keeps_not.running_mean is None
+
+
+# Statistics that models share.
+
+
+def states(count, layers=("1", "3")):
+    """Weights of networks that start as copies, and the names of all their statistics."""
+    module = network()
+    recalibrate(module, [inputs(3)])
+    names = {f"{layer}.{statistic}" for layer in layers for statistic in ("running_mean", "running_var")}
+    return [{n: t.clone() for n, t in module.state_dict().items()} for _ in range(count)], names
+
+
+@given(
+    st.integers(1, 4),
+    st.lists(st.tuples(st.integers(0, 3), st.sampled_from(["1", "3"]), st.sampled_from(["mean", "var"])), max_size=3),
+)
+def test_a_layer_is_shared_where_neither_its_mean_nor_its_variance_differs_in_any_model(count, changes):
+    models, names = states(count)
+    for model, layer, statistic in changes:
+        if 0 < model < count:  # the first is what others are held against
+            models[model][f"{layer}.running_{statistic}"][0] += 1e-6
+            names -= {f"{layer}.running_mean", f"{layer}.running_var"}
+    found = shared_statistics(models)
+    assert set(found) == names
+    assert all(torch.equal(found[n], models[0][n]) for n in names)
+
+
+def test_other_weights_and_counters_are_no_statistics():
+    models, names = states(2)
+    for name, tensor in models[1].items():
+        if name not in names:
+            tensor += 1
+    assert set(shared_statistics(models)) == names
+    assert shared_statistics([nn.Linear(2, 2).state_dict()] * 2) == {}
+    assert set(shared_statistics([nn.BatchNorm1d(2).state_dict()] * 2)) == {"running_mean", "running_var"}
+
+
+def test_layers_that_are_kept_normalise_with_what_they_have_while_the_others_are_measured():
+    module = nn.Sequential(nn.BatchNorm1d(3), nn.BatchNorm1d(3))
+    module[0].running_mean.copy_(torch.tensor([1.0, -2.0, 5.0]))
+    module[0].running_var.copy_(torch.tensor([0.5, 4.0, 9.0]))
+    before = {n: t.clone() for n, t in module[0].state_dict().items()}
+    batches = inputs(3).split(SIZES)
+    recalibrate(module, batches, keep={"0.running_mean", "0.running_var"})
+    assert all(torch.equal(module[0].state_dict()[n], t) for n, t in before.items())
+    with torch.no_grad():
+        assert_statistics(module[1], averaged_by_hand([module[0].eval()(batch) for batch in batches]))
+
+
+def test_nothing_is_run_where_all_are_kept():
+    (state, *_), names = states(1)
+    module = network()
+    module.load_state_dict(state)
+    recalibrate(module, [], keep=names)
+    assert all(torch.equal(module.state_dict()[n], state[n]) for n in names)

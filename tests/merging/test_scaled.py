@@ -22,10 +22,16 @@ def ties_vector(base, tuned):
     return merge_task_vectors(base, tuned, lambda t, member, name: trim(t, 0.5), STOCKPOT).tensors
 
 
+def of(pool):
+    """The weights that a task vector is made of."""
+    return [m.weights for m in (pool.base, *pool.members)]
+
+
 def candidates(architecture):
     """A pool, its TIES vector, and the models along it."""
     pool = fine_tunes(3, architecture)
-    vector = ties_vector(pool.base.weights, [m.weights for m in pool.members])
+    base, *tuned = of(pool)
+    vector = ties_vector(base, tuned)
     return pool, vector, ScaledTaskVector(load_module(pool.base), pool.base.weights, vector, list(batches_of(TRAIN)))
 
 
@@ -44,8 +50,8 @@ def test_every_scale_is_the_model_built_for_it_in_any_order(architecture):
     """With BatchNorm the statistics of one candidate leave no trace in the next."""
     pool, vector, models = candidates(architecture)
     for scale in (1.5, 0.0, -0.5, 1.5):
-        expected = merged_model(architecture, apply_task_vector(pool.base.weights, vector, scale), TRAIN)
-        assert_same(models.at(scale), expected)
+        weights = apply_task_vector(pool.base.weights, vector, scale)
+        assert_same(models.at(scale), merged_model(architecture, weights, of(pool), TRAIN))
 
 
 def test_task_arithmetic_goes_along_a_vector_too():
@@ -77,7 +83,7 @@ def test_each_layer_takes_its_own_scale(architecture):
     pool, vector, models = candidates(architecture)
     scales = {layer: 0.25 * (i + 1) for i, layer in enumerate(models.layers)}
     each = {n: scales[n.rpartition(".")[0]] * tau for n, tau in vector.items()}
-    expected = merged_model(architecture, apply_task_vector(pool.base.weights, each, 1.0), TRAIN)
+    expected = merged_model(architecture, apply_task_vector(pool.base.weights, each, 1.0), of(pool), TRAIN)
     assert_same(models.at_each(scales), expected)
     assert_same(models.at_each(dict.fromkeys(models.layers, 0.7)), load_copy(models.at(0.7), architecture))
 

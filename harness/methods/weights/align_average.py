@@ -58,4 +58,5 @@ def align_average(ingredients: Ingredients, *, to: Literal["best", "mean"] = "be
     details["barrier"] = {"before": barrier(before), "after": barrier(after)}
     between = [member.name for member in ranked[:2]]
     details["interpolation"] = {"between": between, "before": before, "after": after}
-    return SingleModel(architecture, merged_model(architecture, average(aligned), inputs, device), details)
+    module = merged_model(architecture, average(aligned), aligned, inputs, device)
+    return SingleModel(architecture, module, details)

@@ -35,7 +35,8 @@ def ema(ingredients: Ingredients, *, decay: Annotated[float, Field(ge=0, le=1)] 
     if len(checkpoints) == 1 or decay == 0:
         module = load_module(last).to(ingredients.device)
     else:
-        weights = exponential_average([member.weights for member in checkpoints], decay)
-        module = merged_model(last.architecture, weights, ingredients.train_inputs, ingredients.device)
+        models = [member.weights for member in checkpoints]
+        weights = exponential_average(models, decay)
+        module = merged_model(last.architecture, weights, models, ingredients.train_inputs, ingredients.device)
     details = {"checkpoints": epochs_of(checkpoints)}
     return SingleModel(last.architecture, module, details)

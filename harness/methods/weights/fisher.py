@@ -60,14 +60,15 @@ def fisher(
         generator = ingredients.generator() if labels == "sampled" else None
         return diagonal_fisher(load_module(member).to(ingredients.device), inputs, truth, generator)
 
+    models = [member.weights for member in members]
     merged = fisher_average(
-        [member.weights for member in members],
+        models,
         map(measured, members),
         coefficients,
         floor=floor,
         normalise=normalise,
     )
-    module = merged_model(members[0].architecture, merged, ingredients.train_inputs, ingredients.device)
+    module = merged_model(members[0].architecture, merged, models, ingredients.train_inputs, ingredients.device)
     details: dict[str, Any] = {"gradients": len(inputs) * len(members)}
     details |= warnings_of(members)
     return SingleModel(members[0].architecture, module, details)

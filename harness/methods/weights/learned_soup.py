@@ -52,7 +52,8 @@ def learned_soup(
         descent=Descent(lr, epochs),
         generator=ingredients.generator(),
     )
-    module = merged_model(members[0].architecture, mix(models, learned), ingredients.train_inputs, ingredients.device)
+    mixed = mix(models, learned)
+    module = merged_model(members[0].architecture, mixed, models, ingredients.train_inputs, ingredients.device)
     details: dict[str, Any] = {
         "weights": learned.shares if by_layer else learned.shares["model"],
         "temperature": learned.temperature,

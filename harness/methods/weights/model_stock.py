@@ -33,7 +33,9 @@ def model_stock(
         raise NotApplicable("Model Stock goes by the angle between two fine-tunes, and the pool has one")
     models = [member.weights for member in members]
     weights, ratios = kernel.model_stock(base.weights, models, filter_wise=filter_wise, norm_floor=norm_floor)
-    module = merged_model(base.architecture, weights, ingredients.train_inputs, ingredients.device)
+    module = merged_model(
+        base.architecture, weights, [base.weights, *models], ingredients.train_inputs, ingredients.device
+    )
     details: dict[str, Any] = {
         "ratios": {"least": min(ratios), "mean": sum(ratios) / len(ratios), "largest": max(ratios)}
     }

@@ -46,8 +46,9 @@ def regmean(
         cost.update(regressed_tensors=len(grams), gram_bytes=sum(gram.nbytes for gram in grams.values()))
         return grams
 
-    weights = regression_mean([member.weights for member in members], map(measured, members), alpha)
-    module = merged_model(members[0].architecture, weights, ingredients.train_inputs, ingredients.device)
+    models = [member.weights for member in members]
+    weights = regression_mean(models, map(measured, members), alpha)
+    module = merged_model(members[0].architecture, weights, models, ingredients.train_inputs, ingredients.device)
     details = {"forward_passes": len(inputs) * len(members), **cost}
     details |= warnings_of(members)
     return SingleModel(members[0].architecture, module, details)

@@ -41,8 +41,9 @@ def slerp(
         raise NotApplicable(f"there is no member {max(first, second)}: the pool has {len(members)}")
     pair = members[first], members[second]
     check_mergeable(pair)
-    weights = kernel.slerp(pair[0].weights, pair[1].weights, t, scope)
-    module = merged_model(pair[0].architecture, weights, ingredients.train_inputs, ingredients.device)
+    models = [member.weights for member in pair]
+    weights = kernel.slerp(models[0], models[1], t, scope)
+    module = merged_model(pair[0].architecture, weights, models, ingredients.train_inputs, ingredients.device)
     details = {"members": [member.name for member in pair]}
     details |= warnings_of(pair)
     return SingleModel(pair[0].architecture, module, details)

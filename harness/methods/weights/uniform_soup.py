@@ -34,5 +34,7 @@ def mean_of(members: Sequence[Member], ingredients: Ingredients) -> nn.Module:
     """The network with the mean of the members' weights; one alone is that member, BatchNorm statistics included."""
     if len(members) == 1:
         return load_module(members[0]).to(ingredients.device)
-    weights = average([member.weights for member in members])
-    return merged_model(members[0].architecture, weights, ingredients.train_inputs, ingredients.device)
+    models = [member.weights for member in members]
+    return merged_model(
+        members[0].architecture, average(models), models, ingredients.train_inputs, ingredients.device
+    )
