@@ -18,6 +18,7 @@ from harness.models import forward
 from harness.models.heads import CAUSAL, Head
 from harness.models.training import plain_schedule
 from harness.registry import KINDS, module_of
+from harness.says import Says
 from harness.store import Store, named
 from harness.tasks.task import Documents, Task, TaskReference
 from harness.types import Architecture, Combination, Unscored
@@ -42,6 +43,8 @@ class Evaluation:
     """Scores of whole tasks that are no means over documents, by name."""
     scores: Mapping[str, float] = field(default_factory=dict)
     """Scores as another harness gives them, by name: none may be NaN."""
+    says: Says | None = None
+    """What its log-probabilities mean; None: what they do wherever the combination is run (``Combination.says``)."""
 
 
 Reference = TypeVar("Reference", bound=TaskReference)

@@ -19,6 +19,7 @@ from harness.lm.mixing import NotFinite, System
 from harness.lm.scoring import Work, score
 from harness.lm.sequence import sequence_mixture
 from harness.lm.stages import Said, choose, why_no_choice
+from harness.lm.writing import Answered, Writing
 from harness.models.tokens import read_tokenizer
 from harness.systems.rules import Linear, Rule
 from harness.systems.staged import Staged
@@ -34,7 +35,9 @@ class ScoredCombinations:
 
     answers: tuple[Answers | Unscored, ...]
     calls: tuple[np.ndarray, ...]
-    """How often each part ran for each multiple-choice document, [documents, parts]; empty without answers."""
+    """How often each part ran for each document that is scored, [documents, parts]; empty without answers."""
+    wrote: tuple[Answered | None, ...]
+    """What each wrote, where the tasks ask for that."""
     combine_seconds: float
     record: list[dict[str, Any]]
     """What each pass did (``scoring.Work``), for the results."""
@@ -144,28 +147,36 @@ def score_combinations(combinations: Sequence[Combination], task: TextTask) -> S
 
     Members that share a tokenizer run in lock step. Those of a sequence-level ensemble are scored one by one, each
     with its own tokens, and their log-likelihoods of continuations are mixed. Every stage of a staged system is scored
-    on everything, as are the models that it decides by; which stage counts is chosen for each document.
+    on everything, as are the models that it decides by; which stage counts is chosen for each document. What has to be
+    written is written by each combination for itself, and by a stage only for what is left to it.
     """
-    asked = _Asked(task)
+    asked, writing = _Asked(task), Writing(task)
     planned: list[_Planned | Unscored] = []
     for number, combination in enumerate(combinations):
         reason = _why_unscored(combination, task)
         planned.append(Unscored(reason) if reason else asked.plan(combination, str(number)))
     records = asked.run()
-    answers: list[Answers | Unscored] = []
-    calls: list[np.ndarray] = []
-    for combination, each in zip(combinations, planned, strict=True):
-        try:
-            if isinstance(each, Unscored):
-                raise each
-            said, called = asked.said_by(combination, each)
-            answers.append(answers_of(task.questions, [value for value, _ in said], [greedy for _, greedy in said]))
-            calls.append(called)
-        except Unscored as reason:
-            answers.append(reason)
-            calls.append(np.zeros((0, 0), dtype=np.int64))
+    found = [_answered(each, plan, asked, writing) for each, plan in zip(combinations, planned, strict=True)]
+    answers, calls, wrote = zip(*found, strict=True) if found else ((), (), ())
     seconds = sum(record["combine_seconds"] for record in records)
-    return ScoredCombinations(tuple(answers), tuple(calls), seconds, records)
+    return ScoredCombinations(answers, calls, wrote, seconds, records)
+
+
+def _answered(
+    combination: Combination, planned: _Planned | Unscored, asked: _Asked, writing: Writing
+) -> tuple[Answers | Unscored, np.ndarray, Answered | None]:
+    """What the tasks make of a combination, its calls [documents, parts], and what it wrote."""
+    questions = asked.task.questions
+    try:
+        if isinstance(planned, Unscored):
+            raise planned
+        said, calls = asked.said_by(combination, planned)
+        wrote = writing.answer(combination) if questions.prompts else None
+        values, greedy = [value for value, _ in said], [first for _, first in said]
+        answers = answers_of(questions, values, greedy, written=wrote.texts if wrote else ())
+    except Unscored as reason:
+        return reason, np.zeros((0, 0), dtype=np.int64), None
+    return answers, wrote.calls if wrote and questions.documents.written else calls, wrote
 
 
 def _why_unscored(combination: Combination, task: TextTask) -> str | None:
@@ -195,7 +206,9 @@ class _Asked:
         self.said: dict[str, Said | Unscored] = {}
 
     def plan(self, combination: Combination, name: str) -> _Planned:
-        """Add the systems of a combination."""
+        """Add the systems of a combination; none where nothing is asked that has log-likelihoods."""
+        if not self.passes.instances:
+            return _Planned([], {})
         if not isinstance(combination, Staged):
             return _Planned([self._add(combination, name)], {})
         stages = [self._add(stage, f"{name}/{number}") for number, stage in enumerate(combination.stages)]
@@ -230,6 +243,8 @@ class _Asked:
 
     def said_by(self, combination: Combination, planned: _Planned) -> tuple[Said, np.ndarray]:
         """What a combination says of all instances, and its calls [documents, parts]; ``Unscored`` where it cannot."""
+        if not self.passes.instances:
+            return [], np.zeros((0, 0), dtype=np.int64)
         if not isinstance(combination, Staged):
             calls = combination.every_part_once(len(self.task.documents.ids))
             return self._mixed(combination, planned.stages[0]), calls.numpy()

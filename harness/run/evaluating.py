@@ -53,7 +53,7 @@ def write_evaluation(
     Raises:
         scores.NonFinite: an outcome, or a score of lm-eval's, is wrong.
     """
-    says = combination.says
+    says = found.says or combination.says
     examples = outcomes.tabulate(found.log_probs, labels.numpy(), says=says)
     scores.check_finite(examples, says)
     infinite = scores.check_numbers(found.scores)
@@ -72,7 +72,7 @@ def write_evaluation(
         save_file(draws, folder / DRAWS)
         of_tasks = {name: {"value": each.value, "n": each.n} for name, each in kept.items()}
         lost = {"excluded": int(scores.excluded(examples).sum()), "infinite": infinite}
-        write_json(folder / RECORD, {**found.record, **counts, **lost, "aggregates": of_tasks, "says": says})
+        write_json(folder / RECORD, {**counts, **found.record, **lost, "aggregates": of_tasks, "says": says})
 
 
 def read_record(store: Store, key: Key) -> dict[str, Any]:

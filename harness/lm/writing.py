@@ -1,0 +1,204 @@
+"""What combinations of language models write in answer to the prompts of lm-eval's tasks, and what ran for it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+from transformers.utils import CONFIG_NAME, GENERATION_CONFIG_NAME
+
+from harness.errors import BadInput
+from harness.lm.generation_request import Written, counted
+from harness.lm.lm_eval_model import StockpotLM
+from harness.models.causal_lm import read_generation_config
+from harness.models.tokens import read_tokenizer
+from harness.results.other_columns import GENERATED
+from harness.systems.fitting import uniform
+from harness.systems.parts import MemberPart
+from harness.systems.rules import Linear, Rule
+from harness.systems.staged import Staged
+from harness.systems.systems import SEQUENCE_LEVEL, OutputCombination, SingleModel
+from harness.systems.text_acceptance import accepts_texts
+from harness.tasks.questions import WRITTEN, Questions
+from harness.tasks.text import TextTask
+from harness.types import Combination, NotApplicable, Part, Unscored
+
+NOTHING: Mapping[str, Any] = MappingProxyType({})
+
+
+@dataclass(frozen=True)
+class Answered:
+    """What a combination wrote."""
+
+    texts: list[list[str]]
+    """For each prompt, as many as its task asks for."""
+    calls: np.ndarray
+    """[prompts, parts]: how many texts each part wrote, or had a share in, for each prompt."""
+    tokens: np.ndarray
+    """[prompts]: the tokens that were generated, once for each model that ran for them."""
+    record: Mapping[str, Any] = field(default_factory=dict)
+    """What else is to be known of it, as JSON values."""
+    measures: Mapping[str, np.ndarray] = field(default_factory=dict)
+    """Per-document values of each task besides lm-eval's, by name."""
+
+
+class Writer:
+    """Models that write in lock step under a rule; what they have written to a prompt is not written again."""
+
+    def __init__(self, lm: StockpotLM, prompts: Sequence[Any]) -> None:
+        self.lm = lm
+        self._asked: list[tuple[str, dict[str, Any]]] = [prompt.args for prompt in prompts]
+        numbers = iter(counted([prompt.args for prompt in prompts for _ in range(prompt.repeats)]))
+        self._numbers = [[next(numbers) for _ in range(prompt.repeats)] for prompt in prompts]
+        self._known: dict[tuple[int, int, tuple[Any, ...]], Written] = {}
+
+    @property
+    def models(self) -> int:
+        """How many run for each token."""
+        return len(self.lm.models)
+
+    def check(self) -> None:
+        """``Unscored`` for prompts that would lose their beginning: lm-eval goes on with what is left of them."""
+        long = [reason for asked in self._asked if (reason := self.lm.too_long(*asked))]
+        if long:
+            raise Unscored(f"{len(long)} of {len(self._asked)} prompts are too long, such as: {long[0]}")
+
+    def answers(self, rows: Sequence[int]) -> list[list[Written]]:
+        """Of these prompts, as many texts as their tasks ask for, as lm-eval numbers them."""
+        wanted = [(row, number) for row in rows for number in self._numbers[row]]
+        texts = iter(self.write(wanted))
+        return [[next(texts) for _ in self._numbers[row]] for row in rows]
+
+    def write(self, wanted: Sequence[tuple[int, int]], changed: Mapping[str, Any] = NOTHING) -> list[Written]:
+        """Texts by prompt and by number among those that are drawn for it.
+
+        Args:
+            wanted: row of the prompt, and number.
+            changed: generation arguments that stand in place of the task's.
+        """
+        how = tuple(sorted(changed.items()))
+        new = [each for each in dict.fromkeys(wanted) if (*each, how) not in self._known]
+        asked = [(self._asked[row][0], {**self._asked[row][1], **changed}) for row, _ in new]
+        for (row, number), text in zip(new, self.lm.write(asked, [number for _, number in new]), strict=True):
+            self._known[row, number, how] = text
+        return [self._known[row, number, how] for row, number in wanted]
+
+
+class Writing:
+    """The prompts of a task, and the models that were asked them: a model alone is asked once for all that have it."""
+
+    def __init__(self, task: TextTask) -> None:
+        self.task, self.questions = task, task.questions
+        self.prompts = self.questions.prompts
+        self._writers: dict[str, Writer] = {}
+
+    def answer(self, combination: Combination) -> Answered:
+        """What a combination writes; ``Unscored`` with the reason where it cannot."""
+        try:
+            found = self._staged(combination) if isinstance(combination, Staged) else self._at_once(combination)
+        except (BadInput, NotApplicable) as reason:
+            raise Unscored(str(reason)) from None
+        return replace(found, measures={**found.measures, **self._tokens(found)})
+
+    def _tokens(self, answered: Answered) -> dict[str, np.ndarray]:
+        """Of each task's documents, the tokens that were generated."""
+        found, start = {}, 0
+        for name, count in tasks_of(self.questions):
+            found[f"{GENERATED.name}/{name}"] = answered.tokens[start : start + count].astype(np.float64)
+            start += count
+        return found
+
+    def writer(self, parts: Sequence[Part], rule: Rule | None) -> Writer:
+        """The models of these parts under a rule; one part without a rule is that model."""
+        key = parts[0].digest if rule is None else ""
+        if key and key in self._writers:
+            return self._writers[key]
+        made = Writer(self._model(parts, rule or Linear(uniform(1))), self.prompts)
+        made.check()
+        if key:
+            self._writers[key] = made
+        return made
+
+    def writer_of(self, combination: Combination) -> Writer:
+        """The models of an output rule, or a single model."""
+        if isinstance(combination, SingleModel):
+            return self.writer(combination.parts(), None)
+        if not isinstance(combination, OutputCombination):
+            raise Unscored(f"a {type(combination).__name__} cannot write")
+        if combination.by_continuation:
+            raise Unscored(f"members have different tokenizers: {SEQUENCE_LEVEL} has no next token, and cannot write")
+        plain = len(combination.parts()) == 1 and isinstance(combination.rule, Linear)
+        return self.writer(combination.parts(), None if plain else combination.rule)
+
+    def _model(self, parts: Sequence[Part], rule: Rule) -> StockpotLM:
+        tokenizer = parts[0].tokenizer or self.task.heldout.tokenizer
+        assert tokenizer is not None
+        for part in parts:
+            if not part.by_row:
+                raise Unscored(f"{part.name} draws anew for every batch: what it writes would depend on the batch")
+            self._settle(part)
+        return StockpotLM([part.network for part in parts], rule, read_tokenizer(Path(tokenizer.folder)))
+
+    def _settle(self, part: Part) -> None:
+        """Give a model the settings of its folder; one that was made here, those of the folder of the tokenizer."""
+        own = part.member.provenance.get("folder") if isinstance(part, MemberPart) else None
+        folders = [Path(str(folder)) for folder in (own, self.task.tokenizer) if folder]
+        if folder := next(filter(_has_settings, folders), None):
+            part.module.generation_config = read_generation_config(folder)
+
+    def _at_once(self, combination: Combination) -> Answered:
+        writer, rows = self.writer_of(combination), range(len(self.prompts))
+        written = writer.answers(rows)
+        calls = np.ones((len(written), len(combination.parts())), dtype=np.int64)
+        times = np.array([len(texts) for texts in written], dtype=np.int64)
+        return Answered(texts_of(written), calls * times[:, None], writer.models * tokens_of(written))
+
+    def _staged(self, system: Staged) -> Answered:
+        """Every stage writes for what is left, as if no other had: a mixture has to write anew what a member wrote."""
+        if any(prompt.repeats > 1 for prompt in self.prompts):
+            raise Unscored("a stage decides by its answer, and the task asks for several of each document (repeats)")
+        writers = [self.writer_of(stage) for stage in system.stages]
+        digests = [part.digest for part in system.parts()]
+        ran = np.array([[digest in {part.digest for part in stage.parts()} for digest in digests]
+                        for stage in system.stages], dtype=np.int64)  # fmt: skip
+        texts: list[list[str]] = [[] for _ in self.prompts]
+        tokens, stops = np.zeros(len(texts), dtype=np.int64), np.zeros(len(texts), dtype=np.int64)
+        rows = np.arange(len(texts))
+        for number, writer in enumerate(writers):
+            written = writer.answers(rows.tolist())
+            tokens[rows] += writer.models * tokens_of(written)
+            for row, own in zip(rows, texts_of(written), strict=True):
+                texts[row] = own
+            stops[rows] = number
+            if number < len(system.accept):
+                rows = rows[~accepts_texts(system.accept[number], [text.log_probs for (text,) in written])]
+            if not len(rows):
+                break
+        calls = ran.cumsum(axis=0)
+        names = [[part.name for part in system.parts_until(number)] for number in range(len(writers))]
+        shares = [{"models": own, "share": float((stops == number).mean())} for number, own in enumerate(names)]
+        return Answered(texts, calls[stops], tokens, {"stages": shares})
+
+
+def _has_settings(folder: Path) -> bool:
+    """Whether a folder says how its model generates."""
+    return any((folder / name).is_file() for name in (GENERATION_CONFIG_NAME, CONFIG_NAME))
+
+
+def tasks_of(questions: Questions) -> Iterable[tuple[str, int]]:
+    """The tasks that are answered in writing, and how many prompts each has."""
+    return ((name, len(questions.of[name])) for name, _ in questions.of_kind(WRITTEN))
+
+
+def texts_of(written: Sequence[Sequence[Written]]) -> list[list[str]]:
+    """The texts alone."""
+    return [[each.text for each in texts] for texts in written]
+
+
+def tokens_of(written: Sequence[Sequence[Written]]) -> np.ndarray:
+    """How many tokens were generated for each prompt, [N]."""
+    return np.array([sum(len(each.log_probs) for each in texts) for texts in written], dtype=np.int64)

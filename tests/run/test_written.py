@@ -1,0 +1,132 @@
+"""Whole runs of suites whose tasks are answered in writing: rows, verdicts, costs and the report."""
+
+import json
+
+import pandas as pd
+import pytest
+
+from harness.engines import local
+from harness.errors import BadInput
+from harness.models.tokens import read_tokenizer
+from harness.report import write_report
+from harness.results.columns import column_of
+from harness.results.evidence import read_tables
+from harness.results.run import read_run
+from harness.run import runner
+from harness.run.plan import Options
+from harness.run.planning import make_plan
+from harness.run.progress import Tracker
+from harness.run.stages import setting, variant
+from harness.suite.suite import read_suite
+from tests.inline import Inline
+from tests.lm.written_tasks import load, small_domain, trained_parts, write_task
+
+SUITE = """
+suite: written
+task: {lm_eval: [letters], include_path: tasks}
+pool: {hf: {members: [a, b, c]}}
+reference: member/index=0
+methods: [member: {index: [0, 1]}, linear, log_linear, uniform_soup, best_single]
+cost: {latency: false, memory: false, energy: false}
+"""
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """Three folders of models and the task, made once."""
+    patch, folder = pytest.MonkeyPatch(), tmp_path_factory.mktemp("written")
+    small_domain(patch)
+    (folder / "tasks").mkdir()
+    write_task(folder / "tasks")
+    task = load(folder / "tasks", folder / "store", "letters")
+    for name, part in zip("abc", trained_parts(task), strict=True):
+        part.module.save_pretrained(folder / name)
+        read_tokenizer(task.tokenizer).save_pretrained(folder / name)
+    yield folder
+    patch.undo()
+
+
+@pytest.fixture(autouse=True)
+def inline(monkeypatch):
+    monkeypatch.setattr(local, "_Pools", Inline)
+    yield
+    for cached in (setting.task_of, setting.documents_of, variant.pool_of):
+        cached.cache_clear()
+
+
+def run(folder, text):
+    (folder / "suite.yaml").write_text(text)
+    plan = make_plan(read_suite(folder / "suite.yaml"), Options(out=folder / "results", device="cpu"))
+    return read_run(runner.run(plan, Tracker()))
+
+
+@pytest.fixture(scope="module")
+def found(made):
+    patch = pytest.MonkeyPatch()
+    patch.setattr(local, "_Pools", Inline)
+    yield run(made, SUITE)
+    patch.undo()
+
+
+def rows(found):
+    return found.variants[found.variants["seed"] == "all"].set_index("variant")
+
+
+def of(found, name):
+    return found.examples[found.examples["variant"] == name]
+
+
+def test_accuracy_is_the_share_of_right_answers_and_probabilities_are_not_known(found):
+    table = rows(found)
+    assert table["status"].tolist() == ["ok"] * len(table), table["reason"].dropna().tolist()
+    measured = found.document_measures
+    for name, row in table.iterrows():
+        values = measured.query("variant == @name and metric == 'exact_match,first/letters'")["value"]
+        assert row["accuracy"] == pytest.approx(values.mean())
+        assert of(found, name)["correct"].tolist() == (values == 1).tolist()
+        assert row["accuracy_low"] < row["accuracy"] < row["accuracy_high"]
+    assert table[["nll", "ece", "brier", "aurc"]].isna().all().all()
+    assert 0 < table["accuracy"].min() < table["accuracy"].max()
+    differences = table["accuracy"] - table.loc["member/index=0", "accuracy"]
+    assert table["diff_vs_reference"].tolist() == pytest.approx(differences.tolist())
+    read_tables(found.folder)
+
+
+def test_costs_are_of_the_models_that_ran_and_tokens_are_counted(found):
+    table = rows(found)
+    assert of(found, "linear")["calls"].tolist() == [3] * 24
+    flops = table["flops_per_example"]
+    assert flops["linear"] == pytest.approx(3 * flops["member/index=0"])
+    tokens = found.measures["generated_tokens/letters"]
+    assert 3 <= tokens["linear"] <= 18
+    assert tokens["uniform_soup"] <= 6
+    column = column_of("generated_tokens/letters")
+    assert (column.better, column.unit) == ("lower", "tokens")
+
+
+def test_the_report_says_what_is_right(found):
+    write_report(found.folder)
+    page = (found.folder / "report.html").read_text()
+    assert "answers are written: one is right where the first metric of its task" in page
+
+
+def test_a_score_that_needs_probabilities_is_refused(made):
+    with pytest.raises(BadInput, match="the suite's score is nll, and answers that are written are only known to be"):
+        run(made, SUITE + "score: nll\n")
+
+
+def test_how_a_model_writes_by_its_own_account_is_obeyed_and_no_stale_answer_is_kept(made, found):
+    """An end of text that the folder names stops an answer there; what nobody changed is not scored again."""
+    file = made / "b" / "generation_config.json"
+    kept = file.read_text()
+    ends = list(range(2, 300))
+    file.write_text(json.dumps({**json.loads(kept), "eos_token_id": ends}))
+    again = run(made, SUITE)
+    file.write_text(kept)
+    tokens, before = (each.measures["generated_tokens/letters"] for each in (again, found))
+    assert tokens["member/index=1"] == 1
+    assert tokens["linear"] == 3
+    assert tokens["member/index=0"] == before["member/index=0"] > 1
+    jobs = pd.read_json(again.folder / "log.jsonl", lines=True)["job"].dropna()
+    assert "seed 0: score member/index=1" in set(jobs)
+    assert "seed 0: score member/index=0" not in set(jobs)
