@@ -174,8 +174,8 @@ def _answered(
         wrote = writing.answer(combination) if questions.prompts else None
         values, greedy = [value for value, _ in said], [first for _, first in said]
         answers = answers_of(questions, values, greedy, written=wrote.texts if wrote else ())
-    except Unscored as reason:
-        return reason, np.zeros((0, 0), dtype=np.int64), None
+    except (Unscored, NotApplicable) as reason:
+        return Unscored(str(reason)), np.zeros((0, 0), dtype=np.int64), None
     return answers, wrote.calls if wrote and questions.documents.written else calls, wrote
 
 

@@ -23,6 +23,7 @@ from harness.models.weights import (
     saved_architecture,
 )
 from harness.store import read_json, write_json
+from harness.systems import text_acceptance  # noqa: F401 (its acceptances register themselves)
 from harness.systems.acceptance import Acceptance
 from harness.systems.dropout import DropoutPass
 from harness.systems.parts import CPU, MemberPart, ModelPart

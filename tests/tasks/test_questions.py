@@ -152,7 +152,7 @@ def test_written_answers_have_the_scores_of_simple_evaluate(tmp_path, settings):
 def test_an_answer_that_is_more_or_less_right_is_a_score_beside_choices_and_refused_alone(tmp_path):
     settings = {"output_type": "generate_until", "doc_to_choice": None, "doc_to_target": "answer {{gold}}"}
     write_task(tmp_path, "w", **settings, metric_list=metrics("chrf", "exact_match"))
-    with pytest.raises(BadInput, match="task 'w': a written answer is right or wrong by .*, and its chrf is"):
+    with pytest.raises(BadInput, match=r"task 'w': a written answer is right or wrong by .*, and its chrf is"):
         rehearse(Questions(["w"], str(tmp_path)))
     write_task(tmp_path, "t")
     beside, _ = same_as_lm_eval(tmp_path, ["t", "w"])
