@@ -24,6 +24,7 @@ from harness.models.tokens import read_tokenizer
 from harness.systems.rules import Linear, Rule
 from harness.systems.staged import Staged
 from harness.systems.systems import OutputCombination, SingleModel
+from harness.systems.written import ONLY_WRITES, WrittenAnswers
 from harness.tasks.answers import Answers, answers_of
 from harness.tasks.text import TextTask
 from harness.types import Combination, NotApplicable, Part, Tokenizer, Unscored
@@ -172,8 +173,11 @@ def _answered(
             raise planned
         said, calls = asked.said_by(combination, planned)
         wrote = writing.answer(combination) if questions.prompts else None
-        values, greedy = [value for value, _ in said], [first for _, first in said]
-        answers = answers_of(questions, values, greedy, written=wrote.texts if wrote else ())
+        texts = wrote.texts if wrote else ()
+        if isinstance(combination, WrittenAnswers):
+            answers = answers_of(questions, None, None, written=texts)
+        else:
+            answers = answers_of(questions, *zip(*said, strict=True) if said else ((), ()), written=texts)
     except (Unscored, NotApplicable) as reason:
         return Unscored(str(reason)), np.zeros((0, 0), dtype=np.int64), None
     return answers, wrote.calls if wrote and questions.documents.written else calls, wrote
@@ -181,6 +185,8 @@ def _answered(
 
 def _why_unscored(combination: Combination, task: TextTask) -> str | None:
     """Why a combination cannot be put to language models' tasks, whatever its models are; None if it can."""
+    if isinstance(combination, WrittenAnswers):
+        return None if task.documents.written else ONLY_WRITES
     stages = combination.stages if isinstance(combination, Staged) else (combination,)
     if unknown := next((each for each in stages if not isinstance(each, OutputCombination | SingleModel)), None):
         kinds = "output rules, single models and stages of these"
@@ -206,8 +212,8 @@ class _Asked:
         self.said: dict[str, Said | Unscored] = {}
 
     def plan(self, combination: Combination, name: str) -> _Planned:
-        """Add the systems of a combination; none where nothing is asked that has log-likelihoods."""
-        if not self.passes.instances:
+        """Add the systems of a combination; none where nothing is asked that it has log-likelihoods of."""
+        if not self.passes.instances or isinstance(combination, WrittenAnswers):
             return _Planned([], {})
         if not isinstance(combination, Staged):
             return _Planned([self._add(combination, name)], {})
@@ -243,7 +249,7 @@ class _Asked:
 
     def said_by(self, combination: Combination, planned: _Planned) -> tuple[Said, np.ndarray]:
         """What a combination says of all instances, and its calls [documents, parts]; ``Unscored`` where it cannot."""
-        if not self.passes.instances:
+        if not self.passes.instances or isinstance(combination, WrittenAnswers):
             return [], np.zeros((0, 0), dtype=np.int64)
         if not isinstance(combination, Staged):
             calls = combination.every_part_once(len(self.task.documents.ids))

@@ -182,6 +182,7 @@ class StockpotLM(TemplateLM):
         self,
         asked: Sequence[tuple[str, Any]],
         numbers: Sequence[int] | None = None,
+        seed: int | None = None,
         done: Callable[[int, Written], None] | None = None,
     ) -> list[Written]:
         """As ``generate_until``, with the log-probabilities of the tokens.
@@ -189,13 +190,15 @@ class StockpotLM(TemplateLM):
         Args:
             asked: prompts with their generation arguments.
             numbers: which of the texts that are drawn for its prompt each is; the order of equal requests if None.
+            seed: of what is drawn; the model's own if None.
             done: is told every text, with its place, as soon as it is there.
         """
         read = [GenerationRequest(self, *each) for each in asked]
         streams = [stream_of(text, number) for (text, _), number in zip(asked, numbers or counted(asked), strict=True)]
         found: dict[int, Written] = {}
         for batch in self._generation_batches(read):
-            texts = self._generated([read[r] for r in batch], [streams[r] for r in batch])
+            chosen = [read[r] for r in batch], [streams[r] for r in batch]
+            texts = self._generated(*chosen, self.seed if seed is None else seed)
             for r, text in zip(batch, texts, strict=True):
                 found[r] = text
                 if done:
@@ -224,7 +227,7 @@ class StockpotLM(TemplateLM):
         if batch:
             yield batch
 
-    def _generated(self, asked: Sequence[GenerationRequest], numbers: Sequence[int]) -> list[Written]:
+    def _generated(self, asked: Sequence[GenerationRequest], numbers: Sequence[int], seed: int) -> list[Written]:
         """Texts of one batch; where memory runs out, of its halves."""
         first, prompts = asked[0], [each.prompt for each in asked]
         check_settings(self.models, first.given)
@@ -239,7 +242,7 @@ class StockpotLM(TemplateLM):
                 prompts,
                 first.max_new_tokens,
                 stop=first.stop,
-                sampling=self._sampling(first.given),
+                sampling=self._sampling(first.given, seed),
                 numbers=numbers,
                 processing=processing,
             )
@@ -249,18 +252,19 @@ class StockpotLM(TemplateLM):
                 raise
         if half:
             free_memory()
-            return self._generated(asked[:half], numbers[:half]) + self._generated(asked[half:], numbers[half:])
+            halves = (asked[:half], numbers[:half]), (asked[half:], numbers[half:])
+            return [text for each in halves for text in self._generated(*each, seed)]
         return [self._written(each, first.stop) for each in found]
 
     def _processors(self, asked: GenerationRequest, prompt: Tensor) -> Any:
         return processors(self.models[0], asked.given, prompt, asked.max_new_tokens)
 
-    def _sampling(self, given: Mapping[str, Any]) -> Sampling:
+    def _sampling(self, given: Mapping[str, Any], seed: int) -> Sampling:
         """How to draw, if at all."""
         if "do_sample" not in given:
-            return Sampling(seed=self.seed)
+            return Sampling(seed=seed)
         how = drawing(self.models, given)
-        return Sampling(given["temperature"], how.get("top_k") or None, how.get("top_p"), seed=self.seed)
+        return Sampling(given["temperature"], how.get("top_k") or None, how.get("top_p"), seed=seed)
 
     def _written(self, generated: Generated, stop: Stop) -> Written:
         text = self.tokenizer.decode(generated.tokens, skip_special_tokens=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -12,8 +12,10 @@ import numpy as np
 from transformers.utils import CONFIG_NAME, GENERATION_CONFIG_NAME
 
 from harness.errors import BadInput
+from harness.lm.answered import Answered, texts_of, tokens_of
 from harness.lm.generation_request import Written, counted
 from harness.lm.lm_eval_model import StockpotLM
+from harness.lm.sampling import draw_and_choose
 from harness.models.causal_lm import read_generation_config
 from harness.models.tokens import read_tokenizer
 from harness.results.other_columns import GENERATED
@@ -23,27 +25,12 @@ from harness.systems.rules import Linear, Rule
 from harness.systems.staged import Staged
 from harness.systems.systems import SEQUENCE_LEVEL, OutputCombination, SingleModel
 from harness.systems.text_acceptance import accepts_texts
+from harness.systems.written import SelfConsistency
 from harness.tasks.questions import WRITTEN, Questions
 from harness.tasks.text import TextTask
 from harness.types import Combination, NotApplicable, Part, Unscored
 
 NOTHING: Mapping[str, Any] = MappingProxyType({})
-
-
-@dataclass(frozen=True)
-class Answered:
-    """What a combination wrote."""
-
-    texts: list[list[str]]
-    """For each prompt, as many as its task asks for."""
-    calls: np.ndarray
-    """[prompts, parts]: how many texts each part wrote, or had a share in, for each prompt."""
-    tokens: np.ndarray
-    """[prompts]: the tokens that were generated, once for each model that ran for them."""
-    record: Mapping[str, Any] = field(default_factory=dict)
-    """What else is to be known of it, as JSON values."""
-    measures: Mapping[str, np.ndarray] = field(default_factory=dict)
-    """Per-document values of each task besides lm-eval's, by name."""
 
 
 class Writer:
@@ -54,7 +41,7 @@ class Writer:
         self._asked: list[tuple[str, dict[str, Any]]] = [prompt.args for prompt in prompts]
         numbers = iter(counted([prompt.args for prompt in prompts for _ in range(prompt.repeats)]))
         self._numbers = [[next(numbers) for _ in range(prompt.repeats)] for prompt in prompts]
-        self._known: dict[tuple[int, int, tuple[Any, ...]], Written] = {}
+        self._known: dict[tuple[Any, ...], Written] = {}
 
     @property
     def models(self) -> int:
@@ -73,19 +60,22 @@ class Writer:
         texts = iter(self.write(wanted))
         return [[next(texts) for _ in self._numbers[row]] for row in rows]
 
-    def write(self, wanted: Sequence[tuple[int, int]], changed: Mapping[str, Any] = NOTHING) -> list[Written]:
+    def write(
+        self, wanted: Sequence[tuple[int, int]], changed: Mapping[str, Any] = NOTHING, seed: int = 0
+    ) -> list[Written]:
         """Texts by prompt and by number among those that are drawn for it.
 
         Args:
             wanted: row of the prompt, and number.
             changed: generation arguments that stand in place of the task's.
+            seed: of what is drawn.
         """
-        how = tuple(sorted(changed.items()))
+        how = (*sorted(changed.items()), seed)
         new = [each for each in dict.fromkeys(wanted) if (*each, how) not in self._known]
         asked = [(self._asked[row][0], {**self._asked[row][1], **changed}) for row, _ in new]
-        for (row, number), text in zip(new, self.lm.write(asked, [number for _, number in new]), strict=True):
-            self._known[row, number, how] = text
-        return [self._known[row, number, how] for row, number in wanted]
+        texts = self.lm.write(asked, [number for _, number in new], seed)
+        self._known |= {(*each, how): text for each, text in zip(new, texts, strict=True)}
+        return [self._known[(*each, how)] for each in wanted]
 
 
 class Writing:
@@ -99,10 +89,17 @@ class Writing:
     def answer(self, combination: Combination) -> Answered:
         """What a combination writes; ``Unscored`` with the reason where it cannot."""
         try:
-            found = self._staged(combination) if isinstance(combination, Staged) else self._at_once(combination)
+            found = self._answer(combination)
         except (BadInput, NotApplicable) as reason:
             raise Unscored(str(reason)) from None
         return replace(found, measures={**found.measures, **self._tokens(found)})
+
+    def _answer(self, combination: Combination) -> Answered:
+        if isinstance(combination, Staged):
+            return self._staged(combination)
+        if isinstance(combination, SelfConsistency):
+            return draw_and_choose(combination, self)
+        return self._at_once(combination)
 
     def _tokens(self, answered: Answered) -> dict[str, np.ndarray]:
         """Of each task's documents, the tokens that were generated."""
@@ -192,13 +189,3 @@ def _has_settings(folder: Path) -> bool:
 def tasks_of(questions: Questions) -> Iterable[tuple[str, int]]:
     """The tasks that are answered in writing, and how many prompts each has."""
     return ((name, len(questions.of[name])) for name, _ in questions.of_kind(WRITTEN))
-
-
-def texts_of(written: Sequence[Sequence[Written]]) -> list[list[str]]:
-    """The texts alone."""
-    return [[each.text for each in texts] for texts in written]
-
-
-def tokens_of(written: Sequence[Sequence[Written]]) -> np.ndarray:
-    """How many tokens were generated for each prompt, [N]."""
-    return np.array([sum(len(each.log_probs) for each in texts) for texts in written], dtype=np.int64)

@@ -64,6 +64,8 @@ class Method:
     of this parameter. Empty: the registry name."""
     told: Mapping[str, Mapping[Any, str]] = field(default_factory=dict)
     """Words for values of parameters in ``words``."""
+    writes: bool = False
+    """Whether it answers in writing only (``systems.written``): on tasks that do not ask for that it does not apply."""
 
     def validate(self, given: Mapping[str, Any], place: str | None = None) -> dict[str, Any]:
         """The full set of parameters, defaults filled in; ``BadInput`` names the parameter that is wrong."""
@@ -181,6 +183,7 @@ def method(
     seconds: float = 0.5,
     words: str = "",
     told: Mapping[str, Mapping[Any, str]] | None = None,
+    writes: bool = False,
 ) -> Callable[[Callable[..., Combination]], Callable[..., Combination]]:
     """Register ``function(ingredients, **parameters) -> Combination``; its signature holds parameters and defaults.
 
@@ -208,6 +211,7 @@ def method(
                 seconds=seconds,
                 words=words,
                 told=told or {},
+                writes=writes,
             )
         )
         return function

@@ -19,6 +19,7 @@ from harness.types import Combination, Ingredients, NotApplicable, check_tokens,
 
 BUILT = "built.json"
 """Whether a variant applies, and what building it recorded."""
+NOTHING_TO_WRITE = "it answers in writing, and what is scored here is not answered so (tasks of lm-eval that generate)"
 
 
 def makers(method: Method, kind: str) -> tuple[str, ...]:
@@ -33,13 +34,17 @@ def build(
     ingredients: Ingredients,
     parameters: Mapping[str, Any],
     cached: CachedPredictions,
+    *,
+    written: bool = False,
 ) -> None:
     """Run a method and write what it returns: ``built.json`` and, unless it does not apply, the combination's files.
 
-    ``cached`` are the ingredients' predictions, whose seconds are no part of fitting.
+    ``cached`` are the ingredients' predictions, whose seconds are no part of fitting; ``written`` as of ``Documents``.
     """
     begin = time.perf_counter()
     try:
+        if method.writes and not written:
+            raise NotApplicable(NOTHING_TO_WRITE)
         combination = _applied(method, ingredients, parameters)
     except NotApplicable as reason:
         with store.write(key) as folder:

@@ -25,6 +25,8 @@ CALLS = "calls"
 """The outcome of an example that says how many models ran for it."""
 
 
+TOLD = ("stages", "votes", "rounds", "failures")
+"""What details.json says of an evaluation: which stages answered, how answers were voted for, what each round did."""
 FEW = 50
 """Inputs that FLOPs are counted on, at most."""
 

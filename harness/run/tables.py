@@ -97,8 +97,8 @@ class Tables:
         record = built(self.store, plan)
         assert record is not None
         evaluation = evaluating.read_record(self.store, plan.evaluation_key)
-        stages = {"stages": evaluation["stages"]} if "stages" in evaluation else {}
-        self.details.setdefault(plan.name, {})[str(plan.seed)] = record["details"] | stages
+        seen = {name: evaluation[name] for name in evaluating.TOLD if name in evaluation}
+        self.details.setdefault(plan.name, {})[str(plan.seed)] = record["details"] | seen
         row |= {"status": "ok", "build_seconds": record["build_seconds"]}
         row |= {key: evaluation.get(key) for key in _names(*COUNTED, *CALIBRATED)}
         row |= self._scores(plan.name, str(plan.seed), Score(self.plan.setting.of(plan.seed), plan))

@@ -30,6 +30,7 @@ from harness.systems.parts import CPU, MemberPart, ModelPart
 from harness.systems.rules import RULE, Linear, Rule
 from harness.systems.staged import FILE as STAGED
 from harness.systems.staged import Staged, stage_folder
+from harness.systems.written import SYSTEMS, WRITTEN, WrittenAnswers
 from harness.types import (
     Architecture,
     Combination,
@@ -181,15 +182,20 @@ def load_combination(
 
 
 def _load_rule(folder: Path, pool: Pool, device: torch.device, shared: dict[str, MemberPart]) -> OutputCombination:
+    return OutputCombination(_parts(read_json(folder / PARTS), pool, device, shared), Rule.load(folder))
+
+
+def _parts(
+    references: Sequence[Mapping[str, Any]], pool: Pool, device: torch.device, shared: dict[str, MemberPart]
+) -> list[MemberPart]:
+    """The parts that ``MemberPart.reference`` wrote down."""
     members = {m.digest: m for m in (*pool.members, *((pool.base,) if pool.base else ()))}
-    references = read_json(folder / PARTS)
     for digest_ in {r["member"] for r in references} - shared.keys():
         shared[digest_] = MemberPart(members[digest_], device)
-    parts = [
+    return [
         DropoutPass(shared[r["member"]], r["pass"], r["seed"]) if "pass" in r else shared[r["member"]]
         for r in references
     ]
-    return OutputCombination(parts, Rule.load(folder))
 
 
 def _load_staged(folder: Path, pool: Pool, device: torch.device, shared: dict[str, MemberPart]) -> Staged:
@@ -199,8 +205,13 @@ def _load_staged(folder: Path, pool: Pool, device: torch.device, shared: dict[st
     return Staged(stages, [Acceptance.restore(values) for values in record["accept"]])
 
 
+def _load_written(folder: Path, pool: Pool, device: torch.device, shared: dict[str, MemberPart]) -> WrittenAnswers:
+    record = read_json(folder / WRITTEN)
+    return SYSTEMS[record["kind"]](_parts(record["parts"], pool, device, shared), **record["with"])
+
+
 Loader = Callable[[Path, Pool, torch.device, dict[str, MemberPart]], Combination]
-LOADERS: dict[str, Loader] = {RULE: _load_rule, STAGED: _load_staged}
+LOADERS: dict[str, Loader] = {RULE: _load_rule, STAGED: _load_staged, WRITTEN: _load_written}
 """By a file that only combinations of one kind have in their folder; a module with another kind adds its own."""
 
 

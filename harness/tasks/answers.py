@@ -8,12 +8,13 @@ import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 
 from harness.errors import BadInput
-from harness.tasks.questions import BITS, CHOICES, RIGHT, ROLLING, WRITTEN, Question, Questions, as_lm_eval
+from harness.tasks.questions import BITS, CHOICES, RIGHT, ROLLING, WRITTEN, Question, Questions, as_lm_eval, canonical
 
 DRAWS = 1000
 """Resamples behind the interval of a score that is no mean: sklearn's F1 takes a millisecond for each."""
@@ -178,6 +179,26 @@ def _scored(found: Answers, values: _Values, task: str, documents: int, draws: i
     if alone or place in found.metrics or _is_bits(values):
         found.scores[place] = score
     return np.concatenate([[score], resampled])
+
+
+def extracted(questions: Questions, texts: Sequence[Texts]) -> list[list[str]]:
+    """What the first filter of its task makes of every text alone, texts for each of all ``prompts``, in their order.
+
+    Equal words are equal answers.
+    """
+    found: list[list[str]] = []
+    with as_lm_eval():
+        for name, task in questions.of_kind(WRITTEN):
+            asked = questions.of[name]
+            own = texts[len(found) : len(found) + len(asked)]
+            each = [SimpleNamespace(resps=[text], doc=deepcopy(question.doc), filtered_resps={})
+                    for question, of_one in zip(asked, own, strict=True) for text in of_one]  # fmt: skip
+            first = task._filters[0]
+            with _blaming(f"task '{name}': its filters fail"):
+                first.apply(each)
+            words = iter([canonical(one.filtered_resps[first.name]) for one in each])
+            found += [[next(words) for _ in of_one] for of_one in own]
+    return found
 
 
 def choice_log_probs(questions: Questions, log_likelihoods: Sequence[float]) -> np.ndarray:

@@ -7,7 +7,9 @@ import pytest
 
 from harness.engines import local
 from harness.errors import BadInput
+from harness.methods.method import method
 from harness.models.tokens import read_tokenizer
+from harness.registry import METHODS
 from harness.report import write_report
 from harness.results.columns import column_of
 from harness.results.evidence import read_tables
@@ -18,6 +20,11 @@ from harness.run.planning import make_plan
 from harness.run.progress import Tracker
 from harness.run.stages import setting, variant
 from harness.suite.suite import read_suite
+from harness.systems.acceptance import Confidence
+from harness.systems.fitting import uniform
+from harness.systems.rules import Linear
+from harness.systems.staged import Staged
+from harness.systems.systems import OutputCombination, member_parts
 from tests.inline import Inline
 from tests.lm.written_tasks import load, small_domain, trained_parts, write_task
 
@@ -26,9 +33,22 @@ suite: written
 task: {lm_eval: [letters], include_path: tasks}
 pool: {hf: {members: [a, b, c]}}
 reference: member/index=0
-methods: [member: {index: [0, 1]}, linear, log_linear, uniform_soup, best_single]
-cost: {latency: false, memory: false, energy: false}
+methods:
+  - member: {index: [0, 1]}
+  - linear
+  - log_linear
+  - uniform_soup
+  - best_single
+  - self_consistency: {n: [1, 4], by: [majority, log_probability]}
+  - two_written: {threshold: 0.4}
+cost: {latency: false, memory: true, energy: false}
 """
+
+
+def two_written(ingredients, *, threshold: float) -> Staged:
+    """The first member; the second where it is not certain of its words."""
+    first, second, _ = member_parts(ingredients)
+    return Staged([OutputCombination([part], Linear(uniform(1))) for part in (first, second)], [Confidence(threshold)])
 
 
 @pytest.fixture(scope="module")
@@ -43,6 +63,16 @@ def made(tmp_path_factory):
         part.module.save_pretrained(folder / name)
         read_tokenizer(task.tokenizer).save_pretrained(folder / name)
     yield folder
+    patch.undo()
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _declared():
+    patch = pytest.MonkeyPatch()
+    patch.setattr(METHODS, "_known", METHODS.all())
+    declared = {"paper": "-", "needs": {"members"}, "order_sensitive": True}
+    method("two_written", family="staged", summary="Two.", **declared)(two_written)
+    yield
     patch.undo()
 
 
@@ -61,7 +91,7 @@ def run(folder, text):
 
 
 @pytest.fixture(scope="module")
-def found(made):
+def found(made, _declared):
     patch = pytest.MonkeyPatch()
     patch.setattr(local, "_Pools", Inline)
     yield run(made, SUITE)
@@ -97,6 +127,14 @@ def test_costs_are_of_the_models_that_ran_and_tokens_are_counted(found):
     assert of(found, "linear")["calls"].tolist() == [3] * 24
     flops = table["flops_per_example"]
     assert flops["linear"] == pytest.approx(3 * flops["member/index=0"])
+    assert of(found, "self_consistency/n=4")["calls"].tolist() == [4] * 24
+    assert flops["self_consistency/n=4"] == pytest.approx(4 * flops["self_consistency/n=1"])
+    assert "answers in writing" in table.loc["self_consistency/n=1", "memory_source"]
+    calls = of(found, "two_written/threshold=0.4")["calls"]
+    assert set(calls) == {1, 2}
+    assert flops["two_written/threshold=0.4"] == pytest.approx(calls.mean() * flops["member/index=0"])
+    stages = found.details["two_written/threshold=0.4"]["0"]["stages"]
+    assert [each["share"] for each in stages] == pytest.approx([(calls == 1).mean(), (calls == 2).mean()])
     tokens = found.measures["generated_tokens/letters"]
     assert 3 <= tokens["linear"] <= 18
     assert tokens["uniform_soup"] <= 6
@@ -108,6 +146,16 @@ def test_the_report_says_what_is_right(found):
     write_report(found.folder)
     page = (found.folder / "report.html").read_text()
     assert "answers are written: one is right where the first metric of its task" in page
+
+
+def test_where_nothing_is_to_be_written_drawing_does_not_apply(made):
+    choices = {"output_type": "multiple_choice", "doc_to_choice": ["a", "e", "t"], "doc_to_target": 1}
+    write_task(made / "tasks", "choices", metric_list=[{"metric": "acc"}], filter_list=None, **choices)
+    text = SUITE[: SUITE.index("  - linear")].replace("letters", "choices")
+    found = run(made, text + "  - self_consistency\ncost: {latency: false, memory: false, energy: false}\n")
+    row = rows(found).loc["self_consistency"]
+    assert row["status"] == "not_applicable"
+    assert "what is scored here is not answered so" in row["reason"]
 
 
 def test_a_score_that_needs_probabilities_is_refused(made):

@@ -92,6 +92,7 @@ class VariantPlan:
             splits=[self.data.train, self.data.heldout],
             batch=self.data.batch,
             device=self.device,
+            **({"scored": self.data.scored} if self.declared.writes else {}),  # whether it applies depends on that
         )
 
     @property
