@@ -25,7 +25,7 @@ def draw_and_choose(system: SelfConsistency, writing: Writing) -> Answered:
     """
     if any(prompt.repeats > 1 for prompt in writing.prompts):
         raise Unscored("the task itself asks for several answers of each document (repeats), and votes on them")
-    writer = writing.writer(system.parts(), None)
+    writer = writing.writer(system.parts())
     rows = range(len(writing.prompts))
     how = {"do_sample": True, "temperature": system.temperature, "top_p": system.top_p, "top_k": 0}
     texts = iter(writer.write([(row, k) for row in rows for k in range(system.n)], how, system.seed))

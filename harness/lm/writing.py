@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -15,6 +16,7 @@ from harness.errors import BadInput
 from harness.lm.answered import Answered, texts_of, tokens_of
 from harness.lm.generation_request import Written, counted
 from harness.lm.lm_eval_model import StockpotLM
+from harness.lm.revision import draft_and_revise
 from harness.lm.sampling import draw_and_choose
 from harness.models.causal_lm import read_generation_config
 from harness.models.tokens import read_tokenizer
@@ -25,7 +27,7 @@ from harness.systems.rules import Linear, Rule
 from harness.systems.staged import Staged
 from harness.systems.systems import SEQUENCE_LEVEL, OutputCombination, SingleModel
 from harness.systems.text_acceptance import accepts_texts
-from harness.systems.written import SelfConsistency
+from harness.systems.written import Revision, SelfConsistency
 from harness.tasks.questions import WRITTEN, Questions
 from harness.tasks.text import TextTask
 from harness.types import Combination, NotApplicable, Part, Unscored
@@ -48,11 +50,15 @@ class Writer:
         """How many run for each token."""
         return len(self.lm.models)
 
-    def check(self) -> None:
-        """``Unscored`` for prompts that would lose their beginning: lm-eval goes on with what is left of them."""
-        long = [reason for asked in self._asked if (reason := self.lm.too_long(*asked))]
-        if long:
-            raise Unscored(f"{len(long)} of {len(self._asked)} prompts are too long, such as: {long[0]}")
+    def asked(self, row: int) -> tuple[str, dict[str, Any]]:
+        """A prompt, and the generation arguments of its task."""
+        return self._asked[row]
+
+    @cached_property
+    def too_long(self) -> dict[int, str]:
+        """The prompts, by row, that do not fit the model with an answer, each with the reason."""
+        reasons = {row: self.lm.too_long(*asked) for row, asked in enumerate(self._asked)}
+        return {row: reason for row, reason in reasons.items() if reason}
 
     def answers(self, rows: Sequence[int]) -> list[list[Written]]:
         """Of these prompts, as many texts as their tasks ask for, as lm-eval numbers them."""
@@ -99,6 +105,8 @@ class Writing:
             return self._staged(combination)
         if isinstance(combination, SelfConsistency):
             return draw_and_choose(combination, self)
+        if isinstance(combination, Revision):
+            return draft_and_revise(combination, self)
         return self._at_once(combination)
 
     def _tokens(self, answered: Answered) -> dict[str, np.ndarray]:
@@ -109,21 +117,26 @@ class Writing:
             start += count
         return found
 
-    def writer(self, parts: Sequence[Part], rule: Rule | None) -> Writer:
-        """The models of these parts under a rule; one part without a rule is that model."""
+    def writer(self, parts: Sequence[Part], rule: Rule | None = None, *, whole: bool = True) -> Writer:
+        """The models of these parts under a rule; one part without a rule is that model.
+
+        Raises:
+            Unscored: for models that cannot write; where the ``whole`` of all prompts has to fit them, and does not
+                (lm-eval goes on with what is left of a prompt: here that is no result).
+        """
         key = parts[0].digest if rule is None else ""
-        if key and key in self._writers:
-            return self._writers[key]
-        made = Writer(self._model(parts, rule or Linear(uniform(1))), self.prompts)
-        made.check()
+        made = self._writers.get(key) or Writer(self._model(parts, rule or Linear(uniform(1))), self.prompts)
         if key:
             self._writers[key] = made
+        if whole and made.too_long:
+            reason = next(iter(made.too_long.values()))
+            raise Unscored(f"{len(made.too_long)} of {len(self.prompts)} prompts are too long, such as: {reason}")
         return made
 
     def writer_of(self, combination: Combination) -> Writer:
         """The models of an output rule, or a single model."""
         if isinstance(combination, SingleModel):
-            return self.writer(combination.parts(), None)
+            return self.writer(combination.parts())
         if not isinstance(combination, OutputCombination):
             raise Unscored(f"a {type(combination).__name__} cannot write")
         if combination.by_continuation:

@@ -65,7 +65,8 @@ class Method:
     told: Mapping[str, Mapping[Any, str]] = field(default_factory=dict)
     """Words for values of parameters in ``words``."""
     writes: bool = False
-    """Whether it answers in writing only (``systems.written``): on tasks that do not ask for that it does not apply."""
+    """Whether it may make a system that answers in writing only (``systems.written``): where no task asks for that it
+    does not apply, so that building it depends on what is scored."""
 
     def validate(self, given: Mapping[str, Any], place: str | None = None) -> dict[str, Any]:
         """The full set of parameters, defaults filled in; ``BadInput`` names the parameter that is wrong."""

@@ -15,6 +15,7 @@ from harness.models.ties import with_same_ties
 from harness.store import Key, Store, write_json
 from harness.systems.parts import MemberPart
 from harness.systems.systems import finite_or_none
+from harness.systems.written import WrittenAnswers
 from harness.types import Combination, Ingredients, NotApplicable, check_tokens, check_vocabulary
 
 BUILT = "built.json"
@@ -43,9 +44,9 @@ def build(
     """
     begin = time.perf_counter()
     try:
-        if method.writes and not written:
-            raise NotApplicable(NOTHING_TO_WRITE)
         combination = _applied(method, ingredients, parameters)
+        if isinstance(combination, WrittenAnswers) and not written:
+            raise NotApplicable(NOTHING_TO_WRITE)
     except NotApplicable as reason:
         with store.write(key) as folder:
             write_json(folder / BUILT, {"status": "not_applicable", "reason": str(reason)})

@@ -25,8 +25,9 @@ CALLS = "calls"
 """The outcome of an example that says how many models ran for it."""
 
 
-TOLD = ("stages", "votes", "rounds", "failures")
-"""What details.json says of an evaluation: which stages answered, how answers were voted for, what each round did."""
+TOLD = ("stages", "votes", "rounds", "failures", "failed")
+"""What details.json says of an evaluation: which stages answered, how answers were voted for, what each round did, how
+often stages failed, and on what."""
 FEW = 50
 """Inputs that FLOPs are counted on, at most."""
 

@@ -5,6 +5,7 @@ What is asked is a prompt, and ``lm.writing`` runs them: here is what they are, 
 
 from __future__ import annotations
 
+import re
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -80,3 +81,34 @@ class SelfConsistency(WrittenAnswers):
 
     def describe(self) -> dict[str, Any]:
         return {"n": self.n, "temperature": self.temperature, "top_p": self.top_p, "by": self.by, "seed": self.seed}
+
+
+class Revision(WrittenAnswers):
+    """A draft by one member, and rounds in which it, or another member, is shown the answer and writes it again.
+
+    Args:
+        parts: the member that drafts and, where another one revises, that one.
+        rounds: at most; an answer is done when a round leaves it as it was.
+        template: the prompt of a round, with ``{question}``, the task's own prompt, and ``{answer}``, the last one.
+    """
+
+    def __init__(
+        self, parts: Sequence[MemberPart], *, rounds: int, template: str, details: Mapping[str, Any] | None = None
+    ) -> None:
+        super().__init__(parts, details)
+        if not 1 <= len(self._parts) <= 2:
+            raise ValueError(f"one member drafts and at most one other revises, not {len(self._parts)}")
+        self.rounds, self.template = rounds, template
+
+    @property
+    def reviser(self) -> MemberPart:
+        """The member that writes again."""
+        return self._parts[-1]
+
+    def prompt(self, question: str, answer: str) -> str:
+        """What a round is asked; braces in a question or an answer are text."""
+        given = {"{question}": question, "{answer}": answer}
+        return re.sub(r"\{(question|answer)\}", lambda found: given[found.group()], self.template)
+
+    def describe(self) -> dict[str, Any]:
+        return {"rounds": self.rounds, "template": self.template}
