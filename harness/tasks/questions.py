@@ -88,15 +88,17 @@ class Questions:
         """Documents of which it is only known whether an answer is right: their label is ``RIGHT``."""
         asked = [(name, question) for name, _ in self.of_kind(WRITTEN) for question in self.of[name]]
         questions = [question for _, question in asked]
-        note = (
+        notes = [
             "answers are written: one is right where the first metric of its task, under the task's first filter, is "
-            "1, and accuracy is the share of these"
-        )
+            "1, and accuracy is the share of these",
+            "what a model runs to write an answer is counted as one call, at the cost of one window of text; the "
+            "tokens that were generated are in scores.parquet (generated_tokens)",
+        ]
         passages = [question for name, _ in self.of_kind(ROLLING) for question in self.of[name]]
         measured = {BITS: _clusters(passages)} if passages else {}
         labels = torch.full((len(asked),), RIGHT, dtype=torch.int64)
         ids, names = [question.id for question in questions], [name for name, _ in asked]
-        return Documents(ids, names, labels, RIGHT + 1, [note], _clusters(questions), measured, written=True)
+        return Documents(ids, names, labels, RIGHT + 1, notes, _clusters(questions), measured, written=True)
 
     def _documents(self) -> Documents:
         ids, names, labels, classes = [], [], [], 0

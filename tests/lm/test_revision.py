@@ -24,6 +24,7 @@ from tests.lm.written_tasks import (
     passages,
     plainly,
     small_domain,
+    store_of,
     trained_parts,
     write_task,
 )
@@ -33,7 +34,7 @@ AGAIN = "{answer}{question}"
 
 @pytest.fixture(scope="module")
 def loaded(tmp_path_factory):
-    patch, folder, store = pytest.MonkeyPatch(), tmp_path_factory.mktemp("tasks"), tmp_path_factory.mktemp("store")
+    patch, folder, store = pytest.MonkeyPatch(), tmp_path_factory.mktemp("tasks"), store_of(tmp_path_factory)
     small_domain(patch)
     write_task(folder)
     write_task(folder, "several", repeats=2)

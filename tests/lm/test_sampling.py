@@ -27,6 +27,7 @@ from tests.lm.written_tasks import (
     passages,
     plainly,
     small_domain,
+    store_of,
     trained_parts,
     write_task,
 )
@@ -50,7 +51,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def loaded(folder, tmp_path_factory):
-    patch, store = pytest.MonkeyPatch(), tmp_path_factory.mktemp("store")
+    patch, store = pytest.MonkeyPatch(), store_of(tmp_path_factory)
     small_domain(patch)
     yield lambda *names: load(folder, store, *names)
     patch.undo()

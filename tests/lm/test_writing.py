@@ -28,6 +28,7 @@ from tests.lm.written_tasks import (
     plainly,
     product,
     small_domain,
+    store_of,
     trained_parts,
     write_task,
 )
@@ -47,7 +48,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def loaded(folder, tmp_path_factory):
-    patch, store = pytest.MonkeyPatch(), tmp_path_factory.mktemp("store")
+    patch, store = pytest.MonkeyPatch(), store_of(tmp_path_factory)
     small_domain(patch)
     yield lambda *names: load(folder, store, *names)
     patch.undo()
@@ -89,10 +90,13 @@ def theirs(folder, task, combination, *names):
     return lm_eval.simple_evaluate(model, tasks=list(names), task_manager=manager, bootstrap_iters=0, log_samples=True)
 
 
-@pytest.mark.parametrize("names", [("letters",), ("drawn", "letters"), ("choices", "chrf")])
-def test_each_has_the_scores_that_lm_eval_gives_it(folder, loaded, parts, names):
+@pytest.mark.parametrize(
+    ("names", "which"),
+    [(("letters",), slice(None)), (("drawn", "letters"), slice(1)), (("choices", "chrf"), slice(1, 2))],
+)
+def test_each_has_the_scores_that_lm_eval_gives_it(folder, loaded, parts, names, which):
     task = loaded(*names)
-    combinations = combinations_of(task, parts)
+    combinations = combinations_of(task, parts)[which]
     for combination, answers in zip(combinations, score_combinations(combinations, task).answers, strict=True):
         expected = theirs(folder, task, combination, *names)
         for name in names:

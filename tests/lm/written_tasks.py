@@ -66,23 +66,37 @@ def architecture_for(task: text.TextTask, context: int = 512) -> Architecture:
     return Architecture("tiny_llama", tuple(options.items()))
 
 
+_TRAINED: dict[tuple[str, int], dict[str, torch.Tensor]] = {}
+
+
 def trained_parts(task: text.TextTask, count: int = 3) -> list[MemberPart]:
     """Models of different starts, after a moment of training: they write letters, and not the same ones."""
     found = []
     for seed in range(count):
-        torch.manual_seed(seed)
-        module, architecture = build(architecture_for(task)), architecture_for(task)
-        optimizer = torch.optim.AdamW(module.parameters(), lr=5e-3)
-        for rows in torch.randint(len(task.train.inputs), (120, 6)):
-            windows = task.train.inputs[rows]
-            loss = cross_entropy(module(windows).logits[:, :-1].flatten(0, 1), windows[:, 1:].flatten())
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-        weights = {name: tensor.detach().clone() for name, tensor in module.state_dict().items()}
-        member = Member(f"m{seed}", architecture, weights, "", seed, {}, f"m{seed}", task.heldout.tokenizer)
+        if (task.train.digest, seed) not in _TRAINED:
+            _TRAINED[task.train.digest, seed] = _trained(task, seed)
+        weights = {name: tensor.clone() for name, tensor in _TRAINED[task.train.digest, seed].items()}
+        member = Member(f"m{seed}", architecture_for(task), weights, "", seed, {}, f"m{seed}", task.heldout.tokenizer)
         found.append(MemberPart(member))
     return found
+
+
+def _trained(task: text.TextTask, seed: int) -> dict[str, torch.Tensor]:
+    torch.manual_seed(seed)
+    module = build(architecture_for(task))
+    optimizer = torch.optim.AdamW(module.parameters(), lr=5e-3)
+    for rows in torch.randint(len(task.train.inputs), (120, 6)):
+        windows = task.train.inputs[rows]
+        loss = cross_entropy(module(windows).logits[:, :-1].flatten(0, 1), windows[:, 1:].flatten())
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return {name: tensor.detach().clone() for name, tensor in module.state_dict().items()}
+
+
+def store_of(factory: pytest.TempPathFactory) -> Path:
+    """One store for all modules of tests: the tokenizer and the windows are made once."""
+    return factory.getbasetemp() / "store of written tasks"
 
 
 def load(folder: Path, store: Path, *names: str) -> text.TextTask:

@@ -26,7 +26,7 @@ from harness.systems.rules import Linear
 from harness.systems.staged import Staged
 from harness.systems.systems import OutputCombination, member_parts
 from tests.inline import Inline
-from tests.lm.written_tasks import load, small_domain, trained_parts, write_task
+from tests.lm.written_tasks import load, small_domain, store_of, trained_parts, write_task
 
 SUITE = """
 suite: written
@@ -58,7 +58,7 @@ def made(tmp_path_factory):
     small_domain(patch)
     (folder / "tasks").mkdir()
     write_task(folder / "tasks")
-    task = load(folder / "tasks", folder / "store", "letters")
+    task = load(folder / "tasks", store_of(tmp_path_factory), "letters")
     for name, part in zip("abc", trained_parts(task), strict=True):
         part.module.save_pretrained(folder / name)
         read_tokenizer(task.tokenizer).save_pretrained(folder / name)
