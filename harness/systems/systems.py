@@ -27,6 +27,9 @@ from harness.systems import text_acceptance  # noqa: F401 (its acceptances regis
 from harness.systems.acceptance import Acceptance
 from harness.systems.dropout import DropoutPass
 from harness.systems.parts import CPU, MemberPart, ModelPart
+from harness.systems.routed import FILE as ROUTED
+from harness.systems.routed import Routed
+from harness.systems.routers import Router
 from harness.systems.rules import RULE, Linear, Rule
 from harness.systems.staged import FILE as STAGED
 from harness.systems.staged import Staged, stage_folder
@@ -182,20 +185,23 @@ def load_combination(
 
 
 def _load_rule(folder: Path, pool: Pool, device: torch.device, shared: dict[str, MemberPart]) -> OutputCombination:
-    return OutputCombination(_parts(read_json(folder / PARTS), pool, device, shared), Rule.load(folder))
+    references = read_json(folder / PARTS)
+    members = _members(references, pool, device, shared)
+    parts = [
+        DropoutPass(part, r["pass"], r["seed"]) if "pass" in r else part
+        for part, r in zip(members, references, strict=True)
+    ]
+    return OutputCombination(parts, Rule.load(folder))
 
 
-def _parts(
+def _members(
     references: Sequence[Mapping[str, Any]], pool: Pool, device: torch.device, shared: dict[str, MemberPart]
 ) -> list[MemberPart]:
-    """The parts that ``MemberPart.reference`` wrote down."""
+    """Those that are saved by reference, each as it is among ``shared``, where it is put."""
     members = {m.digest: m for m in (*pool.members, *((pool.base,) if pool.base else ()))}
     for digest_ in {r["member"] for r in references} - shared.keys():
         shared[digest_] = MemberPart(members[digest_], device)
-    return [
-        DropoutPass(shared[r["member"]], r["pass"], r["seed"]) if "pass" in r else shared[r["member"]]
-        for r in references
-    ]
+    return [shared[r["member"]] for r in references]
 
 
 def _load_staged(folder: Path, pool: Pool, device: torch.device, shared: dict[str, MemberPart]) -> Staged:
@@ -207,11 +213,19 @@ def _load_staged(folder: Path, pool: Pool, device: torch.device, shared: dict[st
 
 def _load_written(folder: Path, pool: Pool, device: torch.device, shared: dict[str, MemberPart]) -> WrittenAnswers:
     record = read_json(folder / WRITTEN)
-    return SYSTEMS[record["kind"]](_parts(record["parts"], pool, device, shared), **record["with"])
+    return SYSTEMS[record["kind"]](_members(record["parts"], pool, device, shared), **record["with"])
+
+
+def _load_routed(folder: Path, pool: Pool, device: torch.device, shared: dict[str, MemberPart]) -> Routed:
+    record = read_json(folder / ROUTED)
+    members = _members(record["members"], pool, device, shared)
+    return Routed(
+        members, Router.load(folder), record["prices"], picked=record["picked"], asked=record["asked"]
+    )
 
 
 Loader = Callable[[Path, Pool, torch.device, dict[str, MemberPart]], Combination]
-LOADERS: dict[str, Loader] = {RULE: _load_rule, STAGED: _load_staged, WRITTEN: _load_written}
+LOADERS: dict[str, Loader] = {RULE: _load_rule, STAGED: _load_staged, ROUTED: _load_routed, WRITTEN: _load_written}
 """By a file that only combinations of one kind have in their folder; a module with another kind adds its own."""
 
 

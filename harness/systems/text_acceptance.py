@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NoReturn
 
 import numpy as np
 from torch import Tensor
 
-from harness.systems.acceptance import Acceptance, Confidence
+from harness.systems.acceptance import Acceptance, Certain, Confidence
 from harness.types import NotApplicable
 
 
-@dataclass(frozen=True)
-class LeastToken(Acceptance):
-    """The least probable of a written answer's tokens has at least the threshold; nothing else is decided by it."""
+class LeastToken(Certain):
+    """The least of the probabilities of a written answer's tokens; nothing else is decided by it."""
 
-    threshold: float
-
-    def __call__(self, log_probs: Tensor, models: Tensor) -> Tensor:
+    @staticmethod
+    def certainty(log_probs: Tensor, models: Tensor) -> NoReturn:
         raise NotApplicable("its least probable token decides on a written answer, and classes have no tokens")
 
 

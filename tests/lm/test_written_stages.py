@@ -6,13 +6,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.lm.evaluation import score_combinations
-from harness.systems.acceptance import ACCEPTANCES, Acceptance, Confidence
+from harness.systems.acceptance import Confidence, Margin
 from harness.systems.fitting import uniform
 from harness.systems.rules import Linear
 from harness.systems.staged import Staged
 from harness.systems.systems import OutputCombination, load_combination
 from harness.systems.text_acceptance import LeastToken, accepts_texts
-from harness.types import NotApplicable, Pool, Unscored
+from harness.types import Pool, Unscored
 from tests.lm.written_tasks import (
     alone,
     first_letter,
@@ -129,27 +129,18 @@ def test_one_threshold_decides_on_choices_and_on_what_is_written(loaded, parts):
 @pytest.mark.parametrize(
     ("names", "accept", "words"),
     [
+        (["letters"], Margin(0.5), "Margin decides by the probabilities of classes"),
         (["letters", "texts"], Confidence(0.5), "'texts' is of type loglikelihood_rolling"),
         (["several"], Confidence(0.5), "asks for several of each document"),
         (["choices"], LeastToken(0.5), "classes have no tokens"),
     ],
-    ids=["texts", "several", "choices"],
+    ids=["margin", "texts", "several", "choices"],
 )
 def test_what_cannot_be_decided_says_why(loaded, parts, names, accept, words):
     system = Staged([mean_of(parts[0]), mean_of(parts[1])], [accept])
     (found,) = score_combinations([system], loaded(*names)).answers
     assert isinstance(found, Unscored)
     assert words in str(found)
-
-
-def test_an_acceptance_by_classes_does_not_decide_on_texts(task, parts):
-    class ByClasses(Acceptance):
-        def __call__(self, log_probs, models):
-            return log_probs[:, 0] > -1
-
-    del ACCEPTANCES["ByClasses"]
-    (found,) = score_combinations([Staged([mean_of(parts[0]), mean_of(parts[1])], [ByClasses()])], task).answers
-    assert "ByClasses decides by the probabilities of classes" in str(found)
 
 
 TEXTS = st.lists(st.lists(st.floats(-20, 0), min_size=1, max_size=6), min_size=1, max_size=5)
@@ -173,8 +164,3 @@ def test_saved_and_loaded_it_decides_alike(tmp_path, parts):
     Staged([mean_of(parts[0]), mean_of(parts[1])], [LeastToken(0.3)]).save(tmp_path)
     pool = Pool("main", "independent", tuple(part.member for part in parts))
     assert load_combination(tmp_path, pool).accept == (LeastToken(0.3),)
-
-
-def test_least_token_is_no_acceptance_of_classes():
-    with pytest.raises(NotApplicable, match="classes have no tokens"):
-        LeastToken(0.5)(np.zeros(2), np.zeros(2))

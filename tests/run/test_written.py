@@ -7,9 +7,7 @@ import pytest
 
 from harness.engines import local
 from harness.errors import BadInput
-from harness.methods.method import method
 from harness.models.tokens import read_tokenizer
-from harness.registry import METHODS
 from harness.report import write_report
 from harness.results.columns import column_of
 from harness.results.evidence import read_tables
@@ -20,11 +18,6 @@ from harness.run.planning import make_plan
 from harness.run.progress import Tracker
 from harness.run.stages import setting, variant
 from harness.suite.suite import read_suite
-from harness.systems.acceptance import Confidence
-from harness.systems.fitting import uniform
-from harness.systems.rules import Linear
-from harness.systems.staged import Staged
-from harness.systems.systems import OutputCombination, member_parts
 from tests.inline import Inline
 from tests.lm.written_tasks import load, small_domain, store_of, trained_parts, write_task
 
@@ -40,15 +33,10 @@ methods:
   - uniform_soup
   - best_single
   - self_consistency: {n: [1, 4], by: [majority, log_probability]}
-  - two_written: {threshold: 0.4}
+  - cascade: {stages: [[0, 1]], threshold: 0.4}
 cost: {latency: false, memory: true, energy: false}
 """
-
-
-def two_written(ingredients, *, threshold: float) -> Staged:
-    """The first member; the second where it is not certain of its words."""
-    first, second, _ = member_parts(ingredients)
-    return Staged([OutputCombination([part], Linear(uniform(1))) for part in (first, second)], [Confidence(threshold)])
+CASCADE = "cascade/stages=0:1,threshold=0.4"
 
 
 @pytest.fixture(scope="module")
@@ -63,16 +51,6 @@ def made(tmp_path_factory):
         part.module.save_pretrained(folder / name)
         read_tokenizer(task.tokenizer).save_pretrained(folder / name)
     yield folder
-    patch.undo()
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _declared():
-    patch = pytest.MonkeyPatch()
-    patch.setattr(METHODS, "_known", METHODS.all())
-    declared = {"paper": "-", "needs": {"members"}, "order_sensitive": True}
-    method("two_written", family="staged", summary="Two.", **declared)(two_written)
-    yield
     patch.undo()
 
 
@@ -91,7 +69,7 @@ def run(folder, text):
 
 
 @pytest.fixture(scope="module")
-def found(made, _declared):
+def found(made):
     patch = pytest.MonkeyPatch()
     patch.setattr(local, "_Pools", Inline)
     yield run(made, SUITE)
@@ -130,10 +108,10 @@ def test_costs_are_of_the_models_that_ran_and_tokens_are_counted(found):
     assert of(found, "self_consistency/n=4")["calls"].tolist() == [4] * 24
     assert flops["self_consistency/n=4"] == pytest.approx(4 * flops["self_consistency/n=1"])
     assert "answers in writing" in table.loc["self_consistency/n=1", "memory_source"]
-    calls = of(found, "two_written/threshold=0.4")["calls"]
+    calls = of(found, CASCADE)["calls"]
     assert set(calls) == {1, 2}
-    assert flops["two_written/threshold=0.4"] == pytest.approx(calls.mean() * flops["member/index=0"])
-    stages = found.details["two_written/threshold=0.4"]["0"]["stages"]
+    assert flops[CASCADE] == pytest.approx(calls.mean() * flops["member/index=0"])
+    stages = found.details[CASCADE]["0"]["stages"]
     assert [each["share"] for each in stages] == pytest.approx([(calls == 1).mean(), (calls == 2).mean()])
     tokens = found.measures["generated_tokens/letters"]
     assert 3 <= tokens["linear"] <= 18
