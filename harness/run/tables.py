@@ -97,7 +97,7 @@ class Tables:
         record = built(self.store, plan)
         assert record is not None
         evaluation = evaluating.read_record(self.store, plan.evaluation_key)
-        seen = {name: evaluation[name] for name in evaluating.TOLD if name in evaluation}
+        seen = {name: evaluation[name] for name in evaluating.TOLD if evaluation.get(name)}
         self.details.setdefault(plan.name, {})[str(plan.seed)] = record["details"] | seen
         row |= {"status": "ok", "build_seconds": record["build_seconds"]}
         row |= {key: evaluation.get(key) for key in _names(*COUNTED, *CALIBRATED)}
