@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 from harness.lm import revision
 from harness.lm.evaluation import score_combinations
-from harness.methods.staged.revision import TEMPLATE, revise
 from harness.systems.fitting import uniform
 from harness.systems.parts import MemberPart
+from harness.systems.revision import TEMPLATE, revise
 from harness.systems.rules import Linear
 from harness.systems.systems import OutputCombination, load_combination
 from harness.systems.written import Revision

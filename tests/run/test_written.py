@@ -9,7 +9,6 @@ import pytest
 from harness.engines import local
 from harness.errors import BadInput
 from harness.methods.method import method
-from harness.methods.staged.revision import revise
 from harness.models.tokens import read_tokenizer
 from harness.registry import METHODS
 from harness.report import write_report
@@ -22,6 +21,7 @@ from harness.run.planning import make_plan
 from harness.run.progress import Tracker
 from harness.run.stages import setting, variant
 from harness.suite.suite import read_suite
+from harness.systems.revision import revise
 from harness.systems.written import Revision
 from tests.inline import Inline
 from tests.lm.written_tasks import load, small_domain, store_of, trained_parts, write_task
