@@ -181,6 +181,10 @@ class Part(ABC):
     def log_probs(self, batch: Tensor) -> Tensor:
         """Normalised log-probabilities [B, C] in float32."""
 
+    def run_once(self, batch: Tensor) -> None:
+        """Run the network on a batch as one call of a combination does: costs are counted of this."""
+        self.log_probs(batch)
+
 
 class Combination(ABC):
     """What a method returns: one system that gives normalised log-probabilities for a batch."""

@@ -50,7 +50,7 @@ def test_every_method_reads_like_one():
     for found in METHODS:
         assert found.summary.endswith(".")
         assert found.paper
-        assert found.small
+        assert found.small or found.family == "staged"  # one that is for texts alone has laws on texts of its own
         assert found.needs <= {"members", "base", "train", "heldout"}
 
 

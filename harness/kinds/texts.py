@@ -13,7 +13,7 @@ from harness.evaluate.predictions import CachedPredictions
 from harness.kinds.inputs import evaluate_on_views
 from harness.kinds.kind import Evaluation, Kind, kind
 from harness.models import classifiers, configuration
-from harness.models.heads import SEQUENCE
+from harness.models.heads import MASKED, SEQUENCE
 from harness.models.own_networks import own_network
 from harness.models.readers import cut
 from harness.store import Store
@@ -60,7 +60,11 @@ class Texts(Kind[TextsReference, LabelledTask]):
 
     @property
     def loaded(self) -> Mapping[str, Callable[..., nn.Module]]:
-        return {SEQUENCE.name: configuration.sequence_classifier, "text_module": own_network}
+        return {
+            SEQUENCE.name: configuration.sequence_classifier,
+            MASKED.name: configuration.masked_lm,
+            "text_module": own_network,
+        }
 
     def refer(self, given: Any, suite: str, folder: Path, tokenizer: str | None) -> TextsReference:
         columns = (given.texts.text,) if isinstance(given.texts.text, str) else tuple(given.texts.text)
@@ -85,6 +89,8 @@ class Texts(Kind[TextsReference, LabelledTask]):
         found = cut(classifiers.texts_of(task.test.inputs), reader) if reader else 0
         if reader is None or not found:
             return []
+        if configuration.head_of(architecture) == MASKED:
+            return [f"{found} of {len(task.test)} test texts are longer than the {reader.most} tokens that it takes"]
         return [f"{found} of {len(task.test)} test texts are cut to the {reader.most} tokens that it takes"]
 
     def evaluate(

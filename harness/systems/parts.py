@@ -9,11 +9,14 @@ from torch import Tensor, nn
 
 from harness.models import forward
 from harness.models.causal_lm import vocabulary_of
+from harness.models.classifiers import run_tokens, texts_of
+from harness.models.readers import tokens_of
 from harness.models.weights import (
     load_module,
 )
 from harness.types import (
     Member,
+    NotApplicable,
     Part,
 )
 
@@ -42,6 +45,19 @@ class MemberPart(Part):
     def reference(self) -> dict[str, Any]:
         """What finds this part again in a pool."""
         return {"member": self.digest}
+
+
+class MaskedPart(MemberPart):
+    """A member that is a masked language model: it gives no classes, and texts where a system asks for them."""
+
+    def log_probs(self, batch: Tensor) -> Tensor:
+        raise NotApplicable(f"{self.name} is a masked language model: it gives text and no class")
+
+    def run_once(self, batch: Tensor) -> None:
+        texts = [[text] for of_example in texts_of(batch) for text in of_example]
+        reader = forward.reader_of(self.module)
+        for _ in run_tokens(self.module, tokens_of(texts, reader), reader):
+            pass
 
 
 class ModelPart(Part):

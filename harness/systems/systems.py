@@ -25,7 +25,9 @@ from harness.models.weights import (
 from harness.store import read_json, write_json
 from harness.systems.acceptance import Acceptance
 from harness.systems.dropout import DropoutPass
-from harness.systems.parts import CPU, MemberPart, ModelPart
+from harness.systems.parts import CPU, MaskedPart, MemberPart, ModelPart
+from harness.systems.pipeline import FILE as PIPELINE
+from harness.systems.pipeline import LAST, Pipeline, stage_of
 from harness.systems.rules import RULE, Linear, Rule
 from harness.systems.staged import FILE as STAGED
 from harness.systems.staged import Staged, stage_folder
@@ -198,8 +200,18 @@ def _load_staged(folder: Path, pool: Pool, device: torch.device, shared: dict[st
     return Staged(stages, [Acceptance.restore(values) for values in record["accept"]])
 
 
+def _load_pipeline(folder: Path, pool: Pool, device: torch.device, shared: dict[str, MemberPart]) -> Pipeline:
+    record, members = read_json(folder / PIPELINE), {member.digest: member for member in pool.members}
+    for digest_ in {stage["member"] for stage in record["stages"]} - shared.keys():
+        member = members[digest_]
+        shared[digest_] = (MaskedPart if member.says == "text" else MemberPart)(member, device)
+    stages = [stage_of(stage, shared[stage["member"]]) for stage in record["stages"]]
+    last = load_combination(folder / LAST, pool, device, shared)
+    return Pipeline(stages, last, record["classes"], record["otherwise"])
+
+
 Loader = Callable[[Path, Pool, torch.device, dict[str, MemberPart]], Combination]
-LOADERS: dict[str, Loader] = {RULE: _load_rule, STAGED: _load_staged}
+LOADERS: dict[str, Loader] = {RULE: _load_rule, STAGED: _load_staged, PIPELINE: _load_pipeline}
 """By a file that only combinations of one kind have in their folder; a module with another kind adds its own."""
 
 
