@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 import numpy as np
+import pandas as pd
 import pydantic
 from torch import nn
 
@@ -42,6 +43,8 @@ class Evaluation:
     """Scores of whole tasks that are no means over documents, by name."""
     scores: Mapping[str, float] = field(default_factory=dict)
     """Scores as another harness gives them, by name: none may be NaN."""
+    intermediate: pd.DataFrame | None = None
+    """What each stage of a pipeline said of each example (``evaluate.by_stage``)."""
 
 
 Reference = TypeVar("Reference", bound=TaskReference)
