@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from harness.errors import BadInput
+from harness.report.document import write_report
 from harness.results.columns import INTERMEDIATE_COLUMNS
 from harness.results.run import read_run
 from harness.run import runner
@@ -44,6 +45,7 @@ def write(folder, suite=SUITE):
         rows = [(marked(SAID[n % 8]) + " day" * (n % 4), CLEAN[n % 8] + " day" * (n % 4), LABELS[n % 3], f"c{n // 2}")
                 for n in numbers]  # fmt: skip
         if split == "test":
+            rows[0] = ("the <b>|day was [MASK]", "the <b>|day was i", LABELS[0], rows[0][3])
             rows[5] = ("day " * 50, "day " * 50, LABELS[0], rows[5][3])
         pd.DataFrame(rows, columns=["noisy", "text", "label", "chapter"]).to_csv(folder / f"{split}.csv", index=False)
     for name, model in (("restorer", restorer()), ("one", classifier(1)), ("two", classifier(2))):
@@ -114,6 +116,19 @@ def test_errors_by_stage_have_intervals_over_clusters_and_add_up(run):
         assert (errors["n"] == 10).all()  # two texts a chapter
     given = scores.loc[("refine/rounds=0", "words_right/0 given"), "value"]
     assert 0 < given < 1
+
+
+def test_the_report_shows_stages_side_by_side_and_no_text_breaks_out_of_a_table(run):
+    write_report(run.folder)
+    page, markdown = ((run.folder / f"report.{kind}").read_text() for kind in ("html", "md"))
+    assert "<h2>Stage by stage</h2>" in page
+    assert "the &lt;b&gt;|day was [MASK]" in page
+    assert "<b>|day" not in page + markdown
+    section = markdown.partition("## Stage by stage")[2].partition("\n## ")[0]
+    rows = [line for line in section.splitlines() if "&lt;b&gt;" in line]
+    assert rows
+    assert all(line.replace("\\|", "").count("|") == 6 for line in rows)
+    assert "refine/rounds=2` | `refine/rounds=0" in section
 
 
 def test_run_again_nothing_is_made_anew(run):
