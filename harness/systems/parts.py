@@ -14,6 +14,7 @@ from harness.models.readers import tokens_of
 from harness.models.weights import (
     load_module,
 )
+from harness.says import LACKS
 from harness.types import (
     Member,
     NotApplicable,
@@ -40,6 +41,8 @@ class MemberPart(Part):
         return self._module
 
     def log_probs(self, batch: Tensor) -> Tensor:
+        if self.says == "text":
+            raise NotApplicable(f"member {self.name} {LACKS['text']}")
         return forward.log_probs(self.network, batch)
 
     def reference(self) -> dict[str, Any]:
@@ -48,10 +51,7 @@ class MemberPart(Part):
 
 
 class MaskedPart(MemberPart):
-    """A member that is a masked language model: it gives no classes, and texts where a system asks for them."""
-
-    def log_probs(self, batch: Tensor) -> Tensor:
-        raise NotApplicable(f"{self.name} is a masked language model: it gives text and no class")
+    """A member that is a masked language model: a system asks it for texts."""
 
     def run_once(self, batch: Tensor) -> None:
         texts = [[text] for of_example in texts_of(batch) for text in of_example]
