@@ -11,9 +11,11 @@ import pandas as pd
 
 from harness import stats
 from harness.display.formats import DASH, percent, percent_interval, points, points_interval
-from harness.report.evidence import DRAWS, Evidence
+from harness.report.claim import of_these
+from harness.report.evidence import Evidence
 from harness.report.words import stage_title
 from harness.results.columns import ALL_SEEDS
+from harness.stats.proportions import FEWEST
 from harness.stats.simultaneous import by_cluster
 
 ERROR, WORDS = "error/", "words_right/"
@@ -111,23 +113,27 @@ def _words_change(evidence: Evidence, one: str, other: str, measures: dict[str, 
 
 
 def _change(evidence: Evidence, differences: np.ndarray, name: str) -> stats.Interval:
-    """The mean of differences [seeds, examples] with its interval, over clusters where examples have these."""
+    """The mean of differences [seeds, examples] with its interval, over clusters where examples have these.
+
+    Of outcomes that hardly any example changes the interval is that of a score test on the examples.
+    """
+    if np.isin(differences, (-1.0, 0.0, 1.0)).all() and int(differences.any(axis=0).sum()) < FEWEST:
+        return of_these(differences)
     examples = evidence.run.examples
     if examples is not None and "cluster" in examples and not evidence.run.splits_differ:
         clusters = evidence.values(name, "cluster")[0]
         if len(clusters) == differences.shape[1]:
             differences = by_cluster(differences, [str(cluster) for cluster in clusters])
-    return stats.over_seeds(differences, draws=DRAWS)
+    return of_these(differences)
 
 
 def _told(change: stats.Interval | None) -> str:
     """A change with its interval, in points, and what that is: a gain, harm, or neither for sure."""
     if change is None:
         return DASH
-    if change.value == change.low == change.high == 0:
-        return "no change"
     word = "gain" if change.low > 0 else "harm" if change.high < 0 else "unclear"
-    return f"{points(change.value)} [{points_interval(change.low, change.high)}] {word}"
+    interval = points_interval(change.low, change.high)
+    return f"{points(change.value)} {f'[{interval}] ' if interval else ''}{word}"
 
 
 def _examples(evidence: Evidence, variants: Sequence[str]) -> dict[str, Any]:

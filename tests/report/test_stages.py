@@ -63,7 +63,16 @@ def test_a_round_that_does_harm_is_shown_as_harm_and_one_that_helps_as_a_gain():
     assert rounds[HARM]["words"].endswith("harm")
     assert rounds[GAIN]["words"].startswith("+5.00 [")
     assert rounds[GAIN]["words"].endswith("gain")
-    assert rounds[HARM]["accuracy"] == "no change"
+    assert rounds[HARM]["accuracy"].startswith("+0.00 [")
+    assert rounds[HARM]["accuracy"].endswith("unclear")
+
+
+def test_one_example_that_a_round_makes_wrong_is_no_harm_for_sure():
+    worse = BASE.copy()
+    worse[:, np.flatnonzero(BASE.all(axis=0))[0]] = False
+    rounds = by_variant(stages_of(run(correct={SHOT: BASE, HARM: worse, GAIN: BASE, OTHER: BASE}))["rounds"])
+    assert rounds[HARM]["accuracy"].startswith("−0.08 [−")
+    assert rounds[HARM]["accuracy"].endswith("unclear")
 
 
 def test_a_change_that_examples_do_not_settle_is_unclear():
