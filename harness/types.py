@@ -193,6 +193,8 @@ class Combination(ABC):
 
     details: dict[str, Any]
     """What building it found out (chosen weights, held-out scores, curves): JSON values, shown in the report."""
+    deciding: float = 0.0
+    """Floating-point operations that choosing its models takes for an example, where a model of its own decides."""
 
     @abstractmethod
     def log_probs(self, batch: Tensor) -> Tensor:

@@ -42,7 +42,9 @@ class Staged(Combination):
         for stage in self.stages:
             if isinstance(stage, Staged) or not stage.replays:
                 raise ValueError(f"a stage is an output rule or one model, not {type(stage).__name__}")
-        self._parts = {part.digest: part for stage in self.stages for part in stage.parts()}
+        self._parts: dict[str, Part] = {}  # a model that several stages have is one
+        for part in (part for stage in self.stages for part in stage.parts()):
+            self._parts.setdefault(part.digest, part)
         self._of_stages = [[part.digest for part in stage.parts()] for stage in self.stages]
         runs = [torch.tensor([digest in of for digest in self._parts]) for of in self._of_stages]
         self.ran = torch.stack(runs).long().cumsum(dim=0).clamp(max=1)
@@ -72,7 +74,7 @@ class Staged(Combination):
 
     def _go_through(self, count: int, said: Said) -> tuple[Tensor, Tensor]:
         def answer(stage: int, rows: Tensor) -> tuple[Tensor, Tensor]:
-            of_stage = [said(part, rows) for part in self.stages[stage].parts()]
+            of_stage = [said(self._parts[digest], rows) for digest in self._of_stages[stage]]
             found = self.stages[stage].replay(of_stage)[0]
             if stage == len(self.accept):  # nobody asks how the last one came to its answer
                 return found, found.unsqueeze(0)

@@ -28,6 +28,9 @@ from harness.systems.dropout import DropoutPass
 from harness.systems.parts import CPU, MaskedPart, MemberPart, ModelPart
 from harness.systems.pipeline import FILE as PIPELINE
 from harness.systems.pipeline import LAST, Pipeline, stage_of
+from harness.systems.routed import FILE as ROUTED
+from harness.systems.routed import Routed
+from harness.systems.routers import Router
 from harness.systems.rules import RULE, Linear, Rule
 from harness.systems.staged import FILE as STAGED
 from harness.systems.staged import Staged, stage_folder
@@ -182,15 +185,24 @@ def load_combination(
 
 
 def _load_rule(folder: Path, pool: Pool, device: torch.device, shared: dict[str, MemberPart]) -> OutputCombination:
-    members = {m.digest: m for m in (*pool.members, *((pool.base,) if pool.base else ()))}
     references = read_json(folder / PARTS)
-    for digest_ in {r["member"] for r in references} - shared.keys():
-        shared[digest_] = MemberPart(members[digest_], device)
+    members = _members(references, pool, device, shared)
     parts = [
-        DropoutPass(shared[r["member"]], r["pass"], r["seed"]) if "pass" in r else shared[r["member"]]
-        for r in references
+        DropoutPass(part, r["pass"], r["seed"]) if "pass" in r else part
+        for part, r in zip(members, references, strict=True)
     ]
     return OutputCombination(parts, Rule.load(folder))
+
+
+def _members(
+    references: Sequence[Mapping[str, Any]], pool: Pool, device: torch.device, shared: dict[str, MemberPart]
+) -> list[MemberPart]:
+    """Those that are saved by reference, each as it is among ``shared``, where it is put."""
+    members = {m.digest: m for m in (*pool.members, *((pool.base,) if pool.base else ()))}
+    for digest_ in {r["member"] for r in references} - shared.keys():
+        member = members[digest_]
+        shared[digest_] = (MaskedPart if member.says == "text" else MemberPart)(member, device)
+    return [shared[r["member"]] for r in references]
 
 
 def _load_staged(folder: Path, pool: Pool, device: torch.device, shared: dict[str, MemberPart]) -> Staged:
@@ -201,17 +213,25 @@ def _load_staged(folder: Path, pool: Pool, device: torch.device, shared: dict[st
 
 
 def _load_pipeline(folder: Path, pool: Pool, device: torch.device, shared: dict[str, MemberPart]) -> Pipeline:
-    record, members = read_json(folder / PIPELINE), {member.digest: member for member in pool.members}
-    for digest_ in {stage["member"] for stage in record["stages"]} - shared.keys():
-        member = members[digest_]
-        shared[digest_] = (MaskedPart if member.says == "text" else MemberPart)(member, device)
-    stages = [stage_of(stage, shared[stage["member"]]) for stage in record["stages"]]
+    record = read_json(folder / PIPELINE)
+    parts = _members(record["stages"], pool, device, shared)
+    stages = [stage_of(stage, part) for stage, part in zip(record["stages"], parts, strict=True)]
     last = load_combination(folder / LAST, pool, device, shared)
     return Pipeline(stages, last, record["classes"], record["otherwise"])
 
 
+def _load_routed(folder: Path, pool: Pool, device: torch.device, shared: dict[str, MemberPart]) -> Routed:
+    record = read_json(folder / ROUTED)
+    members = _members(record["members"], pool, device, shared)
+    return Routed(
+        members, Router.load(folder), record["prices"], picked=record["picked"], asked=record["asked"]
+    )
+
+
 Loader = Callable[[Path, Pool, torch.device, dict[str, MemberPart]], Combination]
-LOADERS: dict[str, Loader] = {RULE: _load_rule, STAGED: _load_staged, PIPELINE: _load_pipeline}
+LOADERS: dict[str, Loader] = {
+    RULE: _load_rule, STAGED: _load_staged, ROUTED: _load_routed, PIPELINE: _load_pipeline,
+}  # fmt: skip
 """By a file that only combinations of one kind have in their folder; a module with another kind adds its own."""
 
 

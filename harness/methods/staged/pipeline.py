@@ -19,10 +19,10 @@ from harness.models.label_names import names_of
 from harness.models.masked import mask_of
 from harness.says import LACKS
 from harness.systems.fitting import uniform
-from harness.systems.logistic import fit_logistic
 from harness.systems.parts import MaskedPart, MemberPart
 from harness.systems.pipeline import Name, PassingStage, Pipeline, Restore
 from harness.systems.rules import Linear, Rule
+from harness.systems.stacking import fit_stacking
 from harness.systems.systems import OutputCombination
 from harness.types import Combination, Ingredients, Member, NotApplicable, Split
 
@@ -60,7 +60,8 @@ def pipeline(
 
     A masked language model restores the text for the next stage, as ``refine`` does (``rounds``, ``share``). A
     classifier that is not the last hands its class on, by its name, as the second text of a pair. ``last: logistic``
-    takes the log-probabilities of the last member as features of a multinomial logistic model, fitted on held-out.
+    takes the log-probabilities of the last member as features of a multinomial logistic model, fitted on held-out
+    (``stacking`` of one).
     """
     everyone = ingredients.members
     if missing := [position for position in stages if position >= len(everyone)]:
@@ -70,7 +71,7 @@ def pipeline(
         raise NotApplicable(f"the last stage says the class, and member {reader.name} {LACKS[reader.says]}")
     part, heldout = MemberPart(reader, ingredients.device), ingredients.heldout
     if not before:
-        rule = _logistic(ingredients.predictions([part], heldout)[0], heldout) if last == "logistic" else None
+        rule = _logistic(ingredients.predictions([part], heldout)[0], ingredients) if last == "logistic" else None
         return OutputCombination([part], rule or Linear(uniform(1)))
     _check(before, reader, heldout, share)
     classes = ingredients.predictions([part], heldout)[0].shape[-1]
@@ -85,7 +86,7 @@ def pipeline(
         share = float(found["share"])
     made = build(share)
     if last == "logistic":
-        made = build(share, _logistic(predict(made.log_probs, heldout), heldout))
+        made = build(share, _logistic(predict(made.log_probs, heldout), ingredients))
     made.details |= found
     return made
 
@@ -114,9 +115,8 @@ def _stage(member: Member, device: torch.device, rounds: int, share: float) -> P
     return Name(MemberPart(member, device), names)
 
 
-def _logistic(said: Tensor, heldout: Split) -> Rule:
+def _logistic(said: Tensor, ingredients: Ingredients) -> Rule:
+    """The stacked model of what one system says of held-out, [N, C]."""
     if said.isnan().any():
         raise NotApplicable("the last member says NaN on held-out, where the logistic model is fitted")
-    if len(heldout.labels.unique()) < 2:
-        raise NotApplicable("held-out has one class only: there is nothing to fit a logistic model on")
-    return fit_logistic(said.unsqueeze(0), heldout.labels)
+    return fit_stacking(said.unsqueeze(0), ingredients.heldout.labels, ingredients.generator())[0]

@@ -2,16 +2,17 @@
 
 import pytest
 import torch
-from sklearn.linear_model import LogisticRegression
 
 from harness.checks import laws
 from harness.checks.pools import plain_predict
 from harness.evaluate.restoring import SHARES
 from harness.registry import METHODS
-from harness.systems.fitting import accuracy
-from harness.systems.logistic import features_of
+from harness.systems.fitting import accuracy, nll
 from harness.systems.parts import MemberPart
 from harness.systems.pipeline import Pipeline
+from harness.systems.rules import Stacked
+from harness.systems.stacking import fit_stacking
+from harness.systems.systems import OutputCombination
 from harness.types import Ingredients, NotApplicable, Pool, Split
 from tests.models.classifier_folders import batch_of, text
 from tests.systems.restorers import SAID, place, pool, split
@@ -72,20 +73,21 @@ def test_a_pipeline_of_one_member_is_that_member():
 
 
 @pytest.mark.parametrize("stages", [[1], [0, 1]])
-def test_a_logistic_last_stage_is_scikit_learns_on_held_out(stages):
-    before = build("pipeline", stages=stages)
-    fitted = LogisticRegression(max_iter=2000, tol=1e-8)
-    fitted.fit(said(before, "heldout").double().numpy(), split("heldout").labels.numpy())
-    expected = torch.from_numpy(fitted.predict_log_proba(said(before).double().numpy()))
-    found = said(build("pipeline", stages=stages, last="logistic"))
-    torch.testing.assert_close(found.double(), expected, atol=1e-5, rtol=1e-5)
+def test_a_logistic_last_stage_is_the_stacked_model_of_what_the_stages_before_say(stages):
+    before, heldout = build("pipeline", stages=stages), split("heldout")
+    generator = torch.Generator().manual_seed(5)
+    rule, *_ = fit_stacking(said(before, "heldout").unsqueeze(0), heldout.labels, generator)
+    found = build("pipeline", stages=stages, last="logistic")
+    torch.testing.assert_close(said(found), rule(said(before).unsqueeze(0)))
+    assert nll(said(found, "heldout"), heldout.labels) < nll(said(before, "heldout"), heldout.labels)
 
 
-def test_features_are_finite_and_nan_stays():
-    log_probs = torch.tensor([[[0.0, -torch.inf], [torch.nan, -1.0]]])
-    found = features_of(log_probs)
-    assert found[0].tolist() == [0.0, -30.0]
-    assert found[1].isnan().tolist() == [True, False]
+def test_an_identity_last_stage_leaves_what_the_stages_before_it_say():
+    before = build("pipeline", stages=[0, 1])
+    zeros, ones = torch.zeros(1, 3, 3), torch.ones(1)
+    part = before.last.parts()[0]
+    after = Pipeline(before.stages, OutputCombination([part], Stacked(ones, zeros, torch.zeros(3))), 3)
+    torch.testing.assert_close(said(after), said(before))
 
 
 def test_the_share_is_the_best_on_held_out():
