@@ -115,7 +115,7 @@ def test_a_method_declares_what_a_reader_and_a_test_need(name):
     assert found.pool in ("any", "bootstrap", "checkpoints")
     assert found.summary.endswith(".")
     assert found.paper
-    assert found.small or found.family == "staged"
+    assert found.small
     for parameters in found.small:
         full = found.validate(parameters)
         assert isinstance(found.order_sensitive(full), bool)

@@ -64,6 +64,9 @@ class Method:
     of this parameter. Empty: the registry name."""
     told: Mapping[str, Mapping[Any, str]] = field(default_factory=dict)
     """Words for values of parameters in ``words``."""
+    writes: bool = False
+    """Whether it may make a system that answers in writing only (``systems.written``): where no task asks for that it
+    does not apply, so that building it depends on what is scored."""
 
     def validate(self, given: Mapping[str, Any], place: str | None = None) -> dict[str, Any]:
         """The full set of parameters, defaults filled in; ``BadInput`` names the parameter that is wrong."""
@@ -187,6 +190,7 @@ def method(
     seconds: float = 0.5,
     words: str = "",
     told: Mapping[str, Mapping[Any, str]] | None = None,
+    writes: bool = False,
 ) -> Callable[[Callable[..., Combination]], Callable[..., Combination]]:
     """Register ``function(ingredients, **parameters) -> Combination``; its signature holds parameters and defaults.
 
@@ -214,6 +218,7 @@ def method(
                 seconds=seconds,
                 words=words,
                 told=told or {},
+                writes=writes,
             )
         )
         return function

@@ -26,6 +26,9 @@ CALLS = "calls"
 """The outcome of an example that says how many models ran for it."""
 
 
+TOLD = ("stages", "votes", "rounds", "failures", "failed")
+"""What details.json says of an evaluation: which stages answered, how answers were voted for, what each round did, how
+often stages failed, and on what."""
 FEW = 50
 """Inputs that FLOPs are counted on, at most."""
 
@@ -54,7 +57,7 @@ def write_evaluation(
     Raises:
         scores.NonFinite: an outcome, or a score of lm-eval's, is wrong.
     """
-    says = combination.says
+    says = found.says or combination.says
     examples = outcomes.tabulate(found.log_probs, labels.numpy(), says=says)
     scores.check_finite(examples, says)
     infinite = scores.check_numbers(found.scores)
@@ -75,7 +78,7 @@ def write_evaluation(
         lost = {"excluded": int(scores.excluded(examples).sum()), "infinite": infinite}
         if found.intermediate is not None:
             found.intermediate.to_parquet(folder / INTERMEDIATE, index=False)
-        write_json(folder / RECORD, {**found.record, **counts, **lost, "aggregates": of_tasks, "says": says})
+        write_json(folder / RECORD, {**counts, **found.record, **lost, "aggregates": of_tasks, "says": says})
 
 
 def read_record(store: Store, key: Key) -> dict[str, Any]:

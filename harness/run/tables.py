@@ -104,8 +104,8 @@ class Tables:
         record = built(self.store, plan)
         assert record is not None
         evaluation = evaluating.read_record(self.store, plan.evaluation_key)
-        stages = {key: evaluation[key] for key in ("stages", "failures") if evaluation.get(key)}
-        self.details.setdefault(plan.name, {})[str(plan.seed)] = record["details"] | stages
+        seen = {name: evaluation[name] for name in evaluating.TOLD if evaluation.get(name)}
+        self.details.setdefault(plan.name, {})[str(plan.seed)] = record["details"] | seen
         row |= {"status": "ok", "build_seconds": record["build_seconds"]}
         row |= {key: evaluation.get(key) for key in _names(*COUNTED, *CALIBRATED)}
         row |= self._scores(plan.name, str(plan.seed), Score(self.plan.setting.of(plan.seed), plan))

@@ -23,6 +23,7 @@ from harness.models.weights import (
     saved_architecture,
 )
 from harness.store import read_json, write_json
+from harness.systems import text_acceptance  # noqa: F401 (its acceptances register themselves)
 from harness.systems.acceptance import Acceptance
 from harness.systems.dropout import DropoutPass
 from harness.systems.parts import CPU, MaskedPart, MemberPart, ModelPart
@@ -34,6 +35,7 @@ from harness.systems.routers import Router
 from harness.systems.rules import RULE, Linear, Rule
 from harness.systems.staged import FILE as STAGED
 from harness.systems.staged import Staged, stage_folder
+from harness.systems.written import SYSTEMS, WRITTEN, WrittenAnswers
 from harness.types import (
     Architecture,
     Combination,
@@ -220,6 +222,11 @@ def _load_pipeline(folder: Path, pool: Pool, device: torch.device, shared: dict[
     return Pipeline(stages, last, record["classes"], record["otherwise"])
 
 
+def _load_written(folder: Path, pool: Pool, device: torch.device, shared: dict[str, MemberPart]) -> WrittenAnswers:
+    record = read_json(folder / WRITTEN)
+    return SYSTEMS[record["kind"]](_members(record["parts"], pool, device, shared), **record["with"])
+
+
 def _load_routed(folder: Path, pool: Pool, device: torch.device, shared: dict[str, MemberPart]) -> Routed:
     record = read_json(folder / ROUTED)
     members = _members(record["members"], pool, device, shared)
@@ -230,8 +237,12 @@ def _load_routed(folder: Path, pool: Pool, device: torch.device, shared: dict[st
 
 Loader = Callable[[Path, Pool, torch.device, dict[str, MemberPart]], Combination]
 LOADERS: dict[str, Loader] = {
-    RULE: _load_rule, STAGED: _load_staged, ROUTED: _load_routed, PIPELINE: _load_pipeline,
-}  # fmt: skip
+    RULE: _load_rule,
+    STAGED: _load_staged,
+    ROUTED: _load_routed,
+    PIPELINE: _load_pipeline,
+    WRITTEN: _load_written,
+}
 """By a file that only combinations of one kind have in their folder; a module with another kind adds its own."""
 
 

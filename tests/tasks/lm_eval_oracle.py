@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -24,7 +25,12 @@ class MadeUp(LM):
         return [said(request.args)[0] for request in requests]
 
     def generate_until(self, requests: list[Any]) -> list[str]:
-        raise NotImplementedError
+        seen: Counter[str] = Counter()
+        texts = []
+        for request in requests:
+            texts.append(written(request.args, seen[repr(request.args)]))
+            seen[repr(request.args)] += 1
+        return texts
 
 
 def said(args: tuple[Any, ...]) -> tuple[float, bool]:
@@ -32,9 +38,19 @@ def said(args: tuple[Any, ...]) -> tuple[float, bool]:
     return -1 - 20 * number, number < 0.3
 
 
+TEXTS = ("answer 0", "The answer is 42.", " answer 1", "#### 1", "A", "")
+
+
+def written(args: tuple[Any, ...], number: int) -> str:
+    """The answer of a number to a prompt."""
+    return TEXTS[int(said((*args, number))[0] * 1000) % len(TEXTS)]
+
+
 def difference(questions: Questions, theirs: Mapping[str, Any]) -> str | None:
     """How Stockpot's requests, values or scores differ from lm-eval's; None where they are the same."""
-    answers = answers_of(questions, *zip(*(said(i.args) for i in questions.instances), strict=True), draws=2)
+    given = list(zip(*(said(i.args) for i in questions.instances), strict=True)) or [[], []]
+    texts = [[written(prompt.args, number) for number in range(prompt.repeats)] for prompt in questions.prompts]
+    answers = answers_of(questions, *given, draws=2, written=texts)
     means = {**answers.metrics, **measures(answers)}
     labels = questions.documents.labels.numpy()
     right = answers.log_probs.argmax(axis=1) == labels if len(labels) else labels

@@ -102,7 +102,7 @@ def test_the_share_is_the_best_on_held_out():
 @pytest.mark.parametrize(
     ("name", "parameters", "words"),
     [
-        ("refine", {"model": 1, "reader": 2}, "m1 is no masked language model"),
+        ("refine", {"model": 1, "reader": 2}, "member m1 is a classifier: it has no text to revise"),
         ("refine", {"model": 0, "reader": 0}, "m0 gives text and no class"),
         ("refine", {"reader": 7}, "there is no member 7: the pool has 3"),
         ("pipeline", {"stages": [1, 0]}, "the last stage says the class, and member m0 gives text and no class"),
