@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 import numpy as np
+import pandas as pd
 import pydantic
 from torch import nn
 
@@ -45,6 +46,8 @@ class Evaluation:
     """Scores as another harness gives them, by name: none may be NaN."""
     says: Says | None = None
     """What its log-probabilities mean; None: what they do wherever the combination is run (``Combination.says``)."""
+    intermediate: pd.DataFrame | None = None
+    """What each stage of a pipeline said of each example (``evaluate.by_stage``)."""
 
 
 Reference = TypeVar("Reference", bound=TaskReference)

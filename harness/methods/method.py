@@ -97,6 +97,8 @@ class Method:
             raise NotApplicable(f"pool '{pool.name}' holds {holds}, not {wanted}")
         if self.family in ("single", "output", "staged"):
             self._check_what_members_say(ingredients, parameters)
+        elif text := [member.name for member in pool.members if member.says == "text"]:
+            raise NotApplicable(f"member {text[0]} {LACKS['text']}, and so would what {self.name} makes of it")
         return self.build(ingredients, **parameters)
 
     def _check_what_members_say(self, ingredients: Ingredients, parameters: Mapping[str, Any]) -> None:

@@ -205,6 +205,20 @@ MEASURE_COLUMNS = {
 """The columns of measures.parquet, which runs on lm-eval's tasks or with views have: a row per document and metric."""
 
 
+INTERMEDIATE_COLUMNS = {
+    "variant": "name",
+    "seed": "the suite's seed",
+    "example_id": "stable id of the test example",
+    "stage": "from 1; 0 is what the pipeline was given",
+    "name": "the stage's model",
+    "kind": "text or class",
+    "value": "what the stage said; of a pair of texts, a JSON list",
+    "truth": "what it should have said, where the task tells",
+    "failed": "why the stage could not take the example; empty where it could",
+}
+"""The columns of intermediate.parquet, which runs of pipelines on texts have: a row per variant, example and stage."""
+
+
 COMPARISON_COLUMNS = {
     "variant": "name",
     "against": "the variant that it is compared with",
