@@ -15,11 +15,11 @@ from harness.report.claim import of_these
 from harness.report.evidence import Evidence
 from harness.report.words import stage_title
 from harness.results.columns import ALL_SEEDS
+from harness.results.other_columns import BY_STAGE
 from harness.stats.proportions import FEWEST
 from harness.stats.simultaneous import by_cluster
 
-ERROR, WORDS = "error/", "words_right/"
-"""As ``evaluate.by_stage`` names measures."""
+ERROR, WORDS = (f"{column.name}/" for column in BY_STAGE)
 SHOWN, FAILED = 12, 3
 """Examples that are shown, and more of those that a stage could not take."""
 
