@@ -10,9 +10,9 @@ from harness.report.plots.style import SEED_COLOURS
 from harness.report.stages import WORDS, by_rounds, measures_of
 
 ROUNDS = (
-    "Rounds of revision against quality on test, with the 95 % interval of each alone: 0 is the output of one shot, and "
-    "the dashed line is the text as it was given. Neighbours share most of their errors: what rounds change, paired by "
-    "example, is in the table."
+    "Rounds of revision against quality on test, with the 95 % interval of each alone: 0 is the output of one shot, "
+    "and the dashed line is the text as it was given. Neighbours share most of their errors: what rounds change, paired "
+    "by example, is in the table."
 )
 Point = tuple[float, ...]
 """Rounds, a share, and the ends of its interval."""
