@@ -231,6 +231,13 @@ class Combination(ABC):
         """As ``run``, from log-probabilities [N, C] of each of ``parts()``, in their order: no model runs."""
         raise NotImplementedError(f"{type(self).__name__} has to be run")
 
+    def dial(self) -> Sequence[Combination]:
+        """The same system at the settings of what decides between quality and cost, from cheap to dear on held-out.
+
+        They have the parts of this one, in its order, and replay as it does. Most systems have nothing to turn.
+        """
+        return ()
+
     @abstractmethod
     def parts(self) -> Sequence[Part]:
         """The models it runs, each as often as it is run where it is called."""

@@ -84,6 +84,12 @@ def priced(price: float, log_probs: Tensor, calls: Tensor, labels: Tensor, costs
     return Priced(price, float(shares.mean()), accuracy(log_probs, labels), -nll(log_probs, labels))
 
 
+def turned(points: Sequence[Priced]) -> list[Priced]:
+    """What a curve is drawn of: the points from the cheapest to the dearest, one for each cost."""
+    of_cost = {round(point.cost, 9): point for point in sorted(points, key=lambda point: -point.price)}
+    return [of_cost[cost] for cost in sorted(of_cost)]
+
+
 def chosen(points: Sequence[Priced], budget: float, criterion: str) -> Priced | None:
     """The best within a budget, of equals the cheapest; None where all cost more."""
     affordable = [point for point in points if point.cost <= budget * (1 + 1e-9)]

@@ -31,6 +31,7 @@ class Routed(Combination):
         asked: position of the member whose prediction the router reads, and which always runs; None where it reads the
             inputs themselves.
         details: as every combination has them.
+        settings: other prices [M], for ``dial``.
     """
 
     def __init__(
@@ -42,13 +43,20 @@ class Routed(Combination):
         picked: int = 1,
         asked: int | None = None,
         details: Mapping[str, Any] | None = None,
+        settings: Sequence[Sequence[float]] = (),
     ) -> None:
         self.members, self.router, self.prices = tuple(members), router, tuple(prices)
         self.picked, self.asked, self.details = picked, asked, dict(details or {})
+        self.settings = tuple(settings)
         self.deciding = router.flops
 
     def parts(self) -> Sequence[MemberPart]:
         return self.members
+
+    def dial(self) -> Sequence[Routed]:
+        return [
+            Routed(self.members, self.router, prices, picked=self.picked, asked=self.asked) for prices in self.settings
+        ]
 
     @property
     def replays(self) -> bool:
@@ -104,7 +112,5 @@ class Routed(Combination):
     def save(self, folder: Path) -> None:
         self.router.save(folder)
         members = [part.reference() for part in self.members]
-        write_json(
-            folder / FILE,
-            {"members": members, "prices": list(self.prices), "picked": self.picked, "asked": self.asked},
-        )
+        numbers = {"prices": self.prices, "picked": self.picked, "asked": self.asked, "settings": self.settings}
+        write_json(folder / FILE, {"members": members, **numbers})

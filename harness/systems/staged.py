@@ -31,12 +31,18 @@ class Staged(Combination):
         stages: output rules and single models (``Combination.replays``), at least one.
         accept: of each stage but the last.
         details: as every combination has them.
+        settings: what else each stage could accept by, for ``dial``.
     """
 
     def __init__(
-        self, stages: Sequence[Combination], accept: Sequence[Acceptance], details: Mapping[str, Any] | None = None
+        self,
+        stages: Sequence[Combination],
+        accept: Sequence[Acceptance],
+        details: Mapping[str, Any] | None = None,
+        settings: Sequence[Sequence[Acceptance]] = (),
     ) -> None:
         self.stages, self.accept, self.details = tuple(stages), tuple(accept), dict(details or {})
+        self.settings = tuple(settings)
         if len(self.accept) != len(self.stages) - 1:
             raise ValueError(f"{len(self.stages)} stages need {len(self.stages) - 1} acceptances, not {len(accept)}")
         for stage in self.stages:
@@ -56,6 +62,9 @@ class Staged(Combination):
     def parts_until(self, stage: int) -> list[Part]:
         """The models that have run once a stage has answered."""
         return [part for part, ran in zip(self.parts(), self.ran[stage].tolist(), strict=True) if ran]
+
+    def dial(self) -> Sequence[Staged]:
+        return [Staged(self.stages, accept) for accept in self.settings]
 
     @property
     def replays(self) -> bool:
@@ -113,7 +122,8 @@ class Staged(Combination):
         return found
 
     def save(self, folder: Path) -> None:
-        write_json(folder / FILE, {"stages": len(self.stages), "accept": [each.describe() for each in self.accept]})
+        accept, *settings = ([each.describe() for each in chosen] for chosen in (self.accept, *self.settings))
+        write_json(folder / FILE, {"stages": len(self.stages), "accept": accept, "settings": settings})
         for number, stage in enumerate(self.stages):
             (folder / stage_folder(number)).mkdir()
             stage.save(folder / stage_folder(number))

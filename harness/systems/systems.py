@@ -211,7 +211,10 @@ def _load_staged(folder: Path, pool: Pool, device: torch.device, shared: dict[st
     record = read_json(folder / STAGED)
     folders = [folder / stage_folder(number) for number in range(record["stages"])]
     stages = [load_combination(each, pool, device, shared) for each in folders]
-    return Staged(stages, [Acceptance.restore(values) for values in record["accept"]])
+    accept, *settings = (
+        [Acceptance.restore(values) for values in chosen] for chosen in (record["accept"], *record["settings"])
+    )
+    return Staged(stages, accept, settings=settings)
 
 
 def _load_pipeline(folder: Path, pool: Pool, device: torch.device, shared: dict[str, MemberPart]) -> Pipeline:
@@ -231,7 +234,12 @@ def _load_routed(folder: Path, pool: Pool, device: torch.device, shared: dict[st
     record = read_json(folder / ROUTED)
     members = _members(record["members"], pool, device, shared)
     return Routed(
-        members, Router.load(folder), record["prices"], picked=record["picked"], asked=record["asked"]
+        members,
+        Router.load(folder),
+        record["prices"],
+        picked=record["picked"],
+        asked=record["asked"],
+        settings=record["settings"],
     )
 
 

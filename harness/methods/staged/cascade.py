@@ -161,9 +161,11 @@ def _chosen(
     tried = Stages.of(certainties, answers, heldout.labels, [each / whole for each in cumulative])
     points = curve(tried)
     point = _decided(points, tried, heldout.criterion, budget, quality)
+    turned = dial(points, heldout.criterion)
+    settings = [[certain(at) for at in each.thresholds] for each in turned]
     details = {
         "heldout": point.told(), "cost_unit": unit, "stage_costs": tried.costs.tolist(),
-        "curve": [each.told() for each in dial(points, heldout.criterion)],
+        "curve": [each.told() for each in turned],
     }  # fmt: skip
     alone = [sum(costs[list(said).index(part.digest)] for part in stage.parts()) / whole for stage in stages]
     for number, share in enumerate(alone):
@@ -172,7 +174,7 @@ def _chosen(
         if number and share <= point.cost and single.score(heldout.criterion) > point.score(heldout.criterion):
             details["heldout"] = single.told()
             return Staged([stages[number]], [], details | {"stage_alone": number})
-    return Staged(stages, [certain(at) for at in point.thresholds], details)
+    return Staged(stages, [certain(at) for at in point.thresholds], details, settings)
 
 
 def _decided(

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from harness.cost.relative import relative_costs
 from harness.evaluate.heldout import ranking
-from harness.evaluate.routing import PRICES, chosen, fit_router, out_of_fold, priced
+from harness.evaluate.routing import PRICES, chosen, fit_router, out_of_fold, priced, turned
 from harness.methods.method import method
 from harness.systems.routed import Routed
 from harness.systems.routers import Router, evidence_of
@@ -41,8 +41,9 @@ def routed_members(
 ) -> Routed:
     """``by: prediction`` asks the cheapest member first (of equally cheap ones the best), which then always runs.
 
-    A member is worth its probability of being right less ``price`` times its share of what all members take together.
-    Without a price held-out chooses it: the best score that costs at most the share ``cost``, by default all.
+    A member is worth its probability of being right less ``price`` times its share of what all members take together,
+    but for the one that runs anyway. Without a price held-out chooses it: the best score that costs at most the share
+    ``cost``, by default all.
     """
     if price is not None and cost is not None:
         raise NotApplicable("price and cost both decide how dear a member may be: one of them is enough")
@@ -65,8 +66,11 @@ def routed_members(
     evidence = heldout.inputs.flatten(1) if asked is None else evidence_of(predictions[asked])
     right = torch.stack([said.argmax(dim=-1) == labels for said in predictions], dim=1)
 
+    def prices_at(at: float) -> list[float]:
+        return [0.0 if k == asked else at * share for k, share in enumerate(shares)]  # who is asked is paid already
+
     def system(at: float, fitted: Router) -> Routed:
-        return Routed(parts, fitted, [at * share for share in shares], picked=pick, asked=asked)
+        return Routed(parts, fitted, prices_at(at), picked=pick, asked=asked)
 
     unseen = _Known(out_of_fold(evidence, right, router, ingredients.generator()))
     prices = PRICES if price is None else (price,)
@@ -77,6 +81,7 @@ def routed_members(
     if best is None:
         raise NotApplicable(f"{min(point.cost for point in points):.3g} of what all members take is the least it takes")
     found = system(best.price, fit_router(evidence, right, router))
+    found.settings = tuple(prices_at(point.price) for point in turned(points))
     found.details = {
         "heldout": best.told(), "cost_unit": unit, "member_costs": shares,
         "asked": None if asked is None else parts[asked].name, "curve": [point.told() for point in points],
