@@ -14,10 +14,9 @@ from harness.errors import BadInput
 from harness.lm.encoding import Encoder
 from harness.lm.forward import LanguageModel
 from harness.lm.generation import Stop
-from harness.lm.generation_settings import end_ids
+from harness.lm.generation_settings import DRAWN, end_ids
 
 HARMLESS = {"num_beams": 1, "num_return_sequences": 1, "repetition_penalty": 1.0, "use_cache": True}
-KNOWN = ("do_sample", "temperature", "top_k", "top_p")
 
 
 @dataclass(frozen=True)
@@ -68,14 +67,14 @@ class GenerationRequest:
 def known(wanted: dict[str, Any]) -> dict[str, Any]:
     """lm-eval's normalised arguments that say how to draw; one that would be ignored is refused."""
     for name, value in wanted.items():
-        if name not in KNOWN and HARMLESS.get(name) != value:
+        if name not in DRAWN and HARMLESS.get(name) != value:
             raise BadInput(
                 f"generation argument '{name}={value}' is not known",
                 given=name,
-                choices=["until", *KNOWN, "max_gen_toks"],
+                choices=["until", *DRAWN, "max_gen_toks"],
             )
     if not wanted["do_sample"]:  # temperature 0, which transformers would refuse
-        return {name: value for name, value in wanted.items() if name not in KNOWN}
+        return {name: value for name, value in wanted.items() if name not in DRAWN}
     return {**wanted, "temperature": float(wanted.get("temperature") or 1.0)}
 
 

@@ -16,6 +16,7 @@ from harness.lm.forward import LanguageModel, network_of
 
 REFUSED = ("stop_strings", "max_new_tokens")  # the latter would come before the task's max_gen_toks
 REFUSED_IF_DRAWN = ("min_p", "top_h", "typical_p", "epsilon_cutoff", "eta_cutoff")
+DRAWN = ("do_sample", "temperature", "top_k", "top_p")
 HINT = "say otherwise in the task's generation_kwargs, or in the model's folder"
 
 
@@ -29,7 +30,7 @@ def end_ids(models: Sequence[LanguageModel]) -> frozenset[int]:
 def processors(model: LanguageModel, given: Mapping[str, Any], prompts: Tensor, max_new_tokens: int) -> Any:
     """transformers' processors of this model's logits after prompts [B, T] without padding, often none."""
     length = prompts.shape[1]
-    settings = _settings(model, {**given, "do_sample": False, "max_length": length + max_new_tokens})
+    settings = _settings(model, {**_undrawn(given), "max_length": length + max_new_tokens})
     if settings is None:
         return []
     network: Any = network_of(model)
@@ -48,7 +49,7 @@ def process_logits(model: LanguageModel, given: Mapping[str, Any]) -> list[str]:
 def check_settings(models: Sequence[LanguageModel], given: Mapping[str, Any]) -> None:
     """``BadInput`` for settings that choosing token by token under a rule cannot obey."""
     for k, model in enumerate(models):
-        settings = _settings(model, {**given, "do_sample": False})
+        settings = _settings(model, _undrawn(given))
         if settings is None:
             continue
         place = f"generation_config of model {k}"
@@ -69,6 +70,11 @@ def drawing(models: Sequence[LanguageModel], given: Mapping[str, Any]) -> dict[s
     if any(each != found[0] for each in found):
         raise BadInput(f"the models' own settings differ: {found}", place="generation_config", hint=HINT)
     return found[0] if found else {name: given[name] for name in ("top_k", "top_p") if name in given}
+
+
+def _undrawn(given: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments without those that say how to draw, which transformers would warn of."""
+    return {name: value for name, value in given.items() if name not in DRAWN} | {"do_sample": False}
 
 
 def _settings(model: LanguageModel, given: Mapping[str, Any]) -> Any:
