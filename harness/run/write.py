@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import pandas as pd
 
 from harness.evaluate import correlate
+from harness.evaluate.families import Family
+from harness.evaluate.quality_cost import quality_cost
 from harness.results.columns import (
     COMPARISON_COLUMNS,
     CORRELATION_COLUMNS,
@@ -18,6 +20,7 @@ from harness.results.columns import (
     numbers,
     variant_columns,
 )
+from harness.results.run import Run
 from harness.run import tables as table_code
 from harness.run.plan import Plan
 from harness.run.record import run_record
@@ -47,7 +50,20 @@ def write_results(folder: Path, plan: Plan, errors: Mapping[str, str], done: Map
     _write_once(plan, tables, "examples", folder)
     _write_once(plan, tables, "measures", folder)
     warnings = [*_write_study(folder, plan, errors), *tables.warnings]
-    write_json(folder / "run.json", run_record(plan, rows, tables, warnings, done))
+    record = run_record(plan, rows, tables, warnings, done)
+    write_curves(Run(folder, record))
+    write_json(folder / "run.json", record)
+
+
+def write_curves(run: Run, added: Sequence[Family] = ()) -> None:
+    """Write curves.json where it can be said what quality costs, from the tables that the folder has by now.
+
+    Args:
+        run: whose record need not be written yet.
+        added: the settings of systems with a dial (``Family`` says what they need).
+    """
+    if (found := quality_cost(run, added)) is not None:
+        write_json(run.folder / "curves.json", found)
 
 
 def _write_once(plan: Plan, tables: Tables, what: Literal["examples", "measures"], folder: Path) -> None:

@@ -1,0 +1,32 @@
+"""The shape of curves.json: quality against cost of every way to spend compute on the main pool's models."""
+
+from __future__ import annotations
+
+VERSION = 1
+
+NUMBER = "{value, low, high: 95 % interval over examples, of these models, why: there is no value or no interval}"
+"""How a number is written that may be without a value or an interval: null in place of these."""
+
+CURVES_FIELDS = {
+    "version": "of this file",
+    "score": "the suite's score that decides: a column of variants.csv",
+    "cost": "{name, title: what serving is counted in}: all costs here are in units of the reference's",
+    "reference": "{variant, score}",
+    "examples": "that scores are means of, over all seeds; clusters of them where these count as one",
+    "budgets": "[low, high]: the range of costs of every AIQ, from the reference's to that of the dearest ensemble",
+    "families": "[{name: of evaluate.ways, or of what was added; points: [{name: a variant, or a setting of one; cost, "
+    "score, low, high}], aiq: mean height of the hull of these points and the reference over the budgets, gain: the "
+    "same less the reference's score, paired by example; apgr, cpt: {PGR: the least share of calls}, of systems of two "
+    "models, else null}]",
+    "hull": "[[cost, score]]: the corners of the non-decreasing convex hull of all points",
+    "random": "{from: name, to: name, points: [[cost, score], [cost, score]]}: choosing at random between the "
+    "reference and the dearest ensemble; null without one",
+    "oracle": "{models, cost, score, gain: over the reference, luck_corrected, luck_corrected_gain, why}: over the "
+    "single models, in accuracy whatever the score; null numbers and why where there is none",
+    "equal_compute": "{budgets, ways: [{name, words, cells: one for each budget, or null: {variant, cost, candidates: "
+    "how many variants it was picked from on test, gain: over the reference, above 0 is better, corrected: for the "
+    "pick, low, high: 95 %, of all variants of the run at once, verdict}}], pairs: [{one, other, gain, low, high: "
+    "95 %, of all pairs of candidates at once}]}",
+}
+"""The fields of curves.json. Scores have their own direction; gains are above 0 where that is better. Where a number
+may be without a value it is ``NUMBER``. Without a cost of serving, or scores of examples, there is no such file."""
