@@ -36,13 +36,13 @@ def equal_compute(points: Points) -> dict[str, Any] | None:
     if means is None or means.units < FEWEST_UNITS:
         return None
     apart = means.minus(0).of(range(1, len(names) + 1))
-    ways = []
+    ways: list[dict[str, Any]] = []
     for way, candidates in by_way.items():
         cells = [_cell(points, apart, names, compared, [n for n in candidates if points.costs[n] <= budget * ABOUT])
                  for budget in BUDGETS]  # fmt: skip
         if any(cells):
             ways.append({"name": way, "words": WAYS[way], "cells": cells})
-    chosen = list(dict.fromkeys(cell["variant"] for way in ways for cell in way["cells"] if cell))
+    chosen = list(dict.fromkeys(cell["variant"] for each in ways for cell in each["cells"] if cell))
     return {"budgets": list(BUDGETS), "ways": ways, "pairs": list(_pairs(points, apart, names, chosen))}
 
 

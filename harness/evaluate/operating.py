@@ -38,8 +38,11 @@ class Point:
     def of(cls, name: str, scores: np.ndarray, cost: float | np.ndarray, strong: np.ndarray | None = None) -> Point:
         """Of values [N] of one seed or [S, N], and a cost that may be the same for every example."""
         scores = np.atleast_2d(np.asarray(scores, np.float64))
-        costs = np.where(np.isnan(scores), np.nan, np.broadcast_to(np.asarray(cost, np.float64), scores.shape))
-        return cls(name, scores, costs, None if strong is None else np.atleast_2d(np.asarray(strong, np.float64)))
+
+        def beside(values: float | np.ndarray) -> np.ndarray:
+            return np.where(np.isnan(scores), np.nan, np.broadcast_to(np.asarray(values, np.float64), scores.shape))
+
+        return cls(name, scores, beside(cost), None if strong is None else beside(strong))
 
 
 @dataclass(frozen=True)
@@ -149,20 +152,22 @@ def means_of(tables: Sequence[np.ndarray], clusters: Sequence[str] = ()) -> Unit
 
 def measured_mean(table: np.ndarray, clusters: Sequence[str] = ()) -> Measured:
     """The mean of values [S, N], with the interval of these models: the examples alone are a sample."""
-    return _told(lambda: _mean(np.asarray(table, np.float64), clusters))
+    table = np.asarray(table, np.float64)
+    known = table[~np.isnan(table)]
+    if len(table) == 1 and len(known) and np.isin(known, (0.0, 1.0)).all() and not len(clusters):
+        share = stats.wilson(int(known.sum()), len(known))  # also where all are right
+        return Measured(share.value, share.low, share.high)
+    return _told(lambda: _mean(table, clusters))
 
 
 def measured_difference(table: np.ndarray, other: np.ndarray, clusters: Sequence[str] = ()) -> Measured:
     """The same of the differences of two tables [S, N], example by example."""
-    return measured_mean(np.asarray(table, np.float64) - np.asarray(other, np.float64), clusters)
+    return _told(lambda: _mean(np.asarray(table, np.float64) - np.asarray(other, np.float64), clusters))
 
 
 def _mean(table: np.ndarray, clusters: Sequence[str]) -> Measured:
     means = means_of([table], clusters)
-    value, known = float(means.values[0]), table[~np.isnan(table)]
-    if len(table) == 1 and np.isin(known, (0.0, 1.0)).all() and not len(clusters):  # also where all are right
-        share = stats.wilson(int(known.sum()), len(known))
-        return Measured(value, share.low, share.high)
+    value = float(means.values[0])
     if why := _why_no_interval(means, value):
         return Measured(value, why=why)
     half = t_quantile(means.units) * float(means.standard_errors[0])

@@ -64,7 +64,7 @@ def _family(family: Family, reference: Point, budgets: tuple[float, float], poin
     ranges = budgets if budgets[0] < budgets[1] else (None, None)
     found = {
         "name": family.name,
-        "points": [_point(point, sign, points.clusters) for point in own],
+        "points": [_point(point, reference, sign, points.clusters) for point in own],
         "aiq": _turned(curve.aiq(*ranges), sign).as_json(),
         "gain": above.aiq(*ranges).as_json(),
         "apgr": None,
@@ -76,10 +76,11 @@ def _family(family: Family, reference: Point, budgets: tuple[float, float], poin
     return found
 
 
-def _point(point: Point, sign: int, clusters: Sequence[str]) -> dict[str, Any]:
+def _point(point: Point, reference: Point, sign: int, clusters: Sequence[str]) -> dict[str, Any]:
     score = _turned(measured_mean(point.scores, clusters), sign)
-    value = sign * _score(point)
-    return {"name": point.name, "cost": _cost(point), "score": value, "low": score.low, "high": score.high}
+    gain = measured_difference(point.scores, reference.scores, clusters).as_json()
+    told = {"cost": _cost(point), "score": sign * _score(point), "low": score.low, "high": score.high, "gain": gain}
+    return {"name": point.name, **told}
 
 
 def _turned(found: Measured, sign: int) -> Measured:

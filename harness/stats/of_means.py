@@ -40,7 +40,7 @@ def of_a_choice(
     What is chosen on some units is too good on these: the highest of equal means is higher than their true one. So the
     choice is made on one half of the units and its value taken on the other, in turn, over random halves, as in
     ``simultaneous.picked``. What half of the units choose is a little worse than what all do: the upper end allows for
-    half of the correction to be too much.
+    a quarter of the correction to be too much.
 
     Args:
         means: [V]
@@ -61,9 +61,9 @@ def of_a_choice(
         step[at] = 1e-3 * errors[at]
         rise = value(chosen, means.values + step) - value(chosen, means.values - step)
         slopes[at] = rise / (2 * step[at])
-    most = (found + value(chosen, means.values)) / 2
     half = t_quantile(means.units) * float(np.sqrt(((slopes @ means.shares) ** 2).sum()))
-    return found, found - half, most + half
+    more = (value(chosen, means.values) - found) / 4 if half else 0.0
+    return found, found - half, found + more + half
 
 
 def t_quantile(units: int) -> float:
