@@ -65,9 +65,11 @@ def _figure(
     evidence: Evidence, size: tuple[float, float], place: tuple[float, float, float, float], columns: int
 ) -> Figure | None:
     found, score = evidence.run.curves, _score(evidence)
-    if found is None or score is None or sum(len(family["points"]) for family in found["families"]) < 2:
+    if found is None or score is None or evidence.reference is None:
         return None
-    reference = reference_in_words(evidence) if evidence.reference else "the reference"
+    if sum(len(family["points"]) for family in found["families"]) < 2:
+        return None
+    reference = reference_in_words(evidence)
     picture = _Picture(found, score, step=0.2 / size[0])
     figure = Figure(figsize=size)
     axes = figure.add_axes(place)
