@@ -26,7 +26,8 @@ class Family:
     ``Points.scores_of`` has it: turned so that higher is better; [S, N], the seeds in the run's order, the examples in
     that of examples.parquet, or sorted by id where every seed has a split of its own) and what it cost, in units of the
     reference's mean cost (the calls [N, parts] of ``Combination.run`` times what each part takes). Of a system of two
-    models also whether the strong one was called, and both models alone: then it has an APGR and CPT.
+    models also whether the strong one was called, and both models alone: then it has an APGR and CPT. Systems of other
+    pairs of models are families of their own.
     """
 
     name: str
@@ -39,9 +40,12 @@ class Family:
 class Points:
     """The variants of a run's main pool as operating points."""
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, run: Run, clusters: Sequence[str] | None = None) -> None:
+        """``clusters``: of each example of a score, where examples.parquet does not have them."""
         self.run, self.score = run, score_of(run)
         self._outcomes = Outcomes(run)
+        self.clusters = self._outcomes.clusters(self.score) if clusters is None else clusters
+        """Of each example, the cluster that counts as one; empty where every example does."""
 
     @cached_property
     def rows(self) -> list[dict[str, Any]]:
@@ -61,10 +65,6 @@ class Points:
     def costs(self) -> dict[str, float]:
         """By variant, in units of the reference's."""
         return cost_ratios(self.run)
-
-    @cached_property
-    def clusters(self) -> list[str]:
-        return self._outcomes.clusters(self.score)
 
     def scores_of(self, variant: str) -> np.ndarray | None:
         """The values [S, N] behind the run's score, turned so that higher is better; None where they are not known."""

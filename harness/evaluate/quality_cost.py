@@ -23,14 +23,17 @@ ORACLE = ("score", "gain", "luck_corrected", "luck_corrected_gain")
 """What is told of the oracle."""
 
 
-def quality_cost(run: Run, added: Sequence[Family] = ()) -> dict[str, Any] | None:
+def quality_cost(
+    run: Run, added: Sequence[Family] = (), clusters: Sequence[str] | None = None
+) -> dict[str, Any] | None:
     """What curves.json says of a run; None where no cost of serving, or no example's score, is known.
 
     Args:
         run: finished, with its tables.
         added: families of operating points that are no variants: the settings of a cascade or a router.
+        clusters: as of ``Points``.
     """
-    points = Points(run)
+    points = Points(run, clusters)
     names = [row["variant"] for row in points.rows]
     if points.reference not in names:
         return None
@@ -70,8 +73,9 @@ def _family(family: Family, reference: Point, budgets: tuple[float, float], poin
         "apgr": None,
         "cpt": None,
     }
-    if family.weak and family.strong and all(point.strong is not None for point in own):
-        two = Curve(own, points.clusters, family.weak, family.strong)
+    of_two = [point for point in own if point.strong is not None]
+    if family.weak and family.strong and of_two:
+        two = Curve(of_two, points.clusters, family.weak, family.strong)
         found |= {"apgr": two.apgr().as_json(), "cpt": {f"{pgr:g}": two.cpt(pgr).as_json() for pgr in WANTED}}
     return found
 
@@ -112,13 +116,14 @@ def _oracle(points: Points) -> dict[str, Any]:
         lacking = Measured(None, why=why).as_json()
         return {"models": len(names), "cost": None, "why": why} | dict.fromkeys(ORACLE, lacking)
     right = np.stack([of for name in names if (of := points.right(name)) is not None])  # [M, S, N]
+    clusters = points.clusters if len(points.clusters) == ours.shape[1] else ()
     costs = np.array([points.costs[name] for name in names])
     best, luck, cost = (np.full(ours.shape, np.nan) for _ in range(3))
     for seed, here in enumerate(~np.isnan(ours)):
         best[seed, here], cost[seed, here] = oracle(right[:, seed, here], costs)
         luck[seed, here] = luck_corrected(right[:, seed, here], costs)
-    measured = (measured_mean(best, points.clusters), measured_difference(best, ours, points.clusters),
-                measured_mean(luck, points.clusters), measured_difference(luck, ours, points.clusters))  # fmt: skip
+    measured = (measured_mean(best, clusters), measured_difference(best, ours, clusters),
+                measured_mean(luck, clusters), measured_difference(luck, ours, clusters))  # fmt: skip
     told = dict(zip(ORACLE, (each.as_json() for each in measured), strict=True))
     return {"models": len(names), "cost": _mean(cost), "why": None} | told
 

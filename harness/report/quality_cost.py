@@ -36,8 +36,10 @@ def quality_cost(evidence: Evidence) -> QualityCost | None:
                f"gain over {reference_in_words(evidence)}", *(("APGR", "CPT(80 %)") if two else ()))  # fmt: skip
     rows = tuple(_row(family, score, two=two) for family in found["families"])
     words = (
-        f"AIQ (RouterBench): the mean {score.title} over all budgets from {ratio(low)} to {ratio(high)}, if each is "
-        f"spent on the best mixture of a way's points and {reference_in_words(evidence)}. The 95 % intervals are of "
+        f"Nothing costs more than {reference_in_words(evidence)}: there is no range of budgets for a mean."
+        if low == high
+        else f"AIQ (RouterBench): the mean {score.title} over all budgets from {ratio(low)} to {ratio(high)}, if each "
+        f"is spent on the best mixture of a way's points and {reference_in_words(evidence)}. The 95 % intervals are of "
         "these models; they allow for the points' having been picked on the test examples."
     )
     return QualityCost(columns, rows, words, tuple(_notes(evidence, found, two=two)))

@@ -175,6 +175,7 @@ def test_settings_join_the_variants_of_their_way_and_one_of_the_same_name_stands
     assert [point.name for each in joined if each.name == CASCADES for point in each.points] == [
         "cascade", "share 0.2", "share 0.6"]  # fmt: skip
     again = Family(CASCADES, (Point.of("cascade", outcomes["cascade"].astype(float), 1.5),))
+    assert family(quality_cost(run, [dial(run)]), CASCADES)["apgr"]["value"] > 0.5  # of those between the two models
     (cascades,) = [each for each in Points(run).families([again]) if each.name == CASCADES]
     assert [float(point.costs.mean()) for point in cascades.points] == [1.5]
 

@@ -42,8 +42,8 @@ COLOURS = {
     STAGED: ("#8C6D31", "*"),
 }
 """The first eight are Okabe and Ito's, as in ``style.FAMILIES``."""
-OTHER = ("#7B4FA3", "p")
-"""A family that a suite adds."""
+OTHERS = (("#7B4FA3", "p"), ("#A0522D", "<"), ("#2F8F8F", ">"), ("#B03060", "d"))
+"""Families that have names of their own, in turn."""
 DIALS = (ENSEMBLES, PASSES, CASCADES, ROUTERS)
 """Families whose points are settings of one thing, joined by a line."""
 GOLD, GREY, BAND = "#A87400", "#666666", "#dcdcdc"
@@ -169,7 +169,7 @@ class _Picture:
 
     def draw_family(self, axes: Axes, family: dict[str, Any]) -> None:
         """Its marks, beside those of other families of the same cost; joined where it has a dial."""
-        colour, shape = COLOURS.get(family["name"], OTHER)
+        colour, shape = _style(self.found, family["name"])
         near = [point for point in family["points"] if self._is_near(point)]
         x = [self._place(family["name"], point["cost"]) for point in near]
         if _has_dial(family["name"]):
@@ -206,6 +206,11 @@ class _Picture:
                               va="center", fontsize=8.5, color=GOLD, path_effects=HALO, zorder=6)  # fmt: skip
 
 
+def _style(found: dict[str, Any], name: str) -> tuple[str, str]:
+    others = [family["name"] for family in found["families"] if family["name"] not in COLOURS]
+    return COLOURS[name] if name in COLOURS else OTHERS[others.index(name) % len(OTHERS)]
+
+
 def _has_dial(name: str) -> bool:
     return name in DIALS or name not in COLOURS
 
@@ -213,7 +218,7 @@ def _has_dial(name: str) -> bool:
 def _legend(figure: Figure, found: dict[str, Any], left: float, columns: int) -> None:
     handles = []
     for family in found["families"]:
-        colour, shape = COLOURS.get(family["name"], OTHER)
+        colour, shape = _style(found, family["name"])
         handles.append(Line2D([], [], linestyle="-" if _has_dial(family["name"]) else "", marker=shape, color=colour,
                               mew=0, label=family["name"]))  # fmt: skip
     handles.append(Line2D([], [], color=BAND, linewidth=6, label="best of each budget"))
