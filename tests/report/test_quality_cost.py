@@ -168,6 +168,16 @@ def test_what_is_far_below_is_counted_and_an_oracle_far_above_is_named():
     assert any(text.startswith("your best single model: ") for text in words)
 
 
+def test_settings_that_are_no_variants_are_dots_without_bars():
+    found = evidence({"cascade": LITTLE}, costs={"cascade": 3}, added=[router()])
+    lines = plots.quality_cost(found).axes[0].lines
+    assert [line.get_marker() for line in lines].count(".") == 1
+    (large,) = [line for line in lines if line.get_marker() == "P"]
+    assert large.get_xdata()[0] == pytest.approx(3)
+    assert "Dots: other settings" in plots.quality_cost_caption(found)
+    assert "Dots" not in plots.quality_cost_caption(evidence())
+
+
 def test_one_point_is_no_picture():
     found = planted({"best_single": BASE})
     found.run.__dict__["curves"] = record(found.run)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
@@ -70,7 +71,7 @@ def _figure(
     if sum(len(family["points"]) for family in found["families"]) < 2:
         return None
     reference = reference_in_words(evidence)
-    picture = _Picture(found, score, step=0.2 / size[0])
+    picture = _Picture(found, score, set(evidence.by_name), step=0.2 / size[0])
     figure = Figure(figsize=size)
     axes = figure.add_axes(place)
     picture.set_limits(axes)
@@ -92,6 +93,9 @@ def quality_cost_caption(evidence: Evidence) -> str:
     found, score = evidence.run.curves, _score(evidence)
     assert found is not None
     assert score is not None
+    names = {point["name"] for family in found["families"] for point in family["points"]}
+    dial = "" if names <= evidence.by_name.keys() else (
+        " Dots: other settings than those that were chosen on held-out, which are the large marks.")  # fmt: skip
     ensemble = found["random"]
     mixed = (
         f" Dashed: choosing at random, example by example, between {reference_in_words(evidence)} and "
@@ -103,7 +107,7 @@ def quality_cost_caption(evidence: Evidence) -> str:
         f"{score.title[0].upper()}{score.title[1:]} on test against the {evidence.serving.title} of one example, main "
         "pool. Each colour is one way to spend compute; ensembles grow by members, and other rules of ensembles are "
         "left out. The grey band is the best that each budget reaches by any of them, or by mixing two (the hull, "
-        f"picked on the test examples).{mixed} Bars: the 95 % interval of each one's difference from "
+        f"picked on the test examples).{mixed}{dial} Bars: the 95 % interval of each one's difference from "
         f"{reference_in_words(evidence)}, paired by example, of these models."
     )
 
@@ -116,9 +120,9 @@ def _score(evidence: Evidence) -> Column | None:
 class _Picture:
     """What is drawn, and where."""
 
-    def __init__(self, found: dict[str, Any], score: Column, step: float) -> None:
+    def __init__(self, found: dict[str, Any], score: Column, variants: Collection[str], step: float) -> None:
         """``step``: how far apart marks of one cost stand, as a share of the axis."""
-        self.found, self.score, self.step = found, score, step
+        self.found, self.score, self.variants, self.step = found, score, variants, step
         self.times = 100.0 if score.is_share else 1.0
         points = [point for family in found["families"] for point in family["points"]]
         values = np.array([point["score"] for point in points])
@@ -168,7 +172,10 @@ class _Picture:
         axes.plot(costs, self.times * np.interp(costs, x, y), **style)
 
     def draw_family(self, axes: Axes, family: dict[str, Any]) -> None:
-        """Its marks, beside those of other families of the same cost; joined where it has a dial."""
+        """Its marks, beside those of other families of the same cost; joined where it has a dial.
+
+        What is no variant of the run is a setting of one's dial: a small mark.
+        """
         colour, shape = _style(self.found, family["name"])
         near = [point for point in family["points"] if self._is_near(point)]
         x = [self._place(family["name"], point["cost"]) for point in near]
@@ -176,10 +183,12 @@ class _Picture:
             axes.plot(x, [self.times * point["score"] for point in near], color=colour, linewidth=1.3, zorder=3)
         for place, point in zip(x, near, strict=True):
             value, (low, high) = point["score"], self._ends(point)
-            if low < high:
+            small = point["name"] not in self.variants
+            if low < high and not small:
                 axes.plot([place, place], [self.times * low, self.times * high], color=colour, linewidth=0.9,
                           alpha=0.4, zorder=2.5)  # fmt: skip
-            axes.plot(place, self.times * value, shape, color=colour, markersize=6.5, mew=0, zorder=4, alpha=0.95)
+            axes.plot(place, self.times * value, "." if small else shape, color=colour, markersize=6.5, mew=0, zorder=4,
+                      alpha=0.95)  # fmt: skip
 
     def _place(self, name: str, cost: float) -> float:
         """Where a family's mark of this cost stands: the families that have one stand in a row."""
