@@ -187,6 +187,8 @@ class Combination(ABC):
 
     details: dict[str, Any]
     """What building it found out (chosen weights, held-out scores, curves): JSON values, shown in the report."""
+    deciding: float = 0.0
+    """Floating-point operations that choosing its models takes for an example, where a model of its own decides."""
 
     @abstractmethod
     def log_probs(self, batch: Tensor) -> Tensor:
@@ -222,6 +224,13 @@ class Combination(ABC):
     def replay(self, predictions: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """As ``run``, from log-probabilities [N, C] of each of ``parts()``, in their order: no model runs."""
         raise NotImplementedError(f"{type(self).__name__} has to be run")
+
+    def dial(self) -> Sequence[Combination]:
+        """The same system at the settings of what decides between quality and cost, from cheap to dear on held-out.
+
+        They have the parts of this one, in its order, and replay as it does. Most systems have nothing to turn.
+        """
+        return ()
 
     @abstractmethod
     def parts(self) -> Sequence[Part]:

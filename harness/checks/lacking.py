@@ -34,13 +34,14 @@ def of_answers_it_says_whether_they_are_enough(method: Method, parameters: Param
     if method.family not in ("single", "output", "staged"):
         return
     pool = pool_for(method)
+    needed = method.reads(method.validate(parameters))
     less: tuple[Says, ...] = ("correctness", "answers")
     for says in less:
         members = tuple(replace(member, says=says) for member in pool.members)
         try:
             found = built(method, parameters, replace(pool, members=members)).says
         except NotApplicable:
-            require(not says_enough(says, method.reads), f"it declares that {says} is enough, and does not apply")
+            require(not says_enough(says, needed), f"it declares that {says} is enough, and does not apply")
             continue
-        require(says_enough(says, method.reads), f"it needs {method.reads}, and takes members that give {says}")
+        require(says_enough(says, needed), f"it needs {needed}, and takes members that give {says}")
         require(found == says, f"of members that give {says} it makes one that gives {found}")

@@ -59,11 +59,11 @@ def flops_per_example(combination: Combination, batch: Tensor, calls: Tensor | N
     """Floating-point operations per example (1 multiply-add = 2), as ``flops.count`` has them.
 
     Counted while the combination runs on this batch [B, ...], so every model call is in it. With calls [N, parts] of
-    other examples it is their mean, each part counted while it alone runs on the batch.
+    other examples it is their mean, each part counted while it alone runs on the batch, and what deciding takes.
     """
     if calls is None:
         return flops.count(lambda: combination.log_probs(batch)) / len(batch)
-    return _mean(calls, flops_of_parts(combination, batch))
+    return _mean(calls, flops_of_parts(combination, batch)) + combination.deciding
 
 
 def flops_of_parts(combination: Combination, batch: Tensor) -> list[float]:

@@ -43,6 +43,11 @@ def _dot(one: Shape, other: Shape, *_: Any, **__: Any) -> int:
     return 2 * one[0]
 
 
+def _distances(left: Shape, right: Shape, *_: Any, **__: Any) -> int:
+    """[N, D] and [K, D]: a difference, its square and a sum for each number of each pair."""
+    return 3 * left[-2] * right[-2] * left[-1]
+
+
 def _grouped(left: Shape, right: Shape, *_: Any, **__: Any) -> int:
     """[M, K] x [G, K, N], [G, M, K] x [K, N] and [M, K] x [K, N], each split into G groups, or [G, M, K] x [G, K, N].
 
@@ -63,6 +68,7 @@ def _formulas() -> dict[Any, Callable[..., int]]:
         aten.mv: _matrix_vector,
         aten.addmv: _added_matrix_vector,
         aten.dot: _dot,
+        aten._cdist_forward: _distances,
     }
     if hasattr(torch.ops.transformers, "grouped_mm_fallback"):  # registered where transformers has been imported
         known[torch.ops.transformers.grouped_mm_fallback] = _grouped

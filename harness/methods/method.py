@@ -20,7 +20,7 @@ Law = Callable[[Mapping[str, Any]], bool]
 """Whether a law holds for these (full) parameters."""
 Uses = Callable[[Mapping[str, Any]], Sequence[int] | None]
 """The positions of the members that these (full) parameters name, where no other is touched; None: all of them."""
-
+Reads = Callable[[Mapping[str, Any]], Says]
 
 POOLS = {
     "fine_tunes": "fine-tunes",
@@ -54,8 +54,8 @@ class Method:
     """Parameter sets that the contract tests run; together they reach every branch, and are quick."""
     module: str
     uses: Uses
-    reads: Says
-    """What has to be known of the members' answers, where it combines these."""
+    reads: Reads
+    """What has to be known of the members' answers, where it combines these, with these (full) parameters."""
     seconds: float
     """About how long building takes on a small pool, where nothing is trained: the long ones are started first."""
     words: str = ""
@@ -74,6 +74,8 @@ class Method:
                 raise BadInput(problem, place=place, given=str(key), choices=known)
         try:
             return self.parameters.model_validate(dict(given)).model_dump()
+        except BadInput as fault:  # a parameter that names something else that is declared
+            raise fault.at(place or "") from None
         except pydantic.ValidationError as error:
             first = error.errors()[0]
             name = str(first["loc"][0]) if first["loc"] else "?"
@@ -81,7 +83,8 @@ class Method:
             problem = f"method '{self.name}': bad value {first['input']!r} for '{name}'"
             if first["type"] == "missing":
                 problem = f"method '{self.name}' needs the parameter '{name}'"
-            raise BadInput(problem, place=place, hint=f"it takes {expects}") from None
+            hint = str(first["ctx"]["error"]) if first["type"] == "value_error" else f"it takes {expects}"
+            raise BadInput(problem, place=place, hint=hint) from None
 
     def apply(self, ingredients: Ingredients, parameters: Mapping[str, Any]) -> Combination:
         """Run it on ingredients with validated parameters; ``NotApplicable`` on a pool of another kind than its own."""
@@ -96,9 +99,10 @@ class Method:
     def _check_what_members_say(self, ingredients: Ingredients, parameters: Mapping[str, Any]) -> None:
         members, named = ingredients.pool_.members, self.uses(parameters)
         used = members if named is None else [members[position] for position in named if position < len(members)]
+        needed = self.reads(parameters)
         for member in used:
-            if not says_enough(member.says, self.reads):
-                raise NotApplicable(f"member {member.name} {LACKS[member.says]}, and {self.name} needs {self.reads}")
+            if not says_enough(member.says, needed):
+                raise NotApplicable(f"member {member.name} {LACKS[member.says]}, and {self.name} needs {needed}")
 
     def variant_parameters(self, parameters: Mapping[str, Any]) -> dict[str, Any]:
         """Only the parameters that differ from the default (or have none): the ones that name a variant."""
@@ -177,7 +181,7 @@ def method(
     identical_members_unchanged: bool | Law = False,
     small: tuple[Mapping[str, Any], ...] = ({},),
     uses: Uses = lambda parameters: None,
-    reads: Says = "probabilities",
+    reads: Says | Reads = "probabilities",
     seconds: float = 0.5,
     words: str = "",
     told: Mapping[str, Mapping[Any, str]] | None = None,
@@ -204,7 +208,7 @@ def method(
                 small=small,
                 module=function.__module__,
                 uses=uses,
-                reads=reads,
+                reads=reads if callable(reads) else lambda parameters: reads,
                 seconds=seconds,
                 words=words,
                 told=told or {},

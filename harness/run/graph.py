@@ -13,6 +13,7 @@ from harness.engines.engine import Job
 from harness.registry import COSTS
 from harness.run.plan import Plan, PlannedJob
 from harness.run.stages.build import Build
+from harness.run.stages.dial import Dial
 from harness.run.stages.evaluate import Pass
 from harness.run.stages.measure import Measure, MeasureOnce
 from harness.run.stages.score import Score, Summarise
@@ -60,6 +61,8 @@ def stages_of(plan: Plan) -> Iterator[Stage]:
         yield from {passed.label: passed for (of, _), passed in passes.items() if of == seed}.values()
         for name, variant in plan.variants[seed].items():
             yield Score(setting, variant, passes.get((seed, name)))
+            if variant.declared.family == "staged" and setting.kind.inputs_are_scored:
+                yield Dial(setting, variant)
         if seed == plan.seeds[0]:
             for variant in plan.variants[seed].values():
                 yield from measures(plan, variant, costs)

@@ -198,6 +198,25 @@ def temper(log_probs: Tensor, temperature: float) -> Tensor:
 
 
 @dataclass(frozen=True)
+class Stacked(Rule):
+    """``log softmax(sum_k (scales_k I + weights_k) log p_k + bias)``: a multinomial logistic model on what members say.
+
+    ``scales`` [M] are those of ``mix_log_linear``; ``weights`` [M, C, C] (from, to) and ``bias`` [C] say what a class
+    that a member is inclined to tells of the others.
+    """
+
+    scales: Tensor
+    weights: Tensor
+    bias: Tensor
+
+    def __call__(self, stacked: Tensor) -> Tensor:
+        said = floor_zeros(stacked)
+        scores = torch.einsum("m,m...c->...c", self.scales.to(said), said)
+        scores = scores + torch.einsum("mcd,m...c->...d", self.weights.to(said), said)
+        return torch.log_softmax(scores + self.bias.to(said), dim=-1)
+
+
+@dataclass(frozen=True)
 class Contrast(Rule):
     """``log softmax(z_base + a (z_expert - z_anti))`` on members stacked as (base, expert, anti).
 

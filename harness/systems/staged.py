@@ -31,18 +31,26 @@ class Staged(Combination):
         stages: output rules and single models (``Combination.replays``), at least one.
         accept: of each stage but the last.
         details: as every combination has them.
+        settings: what else each stage could accept by, for ``dial``.
     """
 
     def __init__(
-        self, stages: Sequence[Combination], accept: Sequence[Acceptance], details: Mapping[str, Any] | None = None
+        self,
+        stages: Sequence[Combination],
+        accept: Sequence[Acceptance],
+        details: Mapping[str, Any] | None = None,
+        settings: Sequence[Sequence[Acceptance]] = (),
     ) -> None:
         self.stages, self.accept, self.details = tuple(stages), tuple(accept), dict(details or {})
+        self.settings = tuple(settings)
         if len(self.accept) != len(self.stages) - 1:
             raise ValueError(f"{len(self.stages)} stages need {len(self.stages) - 1} acceptances, not {len(accept)}")
         for stage in self.stages:
             if isinstance(stage, Staged) or not stage.replays:
                 raise ValueError(f"a stage is an output rule or one model, not {type(stage).__name__}")
-        self._parts = {part.digest: part for stage in self.stages for part in stage.parts()}
+        self._parts: dict[str, Part] = {}  # a model that several stages have is one
+        for part in (part for stage in self.stages for part in stage.parts()):
+            self._parts.setdefault(part.digest, part)
         self._of_stages = [[part.digest for part in stage.parts()] for stage in self.stages]
         runs = [torch.tensor([digest in of for digest in self._parts]) for of in self._of_stages]
         self.ran = torch.stack(runs).long().cumsum(dim=0).clamp(max=1)
@@ -54,6 +62,9 @@ class Staged(Combination):
     def parts_until(self, stage: int) -> list[Part]:
         """The models that have run once a stage has answered."""
         return [part for part, ran in zip(self.parts(), self.ran[stage].tolist(), strict=True) if ran]
+
+    def dial(self) -> Sequence[Staged]:
+        return [Staged(self.stages, accept) for accept in self.settings]
 
     @property
     def replays(self) -> bool:
@@ -72,7 +83,7 @@ class Staged(Combination):
 
     def _go_through(self, count: int, said: Said) -> tuple[Tensor, Tensor]:
         def answer(stage: int, rows: Tensor) -> tuple[Tensor, Tensor]:
-            of_stage = [said(part, rows) for part in self.stages[stage].parts()]
+            of_stage = [said(self._parts[digest], rows) for digest in self._of_stages[stage]]
             found = self.stages[stage].replay(of_stage)[0]
             if stage == len(self.accept):  # nobody asks how the last one came to its answer
                 return found, found.unsqueeze(0)
@@ -111,7 +122,8 @@ class Staged(Combination):
         return found
 
     def save(self, folder: Path) -> None:
-        write_json(folder / FILE, {"stages": len(self.stages), "accept": [each.describe() for each in self.accept]})
+        accept, *settings = ([each.describe() for each in chosen] for chosen in (self.accept, *self.settings))
+        write_json(folder / FILE, {"stages": len(self.stages), "accept": accept, "settings": settings})
         for number, stage in enumerate(self.stages):
             (folder / stage_folder(number)).mkdir()
             stage.save(folder / stage_folder(number))

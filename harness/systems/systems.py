@@ -26,6 +26,9 @@ from harness.store import read_json, write_json
 from harness.systems.acceptance import Acceptance
 from harness.systems.dropout import DropoutPass
 from harness.systems.parts import CPU, MemberPart, ModelPart
+from harness.systems.routed import FILE as ROUTED
+from harness.systems.routed import Routed
+from harness.systems.routers import Router
 from harness.systems.rules import RULE, Linear, Rule
 from harness.systems.staged import FILE as STAGED
 from harness.systems.staged import Staged, stage_folder
@@ -180,26 +183,50 @@ def load_combination(
 
 
 def _load_rule(folder: Path, pool: Pool, device: torch.device, shared: dict[str, MemberPart]) -> OutputCombination:
-    members = {m.digest: m for m in (*pool.members, *((pool.base,) if pool.base else ()))}
     references = read_json(folder / PARTS)
-    for digest_ in {r["member"] for r in references} - shared.keys():
-        shared[digest_] = MemberPart(members[digest_], device)
+    members = _members(references, pool, device, shared)
     parts = [
-        DropoutPass(shared[r["member"]], r["pass"], r["seed"]) if "pass" in r else shared[r["member"]]
-        for r in references
+        DropoutPass(part, r["pass"], r["seed"]) if "pass" in r else part
+        for part, r in zip(members, references, strict=True)
     ]
     return OutputCombination(parts, Rule.load(folder))
+
+
+def _members(
+    references: Sequence[Mapping[str, Any]], pool: Pool, device: torch.device, shared: dict[str, MemberPart]
+) -> list[MemberPart]:
+    """Those that are saved by reference, each as it is among ``shared``, where it is put."""
+    members = {m.digest: m for m in (*pool.members, *((pool.base,) if pool.base else ()))}
+    for digest_ in {r["member"] for r in references} - shared.keys():
+        shared[digest_] = MemberPart(members[digest_], device)
+    return [shared[r["member"]] for r in references]
 
 
 def _load_staged(folder: Path, pool: Pool, device: torch.device, shared: dict[str, MemberPart]) -> Staged:
     record = read_json(folder / STAGED)
     folders = [folder / stage_folder(number) for number in range(record["stages"])]
     stages = [load_combination(each, pool, device, shared) for each in folders]
-    return Staged(stages, [Acceptance.restore(values) for values in record["accept"]])
+    accept, *settings = (
+        [Acceptance.restore(values) for values in chosen] for chosen in (record["accept"], *record["settings"])
+    )
+    return Staged(stages, accept, settings=settings)
+
+
+def _load_routed(folder: Path, pool: Pool, device: torch.device, shared: dict[str, MemberPart]) -> Routed:
+    record = read_json(folder / ROUTED)
+    members = _members(record["members"], pool, device, shared)
+    return Routed(
+        members,
+        Router.load(folder),
+        record["prices"],
+        picked=record["picked"],
+        asked=record["asked"],
+        settings=record["settings"],
+    )
 
 
 Loader = Callable[[Path, Pool, torch.device, dict[str, MemberPart]], Combination]
-LOADERS: dict[str, Loader] = {RULE: _load_rule, STAGED: _load_staged}
+LOADERS: dict[str, Loader] = {RULE: _load_rule, STAGED: _load_staged, ROUTED: _load_routed}
 """By a file that only combinations of one kind have in their folder; a module with another kind adds its own."""
 
 

@@ -155,7 +155,7 @@ def test_shares_are_of_the_examples_that_stop_at_each_stage():
 
 
 @dataclass(frozen=True)
-class Agreement(Acceptance):
+class Unanimous(Acceptance):
     """All models that have run so far have the same first choice."""
 
     def __call__(self, log_probs, models):
@@ -165,7 +165,7 @@ class Agreement(Acceptance):
 
 def test_an_acceptance_of_another_module_sees_all_models_so_far_and_is_found_again(tmp_path):
     models = [MemberPart(member) for member in POOL.members]
-    system = Staged([mean_of(models[0]), mean_of(models[1]), mean_of(models[2])], [NEVER, Agreement()])
+    system = Staged([mean_of(models[0]), mean_of(models[1]), mean_of(models[2])], [NEVER, Unanimous()])
     said = torch.stack([plain_predict(model, split("test")) for model in models])
     agree = said[0].argmax(1) == said[1].argmax(1)
     found, calls = system.run(INPUTS)

@@ -1,0 +1,1 @@
+"""Systems of stages: what runs for an example depends on what was said of it before."""

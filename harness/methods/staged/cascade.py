@@ -1,0 +1,197 @@
+"""Cascade: cheap stages first; an example goes on only where the stage before is not certain of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal
+
+import torch
+from pydantic import AfterValidator, Field
+from torch import Tensor
+
+from harness.cost.relative import relative_costs
+from harness.evaluate.cascading import NEVER, Point, Stages, at_least, curve, dial, within
+from harness.evaluate.predictions import predict
+from harness.methods.method import method
+from harness.registry import METHODS
+from harness.systems.acceptance import Agreement, Certain, Confidence, Entropy, Margin
+from harness.systems.fitting import uniform
+from harness.systems.parts import ModelPart
+from harness.systems.rules import Linear, Vote
+from harness.systems.staged import Staged, why_undecided
+from harness.systems.systems import OutputCombination, member_parts
+from harness.types import Combination, Ingredients, NotApplicable, Part, cut_to
+
+ACCEPT: dict[str, type[Certain]] = {
+    "confidence": Confidence, "margin": Margin, "entropy": Entropy, "agreement": Agreement,
+}  # fmt: skip
+
+
+def _known(stage: int | str) -> int | str:
+    """A position, positions joined by +, or the name of a method."""
+    if isinstance(stage, str) and _positions(stage) is None and METHODS.get(stage).family == "staged":
+        raise ValueError("a stage is a member, several, or a combination without stages")
+    if isinstance(stage, int) and stage < 0:
+        raise ValueError("positions are counted from 0")
+    return stage
+
+
+def _positions(stage: int | str) -> list[int] | None:
+    """The members that a stage names; None for a method."""
+    words = str(stage).split("+")
+    return [int(word) for word in words] if all(word.isdecimal() for word in words) else None
+
+
+StageName = Annotated[int | str, AfterValidator(_known)]
+
+
+def _named(parameters: Mapping[str, Any]) -> list[int] | None:
+    found = [_positions(stage) for stage in parameters["stages"]]
+    return None if None in found else sorted({position for each in found for position in each or ()})
+
+
+@method(
+    "cascade",
+    family="staged",
+    summary="Stages in order of cost: the first that is certain of an example answers it; thresholds from held-out.",
+    paper="Viola and Jones 2001; agreement: Kolawole et al. 2024, arXiv:2407.02348; Wang et al. 2022, arXiv:2012.01988",
+    words="cascade over {members} by {accept}",
+    needs={"members", "base", "train", "heldout"},
+    order_sensitive=lambda parameters: any(_positions(stage) is not None for stage in parameters["stages"]),
+    identical_members_unchanged=lambda parameters: all(
+        _positions(stage) is not None or stage in ("best_single", "linear", "uniform_soup")
+        for stage in parameters["stages"]
+    )
+    and parameters["accept"] != "agreement"
+    and parameters["cost"] is None,  # copies run as one model, which is all that there is to pay
+    small=(
+        {},
+        {"stages": [0, "0+1", "0+1+2"], "accept": "agreement", "threshold": 0.9},
+        {"stages": [1, "uniform_soup", "linear"], "accept": "margin", "quality": 0.5},
+        {"stages": [0, "1+2"], "accept": "entropy", "cost": 0.6, "combine": "mean"},
+    ),
+    uses=_named,
+    reads=lambda parameters: "answers" if parameters["accept"] == "agreement" else "probabilities",
+    seconds=2,
+)
+def cascade(
+    ingredients: Ingredients,
+    *,
+    stages: Annotated[list[StageName], Field(min_length=2)] = ["best_single", "linear"],  # noqa: B006
+    accept: Literal["confidence", "margin", "entropy", "agreement"] = "confidence",
+    cost: Annotated[float, Field(gt=0, le=1)] | None = None,
+    quality: Annotated[float, Field(ge=0, le=1)] | None = None,
+    threshold: Annotated[float, Field(ge=0, le=2)] | None = None,
+    combine: Literal["last", "mean"] = "last",
+) -> Staged:
+    """A stage is a member (``0``), the mean of several (``0+1``), or a method that makes a combination.
+
+    Held-out decides the thresholds: the best score that costs at most the share ``cost`` of what all stages take
+    together (by default all of it), or the least cost that keeps the share ``quality`` of what the last stage gains
+    over the first. ``threshold`` gives it instead. A single stage is taken where none of the thresholds beats it.
+    """
+    if sum(given is not None for given in (cost, quality, threshold)) > 1:
+        raise NotApplicable("cost, quality and threshold each decide the thresholds: one of them is enough")
+    made = [_stage(stage, ingredients, accept) for stage in stages]
+    if combine == "mean":
+        made = _means(made)
+    certain = ACCEPT[accept]
+    first = made[0].parts()
+    if accept == "agreement" and len(first) < 2 and threshold is None and len(made) == 2:
+        raise NotApplicable(f"one model alone ({first[0].name}) always agrees with itself: the first stage needs two")
+    if threshold is not None:
+        return Staged(made, [certain(threshold)] * (len(made) - 1), {"thresholds": [threshold] * (len(made) - 1)})
+    heldout = ingredients.heldout
+    if why_undecided(Staged(made, [certain(NEVER)] * (len(made) - 1)), heldout):
+        raise NotApplicable("thresholds are chosen on held-out examples, and windows of text are none: give threshold")
+    return _chosen(made, certain, ingredients, cost, quality)
+
+
+def _stage(stage: int | str, ingredients: Ingredients, accept: str) -> Combination:
+    positions = _positions(stage)
+    if positions is None:
+        declared = METHODS.get(str(stage))
+        return declared.apply(ingredients, declared.validate({}))
+    parts = member_parts(ingredients)
+    if max(positions) >= len(parts):
+        raise NotApplicable(f"there is no member {max(positions)}: the pool has {len(parts)}")
+    chosen = [parts[position] for position in positions]
+    vote = accept == "agreement" and any(part.says != "probabilities" for part in chosen)
+    return OutputCombination(chosen, Vote() if vote else Linear(uniform(len(chosen))))
+
+
+def _means(stages: Sequence[Combination]) -> list[Combination]:
+    """Each stage as the mean of itself and all stages before it."""
+    found: list[Combination] = []
+    total: dict[str, float] = {}
+    parts: dict[str, Any] = {}
+    for number, stage in enumerate(stages, start=1):
+        if not isinstance(stage, OutputCombination) or not isinstance(stage.rule, Linear):
+            raise NotApplicable("combine: mean is a mean of members: every stage has to be a weighted mean of some")
+        for part, weight in zip(stage.parts(), stage.rule.weights.tolist(), strict=True):
+            parts[part.digest] = part
+            total[part.digest] = total.get(part.digest, 0.0) + weight
+        weights = torch.tensor(list(total.values()), dtype=torch.float64) / number
+        found.append(OutputCombination(list(parts.values()), Linear(weights)))
+    return found
+
+
+def _chosen(
+    stages: Sequence[Combination],
+    certain: type[Certain],
+    ingredients: Ingredients,
+    budget: float | None,
+    quality: float | None,
+) -> Staged:
+    heldout = ingredients.heldout
+    system = Staged(stages, [certain(NEVER)] * (len(stages) - 1))
+    costs, unit = relative_costs(system.parts(), heldout)
+    cumulative = (system.ran.double() @ torch.tensor(costs, dtype=torch.float64)).tolist()
+    whole = cumulative[-1]
+    said = {part.digest: _said(part, ingredients) for part in system.parts()}
+    answers = [stage.replay([said[part.digest] for part in stage.parts()])[0] for stage in stages]
+    size = min(answer.shape[-1] for answer in answers)
+    answers = [cut_to(size, answer) for answer in answers]
+    if any(answer.isnan().any() for answer in answers):
+        raise NotApplicable("a stage says NaN on held-out, where the thresholds are chosen")
+    certainties = [
+        certain.certainty(answer, torch.stack([cut_to(size, said[part.digest]) for part in system.parts_until(number)]))
+        for number, answer in enumerate(answers[:-1])
+    ]
+    tried = Stages.of(certainties, answers, heldout.labels, [each / whole for each in cumulative])
+    points = curve(tried)
+    point = _decided(points, tried, heldout.criterion, budget, quality)
+    turned = dial(points, heldout.criterion)
+    settings = [[certain(at) for at in each.thresholds] for each in turned]
+    details = {
+        "heldout": point.told(), "cost_unit": unit, "stage_costs": tried.costs.tolist(),
+        "curve": [each.told() for each in turned],
+    }  # fmt: skip
+    alone = [sum(costs[list(said).index(part.digest)] for part in stage.parts()) / whole for stage in stages]
+    for number, share in enumerate(alone):
+        accuracy, likelihood = tried.alone(number)
+        single = Point((), share, accuracy, likelihood)
+        if number and share <= point.cost and single.score(heldout.criterion) > point.score(heldout.criterion):
+            details["heldout"] = single.told()
+            return Staged([stages[number]], [], details | {"stage_alone": number})
+    return Staged(stages, [certain(at) for at in point.thresholds], details, settings)
+
+
+def _decided(
+    points: Sequence[Point], tried: Stages, criterion: str, budget: float | None, quality: float | None
+) -> Point:
+    if quality is None:
+        if found := within(points, 1.0 if budget is None else budget, criterion):
+            return found
+        raise NotApplicable(f"the first stage alone takes {tried.costs[0]:.3g} of what all stages take together")
+    first, last = (tried.point([at] * len(tried.certainties)).score(criterion)[0] for at in (0.0, NEVER))
+    found = at_least(points, first + quality * (last - first) if last > first else first, criterion)
+    assert found is not None  # the last stage is among them
+    return found
+
+
+def _said(part: Part, ingredients: Ingredients) -> Tensor:
+    """What a part says of held-out: of a member what is known already, of a model that was made here by running it."""
+    if isinstance(part, ModelPart):
+        return predict(part.log_probs, ingredients.heldout)
+    return ingredients.predictions([part], ingredients.heldout)[0]
