@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -31,10 +31,12 @@ class Family:
     """
 
     name: str
-    """Of ``ways.WAYS``, whose points these join, or any other."""
+    """Of ``ways.WAYS``, whose points these join, that of a variant, whose settings these are, or any other."""
     points: tuple[Point, ...]
     weak: Point | None = None
     strong: Point | None = None
+    way: str = ""
+    """Of ``ways.WAYS``, where that is not the name: pictures show it as that."""
 
 
 class Points:
@@ -99,6 +101,10 @@ class Points:
             if way := on_curve(row, methods):
                 found[way] = _joined(found[way], Family(way, (self.point(row["variant"]),)))
         for family in added:
+            if of_way := found.get(family.way):  # the variant as it is belongs to its settings
+                chosen = tuple(point for point in of_way.points if point.name == family.name)
+                found[family.way] = replace(of_way, points=tuple(p for p in of_way.points if p not in chosen))
+                family = replace(family, points=(*chosen, *family.points))
             found[family.name] = _joined(found.get(family.name, Family(family.name, ())), family)
         return [family for family in found.values() if family.points]
 
@@ -117,4 +123,4 @@ def dearest(families: Sequence[Family]) -> Point | None:
 def _joined(one: Family, other: Family) -> Family:
     names = {point.name for point in other.points}
     points = (*(point for point in one.points if point.name not in names), *other.points)
-    return Family(one.name, points, other.weak or one.weak, other.strong or one.strong)
+    return Family(one.name, points, other.weak or one.weak, other.strong or one.strong, other.way or one.way)

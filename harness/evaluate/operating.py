@@ -21,7 +21,7 @@ ALIKE = "all examples are alike in it"
 """Why there is no interval where nothing varies."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Point:
     """One way to run a system: what comes of each example, and what that costs."""
 

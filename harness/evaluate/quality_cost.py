@@ -67,6 +67,7 @@ def _family(family: Family, reference: Point, budgets: tuple[float, float], poin
     ranges = budgets if budgets[0] < budgets[1] else (None, None)
     found = {
         "name": family.name,
+        "way": family.way or family.name,
         "points": [_point(point, reference, sign, points.clusters) for point in own],
         "aiq": _turned(curve.aiq(*ranges), sign).as_json(),
         "gain": above.aiq(*ranges).as_json(),

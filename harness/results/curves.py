@@ -14,7 +14,8 @@ CURVES_FIELDS = {
     "reference": "{variant, score}",
     "examples": "that scores are means of, over all seeds; clusters of them where these count as one",
     "budgets": "[low, high]: the range of costs of every AIQ, from the reference's to that of the dearest ensemble",
-    "families": "[{name: of evaluate.ways, or of what was added; points: [{name: a variant, or a setting of one; cost, "
+    "families": "[{name: of evaluate.ways, of a variant with a dial, or of what was added; way: of "
+    "evaluate.ways, or the name; points: [{name: a variant, or a setting of one; cost, "
     "score, low, high, gain: NUMBER, over the reference, paired by example}], aiq: NUMBER, the mean height of the hull "
     "of these points and the reference over the budgets, gain: NUMBER, the same less the reference's score, paired by "
     "example; apgr: NUMBER, cpt: {PGR: NUMBER, the least share of calls}, of systems of two models, else null}]",

@@ -13,6 +13,7 @@ from harness.evaluate import correlate
 from harness.evaluate.families import Family
 from harness.evaluate.quality_cost import quality_cost
 from harness.results.columns import (
+    ALL_SEEDS,
     COMPARISON_COLUMNS,
     CORRELATION_COLUMNS,
     example_columns,
@@ -23,7 +24,9 @@ from harness.results.columns import (
 )
 from harness.results.metric import DOCUMENTS
 from harness.results.run import Run
+from harness.results.serving import FLOPS
 from harness.run import tables as table_code
+from harness.run.dialled import dialled
 from harness.run.plan import Plan
 from harness.run.record import run_record
 from harness.run.stages.setting import documents_of
@@ -54,7 +57,9 @@ def write_results(folder: Path, plan: Plan, errors: Mapping[str, str], done: Map
     _write_once(plan, tables, "measures", folder)
     warnings = [*_write_study(folder, plan, errors), *tables.warnings]
     record = run_record(plan, rows, tables, warnings, done)
-    write_curves(Run(folder, record), clusters=_clusters(plan))
+    summary = {row["variant"]: row for row in rows if row["seed"] == ALL_SEEDS and row["status"] == "ok"}
+    reference = summary.get(plan.suite.file.reference, {}).get(FLOPS)
+    write_curves(Run(folder, record), list(dialled(plan, summary, reference)), _clusters(plan))
     write_json(folder / "run.json", record)
 
 

@@ -176,10 +176,10 @@ class _Picture:
 
         What is no variant of the run is a setting of one's dial: a small mark.
         """
-        colour, shape = _style(self.found, family["name"])
+        colour, shape = _style(self.found, family["way"])
         near = [point for point in family["points"] if self._is_near(point)]
-        x = [self._place(family["name"], point["cost"]) for point in near]
-        if _has_dial(family["name"]):
+        x = [self._place(family["way"], point["cost"]) for point in near]
+        if _has_dial(family["way"]):
             axes.plot(x, [self.times * point["score"] for point in near], color=colour, linewidth=1.3, zorder=3)
         for place, point in zip(x, near, strict=True):
             value, (low, high) = point["score"], self._ends(point)
@@ -190,13 +190,17 @@ class _Picture:
             axes.plot(place, self.times * value, "." if small else shape, color=colour, markersize=6.5, mew=0, zorder=4,
                       alpha=0.95)  # fmt: skip
 
-    def _place(self, name: str, cost: float) -> float:
-        """Where a family's mark of this cost stands: the families that have one stand in a row."""
-        beside = [family["name"] for family in self.found["families"]
-                  if any(abs(math.log10(point["cost"] / cost)) < SAME_PLACE / 2 and self._is_near(point)
-                         for point in family["points"])]  # fmt: skip
+    def _place(self, way: str, cost: float) -> float:
+        """Where a mark of this cost stands: the ways without a dial that have one stand in a row."""
+        if _has_dial(way):
+            return cost
+        beside = list(dict.fromkeys(
+            family["way"] for family in self.found["families"] for point in family["points"]
+            if abs(math.log10(point["cost"] / cost)) < SAME_PLACE / 2 and self._is_near(point)
+            and not _has_dial(family["way"])
+        ))  # fmt: skip
         step = self.step * math.log10(self.right / self.left)
-        return float(cost * 10 ** (step * (beside.index(name) - (len(beside) - 1) / 2)))
+        return float(cost * 10 ** (step * (beside.index(way) - (len(beside) - 1) / 2)))
 
     def draw_oracle(self, axes: Axes) -> None:
         """A star, or its name where it is above the picture; only where the run goes by right and wrong answers."""
@@ -215,21 +219,21 @@ class _Picture:
                               va="center", fontsize=8.5, color=GOLD, path_effects=HALO, zorder=6)  # fmt: skip
 
 
-def _style(found: dict[str, Any], name: str) -> tuple[str, str]:
-    others = [family["name"] for family in found["families"] if family["name"] not in COLOURS]
-    return COLOURS[name] if name in COLOURS else OTHERS[others.index(name) % len(OTHERS)]
+def _style(found: dict[str, Any], way: str) -> tuple[str, str]:
+    others = [family["way"] for family in found["families"] if family["way"] not in COLOURS]
+    return COLOURS[way] if way in COLOURS else OTHERS[others.index(way) % len(OTHERS)]
 
 
-def _has_dial(name: str) -> bool:
-    return name in DIALS or name not in COLOURS
+def _has_dial(way: str) -> bool:
+    return way in DIALS or way not in COLOURS
 
 
 def _legend(figure: Figure, found: dict[str, Any], left: float, columns: int) -> None:
     handles = []
-    for family in found["families"]:
-        colour, shape = _style(found, family["name"])
-        handles.append(Line2D([], [], linestyle="-" if _has_dial(family["name"]) else "", marker=shape, color=colour,
-                              mew=0, label=family["name"]))  # fmt: skip
+    for way in dict.fromkeys(family["way"] for family in found["families"]):
+        colour, shape = _style(found, way)
+        handles.append(Line2D([], [], linestyle="-" if _has_dial(way) else "", marker=shape, color=colour, mew=0,
+                              label=way))  # fmt: skip
     handles.append(Line2D([], [], color=BAND, linewidth=6, label="best of each budget"))
     if found["random"]:
         handles.append(Line2D([], [], color=GREY, label="chosen at random", **DASHED))
