@@ -55,7 +55,7 @@ perf: $(VENV)/.installed
 reference: $(VENV)/.installed
 	@$(BIN)/stockpot report $(RUN) >/dev/null
 	@target=results/reference/$$(basename $$(dirname $(RUN))); rm -rf $$target; mkdir -p $$target/figures; \
-	  cd $(RUN) && cp -t $(CURDIR)/$$target $$(ls run.json variants.csv details.json claims.json correlation.csv correlation.json \
+	  cd $(RUN) && cp -t $(CURDIR)/$$target $$(ls run.json variants.csv details.json claims.json curves.json correlation.csv correlation.json \
 	    $(if $(SLIM),,report.md scores.parquet comparisons.parquet) 2>/dev/null) && \
 	  ls figures/*.svg | { grep $(if $(SLIM),-E "/(correlation|weights)",-v narrow) || true; } | xargs -r cp -t $(CURDIR)/$$target/figures && \
 	  sed -i "s#$$HOME/#~/#g" $(CURDIR)/$$target/run.json && du -sh $(CURDIR)/$$target
