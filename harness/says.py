@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Literal
 
-Says = Literal["correctness", "answers", "probabilities"]
-"""Only whether an answer is right, which class it is, or the probabilities of all classes."""
+Says = Literal["text", "correctness", "answers", "probabilities"]
+"""A text and no class, only whether an answer is right, which class it is, or the probabilities of all classes."""
 LACKS: dict[Says, str] = {
+    "text": "gives text and no class",
     "correctness": "is only known to be right or wrong",
     "answers": "gives answers without probabilities",
     "probabilities": "",

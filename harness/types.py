@@ -97,6 +97,8 @@ class Split:
     """Whose tokens the windows are made of."""
     kind: str = ""
     """The kind of task that says how networks are run on a batch of it (``kinds.Kind``), and how they are trained."""
+    clean: Tensor | None = None
+    """The inputs [I, ...] uncorrupted, where the task has them: what a stage that restores them should say."""
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -180,6 +182,10 @@ class Part(ABC):
     @abstractmethod
     def log_probs(self, batch: Tensor) -> Tensor:
         """Normalised log-probabilities [B, C] in float32."""
+
+    def run_once(self, batch: Tensor) -> None:
+        """Run the network on a batch as one call of a combination does: costs are counted of this."""
+        self.log_probs(batch)
 
 
 class Combination(ABC):

@@ -26,24 +26,36 @@ from harness.systems.parts import MemberPart
 from harness.systems.rules import Linear, LogLinear
 from harness.systems.staged import Staged
 from harness.systems.systems import OutputCombination, SingleModel, member_parts
+from harness.systems.written import SelfConsistency
 from harness.types import Combination, NotApplicable
 
 LAWS = laws("method")
-CASES = [
-    pytest.param(method.name, parameters, id=f"{method.name}-{i}")
-    for method in METHODS.all().values()
-    for i, parameters in enumerate(method.small)
-]
+WRITING_LAWS = laws("writing method")
+
+
+def cases(*, writes: bool):
+    return [
+        pytest.param(method.name, parameters, id=f"{method.name}-{i}")
+        for method in METHODS.all().values()
+        for i, parameters in enumerate(method.small)
+        if method.writes == writes
+    ]
 
 
 @pytest.mark.parametrize("law", LAWS, ids=lambda law: law.__name__)
-@pytest.mark.parametrize(("name", "parameters"), CASES)
+@pytest.mark.parametrize(("name", "parameters"), cases(writes=False))
 def test_method(name, parameters, law):
     law(METHODS.get(name), parameters)
 
 
+@pytest.mark.parametrize("law", WRITING_LAWS, ids=lambda law: law.__name__)
+@pytest.mark.parametrize(("name", "parameters"), cases(writes=True))
+def test_writing_method(name, parameters, law):
+    law(METHODS.get(name), parameters)
+
+
 def test_hash_seed_changes_nothing():
-    check_hash_seeds([(found, parameters) for found in METHODS for parameters in found.small])
+    check_hash_seeds([(found, parameters) for found in METHODS if not found.writes for parameters in found.small])
 
 
 def test_every_method_reads_like_one():
@@ -281,6 +293,66 @@ def test_a_wrong_method_is_caught(function, name, declare):
 
 def test_every_law_catches_something():
     assert {name for _, name in WRONG} == {law.__name__ for law in LAWS}
+
+
+class Talkative(SelfConsistency):
+    """Has probabilities of classes all the same."""
+
+    def log_probs(self, batch):
+        return torch.log_softmax(batch.flatten(1)[:, :3], dim=-1)
+
+
+class Forgets(SelfConsistency):
+    def save(self, folder):
+        SelfConsistency(self.parts(), **{**self.describe(), "n": self.n + 1}).save(folder)
+
+
+def draws(ingredients, kind=SelfConsistency, seed=0, **changes):
+    given = {"n": 3, "temperature": 1.0, "top_p": 1.0, "by": "majority", "seed": seed, **changes}
+    return kind(member_parts(ingredients)[:1], **given)
+
+
+def draws_another_seed_each_time(ingredients):
+    return draws(ingredients, seed=int(torch.randint(2**31, ())))
+
+
+def says_probabilities(ingredients):
+    return draws(ingredients, Talkative)
+
+
+def saves_another_number(ingredients):
+    return draws(ingredients, Forgets)
+
+
+def breaks_at_nothing(ingredients, *, n: int = 3):
+    return draws(ingredients, n=6 // n)
+
+
+def does_not_write(ingredients):
+    return ensemble(ingredients)
+
+
+WRONG_WRITERS = [
+    (draws_another_seed_each_time, "building_it_changes_nothing_and_draws_nothing"),
+    (does_not_write, "building_it_changes_nothing_and_draws_nothing"),
+    (says_probabilities, "it_says_why_it_has_no_probabilities"),
+    (saves_another_number, "what_is_loaded_is_what_was_saved"),
+    (breaks_at_nothing, "parameters_behave_or_it_says_why"),
+]
+
+
+@pytest.mark.parametrize(("function", "name"), WRONG_WRITERS, ids=lambda given: getattr(given, "__name__", given))
+def test_a_wrong_writing_method_is_caught(function, name, declare):
+    found = declare(function, family="staged", writes=True)
+    with pytest.raises(BrokenLaw) as caught:
+        next(law for law in WRITING_LAWS if law.__name__ == name)(found, {})
+    assert caught.value.law == name
+    with pytest.raises(BrokenLaw):
+        check_method(found.name)
+
+
+def test_every_law_of_writing_catches_something():
+    assert {name for _, name in WRONG_WRITERS} == {law.__name__ for law in WRITING_LAWS}
 
 
 def test_a_right_method_passes(declare):

@@ -1,6 +1,6 @@
 """The laws that a plug-in's declarations keep: ``check_metric("mcc")`` runs them all, ``laws("metric")`` lists them."""
 
-from harness.checks import lacking  # noqa: F401 (laws of methods register themselves)
+from harness.checks import lacking, writing  # noqa: F401 (laws of methods register themselves)
 from harness.checks.costs import check_cost
 from harness.checks.engines import check_engine
 from harness.checks.kinds import check_kind

@@ -68,7 +68,7 @@ def flops_per_example(combination: Combination, batch: Tensor, calls: Tensor | N
 
 def flops_of_parts(combination: Combination, batch: Tensor) -> list[float]:
     """The same of each part alone."""
-    return [flops.count(partial(part.log_probs, batch)) / len(batch) for part in combination.parts()]
+    return [flops.count(partial(part.run_once, batch)) / len(batch) for part in combination.parts()]
 
 
 def _mean(calls: Tensor, each: Sequence[float]) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from harness.systems.staged import Staged, why_undecided
+from harness.systems.written import ONLY_WRITES, WrittenAnswers
 from harness.types import Combination, NotApplicable, Split, check_tokens
 
 
@@ -19,4 +20,6 @@ def why_not_timed(combination: Combination, test: Split) -> str | None:
     """Why it cannot be run as a whole on these inputs, to be timed; None if it can."""
     if reason := why_not_run(combination, test):
         return reason
+    if isinstance(combination, WrittenAnswers):
+        return ONLY_WRITES
     return why_undecided(combination, test) if isinstance(combination, Staged) else None

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 import numpy as np
+import pandas as pd
 import pydantic
 from torch import nn
 
@@ -18,6 +19,7 @@ from harness.models import forward
 from harness.models.heads import CAUSAL, Head
 from harness.models.training import plain_schedule
 from harness.registry import KINDS, module_of
+from harness.says import Says
 from harness.store import Store, named
 from harness.tasks.task import Documents, Task, TaskReference
 from harness.types import Architecture, Combination, Unscored
@@ -42,6 +44,10 @@ class Evaluation:
     """Scores of whole tasks that are no means over documents, by name."""
     scores: Mapping[str, float] = field(default_factory=dict)
     """Scores as another harness gives them, by name: none may be NaN."""
+    says: Says | None = None
+    """What its log-probabilities mean; None: what they do wherever the combination is run (``Combination.says``)."""
+    intermediate: pd.DataFrame | None = None
+    """What each stage of a pipeline said of each example (``evaluate.by_stage``)."""
 
 
 Reference = TypeVar("Reference", bound=TaskReference)

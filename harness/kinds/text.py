@@ -15,6 +15,7 @@ from harness.evaluate.predictions import CachedPredictions
 from harness.kinds.kind import Evaluation, Kind, kind
 from harness.models import causal_lm, configuration, windows
 from harness.models.heads import CAUSAL
+from harness.says import Says
 from harness.store import Store
 from harness.strict.fields import Strict
 from harness.tasks import asked, pretrained, text
@@ -106,13 +107,16 @@ def _evaluated(combinations: Sequence[Combination], task: TextTask) -> list[Eval
 
     scored = evaluation.score_combinations(combinations, task)
     record = {"combine_seconds": scored.combine_seconds / len(combinations), "pass": scored.record}
+    says: Says | None = "correctness" if task.documents.written else None
     found: list[Evaluation | Unscored] = []
-    for answers, calls in zip(scored.answers, scored.calls, strict=True):
+    for answers, calls, wrote in zip(scored.answers, scored.calls, scored.wrote, strict=True):
         if isinstance(answers, Unscored):
             found.append(answers)
             continue
-        measures = evaluation.measures(answers)
-        found.append(Evaluation(answers.log_probs, calls, record, measures, answers.aggregates, answers.scores))
+        more, own = (wrote.measures, wrote.record) if wrote else ({}, {})
+        measures = {**evaluation.measures(answers), **more}
+        of_tasks = answers.aggregates, answers.scores
+        found.append(Evaluation(answers.log_probs, calls, {**record, **own}, measures, *of_tasks, says))
     return found
 
 

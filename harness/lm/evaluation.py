@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +19,12 @@ from harness.lm.mixing import NotFinite, System
 from harness.lm.scoring import Work, score
 from harness.lm.sequence import sequence_mixture
 from harness.lm.stages import Said, choose, why_no_choice
+from harness.lm.writing import Answered, Writing
 from harness.models.tokens import read_tokenizer
 from harness.systems.rules import Linear, Rule
 from harness.systems.staged import Staged
 from harness.systems.systems import OutputCombination, SingleModel
+from harness.systems.written import ONLY_WRITES, WrittenAnswers
 from harness.tasks.answers import Answers, answers_of
 from harness.tasks.text import TextTask
 from harness.types import Combination, NotApplicable, Part, Tokenizer, Unscored
@@ -34,7 +36,9 @@ class ScoredCombinations:
 
     answers: tuple[Answers | Unscored, ...]
     calls: tuple[np.ndarray, ...]
-    """How often each part ran for each multiple-choice document, [documents, parts]; empty without answers."""
+    """How often each part ran for each document that is scored, [documents, parts]; empty without answers."""
+    wrote: tuple[Answered | None, ...]
+    """What each wrote, where the tasks ask for that."""
     combine_seconds: float
     record: list[dict[str, Any]]
     """What each pass did (``scoring.Work``), for the results."""
@@ -144,32 +148,47 @@ def score_combinations(combinations: Sequence[Combination], task: TextTask) -> S
 
     Members that share a tokenizer run in lock step. Those of a sequence-level ensemble are scored one by one, each
     with its own tokens, and their log-likelihoods of continuations are mixed. Every stage of a staged system is scored
-    on everything, as are the models that it decides by; which stage counts is chosen for each document.
+    on everything, as are the models that it decides by; which stage counts is chosen for each document. What has to be
+    written is written by each combination for itself, and by a stage only for what is left to it.
     """
-    asked = _Asked(task)
+    asked, writing = _Asked(task), Writing(task)
     planned: list[_Planned | Unscored] = []
     for number, combination in enumerate(combinations):
         reason = _why_unscored(combination, task)
         planned.append(Unscored(reason) if reason else asked.plan(combination, str(number)))
     records = asked.run()
-    answers: list[Answers | Unscored] = []
-    calls: list[np.ndarray] = []
-    for combination, each in zip(combinations, planned, strict=True):
-        try:
-            if isinstance(each, Unscored):
-                raise each
-            said, called = asked.said_by(combination, each)
-            answers.append(answers_of(task.questions, [value for value, _ in said], [greedy for _, greedy in said]))
-            calls.append(called)
-        except Unscored as reason:
-            answers.append(reason)
-            calls.append(np.zeros((0, 0), dtype=np.int64))
+    found = [_answered(each, plan, asked, writing) for each, plan in zip(combinations, planned, strict=True)]
+    answers, calls, wrote = zip(*found, strict=True) if found else ((), (), ())
     seconds = sum(record["combine_seconds"] for record in records)
-    return ScoredCombinations(tuple(answers), tuple(calls), seconds, records)
+    return ScoredCombinations(answers, calls, wrote, seconds, records)
+
+
+def _answered(
+    combination: Combination, planned: _Planned | Unscored, asked: _Asked, writing: Writing
+) -> tuple[Answers | Unscored, np.ndarray, Answered | None]:
+    """What the tasks make of a combination, its calls [documents, parts], and what it wrote."""
+    questions = asked.task.questions
+    try:
+        if isinstance(planned, Unscored):
+            raise planned
+        said, calls = asked.said_by(combination, planned)
+        wrote = writing.answer(combination) if questions.prompts else None
+        texts = wrote.texts if wrote else ()
+        if isinstance(combination, WrittenAnswers):
+            answers = answers_of(questions, None, None, written=texts)
+        else:
+            answers = answers_of(questions, *zip(*said, strict=True) if said else ((), ()), written=texts)
+    except (Unscored, NotApplicable) as reason:
+        return Unscored(str(reason)), np.zeros((0, 0), dtype=np.int64), None
+    if wrote and not questions.documents.written:  # what is said of a system is of the documents that are scored
+        wrote = replace(wrote, record={})
+    return answers, wrote.calls if wrote and questions.documents.written else calls, wrote
 
 
 def _why_unscored(combination: Combination, task: TextTask) -> str | None:
     """Why a combination cannot be put to language models' tasks, whatever its models are; None if it can."""
+    if isinstance(combination, WrittenAnswers):
+        return None if task.documents.written else ONLY_WRITES
     stages = combination.stages if isinstance(combination, Staged) else (combination,)
     if unknown := next((each for each in stages if not isinstance(each, OutputCombination | SingleModel)), None):
         kinds = "output rules, single models and stages of these"
@@ -195,7 +214,9 @@ class _Asked:
         self.said: dict[str, Said | Unscored] = {}
 
     def plan(self, combination: Combination, name: str) -> _Planned:
-        """Add the systems of a combination."""
+        """Add the systems of a combination; none where nothing is asked that it has log-likelihoods of."""
+        if not self.passes.instances or isinstance(combination, WrittenAnswers):
+            return _Planned([], {})
         if not isinstance(combination, Staged):
             return _Planned([self._add(combination, name)], {})
         stages = [self._add(stage, f"{name}/{number}") for number, stage in enumerate(combination.stages)]
@@ -230,6 +251,8 @@ class _Asked:
 
     def said_by(self, combination: Combination, planned: _Planned) -> tuple[Said, np.ndarray]:
         """What a combination says of all instances, and its calls [documents, parts]; ``Unscored`` where it cannot."""
+        if not self.passes.instances or isinstance(combination, WrittenAnswers):
+            return [], np.zeros((0, 0), dtype=np.int64)
         if not isinstance(combination, Staged):
             calls = combination.every_part_once(len(self.task.documents.ids))
             return self._mixed(combination, planned.stages[0]), calls.numpy()

@@ -71,13 +71,33 @@ class Stop:
         return any(string in end for string in self.strings)
 
 
+@dataclass(frozen=True)
+class Generated:
+    """The tokens that follow one prompt, and the log-probability of each under the rule, in nats."""
+
+    tokens: list[int]
+    log_probs: list[float]
+    """As the rule has them: of a text that is drawn, before temperature, ``top_k`` and ``top_p``."""
+
+
 Processing = Callable[[Tensor], Callable[[Tensor, Tensor], Tensor]]
 NEVER = Stop()
 BEST = Sampling()
 
 
-@torch.no_grad()
 def generate(
+    models: Sequence[LanguageModel],
+    rule: Rule,
+    prompts: Sequence[Sequence[int]],
+    max_new_tokens: int,
+    **settings: Any,
+) -> list[list[int]]:
+    """The tokens alone of what ``write`` gives for these arguments."""
+    return [each.tokens for each in write(models, rule, prompts, max_new_tokens, **settings)]
+
+
+@torch.no_grad()
+def write(
     models: Sequence[LanguageModel],
     rule: Rule,
     prompts: Sequence[Sequence[int]],
@@ -88,8 +108,8 @@ def generate(
     numbers: Sequence[int] | None = None,
     cache: bool = True,
     processing: Processing | None = None,
-) -> list[list[int]]:
-    """The tokens that follow each prompt, of at most ``max_new_tokens``; a token of ``stop.ids`` is the last.
+) -> list[Generated]:
+    """What follows each prompt, of at most ``max_new_tokens`` tokens; one of ``stop.ids`` is the last.
 
     One batch: prompts are padded on the left, and one that is done leaves the batch. For a member that ``sees_padding``
     prompts of one length are a batch; one that ``has_state`` runs its whole text again for every token.
@@ -110,13 +130,13 @@ def generate(
     for p, prompt in enumerate(prompts):
         if not prompt:
             raise BadInput("the prompt has no tokens", place=f"prompt {p}")
-    texts: list[list[int]] = [[] for _ in prompts]
+    texts = [Generated([], []) for _ in prompts]
     if not prompts or max_new_tokens < 1:
         return texts
     seeds = range(len(prompts)) if numbers is None else numbers
     if batches := _apart(models, prompts, processing is not None):
         for batch in batches:
-            found = generate(
+            found = write(
                 models,
                 rule,
                 [prompts[p] for p in batch],
@@ -140,10 +160,13 @@ def generate(
         logits = [process(ids, decoder(ids, mask).to(device).float()) for decoder in decoders]
         stacked = torch.stack([torch.log_softmax(each, -1) for each in logits])
         check_logits(stacked)
-        chosen = _choose(rule(stacked), sampling, [streams[p] for p in active])
-        for p, token in zip(active, chosen.tolist(), strict=True):
-            texts[p].append(token)
-        staying = [row for row, p in enumerate(active) if not stop.reached(texts[p])]
+        ruled = rule(stacked)
+        chosen = _choose(ruled, sampling, [streams[p] for p in active])
+        values = ruled.gather(-1, chosen[:, None].to(ruled.device)).squeeze(-1)
+        for p, token, value in zip(active, chosen.tolist(), values.tolist(), strict=True):
+            texts[p].tokens.append(token)
+            texts[p].log_probs.append(value)
+        staying = [row for row, p in enumerate(active) if not stop.reached(texts[p].tokens)]
         if not staying:
             break
         ids = torch.cat([ids, chosen[:, None]], dim=1)

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
 import jinja2
 from lm_eval.api.instance import Instance
 from lm_eval.api.model import TemplateLM
-from lm_eval.models.utils import normalize_gen_kwargs, postprocess_generated_text, resolve_max_length
+from lm_eval.models.utils import postprocess_generated_text, resolve_max_length
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from harness.errors import BadInput
 from harness.lm.encoding import Encoder, requests_of
 from harness.lm.forward import (
     LanguageModel,
@@ -25,13 +24,12 @@ from harness.lm.forward import (
     shared_vocabulary,
     with_shared_vocabulary,
 )
-from harness.lm.generation import Sampling, Stop, generate
-from harness.lm.generation_settings import check_settings, drawing, end_ids, process_logits, processors
+from harness.lm.generation import Generated, Sampling, Stop, write
+from harness.lm.generation_request import GenerationRequest, Written, counted, stream_of
+from harness.lm.generation_settings import check_settings, drawing, process_logits, processors
 from harness.lm.mixing import System
 from harness.lm.scoring import Request, Scored, score
 from harness.systems.rules import Rule
-
-HARMLESS = {"num_beams": 1, "num_return_sequences": 1, "repetition_penalty": 1.0, "use_cache": True}
 
 
 class StockpotLM(TemplateLM):
@@ -168,18 +166,54 @@ class StockpotLM(TemplateLM):
     # Generation
 
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
-        """One text per request, up to its first stop string; each request's random stream is its own."""
+        """One text per request, up to its first stop string; how it is drawn depends on nothing else that is asked."""
         texts: list[str] = [""] * len(requests)
-        asked = [_GenerationRequest(self, instance) for instance in requests]
         with tqdm(total=len(requests), desc="Generating", disable=disable_tqdm) as bar:
-            for batch in self._generation_batches(asked):
-                for r, text in zip(batch, self._generated([asked[r] for r in batch], batch), strict=True):
-                    texts[r] = text
-                    self.cache_hook.add_partial("generate_until", requests[r].args, text)
-                bar.update(len(batch))
+
+            def keep(number: int, written: Written) -> None:
+                texts[number] = written.text
+                self.cache_hook.add_partial("generate_until", requests[number].args, written.text)
+                bar.update()
+
+            self.write([each.args for each in requests], done=keep)
         return texts
 
-    def _generation_batches(self, asked: Sequence[_GenerationRequest]) -> Iterator[list[int]]:
+    def write(
+        self,
+        asked: Sequence[tuple[str, Any]],
+        numbers: Sequence[int] | None = None,
+        seed: int | None = None,
+        done: Callable[[int, Written], None] | None = None,
+    ) -> list[Written]:
+        """As ``generate_until``, with the log-probabilities of the tokens.
+
+        Args:
+            asked: prompts with their generation arguments.
+            numbers: which of the texts that are drawn for its prompt each is; the order of equal requests if None.
+            seed: of what is drawn; the model's own if None.
+            done: is told every text, with its place, as soon as it is there.
+        """
+        read = [GenerationRequest(self, *each) for each in asked]
+        streams = [stream_of(text, number) for (text, _), number in zip(asked, numbers or counted(asked), strict=True)]
+        found: dict[int, Written] = {}
+        for batch in self._generation_batches(read):
+            chosen = [read[r] for r in batch], [streams[r] for r in batch]
+            texts = self._generated(*chosen, self.seed if seed is None else seed)
+            for r, text in zip(batch, texts, strict=True):
+                found[r] = text
+                if done:
+                    done(r, text)
+        return [found[r] for r in range(len(read))]
+
+    def too_long(self, text: str, given: Any) -> str | None:
+        """Why a prompt would lose its beginning, or leaves no room for an answer; None where it fits the model."""
+        request = GenerationRequest(self, text, given)
+        if not request.cut:
+            return None
+        size = len(request.prompt) + request.cut + request.max_new_tokens
+        return f"a prompt and its answer may take {size} tokens, and the model takes {self.max_length}"
+
+    def _generation_batches(self, asked: Sequence[GenerationRequest]) -> Iterator[list[int]]:
         """Requests of the same settings and like length, as many as the tokens of a batch allow; longest first."""
         budget = self.batch_tokens or automatic_tokens(self.models, self.vocabulary)
         batch: list[int] = []
@@ -193,7 +227,7 @@ class StockpotLM(TemplateLM):
         if batch:
             yield batch
 
-    def _generated(self, asked: Sequence[_GenerationRequest], numbers: Sequence[int]) -> list[str]:
+    def _generated(self, asked: Sequence[GenerationRequest], numbers: Sequence[int], seed: int) -> list[Written]:
         """Texts of one batch; where memory runs out, of its halves."""
         first, prompts = asked[0], [each.prompt for each in asked]
         check_settings(self.models, first.given)
@@ -202,13 +236,13 @@ class StockpotLM(TemplateLM):
             processing = partial(self._processors, first)
         half = 0
         try:
-            found = generate(
+            found = write(
                 self.models,
                 self.rule,
                 prompts,
                 first.max_new_tokens,
                 stop=first.stop,
-                sampling=self._sampling(first.given),
+                sampling=self._sampling(first.given, seed),
                 numbers=numbers,
                 processing=processing,
             )
@@ -218,56 +252,20 @@ class StockpotLM(TemplateLM):
                 raise
         if half:
             free_memory()
-            return self._generated(asked[:half], numbers[:half]) + self._generated(asked[half:], numbers[half:])
-        return [self._text(tokens, first.stop) for tokens in found]
+            halves = (asked[:half], numbers[:half]), (asked[half:], numbers[half:])
+            return [text for each in halves for text in self._generated(*each, seed)]
+        return [self._written(each, first.stop) for each in found]
 
-    def _processors(self, asked: _GenerationRequest, prompt: Tensor) -> Any:
+    def _processors(self, asked: GenerationRequest, prompt: Tensor) -> Any:
         return processors(self.models[0], asked.given, prompt, asked.max_new_tokens)
 
-    def _sampling(self, given: Mapping[str, Any]) -> Sampling:
+    def _sampling(self, given: Mapping[str, Any], seed: int) -> Sampling:
         """How to draw, if at all."""
         if "do_sample" not in given:
-            return Sampling(seed=self.seed)
+            return Sampling(seed=seed)
         how = drawing(self.models, given)
-        return Sampling(given["temperature"], how.get("top_k") or None, how.get("top_p"), seed=self.seed)
+        return Sampling(given["temperature"], how.get("top_k") or None, how.get("top_p"), seed=seed)
 
-    def _text(self, tokens: list[int], stop: Stop) -> str:
-        return postprocess_generated_text(
-            self.tokenizer.decode(tokens, skip_special_tokens=True), list(stop.strings), None
-        )
-
-
-class _GenerationRequest:
-    """A generation request, read: the prompt cut on the left so that what is generated fits the model."""
-
-    def __init__(self, model: StockpotLM, instance: Instance) -> None:
-        text, given = instance.args
-        wanted: dict[str, Any] = dict(normalize_gen_kwargs(given, model.max_gen_toks))
-        self.max_new_tokens: int = wanted.pop("max_gen_toks")
-        room = model.max_length - self.max_new_tokens
-        if room < 1:
-            raise BadInput(f"{self.max_new_tokens} tokens to generate with a model of {model.max_length}")
-        self.prompt = model.encoder.prompt(text)[-room:]
-        end = model.tokenizer.decode([model.eot_token_id])
-        strings = [string for string in [*wanted.pop("until"), end] if string]
-        ends = end_ids(model.models) | {model.eot_token_id}
-        self.stop = Stop(ends, tuple(dict.fromkeys(strings)), model.tokenizer.decode)
-        self.given = _known(wanted)
-        self.settings = repr((self.max_new_tokens, self.stop.strings, self.given))
-
-
-KNOWN = ("do_sample", "temperature", "top_k", "top_p")
-
-
-def _known(wanted: dict[str, Any]) -> dict[str, Any]:
-    """lm-eval's normalised arguments that say how to draw; one that would be ignored is refused."""
-    for name, value in wanted.items():
-        if name not in KNOWN and HARMLESS.get(name) != value:
-            raise BadInput(
-                f"generation argument '{name}={value}' is not known",
-                given=name,
-                choices=["until", *KNOWN, "max_gen_toks"],
-            )
-    if not wanted["do_sample"]:  # temperature 0, which transformers would refuse
-        return {name: value for name, value in wanted.items() if name not in KNOWN}
-    return {**wanted, "temperature": float(wanted.get("temperature") or 1.0)}
+    def _written(self, generated: Generated, stop: Stop) -> Written:
+        text = self.tokenizer.decode(generated.tokens, skip_special_tokens=True)
+        return Written(postprocess_generated_text(text, list(stop.strings), None), tuple(generated.log_probs))

@@ -10,19 +10,21 @@ from torch import Tensor
 
 from harness.systems.staged import Staged
 from harness.tasks.answers import choice_log_probs
-from harness.tasks.questions import CHOICES, Questions
+from harness.tasks.questions import CHOICES, WRITTEN, Questions
 
 Said = list[tuple[float, bool]]
 """What one system says of all instances: log-likelihood, and whether it is the first choice."""
 
 
 def why_no_choice(questions: Questions) -> str | None:
-    """Why a staged system cannot decide on these tasks; None if it can."""
-    other = next((name for name, task in questions.tasks.items() if task.OUTPUT_TYPE != CHOICES), None)
+    """Why a staged system cannot decide on these tasks; None if it can (``writing`` has what is written)."""
+    decided = (CHOICES, WRITTEN)
+    other = next((name for name, task in questions.tasks.items() if task.OUTPUT_TYPE not in decided), None)
     if other is None:
         return None
     kind = questions.tasks[other].OUTPUT_TYPE
-    return f"a staged system decides by the choices of a document, and task '{other}' is of type {kind}, without any"
+    asked = f"task '{other}' is of type {kind}, without any"
+    return f"a staged system decides by the choices of a document or by what it writes, and {asked}"
 
 
 def choose(
@@ -37,7 +39,7 @@ def choose(
         system: the staged system.
         stages: what each of its stages says.
         models: what every part says, by digest, that runs before the last stage.
-        questions: multiple choice only (``why_no_choice``).
+        questions: with multiple choice, and no log-likelihoods besides (``why_no_choice``).
 
     Returns:
         One answer an instance, and calls [documents, parts].

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from harness.models import configuration
-from harness.models.heads import SEQUENCE
+from harness.models.heads import IMAGE
 from harness.models.weights import why_not_finite
 from harness.types import Architecture, Member, NotApplicable
 
@@ -51,7 +51,7 @@ def _unlike(one: Architecture, other: Architecture) -> str:
         return f"{one.name} and {other.name}"
     if configuration.head_of(one):
         if configuration.reader_of(one) != configuration.reader_of(other):
-            what = "tokenizers" if configuration.head_of(one) == SEQUENCE else "image processors"
+            what = "image processors" if configuration.head_of(one) == IMAGE else "tokenizers"
             return f"they read examples with different {what}"
         differing = configuration.differences(one, other)
         return _in_words({key: pair for key, pair in differing.items() if not configuration.is_inert(key, one)})

@@ -64,6 +64,9 @@ class Method:
     of this parameter. Empty: the registry name."""
     told: Mapping[str, Mapping[Any, str]] = field(default_factory=dict)
     """Words for values of parameters in ``words``."""
+    writes: bool = False
+    """Whether it may make a system that answers in writing only (``systems.written``): where no task asks for that it
+    does not apply, so that building it depends on what is scored."""
 
     def validate(self, given: Mapping[str, Any], place: str | None = None) -> dict[str, Any]:
         """The full set of parameters, defaults filled in; ``BadInput`` names the parameter that is wrong."""
@@ -94,6 +97,8 @@ class Method:
             raise NotApplicable(f"pool '{pool.name}' holds {holds}, not {wanted}")
         if self.family in ("single", "output", "staged"):
             self._check_what_members_say(ingredients, parameters)
+        elif text := [member.name for member in pool.members if member.says == "text"]:
+            raise NotApplicable(f"member {text[0]} {LACKS['text']}, and so would what {self.name} makes of it")
         return self.build(ingredients, **parameters)
 
     def _check_what_members_say(self, ingredients: Ingredients, parameters: Mapping[str, Any]) -> None:
@@ -185,6 +190,7 @@ def method(
     seconds: float = 0.5,
     words: str = "",
     told: Mapping[str, Mapping[Any, str]] | None = None,
+    writes: bool = False,
 ) -> Callable[[Callable[..., Combination]], Callable[..., Combination]]:
     """Register ``function(ingredients, **parameters) -> Combination``; its signature holds parameters and defaults.
 
@@ -212,6 +218,7 @@ def method(
                 seconds=seconds,
                 words=words,
                 told=told or {},
+                writes=writes,
             )
         )
         return function

@@ -28,17 +28,25 @@ neighbours or landmarks, or read the last place): their texts are run with other
 
 def logits_of_texts(module: nn.Module, batch: Tensor) -> Tensor:
     """Logits [B, C] of a batch [B, 3] of texts (``raw``), whose bytes are a JSON list of one or two texts each."""
-    reader, device = reader_of(module), _device(module)
-    tokens = tokens_of(texts_of(batch), reader)
-    takes = _taken(module)
+    reader = reader_of(module)
+    order: list[int] = []
     found = []
+    for rows, logits in run_tokens(module, tokens_of(texts_of(batch), reader), reader):
+        order += rows
+        found.append(logits)
+    return torch.cat(found)[torch.tensor(order).argsort()]
+
+
+def run_tokens(
+    module: nn.Module, tokens: Mapping[str, Sequence[Sequence[int]]], reader: Reader
+) -> Iterator[tuple[list[int], Tensor]]:
+    """What a network says of texts by their tokens: rows of about one length, and its logits of these [n, ...]."""
+    device, takes = _device(module), _taken(module)
     with _padding(module, tokens["input_ids"], reader) as padding:
-        order, groups = _groups(module, tokens["input_ids"])
-        for rows in groups:
+        for rows in _groups(module, tokens["input_ids"]):
             these = {name: [values[row] for row in rows] for name, values in tokens.items()}
             inputs = {name: each.to(device) for name, each in padded(these, reader, padding).items() if takes(name)}
-            found.append(_logits(module, inputs))
-    return torch.cat(found)[order.argsort()]
+            yield rows, _logits(module, inputs)
 
 
 def texts_of(batch: Tensor) -> list[Sequence[str]]:
@@ -57,13 +65,13 @@ def schedule(epochs: int) -> Schedule:
     return Schedule(epochs, lr=5e-5, batch_size=16, decay="warm_up")
 
 
-def _groups(module: nn.Module, texts: Sequence[Sequence[int]]) -> tuple[Tensor, list[list[int]]]:
-    """The order of texts by length, and the rows of those that are run at once."""
+def _groups(module: nn.Module, texts: Sequence[Sequence[int]]) -> list[list[int]]:
+    """The rows of texts that are run at once, in the order of their lengths."""
     lengths = torch.tensor(list(map(len, texts)))
     order = lengths.argsort(stable=True)
     kind = getattr(getattr(module, "config", None), "model_type", None)
     alike = lengths[order].unique_consecutive(return_counts=True)[1].tolist() if kind in FEELS_PADDING else [len(order)]
-    return order, [rows.tolist() for part in order.split(alike) for rows in part.split(AT_ONCE)]
+    return [rows.tolist() for part in order.split(alike) for rows in part.split(AT_ONCE)]
 
 
 def _taken(module: nn.Module) -> Any:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from harness.models.heads import CAUSAL, HEADS, IMAGE, SEQUENCE, Head
+from harness.models.heads import CAUSAL, HEADS, IMAGE, MASKED, SEQUENCE, Head
 from harness.types import Architecture, Reader
 
 PASSING = {"transformers_version", "_name_or_path", "dtype", "architectures", "auto_map"}
@@ -34,6 +34,11 @@ def causal_lm(*, config: str) -> nn.Module:
 def sequence_classifier(*, config: str, reader: Reader) -> nn.Module:
     """A classifier of texts; its tokenizer is what turns an example into its inputs (``forward.reader_of``)."""
     return _built(SEQUENCE, config)
+
+
+def masked_lm(*, config: str, reader: Reader) -> nn.Module:
+    """A masked language model, with its tokenizer."""
+    return _built(MASKED, config)
 
 
 def image_classifier(*, config: str, reader: Reader) -> nn.Module:

@@ -22,6 +22,8 @@ class Head:
     """The pipeline of transformers that uses such a model."""
     labelled: bool = True
     """Whether it has a row for each label of the task, and so an order of these."""
+    raw: bool = True
+    """Whether its models read raw examples, each with its own tokenizer or image processor."""
 
     @property
     def reader(self) -> Any:
@@ -46,6 +48,15 @@ CAUSAL = Head(
     "causal language model",
     "text-generation",
     labelled=False,
+    raw=False,
+)
+MASKED = Head(
+    "masked_lm",
+    "AutoModelForMaskedLM",
+    "MODEL_FOR_MASKED_LM_MAPPING_NAMES",
+    "masked language model",
+    "fill-mask",
+    labelled=False,
 )
 SEQUENCE = Head(
     "sequence_classifier",
@@ -61,4 +72,6 @@ IMAGE = Head(
     "image classifier",
     "image-classification",
 )
-HEADS = {head.name: head for head in (CAUSAL, SEQUENCE, IMAGE)}
+HEADS = {head.name: head for head in (CAUSAL, MASKED, SEQUENCE, IMAGE)}
+READ_TEXTS = (SEQUENCE, MASKED)
+"""Those of models that read raw texts."""

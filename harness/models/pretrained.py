@@ -151,7 +151,7 @@ def _layout(folder: Path, read_as: ReadAs, files: tuple[tuple[Path, int, int], .
         if name not in seen:
             names.append(name)
             seen.update(same.get(name, (name,)))
-    reader = reader_in(folder, head, model) if head.labelled else None
+    reader = reader_in(folder, head, model) if head.raw else None
     architecture = configuration.architecture_of(config, head, reader)
     return Layout(architecture, dict.fromkeys(names), made, same, tuple(notes), model, labelled)
 

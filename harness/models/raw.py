@@ -5,14 +5,18 @@ So each model sees an example through its own tokenizer or image processor, and 
 
 from __future__ import annotations
 
+import itertools
 import mmap
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 _opened: dict[int, tuple[Path, mmap.mmap]] = {}
+_held: dict[int, Sequence[bytes]] = {}
+_numbers = itertools.count(-1, -1)
 
 
 def write_blob(contents: Iterable[bytes], path: Path) -> Tensor:
@@ -41,6 +45,20 @@ def rows_of(path: Path, digest: str, places: Tensor) -> Tensor:
     return torch.cat([torch.full((len(places), 1), number, dtype=torch.int64), places], dim=1)
 
 
+@contextmanager
+def held(examples: Sequence[bytes]) -> Iterator[Tensor]:
+    """A batch [B, 3] of examples that lie in no file, such as what one model made for the next; gone afterwards."""
+    number = next(_numbers)
+    _held[number] = examples
+    try:
+        yield torch.tensor([[number, row, len(example)] for row, example in enumerate(examples)], dtype=torch.int64)
+    finally:
+        del _held[number]
+
+
 def contents(batch: Tensor) -> list[bytes]:
     """The bytes of each example of a batch [B, 3]."""
-    return [_opened[number][1][offset : offset + length] for number, offset, length in batch.tolist()]
+    return [
+        _held[number][offset] if number < 0 else _opened[number][1][offset : offset + length]
+        for number, offset, length in batch.tolist()
+    ]

@@ -15,7 +15,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from harness.errors import BadInput
 from harness.models.checkpoint import CONFIG, error_line, quiet, signature
-from harness.models.heads import IMAGE, SEQUENCE, Head
+from harness.models.heads import IMAGE, READ_TEXTS, Head
 from harness.models.tokens import read_tokenizer, tokenizer_of
 from harness.store import digest
 from harness.types import Reader
@@ -34,7 +34,7 @@ def reader_in(folder: Path, head: Head, model: Any = None) -> Reader:
     Raises:
         BadInput: a folder without a tokenizer, or image processor, or with one that cannot be read.
     """
-    if head == SEQUENCE:
+    if head in READ_TEXTS:
         return _of_texts(folder, model)
     if head == IMAGE:
         return Reader(digest([type(image := image_processor(folder)).__name__, _plain(image.to_dict())]), str(folder))

@@ -14,7 +14,8 @@ from harness.errors import BadInput
 from harness.models.adapters import ADAPTER, ADAPTER_WEIGHTS, AdapterWeights, adapter_architecture
 from harness.models.architectures import kind_of, trainable
 from harness.models.checkpoint import CONFIG, checkpoint_files, read_config, signature, stored_tensors
-from harness.models.heads import CAUSAL
+from harness.models.heads import CAUSAL, MASKED
+from harness.models.masked import check_mask
 from harness.models.own_code import code_in
 from harness.models.pretrained import AS_CAUSAL, ZEROS, FolderWeights, ReadAs, check_causal, layout, load_pretrained
 from harness.models.tokens import tokenizer_of
@@ -149,6 +150,8 @@ class FolderModel:
             return []
         if self.read_as.head == CAUSAL:
             check_causal(module, self.folder)
+        if self.read_as.head == MASKED:
+            check_mask(self.path)
         if not self.is_adapter:
             return [f"{self.folder}: {note}" for note in layout(self.path, self.read_as).notes]
         before, after = load_pretrained(self._base, self.under.read_as).state_dict(), module.state_dict()

@@ -10,12 +10,16 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from harness.errors import BadInput
+from harness.models.adapters import ADAPTER
 from harness.models.causal_lm import vocabulary_of
+from harness.models.checkpoint import CONFIG, read_object
 from harness.models.configuration import code_of_transformers
+from harness.models.heads import MASKED, SEQUENCE
 from harness.models.pretrained import AS_CAUSAL, ZEROS, ReadAs, stored_dtype
 from harness.pools.folder_model import FolderModel
 from harness.pools.source import MemberPlan
 from harness.registry import KINDS
+from harness.says import Says
 from harness.store import Store
 from harness.types import Part, Tokenizer
 
@@ -48,6 +52,10 @@ class FolderPlan(MemberPlan):
         return self.model.tokenizer
 
     @property
+    def says(self) -> Says:
+        return "text" if self.model.read_as.head == MASKED else "probabilities"
+
+    @property
     def folder(self) -> Path | None:
         if self.model.is_network:
             return None
@@ -72,8 +80,8 @@ class FolderPlan(MemberPlan):
 
     def reads(self, task: Task) -> bool:
         """Whether it has all of the task's tokens, and no tokenizer of its own; a head that nobody trained has nothing
-        to say."""
-        if self.model.has_own_head:
+        to say, and a masked language model says no class."""
+        if self.model.has_own_head or self.says == "text":
             return False
         if task.heldout.tokenizer is None:
             return True
@@ -112,8 +120,22 @@ def read_for(task: Task, names: Sequence[str] = (), fresh: int | None = None) ->
 
 
 def plan_folder(name: str, folder: str, base: FolderPlan | None = None, read_as: ReadAs = AS_CAUSAL) -> FolderPlan:
-    """The model in a folder, or the adapter on the base; ``BadInput`` where it is none."""
+    """The model in a folder, or the adapter on the base; ``BadInput`` where it is none.
+
+    Beside classifiers of texts, a member that its folder says to be a masked language model is one.
+    """
+    if read_as.head == SEQUENCE and read_as.fresh is None and _is_masked(Path(folder)):
+        read_as, base = ReadAs(MASKED), None
     model = FolderModel(folder, base.model.folder if base else None, read_as)
     model.check()
     start, own_head = (base.digests[-1], base.model.has_own_head) if base else (None, False)
     return FolderPlan(name, model.architecture, model, model.digest, start, own_head)
+
+
+def _is_masked(folder: Path) -> bool:
+    """Whether a folder's configuration says that it was saved as a masked language model, and is no adapter."""
+    if not (folder / CONFIG).is_file() or (folder / ADAPTER).is_file():
+        return False
+    settings = read_object(folder / CONFIG)
+    saved, known = settings.get("architectures"), MASKED.kinds.get(str(settings.get("model_type")))
+    return isinstance(saved, list) and known in saved and not settings.get("is_encoder_decoder")

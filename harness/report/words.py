@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -48,14 +49,29 @@ def own_name(evidence: Evidence, row: dict[str, Any]) -> str:
     """
     if row["method"] != "member":
         return ""
-    pool = evidence.run.record["pools"].get(row["pool"], {})
-    listed: list[dict[str, Any]] = next((seed["members"] for seed in pool.get("seeds", {}).values()), [])
-    before = len(listed) - pool.get("members", 0)  # the base; fewer are one run's checkpoints
-    members = listed[before:] if before >= 0 else []
+    members = _members(evidence, row["pool"])
     position = json.loads(row["params"]).get("index") if isinstance(row.get("params"), str) else None
     if not isinstance(position, int) or position >= len(members) or "members=" in row["variant"]:
         return ""
-    member = members[position]
+    return _own_name(members[position])
+
+
+def stage_title(evidence: Evidence, pool: str, title: str) -> str:
+    """A stage's number and model, as its user knows that: "1 restorer"."""
+    number, _, name = title.partition(" ")
+    named = next((_own_name(member) for member in _members(evidence, pool) if member["name"] == name), "")
+    return f"{number} {named or name}"
+
+
+def _members(evidence: Evidence, pool: str) -> list[dict[str, Any]]:
+    """What is recorded of each member of a pool, in order."""
+    record = evidence.run.record["pools"].get(pool, {})
+    listed: list[dict[str, Any]] = next((seed["members"] for seed in record.get("seeds", {}).values()), [])
+    before = len(listed) - record.get("members", 0)  # the base; fewer are one run's checkpoints
+    return listed[before:] if before >= 0 else []
+
+
+def _own_name(member: Mapping[str, Any]) -> str:
     if not re.fullmatch(r"m\d+", member["name"]):
         return str(member["name"])
     where = re.fullmatch(r"(?:folder|adapter) (.+)", str(member.get("how", "")))

@@ -134,14 +134,15 @@ def column_of(metric: str) -> Column | None:
     """What is known of a metric by its name in scores.parquet; None for one that there cannot be.
 
     Of a task or a view ("acc/sciq", "exact_match,strict-match/gsm8k", "accuracy/inverted") it is what the metric of
-    that name says, ours or lm-eval's; of what members cost by their own files ("cost/money") what ``OWN_COST`` says. A
-    task may also have metrics of its own, of which nothing is known.
+    that name says, ours or lm-eval's; of what members cost by their own files ("cost/money") what ``OWN_COST`` says,
+    and of written answers ("generated_tokens/gsm8k") what ``GENERATED`` says. A task may also have metrics of its own,
+    of which nothing is known.
     """
     kind, slash, _ = metric.partition("/")
     known = numbers()
     if not slash:
         return known.get(metric)
-    known = {**known, other_columns.OWN_COST.name: other_columns.OWN_COST}
+    known |= {column.name: column for column in (other_columns.OWN_COST, other_columns.GENERATED)}
     name = kind.partition(",")[0]
     if name in known:
         return replace(known[name], name=metric, interval=None, outcome=DOCUMENTS)
@@ -202,6 +203,20 @@ MEASURE_COLUMNS = {
     "value": "of this document",
 }
 """The columns of measures.parquet, which runs on lm-eval's tasks or with views have: a row per document and metric."""
+
+
+INTERMEDIATE_COLUMNS = {
+    "variant": "name",
+    "seed": "the suite's seed",
+    "example_id": "stable id of the test example",
+    "stage": "from 1; 0 is what the pipeline was given",
+    "name": "the stage's model",
+    "kind": "text or class",
+    "value": "what the stage said; of a pair of texts, a JSON list",
+    "truth": "what it should have said, where the task tells",
+    "failed": "why the stage could not take the example; empty where it could",
+}
+"""The columns of intermediate.parquet, which runs of pipelines on texts have: a row per variant, example and stage."""
 
 
 COMPARISON_COLUMNS = {

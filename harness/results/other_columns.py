@@ -92,5 +92,15 @@ OWN_COST = Column(
 )
 """Of measures only: there is no column of this name, but one measure for each cost that members bring."""
 
+GENERATED = Column(
+    "generated_tokens",
+    "of answers that language models write: the tokens that were generated for an answer, once for each model that ran "
+    "for them",
+    better="lower",
+    unit="tokens",
+    outcome=DOCUMENTS,
+)
+"""Of measures only, for each task."""
+
 UNREGISTERED_SCORES = (BITS, *CALIBRATED, *COMPARED, PICKED)
 UNREGISTERED_COSTS = (*COUNTED, *BUILDING)

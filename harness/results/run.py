@@ -90,6 +90,12 @@ class Run:
         return pd.read_parquet(path) if path.is_file() else None
 
     @cached_property
+    def intermediate(self) -> pd.DataFrame | None:
+        """intermediate.parquet, or None where no pipeline was run, or where the folder is a summary without it."""
+        path = self.folder / "intermediate.parquet"
+        return pd.read_parquet(path) if path.is_file() else None
+
+    @cached_property
     def measured(self) -> dict[tuple[str, str], pd.DataFrame]:
         """The rows of measures.parquet by variant and metric, these as words; empty without the file."""
         table = self.document_measures

@@ -15,10 +15,12 @@ from harness.models.ties import with_same_ties
 from harness.store import Key, Store, write_json
 from harness.systems.parts import MemberPart
 from harness.systems.systems import finite_or_none
+from harness.systems.written import WrittenAnswers
 from harness.types import Combination, Ingredients, NotApplicable, check_tokens, check_vocabulary
 
 BUILT = "built.json"
 """Whether a variant applies, and what building it recorded."""
+NOTHING_TO_WRITE = "it answers in writing, and what is scored here is not answered so (tasks of lm-eval that generate)"
 
 
 def makers(method: Method, kind: str) -> tuple[str, ...]:
@@ -33,14 +35,18 @@ def build(
     ingredients: Ingredients,
     parameters: Mapping[str, Any],
     cached: CachedPredictions,
+    *,
+    written: bool = False,
 ) -> None:
     """Run a method and write what it returns: ``built.json`` and, unless it does not apply, the combination's files.
 
-    ``cached`` are the ingredients' predictions, whose seconds are no part of fitting.
+    ``cached`` are the ingredients' predictions, whose seconds are no part of fitting; ``written`` as of ``Documents``.
     """
     begin = time.perf_counter()
     try:
         combination = _applied(method, ingredients, parameters)
+        if isinstance(combination, WrittenAnswers) and not written:
+            raise NotApplicable(NOTHING_TO_WRITE)
     except NotApplicable as reason:
         with store.write(key) as folder:
             write_json(folder / BUILT, {"status": "not_applicable", "reason": str(reason)})

@@ -19,12 +19,16 @@ from harness.store import Key, Store, read_json, write_json
 from harness.tasks.answers import Aggregate
 from harness.types import Combination, Split
 
+INTERMEDIATE = "intermediate.parquet"
 EXAMPLES, MEASURES, DRAWS = "examples.safetensors", "measures.safetensors", "draws.safetensors"
 RECORD = "evaluation.json"
 CALLS = "calls"
 """The outcome of an example that says how many models ran for it."""
 
 
+TOLD = ("stages", "votes", "rounds", "failures", "failed")
+"""What details.json says of an evaluation: which stages answered, how answers were voted for, what each round did, how
+often stages failed, and on what."""
 FEW = 50
 """Inputs that FLOPs are counted on, at most."""
 
@@ -53,7 +57,7 @@ def write_evaluation(
     Raises:
         scores.NonFinite: an outcome, or a score of lm-eval's, is wrong.
     """
-    says = combination.says
+    says = found.says or combination.says
     examples = outcomes.tabulate(found.log_probs, labels.numpy(), says=says)
     scores.check_finite(examples, says)
     infinite = scores.check_numbers(found.scores)
@@ -72,7 +76,9 @@ def write_evaluation(
         save_file(draws, folder / DRAWS)
         of_tasks = {name: {"value": each.value, "n": each.n} for name, each in kept.items()}
         lost = {"excluded": int(scores.excluded(examples).sum()), "infinite": infinite}
-        write_json(folder / RECORD, {**found.record, **counts, **lost, "aggregates": of_tasks, "says": says})
+        if found.intermediate is not None:
+            found.intermediate.to_parquet(folder / INTERMEDIATE, index=False)
+        write_json(folder / RECORD, {**counts, **found.record, **lost, "aggregates": of_tasks, "says": says})
 
 
 def read_record(store: Store, key: Key) -> dict[str, Any]:
@@ -91,6 +97,12 @@ def read_measures(store: Store, key: Key) -> dict[str, np.ndarray]:
     """Other values on test, one for each document or NaN, by name: the mean of each is a score."""
     columns = load_file(store.path(key) / MEASURES)
     return {name: columns[name].numpy() for name in sorted(columns)}
+
+
+def read_intermediate(store: Store, key: Key) -> pd.DataFrame | None:
+    """What the stages of a pipeline said of test; None of what is none."""
+    path = store.path(key) / INTERMEDIATE
+    return pd.read_parquet(path) if path.is_file() else None
 
 
 def read_aggregates(store: Store, key: Key) -> dict[str, Aggregate]:

@@ -120,6 +120,9 @@ def _check_scores(suite: Suite, documents: Documents, pools: Mapping[str, PoolPl
         if not any(says_enough(member.says, reads) for member in members):
             problem = f"the suite's score is {name}, and member {members[0].name} {LACKS[members[0].says]}"
             raise BadInput(problem, place=f"{suite.path}: score", hint="go by accuracy")
+        if documents.written and name in METRICS.all() and not says_enough("correctness", reads):
+            problem = f"the suite's score is {name}, and answers that are written are only known to be right or wrong"
+            raise BadInput(problem, place=f"{suite.path}: score", hint="go by accuracy")
         if paired()[name].outcome == DOCUMENTS and name not in documents.measured:
             problem = f"the suite's score is {name}, and its task has none"
             hint = "add a task with documents of that score, such as bytes_python of suites/tasks"

@@ -16,7 +16,14 @@ from harness.cost.cost import Context, Cost
 from harness.evaluate import outcomes
 from harness.pools.source import MemberPlan
 from harness.registry import COSTS
-from harness.results.columns import ALL_SEEDS, MEASURE_COLUMNS, NO_REFERENCE, example_columns, paired
+from harness.results.columns import (
+    ALL_SEEDS,
+    INTERMEDIATE_COLUMNS,
+    MEASURE_COLUMNS,
+    NO_REFERENCE,
+    example_columns,
+    paired,
+)
 from harness.results.metric import Column
 from harness.results.other_columns import BITS, BUILDING, CALIBRATED, COUNTED
 from harness.results.serving import FLOPS, own_costs
@@ -97,8 +104,8 @@ class Tables:
         record = built(self.store, plan)
         assert record is not None
         evaluation = evaluating.read_record(self.store, plan.evaluation_key)
-        stages = {"stages": evaluation["stages"]} if "stages" in evaluation else {}
-        self.details.setdefault(plan.name, {})[str(plan.seed)] = record["details"] | stages
+        seen = {name: evaluation[name] for name in evaluating.TOLD if evaluation.get(name)}
+        self.details.setdefault(plan.name, {})[str(plan.seed)] = record["details"] | seen
         row |= {"status": "ok", "build_seconds": record["build_seconds"]}
         row |= {key: evaluation.get(key) for key in _names(*COUNTED, *CALIBRATED)}
         row |= self._scores(plan.name, str(plan.seed), Score(self.plan.setting.of(plan.seed), plan))
@@ -258,6 +265,20 @@ class Tables:
         kinds = {"variant": "category", "example_id": "category", "task": "category"}
         losses = [name for name in whole.select_dtypes("float64") if name != "confidence"]
         return whole.astype({**kinds, **dict.fromkeys(losses, "float32")})
+
+    def intermediate(self) -> pd.DataFrame:
+        """intermediate.parquet of every pipeline that is ok; empty where there is none."""
+        tables = []
+        for seed in self.plan.seeds:
+            for name, plan in self.plan.variants[seed].items():
+                if str(seed) in self.details.get(name, {}):
+                    table = evaluating.read_intermediate(self.store, plan.evaluation_key)
+                    if table is not None:
+                        tables.append(table.assign(variant=name, seed=seed)[list(INTERMEDIATE_COLUMNS)])
+        if not tables:
+            return pd.DataFrame(columns=list(INTERMEDIATE_COLUMNS))
+        whole = pd.concat(tables, ignore_index=True)
+        return whole.astype(dict.fromkeys(("variant", "example_id", "name", "kind"), "category"))
 
     def scored(self) -> dict[str, list[tuple[str, str]]]:
         """By seed, the variants whose examples are known, each with the digest of its evaluation."""

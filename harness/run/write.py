@@ -33,6 +33,8 @@ from harness.run.stages.setting import documents_of
 from harness.run.tables import Tables
 from harness.store import Key, read_json, write_json
 
+Table = Literal["examples", "measures", "intermediate"]
+
 
 def write_results(folder: Path, plan: Plan, errors: Mapping[str, str], done: Mapping[str, Any]) -> None:
     """Write every file of a run's folder but the log.
@@ -55,6 +57,7 @@ def write_results(folder: Path, plan: Plan, errors: Mapping[str, str], done: Map
     comparisons.to_parquet(folder / "comparisons.parquet", index=False)
     _write_once(plan, tables, "examples", folder)
     _write_once(plan, tables, "measures", folder)
+    _write_once(plan, tables, "intermediate", folder)
     warnings = [*_write_study(folder, plan, errors), *tables.warnings]
     record = run_record(plan, rows, tables, warnings, done)
     summary = {row["variant"]: row for row in rows if row["seed"] == ALL_SEEDS and row["status"] == "ok"}
@@ -82,18 +85,19 @@ def _clusters(plan: Plan) -> list[str] | None:
     return list(known.get(score.name, ())) if score.outcome == DOCUMENTS else None
 
 
-def _write_once(plan: Plan, tables: Tables, what: Literal["examples", "measures"], folder: Path) -> None:
-    """Write examples.parquet or measures.parquet: millions of rows, which the next run of the same has in the store."""
+def _write_once(plan: Plan, tables: Tables, what: Table, folder: Path) -> None:
+    """Write one of the tables with millions of rows, which the next run of the same has in the store."""
     name = f"{what}.parquet"
     code, columns = (__name__, table_code.__name__), list(example_columns())
     key = Key.of("table", code=code, what=what, columns=columns, of=tables.scored())
     if not plan.store.has(key):
-        table = tables.examples() if what == "examples" else tables.document_measures()
+        made = {"examples": tables.examples, "measures": tables.document_measures, "intermediate": tables.intermediate}
+        table = made[what]()
         with plan.store.write(key) as kept:
             table.to_parquet(kept / name, index=False)
             write_json(kept / "rows.json", len(table))
     kept = plan.store.path(key)
-    if what == "examples" or read_json(kept / "rows.json"):  # not every kind of task has measures
+    if what == "examples" or read_json(kept / "rows.json"):  # not every kind of task has the others
         shutil.copyfile(kept / name, folder / name)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -20,6 +21,10 @@ from harness.strict.model import read_model
 from harness.suite.file import MAIN, REFERENCE, SuiteFile, asked_pool, suite_model
 from harness.suite.task import KEY, read_task
 from harness.tasks import TaskReference
+
+PLAIN = r"[\w.:+-]*"
+"""What a value looks like that is a part of a variant's name; of another one, a text, DIGITS of its digest are."""
+DIGITS = 8
 
 
 @dataclass(frozen=True)
@@ -204,4 +209,5 @@ def _word(value: Any) -> str:
         return ":".join(_word(item) for item in value)
     if isinstance(value, float) and value.is_integer() and abs(value) < 1e15:
         return str(int(value))
-    return "none" if value is None else str(value)
+    word = "none" if value is None else str(value)
+    return word if re.fullmatch(PLAIN, word) else digest(word)[:DIGITS]

@@ -9,11 +9,15 @@ from torch import Tensor, nn
 
 from harness.models import forward
 from harness.models.causal_lm import vocabulary_of
+from harness.models.classifiers import run_tokens, texts_of
+from harness.models.readers import tokens_of
 from harness.models.weights import (
     load_module,
 )
+from harness.says import LACKS
 from harness.types import (
     Member,
+    NotApplicable,
     Part,
 )
 
@@ -37,11 +41,23 @@ class MemberPart(Part):
         return self._module
 
     def log_probs(self, batch: Tensor) -> Tensor:
+        if self.says == "text":
+            raise NotApplicable(f"member {self.name} {LACKS['text']}")
         return forward.log_probs(self.network, batch)
 
     def reference(self) -> dict[str, Any]:
         """What finds this part again in a pool."""
         return {"member": self.digest}
+
+
+class MaskedPart(MemberPart):
+    """A member that is a masked language model: a system asks it for texts."""
+
+    def run_once(self, batch: Tensor) -> None:
+        texts = [[text] for of_example in texts_of(batch) for text in of_example]
+        reader = forward.reader_of(self.module)
+        for _ in run_tokens(self.module, tokens_of(texts, reader), reader):
+            pass
 
 
 class ModelPart(Part):

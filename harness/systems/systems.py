@@ -23,15 +23,19 @@ from harness.models.weights import (
     saved_architecture,
 )
 from harness.store import read_json, write_json
+from harness.systems import text_acceptance  # noqa: F401 (its acceptances register themselves)
 from harness.systems.acceptance import Acceptance
 from harness.systems.dropout import DropoutPass
-from harness.systems.parts import CPU, MemberPart, ModelPart
+from harness.systems.parts import CPU, MaskedPart, MemberPart, ModelPart
+from harness.systems.pipeline import FILE as PIPELINE
+from harness.systems.pipeline import LAST, Pipeline, stage_of
 from harness.systems.routed import FILE as ROUTED
 from harness.systems.routed import Routed
 from harness.systems.routers import Router
 from harness.systems.rules import RULE, Linear, Rule
 from harness.systems.staged import FILE as STAGED
 from harness.systems.staged import Staged, stage_folder
+from harness.systems.written import SYSTEMS, WRITTEN, WrittenAnswers
 from harness.types import (
     Architecture,
     Combination,
@@ -198,7 +202,8 @@ def _members(
     """Those that are saved by reference, each as it is among ``shared``, where it is put."""
     members = {m.digest: m for m in (*pool.members, *((pool.base,) if pool.base else ()))}
     for digest_ in {r["member"] for r in references} - shared.keys():
-        shared[digest_] = MemberPart(members[digest_], device)
+        member = members[digest_]
+        shared[digest_] = (MaskedPart if member.says == "text" else MemberPart)(member, device)
     return [shared[r["member"]] for r in references]
 
 
@@ -210,6 +215,19 @@ def _load_staged(folder: Path, pool: Pool, device: torch.device, shared: dict[st
         [Acceptance.restore(values) for values in chosen] for chosen in (record["accept"], *record["settings"])
     )
     return Staged(stages, accept, settings=settings)
+
+
+def _load_pipeline(folder: Path, pool: Pool, device: torch.device, shared: dict[str, MemberPart]) -> Pipeline:
+    record = read_json(folder / PIPELINE)
+    parts = _members(record["stages"], pool, device, shared)
+    stages = [stage_of(stage, part) for stage, part in zip(record["stages"], parts, strict=True)]
+    last = load_combination(folder / LAST, pool, device, shared)
+    return Pipeline(stages, last, record["classes"], record["otherwise"])
+
+
+def _load_written(folder: Path, pool: Pool, device: torch.device, shared: dict[str, MemberPart]) -> WrittenAnswers:
+    record = read_json(folder / WRITTEN)
+    return SYSTEMS[record["kind"]](_members(record["parts"], pool, device, shared), **record["with"])
 
 
 def _load_routed(folder: Path, pool: Pool, device: torch.device, shared: dict[str, MemberPart]) -> Routed:
@@ -226,7 +244,13 @@ def _load_routed(folder: Path, pool: Pool, device: torch.device, shared: dict[st
 
 
 Loader = Callable[[Path, Pool, torch.device, dict[str, MemberPart]], Combination]
-LOADERS: dict[str, Loader] = {RULE: _load_rule, STAGED: _load_staged, ROUTED: _load_routed}
+LOADERS: dict[str, Loader] = {
+    RULE: _load_rule,
+    STAGED: _load_staged,
+    ROUTED: _load_routed,
+    PIPELINE: _load_pipeline,
+    WRITTEN: _load_written,
+}
 """By a file that only combinations of one kind have in their folder; a module with another kind adds its own."""
 
 

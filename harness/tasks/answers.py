@@ -7,18 +7,25 @@ import warnings
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 
 from harness.errors import BadInput
-from harness.tasks.questions import BITS, CHOICES, ROLLING, Question, Questions, as_lm_eval
+from harness.tasks.questions import BITS, CHOICES, RIGHT, ROLLING, WRITTEN, Question, Questions, as_lm_eval, canonical
 
 DRAWS = 1000
 """Resamples behind the interval of a score that is no mean: sklearn's F1 takes a millisecond for each."""
 NONE = "none"
 """What lm-eval calls the filter of a task that names none."""
+
+
+Texts = Sequence[str]
+"""What is written in answer to one request: as many texts as the task asks for (lm-eval's ``repeats``)."""
+Said = Mapping[int, tuple[float, bool] | Texts]
+"""What one system says, by the instance: log-likelihood and whether it is its first choice, or texts."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +56,8 @@ class Answers:
     """What one system said, as lm-eval's tasks read it. Names are "metric/task", or "metric,filter/task"."""
 
     log_probs: np.ndarray
-    """[N, C] over the choices of every multiple-choice document, ``-inf`` where a document has fewer choices."""
+    """[N, C] over the choices of every multiple-choice document, ``-inf`` where a document has fewer choices; of
+    documents that are answered in writing [N, 2], all for right or all for wrong."""
     metrics: dict[str, np.ndarray]
     """Values of each document of a task, whose mean is lm-eval's score; NaN where the task says nothing of one."""
     aggregates: dict[str, Aggregate]
@@ -80,22 +88,45 @@ class _Values:
 
 
 def answers_of(
-    questions: Questions, log_likelihoods: Sequence[float], greedy: Sequence[bool], draws: int = DRAWS
+    questions: Questions,
+    log_likelihoods: Sequence[float] | None,
+    greedy: Sequence[bool] | None,
+    draws: int = DRAWS,
+    *,
+    written: Sequence[Texts] = (),
 ) -> Answers:
-    """What the tasks make of the answers to all ``instances``, in their order: lm-eval's filters, values and scores.
+    """What the tasks make of a system's answers: lm-eval's filters, values and scores.
+
+    Args:
+        questions: what was asked.
+        log_likelihoods: of all ``instances``, in their order; None of a system that gives none, whose tasks are then
+            those that are answered in writing.
+        greedy: whether these are its first choice.
+        draws: of a score that is no mean.
+        written: texts for each of all ``prompts``, in their order.
 
     Raises:
-        BadInput: for a metric that lm-eval cannot compute, or whose score is not a number.
+        BadInput: for a metric that lm-eval cannot compute, or whose score is not a number; for a written answer that is
+            neither right nor wrong where that is all that is scored.
     """
-    given = zip(log_likelihoods, greedy, strict=True)
-    said = {id(i): (float(value), bool(first)) for i, (value, first) in zip(questions.instances, given, strict=True)}
-    answers = Answers(_log_probs(questions, said), {}, {}, [], {})
+    said: dict[int, tuple[float, bool] | Texts] = {}
+    if log_likelihoods is not None and greedy is not None:
+        given = zip(questions.instances, log_likelihoods, greedy, strict=True)
+        said |= {id(i): (float(value), bool(first)) for i, value, first in given}
+    said |= {id(prompt): list(texts) for prompt, texts in zip(questions.prompts, written, strict=True)}
+    tasks = {name: task for name, task in questions.tasks.items() if id(questions.of[name][0].requests[0]) in said}
+    is_written = questions.documents.written
+    answers = Answers(np.empty((0, 2)) if is_written else _log_probs(questions, said), {}, {}, [], {})
     groups = [group for group in questions.groups.values() if group.has_aggregation]
     grouped = {task.task_name for group in groups for task in group.get_all_tasks()}
+    groups = [group for group in groups if {task.task_name for task in group.get_all_tasks()} <= tasks.keys()]
     of_tasks: dict[str, dict[str, Any]] = {}
+    right: list[bool] = []
     with as_lm_eval():
-        for name, task in questions.tasks.items():
+        for name, task in tasks.items():
             values = _values(name, task, questions.of[name], said)
+            if is_written and task.OUTPUT_TYPE == WRITTEN:
+                right += _right(name, values, len(questions.of[name]))
             if task.OUTPUT_TYPE == ROLLING:
                 answers.rolling.append(_rolling(name, task, questions.of[name], said, values))
             of_tasks[name] = {"sample_len": max((len(each.items) for each in values), default=0)}
@@ -109,7 +140,26 @@ def answers_of(
             place = f"{metric}/{group.name}" if chosen == NONE else f"{key}/{group.name}"
             answers.scores[place] = float(scored[0])
             answers.aggregates[place] = Aggregate(answers.scores[place], scored[1:], n)
-    return answers
+    return replace(answers, log_probs=_certain(right)) if is_written else answers
+
+
+def _right(name: str, values: Sequence[_Values], documents: int) -> list[bool]:
+    """Which written answers are right, document by document: the first metric under the first filter says it."""
+    first = values[0]
+    known = [first.items.get(position) for position in range(documents)]
+    for value in known:
+        if not isinstance(value, bool | int | float | np.number) or value not in (0, 1):
+            problem = f"task '{name}': a written answer is right or wrong by the first metric, and its {first.name} is"
+            hint = "name exact_match first in its metric_list, or add a multiple-choice task to the suite"
+            raise BadInput(f"{problem} {'not known' if value is None else value!r}", hint=hint)
+    return [value == 1 for value in known]
+
+
+def _certain(right: Sequence[bool]) -> np.ndarray:
+    """Log-probabilities [N, 2] of answers that are known to be right (``RIGHT``) or wrong."""
+    log_probs = np.full((len(right), RIGHT + 1), -np.inf)
+    log_probs[np.arange(len(right)), np.where(right, RIGHT, 0)] = 0.0
+    return log_probs
 
 
 def _scored(found: Answers, values: _Values, task: str, documents: int, draws: int, grouped: bool) -> np.ndarray:
@@ -131,34 +181,55 @@ def _scored(found: Answers, values: _Values, task: str, documents: int, draws: i
     return np.concatenate([[score], resampled])
 
 
+def extracted(questions: Questions, texts: Sequence[Texts]) -> list[list[str]]:
+    """What the first filter of its task makes of every text alone, texts for each of all ``prompts``, in their order.
+
+    Equal words are equal answers.
+    """
+    found: list[list[str]] = []
+    with as_lm_eval():
+        for name, task in questions.of_kind(WRITTEN):
+            asked = questions.of[name]
+            own = texts[len(found) : len(found) + len(asked)]
+            each = [SimpleNamespace(resps=[text], doc=deepcopy(question.doc), filtered_resps={})
+                    for question, of_one in zip(asked, own, strict=True) for text in of_one]  # fmt: skip
+            first = task._filters[0]
+            with _blaming(f"task '{name}': its filters fail"):
+                first.apply(each)
+            words = iter([canonical(one.filtered_resps[first.name]) for one in each])
+            found += [[next(words) for _ in of_one] for of_one in own]
+    return found
+
+
 def choice_log_probs(questions: Questions, log_likelihoods: Sequence[float]) -> np.ndarray:
     """Normalised over the choices of every multiple-choice document [N, C]; one log-likelihood for each instance."""
     said = zip(questions.instances, log_likelihoods, strict=True)
     return _log_probs(questions, {id(instance): (float(value), False) for instance, value in said})
 
 
-def _log_probs(questions: Questions, said: Mapping[int, tuple[float, bool]]) -> np.ndarray:
+def _log_probs(questions: Questions, said: Said) -> np.ndarray:
     """Over the choices of every multiple-choice document [N, C], from the log-likelihoods given the context."""
     log_probs = np.full((len(questions.documents.ids), questions.documents.classes), -np.inf)
     row = 0
     for name, _ in questions.of_kind(CHOICES):
         for question, choices in zip(questions.of[name], questions.choices[name], strict=True):
-            values = np.array([said[id(request)][0] for request in question.requests[: len(choices)]])
+            values = np.array([float(said[id(request)][0]) for request in question.requests[: len(choices)]])
             log_probs[row, : len(choices)] = values - np.logaddexp.reduce(values)
             row += 1
     return log_probs
 
 
-def _values(
-    name: str, task: Any, asked: Sequence[Question], said: Mapping[int, tuple[float, bool]]
-) -> list[_Values]:
+def _values(name: str, task: Any, asked: Sequence[Question], said: Said) -> list[_Values]:
     """The steps of lm-eval's ``evaluate`` from answers to values: its filters, and ``process_results``."""
     from lm_eval.api.metrics import mean
 
     for instance in task.instances:
-        value, greedy = said[id(instance)]
-        answer = value if task.OUTPUT_TYPE == ROLLING else (value, greedy)
-        instance.resps, instance.filtered_resps = [answer] * instance.repeats, {}
+        answer = said[id(instance)]
+        if task.OUTPUT_TYPE == WRITTEN:
+            instance.resps, instance.filtered_resps = list(answer), {}
+            continue
+        told = answer[0] if task.OUTPUT_TYPE == ROLLING else answer
+        instance.resps, instance.filtered_resps = [told] * instance.repeats, {}
     by_key: dict[tuple[str, str], dict[int, Any]] = {}
     with _blaming(f"task '{name}': its filters fail"):
         task.apply_filters()
@@ -189,15 +260,13 @@ def _is_bits(values: _Values) -> bool:
     return values.metric == BITS and values.filter == NONE and values.aggregation is bits_per_byte
 
 
-def _rolling(
-    name: str, task: Any, asked: Sequence[Question], said: Mapping[int, tuple[float, bool]], values: Sequence[_Values]
-) -> Rolling:
+def _rolling(name: str, task: Any, asked: Sequence[Question], said: Said, values: Sequence[_Values]) -> Rolling:
     """As the task's own bits per byte count; of a task without them, the bytes of the whole text."""
     counted = next((each.items for each in values if _is_bits(each)), {})
     if len(counted) == len(asked):
         nats, sizes = zip(*counted.values(), strict=True)
     else:
-        nats = tuple(said[id(question.requests[0])][0] for question in asked)
+        nats = tuple(float(said[id(question.requests[0])][0]) for question in asked)
         sizes = tuple(len(task.doc_to_target(question.doc).encode("utf-8")) for question in asked)
     return Rolling(name, tuple(question.id for question in asked), np.array(nats), np.array(sizes))
 

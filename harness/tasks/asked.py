@@ -15,6 +15,7 @@ import os
 import sys
 import sysconfig
 from collections.abc import Iterator, Sequence
+from copy import deepcopy
 from dataclasses import fields, is_dataclass
 from functools import cache, partial
 from importlib.metadata import version
@@ -28,7 +29,7 @@ from harness.store import Key, Store, code_version, digest, file_digest, read_js
 from harness.tasks.answers import answers_of
 from harness.tasks.corpora import corpus_digest
 from harness.tasks.data_files import data_files
-from harness.tasks.questions import Question, Questions, canonical, cluster_of
+from harness.tasks.questions import WRITTEN, Question, Questions, as_lm_eval, canonical, cluster_of
 from harness.tasks.task import Documents
 
 OWN = "harness"
@@ -84,10 +85,28 @@ def digest_of(questions: Questions) -> str:
 def rehearse(questions: Questions) -> None:
     """Score made-up answers: ``BadInput`` for what lm-eval cannot score or a suite cannot take, before a model runs."""
     if not questions.documents.ids:
-        raise BadInput("a suite needs a multiple-choice task among its lm_eval tasks")
+        raise BadInput("a suite needs a multiple-choice or generate_until task among its lm_eval tasks")
     draw = torch.Generator().manual_seed(0)
     values = -1 - 20 * torch.rand(len(questions.instances), generator=draw, dtype=torch.float64)
-    answers_of(questions, values.tolist(), (values > -5).tolist(), draws=1)
+    answers_of(questions, values.tolist(), (values > -5).tolist(), draws=1, written=_made_up(questions))
+
+
+def _made_up(questions: Questions) -> list[list[str]]:
+    """Texts that are right, partly right, wrong or empty, for every prompt."""
+    texts: list[list[str]] = []
+    for name, task in questions.of_kind(WRITTEN):
+        for position, question in enumerate(questions.of[name]):
+            target = _target(task, question)
+            known = str(target[0] if isinstance(target, list) and target else target)
+            text = (known, known[: len(known) // 2] + " 42", "7", "")[position % 4]
+            texts.append([text] * question.requests[0].repeats)
+    return texts
+
+
+def _target(task: Any, question: Question) -> Any:
+    """What a document should be answered, by its task."""
+    with as_lm_eval():
+        return task.doc_to_target(deepcopy(question.doc))
 
 
 def read_documents(asked: str, store: Store) -> Documents | None:
@@ -114,14 +133,19 @@ def _documents_key(asked: str) -> Key:
 
 
 def _digest_of_task(questions: Questions, name: str, task: Any) -> str:
-    """The digest of one task. If it brings functions, each document counts whole: they may score by anything there."""
+    """The digest of one task.
+
+    If it brings functions, each document counts whole: they may score by anything there, as may filters of texts.
+    """
     scoring = [task.get_config(key) for key in ("process_results", "metric_list", "filter_list")]
     functions = list(_functions([scoring, None if _is_plain(task) else type(task)]))
     labels = dict(zip(questions.documents.ids, questions.documents.labels.tolist(), strict=True))
     documents = []
     for position, question in enumerate(questions.of[name]):
         right = [questions.choices[name][position], labels[question.id]] if name in questions.choices else []
-        whole = canonical(question.doc) if functions else ""
+        if is_written := task.OUTPUT_TYPE == WRITTEN:
+            right = [canonical(_target(task, question))]
+        whole = canonical(question.doc) if functions or is_written else ""
         cluster = [found] if (found := cluster_of(question)) else []
         documents.append(digest([question.id, right, whole, _requests(question), *cluster]))
     aggregations = {metric: _named(function) for metric, function in task.aggregation().items()}

@@ -73,6 +73,8 @@ class OwnReference(TaskReference):
     """Which of its splits, where test is split off."""
     read: Key | None = None
     """Where the examples are kept, once they were read."""
+    clean: tuple[str, ...] = ()
+    """The columns of the texts uncorrupted, where there are any."""
 
 
 AnyOwn = TypeVar("AnyOwn", bound=OwnReference)

@@ -41,7 +41,7 @@ class TableSource:
         self.path = table.path
         asked = (reference.label, reference.id, reference.cluster, reference.split if key == DATA else None)
         self._optional = [column for column in asked if column]
-        table.check_columns([*reference.columns, *self._optional])
+        table.check_columns([*reference.columns, *reference.clean, *self._optional])
         self.classes = tuple(table.classes.get(reference.label, ()))
 
     def identity(self) -> Any:
@@ -53,10 +53,11 @@ class TableSource:
         return [self.path.suffix.lower(), [file_digest(file) for file in self.table.files], named]
 
     def examples(self) -> Iterator[Example]:
-        count = len(self.reference.columns)
-        for row, (number, cells) in enumerate(self.table.rows([*self.reference.columns, *self._optional])):
-            named = dict(zip(self._optional, cells[count:], strict=True))
-            yield self._at(number, self._example, row, cells[:count], named)
+        count, clean = len(self.reference.columns), len(self.reference.clean)
+        asked = [*self.reference.columns, *self.reference.clean, *self._optional]
+        for row, (number, cells) in enumerate(self.table.rows(asked)):
+            named = dict(zip(self._optional, cells[count + clean :], strict=True))
+            yield self._at(number, self._example, row, cells[:count], cells[count : count + clean], named)
 
     def _at(self, number: int, function: Callable[..., Returned], *given: Any) -> Returned:
         """What a function gives; a fault is told with the row's place."""
@@ -67,7 +68,7 @@ class TableSource:
         except BadInput as fault:
             raise fault.at(self.table.place(number)) from None
 
-    def _example(self, row: int, cells: Sequence[Any], named: dict[str, Any]) -> Example:
+    def _example(self, row: int, cells: Sequence[Any], clean: Sequence[Any], named: dict[str, Any]) -> Example:
         reference = self.reference
         label = label_name(named[reference.label], self.classes or None)
         identity = name_of(named[reference.id], "id") if reference.id else f"{self.key}-{row}"
@@ -75,7 +76,8 @@ class TableSource:
         split = "train" if self.key == DATA else self.key
         if self.key == DATA and reference.split:
             split = split_called(name_of(named[reference.split], "split"))
-        return Example(self._content_of(cells, self.path), label, identity, cluster, split)
+        uncorrupted = self._content_of(clean, self.path) if clean else b""
+        return Example(self._content_of(cells, self.path), label, identity, cluster, split, uncorrupted)
 
 
 def tables(

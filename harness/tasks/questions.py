@@ -22,6 +22,9 @@ from harness.tasks.trust import check_code, sandbox_templates
 
 CHOICES = "multiple_choice"
 ROLLING = "loglikelihood_rolling"
+WRITTEN = "generate_until"
+RIGHT = 1
+"""The class of a written answer that is right; the other one, 0, is wrong."""
 BITS = "bits_per_byte"
 CLUSTER = "cluster"
 """The column of a task's documents that says which of them belong together."""
@@ -48,8 +51,8 @@ class Questions:
         allow_code: whether what task files name may be run.
 
     Raises:
-        BadInput: unknown names, tasks that only generate, tasks whose data cannot be had or that would run code,
-            documents without one right choice.
+        BadInput: unknown names, tasks whose data cannot be had or that would run code, documents without one right
+            choice.
     """
 
     def __init__(
@@ -66,13 +69,36 @@ class Questions:
                 name: [_choices(task, question) for question in self.of[name]] for name, task in self.of_kind(CHOICES)
             }
             """The choices of every document of each multiple-choice task."""
-            self.documents = self._documents()
-            """The multiple-choice documents of all tasks, in order."""
+            self.documents = self._written() if self.prompts and not self.choices else self._documents()
+            """The multiple-choice documents of all tasks, in order; where no task has choices, those that are answered
+            in writing."""
 
     @property
     def instances(self) -> list[Any]:
-        """Every request in a fixed order, as lm-eval's instances."""
-        return [instance for task in self.tasks.values() for instance in task.instances]
+        """Every request that is answered by log-likelihoods in a fixed order, as lm-eval's instances."""
+        asked = (task for task in self.tasks.values() if task.OUTPUT_TYPE != WRITTEN)
+        return [instance for task in asked for instance in task.instances]
+
+    @property
+    def prompts(self) -> list[Any]:
+        """Every request that is answered in writing, one for each document in order, as lm-eval's instances."""
+        return [question.requests[0] for name, _ in self.of_kind(WRITTEN) for question in self.of[name]]
+
+    def _written(self) -> Documents:
+        """Documents of which it is only known whether an answer is right: their label is ``RIGHT``."""
+        asked = [(name, question) for name, _ in self.of_kind(WRITTEN) for question in self.of[name]]
+        questions = [question for _, question in asked]
+        notes = [
+            "answers are written: one is right where the first metric of its task, under the task's first filter, is "
+            "1, and accuracy is the share of these",
+            "what a model runs to write an answer is counted as one call, at the cost of one window of text; the "
+            "tokens that were generated are in scores.parquet (generated_tokens)",
+        ]
+        passages = [question for name, _ in self.of_kind(ROLLING) for question in self.of[name]]
+        measured = {BITS: _clusters(passages)} if passages else {}
+        labels = torch.full((len(asked),), RIGHT, dtype=torch.int64)
+        ids, names = [question.id for question in questions], [name for name, _ in asked]
+        return Documents(ids, names, labels, RIGHT + 1, notes, _clusters(questions), measured, written=True)
 
     def _documents(self) -> Documents:
         ids, names, labels, classes = [], [], [], 0
@@ -195,8 +221,8 @@ def _manager(names: Sequence[str], include_path: str | None) -> tuple[Any, bool]
 def _check_kind(task: Any) -> None:
     """``BadInput`` for a task that a suite cannot take whatever its documents are."""
     place = f"task '{task.task_name}'"
-    if task.OUTPUT_TYPE not in (CHOICES, ROLLING):
-        raise BadInput(f"{place} is of type {task.OUTPUT_TYPE}: a suite takes {CHOICES} and {ROLLING}",
+    if task.OUTPUT_TYPE not in (CHOICES, ROLLING, WRITTEN):
+        raise BadInput(f"{place} is of type {task.OUTPUT_TYPE}: a suite takes {CHOICES}, {ROLLING} and {WRITTEN}",
                        hint="score it with 'stockpot lm-eval'")  # fmt: skip
     if getattr(task, "MULTIMODAL", False):
         raise BadInput(f"{place} asks about images or sound: a suite takes text")
@@ -228,6 +254,8 @@ def _questions(name: str, task: Any, limit: int | None) -> list[Question]:
     for number, doc in docs:
         if number not in requests:
             raise BadInput(f"task '{name}': document {number} has no choices")
+        if task.OUTPUT_TYPE == WRITTEN and len(requests[number]) > 1:
+            raise BadInput(f"task '{name}': document {number} is asked {len(requests[number])} things to be written")
         if canonical(doc) != canonical(requests[number][0].doc):
             raise BadInput(f"task '{name}': its documents are others each time they are read",
                            hint="does process_docs draw at random?")  # fmt: skip

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from harness.errors import BadInput
 from harness.models.raw import rows_of, write_blob
-from harness.store import Key, Store, digest, read_json, write_json
+from harness.store import Key, Store, digest, file_digest, read_json, write_json
 from harness.tasks.labelled import SPLITS, LabelledTask
 from harness.tasks.own_files import OwnReference
 from harness.tasks.own_labels import in_order
@@ -28,6 +28,8 @@ from harness.types import Split
 
 BATCH = 64
 """Examples that are run at once."""
+CLEAN = "clean.bin"
+"""The file of the examples uncorrupted."""
 WORDS = {"train": "training", "heldout": "held-out", "test": "test"}
 
 
@@ -39,6 +41,8 @@ class Example(NamedTuple):
     id: str
     cluster: str
     split: str
+    clean: bytes = b""
+    """The same uncorrupted, where that is known."""
 
 
 class Source(Protocol):
@@ -68,6 +72,7 @@ def keep(reference: OwnReference, named: Mapping[str, Sequence[Source]], code: s
     """
     sources = [source for of_key in named.values() for source in of_key]
     said = [reference.columns, reference.label, reference.id, reference.cluster, reference.split, reference.labels]
+    said += [reference.clean] if reference.clean else []
     key = Key.of(
         "examples",
         code=(__name__, code),
@@ -82,6 +87,8 @@ def keep(reference: OwnReference, named: Mapping[str, Sequence[Source]], code: s
             gathered = _Gathered(reference)
             places = write_blob(gathered.contents(named), folder / "examples.bin")
             facts, tensors = gathered.checked(sources)
+            if reference.clean:
+                tensors["clean"] = write_blob(gathered.clean, folder / CLEAN)
             save_file({"places": places, **tensors}, folder / "examples.safetensors")
             write_json(folder / "examples.json", facts)
     return key
@@ -96,6 +103,7 @@ class _Gathered:
         self.clusters: list[str] = []
         self.labels: list[str] = []
         self.digests = bytearray()
+        self.clean: list[bytes] = []
         self.first: dict[tuple[str, str], Path] = {}
         """The file in which a split first has a label."""
 
@@ -119,6 +127,8 @@ class _Gathered:
         self.clusters.append(example.cluster)
         self.labels.append(example.label)
         self.digests += hashlib.sha256(example.content).digest()
+        if self.reference.clean:
+            self.clean.append(example.clean)
         self.first.setdefault((example.split, example.label), source.path)
 
     def checked(self, sources: Sequence[Source]) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -207,13 +217,17 @@ def kept(reference: OwnReference, words: str, store: Store, limit: int | None) -
     rows = _rows(tensors, reference)
     examples = Kept(names, labels.numpy(), digests, clusters, dict(zip(SPLITS, rows, strict=True)))
     inputs = rows_of(folder / "examples.bin", hashlib.sha256(digests.tobytes()).hexdigest(), tensors["places"])
+    clean, of_clean = _clean(folder, tensors)
     splits = []
     for split, of in zip(SPLITS, rows, strict=True):
         these = of[:limit] if split == "test" else of
         named, labelled = ids[these].tolist(), labels[these]
         contents = hashlib.sha256(digests[these].tobytes()).hexdigest()
-        identity = digest([split, names, contents, named, labelled.tolist()])
-        splits.append(Split(split, inputs[these], labelled, named, identity, batch=BATCH, kind=reference.kind))
+        identity = digest([split, names, contents, named, labelled.tolist(), *of_clean])
+        true = None if clean is None else clean[these]
+        splits.append(
+            Split(split, inputs[these], labelled, named, identity, batch=BATCH, kind=reference.kind, clean=true)
+        )
     train, heldout, test = splits
     counted = () if clusters is None else tuple(clusters[rows[2][: len(test)]])
     files = ", ".join(dict.fromkeys(Path(path).name for _, path in reference.places))
@@ -233,6 +247,14 @@ def kept(reference: OwnReference, words: str, store: Store, limit: int | None) -
         clusters=counted,
         notes=tuple(notes_of(examples)),
     )
+
+
+def _clean(folder: Path, tensors: Mapping[str, Tensor]) -> tuple[Tensor | None, list[str]]:
+    """The examples uncorrupted as inputs [N, 3], and what a digest has of them; None where they are not known."""
+    if "clean" not in tensors:
+        return None, []
+    identity = file_digest(folder / CLEAN)
+    return rows_of(folder / CLEAN, identity, tensors["clean"]), [identity]
 
 
 def _rows(tensors: Mapping[str, Tensor], reference: OwnReference) -> list[np.ndarray]:

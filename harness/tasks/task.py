@@ -37,6 +37,8 @@ class Documents:
     is right of one is likelier of the others; empty where every document counts as one."""
     measured: Mapping[str, Sequence[str]] = field(default_factory=dict)
     """Scores of documents that have no label, such as bits per byte: by name, the clusters of these documents."""
+    written: bool = False
+    """Whether answers are texts that models write, of which it is only known whether they are right (class 1)."""
 
 
 class Task(Protocol):

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from harness.errors import BadInput
 from harness.models.tokens import kept_tokenizer, read_tokenizer, tokenizer_of
-from harness.store import Key, Store, digest
+from harness.store import Key, Store, digest, file_digest
 from harness.tasks.asked import digest_of, rehearse
 from harness.tasks.corpora import DOMAINS, corpus_digest, split_of
 from harness.tasks.questions import Questions
@@ -85,6 +85,11 @@ class TextTask:
         return {"vocab": self.vocabulary}
 
     @property
+    def settings(self) -> str:
+        """The digest of the file that says how merges of the models write: those of the tokenizer's folder."""
+        return settings_digest(self.tokenizer)
+
+    @property
     def digest(self) -> str:
         words = self.heldout.tokenizer
         begins = words.begins if words else None  # of texts without context, which windows do not show
@@ -114,6 +119,12 @@ class TextTask:
     def of_groups(self, groups: tuple[str, ...]) -> TextTask:
         """The same for every pool: all splits are in equal shares of all domains."""
         return self
+
+
+def settings_digest(folder: Path) -> str:
+    """The digest of how the model in a folder writes by its own account; empty where no file says it."""
+    file = folder / "generation_config.json"  # as transformers calls it
+    return file_digest(file) if file.is_file() else ""
 
 
 def load(reference: TextReference, store: Store, limit: int | None = None) -> TextTask:

@@ -5,11 +5,14 @@ import json
 import numpy as np
 import pytest
 import torch
+from lm_eval.api.instance import Instance
+from lm_eval.models.huggingface import HFLM
 
 from harness.errors import BadInput
 from harness.lm import combination_file
 from harness.lm.evaluation import Unscored, score_combinations
 from harness.models.architectures import build
+from harness.models.tokens import read_tokenizer
 from harness.models.weights import module_with
 from harness.store import Store
 from harness.systems.acceptance import Confidence
@@ -113,6 +116,29 @@ def test_every_document_has_the_answers_of_the_stage_where_it_stops(task, parts)
     assert calls.tolist() == [[[1, 0, 0, 0], [1, 1, 1, 0], [1, 1, 1, 1]][stop] for stop in stops]
     assert found.calls[0].tolist() == [[1, 1, 1]] * 12
     assert [each["models"] for each in found.record] == [4]  # all in one pass
+
+
+def test_a_cascade_of_two_models_is_a_plain_loop_over_lm_evals_own_model(task, parts):
+    """Per document: its choices' log-likelihoods under the first model, and under the second where none is likely."""
+    models = [HFLM(part.module, tokenizer=read_tokenizer(task.tokenizer), batch_size=1) for part in parts[:2]]
+    alone = score_combinations([mean_of(parts[0])], task).answers[0]
+    threshold = threshold_between(alone.log_probs)
+    right, normed, calls = [], [], []
+    for line in (question.doc for question in task.questions.of["q"]):
+        requests = [Instance("loglikelihood", line, (line["q"], " " + choice), 0) for choice in line["c"]]
+        for number, model in enumerate(models):
+            said = np.array([value for value, _ in model.loglikelihood(requests, disable_tqdm=True)])
+            called = [1, number]
+            if np.exp(said - np.logaddexp.reduce(said)).max() >= threshold:
+                break
+        right.append(float(said.argmax() == line["a"]))
+        normed.append(float((said / [len(choice) for choice in line["c"]]).argmax() == line["a"]))
+        calls.append(called)
+    found = score_combinations([Staged([mean_of(parts[0]), mean_of(parts[1])], [Confidence(threshold)])], task)
+    assert found.answers[0].metrics["acc/q"].tolist() == right
+    assert found.answers[0].metrics["acc_norm/q"].tolist() == normed
+    assert found.calls[0].tolist() == calls
+    assert len({tuple(each) for each in calls}) == 2
 
 
 def test_accepting_always_is_the_first_stage_and_never_the_last(task, parts):

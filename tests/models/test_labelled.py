@@ -188,9 +188,10 @@ def bases(place, family):
 def test_of_a_base_the_body_is_taken_and_a_head_for_other_labels_is_zeros_or_drawn_by_seed(tmp_path, family):
     auto = AutoModelForSequenceClassification if family in TEXTS else AutoModelForImageClassification
     member = plan(save(tmp_path / "member", family), family)
-    for folder in bases(tmp_path, family).values():
-        with pytest.raises(BadInput, match=r"labels|no head"):
-            plan(folder, family)
+    for name, folder in bases(tmp_path, family).items():
+        if (family, name) != ("bert", "without a head"):  # which is a member that gives text
+            with pytest.raises(BadInput, match=r"labels|no head"):
+                plan(folder, family)
         zeros, drawn, again, other = (plan(folder, family, fresh=seed) for seed in (ZEROS, 1, 1, 2))
         assert zeros.architecture == drawn.architecture == member.architecture
         assert len({each.digests for each in (zeros, drawn, other)}) == 3

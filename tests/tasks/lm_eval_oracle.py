@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -24,7 +25,7 @@ class MadeUp(LM):
         return [said(request.args)[0] for request in requests]
 
     def generate_until(self, requests: list[Any]) -> list[str]:
-        raise NotImplementedError
+        return texts_of([request.args for request in requests])
 
 
 def said(args: tuple[Any, ...]) -> tuple[float, bool]:
@@ -32,9 +33,30 @@ def said(args: tuple[Any, ...]) -> tuple[float, bool]:
     return -1 - 20 * number, number < 0.3
 
 
+TEXTS = ("answer 0", "The answer is 42.", " answer 1", "#### 1", "A", "")
+
+
+def written(args: tuple[Any, ...], number: int) -> str:
+    """The answer of a number to a prompt."""
+    return TEXTS[int(said((*args, number))[0] * 1000) % len(TEXTS)]
+
+
+def texts_of(asked: Sequence[tuple[Any, ...]]) -> list[str]:
+    """The answers to prompts; equal ones get an answer of another number each."""
+    seen: Counter[str] = Counter()
+    texts = []
+    for args in asked:
+        texts.append(written(args, seen[repr(args)]))
+        seen[repr(args)] += 1
+    return texts
+
+
 def difference(questions: Questions, theirs: Mapping[str, Any]) -> str | None:
     """How Stockpot's requests, values or scores differ from lm-eval's; None where they are the same."""
-    answers = answers_of(questions, *zip(*(said(i.args) for i in questions.instances), strict=True), draws=2)
+    given = list(zip(*(said(i.args) for i in questions.instances), strict=True)) or [[], []]
+    said_to = iter(texts_of([prompt.args for prompt in questions.prompts for _ in range(prompt.repeats)]))
+    texts = [[next(said_to) for _ in range(prompt.repeats)] for prompt in questions.prompts]
+    answers = answers_of(questions, *given, draws=2, written=texts)
     means = {**answers.metrics, **measures(answers)}
     labels = questions.documents.labels.numpy()
     right = answers.log_probs.argmax(axis=1) == labels if len(labels) else labels

@@ -153,8 +153,10 @@ def evaluate(name: str) -> dict[str, Any]:
 def ask(name: str) -> Questions:
     """Stockpot's rendering; ``BadInput`` where it refuses the task."""
     questions = Questions([name], None)
-    if questions.documents.ids:  # a suite needs multiple choice besides texts to predict, and here is one task only
+    if questions.choices:  # a suite needs more than texts to predict, or answers that are more or less right
         rehearse(questions)
+    elif questions.prompts:
+        vars(questions.documents)["written"] = False
     return questions
 
 
@@ -393,7 +395,8 @@ def kinds() -> dict[str, list[str]]:
     """The multiple-choice and rolling tasks that are YAML files, by signature."""
     found: dict[str, list[str]] = {}
     for name, entry in sorted(manager().task_index.items()):
-        if entry.kind is Kind.TASK and (entry.cfg or {}).get("output_type") in (loading.CHOICES, loading.ROLLING):
+        taken = (loading.CHOICES, loading.ROLLING, loading.WRITTEN)
+        if entry.kind is Kind.TASK and (entry.cfg or {}).get("output_type") in taken:
             found.setdefault(signature(name), []).append(name)
     return found
 

@@ -13,7 +13,7 @@ from harness.errors import BadInput
 from harness.lm.evaluation import measures
 from harness.tasks import questions as loading
 from harness.tasks.answers import answers_of
-from harness.tasks.asked import rehearse
+from harness.tasks.asked import digest_of, rehearse
 from harness.tasks.questions import Questions
 from tests.tasks.lm_eval_oracle import MadeUp, difference, said
 from tests.tasks.local_tasks import function, metrics, rows, write_task
@@ -37,6 +37,9 @@ def shuffled(dataset):
 def some(doc, results):
     values = {"acc": float(results[0][0] > results[1][0]), "chars": len(doc["choices"].pop())}
     return values if doc["gold"] else {**values, "of_first": results[0][0]}
+
+def by_length(doc, results):
+    return {"short": len(results[0]) < 9, "chars": len(results[0])}
 
 def spread(items):
     return max(items) - min(items)
@@ -112,6 +115,61 @@ def test_perplexities_are_those_of_simple_evaluate_in_the_units_that_a_task_coun
     write_task(tmp_path, "pages", **rolling, **settings)
     write_task(tmp_path, "t")
     same_as_lm_eval(tmp_path, ["t", "pages"])
+
+
+EXTRACTED = [{"name": "strict", "filter": [{"function": "regex", "regex_pattern": r"#### (\d)"},
+                                           {"function": "take_first"}]},
+             {"name": "flexible", "filter": [{"function": "regex", "regex_pattern": r"(\d)", "group_select": -1},
+                                             {"function": "take_first"}]}]  # fmt: skip
+VOTED = [{"name": "maj@3", "filter": [{"function": "take_first_k", "k": 3}, {"function": "majority_vote"},
+                                      {"function": "take_first"}]},
+         {"name": "first", "filter": [{"function": "take_first"}]}]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"metric_list": metrics("exact_match", ignore_case=True, ignore_punctuation=True)},
+        {"metric_list": metrics("exact_match"), "filter_list": EXTRACTED, "doc_to_target": "1"},
+        {"metric_list": metrics("exact_match", "bleu", "chrf"), "doc_to_target": "answer {{gold}}"},
+        {"metric_list": metrics("exact_match"), "doc_to_target": "choices"},
+        {"metric_list": metrics("exact_match"), "doc_to_choice": "{{choices}}", "doc_to_target": "gold"},
+        {"metric_list": metrics("exact_match"), "filter_list": VOTED, "repeats": 5, "doc_to_target": "A",
+         "generation_kwargs": {"until": ["x"], "do_sample": True, "temperature": 0.7}},
+        {"metric_list": metrics("exact_match"), "num_fewshot": 2, "fewshot_split": "test", "description": "So:",
+         "doc_to_target": "answer {{gold}}"},
+        {"process_results": function("code.by_length"), "metric_list": metrics("short", "chars", aggregation="mean")},
+    ],
+    ids=" ".join,
+)  # fmt: skip
+def test_written_answers_have_the_scores_of_simple_evaluate(tmp_path, settings):
+    (tmp_path / "code.py").write_text(CODE)
+    write_task(tmp_path, "w", **{"output_type": "generate_until", "doc_to_choice": None, **settings})
+    questions, _ = same_as_lm_eval(tmp_path, ["w"])
+    assert questions.documents.written
+
+
+def test_an_answer_that_is_more_or_less_right_is_a_score_beside_choices_and_refused_alone(tmp_path):
+    settings = {"output_type": "generate_until", "doc_to_choice": None, "doc_to_target": "answer {{gold}}"}
+    write_task(tmp_path, "w", **settings, metric_list=metrics("chrf", "exact_match"))
+    with pytest.raises(BadInput, match=r"task 'w': a written answer is right or wrong by .*, and its chrf is"):
+        rehearse(Questions(["w"], str(tmp_path)))
+    write_task(tmp_path, "t")
+    beside, _ = same_as_lm_eval(tmp_path, ["t", "w"])
+    assert not beside.documents.written
+    assert set(beside.documents.tasks) == {"t"}
+
+
+def test_what_is_asked_in_writing_and_what_is_right_are_in_the_digest(tmp_path):
+    changes = ({}, {"doc_to_target": "2"}, {"generation_kwargs": {"until": ["y"]}}, {"filter_list": EXTRACTED},
+               {"data": rows(7)}, {"repeats": 2})  # fmt: skip
+    digests = []
+    for number, change in enumerate(changes):
+        settings = {"output_type": "generate_until", "doc_to_choice": None, "doc_to_target": "1"}
+        folder = tmp_path / str(number)
+        write_task(folder, "w", **{**settings, "metric_list": metrics("exact_match"), **change})
+        digests.append(digest_of(Questions(["w"], str(folder))))
+    assert len(set(digests)) == len(changes)
 
 
 def test_groups_have_the_scores_that_lm_eval_gives_them(tmp_path, monkeypatch):
@@ -238,7 +296,7 @@ def test_a_score_that_is_no_mean_has_the_spread_of_other_documents(tmp_path):
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"output_type": "generate_until"}, "is of type generate_until"),
+        ({"output_type": "generate_until"}, "a written answer is right or wrong by the first metric, and its acc is"),
         ({"output_type": "loglikelihood", "doc_to_target": "{{q}}"}, "is of type loglikelihood"),
         ({"doc_to_image": "q"}, "asks about images"),
         ({"unsafe_code": True}, "marked as unsafe"),

@@ -10,7 +10,7 @@ from harness.evaluate.predictions import CachedPredictions
 from harness.run import building
 from harness.run.stages.evaluate import keep_evaluation
 from harness.run.stages.prepare import preparations
-from harness.run.stages.setting import task_of
+from harness.run.stages.setting import documents_of, task_of
 from harness.run.stages.stage import Stage
 from harness.run.stages.variant import VariantPlan, is_built, is_inapplicable, load_built, members_of
 from harness.store import Key
@@ -54,7 +54,9 @@ class Build(Stage):
             needs, device = plan.declared.needs, torch.device(setting.device)
             pool = members_of(setting, plan)
             ingredients = Ingredients(pool, task.train, task.heldout, cached, plan.method_seed, needs, device)
-            building.build(store, plan.build_key, plan.declared, ingredients, plan.parameters, cached)
+            written = plan.declared.writes and documents_of(setting).written
+            given = plan.build_key, plan.declared, ingredients, plan.parameters, cached
+            building.build(store, *given, written=written)
         if not setting.kind.in_one_pass and is_built(store, plan):
             combination = load_built(setting, plan)
             (evaluation,) = setting.kind.evaluate([combination], task_of(setting), task, cached)

@@ -6,7 +6,7 @@ from abc import abstractmethod
 from dataclasses import dataclass
 from typing import Any
 
-from harness.evaluate import scores
+from harness.evaluate import by_stage, outcomes, scores
 from harness.run import evaluating
 from harness.run.stages.build import Build
 from harness.run.stages.evaluate import Pass, evaluate_variants, outcomes_of
@@ -118,6 +118,9 @@ def _score_measures(setting: Setting, seeds: Plans) -> dict[str, dict[str, float
     """Scores of tasks and views of one variant over its seeds."""
     store, keys = setting.store, [plan.evaluation_key for plan in seeds]
     ids = [documents_of(setting.of(plan.seed)).ids for plan in seeds]
-    clusters = documents_of(setting).measured
-    means = scores.score_measures([evaluating.read_measures(store, key) for key in keys], ids, clusters)
+    measures, documents = [evaluating.read_measures(store, key) for key in keys], documents_of(setting)
+    clusters = dict(documents.measured)
+    if documents.clusters and not outcomes.differ(ids):
+        clusters |= dict.fromkeys(by_stage.names_in(measures[0]), documents.clusters)
+    means = scores.score_measures(measures, ids, clusters)
     return means | scores.score_aggregates([evaluating.read_aggregates(store, key) for key in keys], ids)

@@ -55,11 +55,14 @@ class Data:
     scored: str
     batch: int
     kind: str
+    settings: str = ""
+    """The digest of how models that are made for the task write, where a file says that."""
 
     @classmethod
     def of(cls, task: Task) -> Data:
         train, heldout, test = task.train, task.heldout, task.test
-        return cls(train.digest, heldout.digest, test.digest, task.digest, test.batch, test.kind)
+        settings = getattr(task, "settings", "")
+        return cls(train.digest, heldout.digest, test.digest, task.digest, test.batch, test.kind, settings)
 
 
 @lru_cache(maxsize=8)

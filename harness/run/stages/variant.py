@@ -22,6 +22,7 @@ from harness.run.stages.setting import Data, Setting, task_of
 from harness.store import Key, Store, read_json
 from harness.systems.parts import MemberPart
 from harness.systems.systems import load_combination
+from harness.tasks.text import settings_digest
 from harness.types import Combination, Pool
 
 
@@ -91,6 +92,7 @@ class VariantPlan:
             splits=[self.data.train, self.data.heldout],
             batch=self.data.batch,
             device=self.device,
+            **({"scored": self.data.scored} if self.declared.writes else {}),  # whether it applies depends on that
         )
 
     @property
@@ -102,7 +104,10 @@ class VariantPlan:
     def evaluation_key(self) -> Key:
         build = self.build_key.digest
         code = (evaluating.__name__, module_of(KINDS.get(self.data.kind)), *predictions.MAKERS, *outcomes.makers())
-        return Key.of("evaluation", code=code, build=build, test=self.data.scored, batch=self.data.batch)
+        folders = [each.folder for each in self.sources if each.folder]
+        settings = [self.data.settings, *(settings_digest(folder) for folder in folders)]
+        written = {"settings": settings} if any(settings) else {}  # how language models write, if the tasks ask for it
+        return Key.of("evaluation", code=code, build=build, test=self.data.scored, batch=self.data.batch, **written)
 
     def is_same_as(self, other: VariantPlan) -> bool:
         """Whether the two are one system, under whatever names."""
