@@ -40,8 +40,8 @@ MARKS = list(NAMES.values())
 LONGEST = 320
 """Tokens of a text: one verse in a hundred has more letters."""
 PIECES = 4_000
-BATCH = 32
-EPOCHS = {"restorer": 5, "reader": 8, "direct": 10, "direct_wide": 10, "direct_pretrained": 5}
+BATCH = 16
+EPOCHS = {"restorer": 4, "reader": 8, "direct": 10, "direct_wide": 10, "direct_pretrained": 5}
 RATES = {"restorer": 3e-3, "reader": 1e-3, "direct": 1e-3, "direct_wide": 1e-3, "direct_pretrained": 1e-3}
 
 

@@ -17,12 +17,13 @@ from torch import Tensor
 
 from harness.evaluate.predictions import predict
 from harness.models.classifiers import texts_of
+from harness.results.other_columns import BY_STAGE
 from harness.says import Says
 from harness.systems.pipeline import Pipeline, Trace, as_one
 from harness.types import Combination, Part, Split
 
-ERROR, WORDS = "error/", "words_right/"
-"""What the names of measures begin with: the share of examples that a stage gets wrong, and of words that are right."""
+ERROR, WORDS = (f"{column.name}/" for column in BY_STAGE)
+"""What the names of measures begin with."""
 
 
 def names_in(measures: Mapping[str, Any]) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,18 +15,18 @@ from harness.report.claim import of_these
 from harness.report.evidence import Evidence
 from harness.report.words import stage_title
 from harness.results.columns import ALL_SEEDS
+from harness.results.other_columns import BY_STAGE
 from harness.stats.proportions import FEWEST
 from harness.stats.simultaneous import by_cluster
 
-ERROR, WORDS = "error/", "words_right/"
-"""As ``evaluate.by_stage`` names measures."""
+ERROR, WORDS = (f"{column.name}/" for column in BY_STAGE)
 SHOWN, FAILED = 12, 3
 """Examples that are shown, and more of those that a stage could not take."""
 
 
 def stages_of(evidence: Evidence) -> dict[str, Any] | None:
     """What the report says of pipelines; None for a run without any."""
-    by_variant = _measures(evidence)
+    by_variant = measures_of(evidence)
     if not by_variant:
         return None
     return {
@@ -40,7 +40,7 @@ Measures = dict[str, dict[str, dict[str, Any]]]
 """By variant and metric, a row of scores.parquet."""
 
 
-def _measures(evidence: Evidence) -> Measures:
+def measures_of(evidence: Evidence) -> Measures:
     """The measures by stage of the variants that are ok, in the order of the table."""
     table = evidence.run.scores
     rows = table[(table["seed"] == ALL_SEEDS) & table["metric"].str.startswith((ERROR, WORDS))]
@@ -82,17 +82,23 @@ def _points(of: dict[str, Any]) -> str:
     return points(of["value"]) + (f" [{interval}]" if interval else "")
 
 
-def _rounds(evidence: Evidence, variants: Measures) -> Iterator[dict[str, Any]]:
-    """What rounds change against one shot, paired by example: of variants that differ in nothing else."""
+def by_rounds(evidence: Evidence, variants: Iterable[str]) -> list[dict[int, str]]:
+    """Variants that differ in nothing but their rounds of revision, by these, in order."""
     groups: dict[str, dict[int, str]] = {}
     for name in variants:
         row = evidence.by_name[name]
         parameters = json.loads(row["params"])
         rounds = parameters.pop("rounds", None)
         if isinstance(rounds, int):
-            group = json.dumps([row["pool"], row["method"], parameters], sort_keys=True)
+            members = row["variant"].partition("members=")[2]
+            group = json.dumps([row["pool"], row["method"], parameters, members], sort_keys=True)
             groups.setdefault(group, {})[rounds] = name
-    for of_group in groups.values():
+    return [dict(sorted(group.items())) for _, group in sorted(groups.items())]
+
+
+def _rounds(evidence: Evidence, variants: Measures) -> Iterator[dict[str, Any]]:
+    """What rounds change against one shot, paired by example."""
+    for of_group in by_rounds(evidence, variants):
         for rounds in sorted(set(of_group) - {0}) if 0 in of_group else ():
             one, other = of_group[rounds], of_group[0]
             changes = {"words": _words_change(evidence, one, other, variants[one]), "accuracy": None}

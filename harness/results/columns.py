@@ -135,14 +135,14 @@ def column_of(metric: str) -> Column | None:
 
     Of a task or a view ("acc/sciq", "exact_match,strict-match/gsm8k", "accuracy/inverted") it is what the metric of
     that name says, ours or lm-eval's; of what members cost by their own files ("cost/money") what ``OWN_COST`` says,
-    and of written answers ("generated_tokens/gsm8k") what ``GENERATED`` says. A task may also have metrics of its own,
-    of which nothing is known.
+    of written answers ("generated_tokens/gsm8k") what ``GENERATED`` says, and of stages what ``BY_STAGE`` does. A task
+    may also have metrics of its own, of which nothing is known.
     """
     kind, slash, _ = metric.partition("/")
     known = numbers()
     if not slash:
         return known.get(metric)
-    known |= {column.name: column for column in (other_columns.OWN_COST, other_columns.GENERATED)}
+    known |= {column.name: column for column in other_columns.MEASURES}
     name = kind.partition(",")[0]
     if name in known:
         return replace(known[name], name=metric, interval=None, outcome=DOCUMENTS)

@@ -104,3 +104,26 @@ GENERATED = Column(
 
 UNREGISTERED_SCORES = (BITS, *CALIBRATED, *COMPARED, PICKED)
 UNREGISTERED_COSTS = (*COUNTED, *BUILDING)
+
+STAGE_ERROR = Column(
+    "error",
+    "of pipelines: the error that is due to a stage, by oracle substitution; error/1 m0, say, and those of all stages "
+    "add up to the error of the whole",
+    better="lower",
+    least=-1.0,
+    most=1.0,
+    outcome=DOCUMENTS,
+)
+WORDS_RIGHT = Column(
+    "words_right",
+    "of pipelines: the share of the true text's words that a text has, in their order, as it was given "
+    "(words_right/0 given) or as a stage restored it (words_right/1 m0)",
+    better="higher",
+    least=0.0,
+    most=1.0,
+    outcome=DOCUMENTS,
+)
+BY_STAGE = (STAGE_ERROR, WORDS_RIGHT)
+"""One measure for each stage."""
+MEASURES = (OWN_COST, GENERATED, *BY_STAGE)
+"""What measures may be called besides metrics: there are no columns of these names."""

@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from harness.report.plots.rounds import rounds
 from harness.report.stages import stages_of
 from tests.report.planted import BASE, EXAMPLES, SEEDS, exchanged, planted
 
@@ -120,3 +121,15 @@ def test_without_the_large_tables_the_scores_still_stand():
     assert len(found["rows"]) == 4
     assert found["examples"] == []
     assert {row["words"] for row in found["rounds"]} == {"–"}
+
+
+def test_rounds_are_drawn_against_quality_with_one_line_for_variants_alike():
+    evidence = run()
+    for row in evidence.by_name.values():
+        row.update(accuracy=0.7, accuracy_low=0.68, accuracy_high=0.72)
+    figure = rounds(evidence)
+    words, accuracy = figure.axes
+    assert [round(value, 1) for value in words.lines[0].get_ydata()] == pytest.approx([80, 85, 72], abs=0.1)
+    assert list(words.lines[0].get_xdata()) == [0, 2, 4]
+    assert accuracy.get_legend_handles_labels()[1] == [SHOT]
+    assert rounds(planted({"best_single": BASE})) is None

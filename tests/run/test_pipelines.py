@@ -8,7 +8,8 @@ import pytest
 
 from harness.errors import BadInput
 from harness.report.document import write_report
-from harness.results.columns import INTERMEDIATE_COLUMNS
+from harness.results.columns import INTERMEDIATE_COLUMNS, column_of
+from harness.results.evidence import read_tables
 from harness.results.run import read_run
 from harness.run import runner
 from harness.run.plan import Options
@@ -116,6 +117,8 @@ def test_errors_by_stage_have_intervals_over_clusters_and_add_up(run):
         assert (errors["n"] == 10).all()  # two texts a chapter
     given = scores.loc[("refine/rounds=0", "words_right/0 given"), "value"]
     assert 0 < given < 1
+    assert (column_of("error/1 m0").better, column_of("words_right/1 m0").better) == ("lower", "higher")
+    read_tables(run.folder)
 
 
 def test_the_report_shows_stages_side_by_side_and_no_text_breaks_out_of_a_table(run):
