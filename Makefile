@@ -19,7 +19,7 @@ help:
 	@echo "make perf     time Stockpot against plain readings of the same work, in one run"
 	@echo "make reference       copy the small files of RUN to results/reference, and its numbers to the README and its pages"
 	@echo "make reference-perf  the same of the last make perf"
-	@echo "make reference-simulation  simulate tables of variants, and keep how often they are wrong"
+	@echo "make reference-simulation  simulate tables of variants and curves, and keep how often they are wrong"
 	@echo "make check    lint, types, import directions"
 	@echo "make clean    remove .venv, caches and results (but not results/reference and results/baselines)"
 
@@ -69,6 +69,7 @@ reference-perf: $(VENV)/.installed
 # How often a table of variants says what is not so: 2,000 simulated runs of 100 variants, for results/reference.
 reference-simulation: $(VENV)/.installed
 	@$(BIN)/python -m tests.stats.simulate_table 2000 results/reference/simulation.json
+	@$(BIN)/python -m tests.evaluate.simulate_curves 2000 results/reference/simulation_curves.json
 	@$(BIN)/python -m tests.readme
 
 check: $(VENV)/.installed

@@ -180,6 +180,18 @@ def test_settings_join_the_variants_of_their_way_and_one_of_the_same_name_stands
     assert [float(point.costs.mean()) for point in cascades.points] == [1.5]
 
 
+def test_a_variant_with_a_dial_is_a_family_of_its_own_with_its_settings():
+    outcomes = OUTCOMES | {"cascade": gained(BASE, 0.02, 20), "cascade/threshold=0.9": gained(BASE, 0.01, 21)}
+    run = planted(outcomes, costs=COSTS | {"cascade": 2, "cascade/threshold=0.9": 2.5}).run
+    settings = dial(run)
+    told = quality_cost(run, [Family("cascade", settings.points, settings.weak, settings.strong, CASCADES)])
+    of_dial, others = family(told, "cascade"), family(told, CASCADES)
+    assert [point["name"] for point in of_dial["points"]] == ["share 0.2", "cascade", "share 0.6"]
+    assert (of_dial["way"], others["way"]) == (CASCADES, CASCADES)
+    assert of_dial["apgr"]["value"] > 0.5
+    assert [point["name"] for point in others["points"]] == ["cascade/threshold=0.9"]
+
+
 def test_costs_follow_the_calls_where_these_vary():
     run = planted(OUTCOMES | {"cascade": gained(BASE, 0.02, 20)}, costs=COSTS | {"cascade": 2}).run
     is_fourth = np.arange(len(run.examples)) % 4 == 0
