@@ -11,7 +11,7 @@ from harness.report.stages import WORDS, by_rounds, measures_of
 
 ROUNDS = (
     "Rounds of revision against quality on test, with the 95 % interval of each alone: 0 is the output of one shot, "
-    "and the dashed line is the text as it was given. Neighbours share most of their errors: what rounds change, paired "
+    "and the dashed line is the text as it was given. Neighbours share most errors: what rounds change, paired "
     "by example, is in the table."
 )
 Point = tuple[float, ...]
