@@ -51,13 +51,13 @@ perf: $(VENV)/.installed
 	  --benchmark-group-by=group --benchmark-json=results/perf/latest.json -s
 
 # The small files of a finished run, for results/reference; the README and the pages there show them. With SLIM=1, for
-# sweeps, the numbers only, and the figures of weights and of ensembles against averages.
+# sweeps, the numbers only, and the figure of weights.
 reference: $(VENV)/.installed
 	@$(BIN)/stockpot report $(RUN) >/dev/null
 	@target=results/reference/$$(basename $$(dirname $(RUN))); rm -rf $$target; mkdir -p $$target/figures; \
 	  cd $(RUN) && cp -t $(CURDIR)/$$target $$(ls run.json variants.csv details.json claims.json curves.json correlation.csv correlation.json \
 	    $(if $(SLIM),,report.md scores.parquet comparisons.parquet) 2>/dev/null) && \
-	  ls figures/*.svg | { grep $(if $(SLIM),-E "/(correlation|weights)",-v narrow) || true; } | xargs -r cp -t $(CURDIR)/$$target/figures && \
+	  ls figures/*.svg | { grep $(if $(SLIM),"/weights",-v narrow) || true; } | xargs -r cp -t $(CURDIR)/$$target/figures && \
 	  sed -i "s#$$HOME/#~/#g" $(CURDIR)/$$target/run.json && du -sh $(CURDIR)/$$target
 	@$(BIN)/python -m tests.readme
 
