@@ -19,7 +19,7 @@ help:
 	@echo "make perf     time Stockpot against plain readings of the same work, in one run"
 	@echo "make reference       copy the small files of RUN to results/reference, and its numbers to the README and its pages"
 	@echo "make reference-perf  the same of the last make perf"
-	@echo "make reference-simulation  simulate tables of variants, and keep how often they are wrong"
+	@echo "make reference-simulation  simulate tables of variants and curves, and keep how often they are wrong"
 	@echo "make check    lint, types, import directions"
 	@echo "make clean    remove .venv, caches and results (but not results/reference and results/baselines)"
 
@@ -51,13 +51,13 @@ perf: $(VENV)/.installed
 	  --benchmark-group-by=group --benchmark-json=results/perf/latest.json -s
 
 # The small files of a finished run, for results/reference; the README and the pages there show them. With SLIM=1, for
-# sweeps, the numbers only, and the figures of weights and of ensembles against averages.
+# sweeps, the numbers only, and the figure of weights.
 reference: $(VENV)/.installed
 	@$(BIN)/stockpot report $(RUN) >/dev/null
 	@target=results/reference/$$(basename $$(dirname $(RUN))); rm -rf $$target; mkdir -p $$target/figures; \
-	  cd $(RUN) && cp -t $(CURDIR)/$$target $$(ls run.json variants.csv details.json claims.json correlation.csv correlation.json \
+	  cd $(RUN) && cp -t $(CURDIR)/$$target $$(ls run.json variants.csv details.json claims.json curves.json correlation.csv correlation.json \
 	    $(if $(SLIM),,report.md scores.parquet comparisons.parquet) 2>/dev/null) && \
-	  ls figures/*.svg | { grep $(if $(SLIM),-E "/(correlation|weights)",-v narrow) || true; } | xargs -r cp -t $(CURDIR)/$$target/figures && \
+	  ls figures/*.svg | { grep $(if $(SLIM),"/weights",-v narrow) || true; } | xargs -r cp -t $(CURDIR)/$$target/figures && \
 	  sed -i "s#$$HOME/#~/#g" $(CURDIR)/$$target/run.json && du -sh $(CURDIR)/$$target
 	@$(BIN)/python -m tests.readme
 
@@ -69,6 +69,7 @@ reference-perf: $(VENV)/.installed
 # How often a table of variants says what is not so: 2,000 simulated runs of 100 variants, for results/reference.
 reference-simulation: $(VENV)/.installed
 	@$(BIN)/python -m tests.stats.simulate_table 2000 results/reference/simulation.json
+	@$(BIN)/python -m tests.evaluate.simulate_curves 2000 results/reference/simulation_curves.json
 	@$(BIN)/python -m tests.readme
 
 check: $(VENV)/.installed

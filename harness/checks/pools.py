@@ -25,6 +25,7 @@ MLP = Architecture("mlp", (("classes", CLASSES), ("hidden", 6), ("side", 4)))
 
 
 @cache
+@torch.inference_mode(False)  # whoever asks first, they are tensors that can be trained on
 def split(name: str, count: int = 60) -> Split:
     """Three noisy patterns, one for each class; the same examples every time."""
     patterns = torch.randn(CLASSES, 1, 4, 4, generator=torch.Generator().manual_seed(7))
@@ -35,6 +36,7 @@ def split(name: str, count: int = 60) -> Split:
 
 
 @cache
+@torch.inference_mode(False)
 def trained(architecture: Architecture, seed: int) -> dict[str, Tensor]:
     """Weights after a few epochs; callers must not change them."""
     with torch.random.fork_rng(devices=[]):
@@ -63,6 +65,7 @@ def fine_tune(weights: Mapping[str, Tensor], architecture: Architecture, seed: i
 
 
 @cache
+@torch.inference_mode(False)
 def tuned(architecture: Architecture, seed: int) -> dict[str, Tensor]:
     """The first trained weights, fine-tuned; callers must not change them."""
     return fine_tune(trained(architecture, 0), architecture, seed)

@@ -6,7 +6,14 @@ from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
-from harness.report import averaging_claims, conflict_claims, ensemble_claims, one_task_claims, training_claims
+from harness.report import (
+    averaging_claims,
+    conflict_claims,
+    curve_claims,
+    ensemble_claims,
+    one_task_claims,
+    training_claims,
+)
 from harness.report.claim import Claim
 from harness.report.domain_claims import domain_claims
 from harness.report.evidence import Evidence
@@ -32,6 +39,7 @@ CLAIMS: tuple[Callable[[Evidence], Claim | list[Claim]], ...] = (
     training_claims.student,
     training_claims.small_student,
     training_claims.sparse,
+    curve_claims.knows_when,
 )
 
 ONE_TASK: tuple[Callable[[Evidence], Claim], ...] = (

@@ -20,9 +20,11 @@ from harness.display.formats import amount, bytes_more
 from harness.report.answer import Answer, answer
 from harness.report.claim import NOT_TESTED
 from harness.report.claims import Claim, as_json, claims
+from harness.report.equal_compute import equal_compute
 from harness.report.evidence import Evidence
-from harness.report.figures import FIRST, NARROW, figures
+from harness.report.figures import CURVES, CURVES_NARROW, FIRST, NARROW, figures
 from harness.report.plots.style import render
+from harness.report.quality_cost import quality_cost
 from harness.report.stages import stages_of
 from harness.report.table import table_of
 from harness.results.columns import column_of, numbers, plugged_in, variant_columns
@@ -54,12 +56,13 @@ def write_report(folder: Path) -> Path:
             (folder / "figures" / f"{name}.{kind}").write_bytes(content)
         data = base64.b64encode(files["svg"]).decode()
         pictures[name] = {"name": name, "caption": caption, "data": data, "narrow": ""}
-    narrow = pictures.pop(NARROW, None)
-    if FIRST in pictures and narrow:
-        pictures[FIRST]["narrow"] = narrow["data"]
+    for wide, narrow in ((FIRST, NARROW), (CURVES, CURVES_NARROW)):
+        if wide in pictures and (small := pictures.pop(narrow, None)):
+            pictures[wide]["narrow"] = small["data"]
+    curves = pictures.pop(CURVES, None)
     tested = claims(evidence)
     write_json(folder / "claims.json", as_json(tested))
-    context = _context(evidence, answer(evidence), tested) | {"figures": list(pictures.values())}
+    context = _context(evidence, answer(evidence), tested) | {"figures": list(pictures.values()), "curves": curves}
     (folder / "report.md").write_text(_render("report.md", context), encoding="utf-8")
     target = folder / "report.html"
     target.write_text(_render("report.html", context), encoding="utf-8")
@@ -104,6 +107,8 @@ def _context(evidence: Evidence, said: Answer, found: list[Claim]) -> dict[str, 
         "corrected": evidence.corrected,
         "rows": table.rows,
         "not_ok": not_ok.to_dict("records"),
+        "quality_cost": quality_cost(evidence),
+        "equal_compute": equal_compute(evidence),
         "claims": [claim for claim in found if claim.verdict != NOT_TESTED],
         "untested": [claim for claim in found if claim.verdict == NOT_TESTED],
         "columns": variant_columns(),

@@ -182,19 +182,8 @@ class Evidence:
         return values is not None and bool(np.isinf(values).any())
 
     def _values_of(self, name: str, score: str) -> np.ndarray | None:
-        outcome = paired()[score].outcome
-        if outcome == DOCUMENTS:
-            return self._documents.get((name, score))
-        if not self.has(name) or outcome not in self._outcomes.columns:
-            return None
-        return self.values(name, str(outcome)).astype(np.float64)
-
-    @cached_property
-    def _documents(self) -> dict[tuple[str, str], np.ndarray]:
-        """The scores of documents that are of the whole task, [seeds, documents]."""
-        seeds = len(self.run.record["seeds"])
-        return {(variant, metric): rows["value"].to_numpy(np.float64).reshape(seeds, -1)
-                for (variant, metric), rows in self.run.measured.items() if "/" not in metric}  # fmt: skip
+        column = paired()[score]
+        return self._outcomes.scored(name, column) if column.outcome == DOCUMENTS or self.has(name) else None
 
     def cost_ratio(self, row: dict[str, Any]) -> float:
         """The cost of serving in units of the reference's; NaN where it is not known."""

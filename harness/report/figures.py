@@ -12,12 +12,15 @@ from harness.report.plots.agreement import CORRELATION, correlation
 from harness.report.plots.by_part import DOMAINS, VIEWS, WEIGHTS, domains, views, weights
 from harness.report.plots.curves import DROPOUT, SWEEPS, barrier, barrier_caption, dropout, sweeps
 from harness.report.plots.gain import gain, gain_caption, gain_narrow
+from harness.report.plots.quality_cost import quality_cost, quality_cost_caption, quality_cost_narrow
 from harness.report.plots.reliability import RELIABILITY, reliability
 from harness.report.plots.rounds import ROUNDS, rounds
 from harness.report.plots.style import STYLE
 
 FIRST, NARROW = "gain", "gain_narrow"
 """The first figure, and its form for narrow screens."""
+CURVES, CURVES_NARROW = "quality_cost", "quality_cost_narrow"
+"""The figure that has a section of its own, and its form for narrow screens."""
 
 
 def figures(evidence: Evidence) -> Iterator[tuple[str, str, Figure]]:
@@ -25,6 +28,8 @@ def figures(evidence: Evidence) -> Iterator[tuple[str, str, Figure]]:
     makers: tuple[tuple[str, Callable[[Evidence], Figure | None], str | Callable[[Evidence], str]], ...] = (
         (FIRST, gain, gain_caption),
         (NARROW, gain_narrow, gain_caption),
+        (CURVES, quality_cost, quality_cost_caption),
+        (CURVES_NARROW, quality_cost_narrow, quality_cost_caption),
         ("correlation", correlation, CORRELATION),
         ("domains", domains, DOMAINS),
         ("views", views, VIEWS),

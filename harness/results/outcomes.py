@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from harness.results.blocks import blocks
+from harness.results.metric import DOCUMENTS, Column
 from harness.results.run import Run
 
 
@@ -60,6 +61,33 @@ class Outcomes:
         table = np.full((len(found), len(self.run.places)), np.nan)
         np.put_along_axis(table, self._of(variant, self._places), found, axis=1)
         return table
+
+    def scored(self, variant: str, score: Column) -> np.ndarray | None:
+        """A variant's values of a score, [seeds, examples] or [seeds, documents]; None where the run has none."""
+        if score.outcome == DOCUMENTS:
+            return self._documents.get((variant, score.name))
+        if variant not in self or score.outcome not in self.columns:
+            return None
+        return self.values(variant, str(score.outcome)).astype(np.float64)
+
+    @cached_property
+    def _documents(self) -> dict[tuple[str, str], np.ndarray]:
+        """The scores of documents that are of the whole task, [seeds, documents]."""
+        seeds = len(self.run.record["seeds"])
+        return {(variant, metric): rows["value"].to_numpy(np.float64).reshape(seeds, -1)
+                for (variant, metric), rows in self.run.measured.items() if "/" not in metric}  # fmt: skip
+
+    def clusters(self, score: Column) -> list[str]:
+        """Of each example of ``scored``, the cluster that counts as one; empty where every example counts as one."""
+        if score.outcome == DOCUMENTS or "cluster" not in self.columns or not self._rows:
+            return []
+        first = next(iter(self._rows))
+        names = self._of(first, self._column("cluster").astype(str).to_numpy())
+        if not self.run.splits_differ:
+            return [str(name) for name in names[0]]
+        places = self._of(first, self._places)
+        found = dict(zip(places.ravel().tolist(), names.ravel().tolist(), strict=True))
+        return [str(found[place]) for place in range(len(self.run.places))]
 
     def _of(self, variant: str, column: np.ndarray) -> np.ndarray:
         """A variant's rows of a column, a row for each seed."""

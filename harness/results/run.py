@@ -117,6 +117,12 @@ class Run:
         path = self.folder / "correlation.json"
         return read_json(path) if path.is_file() else []
 
+    @cached_property
+    def curves(self) -> dict[str, Any] | None:
+        """curves.json (``results.curves``), or None where there is none: of runs from before it, or without costs."""
+        path = self.folder / "curves.json"
+        return read_json(path) if path.is_file() else None
+
     def alone(self, variant: str, name: str) -> Run:
         """A view of the run with one variant only, under another name; ``BadInput`` where it does not have it."""
         known = self.variants["variant"].unique()

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from harness.results.columns import column_of
+from harness.results.columns import ALL_SEEDS, column_of
 from harness.results.metric import Column
 from harness.results.other_columns import OWN_COST
 from harness.results.run import Run
@@ -45,3 +46,16 @@ def serving_of(run: Run) -> Serving:
     said = run.record.get("serving") or {"cost": FLOPS, "why_no_costs": None}
     name = said["cost"]
     return Serving(column_of(name) if name else None, title_of(name) if name else "", said["why_no_costs"] or "")
+
+
+def cost_ratios(run: Run) -> dict[str, float]:
+    """What each variant costs to serve in units of the reference's, those of which it is known."""
+    serving, rows = serving_of(run), run.variants
+    rows = rows[(rows["seed"] == ALL_SEEDS) & (rows["status"] == "ok")]
+    if serving.cost is None:
+        return {}
+    name = serving.cost.name
+    costs = dict(zip(rows["variant"], rows[name], strict=True)) if name in rows else dict(run.measures.get(name, {}))
+    reference = costs.get(run.record["reference"]["variant"], math.nan)
+    known = {variant: cost for variant, cost in costs.items() if cost > 0 and variant in set(rows["variant"])}
+    return {variant: float(cost / reference) for variant, cost in known.items()} if reference > 0 else {}

@@ -3,24 +3,33 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import pandas as pd
 
 from harness.evaluate import correlate
+from harness.evaluate.families import Family
+from harness.evaluate.quality_cost import quality_cost
 from harness.results.columns import (
+    ALL_SEEDS,
     COMPARISON_COLUMNS,
     CORRELATION_COLUMNS,
     example_columns,
     is_column,
     numbers,
+    paired,
     variant_columns,
 )
+from harness.results.metric import DOCUMENTS
+from harness.results.run import Run
+from harness.results.serving import FLOPS
 from harness.run import tables as table_code
+from harness.run.dialled import dialled
 from harness.run.plan import Plan
 from harness.run.record import run_record
+from harness.run.stages.setting import documents_of
 from harness.run.tables import Tables
 from harness.store import Key, read_json, write_json
 
@@ -50,7 +59,30 @@ def write_results(folder: Path, plan: Plan, errors: Mapping[str, str], done: Map
     _write_once(plan, tables, "measures", folder)
     _write_once(plan, tables, "intermediate", folder)
     warnings = [*_write_study(folder, plan, errors), *tables.warnings]
-    write_json(folder / "run.json", run_record(plan, rows, tables, warnings, done))
+    record = run_record(plan, rows, tables, warnings, done)
+    summary = {row["variant"]: row for row in rows if row["seed"] == ALL_SEEDS and row["status"] == "ok"}
+    reference = summary.get(plan.suite.file.reference, {}).get(FLOPS)
+    write_curves(Run(folder, record), list(dialled(plan, summary, reference)), _clusters(plan))
+    write_json(folder / "run.json", record)
+
+
+def write_curves(run: Run, added: Sequence[Family] = (), clusters: Sequence[str] | None = None) -> None:
+    """Write curves.json where it can be said what quality costs, from the tables that the folder has by now.
+
+    Args:
+        run: whose record need not be written yet.
+        added: the settings of systems with a dial (``Family`` says what they need).
+        clusters: of each document of the score, where examples.parquet does not have them.
+    """
+    if (found := quality_cost(run, added, clusters)) is not None:
+        write_json(run.folder / "curves.json", found)
+
+
+def _clusters(plan: Plan) -> list[str] | None:
+    """Of each document that the score is a mean of, where these are no examples, the cluster that counts as one."""
+    score = paired()[plan.suite.file.scores[0]]
+    known = documents_of(plan.setting).measured
+    return list(known.get(score.name, ())) if score.outcome == DOCUMENTS else None
 
 
 def _write_once(plan: Plan, tables: Tables, what: Table, folder: Path) -> None:

@@ -193,6 +193,33 @@ def picked(means: UnitMeans, *, repeats: int = 200, seed: int = 0) -> tuple[int,
     return winner, float(np.mean(found))
 
 
+def drawn(means: UnitMeans, draws: int, seed: int = 0) -> np.ndarray:
+    """What the means would be on other units, [draws, V]."""
+    return means.values + _draws(means.shares @ means.shares.T, draws, seed)
+
+
+def pairwise(means: UnitMeans, *, level: float = LEVEL, draws: int = 4_000, seed: int = 0) -> float:
+    """How many standard errors the intervals of all differences between two of the means reach, to hold together.
+
+    By the largest studentised difference of any two, as in ``best_set``; what is picked among the means before two are
+    compared takes nothing from the intervals.
+    """
+    from scipy.stats import norm, t
+
+    covariance = means.shares @ means.shares.T
+    variances = np.diag(covariance)
+    apart_at = _draws(covariance, draws, seed)
+    largest = np.zeros(draws)
+    for one in range(len(means.values) - 1):
+        spread = np.sqrt(np.maximum(variances[one + 1 :] + variances[one] - 2 * covariance[one, one + 1 :], 0))
+        varies = spread > 1e-6 * np.sqrt(variances.max() or 1.0)
+        if varies.any():
+            apart = np.abs(apart_at[:, one + 1 :][:, varies] - apart_at[:, [one]]) / spread[varies]
+            largest = np.maximum(largest, apart.max(axis=1))
+    together = max(float(np.quantile(largest, level)), float(norm.isf((1 - level) / 2)))
+    return float(t.isf(norm.sf(together), means.units - 1))
+
+
 def _correlated(means: UnitMeans, draws: int, seed: int) -> np.ndarray:
     """Studentised means as they would vary around 0 [draws, V]."""
     if not len(means.values):

@@ -33,6 +33,7 @@ WHY_NOT = {
     "moe": "(sequence|image)_classifier has no hidden layer that can be split into experts here",
     "align_average": "which units of a '(bert|distilbert|roberta|modernbert|vit|convnext|resnet)' can change places is",
     "mc_dropout": "has no dropout",
+    "self_consistency": "it answers in writing",
 }
 """Methods that do not apply to some families, and the reason."""
 DROPS = ("bert", "distilbert", "roberta")
@@ -40,7 +41,7 @@ DROPS = ("bert", "distilbert", "roberta")
 
 
 def refused(family):
-    applies = {"align_average": ["llama"], "mc_dropout": DROPS, "moe": []}
+    applies = {"align_average": ["llama"], "mc_dropout": DROPS, "moe": [], "self_consistency": []}
     return {name for name, families in applies.items() if family not in families}
 
 
@@ -62,7 +63,7 @@ def test_every_method_applies_to_every_family_or_says_why_not(name, family):
     for parameters in METHODS.get(name).small[: 1 if PROFILE == "fixed" else None]:
         if name in refused(family):
             with pytest.raises(NotApplicable, match=WHY_NOT[name]):
-                apply(name, family, parameters)
+                on_test(apply(name, family, parameters), family)
             continue
         found = on_test(apply(name, family, parameters), family)
         assert found.shape == (len(splits(family)["test"]), 3)

@@ -14,7 +14,8 @@ from harness.results.run import Run
 
 EXAMPLES = 3000
 FAMILIES = {"best_single": "single", "member": "single", "linear": "output", "log_linear": "output",
-            "uniform_soup": "weights", "greedy_soup": "weights", "distill": "trained", "moe": "trained"}  # fmt: skip
+            "uniform_soup": "weights", "greedy_soup": "weights", "distill": "trained", "moe": "trained",
+            "mc_dropout": "output", "cascade": "staged", "temperature": "output"}  # fmt: skip
 KINDS = {"main": "fine_tunes", "run": "checkpoints", "independent": "independent"}
 
 

@@ -21,6 +21,7 @@ from harness.report.answer import answer
 from harness.report.evidence import Evidence
 from harness.report.plots.curves import barrier, barrier_caption
 from harness.results.columns import numbers
+from harness.results.curves import CURVES_FIELDS
 from harness.results.run import Run, read_run
 from harness.run import runner
 from harness.run.plan import Options
@@ -309,7 +310,7 @@ def test_every_number_of_the_markdown_is_that_of_the_table(run, markdown):
 
 def test_every_markdown_table_has_as_many_cells_in_each_row(markdown):
     found = tables(markdown)
-    assert len(found) == 3
+    assert len(found) == 5
     for table in found:
         assert len({len(row) for row in table}) == 1
         assert all(re.fullmatch(r":?-+:?", cell) for cell in table[1])
@@ -323,7 +324,7 @@ def test_what_failed_and_what_does_not_apply_is_shown_with_its_reason(run, page,
         FAILED: ["failed", not_ok.loc[FAILED, "reason"]],
         INAPPLICABLE: ["not applicable", not_ok.loc[INAPPLICABLE, "reason"]],
     }
-    written = {row[0].strip("`"): row[1:] for row in tables(markdown)[2][2:]}
+    written = {row[0].strip("`"): row[1:] for row in tables(markdown)[4][2:]}
     assert {name: state for name, (state, _) in written.items()} == {n: s for n, (s, _) in shown.items()}
     for name, (_, reason) in written.items():
         assert re.sub(r"\\(.)", r"\1", reason) == not_ok.loc[name, "reason"]
@@ -333,7 +334,7 @@ def test_what_failed_and_what_does_not_apply_is_shown_with_its_reason(run, page,
 
 def test_figures_are_drawn_and_the_same_in_both_reports(run, page, markdown):
     linked = re.findall(r"!\[(\w+)\]\((figures/\w+\.svg)\)", markdown)
-    assert [name for name, _ in linked] == ["gain", "correlation", "reliability", "sweeps", "dropout"]
+    assert [name for name, _ in linked] == ["gain", "quality_cost", "correlation", "reliability", "sweeps", "dropout"]
     embedded = [a["src"] for tag, a in page.tags if tag == "img"]
     for (_, path), source in zip(linked, embedded, strict=True):
         svg = (run.folder / path).read_bytes()
@@ -341,14 +342,38 @@ def test_figures_are_drawn_and_the_same_in_both_reports(run, page, markdown):
         assert source == "data:image/svg+xml;base64," + base64.b64encode(svg).decode()
         assert (run.folder / path).with_suffix(".png").read_bytes().startswith(b"\x89PNG")
     assert all(a["alt"] for tag, a in page.tags if tag == "img")
-    (narrow,) = [a for tag, a in page.tags if tag == "source"]
-    svg = (run.folder / "figures/gain_narrow.svg").read_bytes()
-    assert narrow["srcset"] == "data:image/svg+xml;base64," + base64.b64encode(svg).decode()
+    narrow = [a["srcset"] for tag, a in page.tags if tag == "source"]
+    for name, source in zip(("gain", "quality_cost"), narrow, strict=True):
+        svg = (run.folder / f"figures/{name}_narrow.svg").read_bytes()
+        assert source == "data:image/svg+xml;base64," + base64.b64encode(svg).decode()
+
+
+def test_what_quality_costs_is_in_curves_json_and_the_same_in_both_reports(run, page, markdown):
+    found = run.curves
+    assert found.keys() == CURVES_FIELDS.keys()
+    rows = run.variants[run.variants["seed"] == "all"].set_index("variant")
+    reference = rows.loc["best_single"]
+    points = {point["name"]: point for family in found["families"] for point in family["points"]}
+    assert {"member/index=0", "linear", "mc_dropout/passes=4", "uniform_soup", "task_arithmetic"} <= points.keys()
+    assert not {"linear/weights=learned", FAILED, "best_single"} & points.keys()
+    for name, point in points.items():
+        assert point["score"] == pytest.approx(rows.loc[name, "accuracy"])
+        assert point["cost"] == pytest.approx(rows.loc[name, "flops_per_example"] / reference["flops_per_example"])
+        assert point["gain"]["value"] == pytest.approx(rows.loc[name, "accuracy"] - reference["accuracy"])
+    families = {family["name"]: [f"{100 * family['aiq']['value']:.2f} %"] for family in found["families"]}
+    on_page = table_of(page, "mean accuracy (AIQ)")
+    for table in ([[cell["text"] for cell in row] for row in on_page], tables(markdown)[1]):
+        column = table[0].index("mean accuracy (AIQ)")
+        told = {row[0]: re.split(r" \\?\[", row[column])[:1] for row in table[1:] if row[0] in families}
+        assert told == families
+    ways = [way["words"] for way in found["equal_compute"]["ways"]]
+    assert [row[0] for row in tables(markdown)[2][2:]] == ways
+    assert [row[0]["text"] for row in table_of(page, "way to spend it")[1:]] == ways
 
 
 def test_the_claims_are_the_same_everywhere(run, page, markdown):
     stored = json.loads((run.folder / "claims.json").read_text())
-    assert len({claim["claim"] for claim in stored}) == len(stored) == 20
+    assert len({claim["claim"] for claim in stored}) == len(stored) == 21
     assert {claim["verdict"] for claim in stored} <= {"held", "not held", "undecided", "not tested"}
     for claim in stored:
         if claim["verdict"] == "not tested":
@@ -363,7 +388,7 @@ def test_the_claims_are_the_same_everywhere(run, page, markdown):
     for claim in stored:
         if claim not in tested:
             assert claim["claim"] in markdown.partition("Not tested by this suite: ")[2]
-    written = tables(markdown)[1][2:]
+    written = tables(markdown)[3][2:]
     assert [row[1:4] for row in written] == [row[1:4] for row in rows]
 
 
@@ -387,7 +412,7 @@ def test_without_per_example_results_there_is_an_answer_and_a_table_but_no_relia
     assert said[:-1] == before[:-1]
     assert said[-1] == "At up to four times the cost nothing is shown to gain more than that.**"
     assert "reliability" not in text
-    assert {row[1] for row in tables(text)[1][2:]} <= {"not tested", "held", "not held", "undecided"}
+    assert {row[1] for row in tables(text)[3][2:]} <= {"not tested", "held", "not held", "undecided"}
     ok, _ = summary_rows(run)
     assert {row[0].strip("`") for row in tables(text)[0][2:] if row[1]} == set(ok.index)
 

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.results.blocks import blocks
+from harness.results.columns import column_of
 from harness.results.outcomes import Outcomes
 from harness.results.run import Run
 from tests.examples import examples
@@ -46,6 +47,37 @@ def test_where_seeds_have_examples_of_their_own_the_others_are_gaps():
     found = Outcomes(run)
     assert np.array_equal(found.values("one", "correct")[:, places], right, equal_nan=True)
     assert np.array_equal(found.values("two", "correct")[:, places], 1 - right, equal_nan=True)
+
+
+def test_a_scores_values_are_its_outcomes_and_of_documents_their_measures():
+    right = coins(0.8, n=40, seeds=2)
+    run = planted({"one": right})
+    found = Outcomes(run)
+    assert np.array_equal(found.scored("one", column_of("accuracy")), right)
+    assert found.scored("one", column_of("nll")) == pytest.approx(1.5 - right)
+    assert found.scored("two", column_of("nll")) is None
+    assert found.scored("one", column_of("macro_f1")) is None  # it is no mean of examples
+    bits = pd.DataFrame({"variant": "one", "metric": "bits_per_byte", "seed": [0, 0, 1, 1], "document": [0, 1, 0, 1],
+                         "value": [1.0, 2.0, 3.0, 4.0]})  # fmt: skip
+    run.__dict__["document_measures"] = bits
+    run.__dict__.pop("measured", None)
+    assert Outcomes(run).scored("one", column_of("bits_per_byte")).tolist() == [[1, 2], [3, 4]]
+    assert Outcomes(run).clusters(column_of("bits_per_byte")) == []
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_every_example_has_its_cluster(own):
+    """Whether or not every seed has examples of its own."""
+    right = coins(0.8, n=60, seeds=3)
+    if own:
+        right[np.arange(60) // 20 != np.arange(3)[:, None]] = np.nan
+    run = planted({"one": right, "two": 1 - right})
+    assert Outcomes(run).clusters(column_of("accuracy")) == []
+    number = run.examples["example_id"].astype(str).str.removeprefix("x").astype(int)
+    run.__dict__["examples"] = run.examples.assign(cluster="c" + (number // 6).astype(str))
+    found = Outcomes(run).clusters(column_of("accuracy"))
+    at = {place: name for name, place in run.places.items()} if own else {i: f"x{i}" for i in range(60)}
+    assert found == [f"c{int(at[place][1:]) // 6}" for place in range(60)]
 
 
 def test_a_folder_without_examples_has_no_outcomes(tmp_path):

@@ -21,11 +21,8 @@ from harness.suite.suite import read_suite
 from tests.pools import planted_predictions as planted
 from tests.pools.planted_predictions import CLASSES, HELDOUT, LABELS, SUITE, costs, logits, probabilities
 
-EVERY = "".join(
-    f"  - {name}: {{index: 0}}\n" if "index" in method.parameters.model_fields else f"  - {name}\n"
-    for name, method in METHODS.all().items()
-    if name != "recipe"
-)
+NEEDS = {"member": ": {index: 0}", "pipeline": ": {stages: [[0]]}"}
+EVERY = "".join(f"  - {name}{NEEDS.get(name, '')}\n" for name in METHODS.all() if name != "recipe")
 """Every method that there is, with its usual parameters."""
 ANSWERS = SUITE.replace("a.npz", "a.csv").replace("b.parquet", "b.csv")
 WORK = {"best_single", "member/index=0", "majority_vote"}

@@ -86,6 +86,14 @@ def test_the_contract_is_that_of_images_and_bits_per_byte(run):
     assert not any(run.variants["status"] == "failed"), run.variants["reason"].dropna().tolist()
 
 
+def test_what_quality_costs_counts_documents_as_the_comparisons_do(run):
+    told = run.comparisons[run.comparisons["metric"] == run.curves["score"]]
+    assert set(told["n"]) == {run.curves["examples"]}
+    for family in run.curves["families"]:
+        for point in family["points"]:
+            assert point["score"] == pytest.approx(row(run, point["name"])[run.curves["score"]])
+
+
 def test_members_with_different_tokenizers_are_mixed_by_whole_continuations_and_it_says_so(run):
     assert row(run, "linear")["status"] == "ok"
     assert run.details["linear"]["0"]["level"] == "a sequence-level mixture"

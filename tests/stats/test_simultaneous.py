@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from scipy import stats as scipy_stats
 
 from harness import stats
-from harness.stats.simultaneous import best_set, by_cluster, picked, simultaneous, unit_means
+from harness.stats.simultaneous import best_set, by_cluster, drawn, pairwise, picked, simultaneous, unit_means
 from tests.examples import examples
 from tests.stats.simulate_table import rates
 
@@ -48,6 +48,32 @@ def test_independent_means_reach_as_sidak_says_and_copies_no_farther_than_one():
     assert many.critical == pytest.approx(sidak, abs=0.06)
     one = rng.normal(size=(1, 4000))
     assert simultaneous(unit_means([one] * 50)).critical == pytest.approx(1.96, abs=0.03)
+
+
+@pytest.mark.parametrize("count", [2, 3, 10])
+def test_all_pairs_of_independent_means_reach_as_tukeys_range_says(count):
+    rng = np.random.default_rng(count)
+    values = rng.normal(size=(count, 500))
+    values = np.linalg.qr((values - values.mean(axis=1, keepdims=True)).T)[0].T  # just as independent as they are said
+    means = unit_means(list(values[:, None]))
+    tukey = scipy_stats.studentized_range.isf(0.05, count, 499) / np.sqrt(2)
+    assert pairwise(means, draws=40_000) == pytest.approx(tukey, abs=0.04)
+
+
+def test_pairs_of_copies_reach_as_far_as_one_difference():
+    rng = np.random.default_rng(0)
+    one, other = rng.normal(size=(2, 1, 400))
+    alone = scipy_stats.t.isf(0.025, 399)
+    assert pairwise(unit_means([one])) == pytest.approx(alone)
+    assert pairwise(unit_means([one] * 9)) == pytest.approx(alone)
+    assert pairwise(unit_means([one, *[other] * 9]), draws=40_000) == pytest.approx(alone, abs=0.03)
+
+
+def test_means_are_drawn_as_they_vary():
+    means = unit_means(list(table(np.random.default_rng(0), 3, 2, 200)))
+    found = drawn(means, 40_000)
+    assert found.mean(axis=0) == pytest.approx(means.values, abs=0.003)
+    assert np.cov(found.T) == pytest.approx(means.shares @ means.shares.T, rel=0.05)
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(2, 12))

@@ -16,6 +16,7 @@ from harness.systems.rules import (
     Linear,
     LogLinear,
     Rule,
+    Stacked,
     Tempered,
     Vote,
     confidence_features,
@@ -123,7 +124,7 @@ def kl(p, q):
     return (p.exp() * (p - q)).sum(dim=-1)
 
 
-def every_rule(members):
+def every_rule(members, classes=5):
     """One of each kind for members stacked as [members, ..., C]; ``Contrast`` takes three."""
     generator = torch.Generator().manual_seed(members)
     weights = torch.rand(members, generator=generator, dtype=torch.float64)
@@ -139,6 +140,8 @@ def every_rule(members):
         Gated(weights, gate, "log_linear"),
     ]
     if members == 3:
+        weight = torch.randn(3, classes, classes, generator=generator, dtype=torch.float64)
+        rules.append(Stacked(weights, weight, torch.randn(classes, generator=generator, dtype=torch.float64)))
         rules += [Contrast(0.7, mask, threshold) for mask, threshold in CONTRASTS]
         rules.append(Tempered(Contrast(-1.5, "none", 0.1), 2.0))
     return rules
@@ -153,7 +156,7 @@ CONTRASTS = [("none", 0.1), ("contrastive", 0.1), ("dexperts", 0.9)]
 @few
 @given(stacks(members=st.sampled_from([1, 2, 3])))
 def test_rows_are_normalised_and_zeros_make_no_nan(stacked):
-    for rule in every_rule(len(stacked)):
+    for rule in every_rule(len(stacked), stacked.shape[-1]):
         found = rule(stacked.float())
         assert found.dtype == torch.float32
         assert found.shape == stacked.shape[1:]

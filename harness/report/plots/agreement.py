@@ -47,6 +47,7 @@ def _scatter(axes: Axes, rows: pd.DataFrame, metric: str) -> None:
     across, up = axes.get_xlim(), axes.get_ylim()
     axes.axline((up[0], up[0]), slope=1, color="#999999", linewidth=0.8, linestyle="--", zorder=1)
     axes.set(xlabel="average of weights", ylabel="ensemble", xlim=across, ylim=up)  # where averages collapse, no line
+    axes.locator_params(axis="x", nbins=5)  # small differences have long numbers
 
 
 def _coefficients(evidence: Evidence, pool: str, metric: str) -> str:
