@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -180,6 +180,8 @@ def _answered(
             answers = answers_of(questions, *zip(*said, strict=True) if said else ((), ()), written=texts)
     except (Unscored, NotApplicable) as reason:
         return Unscored(str(reason)), np.zeros((0, 0), dtype=np.int64), None
+    if wrote and not questions.documents.written:  # what is said of a system is of the documents that are scored
+        wrote = replace(wrote, record={})
     return answers, wrote.calls if wrote and questions.documents.written else calls, wrote
 
 

@@ -1,6 +1,6 @@
 """Documents for lm-eval tasks, made from the held-apart text of a domain or read from the standard sets' archive.
 
-The YAML files in suites/tasks name the last three functions as their ``custom_dataset``: of all functions that a task
+The YAML files in suites/tasks name the last four functions as their ``custom_dataset``: of all functions that a task
 file can name, only those of this module are called without --allow-code.
 """
 
@@ -71,6 +71,26 @@ def _continuation(text: str, place: int) -> str:
     return text[place : end.start() if end else place + 20]
 
 
+def next_words(domain: str, split: str = "test", count: int = 300) -> list[dict[str, Any]]:
+    """Passages of about 150 characters that end before a word: which one follows?
+
+    Returns:
+        ``count`` records of ``id``, ``context`` (whole words, without white space at the end) and ``word`` (letters
+        alone, at least three), the same at every call.
+    """
+    text = "".join(split_of(domain, split))
+    draw = random.Random(f"{domain} {split} words")
+    words = [match for match in re.finditer(r"(?<=\w) ([A-Za-z]{3,})\b", text) if match.start() > 200]
+    gaps = [match.start() for match in re.finditer(r"(?<=\S)\s(?=\S)", text)]
+    records = []
+    for number, match in enumerate(sorted(draw.sample(words, count), key=lambda match: match.start())):
+        begin = gaps[bisect.bisect(gaps, match.start() - 150) - 1] + 1
+        records.append(
+            {"id": f"{domain}-{split}-{number}", "context": text[begin : match.start()], "word": match.group(1)}
+        )
+    return records
+
+
 def passages(domain: str, split: str = "test", count: int = 100, length: int = 320) -> list[dict[str, Any]]:
     """Passages of about ``length`` characters, spread evenly, for bits per byte: records of ``id`` and ``text``."""
     text = "".join(split_of(domain, split))
@@ -93,8 +113,13 @@ def standard(name: str, count: int | None = None) -> list[dict[str, Any]]:
 
 
 def cloze_dataset(domain: str, count: int = 500, **_: Any) -> dict[str, Any]:
-    """Which of four continuations follows a passage? As lm-eval wants it, like the next two: one test split."""
+    """Which of four continuations follows a passage? As lm-eval wants it, like those below: one test split."""
     return _test_split(cloze(domain, count=count))
+
+
+def next_words_dataset(domain: str, count: int = 300, **_: Any) -> dict[str, Any]:
+    """Which word follows a passage?"""
+    return _test_split(next_words(domain, count=count))
 
 
 def passages_dataset(domain: str, count: int = 100, length: int = 320, **_: Any) -> dict[str, Any]:

@@ -124,6 +124,8 @@ def test_one_threshold_decides_on_choices_and_on_what_is_written(loaded, parts):
         for place, score in found.answers[0].scores.items():
             assert beside.answers[0].scores[place] == score
     assert beside.wrote[0].texts == apart[1].wrote[0].texts
+    assert "stages" in apart[1].wrote[0].record
+    assert "stages" not in beside.wrote[0].record  # the shares are of choices there
 
 
 @pytest.mark.parametrize(

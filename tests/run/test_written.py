@@ -8,9 +8,7 @@ import pytest
 
 from harness.engines import local
 from harness.errors import BadInput
-from harness.methods.method import method
 from harness.models.tokens import read_tokenizer
-from harness.registry import METHODS
 from harness.report import write_report
 from harness.results.columns import column_of
 from harness.results.evidence import read_tables
@@ -21,8 +19,6 @@ from harness.run.planning import make_plan
 from harness.run.progress import Tracker
 from harness.run.stages import setting, variant
 from harness.suite.suite import read_suite
-from harness.systems.revision import revise
-from harness.systems.written import Revision
 from tests.inline import Inline
 from tests.lm.written_tasks import load, small_domain, store_of, trained_parts, write_task
 
@@ -131,38 +127,33 @@ def test_the_report_says_what_is_right(found):
     assert "answers are written: one is right where the first metric of its task" in page
 
 
-def test_rounds_of_revision_are_scores_with_intervals_and_what_failed_is_in_the_details(made, monkeypatch):
-    monkeypatch.setattr(METHODS, "_known", METHODS.all())
-
-    def revised(ingredients, *, rounds: int, template: str = "{answer}{question}") -> Revision:
-        return revise(ingredients, model=0, reviser=1, rounds=rounds, template=template)
-
-    declared = {"paper": "-", "needs": {"members"}, "order_sensitive": True, "writes": True}
-    method("revised", family="staged", summary="Draft and revise.", **declared)(revised)
+def test_rounds_of_revision_are_scores_with_intervals_and_what_failed_is_in_the_details(made):
     write_task(made / "tasks", "stops", generation_kwargs={"until": ["e"], "max_gen_toks": 4})
-    text = SUITE[: SUITE.index("  - linear")].replace("letters", "stops") + "  - revised: {rounds: [0, 2]}\n"
-    text += "  - revised: {rounds: 1, template: 'Again, {question}?'}\n"
+    text = SUITE[: SUITE.index("  - linear")].replace("letters", "stops")
+    text += "  - refine: {reviser: 1, rounds: [0, 2], template: '{answer}{question}'}\n"
+    text += "  - refine: {rounds: 1, template: 'Again, {question}?'}\n"
     found = run(made, text + "cost: {latency: false, memory: false, energy: false}\n")
+    named = {json.loads(row["params"]).get("rounds"): name for name, row in rows(found).iterrows()}
+    pattern = r"refine/(reviser=1,)?rounds=\d,template=[0-9a-f]{8}"
+    assert all(re.fullmatch(pattern, named[number]) for number in range(3))
     table, scores = rows(found), pd.read_parquet(found.folder / "scores.parquet").query("seed == 'all'")
-    assert table.loc["revised/rounds=0", "accuracy"] == table.loc["member/index=0", "accuracy"]
-    told = found.details["revised/rounds=2"]["0"]
+    assert table.loc[named[0], "accuracy"] == table.loc["member/index=0", "accuracy"]
+    told = found.details[named[2]]["0"]
     for number, of_round in enumerate(told["rounds"]):
         metric = f"exact_match,first,round_{number}/stops"
-        row = scores.query("variant == 'revised/rounds=2' and metric == @metric").iloc[0]
+        row = scores.query("variant == @named[2] and metric == @metric").iloc[0]
         assert row["value"] == pytest.approx(of_round["accuracy"])
         assert row["low"] < row["value"] < row["high"]
         assert (column_of(metric).better, column_of(metric).most) == ("higher", 1.0)
-    assert told["rounds"][2]["accuracy"] == pytest.approx(table.loc["revised/rounds=2", "accuracy"])
+    assert told["rounds"][2]["accuracy"] == pytest.approx(table.loc[named[2], "accuracy"])
     assert {each["verdict"] for each in (told["rounds"][2]["against_draft"],)} <= {"harm", "gain", "unclear"}
-    assert of(found, "revised/rounds=2")["calls"].mean() == pytest.approx(told["rounds"][2]["calls"])
+    assert of(found, named[2])["calls"].mean() == pytest.approx(told["rounds"][2]["calls"])
     empty = [each for each in told["failed"] if each["reason"] == "the answer is empty"]
     assert empty
-    assert {each["document"] for each in empty} <= set(of(found, "revised/rounds=2")["example_id"])
+    assert {each["document"] for each in empty} <= set(of(found, named[2])["example_id"])
     assert sum(told["failures"].values()) == len(told["failed"])
-    named = [name for name in table.index if name.startswith("revised/rounds=1")]
-    assert re.fullmatch(r"revised/rounds=1,template=[0-9a-f]{8}", named[0])
-    assert table.loc[named[0], "status"] == "not_applicable"
-    assert "has no {answer}" in table.loc[named[0], "reason"]
+    assert table.loc[named[1], "status"] == "not_applicable"
+    assert "has no {answer}" in table.loc[named[1], "reason"]
     read_tables(found.folder)
     write_report(found.folder)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -25,12 +25,7 @@ class MadeUp(LM):
         return [said(request.args)[0] for request in requests]
 
     def generate_until(self, requests: list[Any]) -> list[str]:
-        seen: Counter[str] = Counter()
-        texts = []
-        for request in requests:
-            texts.append(written(request.args, seen[repr(request.args)]))
-            seen[repr(request.args)] += 1
-        return texts
+        return texts_of([request.args for request in requests])
 
 
 def said(args: tuple[Any, ...]) -> tuple[float, bool]:
@@ -46,10 +41,21 @@ def written(args: tuple[Any, ...], number: int) -> str:
     return TEXTS[int(said((*args, number))[0] * 1000) % len(TEXTS)]
 
 
+def texts_of(asked: Sequence[tuple[Any, ...]]) -> list[str]:
+    """The answers to prompts; equal ones get an answer of another number each."""
+    seen: Counter[str] = Counter()
+    texts = []
+    for args in asked:
+        texts.append(written(args, seen[repr(args)]))
+        seen[repr(args)] += 1
+    return texts
+
+
 def difference(questions: Questions, theirs: Mapping[str, Any]) -> str | None:
     """How Stockpot's requests, values or scores differ from lm-eval's; None where they are the same."""
     given = list(zip(*(said(i.args) for i in questions.instances), strict=True)) or [[], []]
-    texts = [[written(prompt.args, number) for number in range(prompt.repeats)] for prompt in questions.prompts]
+    said_to = iter(texts_of([prompt.args for prompt in questions.prompts for _ in range(prompt.repeats)]))
+    texts = [[next(said_to) for _ in range(prompt.repeats)] for prompt in questions.prompts]
     answers = answers_of(questions, *given, draws=2, written=texts)
     means = {**answers.metrics, **measures(answers)}
     labels = questions.documents.labels.numpy()

@@ -8,7 +8,7 @@ import pytest
 
 from harness.tasks import corpora
 from harness.tasks.archives import Archive
-from harness.tasks.documents import cloze, passages, standard
+from harness.tasks.documents import cloze, next_words, passages, standard
 from harness.tasks.questions import Questions
 
 FOLDER = str(Path(__file__).parents[2] / "suites" / "tasks")
@@ -53,6 +53,18 @@ def test_passages_lie_in_the_test_text():
     found = passages("python", count=10, length=200)
     assert len(found) == 10
     assert all(record["text"] in text and len(record["text"]) > 100 for record in found)
+
+
+def test_the_word_that_is_asked_for_follows_in_the_test_text():
+    text = "".join(corpora.split_of("python", "test"))
+    found = next_words("python", count=50)
+    assert found == next_words("python", count=50)
+    assert len({record["id"] for record in found}) == 50
+    for record in found:
+        assert f"{record['context']} {record['word']}" in text
+        assert record["word"].isalpha()
+        assert 100 < len(record["context"]) < 250
+        assert record["context"] == record["context"].rstrip()
 
 
 # Standard sets.

@@ -12,7 +12,7 @@ NAMES = [
     "belebele_acm_Arab", "blimp_drop_argument", "wikitext", "c4", "paloma_c4_en", "global_mmlu_full_en_anatomy",
     "leaderboard_bbh_object_counting", "afrixnli_yor_prompt_3", "qnlieu", "assin_paraphrase", "winogrande",
     "bbq", "agieval_aqua_rat", "crows_pairs_english", "bigbench_strange_stories_multiple_choice", "gsm8k", "gsm8k_cot",
-    "triviaqa", "nq_open", "babi",
+    "triviaqa", "nq_open", "babi", "fda", "squad_completion", "mgsm_direct_en", "wmt14-en-fr",
 ]  # fmt: skip
 """Of each way to write a task one: templates, functions, filters of documents, several metrics, examples, units."""
 
