@@ -1,6 +1,6 @@
 """The pool of repair.yaml: a model of letters that restores damaged texts, and classifiers that need it or do without.
 
-Run it after suites/repair.py: ``python suites/repair_members.py [FOLDER]``, five minutes of two cores. It writes a
+Run it after suites/repair.py: ``python suites/repair_members.py [FOLDER]``, some minutes of two cores. It writes a
 Hugging Face folder for each model into suites/data/repair/members:
 
 - ``restorer``, a masked language model of letters, has seen all verses of train and clean, undamaged and unlabelled
@@ -41,7 +41,7 @@ LONGEST = 320
 """Tokens of a text: one verse in a hundred has more letters."""
 PIECES = 4_000
 BATCH = 16
-EPOCHS = {"restorer": 4, "reader": 8, "direct": 10, "direct_wide": 10, "direct_pretrained": 5}
+EPOCHS = {"restorer": 3, "reader": 6, "direct": 6, "direct_wide": 6, "direct_pretrained": 3}
 RATES = {"restorer": 3e-3, "reader": 1e-3, "direct": 1e-3, "direct_wide": 1e-3, "direct_pretrained": 1e-3}
 
 
