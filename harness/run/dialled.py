@@ -16,11 +16,14 @@ from harness.results.columns import paired
 from harness.run.plan import Plan
 from harness.run.stages.dial import Dial
 from harness.run.stages.setting import documents_of
+from harness.store import digest
+from harness.suite.file import MAIN
 
 
 def dialled(plan: Plan, scored: Collection[str], reference: float | None) -> Iterator[Family]:
-    """A family for each staged variant with a dial, its settings from the cheapest to the dearest.
+    """A family for each dial of the main pool's staged variants, its settings from the cheapest to the dearest.
 
+    Variants that are set differently on one dial are one family, under the name of the first.
     Several seeds have held-out splits of their own to find settings on: those at the same place of the dial are one.
 
     Args:
@@ -32,12 +35,15 @@ def dialled(plan: Plan, scored: Collection[str], reference: float | None) -> Ite
     if not reference or not plan.setting.kind.inputs_are_scored:
         return
     ids = [documents_of(plan.setting.of(seed)).ids for seed in plan.seeds]
+    known: set[str] = set()
     for name, variant in plan.variants[plan.seeds[0]].items():
-        if name not in scored or variant.declared.family != "staged":
+        if name not in scored or variant.declared.family != "staged" or variant.pool.name != MAIN:
             continue
         found = [Dial(plan.setting.of(seed), plan.variants[seed][name]).read() for seed in plan.seeds]
         settings = [each for each in found if each and each.unit == FLOPS and column.outcome in each.outcomes]
-        if len(settings) == len(found):
+        same = digest([[each.cost.tobytes().hex() for each in settings], column.outcome, variant.method])
+        if len(settings) == len(found) and same not in known:
+            known.add(same)
             way = way_of({"method": variant.method, "family": "staged"})
             yield _family(name, way or "", settings, ids, str(column.outcome), column.sign, reference)
 

@@ -18,6 +18,9 @@ task: digits
 pool:
   train: {architecture: mlp, start: shared_base, base_epochs: 2, members: 3, epochs: 1, vary: {lr: [1e-3, 3e-3]},
           options: {hidden: 12}}
+pools:
+  other:
+    train: {architecture: mlp, start: independent, members: 2, epochs: 1, vary: {lr: [3e-3]}, options: {hidden: 12}}
 seeds: [0, 1]
 methods:
   - best_single
@@ -26,6 +29,8 @@ methods:
   - cascade
   - cascade: {stages: [[0, "0+1", linear]], accept: margin}
   - cascade: {threshold: 0.9}
+  - cascade: {cost: 0.9}
+  - cascade: {pool: other}
   - routed_members
 cost: {latency: false, memory: false}
 """
@@ -76,8 +81,11 @@ def test_a_cascade_of_two_stages_is_a_curve_between_two_models(run):
     assert three["apgr"] is None
 
 
-def test_what_has_no_dial_stays_in_the_family_of_its_way(run):
-    assert [point["name"] for point in families(run)["cascades"]["points"]] == ["cascade/threshold=0.9"]
+def test_what_has_no_dial_of_its_own_stays_in_the_family_of_its_way(run):
+    """Another setting of a dial that is drawn is no second curve; other pools have other models."""
+    points = {point["name"] for point in families(run)["cascades"]["points"]}
+    assert points == {"cascade/threshold=0.9", "cascade/cost=0.9"}
+    assert not any("other:" in name for name in families(run))
     names = [point["name"] for family in run.curves["families"] for point in family["points"]]
     assert len(names) == len(set(names))
 
