@@ -50,13 +50,13 @@ perf: $(VENV)/.installed
 	@$(BIN)/python -m pytest tests/perf --benchmark-only --benchmark-columns=median,iqr,rounds \
 	  --benchmark-group-by=group --benchmark-json=results/perf/latest.json -s
 
-# The small files of a finished run, for results/reference; the README and the pages there show them. With SLIM=1, for
-# sweeps, the numbers only, and the figure of weights.
+# The small files of a finished run, for results/reference; the README and the pages there show them. scores.parquet has
+# what variants.csv has, and details.json what the report shows. With SLIM=1, for sweeps, the numbers only, and the figure of weights.
 reference: $(VENV)/.installed
 	@$(BIN)/stockpot report $(RUN) >/dev/null
 	@target=results/reference/$$(basename $$(dirname $(RUN))); rm -rf $$target; mkdir -p $$target/figures; \
-	  cd $(RUN) && cp -t $(CURDIR)/$$target $$(ls run.json variants.csv details.json claims.json curves.json correlation.csv correlation.json \
-	    $(if $(SLIM),,report.md scores.parquet comparisons.parquet) 2>/dev/null) && \
+	  cd $(RUN) && cp -t $(CURDIR)/$$target $$(ls run.json variants.csv claims.json curves.json correlation.csv correlation.json \
+	    $(if $(SLIM),,report.md comparisons.parquet) 2>/dev/null) && \
 	  ls figures/*.svg | { grep $(if $(SLIM),"/weights",-v narrow) || true; } | xargs -r cp -t $(CURDIR)/$$target/figures && \
 	  sed -i "s#$$HOME/#~/#g" $(CURDIR)/$$target/run.json && du -sh $(CURDIR)/$$target
 	@$(BIN)/python -m tests.readme

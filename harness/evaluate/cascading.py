@@ -74,9 +74,13 @@ class Point:
         return in_order(self.accuracy, self.likelihood, criterion)
 
     def told(self) -> dict[str, Any]:
-        """As JSON values."""
-        thresholds = list(self.thresholds)
-        return {"thresholds": thresholds, "cost": self.cost, "accuracy": self.accuracy, "nll": -self.likelihood}
+        """As JSON values, to six digits: the system itself has all of them."""
+        found = {"cost": self.cost, "accuracy": self.accuracy, "nll": -self.likelihood}
+        return {"thresholds": [_short(at) for at in self.thresholds], **{k: _short(v) for k, v in found.items()}}
+
+
+def _short(value: float) -> float:
+    return float(f"{value:.6g}")
 
 
 def in_order(accuracy: float, likelihood: float, criterion: str) -> Score:
