@@ -34,6 +34,7 @@ WHY_NOT = {
     "align_average": "which units of a '(bert|distilbert|roberta|modernbert|vit|convnext|resnet)' can change places is",
     "mc_dropout": "has no dropout",
     "self_consistency": "it answers in writing",
+    "refine": "is a classifier: it has no text to revise",
 }
 """Methods that do not apply to some families, and the reason."""
 DROPS = ("bert", "distilbert", "roberta")
@@ -41,7 +42,7 @@ DROPS = ("bert", "distilbert", "roberta")
 
 
 def refused(family):
-    applies = {"align_average": ["llama"], "mc_dropout": DROPS, "moe": [], "self_consistency": []}
+    applies = {"align_average": ["llama"], "mc_dropout": DROPS, "moe": [], "self_consistency": [], "refine": []}
     return {name for name, families in applies.items() if family not in families}
 
 
