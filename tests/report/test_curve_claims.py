@@ -44,10 +44,12 @@ def test_a_router_is_held_against_a_random_one(doubt, verdict):
     assert found.n == BASE.size
 
 
-def test_of_several_the_best_is_told_and_the_others_in_the_note():
-    found = knows_when(evidence(dial("mine", CHANCE), dial("routers", KNOWS)))
-    assert found.statistic.startswith("routers: ")
-    assert found.note.startswith("mine 0.")
+def test_of_several_the_first_is_judged_whichever_is_best_and_the_others_are_in_the_note():
+    for first, second, verdict in ((CHANCE, KNOWS, "undecided"), (KNOWS, CHANCE, "held")):
+        found = knows_when(evidence(dial("mine", first), dial("other", second)))
+        assert found.statistic.startswith("mine: ")
+        assert found.note.startswith("other 0.")
+        assert found.verdict == verdict
 
 
 def test_without_such_a_system_it_is_not_tested():
