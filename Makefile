@@ -51,13 +51,17 @@ perf: $(VENV)/.installed
 	  --benchmark-group-by=group --benchmark-json=results/perf/latest.json -s
 
 # The small files of a finished run, for results/reference; the README and the pages there show them. scores.parquet has
-# what variants.csv has, and details.json what the report shows. With SLIM=1, for sweeps, the numbers only, and the figure of weights.
+# what variants.csv has and is left out, and details.json is of the first seed. With SLIM=1, for sweeps, the numbers only, and the
+# figure of weights.
 reference: $(VENV)/.installed
 	@$(BIN)/stockpot report $(RUN) >/dev/null
 	@target=results/reference/$$(basename $$(dirname $(RUN))); rm -rf $$target; mkdir -p $$target/figures; \
-	  cd $(RUN) && cp -t $(CURDIR)/$$target $$(ls run.json variants.csv claims.json curves.json correlation.csv correlation.json \
+	  cd $(RUN) && cp -t $(CURDIR)/$$target $$(ls run.json variants.csv details.json claims.json curves.json correlation.csv correlation.json \
 	    $(if $(SLIM),,report.md comparisons.parquet) 2>/dev/null) && \
 	  ls figures/*.svg | { grep $(if $(SLIM),"/weights",-v narrow) || true; } | xargs -r cp -t $(CURDIR)/$$target/figures && \
+	  $(BIN)/python -c 'import json, sys; path = sys.argv[1]; every = json.load(open(path)); \
+	    json.dump({name: dict([*of.items()][:1]) for name, of in every.items()}, open(path, "w"), indent=1)' \
+	    $(CURDIR)/$$target/details.json && \
 	  sed -i "s#$$HOME/#~/#g" $(CURDIR)/$$target/run.json && du -sh $(CURDIR)/$$target
 	@$(BIN)/python -m tests.readme
 
