@@ -59,7 +59,7 @@ reference: $(VENV)/.installed
 	  cd $(RUN) && cp -t $(CURDIR)/$$target $$(ls run.json variants.csv details.json claims.json curves.json correlation.csv correlation.json \
 	    $(if $(SLIM),,report.md comparisons.parquet) 2>/dev/null) && \
 	  ls figures/*.svg | { grep $(if $(SLIM),"/weights",-v narrow) || true; } | xargs -r cp -t $(CURDIR)/$$target/figures && \
-	  $(BIN)/python -c 'import json, sys; path = sys.argv[1]; every = json.load(open(path)); \
+	  $(CURDIR)/$(BIN)/python -c 'import json, sys; path = sys.argv[1]; every = json.load(open(path)); \
 	    json.dump({name: dict([*of.items()][:1]) for name, of in every.items()}, open(path, "w"), indent=1)' \
 	    $(CURDIR)/$$target/details.json && \
 	  sed -i "s#$$HOME/#~/#g" $(CURDIR)/$$target/run.json && du -sh $(CURDIR)/$$target
