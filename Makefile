@@ -50,19 +50,16 @@ perf: $(VENV)/.installed
 	@$(BIN)/python -m pytest tests/perf --benchmark-only --benchmark-columns=median,iqr,rounds \
 	  --benchmark-group-by=group --benchmark-json=results/perf/latest.json -s
 
-# The small files of a finished run, for results/reference; the README and the pages there show them. scores.parquet has
-# what variants.csv has and is left out, and details.json is of the first seed. With SLIM=1, for sweeps, the numbers only, and the
-# figure of weights.
+# The small files of a finished run, for results/reference; the README and the pages there show them. scores.parquet keeps
+# what variants.csv has not, and details.json the first seed. With SLIM=1, for sweeps, the numbers only, and the figure of weights.
 reference: $(VENV)/.installed
 	@$(BIN)/stockpot report $(RUN) >/dev/null
 	@target=results/reference/$$(basename $$(dirname $(RUN))); rm -rf $$target; mkdir -p $$target/figures; \
 	  cd $(RUN) && cp -t $(CURDIR)/$$target $$(ls run.json variants.csv details.json claims.json curves.json correlation.csv correlation.json \
-	    $(if $(SLIM),,report.md comparisons.parquet) 2>/dev/null) && \
+	    $(if $(SLIM),,report.md scores.parquet comparisons.parquet) 2>/dev/null) && \
 	  ls figures/*.svg | { grep $(if $(SLIM),"/weights",-v narrow) || true; } | xargs -r cp -t $(CURDIR)/$$target/figures && \
-	  $(CURDIR)/$(BIN)/python -c 'import json, sys; path = sys.argv[1]; every = json.load(open(path)); \
-	    json.dump({name: dict([*of.items()][:1]) for name, of in every.items()}, open(path, "w"), indent=1)' \
-	    $(CURDIR)/$$target/details.json && \
-	  sed -i "s#$$HOME/#~/#g" $(CURDIR)/$$target/run.json && du -sh $(CURDIR)/$$target
+	  sed -i "s#$$HOME/#~/#g" $(CURDIR)/$$target/run.json && \
+	  cd $(CURDIR) && $(BIN)/python -m tests.keep $$target && du -sh $$target
 	@$(BIN)/python -m tests.readme
 
 # What make perf measured last, without the single times, for results/reference/speed.md.

@@ -1,0 +1,28 @@
+"""Makes a copied run small enough to be committed: ``python -m tests.keep FOLDER``.
+
+scores.parquet keeps what variants.csv has not, and details.json the first seed.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pandas as pd
+
+
+def keep(folder: Path) -> None:
+    """Of the files that are there."""
+    if (path := folder / "scores.parquet").is_file():
+        columns = pd.read_csv(folder / "variants.csv", nrows=0).columns
+        scores = pd.read_parquet(path)
+        scores[~scores["metric"].isin(columns)].to_parquet(path, index=False)
+    path = folder / "details.json"
+    every = json.loads(path.read_text(encoding="utf-8"))
+    first = {name: dict([*of_seeds.items()][:1]) for name, of_seeds in every.items()}
+    path.write_text(json.dumps(first, indent=1), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    keep(Path(sys.argv[1]))
