@@ -51,7 +51,8 @@ perf: $(VENV)/.installed
 	  --benchmark-group-by=group --benchmark-json=results/perf/latest.json -s
 
 # The small files of a finished run, for results/reference; the README and the pages there show them. scores.parquet keeps
-# what variants.csv has not, and details.json the first seed. With SLIM=1, for sweeps, the numbers only, and the figure of weights.
+# what variants.csv has not, details.json the first seed, comparisons.parquet those of all seeds. With SLIM=1, for sweeps, the
+# numbers only, and the figure of weights.
 reference: $(VENV)/.installed
 	@$(BIN)/stockpot report $(RUN) >/dev/null
 	@target=results/reference/$$(basename $$(dirname $(RUN))); rm -rf $$target; mkdir -p $$target/figures; \

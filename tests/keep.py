@@ -1,6 +1,6 @@
 """Makes a copied run small enough to be committed: ``python -m tests.keep FOLDER``.
 
-scores.parquet keeps what variants.csv has not, and details.json the first seed.
+scores.parquet keeps what variants.csv has not, details.json the first seed, comparisons.parquet those of all seeds.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pandas as pd
 
+from harness.results.columns import ALL_SEEDS
+
 
 def keep(folder: Path) -> None:
     """Of the files that are there."""
@@ -18,6 +20,9 @@ def keep(folder: Path) -> None:
         columns = pd.read_csv(folder / "variants.csv", nrows=0).columns
         scores = pd.read_parquet(path)
         scores[~scores["metric"].isin(columns)].to_parquet(path, index=False)
+    if (path := folder / "comparisons.parquet").is_file():
+        comparisons = pd.read_parquet(path)
+        comparisons[comparisons["seed"] == ALL_SEEDS].to_parquet(path, index=False)
     path = folder / "details.json"
     every = json.loads(path.read_text(encoding="utf-8"))
     first = {name: dict([*of_seeds.items()][:1]) for name, of_seeds in every.items()}

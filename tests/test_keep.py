@@ -11,9 +11,11 @@ def test_scores_that_a_column_has_and_the_details_of_later_seeds_go(tmp_path):
     pd.DataFrame({"variant": ["a"], "accuracy": [0.5]}).to_csv(tmp_path / "variants.csv", index=False)
     scores = pd.DataFrame({"variant": ["a", "a"], "metric": ["accuracy", "cost/money"], "value": [0.5, 3.0]})
     scores.to_parquet(tmp_path / "scores.parquet", index=False)
+    pd.DataFrame({"seed": ["0", "all"]}).to_parquet(tmp_path / "comparisons.parquet", index=False)
     (tmp_path / "details.json").write_text(json.dumps({"a": {"0": {"x": 1}, "1": {"x": 2}}, "b": {}}))
     keep(tmp_path)
     assert pd.read_parquet(tmp_path / "scores.parquet").to_dict("list")["metric"] == ["cost/money"]
+    assert pd.read_parquet(tmp_path / "comparisons.parquet")["seed"].tolist() == ["all"]
     assert json.loads((tmp_path / "details.json").read_text()) == {"a": {"0": {"x": 1}}, "b": {}}
 
 
