@@ -46,6 +46,8 @@ DECIMALS = re.compile(rb"(\.\d\d)\d+")
 """Places and paths in an SVG, which matplotlib writes to a millionth of a point, and what is left of their decimals."""
 STEPS = re.compile(rb"\s*\b([MLQCz])\b\s*")
 """The steps of a path, which need no space around them."""
+GLYPH = re.compile(rb'(<use xlink:href="#g-[0-9a-f]+") transform="translate\(([-\d.]+) 0\)"/>')
+"""A letter that is moved along its line, which ``x`` does as well."""
 ALIKE = re.compile(rb'(?:<use [^>]*( style="[^"]*")/>\n)(?:<use [^>]*\1/>\n)+')
 """Points in a row that look alike."""
 
@@ -75,5 +77,5 @@ def _small(svg: bytes) -> bytes:
     """
     svg = re.sub(rb"\s*<!--.*?-->", b"", svg, flags=re.DOTALL).replace(b"DejaVuSans-", b"g-")
     svg = COORDINATES.sub(lambda found: STEPS.sub(rb"\1", DECIMALS.sub(rb"\1", found[0])), svg)
-    svg = re.sub(rb"\n\s+", b"\n", svg)
+    svg = GLYPH.sub(rb'\1 x="\2"/>', re.sub(rb"\n\s+", b"\n", svg))
     return ALIKE.sub(lambda found: b"<g%s>\n%s</g>\n" % (found[1], found[0].replace(found[1], b"")), svg)

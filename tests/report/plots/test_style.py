@@ -37,12 +37,14 @@ def drawn(svg):
             return
         styles = [part for part in element.get("style", "").split("; ") if part]
         inherited = {**above, **dict(part.split(": ", 1) for part in styles)}
-        inherited["transform"] = above.get("transform", "") + element.get("transform", "")
+        own, place = element.get("transform", ""), [float(element.get(end, 0)) for end in "xy"]
+        if moved := re.fullmatch(r"translate\(([-\d.]+) ([-\d.]+)\)", own):  # x and y do the same to what is used
+            own, place = "", [at + float(by) for at, by in zip(place, moved.groups(), strict=True)]
+        inherited["transform"] = above.get("transform", "") + own
         inherited["clip"] = element.get("clip-path", above.get("clip"))
         if element.tag.endswith(("}path", "}use")):
             shape = shapes[element.get(LINK)[1:]] if element.tag.endswith("use") else element
-            place = element.get("x", ""), element.get("y", ""), shape.get("transform", "")
-            words = " ".join((shape.get("d", ""), *place))
+            words = " ".join((shape.get("d", ""), *map(str, place), shape.get("transform", "")))
             told = f"{words} {sorted((k, v) for k, v in inherited.items() if v)} {shape.get('style')}"
             numbers = [float(number) for number in re.findall(r"-?\d+\.?\d*", told)]
             found.append((re.sub(r"-?\d+\.?\d*|\s", "", told), numbers))
