@@ -103,7 +103,7 @@ def _decided(suite: str, lines: list[str]) -> list[str]:
     own = own[(own["kind"] == OWN) & (own["scope"] == THESE)].set_index("variant")
 
     def cells(variant: str) -> list[str]:
-        row, reference = table.loc[variant], table.loc["best_single"]
+        row, reference = table.loc[variant], table.loc[_run(suite).record["reference"]["variant"]]
         flops = ratio(row["flops_per_example"] / reference["flops_per_example"])
         shown = [scored(row[score.name], score.is_share)]
         if row["verdict"] == "reference":
