@@ -11,9 +11,8 @@ from safetensors.torch import load_file, save_file
 
 from harness.cost.relative import FLOPS, relative_costs
 from harness.evaluate import outcomes, predictions
-from harness.evaluate.predictions import CachedPredictions, predict
+from harness.evaluate.predictions import CachedPredictions, said_by
 from harness.store import read_json, write_json
-from harness.systems.parts import MemberPart
 from harness.types import Combination, Split
 
 TABLE, RECORD = "settings.safetensors", "settings.json"
@@ -61,10 +60,7 @@ def settings_of(combination: Combination, test: Split, cached: CachedPredictions
     dial = combination.dial() if combination.replays else ()
     if not dial:
         return Settings({}, np.zeros((0, len(test)), np.float32), "")
-    said = [
-        cached(part, test) if isinstance(part, MemberPart) else predict(part.log_probs, test)
-        for part in combination.parts()
-    ]
+    said = said_by(combination.parts(), test, cached)
     each, unit = relative_costs(combination.parts(), test)
     tables, costs = [], []
     for setting in dial:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -15,6 +15,18 @@ from harness.evaluate.heldout import Score
 
 SETTINGS = 4000
 """Choices of thresholds that are tried, about; of two stages every one that makes a difference."""
+
+
+class Costed(Protocol):
+    """A setting of any system that costs something and has a score."""
+
+    @property
+    def cost(self) -> float: ...
+
+    def score(self, criterion: str) -> Score: ...
+
+
+Setting = TypeVar("Setting", bound=Costed)
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,7 +127,7 @@ NEVER = 1.1
 """A threshold that no certainty reaches."""
 
 
-def within(points: Sequence[Point], budget: float, criterion: str) -> Point | None:
+def within(points: Sequence[Setting], budget: float, criterion: str) -> Setting | None:
     """The best on these examples of those that cost no more; of equals the cheapest. None where all cost more."""
     affordable = [point for point in points if point.cost <= budget * (1 + 1e-9)]
     return max(affordable, key=lambda point: (*point.score(criterion), -point.cost), default=None)

@@ -81,6 +81,13 @@ def _read(folder: Path) -> Tensor:
     return load_file(folder / "log_probs.safetensors")["log_probs"]
 
 
+def said_by(parts: Sequence[Part], split: Split, cached: CachedPredictions) -> list[Tensor]:
+    """Log-probabilities [N, C] of each part: members' are kept, a model that a method made is run here."""
+    return [
+        cached(part, split) if isinstance(part, MemberPart) else predict(part.log_probs, split) for part in parts
+    ]
+
+
 @dataclass(frozen=True)
 class Ran:
     """What a combination says of a split."""
@@ -103,10 +110,7 @@ def run(combination: Combination, split: Split, cached: CachedPredictions) -> Ra
             batches = [combination.run(batch) for batch in split.inputs.split(split.batch)]
         log_probs, calls = (torch.cat([each.cpu() for each in found]) for found in zip(*batches, strict=True))
         return Ran(log_probs, calls, 0.0)
-    predictions = [
-        cached(part, split) if isinstance(part, MemberPart) else predict(part.log_probs, split)
-        for part in combination.parts()
-    ]
+    predictions = said_by(combination.parts(), split, cached)
     begin = time.perf_counter()
     log_probs, calls = combination.replay(predictions)
     return Ran(log_probs, calls, time.perf_counter() - begin)

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from harness.evaluate.cascading import in_order
 from harness.evaluate.heldout import Score
 from harness.systems.fitting import accuracy, nll
 from harness.systems.routers import Logistic, Neighbours, Router, standardised
@@ -70,8 +71,7 @@ class Priced:
 
     def score(self, criterion: str) -> Score:
         """As ``heldout.score`` has it."""
-        found = self.accuracy, self.likelihood
-        return found if criterion == "accuracy" else found[::-1]
+        return in_order(self.accuracy, self.likelihood, criterion)
 
     def told(self) -> dict[str, Any]:
         """As JSON values."""
@@ -88,9 +88,3 @@ def turned(points: Sequence[Priced]) -> list[Priced]:
     """What a curve is drawn of: the points from the cheapest to the dearest, one for each cost."""
     of_cost = {round(point.cost, 9): point for point in sorted(points, key=lambda point: -point.price)}
     return [of_cost[cost] for cost in sorted(of_cost)]
-
-
-def chosen(points: Sequence[Priced], budget: float, criterion: str) -> Priced | None:
-    """The best within a budget, of equals the cheapest; None where all cost more."""
-    affordable = [point for point in points if point.cost <= budget * (1 + 1e-9)]
-    return max(affordable, key=lambda point: (*point.score(criterion), -point.cost), default=None)

@@ -8,7 +8,8 @@ from sklearn.neighbors import KNeighborsRegressor
 from sklearn.preprocessing import StandardScaler
 
 from harness.cost import flops
-from harness.evaluate.routing import Priced, chosen, fit_router, out_of_fold
+from harness.evaluate.cascading import within
+from harness.evaluate.routing import Priced, fit_router, out_of_fold
 from harness.systems.routers import Router, evidence_of
 
 
@@ -78,10 +79,10 @@ def test_out_of_fold_nobody_has_seen_the_example():
 
 def test_the_chosen_price_is_the_best_within_its_budget_and_the_cheapest_of_equals():
     points = [Priced(0.0, 0.9, 0.8, -0.5), Priced(0.1, 0.5, 0.8, -0.5), Priced(0.2, 0.2, 0.6, -0.4)]
-    assert chosen(points, 1.0, "accuracy").price == 0.1
-    assert chosen(points, 1.0, "nll").price == 0.2
-    assert chosen(points, 0.3, "accuracy").price == 0.2
-    assert chosen(points, 0.1, "accuracy") is None
+    assert within(points, 1.0, "accuracy").price == 0.1
+    assert within(points, 1.0, "nll").price == 0.2
+    assert within(points, 0.3, "accuracy").price == 0.2
+    assert within(points, 0.1, "accuracy") is None
 
 
 def test_evidence_is_finite_where_a_class_has_no_probability_and_where_there_is_one_class():

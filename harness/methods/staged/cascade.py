@@ -167,7 +167,8 @@ def _chosen(
         "heldout": point.told(), "cost_unit": unit, "stage_costs": tried.costs.tolist(),
         "curve": [each.told() for each in turned],
     }  # fmt: skip
-    alone = [sum(costs[list(said).index(part.digest)] for part in stage.parts()) / whole for stage in stages]
+    cost_of = dict(zip(said, costs, strict=True))
+    alone = [sum(cost_of[part.digest] for part in stage.parts()) / whole for stage in stages]
     for number, share in enumerate(alone):
         accuracy, likelihood = tried.alone(number)
         single = Point((), share, accuracy, likelihood)

@@ -9,8 +9,9 @@ from pydantic import Field
 from torch import Tensor
 
 from harness.cost.relative import relative_costs
+from harness.evaluate.cascading import within
 from harness.evaluate.heldout import ranking
-from harness.evaluate.routing import PRICES, chosen, fit_router, out_of_fold, priced, turned
+from harness.evaluate.routing import PRICES, fit_router, out_of_fold, priced, turned
 from harness.methods.method import method
 from harness.systems.routed import Routed
 from harness.systems.routers import Router, evidence_of
@@ -77,7 +78,7 @@ def routed_members(
     points = [
         priced(at, *system(at, unseen).answer(evidence, predictions), labels, shares) for at in prices
     ]
-    best = chosen(points, 1.0 if cost is None else cost, heldout.criterion)
+    best = within(points, 1.0 if cost is None else cost, heldout.criterion)
     if best is None:
         raise NotApplicable(f"{min(point.cost for point in points):.3g} of what all members take is the least it takes")
     found = system(best.price, fit_router(evidence, right, router))
