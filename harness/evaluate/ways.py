@@ -24,7 +24,7 @@ WAYS: Mapping[str, str] = {
 """Every way, in the order of tables and figures, with what it is to spend compute on it."""
 
 _OF_METHODS = {"mc_dropout": PASSES, "self_consistency": PASSES, "distill": STUDENTS, "cascade": CASCADES,
-               "routed_members": ROUTERS, "stacking": ENSEMBLES}  # fmt: skip
+               "cascade_routing": CASCADES, "routed_members": ROUTERS, "stacking": ENSEMBLES}  # fmt: skip
 _OF_FAMILIES = {"single": SINGLE, "output": ENSEMBLES, "weights": MERGED, "trained": EXPERTS, "staged": STAGED}
 _NO_WAY = ("temperature",)
 """Methods that give the models no other compute than they have."""

@@ -20,6 +20,17 @@ DIGITS = 9
 """To which expected qualities are compared: models that promise the same are told apart by their positions."""
 
 
+def best_worth(qualities: Tensor, prices: Tensor) -> Tensor:
+    """Positions from what is worth most to what is worth least, int64 [N, M]; of equals the first.
+
+    Args:
+        qualities: what is expected of each, [N, M].
+        prices: what is taken off, [M] or [N, M].
+    """
+    worth = ((qualities - prices) * 10**DIGITS).round()
+    return worth.sort(dim=1, descending=True, stable=True).indices
+
+
 class Routed(Combination):
     """The mean of those members that promise most for what they cost; the others do not run.
 
@@ -105,8 +116,7 @@ class Routed(Combination):
 
     def choose(self, qualities: Tensor) -> Tensor:
         """Which members run, bool [N, M], where so much is expected of them [N, M]."""
-        worth = ((qualities - torch.tensor(self.prices, dtype=torch.float64)) * 10**DIGITS).round()
-        order = worth.sort(dim=1, descending=True, stable=True).indices[:, : self.picked]
+        order = best_worth(qualities, torch.tensor(self.prices, dtype=torch.float64))[:, : self.picked]
         return torch.zeros_like(qualities, dtype=torch.bool).scatter(1, order, True)
 
     def save(self, folder: Path) -> None:

@@ -25,6 +25,8 @@ from harness.models.weights import (
 from harness.store import read_json, write_json
 from harness.systems import text_acceptance  # noqa: F401 (its acceptances register themselves)
 from harness.systems.acceptance import Acceptance
+from harness.systems.cascade_routing import FILE as CASCADE_ROUTING
+from harness.systems.cascade_routing import CascadeRouting, router_folder
 from harness.systems.dropout import DropoutPass
 from harness.systems.parts import CPU, MaskedPart, MemberPart, ModelPart
 from harness.systems.pipeline import FILE as PIPELINE
@@ -217,6 +219,21 @@ def _load_staged(folder: Path, pool: Pool, device: torch.device, shared: dict[st
     return Staged(stages, accept, settings=settings)
 
 
+def _load_cascade_routing(
+    folder: Path, pool: Pool, device: torch.device, shared: dict[str, MemberPart]
+) -> CascadeRouting:
+    record = read_json(folder / CASCADE_ROUTING)
+    count = record["stages"]
+    return CascadeRouting(
+        [load_combination(folder / stage_folder(number), pool, device, shared) for number in range(count)],
+        [Router.load(folder / router_folder(number)) for number in range(count - 1)],
+        record["shares"],
+        record["price"],
+        decisions=record["decisions"],
+        settings=record["settings"],
+    )
+
+
 def _load_pipeline(folder: Path, pool: Pool, device: torch.device, shared: dict[str, MemberPart]) -> Pipeline:
     record = read_json(folder / PIPELINE)
     parts = _members(record["stages"], pool, device, shared)
@@ -248,6 +265,7 @@ LOADERS: dict[str, Loader] = {
     RULE: _load_rule,
     STAGED: _load_staged,
     ROUTED: _load_routed,
+    CASCADE_ROUTING: _load_cascade_routing,
     PIPELINE: _load_pipeline,
     WRITTEN: _load_written,
 }

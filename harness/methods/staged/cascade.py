@@ -2,52 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 import torch
-from pydantic import AfterValidator, Field
-from torch import Tensor
+from pydantic import Field
 
 from harness.cost.relative import relative_costs
 from harness.evaluate.cascading import NEVER, Point, Stages, at_least, curve, dial, within
-from harness.evaluate.predictions import predict
 from harness.methods.method import method
-from harness.registry import METHODS
+from harness.methods.stages import StageName, made_stage, named_members, positions, said_on_heldout
 from harness.systems.acceptance import Agreement, Certain, Confidence, Entropy, Margin
-from harness.systems.fitting import uniform
-from harness.systems.parts import ModelPart
-from harness.systems.rules import Linear, Vote
+from harness.systems.rules import Linear
 from harness.systems.staged import Staged, why_undecided
-from harness.systems.systems import OutputCombination, member_parts
-from harness.types import Combination, Ingredients, NotApplicable, Part, cut_to
+from harness.systems.systems import OutputCombination
+from harness.types import Combination, Ingredients, NotApplicable, cut_to
 
 ACCEPT: dict[str, type[Certain]] = {
     "confidence": Confidence, "margin": Margin, "entropy": Entropy, "agreement": Agreement,
 }  # fmt: skip
-
-
-def _known(stage: int | str) -> int | str:
-    """A position, positions joined by +, or the name of a method."""
-    if isinstance(stage, str) and _positions(stage) is None and METHODS.get(stage).family == "staged":
-        raise ValueError("a stage is a member, several, or a combination without stages")
-    if isinstance(stage, int) and stage < 0:
-        raise ValueError("positions are counted from 0")
-    return stage
-
-
-def _positions(stage: int | str) -> list[int] | None:
-    """The members that a stage names; None for a method."""
-    words = str(stage).split("+")
-    return [int(word) for word in words] if all(word.isdecimal() for word in words) else None
-
-
-StageName = Annotated[int | str, AfterValidator(_known)]
-
-
-def _named(parameters: Mapping[str, Any]) -> list[int] | None:
-    found = [_positions(stage) for stage in parameters["stages"]]
-    return None if None in found else sorted({position for each in found for position in each or ()})
 
 
 @method(
@@ -57,9 +30,9 @@ def _named(parameters: Mapping[str, Any]) -> list[int] | None:
     paper="Viola and Jones 2001; agreement: Kolawole et al. 2024, arXiv:2407.02348; Wang et al. 2022, arXiv:2012.01988",
     words="cascade over {members} by {accept}",
     needs={"members", "base", "train", "heldout"},
-    order_sensitive=lambda parameters: any(_positions(stage) is not None for stage in parameters["stages"]),
+    order_sensitive=lambda parameters: any(positions(stage) is not None for stage in parameters["stages"]),
     identical_members_unchanged=lambda parameters: all(
-        _positions(stage) is not None or stage in ("best_single", "linear", "uniform_soup")
+        positions(stage) is not None or stage in ("best_single", "linear", "uniform_soup")
         for stage in parameters["stages"]
     )
     and parameters["accept"] != "agreement"
@@ -70,7 +43,7 @@ def _named(parameters: Mapping[str, Any]) -> list[int] | None:
         {"stages": [1, "uniform_soup", "linear"], "accept": "margin", "quality": 0.5},
         {"stages": [0, "1+2"], "accept": "entropy", "cost": 0.6, "combine": "mean"},
     ),
-    uses=_named,
+    uses=named_members,
     reads=lambda parameters: "answers" if parameters["accept"] == "agreement" else "probabilities",
     seconds=2,
 )
@@ -92,7 +65,7 @@ def cascade(
     """
     if sum(given is not None for given in (cost, quality, threshold)) > 1:
         raise NotApplicable("cost, quality and threshold each decide the thresholds: one of them is enough")
-    made = [_stage(stage, ingredients, accept) for stage in stages]
+    made = [made_stage(stage, ingredients, by_vote=accept == "agreement") for stage in stages]
     if combine == "mean":
         made = _means(made)
     certain = ACCEPT[accept]
@@ -105,19 +78,6 @@ def cascade(
     if why_undecided(Staged(made, [certain(NEVER)] * (len(made) - 1)), heldout):
         raise NotApplicable("thresholds are chosen on held-out examples, and windows of text are none: give threshold")
     return _chosen(made, certain, ingredients, cost, quality)
-
-
-def _stage(stage: int | str, ingredients: Ingredients, accept: str) -> Combination:
-    positions = _positions(stage)
-    if positions is None:
-        declared = METHODS.get(str(stage))
-        return declared.apply(ingredients, declared.validate({}))
-    parts = member_parts(ingredients)
-    if max(positions) >= len(parts):
-        raise NotApplicable(f"there is no member {max(positions)}: the pool has {len(parts)}")
-    chosen = [parts[position] for position in positions]
-    vote = accept == "agreement" and any(part.says != "probabilities" for part in chosen)
-    return OutputCombination(chosen, Vote() if vote else Linear(uniform(len(chosen))))
 
 
 def _means(stages: Sequence[Combination]) -> list[Combination]:
@@ -148,7 +108,7 @@ def _chosen(
     costs, unit = relative_costs(system.parts(), heldout)
     cumulative = (system.ran.double() @ torch.tensor(costs, dtype=torch.float64)).tolist()
     whole = cumulative[-1]
-    said = {part.digest: _said(part, ingredients) for part in system.parts()}
+    said = {part.digest: said_on_heldout(part, ingredients) for part in system.parts()}
     answers = [stage.replay([said[part.digest] for part in stage.parts()])[0] for stage in stages]
     size = min(answer.shape[-1] for answer in answers)
     answers = [cut_to(size, answer) for answer in answers]
@@ -189,10 +149,3 @@ def _decided(
     found = at_least(points, first + quality * (last - first) if last > first else first, criterion)
     assert found is not None  # the last stage is among them
     return found
-
-
-def _said(part: Part, ingredients: Ingredients) -> Tensor:
-    """What a part says of held-out: of a member what is known already, of a model that was made here by running it."""
-    if isinstance(part, ModelPart):
-        return predict(part.log_probs, ingredients.heldout)
-    return ingredients.predictions([part], ingredients.heldout)[0]
