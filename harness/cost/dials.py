@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 
-from harness.cost.relative import FLOPS, relative_costs
+from harness.cost.relative import FLOPS, costs_by_row
 from harness.evaluate import outcomes, predictions
 from harness.evaluate.predictions import CachedPredictions, said_by
 from harness.store import read_json, write_json
@@ -33,7 +33,7 @@ class Settings:
     cost: np.ndarray
     """[T, N] of every example, in ``unit``."""
     unit: str
-    """``relative.FLOPS``, or ``CALLS`` where operations cannot be counted."""
+    """As ``relative.costs_by_row`` has it."""
 
     def __len__(self) -> int:
         return len(self.cost)
@@ -61,12 +61,12 @@ def settings_of(combination: Combination, test: Split, cached: CachedPredictions
     if not dial:
         return Settings({}, np.zeros((0, len(test)), np.float32), "")
     said = said_by(combination.parts(), test, cached)
-    each, unit = relative_costs(combination.parts(), test)
+    each, unit = costs_by_row(combination.parts(), test)
     tables, costs = [], []
     for setting in dial:
         log_probs, calls = setting.replay(said)
         tables.append(outcomes.tabulate(log_probs.numpy(), test.labels.numpy(), says=combination.says))
         deciding = setting.deciding if unit == FLOPS else 0.0
-        costs.append(calls.double().numpy() @ np.asarray(each) + deciding)
+        costs.append((calls * each).sum(dim=1).numpy() + deciding)
     columns = {str(name): np.stack([table[name].to_numpy(np.float32) for table in tables]) for name in tables[0]}
     return Settings(columns, np.stack(costs).astype(np.float32), unit)

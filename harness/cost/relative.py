@@ -5,8 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 
+import torch
+from torch import Tensor
+
 from harness.cost import flops
-from harness.types import NotApplicable, Part, Split
+from harness.cost.own import own_costs
+from harness.types import NotApplicable, Part, Split, check_tokens
 
 FEW = 8
 """Inputs that operations are counted on."""
@@ -14,13 +18,25 @@ FLOPS, CALLS = "FLOPs", "calls"
 
 
 def relative_costs(parts: Sequence[Part], split: Split) -> tuple[list[float], str]:
-    """What each part takes for an example, and the unit: FLOPs, or calls (1 each) where something cannot be counted.
+    """What each part takes for an example of a split on average, and the unit: see ``costs_by_row``."""
+    each, unit = costs_by_row(parts, split)
+    return each.mean(dim=0).tolist(), unit
 
-    Members that are known by their predictions alone take no operations, and some run by another's tokens.
+
+def costs_by_row(parts: Sequence[Part], split: Split) -> tuple[Tensor, str]:
+    """What each part takes for each example, float64 [N, parts], or [1, parts] where all take the same; and the unit.
+
+    The first cost that all members bring with their predictions, by its name ("money"); else FLOPs; or calls (1 each)
+    where something cannot be counted, or is run by another's tokens.
     """
+    for name, own in own_costs(parts, split.inputs).items():
+        if own.sum() > 0:
+            return own, name
     few = split.inputs[: min(FEW, split.batch)]
     try:
+        check_tokens(parts, split)
         counted = [flops.count(partial(part.log_probs, few)) / len(few) for part in parts]
     except NotApplicable:
-        return [1.0] * len(parts), CALLS
-    return (counted, FLOPS) if all(counted) else ([1.0] * len(parts), CALLS)
+        counted = []
+    known = bool(counted) and all(counted)
+    return torch.tensor([counted if known else [1.0] * len(parts)], dtype=torch.float64), FLOPS if known else CALLS

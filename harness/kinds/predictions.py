@@ -9,20 +9,19 @@ from typing import Annotated
 
 import numpy as np
 from pydantic import Field
-from torch import Tensor, nn
+from torch import nn
 
+from harness.cost.own import own_costs
 from harness.evaluate.predictions import CachedPredictions
 from harness.kinds.inputs import evaluate_on_inputs
 from harness.kinds.kind import Evaluation, Kind, kind
 from harness.models import lookup
-from harness.models.lookup import PredictedWeights
 from harness.results.other_columns import OWN_COST
 from harness.store import Store
 from harness.strict.fields import Strict
-from harness.systems.parts import MemberPart
 from harness.tasks import table
 from harness.tasks.table import LabelsReference, LabelsTask
-from harness.types import Combination, Part, Unscored
+from harness.types import Combination, Unscored
 
 Column = Annotated[str, Field(min_length=1)]
 
@@ -90,23 +89,14 @@ class Predictions(Kind[LabelsReference, LabelsTask]):
         found: list[Evaluation | Unscored] = []
         for combination in combinations:
             evaluation = evaluate_on_inputs(combination, task, cached)
-            found.append(replace(evaluation, measures=_own_costs(combination, task, evaluation.calls)))
+            found.append(replace(evaluation, measures=_paid(combination, task, evaluation.calls)))
         return found
 
 
-def _own_costs(combination: Combination, task: LabelsTask, calls: np.ndarray) -> dict[str, np.ndarray]:
-    """What each test row [N] cost, by name: of the costs that all parts [N, parts] bring."""
-    costs = [_costs_of(part) for part in combination.parts()]
-    rows, found = task.test.inputs, {}
-    for name in sorted(set.intersection(*map(set, costs))):
-        of_parts = np.stack([each[name][rows].numpy() for each in costs], axis=1)
-        found[f"{OWN_COST.name}/{name}"] = (calls * of_parts).sum(axis=1)
-    return found
-
-
-def _costs_of(part: Part) -> dict[str, Tensor]:
-    weights = part.member.weights if isinstance(part, MemberPart) else None
-    return weights.costs() if isinstance(weights, PredictedWeights) else {}
+def _paid(combination: Combination, task: LabelsTask, calls: np.ndarray) -> dict[str, np.ndarray]:
+    """What each test row [N] cost, by name: of the costs that all parts bring, those of the calls [N, parts]."""
+    of_parts = own_costs(combination.parts(), task.test.inputs)
+    return {f"{OWN_COST.name}/{name}": (calls * each.numpy()).sum(axis=1) for name, each in of_parts.items()}
 
 
 kind(Predictions())

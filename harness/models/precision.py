@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from harness.models.adapters import AdapterWeights
+from harness.models.lookup import PredictedWeights
 from harness.models.weights import ModelWeights, load_module
 from harness.types import Member, Pool
 
@@ -21,13 +22,16 @@ def with_same_precision(pool: Pool, used: Sequence[int]) -> Pool:
     """
     everyone = (*((pool.base,) if pool.base else ()), *(pool.members[position] for position in used))
     stored = {_precision(member) for member in everyone if isinstance(member.weights, ModelWeights)}
-    if len(stored) < 2:
+    if len(stored - {None}) < 2:
         return pool
     members, base = tuple(map(_widened, pool.members)), pool.base
     return replace(pool, members=members, base=_widened(base) if base else None)
 
 
-def _precision(member: Member) -> torch.dtype:
+def _precision(member: Member) -> torch.dtype | None:
+    """That of its tensors; None for a member that has none, being known by its predictions."""
+    if isinstance(member.weights, PredictedWeights):
+        return None
     if isinstance(member.weights, AdapterWeights):
         return torch.float32  # which one tensor would tell as well, at the cost of merging it
     return next((member.weights[name].dtype for name in member.weights), torch.float32)

@@ -31,9 +31,12 @@ class Serving:
 def own_costs(metrics: Collection[str]) -> list[str]:
     """Those of these measures that say what members cost by their own files, the first to go by first."""
     prefix = f"{OWN_COST.name}/"
-    order = [f"{prefix}{name}" for name in FIRST]
-    found = sorted(name for name in metrics if name.startswith(prefix))
-    return sorted(found, key=lambda name: order.index(name) if name in order else len(order))
+    return [f"{prefix}{name}" for name in in_order([m.removeprefix(prefix) for m in metrics if m.startswith(prefix)])]
+
+
+def in_order(names: Collection[str]) -> list[str]:
+    """Names of costs that members bring: those that come first, then the others."""
+    return sorted(names, key=lambda name: (FIRST.index(name) if name in FIRST else len(FIRST), name))
 
 
 def title_of(cost: str) -> str:

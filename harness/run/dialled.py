@@ -7,7 +7,6 @@ from collections.abc import Collection, Iterator, Sequence
 import numpy as np
 
 from harness.cost.dials import Settings
-from harness.cost.relative import FLOPS
 from harness.evaluate.families import Family
 from harness.evaluate.operating import Point
 from harness.evaluate.outcomes import aligned
@@ -20,7 +19,7 @@ from harness.store import digest
 from harness.suite.file import MAIN
 
 
-def dialled(plan: Plan, scored: Collection[str], reference: float | None) -> Iterator[Family]:
+def dialled(plan: Plan, scored: Collection[str], unit: str, reference: float | None) -> Iterator[Family]:
     """A family for each dial of the main pool's staged variants, its settings from the cheapest to the dearest.
 
     Variants that are set differently on one dial are one family, under the name of the first.
@@ -29,7 +28,8 @@ def dialled(plan: Plan, scored: Collection[str], reference: float | None) -> Ite
     Args:
         plan: of the run.
         scored: the variants with scores on all seeds.
-        reference: what the run's reference takes for an example, in FLOPs; without it there is nothing to count in.
+        unit: what the run counts the cost of serving in (``serving.title_of``).
+        reference: what its reference takes for an example, in that unit; without it there is nothing to count in.
     """
     column = paired()[plan.suite.file.scores[0]]
     if not reference or not plan.setting.kind.inputs_are_scored:
@@ -40,7 +40,7 @@ def dialled(plan: Plan, scored: Collection[str], reference: float | None) -> Ite
         if name not in scored or variant.declared.family != "staged" or variant.pool.name != MAIN:
             continue
         found = [Dial(plan.setting.of(seed), plan.variants[seed][name]).read() for seed in plan.seeds]
-        settings = [each for each in found if each and each.unit == FLOPS and column.outcome in each.outcomes]
+        settings = [each for each in found if each and each.unit == unit and column.outcome in each.outcomes]
         same = digest([[each.cost.tobytes().hex() for each in settings], column.outcome, variant.method])
         if len(settings) == len(found) and same not in known:
             known.add(same)

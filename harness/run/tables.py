@@ -62,7 +62,7 @@ class Tables:
         summary = [self._summary(list(rows)) for rows in zip(*per_seed.values(), strict=True)]
         score = paired()[self.plan.suite.file.scores[0]]
         for group in (*per_seed.values(), summary):
-            _mark_pareto(group, score, [self._serving_cost(row) for row in group])
+            _mark_pareto(group, score, [self.serving_cost(row) for row in group])
         for row in summary:
             if row["status"] == "ok" and self.plan.compares:
                 row["best_set"] = row["variant"] in self.decided.best_set
@@ -78,9 +78,10 @@ class Tables:
         known = own_costs({row["metric"] for row in self.measures if row["variant"] == reference})
         return {"cost": known[0] if known else None, "why_no_costs": why}
 
-    def _serving_cost(self, row: Mapping[str, Any]) -> float | None:
+    def serving_cost(self, row: Mapping[str, Any]) -> float | None:
+        """What a row of the table takes for an example, as budgets go by it; None where it is not known."""
         cost = self.serving["cost"]
-        if cost in (FLOPS, None):
+        if cost in (FLOPS, None) or not row:
             return row.get(FLOPS)
         of = (row["variant"], row["seed"], cost)
         return next((m["value"] for m in self.measures if (m["variant"], m["seed"], m["metric"]) == of), None)

@@ -24,7 +24,7 @@ from harness.results.columns import (
 )
 from harness.results.metric import DOCUMENTS
 from harness.results.run import Run
-from harness.results.serving import FLOPS
+from harness.results.serving import title_of
 from harness.run import tables as table_code
 from harness.run.dialled import dialled
 from harness.run.plan import Plan
@@ -61,8 +61,9 @@ def write_results(folder: Path, plan: Plan, errors: Mapping[str, str], done: Map
     warnings = [*_write_study(folder, plan, errors), *tables.warnings]
     record = run_record(plan, rows, tables, warnings, done)
     summary = {row["variant"]: row for row in rows if row["seed"] == ALL_SEEDS and row["status"] == "ok"}
-    reference = summary.get(plan.suite.file.reference, {}).get(FLOPS)
-    write_curves(Run(folder, record), list(dialled(plan, summary, reference)), _clusters(plan))
+    unit = title_of(tables.serving["cost"] or "")
+    reference = tables.serving_cost(summary.get(plan.suite.file.reference, {}))
+    write_curves(Run(folder, record), list(dialled(plan, summary, unit, reference)), _clusters(plan))
     write_json(folder / "run.json", record)
 
 

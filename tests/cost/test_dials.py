@@ -17,6 +17,7 @@ SYSTEMS = {
     "cascade": lambda: build_method("cascade", independent(3), stages=[0, "0+1+2"]),
     "three stages": lambda: build_method("cascade", independent(3), stages=[0, "0+1", "linear"], accept="margin"),
     "router": lambda: build_method("routed_members", independent(3)),
+    "cascade routing": lambda: build_method("cascade_routing", independent(3)),
 }
 
 

@@ -1,5 +1,6 @@
 """Runs over files of predictions: every method, members' own costs, answers alone, and networks' numbers again."""
 
+import json
 import re
 
 import numpy as np
@@ -25,7 +26,8 @@ NEEDS = {"member": ": {index: 0}", "pipeline": ": {stages: [[0]]}"}
 EVERY = "".join(f"  - {name}{NEEDS.get(name, '')}\n" for name in METHODS.all() if name != "recipe")
 """Every method that there is, with its usual parameters."""
 ANSWERS = SUITE.replace("a.npz", "a.csv").replace("b.parquet", "b.csv")
-WORK = {"best_single", "member/index=0", "majority_vote"}
+STAGED = {"cascade", "cascade_routing", "routed_members"}
+WORK = {"best_single", "member/index=0", "majority_vote", "pipeline/stages=0"}
 """What answers are enough for, as the methods here declare it."""
 KNOWN = {"accuracy", "diff_vs_reference", "mcnemar_p", "p_adjusted", "score_corrected", "build_seconds",
          "members_train_seconds"}  # fmt: skip
@@ -70,8 +72,8 @@ def test_every_method_works_or_says_why_not(everything):
     rows = summary(everything)
     assert set(rows["status"]) == {"ok", "not_applicable"}
     for name, row in rows[rows["status"] != "ok"].iterrows():
-        assert re.search("predictions|no base model", row["reason"]), f"{name}: {row['reason']}"
-    works = {"linear", "log_linear", "majority_vote", "greedy_ensemble", "temperature", *WORK}
+        assert re.search("predictions|no base model|in writing", row["reason"]), f"{name}: {row['reason']}"
+    works = {"linear", "log_linear", "majority_vote", "greedy_ensemble", "temperature", "stacking", *STAGED, *WORK}
     assert works <= set(rows.index[rows["status"] == "ok"])
 
 
@@ -101,6 +103,25 @@ def test_a_variant_costs_what_its_members_say(everything):
     np.testing.assert_allclose(of_rows.sort_values("document")["value"], of_members.sum(axis=0))
     front = summary(everything).query("pareto == True").index
     assert "member/index=0" in front  # the cheapest
+
+
+def test_staged_systems_choose_and_are_drawn_by_what_members_say_that_they_cost(everything):
+    """The mean over examples of the members called, in the files' own money; each setting of the dial likewise."""
+    rows = summary(everything)
+    details = json.loads((everything.folder / "details.json").read_text())
+    found = {details[name]["0"]["cost_unit"] for name in STAGED}
+    assert found == {"money"}
+    curves = json.loads((everything.folder / "curves.json").read_text())
+    assert curves["cost"]["name"] == "cost/money"
+    reference = rows.loc[curves["reference"]["variant"]].name
+    money = everything.scores.query("metric == 'cost/money' and seed == 'all'").set_index("variant")["value"]
+    (cascade,) = (family for family in curves["families"] if family["name"] == "cascade")
+    first, last = cascade["points"][0]["cost"], cascade["points"][-1]["cost"]
+    assert first == pytest.approx(money["best_single"] / money[reference], rel=1e-4)
+    assert last == pytest.approx(money["linear"] / money[reference], rel=1e-4)
+    costs_of = [point["cost"] for point in cascade["points"]]
+    assert costs_of == sorted(costs_of)
+    assert len(costs_of) > 5
 
 
 def test_scores_are_those_of_the_files(everything):
