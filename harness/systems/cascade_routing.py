@@ -11,7 +11,7 @@ from torch import Tensor
 
 from harness.store import write_json
 from harness.systems.routed import best_worth
-from harness.systems.routers import Router, evidence_of
+from harness.systems.routers import FIGURES, Router, evidence_of
 from harness.systems.staged import InStages, Said
 from harness.types import Combination
 
@@ -65,8 +65,9 @@ class CascadeRouting(InStages):
 
     def _ask(self, count: int, said: Said) -> tuple[Tensor, Tensor]:
         def expect(stage: int, rows: Tensor, found: Tensor) -> Tensor:
-            known = evidence_of(found.cpu())
-            everyone = known.new_zeros(count, known.shape[-1]).index_copy(0, rows, known)
+            everyone = torch.zeros(count, found.shape[-1] + FIGURES, dtype=torch.float64)
+            if len(rows):
+                everyone[rows] = evidence_of(found.cpu())
             return self.routers[stage](everyone)[rows]
 
         return self.go(count, said, expect)[:2]
@@ -87,7 +88,10 @@ class CascadeRouting(InStages):
             if stage == len(self.routers):
                 break
             found = log_probs[where]
-            ahead = self._best(expect(stage, rows, found), ran[rows], stage)
+            expected = expect(stage, rows, found)
+            if not len(rows):
+                continue
+            ahead = self._best(expected, ran[rows], stage)
             stays = found.isnan().any(dim=-1).cpu()
             if self.decisions is not None:
                 stays |= asked[rows].sum(dim=1) > self.decisions

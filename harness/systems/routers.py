@@ -92,6 +92,10 @@ def standardised(evidence: Tensor, centre: Tensor, scale: Tensor) -> Tensor:
     return (evidence.double() - centre) / scale
 
 
+FIGURES = 3
+"""What evidence of a prediction has beside its log-probabilities."""
+
+
 def evidence_of(log_probs: Tensor) -> Tensor:
     """What a prediction [N, C] tells a router, [N, C + 3]: its log-probabilities, confidence, margin and entropy.
 
