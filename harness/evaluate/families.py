@@ -37,6 +37,8 @@ class Family:
     strong: Point | None = None
     way: str = ""
     """Of ``ways.WAYS``, where that is not the name: pictures show it as that."""
+    variants: tuple[str, ...] = ()
+    """Those that are this system at one of its settings, besides the one that gives the name."""
 
 
 class Points:
@@ -102,7 +104,8 @@ class Points:
                 found[way] = _joined(found[way], Family(way, (self.point(row["variant"]),)))
         for family in added:
             if of_way := found.get(family.way):  # the variant as it is belongs to its settings
-                chosen = tuple(point for point in of_way.points if point.name == family.name)
+                names = (family.name, *family.variants)
+                chosen = tuple(point for point in of_way.points if point.name in names)
                 found[family.way] = replace(of_way, points=tuple(p for p in of_way.points if p not in chosen))
                 family = replace(family, points=(*chosen, *family.points))
             found[family.name] = _joined(found.get(family.name, Family(family.name, ())), family)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -35,17 +36,19 @@ def dialled(plan: Plan, scored: Collection[str], unit: str, reference: float | N
     if not reference or not plan.setting.kind.inputs_are_scored:
         return
     ids = [documents_of(plan.setting.of(seed)).ids for seed in plan.seeds]
-    known: set[str] = set()
+    known: dict[str, Family] = {}
     for name, variant in plan.variants[plan.seeds[0]].items():
         if name not in scored or variant.declared.family != "staged" or variant.pool.name != MAIN:
             continue
         found = [Dial(plan.setting.of(seed), plan.variants[seed][name]).read() for seed in plan.seeds]
         settings = [each for each in found if each and each.unit == unit and column.outcome in each.outcomes]
         same = digest([[each.cost.tobytes().hex() for each in settings], column.outcome, variant.method])
-        if len(settings) == len(found) and same not in known:
-            known.add(same)
+        if same in known:
+            known[same] = replace(known[same], variants=(*known[same].variants, name))
+        elif len(settings) == len(found):
             way = way_of({"method": variant.method, "family": "staged"})
-            yield _family(name, way or "", settings, ids, str(column.outcome), column.sign, reference)
+            known[same] = _family(name, way or "", settings, ids, str(column.outcome), column.sign, reference)
+    yield from known.values()
 
 
 def _family(
