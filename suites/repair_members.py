@@ -41,7 +41,7 @@ LONGEST = 320
 """Tokens of a text: one verse in a hundred has more letters."""
 PIECES = 4_000
 BATCH = 16
-EPOCHS = {"restorer": 3, "reader": 6, "direct": 6, "direct_wide": 6, "direct_pretrained": 3}
+EPOCHS = {"restorer": 2, "reader": 6, "direct": 6, "direct_wide": 6, "direct_pretrained": 3}
 RATES = {"restorer": 3e-3, "reader": 1e-3, "direct": 1e-3, "direct_wide": 1e-3, "direct_pretrained": 1e-3}
 
 
