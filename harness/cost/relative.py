@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from functools import partial
 
 from harness.cost import flops
-from harness.types import NotApplicable, Part, Split
+from harness.types import NotApplicable, Part, Split, check_tokens
 
 FEW = 8
 """Inputs that operations are counted on."""
@@ -20,6 +20,7 @@ def relative_costs(parts: Sequence[Part], split: Split) -> tuple[list[float], st
     """
     few = split.inputs[: min(FEW, split.batch)]
     try:
+        check_tokens(parts, split)
         counted = [flops.count(partial(part.log_probs, few)) / len(few) for part in parts]
     except NotApplicable:
         return [1.0] * len(parts), CALLS

@@ -23,6 +23,7 @@ from harness.models.tokens import read_tokenizer
 from harness.results.other_columns import GENERATED
 from harness.systems.fitting import uniform
 from harness.systems.parts import MemberPart
+from harness.systems.routed import Routed
 from harness.systems.rules import Linear, Rule
 from harness.systems.staged import Staged
 from harness.systems.systems import SEQUENCE_LEVEL, OutputCombination, SingleModel
@@ -107,6 +108,8 @@ class Writing:
             return draw_and_choose(combination, self)
         if isinstance(combination, Revision):
             return draft_and_revise(combination, self)
+        if isinstance(combination, Routed):
+            raise Unscored("a router decides by the choices of a document, and what is written has none")
         return self._at_once(combination)
 
     def _tokens(self, answered: Answered) -> dict[str, np.ndarray]:

@@ -12,6 +12,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 ROUTERS: dict[str, type[Router]] = {}
+SUMMARIES = 3
+"""Numbers of a prediction besides its log-probabilities: confidence, margin and entropy."""
 FILE, TENSORS = "router.json", "router.safetensors"
 
 
@@ -90,6 +92,11 @@ class Neighbours(Router):
 def standardised(evidence: Tensor, centre: Tensor, scale: Tensor) -> Tensor:
     """Evidence [N, D] in float64, centred and scaled."""
     return (evidence.double() - centre) / scale
+
+
+def classes_known(router: Logistic | Neighbours) -> int:
+    """Of how many classes the predictions were that a router was fitted on (``evidence_of``)."""
+    return len(router.centre) - SUMMARIES
 
 
 def evidence_of(log_probs: Tensor) -> Tensor:

@@ -7,20 +7,18 @@ from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import AfterValidator, Field
-from torch import Tensor
 
 from harness.cost.relative import relative_costs
 from harness.evaluate.cascading import NEVER, Point, Stages, at_least, curve, dial, within
-from harness.evaluate.predictions import predict
+from harness.lm.heldout import said_of_heldout
 from harness.methods.method import method
 from harness.registry import METHODS
 from harness.systems.acceptance import Agreement, Certain, Confidence, Entropy, Margin
 from harness.systems.fitting import uniform
-from harness.systems.parts import ModelPart
 from harness.systems.rules import Linear, Vote
-from harness.systems.staged import Staged, why_undecided
+from harness.systems.staged import Staged
 from harness.systems.systems import OutputCombination, member_parts
-from harness.types import Combination, Ingredients, NotApplicable, Part, cut_to
+from harness.types import Combination, Ingredients, NotApplicable, cut_to
 
 ACCEPT: dict[str, type[Certain]] = {
     "confidence": Confidence, "margin": Margin, "entropy": Entropy, "agreement": Agreement,
@@ -101,9 +99,6 @@ def cascade(
         raise NotApplicable(f"one model alone ({first[0].name}) always agrees with itself: the first stage needs two")
     if threshold is not None:
         return Staged(made, [certain(threshold)] * (len(made) - 1), {"thresholds": [threshold] * (len(made) - 1)})
-    heldout = ingredients.heldout
-    if why_undecided(Staged(made, [certain(NEVER)] * (len(made) - 1)), heldout):
-        raise NotApplicable("thresholds are chosen on held-out examples, and windows of text are none: give threshold")
     return _chosen(made, certain, ingredients, cost, quality)
 
 
@@ -148,17 +143,18 @@ def _chosen(
     costs, unit = relative_costs(system.parts(), heldout)
     cumulative = (system.ran.double() @ torch.tensor(costs, dtype=torch.float64)).tolist()
     whole = cumulative[-1]
-    said = {part.digest: _said(part, ingredients) for part in system.parts()}
-    answers = [stage.replay([said[part.digest] for part in stage.parts()])[0] for stage in stages]
-    size = min(answer.shape[-1] for answer in answers)
-    answers = [cut_to(size, answer) for answer in answers]
+    early = system.parts_until(len(stages) - 2)
+    found, labels = said_of_heldout([*stages, *early], ingredients)
+    size = min(answer.shape[-1] for answer in found)
+    found = [cut_to(size, answer) for answer in found]
+    answers, said = found[: len(stages)], dict(zip([part.digest for part in early], found[len(stages) :], strict=True))
     if any(answer.isnan().any() for answer in answers):
         raise NotApplicable("a stage says NaN on held-out, where the thresholds are chosen")
     certainties = [
-        certain.certainty(answer, torch.stack([cut_to(size, said[part.digest]) for part in system.parts_until(number)]))
+        certain.certainty(answer, torch.stack([said[part.digest] for part in system.parts_until(number)]))
         for number, answer in enumerate(answers[:-1])
     ]
-    tried = Stages.of(certainties, answers, heldout.labels, [each / whole for each in cumulative])
+    tried = Stages.of(certainties, answers, labels, [each / whole for each in cumulative])
     points = curve(tried)
     point = _decided(points, tried, heldout.criterion, budget, quality)
     turned = dial(points, heldout.criterion)
@@ -167,7 +163,7 @@ def _chosen(
         "heldout": point.told(), "cost_unit": unit, "stage_costs": tried.costs.tolist(),
         "curve": [each.told() for each in turned],
     }  # fmt: skip
-    cost_of = dict(zip(said, costs, strict=True))
+    cost_of = dict(zip([part.digest for part in system.parts()], costs, strict=True))
     alone = [sum(cost_of[part.digest] for part in stage.parts()) / whole for stage in stages]
     for number, share in enumerate(alone):
         accuracy, likelihood = tried.alone(number)
@@ -189,10 +185,3 @@ def _decided(
     found = at_least(points, first + quality * (last - first) if last > first else first, criterion)
     assert found is not None  # the last stage is among them
     return found
-
-
-def _said(part: Part, ingredients: Ingredients) -> Tensor:
-    """What a part says of held-out: of a member what is known already, of a model that was made here by running it."""
-    if isinstance(part, ModelPart):
-        return predict(part.log_probs, ingredients.heldout)
-    return ingredients.predictions([part], ingredients.heldout)[0]
