@@ -174,6 +174,8 @@ class Writing:
         """Every stage writes for what is left, as if no other had: a mixture has to write anew what a member wrote."""
         if any(prompt.repeats > 1 for prompt in self.prompts):
             raise Unscored("a stage decides by its answer, and the task asks for several of each document (repeats)")
+        if system.accept and system.settings:
+            raise Unscored("its thresholds were fitted on choices, and tell nothing of what is written: give threshold")
         writers = [self.writer_of(stage) for stage in system.stages]
         digests = [part.digest for part in system.parts()]
         ran = np.array([[digest in {part.digest for part in stage.parts()} for digest in digests]

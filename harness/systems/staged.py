@@ -31,7 +31,7 @@ class Staged(Combination):
         stages: output rules and single models (``Combination.replays``), at least one.
         accept: of each stage but the last.
         details: as every combination has them.
-        settings: what else each stage could accept by, for ``dial``.
+        settings: what else each stage could accept by, for ``dial``; there are some where thresholds were fitted.
     """
 
     def __init__(

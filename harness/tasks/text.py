@@ -86,7 +86,8 @@ class TextTask:
 
     @property
     def title(self) -> str:
-        return f"lm-eval: {', '.join(self.reference.lm_eval)}"
+        fitted = f"; held-out: {', '.join(self.reference.heldout)}" if self.reference.heldout else ""
+        return f"lm-eval: {', '.join(self.reference.lm_eval)}{fitted}"
 
     @property
     def source(self) -> str:

@@ -210,13 +210,15 @@ def test_what_decides_by_choices_is_scored_on_the_tasks_that_have_them_and_told_
     task, plain = load(*names), mean_of(*parts[:2])
     margin = Staged([mean_of(parts[0]), plain], [Margin(0.2)])
     confident = Staged([mean_of(parts[0]), plain], [Confidence(0.5)])
-    systems = [margin, confident, router_on(load("choices"), parts), plain]
+    fitted = Staged(confident.stages, confident.accept, settings=[confident.accept])
+    systems = [margin, confident, router_on(load("choices"), parts), plain, fitted]
     found, apart = score_combinations(systems, task), score_combinations(systems, load("choices"))
     lacking = [each.keys() for each in found.lacking]
-    assert lacking == [{"texts", "letters"}, {"texts"}, {"texts", "letters"}, set()]
+    assert lacking == [{"texts", "letters"}, {"texts"}, {"texts", "letters"}, set(), {"texts", "letters"}]
     assert "Margin decides by the probabilities of classes" in found.lacking[0]["letters"]
     assert "choices of a document, and these have none" in found.lacking[1]["texts"]
     assert "what is written has none" in found.lacking[2]["letters"]
+    assert "thresholds were fitted on choices" in found.lacking[4]["letters"]
     for answers, alone, calls, called, not_there in zip(
         found.answers, apart.answers, found.calls, apart.calls, lacking, strict=True
     ):
