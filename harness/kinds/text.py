@@ -31,8 +31,10 @@ class LmEval(Strict):
     lm_eval: Annotated[list[str], Field(min_length=1)]
     heldout: Annotated[
         Annotated[list[str], Field(min_length=1)] | None,
-        Field(description="other tasks of lm-eval, with choices: what decides by choices (cascade, routed_members) is "
-        "fitted on their documents"),
+        Field(
+            description="other tasks of lm-eval, with choices: what decides by choices (cascade, routed_members) is "
+            "fitted on their documents"
+        ),
     ] = None
     include_path: str | None = None
 

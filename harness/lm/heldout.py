@@ -7,13 +7,14 @@ documents with choices, of tasks that the suite names (``tasks.text.TextSplit``)
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from torch import Tensor
 
 from harness.evaluate.predictions import predict
 from harness.systems.parts import ModelPart
 from harness.tasks.text import TextSplit, TextTask
-from harness.types import Combination, Ingredients, NotApplicable, Part, Split, Unscored
+from harness.types import Combination, Criterion, Ingredients, NotApplicable, Part, Split, Unscored
 
 WITHOUT = "it is fitted on held-out examples, and windows of text are none: name tasks with choices under task: heldout"
 
@@ -23,8 +24,21 @@ def documents_of(heldout: Split) -> TextTask | None:
     return heldout.documents if isinstance(heldout, TextSplit) else None
 
 
-def said_of_heldout(systems: Sequence[Combination | Part], ingredients: Ingredients) -> tuple[list[Tensor], Tensor]:
-    """Log-probabilities [N, C] of each system on the held-out examples, and the right classes [N].
+@dataclass(frozen=True)
+class OnHeldout:
+    """What systems say of the held-out examples."""
+
+    log_probs: list[Tensor]
+    """[N, C] of each."""
+    labels: Tensor
+    """[N], the right classes."""
+    criterion: Criterion
+    """What choices go by: of documents accuracy, for the probabilities of their choices are far too certain (the members
+    of the suite domains have an NLL of 4.4 on four choices)."""
+
+
+def said_of_heldout(systems: Sequence[Combination | Part], ingredients: Ingredients) -> OnHeldout:
+    """What each system says of the held-out examples.
 
     Args:
         systems: what tells its answers from those of its parts (``Combination.replays``), and models.
@@ -35,15 +49,16 @@ def said_of_heldout(systems: Sequence[Combination | Part], ingredients: Ingredie
     """
     heldout = ingredients.heldout
     if documents := documents_of(heldout):
-        return _choices(systems, documents), documents.documents.labels
+        return OnHeldout(_choices(systems, documents), documents.documents.labels, "accuracy")
     if len(heldout.labels) != len(heldout.inputs):
         raise NotApplicable(WITHOUT)
     parts = {part.digest: part for system in systems for part in _parts(system)}
     said = {name: _said(part, ingredients) for name, part in parts.items()}
-    return [
+    answers = [
         said[system.digest] if isinstance(system, Part) else system.replay([said[p.digest] for p in system.parts()])[0]
         for system in systems
-    ], heldout.labels
+    ]
+    return OnHeldout(answers, heldout.labels, heldout.criterion)
 
 
 def _parts(system: Combination | Part) -> Sequence[Part]:

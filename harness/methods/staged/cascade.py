@@ -144,9 +144,9 @@ def _chosen(
     cumulative = (system.ran.double() @ torch.tensor(costs, dtype=torch.float64)).tolist()
     whole = cumulative[-1]
     early = system.parts_until(len(stages) - 2)
-    found, labels = said_of_heldout([*stages, *early], ingredients)
-    size = min(answer.shape[-1] for answer in found)
-    found = [cut_to(size, answer) for answer in found]
+    told = said_of_heldout([*stages, *early], ingredients)
+    size = min(answer.shape[-1] for answer in told.log_probs)
+    found = [cut_to(size, answer) for answer in told.log_probs]
     answers, said = found[: len(stages)], dict(zip([part.digest for part in early], found[len(stages) :], strict=True))
     if any(answer.isnan().any() for answer in answers):
         raise NotApplicable("a stage says NaN on held-out, where the thresholds are chosen")
@@ -154,10 +154,10 @@ def _chosen(
         certain.certainty(answer, torch.stack([said[part.digest] for part in system.parts_until(number)]))
         for number, answer in enumerate(answers[:-1])
     ]
-    tried = Stages.of(certainties, answers, labels, [each / whole for each in cumulative])
+    tried = Stages.of(certainties, answers, told.labels, [each / whole for each in cumulative])
     points = curve(tried)
-    point = _decided(points, tried, heldout.criterion, budget, quality)
-    turned = dial(points, heldout.criterion)
+    point = _decided(points, tried, told.criterion, budget, quality)
+    turned = dial(points, told.criterion)
     settings = [[certain(at) for at in each.thresholds] for each in turned]
     details = {
         "heldout": point.told(), "cost_unit": unit, "stage_costs": tried.costs.tolist(),
@@ -168,7 +168,7 @@ def _chosen(
     for number, share in enumerate(alone):
         accuracy, likelihood = tried.alone(number)
         single = Point((), share, accuracy, likelihood)
-        if number and share <= point.cost and single.score(heldout.criterion) > point.score(heldout.criterion):
+        if number and share <= point.cost and single.score(told.criterion) > point.score(told.criterion):
             details["heldout"] = single.told()
             return Staged([stages[number]], [], details | {"stage_alone": number})
     return Staged(stages, [certain(at) for at in point.thresholds], details, settings)

@@ -55,11 +55,12 @@ def routed_members(
         raise NotApplicable("a router reads numbers, and these inputs are raw files or tokens: route by prediction")
     if pick > 1 and documents_of(heldout):
         raise NotApplicable(ONE_MEMBER)
-    predictions, labels = said_of_heldout(parts, ingredients)
+    told = said_of_heldout(parts, ingredients)
+    predictions, labels = told.log_probs, told.labels
     if any(said.isnan().any() for said in predictions):
         raise NotApplicable("a member says NaN on held-out")
     # the best first, so that of members that promise the same the better one runs, in whatever order they are given
-    ranked = ranking(ingredients.members, predictions, labels, heldout.criterion)
+    ranked = ranking(ingredients.members, predictions, labels, told.criterion)
     parts, predictions = [parts[k] for k in ranked], [predictions[k] for k in ranked]
     taken, unit = relative_costs(parts, heldout)
     shares = [each / sum(taken) for each in taken]
@@ -78,7 +79,7 @@ def routed_members(
     points = [
         priced(at, *system(at, unseen).answer(evidence, predictions), labels, shares) for at in prices
     ]
-    best = within(points, 1.0 if cost is None else cost, heldout.criterion)
+    best = within(points, 1.0 if cost is None else cost, told.criterion)
     if best is None:
         raise NotApplicable(f"{min(point.cost for point in points):.3g} of what all members take is the least it takes")
     found = system(best.price, fit_router(evidence, right, router))
