@@ -33,8 +33,8 @@ class OnHeldout:
     labels: Tensor
     """[N], the right classes."""
     criterion: Criterion
-    """What choices go by: of documents accuracy, for the probabilities of their choices are far too certain (the members
-    of the suite domains have an NLL of 4.4 on four choices)."""
+    """What choices go by: of documents accuracy, for the probabilities of their choices are far too certain (those of
+    the suite domains have an NLL of 4.4 on four choices)."""
 
 
 def said_of_heldout(systems: Sequence[Combination | Part], ingredients: Ingredients) -> OnHeldout:
