@@ -19,9 +19,8 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -178,8 +177,7 @@ def train_classifier(
     return model
 
 
-@dataclass(frozen=True)
-class Verses:
+class Verses(NamedTuple):
     """What the models are made of."""
 
     rows: pd.DataFrame
