@@ -17,7 +17,6 @@ import pandas as pd
 from harness.display import formats
 from harness.display.capacity import COLUMNS, as_rows, unpredicted_words
 from harness.display.formats import amount, bytes_more
-from harness.kinds.kind import LACKING
 from harness.report.answer import Answer, answer
 from harness.report.claim import NOT_TESTED
 from harness.report.claims import Claim, as_json, claims
@@ -134,9 +133,7 @@ def _context(evidence: Evidence, said: Answer, found: list[Claim]) -> dict[str, 
 def _not_ok(evidence: Evidence) -> list[dict[str, Any]]:
     """The variants without results, and those without results on some tasks, each with its reason."""
     failed = evidence.rows[evidence.rows["status"] != "ok"].to_dict("records")
-    partly = [row for name, row in evidence.by_name.items()
-              if any(LACKING in of_seed for of_seed in evidence.run.details.get(name, {}).values())]  # fmt: skip
-    return [*failed, *({**row, "status": "scored in part"} for row in partly)]
+    return [*failed, *({**row, "status": "scored in part"} for row in evidence.scored_in_part)]
 
 
 def _undeclared(evidence: Evidence) -> list[str]:

@@ -152,6 +152,7 @@ def test_what_decides_by_choices_has_the_scores_of_tasks_with_choices_and_says_w
     assert not any(metric.startswith("bits_per_byte") for metric in scores["metric"])
     report = write_report(run.folder).with_suffix(".md").read_text()
     assert f"| `{variant}` | scored in part |" in report
+    assert "cascade/stages=0:0+1+2, routed_members/members=0+1" in report.replace("\\_", "_")
     assert why.replace("_", "\\_") in report
 
 
