@@ -13,6 +13,7 @@ from harness.cost.relative import FLOPS, costs_by_row
 from harness.evaluate import outcomes, predictions
 from harness.evaluate.predictions import CachedPredictions, said_by
 from harness.store import read_json, write_json
+from harness.systems.deciding import why_undecided
 from harness.types import Combination, Split
 
 TABLE, RECORD = "settings.safetensors", "settings.json"
@@ -55,9 +56,9 @@ def settings_of(combination: Combination, test: Split, cached: CachedPredictions
     """Every setting of a combination's dial on a split, from predictions that are made once.
 
     What deciding takes is in the cost, where that is operations. Empty for a system without a dial, or one that cannot
-    be told from predictions (a router of inputs).
+    be told from predictions (a router of inputs, or what decides by choices where the split has none).
     """
-    dial = combination.dial() if combination.replays else ()
+    dial = combination.dial() if combination.replays and not why_undecided(combination, test) else ()
     if not dial:
         return Settings({}, np.zeros((0, len(test)), np.float32), "")
     said = said_by(combination.parts(), test, cached)

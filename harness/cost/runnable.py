@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from harness.systems.staged import Staged, why_undecided
+from harness.systems.deciding import why_undecided
 from harness.systems.written import ONLY_WRITES, WrittenAnswers
 from harness.types import Combination, NotApplicable, Split, check_tokens
 
@@ -22,4 +22,4 @@ def why_not_timed(combination: Combination, test: Split) -> str | None:
         return reason
     if isinstance(combination, WrittenAnswers):
         return ONLY_WRITES
-    return why_undecided(combination, test) if isinstance(combination, Staged) else None
+    return why_undecided(combination, test)

@@ -28,6 +28,10 @@ if TYPE_CHECKING:
     from harness.tasks.answers import Aggregate
 
 
+LACKING = "lacking"
+"""The key of an evaluation's record under which stand the tasks that a system is not applicable to, each with why."""
+
+
 @dataclass(frozen=True)
 class Evaluation:
     """What a combination says on test."""

@@ -5,19 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
+import pydantic
 from pydantic import Field
 from torch import nn
 
 from harness.errors import BadInput
 from harness.evaluate.predictions import CachedPredictions
-from harness.kinds.kind import Evaluation, Kind, kind
+from harness.kinds.kind import LACKING, Evaluation, Kind, kind
 from harness.models import causal_lm, configuration, windows
 from harness.models.heads import CAUSAL
 from harness.says import Says
 from harness.store import Store
-from harness.strict.fields import Strict
+from harness.strict.fields import Strict, without_usual
 from harness.tasks import asked, pretrained, text
 from harness.tasks.task import Documents
 from harness.tasks.text import TextReference, TextTask
@@ -28,7 +29,19 @@ class LmEval(Strict):
     """Tasks of lm-eval by name, and a folder of task files, relative to the suite file."""
 
     lm_eval: Annotated[list[str], Field(min_length=1)]
+    heldout: Annotated[
+        Annotated[list[str], Field(min_length=1)] | None,
+        Field(
+            description="other tasks of lm-eval, with choices: what decides by choices (cascade, routed_members) is "
+            "fitted on their documents"
+        ),
+    ] = None
     include_path: str | None = None
+
+    @pydantic.model_serializer(mode="wrap")
+    def _as_before(self, handler: pydantic.SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without the younger key where it is as usual: a suite that lacks it keeps its digest."""
+        return without_usual(self, handler(self), ("heldout",))
 
 
 class Text(Kind[TextReference, TextTask]):
@@ -57,14 +70,18 @@ class Text(Kind[TextReference, TextTask]):
     def refer(self, given: LmEval, suite: str, folder: Path, tokenizer: str | None) -> TextReference:
         """Its tokens are those of the main pool's tokenizer, where it has one."""
         include_path = str(folder / Path(given.include_path).expanduser()) if given.include_path else None
-        return TextReference(suite, tuple(given.lm_eval), include_path, tokenizer)
+        return TextReference(suite, tuple(given.lm_eval), include_path, tokenizer, heldout=tuple(given.heldout or ()))
 
     def rendered(self, reference: TextReference, store: Store, limit: int | None, allow_code: bool) -> TextReference:
         """With the digest of all that is asked; ``BadInput`` where lm-eval's tasks are none that a suite can take."""
         tokenizer = pretrained.folder_of(reference.tokenizer) if reference.tokenizer else None
         names, folder = reference.lm_eval, reference.include_path
         digest = asked.asked(names, folder, limit, store, allow_code=allow_code)
-        return replace(reference, tokenizer=tokenizer, allow_code=allow_code, asked=digest)
+        found = replace(reference, tokenizer=tokenizer, allow_code=allow_code, asked=digest)
+        if not reference.heldout:
+            return found
+        fitted = asked.asked_apart(reference.heldout, names, folder, limit, store, allow_code=allow_code)
+        return replace(found, asked_on_heldout=fitted)
 
     def load(self, reference: TextReference, store: Store, limit: int | None) -> TextTask:
         return text.load(reference, store, limit)
@@ -109,11 +126,13 @@ def _evaluated(combinations: Sequence[Combination], task: TextTask) -> list[Eval
     record = {"combine_seconds": scored.combine_seconds / len(combinations), "pass": scored.record}
     says: Says | None = "correctness" if task.documents.written else None
     found: list[Evaluation | Unscored] = []
-    for answers, calls, wrote in zip(scored.answers, scored.calls, scored.wrote, strict=True):
+    each = zip(scored.answers, scored.calls, scored.wrote, scored.lacking, strict=True)
+    for answers, calls, wrote, lacking in each:
         if isinstance(answers, Unscored):
             found.append(answers)
             continue
         more, own = (wrote.measures, wrote.record) if wrote else ({}, {})
+        own = {**own, LACKING: dict(lacking)} if lacking else own
         measures = {**evaluation.measures(answers), **more}
         of_tasks = answers.aggregates, answers.scores
         found.append(Evaluation(answers.log_probs, calls, {**record, **own}, measures, *of_tasks, says))

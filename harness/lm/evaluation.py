@@ -2,32 +2,23 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
-from pathlib import Path
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import torch
-from lm_eval.models.utils import resolve_max_length
 
-from harness.errors import BadInput
-from harness.lm.encoding import Collected, Encoder, requests_of
-from harness.lm.forward import LanguageModel, shared_vocabulary, with_shared_vocabulary
-from harness.lm.mixing import NotFinite, System
-from harness.lm.scoring import Work, score
-from harness.lm.sequence import sequence_mixture
-from harness.lm.stages import Said, choose, why_no_choice
+from harness.lm.asking import Asked, Planned
+from harness.lm.stages import WITHOUT, Chosen
 from harness.lm.writing import Answered, Writing
-from harness.models.tokens import read_tokenizer
-from harness.systems.rules import Linear, Rule
-from harness.systems.staged import Staged
+from harness.systems.routed import ONE_MEMBER, Routed
+from harness.systems.staged import InStages
 from harness.systems.systems import OutputCombination, SingleModel
 from harness.systems.written import ONLY_WRITES, WrittenAnswers
 from harness.tasks.answers import Answers, answers_of
+from harness.tasks.questions import WRITTEN, Questions
 from harness.tasks.text import TextTask
-from harness.types import Combination, NotApplicable, Part, Tokenizer, Unscored
+from harness.types import Combination, NotApplicable, Unscored
 
 
 @dataclass(frozen=True)
@@ -39,243 +30,92 @@ class ScoredCombinations:
     """How often each part ran for each document that is scored, [documents, parts]; empty without answers."""
     wrote: tuple[Answered | None, ...]
     """What each wrote, where the tasks ask for that."""
+    lacking: tuple[Mapping[str, str], ...]
+    """Of each the tasks that it is not applicable to, and why: it is scored on the others."""
     combine_seconds: float
     record: list[dict[str, Any]]
     """What each pass did (``scoring.Work``), for the results."""
-
-
-class _Instances:
-    """What is asked, in the tokens of one tokenizer; whole texts are cut into windows of a length."""
-
-    def __init__(self, tokenizer: Any, instances: Sequence[Any]) -> None:
-        self.tokenizer, self.instances = tokenizer, instances
-        self._by_length: dict[int, Collected] = {}
-
-    def asked(self, length: int) -> Collected:
-        """The requests for models of a length; the same object for lengths that make no difference."""
-        if length not in self._by_length:
-            found = requests_of(Encoder(self.tokenizer, length), self.instances)
-            same = (other for other in self._by_length.values() if other == found)
-            self._by_length[length] = next(same, found)
-        return self._by_length[length]
-
-
-class _SharedPass:
-    """Models of one vocabulary that are asked the same, each once, and the systems that are made of them."""
-
-    def __init__(self, asked: Collected) -> None:
-        self.asked, self.length = asked, sys.maxsize
-        self.names: list[str] = []
-        self.models: list[LanguageModel] = []
-        self.systems: list[System] = []
-        self._places: dict[str, int] = {}
-
-    def add(self, name: str, parts: Sequence[Part], models: Sequence[LanguageModel], rule: Rule | None) -> None:
-        """A system of these parts, which run as these models; one part without a rule is that model."""
-        for part, model in zip(parts, models, strict=True):
-            if part.digest not in self._places:
-                self._places[part.digest] = len(self.models)
-                self.models.append(model)
-                self.names.append(part.name)
-        members = tuple(self._places[part.digest] for part in parts)
-        self.systems.append(System(name, members, rule) if rule else System.single(name, members[0]))
-
-    def run(self) -> tuple[dict[str, Said | Unscored], Work | None]:
-        """What every system says, by its name; those that have a model without finite logits say nothing."""
-        said: dict[str, Said | Unscored] = {}
-        systems = self.systems
-        while systems:
-            try:
-                scored = score(self.models, systems, self.asked.requests, max_length=self.length)
-            except NotFinite as error:
-                reason = f"{self.names[error.model]} gives logits that are not finite (NaN weights?)"
-                said |= {system.name: Unscored(reason) for system in systems if error.model in system.members}
-                systems = [system for system in systems if error.model not in system.members]
-                continue
-            for system in systems:
-                answers = self.asked.answers(scored, system.name)
-                said[system.name] = [answer if isinstance(answer, tuple) else (answer, False) for answer in answers]
-            return said, scored.work
-        return said, None
-
-
-class _Passes:
-    """The passes that systems need: what a system says depends on its own models only, not on those beside it."""
-
-    def __init__(self, instances: Sequence[Any]) -> None:
-        self.instances = instances
-        self._read: dict[tuple[Tokenizer, int | None], _Instances] = {}
-        self._passes: dict[tuple[Tokenizer, int, int], _SharedPass] = {}
-
-    def add(self, name: str, tokenizer: Tokenizer, parts: Sequence[Part], rule: Rule | None) -> None:
-        """Put a system where its like are.
-
-        Raises:
-            NotApplicable: models that lack tokens of their tokenizer, or of what is asked.
-            BadInput: requests that are longer than a model takes.
-        """
-        words = read_tokenizer(Path(tokenizer.folder))
-        read = self._read.setdefault((tokenizer, tokenizer.begins), _Instances(words, self.instances))
-        networks = [part.network for part in parts]
-        models = with_shared_vocabulary(networks, read.tokenizer)
-        vocabulary = shared_vocabulary(models)
-        length = min(resolve_max_length(model.config, read.tokenizer) for model in networks)
-        asked = read.asked(length)
-        # lm-eval goes on with what is left of a context that is too long: here that is no result
-        if long := sum(size > length + 1 for size in asked.sizes):
-            of = f"{long} of {len(asked.sizes)}"
-            raise BadInput(f"{of} requests are longer than the {length} tokens that a model takes")
-        if asked.largest >= vocabulary:
-            raise NotApplicable(f"the vocabulary has {vocabulary} tokens, and token {asked.largest} is asked for")
-        each = self._passes.setdefault((tokenizer, vocabulary, id(asked)), _SharedPass(asked))
-        each.length = min(each.length, length)
-        each.add(name, parts, models, rule)
-
-    def run(self) -> tuple[dict[str, Said | Unscored], list[dict[str, Any]]]:
-        """What every system says, by its name, and what each pass did."""
-        said: dict[str, Said | Unscored] = {}
-        records = []
-        for each in self._passes.values():
-            answered, work = each.run()
-            said |= answered
-            if work:
-                records.append({**asdict(work), "models": len(each.models)})
-        return said, records
 
 
 def score_combinations(combinations: Sequence[Combination], task: TextTask) -> ScoredCombinations:
     """Put every request of the task's lm-eval tasks to all combinations; models that can run together run once.
 
     Members that share a tokenizer run in lock step. Those of a sequence-level ensemble are scored one by one, each
-    with its own tokens, and their log-likelihoods of continuations are mixed. Every stage of a staged system is scored
-    on everything, as are the models that it decides by; which stage counts is chosen for each document. What has to be
-    written is written by each combination for itself, and by a stage only for what is left to it.
+    with its own tokens, and their log-likelihoods of continuations are mixed. Every stage of a staged system, and every
+    member of a router, is scored on everything, as are the models that it decides by; which of them counts is chosen
+    for each document, by its choices. What has to be written is written by each combination for itself, and by a stage
+    only for what is left to it.
+
+    A combination is scored on every task that it can answer, whatever the others are. Without an answer to the
+    documents that all are compared by (``Questions.documents``) there are no scores.
     """
-    asked, writing = _Asked(task), Writing(task)
-    planned: list[_Planned | Unscored] = []
+    asked, writing = Asked(task), Writing(task)
+    planned: list[Planned | Unscored] = []
     for number, combination in enumerate(combinations):
         reason = _why_unscored(combination, task)
         planned.append(Unscored(reason) if reason else asked.plan(combination, str(number)))
     records = asked.run()
     found = [_answered(each, plan, asked, writing) for each, plan in zip(combinations, planned, strict=True)]
-    answers, calls, wrote = zip(*found, strict=True) if found else ((), (), ())
+    answers, calls, wrote, lacking = zip(*found, strict=True) if found else ((), (), (), ())
     seconds = sum(record["combine_seconds"] for record in records)
-    return ScoredCombinations(answers, calls, wrote, seconds, records)
+    return ScoredCombinations(answers, calls, wrote, lacking, seconds, records)
 
 
 def _answered(
-    combination: Combination, planned: _Planned | Unscored, asked: _Asked, writing: Writing
-) -> tuple[Answers | Unscored, np.ndarray, Answered | None]:
-    """What the tasks make of a combination, its calls [documents, parts], and what it wrote."""
+    combination: Combination, planned: Planned | Unscored, asked: Asked, writing: Writing
+) -> tuple[Answers | Unscored, np.ndarray, Answered | None, Mapping[str, str]]:
+    """What the tasks make of a combination, its calls [documents, parts], what it wrote, and what it leaves."""
     questions = asked.task.questions
     try:
         if isinstance(planned, Unscored):
             raise planned
         said, calls = asked.said_by(combination, planned)
-        wrote = writing.answer(combination) if questions.prompts else None
-        texts = wrote.texts if wrote else ()
-        if isinstance(combination, WrittenAnswers):
-            answers = answers_of(questions, None, None, written=texts)
-        else:
-            answers = answers_of(questions, *zip(*said, strict=True) if said else ((), ()), written=texts)
+        wrote, why_not = _written(combination, questions, writing)
+        each = [(None, None) if answer is None else answer for answer in said]
+        values, first = zip(*each, strict=True) if each else ((), ())
+        answers = answers_of(questions, values, first, written=wrote.texts if wrote else None)
     except (Unscored, NotApplicable) as reason:
-        return Unscored(str(reason)), np.zeros((0, 0), dtype=np.int64), None
+        return Unscored(str(reason)), np.zeros((0, 0), dtype=np.int64), None, {}
+    lacking = dict(_lacking(combination, questions, said, why_not))
     if wrote and not questions.documents.written:  # what is said of a system is of the documents that are scored
         wrote = replace(wrote, record={})
-    return answers, wrote.calls if wrote and questions.documents.written else calls, wrote
+    return answers, wrote.calls if wrote and questions.documents.written else calls, wrote, lacking
+
+
+def _written(combination: Combination, questions: Questions, writing: Writing) -> tuple[Answered | None, str]:
+    """What a combination writes, where the tasks ask for that, or why it writes nothing beside its choices."""
+    if not questions.prompts:
+        return None, ""
+    try:
+        return writing.answer(combination), ""
+    except Unscored as reason:
+        if questions.documents.written:
+            raise
+        return None, str(reason)
+
+
+def _lacking(combination: Combination, questions: Questions, said: Chosen, why_not: str) -> Iterator[tuple[str, str]]:
+    """The tasks that have no answer, each with the reason."""
+    of_instances = dict(zip(map(id, questions.instances), said, strict=True))
+    for name, task in questions.tasks.items():
+        if task.OUTPUT_TYPE == WRITTEN:
+            if why_not:
+                yield name, why_not
+        elif of_instances[id(questions.of[name][0].requests[0])] is None:
+            yield name, ONLY_WRITES if isinstance(combination, WrittenAnswers) else WITHOUT
 
 
 def _why_unscored(combination: Combination, task: TextTask) -> str | None:
     """Why a combination cannot be put to language models' tasks, whatever its models are; None if it can."""
     if isinstance(combination, WrittenAnswers):
         return None if task.documents.written else ONLY_WRITES
-    stages = combination.stages if isinstance(combination, Staged) else (combination,)
+    if isinstance(combination, Routed):
+        return ONE_MEMBER if combination.picked > 1 else None
+    stages = combination.stages if isinstance(combination, InStages) else (combination,)
     if unknown := next((each for each in stages if not isinstance(each, OutputCombination | SingleModel)), None):
-        kinds = "output rules, single models and stages of these"
+        kinds = "output rules, single models, stages of these and routed members"
         return f"language models' tasks are put to {kinds}, and this is of the class {type(unknown).__name__}"
-    return why_no_choice(task.questions) if isinstance(combination, Staged) else None
-
-
-@dataclass(frozen=True)
-class _Planned:
-    """The names of the systems that a combination is scored as."""
-
-    stages: list[list[str]]
-    """Of each stage: one, or one for each member of a mixture of continuations. What is not staged has one stage."""
-    models: dict[str, str]
-    """Of the parts that a staged system decides by: its name, by the part's digest."""
-
-
-class _Asked:
-    """Systems of several combinations, and what each says."""
-
-    def __init__(self, task: TextTask) -> None:
-        self.task, self.passes = task, _Passes(task.questions.instances)
-        self.said: dict[str, Said | Unscored] = {}
-
-    def plan(self, combination: Combination, name: str) -> _Planned:
-        """Add the systems of a combination; none where nothing is asked that it has log-likelihoods of."""
-        if not self.passes.instances or isinstance(combination, WrittenAnswers):
-            return _Planned([], {})
-        if not isinstance(combination, Staged):
-            return _Planned([self._add(combination, name)], {})
-        stages = [self._add(stage, f"{name}/{number}") for number, stage in enumerate(combination.stages)]
-        models: dict[str, str] = {}
-        for part in combination.parts_until(len(combination.accept) - 1) if combination.accept else []:
-            models[part.digest] = f"{name}/{len(models)} alone"
-            self._add_system(models[part.digest], [part], None)
-        return _Planned(stages, models)
-
-    def _add(self, combination: Combination, name: str) -> list[str]:
-        rule = combination.rule if isinstance(combination, OutputCombination) else None
-        apart = isinstance(combination, OutputCombination) and combination.by_continuation
-        groups = [[part] for part in combination.parts()] if apart else [list(combination.parts())]
-        names = [f"{name}.{position}" for position in range(len(groups))]
-        for each, parts in zip(names, groups, strict=True):
-            self._add_system(each, parts, None if apart else rule)
-        return names
-
-    def _add_system(self, name: str, parts: Sequence[Part], rule: Rule | None) -> None:
-        tokenizer = parts[0].tokenizer or self.task.heldout.tokenizer
-        assert tokenizer is not None
-        try:
-            self.passes.add(name, tokenizer, parts, rule)
-        except (BadInput, NotApplicable) as reason:
-            self.said[name] = Unscored(str(reason))
-
-    def run(self) -> list[dict[str, Any]]:
-        """Ask all of them; returns what each pass did."""
-        answered, records = self.passes.run()
-        self.said |= answered
-        return records
-
-    def said_by(self, combination: Combination, planned: _Planned) -> tuple[Said, np.ndarray]:
-        """What a combination says of all instances, and its calls [documents, parts]; ``Unscored`` where it cannot."""
-        if not self.passes.instances or isinstance(combination, WrittenAnswers):
-            return [], np.zeros((0, 0), dtype=np.int64)
-        if not isinstance(combination, Staged):
-            calls = combination.every_part_once(len(self.task.documents.ids))
-            return self._mixed(combination, planned.stages[0]), calls.numpy()
-        stages = [self._mixed(*each) for each in zip(combination.stages, planned.stages, strict=True)]
-        models = {digest: self._of(name) for digest, name in planned.models.items()}
-        return choose(combination, stages, models, self.task.questions)
-
-    def _of(self, name: str) -> Said:
-        said = self.said[name]
-        if isinstance(said, Unscored):
-            raise said
-        return said
-
-    def _mixed(self, combination: Combination, names: Sequence[str]) -> Said:
-        """What a rule or a single model says: one system, or a mixture of its members' continuations."""
-        found = [self._of(name) for name in names]
-        if len(found) == 1:
-            return found[0]
-        assert isinstance(combination, OutputCombination)
-        assert isinstance(combination.rule, Linear)
-        each_member = torch.tensor([[value for value, _ in member] for member in found], dtype=torch.float64)
-        mixed = sequence_mixture(each_member, combination.rule.weights)
-        return [(value, False) for value in mixed.tolist()]
+    return None
 
 
 def measures(answers: Answers) -> Mapping[str, np.ndarray]:

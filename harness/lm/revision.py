@@ -155,4 +155,5 @@ def _measures(rounds: Sequence[_Round], questions: Questions) -> dict[str, np.nd
 
 
 def _scored(each: _Round, questions: Questions) -> Answers:
-    return answers_of(questions, None, None, draws=1, written=[[text] for text in each.texts])
+    nothing = [None] * len(questions.instances)
+    return answers_of(questions, nothing, nothing, draws=1, written=[[text] for text in each.texts])

@@ -21,8 +21,10 @@ from harness.lm.sampling import draw_and_choose
 from harness.models.causal_lm import read_generation_config
 from harness.models.tokens import read_tokenizer
 from harness.results.other_columns import GENERATED
+from harness.systems.cascade_routing import CascadeRouting
 from harness.systems.fitting import uniform
 from harness.systems.parts import MemberPart
+from harness.systems.routed import Routed
 from harness.systems.rules import Linear, Rule
 from harness.systems.staged import Staged
 from harness.systems.systems import SEQUENCE_LEVEL, OutputCombination, SingleModel
@@ -107,6 +109,8 @@ class Writing:
             return draw_and_choose(combination, self)
         if isinstance(combination, Revision):
             return draft_and_revise(combination, self)
+        if isinstance(combination, Routed | CascadeRouting):
+            raise Unscored("a router decides by the choices of a document, and what is written has none")
         return self._at_once(combination)
 
     def _tokens(self, answered: Answered) -> dict[str, np.ndarray]:
@@ -171,6 +175,8 @@ class Writing:
         """Every stage writes for what is left, as if no other had: a mixture has to write anew what a member wrote."""
         if any(prompt.repeats > 1 for prompt in self.prompts):
             raise Unscored("a stage decides by its answer, and the task asks for several of each document (repeats)")
+        if system.accept and system.settings:
+            raise Unscored("its thresholds were fitted on choices, and tell nothing of what is written: give threshold")
         writers = [self.writer_of(stage) for stage in system.stages]
         digests = [part.digest for part in system.parts()]
         ran = np.array([[digest in {part.digest for part in stage.parts()} for digest in digests]

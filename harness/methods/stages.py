@@ -6,15 +6,12 @@ from collections.abc import Mapping
 from typing import Annotated, Any
 
 from pydantic import AfterValidator
-from torch import Tensor
 
-from harness.evaluate.predictions import predict
 from harness.registry import METHODS
 from harness.systems.fitting import uniform
-from harness.systems.parts import ModelPart
 from harness.systems.rules import Linear, Vote
 from harness.systems.systems import OutputCombination, member_parts
-from harness.types import Combination, Ingredients, NotApplicable, Part
+from harness.types import Combination, Ingredients, NotApplicable
 
 
 def _known(stage: int | str) -> int | str:
@@ -53,10 +50,3 @@ def made_stage(stage: int | str, ingredients: Ingredients, *, by_vote: bool = Fa
     chosen = [parts[position] for position in named]
     vote = by_vote and any(part.says != "probabilities" for part in chosen)
     return OutputCombination(chosen, Vote() if vote else Linear(uniform(len(chosen))))
-
-
-def said_on_heldout(part: Part, ingredients: Ingredients) -> Tensor:
-    """What a part says of held-out: of a member what is known already, of a model that was made here by running it."""
-    if isinstance(part, ModelPart):
-        return predict(part.log_probs, ingredients.heldout)
-    return ingredients.predictions([part], ingredients.heldout)[0]

@@ -60,15 +60,14 @@ def read_texts(texts: Sequence[str], reader: Reader) -> list[Tokens]:
     spans = made.pop("offset_mapping", None)
     columns = {name: list(values) for name, values in made.items()}
     ids = columns.pop("input_ids")
-    special = set(words.all_special_ids) - {words.unk_token_id}
+    mask, unknown_word = words.mask_token_id, words.unk_token_id  # each look-up is a search
+    special = set(words.all_special_ids) - {unknown_word}
     found = []
     for row, text in enumerate(texts):
         tokens = tuple(ids[row])
         own = tuple(place for place, token in enumerate(tokens) if token not in special)
-        marked = tuple(place for place, token in enumerate(tokens) if token == words.mask_token_id)
-        unknown = tuple(
-            text[slice(*spans[row][place])] for place in own if spans and tokens[place] == words.unk_token_id
-        )
+        marked = tuple(place for place, token in enumerate(tokens) if token == mask)
+        unknown = tuple(text[slice(*spans[row][place])] for place in own if spans and tokens[place] == unknown_word)
         why_not = "" if own or marked else "the text has no token"
         if reader.most is not None and len(tokens) > reader.most:
             why_not = f"the text has {len(tokens)} tokens, and the model takes {reader.most}"
@@ -120,10 +119,11 @@ def write_text(text: Tokens, ids: Sequence[int], reader: Reader) -> str:
     if tuple(ids) == text.ids:
         return text.text
     words = read_tokenizer(Path(reader.folder))
-    special = set(words.all_special_ids) - {words.unk_token_id}
+    unknown_word = words.unk_token_id
+    special = set(words.all_special_ids) - {unknown_word}
     written: str = words.decode([token for token in ids if token not in special])
-    still = [place for place in text.own if text.ids[place] == words.unk_token_id]
+    still = [place for place in text.own if text.ids[place] == unknown_word]
     for place, word in zip(still, text.unknown, strict=False):
-        if ids[place] == words.unk_token_id:
+        if ids[place] == unknown_word:
             written = written.replace(str(words.unk_token), word, 1)
     return written

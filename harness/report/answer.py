@@ -315,6 +315,18 @@ def _notes(evidence: Evidence, winners: list[Winner | None]) -> Iterator[str]:
     )
     yield from _how_sure(evidence)
     yield from _highest(evidence)
+    yield from _in_part(evidence)
+
+
+def _in_part(evidence: Evidence) -> Iterator[str]:
+    """Which variants lack the score that all of the above goes by, since they are not applicable to its tasks."""
+    title = evidence.score.title
+    if names := [row["variant"] for row in evidence.scored_in_part if missing(row[evidence.score.name])]:
+        have = "has" if len(names) == 1 else "have"
+        yield (
+            f"{', '.join(names)} {have} no {title}, and so no place in what is said of it: see 'Not applicable, and "
+            "failed' for why, and the table for the other scores."
+        )
 
 
 def _how_sure(evidence: Evidence) -> Iterator[str]:

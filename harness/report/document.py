@@ -96,7 +96,6 @@ def _render(template: str, context: dict[str, Any]) -> str:
 def _context(evidence: Evidence, said: Answer, found: list[Claim]) -> dict[str, Any]:
     record = evidence.run.record
     table = table_of(evidence)
-    not_ok = evidence.rows[evidence.rows["status"] != "ok"]
     return {
         "record": record,
         "splits_differ": evidence.run.splits_differ,
@@ -106,7 +105,7 @@ def _context(evidence: Evidence, said: Answer, found: list[Claim]) -> dict[str, 
         "score": table.score,
         "corrected": evidence.corrected,
         "rows": table.rows,
-        "not_ok": not_ok.to_dict("records"),
+        "not_ok": _not_ok(evidence),
         "quality_cost": quality_cost(evidence),
         "equal_compute": equal_compute(evidence),
         "claims": [claim for claim in found if claim.verdict != NOT_TESTED],
@@ -129,6 +128,12 @@ def _context(evidence: Evidence, said: Answer, found: list[Claim]) -> dict[str, 
         "energy": sorted({str(source).split("; window of")[0] for source in evidence.ok["energy_source"]} - {""}),
         "json": lambda value: json.dumps(value, sort_keys=True),
     }
+
+
+def _not_ok(evidence: Evidence) -> list[dict[str, Any]]:
+    """The variants without results, and those without results on some tasks, each with its reason."""
+    failed = evidence.rows[evidence.rows["status"] != "ok"].to_dict("records")
+    return [*failed, *({**row, "status": "scored in part"} for row in evidence.scored_in_part)]
 
 
 def _undeclared(evidence: Evidence) -> list[str]:

@@ -11,6 +11,7 @@ import pandas as pd
 
 from harness import stats
 from harness.evaluate.decisions import LIKE_THESE, OWN, POOLS, THESE, Scored, comparisons
+from harness.kinds.kind import LACKING
 from harness.results.columns import ALL_SEEDS, difference_of, paired, variant_columns
 from harness.results.metric import DOCUMENTS, Column
 from harness.results.outcomes import Outcomes
@@ -65,6 +66,13 @@ class Evidence:
     def reference(self) -> dict[str, Any] | None:
         """The reference's summary row, unless it failed."""
         return self.by_name.get(self.run.record["reference"]["variant"])
+
+    @cached_property
+    def scored_in_part(self) -> list[dict[str, Any]]:
+        """The summary rows of the variants that are not applicable to some of the tasks."""
+        told = self.run.details
+        return [row for name, row in self.by_name.items()
+                if any(LACKING in of_seed for of_seed in told.get(name, {}).values())]  # fmt: skip
 
     @cached_property
     def main(self) -> str:

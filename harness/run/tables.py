@@ -27,7 +27,7 @@ from harness.results.columns import (
 from harness.results.metric import Column
 from harness.results.other_columns import BITS, BUILDING, CALIBRATED, COUNTED
 from harness.results.serving import FLOPS, own_costs
-from harness.run import capacity, evaluating, infinite
+from harness.run import capacity, evaluating, infinite, lacking
 from harness.run.deciding import Decided, against_itself, decide, own_columns
 from harness.run.graph import costs_of, measured, measures
 from harness.run.plan import Plan
@@ -114,15 +114,21 @@ class Tables:
         return row | self._measured(plan, row)
 
     def _compared(self, plans: Sequence[VariantPlan], row: Mapping[str, Any]) -> dict[str, Any]:
-        """The comparison with the reference, or why there is none: the variant keeps its own scores.
+        """The comparison with the reference, or why there is none, and the tasks that it does not apply to.
 
-        Of a candidate, which has no reference, a rule has to find nothing, not a pass.
+        The variant keeps its own scores whatever it lacks.
         """
+        cells = self._comparison(plans, row)
+        reasons = [each for each in (cells.get("reason"), lacking.why(self.plan.setting, plans)) if each]
+        return cells | ({"reason": "; ".join(reasons)} if reasons else {})
+
+    def _comparison(self, plans: Sequence[VariantPlan], row: Mapping[str, Any]) -> dict[str, Any]:
+        """Of a candidate, which has no reference, a rule has to find nothing, not a pass."""
         if not self.plan.compares:
             return {"verdict": NO_REFERENCE}
         if all(plan.is_same_as(self.plan.reference_of(plan)) for plan in plans):
-            lacking = self._why_unscored(plans, ())
-            return against_itself(row) | ({"reason": lacking} if lacking else {})
+            unscored = self._why_unscored(plans, ())
+            return against_itself(row) | ({"reason": unscored} if unscored else {})
         cells = self.decided.cells(plans[0].name, row["seed"])
         if "verdict" in cells:
             return cells

@@ -11,11 +11,13 @@ from torch import Tensor
 
 from harness.store import write_json
 from harness.systems.routed import best_worth
-from harness.systems.routers import FIGURES, Router, evidence_of
+from harness.systems.routers import SUMMARIES, Router, evidence_of
 from harness.systems.staged import InStages, Said
 from harness.types import Combination
 
 FILE = "cascade_routing.json"
+Answer = Callable[[int, Tensor], Tensor]
+"""From a stage's number and rows [n]: what the stage says of these, [n, C]."""
 Expect = Callable[[int, Tensor, Tensor], Tensor]
 """From a stage's number, rows [n] and what the stage says of them [n, C]: the probability that it and each stage after
 it is right there, [n, stages from it on], float64."""
@@ -64,34 +66,39 @@ class CascadeRouting(InStages):
         return CascadeRouting(self.stages, self.routers, self.shares, price, decisions=self.decisions)
 
     def _ask(self, count: int, said: Said) -> tuple[Tensor, Tensor]:
-        def expect(stage: int, rows: Tensor, found: Tensor) -> Tensor:
-            everyone = torch.zeros(count, found.shape[-1] + FIGURES, dtype=torch.float64)
+        return self.go_through(count, lambda stage, rows: self._said_by(stage, rows, said))[:2]
+
+    def go_through(self, count: int, answer: Answer, expect: Expect | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        """As ``run``, of so many examples; and bool [count, stages]: which stages were asked.
+
+        ``expect`` is asked in the routers' place, which by themselves read what the stages say.
+        """
+
+        def expected(stage: int, rows: Tensor, found: Tensor) -> Tensor:
+            everyone = torch.zeros(count, found.shape[-1] + SUMMARIES, dtype=torch.float64)
             if len(rows):
                 everyone[rows] = evidence_of(found.cpu())
             return self.routers[stage](everyone)[rows]
 
-        return self.go(count, said, expect)[:2]
-
-    def go(self, count: int, said: Said, expect: Expect) -> tuple[Tensor, Tensor, Tensor]:
-        """As ``run``, of so many examples; and bool [count, stages]: which stages were asked."""
+        expect = expect or expected
         at = torch.zeros(count, dtype=torch.int64)  # where each example is, or goes
         asked = torch.zeros(count, len(self.stages), dtype=torch.bool)
         ran = torch.zeros(count, len(self._parts), dtype=torch.bool)
-        log_probs = self._said_by(0, torch.arange(count), said)
+        log_probs = answer(0, torch.arange(count))
         for stage in range(len(self.stages)):
             rows = (at == stage).nonzero().flatten()
             where = rows.to(log_probs.device)
             if stage and len(rows):
-                log_probs = log_probs.index_copy(0, where, self._said_by(stage, rows, said).to(log_probs))
+                log_probs = log_probs.index_copy(0, where, answer(stage, rows).to(log_probs))
             asked[rows, stage] = True
             ran[rows] |= self.needs[stage]
             if stage == len(self.routers):
                 break
             found = log_probs[where]
-            expected = expect(stage, rows, found)
+            promised = expect(stage, rows, found)
             if not len(rows):
                 continue
-            ahead = self._best(expected, ran[rows], stage)
+            ahead = self._best(promised, ran[rows], stage)
             stays = found.isnan().any(dim=-1).cpu()
             if self.decisions is not None:
                 stays |= asked[rows].sum(dim=1) > self.decisions

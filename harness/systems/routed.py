@@ -16,6 +16,7 @@ from harness.systems.routers import Router, evidence_of
 from harness.types import Combination, Part
 
 FILE = "routed.json"
+ONE_MEMBER = "a router picks one language model for a document: several would have to be mixed token by token"
 DIGITS = 9
 """To which expected qualities are compared: models that promise the same are told apart by their positions."""
 

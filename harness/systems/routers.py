@@ -12,6 +12,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 ROUTERS: dict[str, type[Router]] = {}
+SUMMARIES = 3
+"""Numbers of a prediction besides its log-probabilities: confidence, margin and entropy."""
 FILE, TENSORS = "router.json", "router.safetensors"
 
 
@@ -92,8 +94,9 @@ def standardised(evidence: Tensor, centre: Tensor, scale: Tensor) -> Tensor:
     return (evidence.double() - centre) / scale
 
 
-FIGURES = 3
-"""What evidence of a prediction has beside its log-probabilities."""
+def classes_known(router: Logistic | Neighbours) -> int:
+    """Of how many classes the predictions were that a router was fitted on (``evidence_of``)."""
+    return len(router.centre) - SUMMARIES
 
 
 def evidence_of(log_probs: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from harness.store import write_json
 from harness.systems.acceptance import Acceptance
-from harness.types import Combination, NotApplicable, Part, Split
+from harness.types import Combination, NotApplicable, Part
 
 FILE = "staged.json"
 Answer = Callable[[int, Tensor], tuple[Tensor, Tensor]]
@@ -85,7 +85,7 @@ class Staged(InStages):
         stages: as ``InStages`` has them.
         accept: of each stage but the last.
         details: as every combination has them.
-        settings: what else each stage could accept by, for ``dial``.
+        settings: what else each stage could accept by, for ``dial``; there are some where thresholds were fitted.
     """
 
     def __init__(
@@ -181,11 +181,6 @@ class _Live:
 
 
 UNDECIDED = "a staged system decides by the choices of a document, and windows of text have none"
-
-
-def why_undecided(combination: Combination, split: Split) -> str | None:
-    """Why a combination cannot be run on a split's inputs; None if it can."""
-    return UNDECIDED if isinstance(combination, InStages) and len(split.labels) != len(split.inputs) else None
 
 
 def stage_folder(number: int) -> str:

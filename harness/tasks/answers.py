@@ -89,31 +89,31 @@ class _Values:
 
 def answers_of(
     questions: Questions,
-    log_likelihoods: Sequence[float] | None,
-    greedy: Sequence[bool] | None,
+    log_likelihoods: Sequence[float | None],
+    greedy: Sequence[bool | None],
     draws: int = DRAWS,
     *,
-    written: Sequence[Texts] = (),
+    written: Sequence[Texts] | None = None,
 ) -> Answers:
     """What the tasks make of a system's answers: lm-eval's filters, values and scores.
 
     Args:
         questions: what was asked.
-        log_likelihoods: of all ``instances``, in their order; None of a system that gives none, whose tasks are then
-            those that are answered in writing.
+        log_likelihoods: of all ``instances``, in their order; None of those of a task that the system does not answer,
+            and which has no scores then.
         greedy: whether these are its first choice.
         draws: of a score that is no mean.
-        written: texts for each of all ``prompts``, in their order.
+        written: texts for each of all ``prompts``, in their order; None of a system that does not write.
 
     Raises:
         BadInput: for a metric that lm-eval cannot compute, or whose score is not a number; for a written answer that is
             neither right nor wrong where that is all that is scored.
     """
     said: dict[int, tuple[float, bool] | Texts] = {}
-    if log_likelihoods is not None and greedy is not None:
-        given = zip(questions.instances, log_likelihoods, greedy, strict=True)
-        said |= {id(i): (float(value), bool(first)) for i, value, first in given}
-    said |= {id(prompt): list(texts) for prompt, texts in zip(questions.prompts, written, strict=True)}
+    given = zip(questions.instances, log_likelihoods, greedy, strict=True)
+    said |= {id(i): (float(value), bool(first)) for i, value, first in given if value is not None}
+    if written is not None:
+        said |= {id(prompt): list(texts) for prompt, texts in zip(questions.prompts, written, strict=True)}
     tasks = {name: task for name, task in questions.tasks.items() if id(questions.of[name][0].requests[0]) in said}
     is_written = questions.documents.written
     answers = Answers(np.empty((0, 2)) if is_written else _log_probs(questions, said), {}, {}, [], {})

@@ -72,6 +72,42 @@ def asked(
     return asked
 
 
+def asked_apart(
+    names: Sequence[str],
+    scored: Sequence[str],
+    include_path: str | None,
+    limit: int | None,
+    store: Store,
+    *,
+    allow_code: bool = False,
+) -> str:
+    """As ``asked``, of tasks whose documents methods may see: none of these may be among the scored tasks' documents.
+
+    Raises:
+        BadInput: also for tasks without choices, and for a document that is scored as well.
+    """
+    if twice := [name for name in names if name in scored]:
+        hint = "methods see held-out: name a task of other documents (its validation split, say)"
+        raise BadInput(f"'{twice[0]}' is under lm_eval and under heldout", place="task: heldout", hint=hint)
+    found = asked(names, include_path, limit, store, allow_code=allow_code)
+    documents = read_documents(found, store)
+    if documents is None or documents.written:
+        raise BadInput("no task has choices to decide by", place="task: heldout", hint="name a multiple_choice task")
+    of_test = asked(scored, include_path, limit, store, allow_code=allow_code)
+    key = Key.of("apart", code=__name__, heldout=found, scored=of_test)
+    if not store.has(key):
+        each = [Questions(given, include_path, limit, allow_code=allow_code) for given in (scored, names)]
+        known, seen = ({digest(_requests(question)): question.id for own in questions.of.values() for question in own}
+                       for questions in each)  # fmt: skip
+        if both := next((each for each in seen if each in known), None):
+            document, same = seen[both], known[both]
+            raise BadInput(f"document '{document}' asks what '{same}' asks, which is scored", place="task: heldout",
+                           hint="methods see held-out: its documents have to be others")  # fmt: skip
+        with store.write(key) as folder:
+            write_json(folder / "apart.json", {"heldout": found})
+    return found
+
+
 def digest_of(questions: Questions) -> str:
     """The digest of every rendered request in order, what is right, and how answers are scored."""
     groups = {

@@ -112,9 +112,12 @@ def standard(name: str, count: int | None = None) -> list[dict[str, Any]]:
     return [rows[i * len(rows) // kept] for i in range(kept)]
 
 
-def cloze_dataset(domain: str, count: int = 500, **_: Any) -> dict[str, Any]:
-    """Which of four continuations follows a passage? As lm-eval wants it, like those below: one test split."""
-    return _test_split(cloze(domain, count=count))
+def cloze_dataset(domain: str, count: int = 500, split: str = "test", **_: Any) -> dict[str, Any]:
+    """Which of four continuations follows a passage? As lm-eval wants it, like those below: one test split.
+
+    Of ``split: heldout`` its documents are made of the text that methods are fitted on.
+    """
+    return _test_split(cloze(domain, split, count))
 
 
 def next_words_dataset(domain: str, count: int = 300, **_: Any) -> dict[str, Any]:

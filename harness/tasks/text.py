@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
@@ -53,6 +53,18 @@ class TextReference(TaskReference):
     """Whether what the task files name may be run: the command line says so, never a suite."""
     asked: str | None = None
     """The digest of all that the tasks of lm-eval ask (``tasks.asked``): whoever renders them again has to get it."""
+    heldout: tuple[str, ...] = ()
+    """Tasks of lm-eval with choices that are not scored: methods that decide by choices are fitted on them."""
+    asked_on_heldout: str | None = None
+    """As ``asked``, of these."""
+
+
+@dataclass(frozen=True, eq=False)
+class TextSplit(Split):
+    """Windows of tokens, and documents with choices that methods may ask about."""
+
+    documents: TextTask | None = None
+    """A task whose documents these are: what says what systems make of them is ``lm.heldout``."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,7 +86,8 @@ class TextTask:
 
     @property
     def title(self) -> str:
-        return f"lm-eval: {', '.join(self.reference.lm_eval)}"
+        fitted = f"; held-out: {', '.join(self.reference.heldout)}" if self.reference.heldout else ""
+        return f"lm-eval: {', '.join(self.reference.lm_eval)}{fitted}"
 
     @property
     def source(self) -> str:
@@ -153,7 +166,18 @@ def load(reference: TextReference, store: Store, limit: int | None = None) -> Te
             save_file(tensors, target / "windows.safetensors")
     windows = load_file(store.path(key) / "windows.safetensors")
     splits = {split: _split(split, windows, key.digest, vocabulary, tokenizer) for split in WINDOWS}
-    return TextTask(reference, folder, vocabulary, **splits, limit=limit)
+    task = TextTask(reference, folder, vocabulary, **splits, limit=limit)
+    return _with_documents(task) if reference.heldout else task
+
+
+def _with_documents(task: TextTask) -> TextTask:
+    """The task with a held-out split that has documents with choices: those of other tasks than the ones it scores."""
+    reference, heldout = task.reference, task.heldout
+    fitted = replace(reference, lm_eval=reference.heldout, asked=reference.asked_on_heldout, heldout=())
+    documents = replace(task, reference=fitted)
+    known = {each.name: getattr(heldout, each.name) for each in fields(heldout)}
+    digests = [heldout.digest, reference.asked_on_heldout or digest_of(documents.questions)]
+    return replace(task, heldout=TextSplit(**{**known, "digest": digest(digests)}, documents=documents))
 
 
 def _trained_tokenizer(store: Store) -> Path:

@@ -1,6 +1,7 @@
 """Staged systems on lm-eval's choices against a plain loop, document by document; what cannot be asked is refused."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,20 +10,25 @@ from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
 
 from harness.errors import BadInput
+from harness.evaluate.routing import fit_router
 from harness.lm import combination_file
-from harness.lm.evaluation import Unscored, score_combinations
+from harness.lm.evaluation import Unscored, measures, score_combinations
 from harness.models.architectures import build
 from harness.models.tokens import read_tokenizer
 from harness.models.weights import module_with
 from harness.store import Store
-from harness.systems.acceptance import Confidence
+from harness.systems.acceptance import Confidence, Margin
 from harness.systems.fitting import uniform
 from harness.systems.parts import MemberPart
+from harness.systems.routed import Routed
+from harness.systems.routers import evidence_of
 from harness.systems.rules import Linear
 from harness.systems.staged import Staged
 from harness.systems.systems import OutputCombination, SingleModel
 from harness.tasks import text
 from harness.types import Architecture, Combination, Member
+from tests.lm.written_tasks import load as load_written
+from tests.lm.written_tasks import small_domain, store_of, trained_parts, write_task
 
 
 def write_tasks(folder):
@@ -59,6 +65,20 @@ def load(tmp_path_factory):
 @pytest.fixture(scope="module")
 def task(load):
     return load("q")
+
+
+@pytest.fixture(scope="module")
+def mixed(tmp_path_factory):
+    """Models, and tasks of every type."""
+    patch, folder, store = pytest.MonkeyPatch(), tmp_path_factory.mktemp("mixed"), store_of(tmp_path_factory)
+    small_domain(patch)
+    write_task(folder)
+    choices = {"output_type": "multiple_choice", "doc_to_choice": ["a", "e", "t"], "doc_to_target": 1}
+    write_task(folder, "choices", metric_list=[{"metric": "acc"}], filter_list=None, **choices)
+    texts = {"output_type": "loglikelihood_rolling", "doc_to_text": "", "doc_to_target": "{{context}}"}
+    write_task(folder, "texts", metric_list=[{"metric": "bits_per_byte"}], filter_list=None, **texts)
+    yield trained_parts(load_written(folder, store, "choices")), lambda *names: load_written(folder, store, *names)
+    patch.undo()
 
 
 def architecture_for(task):
@@ -151,12 +171,72 @@ def test_accepting_always_is_the_first_stage_and_never_the_last(task, parts):
     assert [calls.sum(axis=1).tolist() for calls in found.calls[2:]] == [[1] * 12, [3] * 12]
 
 
-def test_where_there_are_no_choices_a_staged_system_is_refused_and_others_are_not(load, parts):
-    system = Staged([mean_of(parts[0]), mean_of(*parts)], [Confidence(0.5)])
-    staged, plain = score_combinations([system, mean_of(*parts)], load("q", "r")).answers
-    assert isinstance(staged, Unscored)
-    assert "task 'r' is of type loglikelihood_rolling" in str(staged)
-    assert not isinstance(plain, Unscored)
+def router_on(task, parts, asked=0):
+    """A router of these parts that has seen the task's documents, and for each third of them another part be right."""
+    evidence = evidence_of(torch.from_numpy(score_combinations([mean_of(parts[asked])], task).answers[0].log_probs))
+    right = torch.eye(len(parts))[torch.arange(len(evidence)) % len(parts)]
+    router = replace(fit_router(evidence, right, "neighbours"), count=torch.tensor(1))
+    return Routed(parts, router, [0.0] * len(parts), asked=asked)
+
+
+def test_every_document_has_the_answers_of_the_member_that_is_picked_for_it(task, parts):
+    system = router_on(task, parts)
+    found = score_combinations([*map(mean_of, parts), system], task)
+    *alone, answers = found.answers
+    expected = [row % 3 for row in range(12)]
+    for row, member in enumerate(expected):
+        assert np.array_equal(answers.log_probs[row], alone[member].log_probs[row])
+        for metric in ("acc/q", "acc_norm/q", "acc_mutual_info/q"):
+            assert answers.metrics[metric][row] == alone[member].metrics[metric][row]
+    assert found.calls[-1].tolist() == [[1, int(member == 1), int(member == 2)] for member in expected]
+
+
+def test_a_router_takes_no_more_choices_than_it_was_fitted_on_and_no_several_members(task, parts):
+    few, several = router_on(task, parts), router_on(task, parts)
+    few.router = replace(few.router, centre=few.router.centre[:-1])
+    several.picked = 2
+    reasons = [str(found) for found in score_combinations([few, several], task).answers]
+    assert "up to 3 choices, the router's held-out ones up to 2" in reasons[0]
+    assert "picks one language model" in reasons[1]
+
+
+ORDERS = [("choices", "texts", "letters"), ("texts", "letters", "choices"), ("letters", "choices", "texts")]
+
+
+@pytest.mark.parametrize("names", ORDERS, ids=lambda names: "-".join(names))
+def test_what_decides_by_choices_is_scored_on_the_tasks_that_have_them_and_told_of_the_others(mixed, names):
+    """Whatever the order of the tasks, and whatever else they are: its scores are those of its tasks alone."""
+    parts, load = mixed
+    task, plain = load(*names), mean_of(*parts[:2])
+    margin = Staged([mean_of(parts[0]), plain], [Margin(0.2)])
+    confident = Staged([mean_of(parts[0]), plain], [Confidence(0.5)])
+    fitted = Staged(confident.stages, confident.accept, settings=[confident.accept])
+    systems = [margin, confident, router_on(load("choices"), parts), plain, fitted]
+    found, apart = score_combinations(systems, task), score_combinations(systems, load("choices"))
+    lacking = [each.keys() for each in found.lacking]
+    assert lacking == [{"texts", "letters"}, {"texts"}, {"texts", "letters"}, set(), {"texts", "letters"}]
+    assert "Margin decides by the probabilities of classes" in found.lacking[0]["letters"]
+    assert "choices of a document, and these have none" in found.lacking[1]["texts"]
+    assert "what is written has none" in found.lacking[2]["letters"]
+    assert "thresholds were fitted on choices" in found.lacking[4]["letters"]
+    for answers, alone, calls, called, not_there in zip(
+        found.answers, apart.answers, found.calls, apart.calls, lacking, strict=True
+    ):
+        np.testing.assert_allclose(answers.log_probs, alone.log_probs, atol=1e-5)
+        assert alone.scores.items() <= answers.scores.items()
+        assert calls.tolist() == called.tolist()
+        scored = {place.partition("/")[2] for place in answers.scores} | {each.task for each in answers.rolling}
+        assert scored == {*names} - not_there
+        assert ("bits_per_byte" in measures(answers)) == ("texts" not in not_there)
+
+
+def test_a_system_without_an_answer_to_what_all_are_compared_by_has_no_scores(mixed):
+    """Without choices these are the documents that are answered in writing."""
+    parts, load = mixed
+    systems = [Staged([mean_of(parts[0]), mean_of(parts[1])], [accept]) for accept in (Margin(0.2), Confidence(0.5))]
+    found = score_combinations([*systems, router_on(load("choices"), parts)], load("texts", "letters"))
+    assert [isinstance(each, Unscored) for each in found.answers] == [True, False, True]
+    assert found.lacking[1].keys() == {"texts"}
 
 
 def test_a_stage_that_cannot_be_scored_is_the_reason_of_the_whole(task, parts):

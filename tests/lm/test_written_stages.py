@@ -132,11 +132,10 @@ def test_one_threshold_decides_on_choices_and_on_what_is_written(loaded, parts):
     ("names", "accept", "words"),
     [
         (["letters"], Margin(0.5), "Margin decides by the probabilities of classes"),
-        (["letters", "texts"], Confidence(0.5), "'texts' is of type loglikelihood_rolling"),
         (["several"], Confidence(0.5), "asks for several of each document"),
         (["choices"], LeastToken(0.5), "classes have no tokens"),
     ],
-    ids=["margin", "texts", "several", "choices"],
+    ids=["margin", "several", "choices"],
 )
 def test_what_cannot_be_decided_says_why(loaded, parts, names, accept, words):
     system = Staged([mean_of(parts[0]), mean_of(parts[1])], [accept])

@@ -11,6 +11,7 @@ from harness.errors import BadInput
 from harness.models.causal_lm import tiny_llama
 from harness.publish.candidate import score_candidate
 from harness.publish.export import export
+from harness.report import write_report
 from harness.results.columns import MEASURE_COLUMNS, variant_columns
 from harness.results.run import read_run
 from harness.run import runner
@@ -24,7 +25,7 @@ from harness.tasks.corpora import split_of
 TASK_FILES = __file__.replace("tests/run/test_runner_text.py", "suites/tasks")
 SUITE = f"""
 suite: folders
-task: {{lm_eval: [cloze_python, bytes_python], include_path: {TASK_FILES}}}
+task: {{lm_eval: [bytes_python, cloze_python], heldout: [cloze_python_heldout], include_path: {TASK_FILES}}}
 pool: {{hf: {{members: [a, b, other]}}}}
 reference: member/index=0
 methods:
@@ -37,6 +38,8 @@ methods:
   - uniform_soup
   - uniform_soup: {{members: [0, 1]}}
   - best_single
+  - cascade: {{stages: [["0", "0+1+2"]]}}
+  - routed_members: {{members: [0, 1]}}
 correlate: {{subsets: {{sizes: [2], at_most: 3}}}}
 """
 
@@ -133,6 +136,24 @@ def test_costs_that_have_no_common_input_are_unavailable_with_the_reason(run):
     found = row(run, "linear")
     assert pd.isna(found["latency_ratio_p50"])
     assert found["memory_source"].startswith("unavailable: m2 has a tokenizer of its own")
+
+
+@pytest.mark.parametrize("variant", ["cascade/stages=0:0+1+2", "routed_members/members=0+1"])
+def test_what_decides_by_choices_has_the_scores_of_tasks_with_choices_and_says_what_it_lacks(run, variant):
+    found = row(run, variant)
+    why = "not applicable to bytes_python: it decides by the choices of a document, and these have none"
+    assert found["status"] == "ok"
+    assert found["accuracy"] == of(run, variant, "correct").mean()
+    assert pd.isna(found["bits_per_byte"])
+    assert why in found["reason"]
+    assert run.details[variant]["0"]["lacking"].keys() == {"bytes_python"}
+    scores = pd.read_parquet(run.folder / "scores.parquet").query("variant == @variant and seed == 'all'")
+    assert "acc/cloze_python" in set(scores["metric"])
+    assert not any(metric.startswith("bits_per_byte") for metric in scores["metric"])
+    report = write_report(run.folder).with_suffix(".md").read_text()
+    assert f"| `{variant}` | scored in part |" in report
+    assert "cascade/stages=0:0+1+2, routed_members/members=0+1" in report.replace("\\_", "_")
+    assert why.replace("_", "\\_") in report
 
 
 def test_the_study_is_left_out_with_a_warning(run):

@@ -118,9 +118,9 @@ def test_it_is_a_plain_loop(price, decisions):
 
 
 def test_stages_are_skipped_and_gone_through():
-    asked = CascadeRouting(STAGES, ROUTERS, SHARES, 0.01).go(
-        len(INPUTS), lambda part, rows: SAID[PARTS.index(part)][rows], lambda k, _, said: ROUTERS[k](evidence_of(said))
-    )[2]
+    answers = [stage.replay([SAID[PARTS.index(part)] for part in stage.parts()])[0] for stage in STAGES]
+    system = CascadeRouting(STAGES, ROUTERS, SHARES, 0.01)
+    asked = system.go_through(len(INPUTS), lambda stage, rows: answers[stage][rows])[2]
     paths = {tuple(path.nonzero().flatten().tolist()) for path in asked}
     assert any(later - before > 1 for path in paths for before, later in itertools.pairwise(path)), paths
     assert len(paths) > 2

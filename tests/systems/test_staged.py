@@ -11,11 +11,12 @@ from harness.evaluate.predictions import CachedPredictions, run
 from harness.models.weights import module_with
 from harness.store import Store
 from harness.systems.acceptance import Acceptance, Confidence
+from harness.systems.deciding import why_undecided
 from harness.systems.dropout import DropoutPass
 from harness.systems.fitting import uniform
 from harness.systems.parts import MemberPart
 from harness.systems.rules import Linear
-from harness.systems.staged import Staged, why_undecided
+from harness.systems.staged import Staged
 from harness.systems.systems import OutputCombination, SingleModel, load_combination
 from harness.types import NotApplicable
 

@@ -10,11 +10,12 @@ from pydantic import Field
 
 from harness.cost.relative import relative_costs
 from harness.evaluate.cascading import NEVER, Point, Stages, at_least, curve, dial, within
+from harness.lm.heldout import said_of_heldout
 from harness.methods.method import method
-from harness.methods.stages import StageName, made_stage, named_members, positions, said_on_heldout
+from harness.methods.stages import StageName, made_stage, named_members, positions
 from harness.systems.acceptance import Agreement, Certain, Confidence, Entropy, Margin
 from harness.systems.rules import Linear
-from harness.systems.staged import Staged, why_undecided
+from harness.systems.staged import Staged
 from harness.systems.systems import OutputCombination
 from harness.types import Combination, Ingredients, NotApplicable, cut_to
 
@@ -74,9 +75,6 @@ def cascade(
         raise NotApplicable(f"one model alone ({first[0].name}) always agrees with itself: the first stage needs two")
     if threshold is not None:
         return Staged(made, [certain(threshold)] * (len(made) - 1), {"thresholds": [threshold] * (len(made) - 1)})
-    heldout = ingredients.heldout
-    if why_undecided(Staged(made, [certain(NEVER)] * (len(made) - 1)), heldout):
-        raise NotApplicable("thresholds are chosen on held-out examples, and windows of text are none: give threshold")
     return _chosen(made, certain, ingredients, cost, quality)
 
 
@@ -108,31 +106,32 @@ def _chosen(
     costs, unit = relative_costs(system.parts(), heldout)
     cumulative = (system.ran.double() @ torch.tensor(costs, dtype=torch.float64)).tolist()
     whole = cumulative[-1]
-    said = {part.digest: said_on_heldout(part, ingredients) for part in system.parts()}
-    answers = [stage.replay([said[part.digest] for part in stage.parts()])[0] for stage in stages]
-    size = min(answer.shape[-1] for answer in answers)
-    answers = [cut_to(size, answer) for answer in answers]
+    early = system.parts_until(len(stages) - 2)
+    told = said_of_heldout([*stages, *early], ingredients)
+    size = min(answer.shape[-1] for answer in told.log_probs)
+    found = [cut_to(size, answer) for answer in told.log_probs]
+    answers, said = found[: len(stages)], dict(zip([part.digest for part in early], found[len(stages) :], strict=True))
     if any(answer.isnan().any() for answer in answers):
         raise NotApplicable("a stage says NaN on held-out, where the thresholds are chosen")
     certainties = [
-        certain.certainty(answer, torch.stack([cut_to(size, said[part.digest]) for part in system.parts_until(number)]))
+        certain.certainty(answer, torch.stack([said[part.digest] for part in system.parts_until(number)]))
         for number, answer in enumerate(answers[:-1])
     ]
-    tried = Stages.of(certainties, answers, heldout.labels, [each / whole for each in cumulative])
+    tried = Stages.of(certainties, answers, told.labels, [each / whole for each in cumulative])
     points = curve(tried)
-    point = _decided(points, tried, heldout.criterion, budget, quality)
-    turned = dial(points, heldout.criterion)
+    point = _decided(points, tried, told.criterion, budget, quality)
+    turned = dial(points, told.criterion)
     settings = [[certain(at) for at in each.thresholds] for each in turned]
     details = {
         "heldout": point.told(), "cost_unit": unit, "stage_costs": tried.costs.tolist(),
         "curve": [each.told() for each in turned],
     }  # fmt: skip
-    cost_of = dict(zip(said, costs, strict=True))
+    cost_of = dict(zip([part.digest for part in system.parts()], costs, strict=True))
     alone = [sum(cost_of[part.digest] for part in stage.parts()) / whole for stage in stages]
     for number, share in enumerate(alone):
         accuracy, likelihood = tried.alone(number)
         single = Point((), share, accuracy, likelihood)
-        if number and share <= point.cost and single.score(heldout.criterion) > point.score(heldout.criterion):
+        if number and share <= point.cost and single.score(told.criterion) > point.score(told.criterion):
             details["heldout"] = single.told()
             return Staged([stages[number]], [], details | {"stage_alone": number})
     return Staged(stages, [certain(at) for at in point.thresholds], details, settings)

@@ -13,13 +13,13 @@ from harness.cost.relative import relative_costs
 from harness.evaluate.cascading import within
 from harness.evaluate.heldout import ranking
 from harness.evaluate.routing import PRICES, fit_router, out_of_fold, priced, turned
+from harness.lm.heldout import said_of_heldout
 from harness.methods.method import method
-from harness.methods.stages import StageName, made_stage, named_members, said_on_heldout
+from harness.methods.stages import StageName, made_stage, named_members
 from harness.systems.cascade_routing import CascadeRouting
 from harness.systems.fitting import uniform
 from harness.systems.routers import evidence_of
 from harness.systems.rules import Linear
-from harness.systems.staged import UNDECIDED
 from harness.systems.systems import OutputCombination, member_parts
 from harness.types import Combination, Ingredients, NotApplicable
 
@@ -69,21 +69,18 @@ def cascade_routing(
     """
     if price is not None and cost is not None:
         raise NotApplicable("price and cost both decide how dear a stage may be: one of them is enough")
-    heldout = ingredients.heldout
-    if len(heldout.labels) != len(heldout.inputs):
-        raise NotApplicable(UNDECIDED)
     made = _growing(ingredients) if stages is None else [made_stage(stage, ingredients) for stage in stages]
     if len(made) < 2:
         raise NotApplicable("one stage leaves nothing to decide: the pool has one member")
     parts = {part.digest: part for stage in made for part in stage.parts()}
-    taken, unit = relative_costs(list(parts.values()), heldout)
+    taken, unit = relative_costs(list(parts.values()), ingredients.heldout)
     shares = [each / sum(taken) for each in taken]
-    said = {digest: said_on_heldout(part, ingredients) for digest, part in parts.items()}
-    answers = [stage.replay([said[part.digest] for part in stage.parts()])[0] for stage in made]
+    told = said_of_heldout(made, ingredients)
+    answers = told.log_probs
     if any(answer.isnan().any() for answer in answers):
         raise NotApplicable("a stage says NaN on held-out, where the router is fitted")
     evidence = [evidence_of(answer) for answer in answers[:-1]]
-    right = torch.stack([answer.argmax(dim=-1) == heldout.labels for answer in answers], dim=1)
+    right = torch.stack([answer.argmax(dim=-1) == told.labels for answer in answers], dim=1)
     routers = [fit_router(known, right[:, number:], router) for number, known in enumerate(evidence)]
     unseen = [
         out_of_fold(known, right[:, number:], router, ingredients.generator()) for number, known in enumerate(evidence)
@@ -91,14 +88,14 @@ def cascade_routing(
     found = CascadeRouting(made, routers, shares, 0.0, decisions=decisions)
 
     def tried(at: float) -> tuple[Tensor, Tensor, Tensor]:
-        return found.priced(at).go(
-            len(heldout), lambda part, rows: said[part.digest][rows], lambda stage, rows, _: unseen[stage][rows]
+        return found.priced(at).go_through(
+            len(right), lambda stage, rows: answers[stage][rows], lambda stage, rows, _: unseen[stage][rows]
         )
 
     points = [
-        priced(at, *tried(at)[:2], heldout.labels, shares) for at in (PRICES if price is None else (price,))
+        priced(at, *tried(at)[:2], told.labels, shares) for at in (PRICES if price is None else (price,))
     ]
-    best = within(points, 1.0 if cost is None else cost, heldout.criterion)
+    best = within(points, 1.0 if cost is None else cost, told.criterion)
     if best is None:
         raise NotApplicable(f"{min(point.cost for point in points):.3g} of what all models take is the least it takes")
     found.price = best.price
@@ -112,10 +109,10 @@ def cascade_routing(
 
 def _growing(ingredients: Ingredients) -> list[Combination]:
     """The cheapest member, and the means of the two, four, eight ... cheapest and of all; of equally cheap the best."""
-    parts, heldout = member_parts(ingredients), ingredients.heldout
-    taken, _ = relative_costs(parts, heldout)
-    predictions = ingredients.predictions(parts, heldout)
-    ranked = ranking(ingredients.members, predictions, heldout.labels, heldout.criterion)
+    parts = member_parts(ingredients)
+    taken, _ = relative_costs(parts, ingredients.heldout)
+    told = said_of_heldout(parts, ingredients)
+    ranked = ranking(ingredients.members, told.log_probs, told.labels, told.criterion)
     ordered = [parts[k] for k in sorted(ranked, key=taken.__getitem__)]
     sizes = sorted({min(2**power, len(parts)) for power in range(len(parts).bit_length() + 1)})
     return [OutputCombination(ordered[:size], Linear(uniform(size))) for size in sizes]

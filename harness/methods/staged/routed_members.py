@@ -12,10 +12,10 @@ from harness.cost.relative import relative_costs
 from harness.evaluate.cascading import within
 from harness.evaluate.heldout import ranking
 from harness.evaluate.routing import PRICES, fit_router, out_of_fold, priced, turned
+from harness.lm.heldout import documents_of, said_of_heldout
 from harness.methods.method import method
-from harness.systems.routed import Routed
+from harness.systems.routed import ONE_MEMBER, Routed
 from harness.systems.routers import Router, evidence_of
-from harness.systems.staged import UNDECIDED
 from harness.systems.systems import member_parts
 from harness.types import Ingredients, NotApplicable
 
@@ -49,17 +49,18 @@ def routed_members(
     if price is not None and cost is not None:
         raise NotApplicable("price and cost both decide how dear a member may be: one of them is enough")
     parts, heldout = member_parts(ingredients), ingredients.heldout
-    if len(heldout.labels) != len(heldout.inputs):
-        raise NotApplicable(UNDECIDED)
     if pick > len(parts):
         raise NotApplicable(f"{pick} members cannot be picked: the pool has {len(parts)}")
     if by == "inputs" and not heldout.inputs.is_floating_point():
         raise NotApplicable("a router reads numbers, and these inputs are raw files or tokens: route by prediction")
-    predictions, labels = ingredients.predictions(parts, heldout), heldout.labels
+    if pick > 1 and documents_of(heldout):
+        raise NotApplicable(ONE_MEMBER)
+    told = said_of_heldout(parts, ingredients)
+    predictions, labels = told.log_probs, told.labels
     if any(said.isnan().any() for said in predictions):
         raise NotApplicable("a member says NaN on held-out")
     # the best first, so that of members that promise the same the better one runs, in whatever order they are given
-    ranked = ranking(ingredients.members, predictions, labels, heldout.criterion)
+    ranked = ranking(ingredients.members, predictions, labels, told.criterion)
     parts, predictions = [parts[k] for k in ranked], [predictions[k] for k in ranked]
     taken, unit = relative_costs(parts, heldout)
     shares = [each / sum(taken) for each in taken]
@@ -78,7 +79,7 @@ def routed_members(
     points = [
         priced(at, *system(at, unseen).answer(evidence, predictions), labels, shares) for at in prices
     ]
-    best = within(points, 1.0 if cost is None else cost, heldout.criterion)
+    best = within(points, 1.0 if cost is None else cost, told.criterion)
     if best is None:
         raise NotApplicable(f"{min(point.cost for point in points):.3g} of what all members take is the least it takes")
     found = system(best.price, fit_router(evidence, right, router))
