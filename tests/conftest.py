@@ -7,18 +7,34 @@ for _variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(_variable, "1")
 
 import pytest  # noqa: E402
+from torch.utils import collect_env  # noqa: E402
 
 from harness.models.vision_imports import mend_torchvision  # noqa: E402
 
 mend_torchvision()  # before any test imports transformers
+collect_env.get_pretty_env_info = lambda: "not asked"  # lm-eval starts a dozen programs for it at every evaluation
 
 import tests.examples  # noqa: E402, F401 (for tests that name no number)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The file whose fixtures take longest goes first: at the end, workers would share its tests and each make them."""
+    items.sort(key=lambda item: item.path.name != "test_plugins.py")
 
 
 def pytest_collection_finish() -> None:
     """Leave what was imported out of all later collections: libraries ask for whole ones, at every call some."""
     gc.collect()
     gc.freeze()
+
+
+@pytest.fixture(scope="module", name="in_this_process")
+def _in_this_process():
+    """For tests of what runs leave, not of the processes that made it."""
+    from tests.inline import in_this_process
+
+    with in_this_process():
+        yield
 
 
 @pytest.fixture

@@ -21,6 +21,8 @@ from tests.imports.sources import (
     write_tabarena,
 )  # fmt: skip
 
+pytestmark = pytest.mark.usefixtures("in_this_process")
+
 
 def write_autogluon(folder):
     artifact = simulation_artifact(classes=4)

@@ -11,6 +11,8 @@ from tests.cli.command import NO_DROP, call
 from tests.pools import planted_predictions as planted
 from tests.pools.planted_predictions import CLASSES, IDS, LABELS, ROWS, SUITE, logits, probabilities, wide
 
+pytestmark = pytest.mark.usefixtures("in_this_process")
+
 METHODS = "  - best_single\n  - linear\n"
 
 

@@ -6,6 +6,8 @@ import pytest
 from tests.cli.command import call
 from tests.readme import shown
 
+pytestmark = pytest.mark.usefixtures("in_this_process")
+
 SUITE = shown("yaml")["elsewhere.yaml"]
 
 

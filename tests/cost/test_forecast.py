@@ -1,9 +1,6 @@
 """What models will need, against what they then take: live tensors counted, and the kernel's own figure."""
 
-import subprocess
-import sys
 from functools import partial
-from pathlib import Path
 
 import pytest
 import torch
@@ -16,9 +13,9 @@ from harness.cost.memory import _reset_peak
 from harness.models.architectures import build
 from harness.models.image_networks import NETWORKS
 from harness.types import Architecture
+from tests.cost.fresh import printed
 from tests.examples import examples
 
-ROOT = Path(__file__).parents[2]
 linux = pytest.mark.skipif(not _reset_peak(), reason="this kernel does not let a process forget its peak")
 
 
@@ -152,6 +149,4 @@ DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.i
 @pytest.mark.parametrize(("kind", "models"), [("images", 1), ("images", 3), ("text", 1), ("text", 3)])
 def test_the_largest_batch_really_takes_its_room_and_no_more(kind, models, device):
     """In a fresh process: an ensemble on the largest batch that was to fit, of what it was to fit in."""
-    command = [sys.executable, "-c", REAL, kind, str(models), device]
-    share = float(subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=True).stdout)
-    assert 0.85 < share < 1.08
+    assert 0.85 < float(printed(REAL, kind, str(models), device)) < 1.08

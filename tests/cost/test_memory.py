@@ -1,9 +1,6 @@
 """Peak memory of a known allocation, each in a fresh process."""
 
 import json
-import subprocess
-import sys
-from pathlib import Path
 
 import psutil
 import pytest
@@ -11,9 +8,9 @@ import torch
 
 from harness.cost import memory
 from tests.cost.deep import DEEP
+from tests.cost.fresh import printed
 
 MEGABYTES = 300
-ROOT = Path(__file__).parents[2]
 SCRIPT = """
 import json, sys, torch
 from dataclasses import asdict
@@ -44,16 +41,11 @@ print(json.dumps([asdict(peak_memory(work, torch.device("cpu"))) for work in wor
 """
 
 
-def start(*arguments):
-    script = SCRIPT.format(megabytes=MEGABYTES)
-    return subprocess.Popen([sys.executable, "-c", script, *arguments], stdout=subprocess.PIPE, text=True, cwd=ROOT)
-
-
 @pytest.fixture(scope="module")
 def processes():
     """What two processes found: one fresh, and one that had done larger work before."""
-    running = [start(), start("before")]
-    outputs = [json.loads(process.communicate()[0]) for process in running]
+    script = SCRIPT.format(megabytes=MEGABYTES)
+    outputs = [json.loads(printed(script, *before)) for before in ((), ("before",))]
     names = ("nothing", "freed", "held", "twice")
     return [{n: memory.Memory(**record) for n, record in zip(names, found, strict=True)} for found in outputs]
 
@@ -143,9 +135,7 @@ del pieces
 
 def working_with_holes(work):
     """Working bytes of a function's code in a process whose heap has 3,300 holes of 60 kB."""
-    script = f"{HOLES}{work}\nprint(peak_memory(work, torch.device('cpu')).working_bytes)"
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT, check=True)
-    return int(done.stdout)
+    return int(printed(f"{HOLES}{work}\nprint(peak_memory(work, torch.device('cpu')).working_bytes)"))
 
 
 @linux
@@ -202,15 +192,13 @@ meter.start()
 alone = meter.stop()
 print(found.value - alone.value, "children" in found.note, "children" in alone.note)
 """
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT, check=True)
-    more, named, still = done.stdout.split()
+    more, named, still = printed(script).split()
     assert float(more) == pytest.approx(210e6, rel=0.1)
     assert (named, still) == ("True", "False")
 
 
 def deep(folder, what):
-    command = [sys.executable, "-c", DEEP, str(folder), what, "cpu"]
-    return json.loads(subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=True).stdout)
+    return json.loads(printed(DEEP, str(folder), what, "cpu"))
 
 
 @linux

@@ -8,6 +8,9 @@ import time
 from harness.engines.engine import Job
 from harness.engines.local import DIED, LocalEngine
 
+PRELOAD = ("harness.run.preload",)
+"""As runs of images have it: one server of processes for all tests."""
+
 
 def double(value):
     return 2 * value
@@ -38,7 +41,8 @@ def note(path, word):
 
 def run(*jobs):
     events = []
-    outcomes = LocalEngine(workers=2).run(jobs, lambda what, job: events.append((what, job.name)))
+    engine = LocalEngine(workers=2, preload=PRELOAD)
+    outcomes = engine.run(jobs, lambda what, job: events.append((what, job.name)))
     return outcomes, events
 
 

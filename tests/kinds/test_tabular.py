@@ -11,6 +11,8 @@ from harness.run.progress import Tracker
 from harness.suite.suite import read_suite
 from harness.tasks.archives import TABLES, archive_folder
 
+pytestmark = pytest.mark.usefixtures("in_this_process")
+
 SUITE = """
 suite: tables
 task: letter

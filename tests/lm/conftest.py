@@ -1,4 +1,6 @@
-"""Tiny causal language models with random weights, loud enough to disagree, and a BPE tokenizer of their text."""
+"""Tiny causal language models with random weights, loud enough to disagree, and a BPE tokenizer of their text; and
+tasks that are answered in writing, with models that know a little.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +8,8 @@ import pytest
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
+
+from tests.lm.written_tasks import load, small_domain, store_of, trained_parts, write_tasks
 
 TEXT = """In the beginning the cook put water and bones into the pot, and the pot stood on the fire all day.
 What goes into a stockpot is what is left: onions, leeks, carrots, a bay leaf, pepper, and time.
@@ -98,3 +102,31 @@ def pools():
 def make():
     """``build``, for a test that wants a model of its own."""
     return build
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory):
+    """All tasks that are answered in writing, and some beside them."""
+    folder = tmp_path_factory.mktemp("tasks")
+    write_tasks(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def loaded(folder, tmp_path_factory):
+    """Tasks of the folder by name, with a small text to train on."""
+    patch, store = pytest.MonkeyPatch(), store_of(tmp_path_factory)
+    small_domain(patch)
+    yield lambda *names: load(folder, store, *names)
+    patch.undo()
+
+
+@pytest.fixture(scope="module")
+def task(loaded):
+    return loaded("letters")
+
+
+@pytest.fixture(scope="module")
+def parts(task):
+    """Three models that answer it, each in its own words."""
+    return trained_parts(task)

@@ -16,40 +16,14 @@ from harness.systems.rules import Linear
 from harness.systems.systems import OutputCombination, load_combination
 from harness.systems.written import Revision
 from harness.types import Ingredients, NotApplicable, Pool, Unscored
-from tests.lm.written_tasks import (
-    alone,
-    architecture_for,
-    first_letter,
-    load,
-    passages,
-    plainly,
-    small_domain,
-    store_of,
-    trained_parts,
-    write_task,
-)
+from tests.lm.written_tasks import alone, architecture_for, first_letter, passages, plainly, trained_parts
 
 AGAIN = "{answer}{question}"
 
 
 @pytest.fixture(scope="module")
-def loaded(tmp_path_factory):
-    patch, folder, store = pytest.MonkeyPatch(), tmp_path_factory.mktemp("tasks"), store_of(tmp_path_factory)
-    small_domain(patch)
-    write_task(folder)
-    write_task(folder, "several", repeats=2)
-    write_task(folder, "stops", generation_kwargs={"until": ["e"], "max_gen_toks": 4})
-    yield lambda *names: load(folder, store, *names)
-    patch.undo()
-
-
-@pytest.fixture(scope="module")
-def task(loaded):
-    return loaded("letters")
-
-
-@pytest.fixture(scope="module")
 def parts(task):
+    """Two: a drafter and a reviser."""
     return trained_parts(task, 2)
 
 

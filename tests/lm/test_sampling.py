@@ -18,48 +18,9 @@ from harness.systems.rules import Linear
 from harness.systems.systems import OutputCombination, load_combination
 from harness.systems.written import SelfConsistency
 from harness.types import Pool, Unscored
-from tests.lm.written_tasks import (
-    LETTER,
-    UNTIL,
-    alone,
-    first_letter,
-    load,
-    passages,
-    plainly,
-    small_domain,
-    store_of,
-    trained_parts,
-    write_task,
-)
+from tests.lm.written_tasks import alone, first_letter, passages, plainly, trained_parts
 
 HOW = {"temperature": 0.9, "top_p": 0.95, "seed": 0}
-VOTE = [*LETTER[:1], {"function": "majority_vote"}, {"function": "take_first"}]
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("tasks")
-    write_task(folder)
-    drawn = {"until": UNTIL, "max_gen_toks": 6, "do_sample": True, "temperature": 0.9, "top_p": 0.95, "top_k": 0}
-    write_task(folder, "voted", generation_kwargs=drawn, repeats=7, filter_list=[{"name": "maj@7", "filter": VOTE}])
-    texts = {"output_type": "loglikelihood_rolling", "doc_to_text": "", "doc_to_target": "{{context}}"}
-    write_task(folder, "texts", metric_list=[{"metric": "bits_per_byte"}], filter_list=None, **texts)
-    choices = {"output_type": "multiple_choice", "doc_to_choice": ["a", "e", "t"], "doc_to_target": 1}
-    write_task(folder, "choices", metric_list=[{"metric": "acc"}], filter_list=None, **choices)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def loaded(folder, tmp_path_factory):
-    patch, store = pytest.MonkeyPatch(), store_of(tmp_path_factory)
-    small_domain(patch)
-    yield lambda *names: load(folder, store, *names)
-    patch.undo()
-
-
-@pytest.fixture(scope="module")
-def task(loaded):
-    return loaded("letters")
 
 
 @pytest.fixture(scope="module")

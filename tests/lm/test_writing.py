@@ -17,51 +17,7 @@ from harness.systems.parts import MemberPart
 from harness.systems.rules import Linear, LogLinear
 from harness.systems.systems import OutputCombination, SingleModel
 from harness.types import Member, Unscored
-from tests.lm.written_tasks import (
-    EXACT,
-    alone,
-    architecture_for,
-    first_letter,
-    load,
-    mean,
-    passages,
-    plainly,
-    product,
-    small_domain,
-    store_of,
-    trained_parts,
-    write_task,
-)
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("tasks")
-    write_task(folder)
-    drawn = {"until": ["\n"], "max_gen_toks": 5, "do_sample": True, "temperature": 1.3}
-    write_task(folder, "drawn", generation_kwargs=drawn, repeats=3)
-    write_task(folder, "chrf", metric_list=[{"metric": "chrf"}, EXACT], filter_list=None)
-    choices = {"output_type": "multiple_choice", "doc_to_choice": ["a", "b", "s"], "doc_to_target": 1}
-    write_task(folder, "choices", metric_list=[{"metric": "acc"}], filter_list=None, **choices)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def loaded(folder, tmp_path_factory):
-    patch, store = pytest.MonkeyPatch(), store_of(tmp_path_factory)
-    small_domain(patch)
-    yield lambda *names: load(folder, store, *names)
-    patch.undo()
-
-
-@pytest.fixture(scope="module")
-def task(loaded):
-    return loaded("letters")
-
-
-@pytest.fixture(scope="module")
-def parts(task):
-    return trained_parts(task)
+from tests.lm.written_tasks import alone, architecture_for, first_letter, mean, passages, plainly, product
 
 
 def alone_of(part):

@@ -13,42 +13,7 @@ from harness.systems.staged import Staged
 from harness.systems.systems import OutputCombination, load_combination
 from harness.systems.text_acceptance import LeastToken, accepts_texts
 from harness.types import Pool, Unscored
-from tests.lm.written_tasks import (
-    alone,
-    first_letter,
-    load,
-    mean,
-    passages,
-    plainly,
-    small_domain,
-    store_of,
-    trained_parts,
-    write_task,
-)
-
-
-@pytest.fixture(scope="module")
-def loaded(tmp_path_factory):
-    patch, folder, store = pytest.MonkeyPatch(), tmp_path_factory.mktemp("tasks"), store_of(tmp_path_factory)
-    small_domain(patch)
-    write_task(folder)
-    write_task(folder, "several", repeats=2)
-    choices = {"output_type": "multiple_choice", "doc_to_choice": ["a", "e", "t"], "doc_to_target": 1}
-    write_task(folder, "choices", metric_list=[{"metric": "acc"}], filter_list=None, **choices)
-    texts = {"output_type": "loglikelihood_rolling", "doc_to_text": "", "doc_to_target": "{{context}}"}
-    write_task(folder, "texts", metric_list=[{"metric": "bits_per_byte"}], filter_list=None, **texts)
-    yield lambda *names: load(folder, store, *names)
-    patch.undo()
-
-
-@pytest.fixture(scope="module")
-def task(loaded):
-    return loaded("letters")
-
-
-@pytest.fixture(scope="module")
-def parts(task):
-    return trained_parts(task)
+from tests.lm.written_tasks import alone, first_letter, mean, passages, plainly
 
 
 def mean_of(*parts):

@@ -53,6 +53,23 @@ def write_task(folder: Path, name: str = "letters", **changes) -> None:
     (folder / f"{name}.yaml").write_text(yaml.safe_dump(task, sort_keys=False))
 
 
+def write_tasks(folder: Path) -> None:
+    """Every way in which a suite may ask of the passages: a file each, named for what is asked."""
+    drawn = {"until": ["\n"], "max_gen_toks": 5, "do_sample": True, "temperature": 1.3}
+    vote = [*LETTER[:1], {"function": "majority_vote"}, {"function": "take_first"}]
+    voted = {"until": UNTIL, "max_gen_toks": 6, "do_sample": True, "temperature": 0.9, "top_p": 0.95, "top_k": 0}
+    choices = {"output_type": "multiple_choice", "doc_to_choice": ["a", "e", "t"], "doc_to_target": 1}
+    texts = {"output_type": "loglikelihood_rolling", "doc_to_text": "", "doc_to_target": "{{context}}"}
+    write_task(folder)
+    write_task(folder, "several", repeats=2)
+    write_task(folder, "stops", generation_kwargs={"until": ["e"], "max_gen_toks": 4})
+    write_task(folder, "drawn", generation_kwargs=drawn, repeats=3)
+    write_task(folder, "voted", generation_kwargs=voted, repeats=7, filter_list=[{"name": "maj@7", "filter": vote}])
+    write_task(folder, "chrf", metric_list=[{"metric": "chrf"}, EXACT], filter_list=None)
+    write_task(folder, "choices", metric_list=[{"metric": "acc"}], filter_list=None, **choices)
+    write_task(folder, "texts", metric_list=[{"metric": "bits_per_byte"}], filter_list=None, **texts)
+
+
 def small_domain(patch: pytest.MonkeyPatch) -> None:
     """Only the text that comes with the interpreter, and little of it."""
     patch.setattr(text, "DOMAINS", {"python": text.DOMAINS["python"]})

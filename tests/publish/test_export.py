@@ -18,6 +18,8 @@ from harness.run.planning import make_plan
 from harness.run.progress import Tracker
 from harness.suite.suite import read_suite
 
+pytestmark = pytest.mark.usefixtures("in_this_process")
+
 SUITE = """
 suite: tiny
 task: digits

@@ -22,6 +22,8 @@ from tests.cli.command import call
 from tests.models.test_adapter_base import lora, put
 from tests.models.tiny_classifiers import WORDS, classifier
 
+pytestmark = pytest.mark.usefixtures("in_this_process")
+
 LABELS = ("ham", "spam", "eggs")
 SUITE = """
 suite: mails

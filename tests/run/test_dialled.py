@@ -12,6 +12,8 @@ from harness.run.progress import Tracker
 from harness.run.stages.dial import Dial
 from harness.suite.suite import read_suite
 
+pytestmark = pytest.mark.usefixtures("in_this_process")
+
 SUITE = """
 suite: dials
 task: digits

@@ -14,6 +14,7 @@ from harness.run.plan import Options
 from harness.run.planning import make_plan
 from harness.run.progress import Tracker
 from harness.suite.suite import read_suite
+from tests.inline import in_this_process
 
 SUITE = """
 suite: tiny
@@ -102,9 +103,11 @@ def test_running_again_reuses_everything_and_gives_the_same_table(first):
     assert (folder / "results/tiny/latest").resolve() == again.folder
 
 
-def test_the_same_seed_elsewhere_gives_the_same_numbers(first, tmp_path):
+def test_the_same_seed_elsewhere_gives_the_same_numbers_in_one_process_or_in_many(first, tmp_path):
     _, found = first
-    pd.testing.assert_frame_equal(numbers(run(tmp_path, SUITE)), numbers(found))
+    with in_this_process():
+        again = run(tmp_path, SUITE)
+    pd.testing.assert_frame_equal(numbers(again), numbers(found))
 
 
 def test_another_variant_costs_that_variant_and_a_dropped_one_changes_nothing_else(first):

@@ -19,6 +19,8 @@ from harness.suite.suite import read_suite
 from harness.tasks import images
 from tests.gate.planted import TODAY, policy
 
+pytestmark = pytest.mark.usefixtures("in_this_process")
+
 SEEDS = (4, 0)  # the place in the suite says which fold, not the number
 VARIANTS = {"best_single", "member/index=0", "linear", "views:best_single"}
 SUITE = """

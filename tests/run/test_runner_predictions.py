@@ -22,6 +22,8 @@ from harness.suite.suite import read_suite
 from tests.pools import planted_predictions as planted
 from tests.pools.planted_predictions import CLASSES, HELDOUT, LABELS, SUITE, costs, logits, probabilities
 
+pytestmark = pytest.mark.usefixtures("in_this_process")
+
 NEEDS = {"member": ": {index: 0}", "pipeline": ": {stages: [[0]]}"}
 EVERY = "".join(f"  - {name}{NEEDS.get(name, '')}\n" for name in METHODS.all() if name != "recipe")
 """Every method that there is, with its usual parameters."""

@@ -17,6 +17,8 @@ from harness.systems.systems import load_combination
 from harness.tasks import images
 from harness.types import Pool
 
+pytestmark = pytest.mark.usefixtures("in_this_process")
+
 VIEWS = ("labels_0_4", "inverted")
 SEEDS = (0, 1, 2)
 BASE = "conflict:task_arithmetic/members=0,scale=0"
