@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from harness.moe.layer import MixtureOfExperts
+from harness.moe.layer import classifier_layer
 
 
 class RectifiedPool(nn.Module):
@@ -60,7 +60,7 @@ class SmallCNN(nn.Module):
         self.trunk = nn.Sequential(*stage(1, width), *stage(width, 2 * width), nn.Flatten(), nn.Dropout(dropout))
         self.hidden: nn.Module = nn.Linear(features, hidden)
         if experts:
-            self.hidden = MixtureOfExperts(
+            self.hidden = classifier_layer(
                 features,
                 hidden,
                 hidden,

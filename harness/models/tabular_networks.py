@@ -7,7 +7,7 @@ from collections.abc import Callable
 from torch import Tensor, nn
 
 from harness.models.training import Schedule
-from harness.moe.layer import MixtureOfExperts
+from harness.moe.layer import classifier_layer
 
 
 class TableMLP(nn.Module):
@@ -37,7 +37,7 @@ class TableMLP(nn.Module):
         self.trunk = nn.Sequential(*trunk)
         self.hidden: nn.Module = nn.Linear(sizes[-1], hidden)
         if experts:
-            self.hidden = MixtureOfExperts(
+            self.hidden = classifier_layer(
                 sizes[-1], hidden, hidden, experts=experts, k=active, routing=routing, balance_weight=balance
             )
         self.head = nn.Sequential(nn.ReLU(), nn.Dropout(dropout), nn.Linear(hidden, classes))

@@ -7,7 +7,7 @@ from transformers import MixtralConfig, MixtralForCausalLM
 
 from harness.cost.flops import count
 from harness.models.architectures import build
-from harness.moe.layer import MixtureOfExperts
+from harness.moe.layer import classifier_layer
 from harness.types import Architecture
 
 
@@ -117,8 +117,8 @@ def test_the_mixture_of_experts_layer(k):
     gate = 2 * inputs * experts
 
     def counted(routing):
-        layer = MixtureOfExperts(inputs, hidden, outputs, experts=experts, k=k, routing=routing).eval()
-        torch.nn.init.normal_(layer.gate)
+        layer = classifier_layer(inputs, hidden, outputs, experts=experts, k=k, routing=routing).eval()
+        torch.nn.init.normal_(layer.gate.weight)
         return count(lambda: layer(torch.randn(rows, inputs)))
 
     assert counted("sparse") == rows * (gate + k * one_expert)

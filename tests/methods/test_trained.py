@@ -30,7 +30,8 @@ from harness.models.architectures import build
 from harness.models.configuration import architecture_of
 from harness.models.training import Schedule, train
 from harness.models.weights import load_module, module_with
-from harness.moe.layer import MixtureOfExperts, squared_variation
+from harness.moe.layer import PATHS, MixtureOfExperts
+from harness.moe.losses import squared_variation
 from harness.registry import METHODS
 from harness.systems.parts import MemberPart
 from harness.types import Architecture, NotApplicable, Pool, Split
@@ -220,7 +221,8 @@ def layer_of(combination):
 def test_the_hidden_layer_is_the_mixture_that_was_asked_for(routing, k, active):
     found = build_method("moe", independent(1), experts=3, k=k, routing=routing, balance=0.3, epochs=1)
     layer = layer_of(found)
-    assert (layer.experts, layer.k, layer.routing, layer.balance_weight) == (3, active, routing, 0.3)
+    gate = layer.gate
+    assert (gate.experts, gate.k, layer.dispatch, gate.balance_weight) == (3, active, PATHS[routing], 0.3)
     assert len(found.details["expert_load"]) == 3
     assert sum(found.details["expert_load"]) == pytest.approx(active)
     if routing == "dense":

@@ -61,8 +61,8 @@ def moe(
 def _load(module: nn.Module, ingredients: Ingredients) -> list[float]:
     """The share of the training examples that each expert runs on, without noise."""
     layer = next(part for part in module.modules() if isinstance(part, MixtureOfExperts))
-    running: list[Tensor] = []
-    handle = layer.register_forward_pre_hook(lambda _, given: running.append(layer.gates(given[0])[0] > 0))
+    load: list[Tensor] = []
+    handle = layer.gate.register_forward_hook(lambda gate, given, routing: load.append(routing.load()))
     split = ingredients.train
     try:
         with torch.inference_mode():
@@ -70,4 +70,4 @@ def _load(module: nn.Module, ingredients: Ingredients) -> list[float]:
                 logits(module, batch)
     finally:
         handle.remove()
-    return torch.cat(running).double().mean(dim=0).tolist()
+    return (torch.stack(load).sum(dim=0).double() / len(split.inputs)).tolist()
