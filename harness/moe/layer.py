@@ -7,6 +7,8 @@ from torch import Tensor, nn
 
 from harness.errors import BadInput
 from harness.moe.choose import AUTO, Choice, choose
+from harness.moe.dispatch.dense import dense
+from harness.moe.dispatch.sorted import sort_and_split
 from harness.moe.experts import Experts, PerceptronExperts, StackedExperts
 from harness.moe.gating import Gate, NoisyTopK
 from harness.registry import DISPATCHES
@@ -66,7 +68,7 @@ class MixtureOfExperts(nn.Module):
         return out.view(*x.shape[:-1], self.experts.outputs)
 
 
-PATHS = {"sparse": "sorted", "dense": "dense"}
+PATHS = {"sparse": sort_and_split.name, "dense": dense.name}
 """The path of each ``routing`` of a classifier: named ones, so that the same seed gives the same weights."""
 
 

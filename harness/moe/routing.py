@@ -37,7 +37,7 @@ class Routing:
     def gates(self) -> Tensor:
         """[N, E]: the weight of every expert for every row, 0 where it does not run."""
         weights = self.weights if self.kept is None else self.weights * self.kept
-        return weights.new_zeros(self.logits.shape).scatter(1, self.chosen, weights)
+        return weights.new_zeros(self.logits.shape).scatter_add(1, self.chosen, weights)
 
     def load(self) -> Tensor:
         """[E] int64: the rows that each expert runs on."""

@@ -34,12 +34,13 @@ class Dispatch:
 
 def dispatch(
     name: str, *, summary: str, unavailable: Unavailable = lambda experts, x: None, every_expert: bool = False
-) -> Callable[[Run], Run]:
-    """Declare ``function(experts, rows, routing) -> outputs`` as a path."""
+) -> Callable[[Run], Dispatch]:
+    """Declare ``function(experts, rows, routing) -> outputs`` as a path; its name then stands for the declaration."""
 
-    def register(function: Run) -> Run:
-        DISPATCHES.add(Dispatch(name, summary, function, unavailable, every_expert, function.__module__))
-        return function
+    def register(function: Run) -> Dispatch:
+        path = Dispatch(name, summary, function, unavailable, every_expert, function.__module__)
+        DISPATCHES.add(path)
+        return path
 
     return register
 

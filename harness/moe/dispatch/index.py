@@ -21,10 +21,11 @@ def index_loop(experts: Experts, x: Tensor, routing: Routing) -> Tensor:
                 rows_of[expert].append(row)
                 slots_of[expert].append(slot)
     weights = routing.weights.to(x.dtype)
-    out = x.new_zeros(len(x), experts.outputs)
+    results = [weights[:0, :1] * x.new_zeros(0, experts.outputs)]  # so that no pairs are a result with gradients too
     for expert, rows, slots in zip(experts.each(x.dtype), rows_of, slots_of, strict=True):
         if rows:
             at = torch.tensor(rows, device=x.device)
             weight = weights[at, torch.tensor(slots, device=x.device)]
-            out = out.index_add(0, at, (expert(x.index_select(0, at)) * weight.unsqueeze(-1)).to(x.dtype))
-    return out
+            results.append((expert(x.index_select(0, at)) * weight.unsqueeze(-1)).to(x.dtype))
+    pairs = torch.tensor([row for rows in rows_of for row in rows], device=x.device, dtype=torch.int64)
+    return x.new_zeros(len(x), experts.outputs).index_add(0, pairs, torch.cat(results))

@@ -82,6 +82,6 @@ class _Combine(torch.autograd.Function):
         of_pair = grad.index_select(0, row)  # [S, D]
         by_weight = None
         if ctx.needs_input_grad[1]:
-            by_weight = torch.einsum("sd,sd->s", of_pair, results)[place]
+            by_weight = torch.linalg.vecdot(of_pair, results)[place]
         by_result = of_pair.mul_(weights.flatten()[pair].unsqueeze(-1)) if ctx.needs_input_grad[0] else None
         return by_result, by_weight, None, None, None
