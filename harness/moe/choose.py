@@ -20,6 +20,8 @@ from harness.registry import DISPATCHES
 AUTO = "auto"
 ROUNDS = 3
 """Timed passes of each path, after one that warms up; the median counts."""
+TOO_MANY = 2**27
+"""Numbers between the layers of all experts on all rows, over which a path that makes them is not tried."""
 TOO_SLOW = 4.0
 """A path that takes this many times the best one's time so far is not timed again."""
 
@@ -85,13 +87,27 @@ def measure(experts: Experts, x: Tensor, routing: Routing) -> Choice:
     refused: dict[str, str] = {}
     with _disable_current_modes():  # a counter of operations that is at work must not see this
         for path in DISPATCHES:
-            if why := path.unavailable(experts, x):
-                refused[path.name] = why
-            else:
+            why = path.unavailable(experts, x) or _too_large(path, experts, x)
+            if not why:
                 best = min(milliseconds.values(), default=float("inf"))
-                milliseconds[path.name] = _time(_pass(path, experts, x, routing), x.device, best)
+                try:
+                    milliseconds[path.name] = _time(_pass(path, experts, x, routing), x.device, best)
+                except RuntimeError as error:  # memory is short, or the backend takes the type but not the size
+                    why = str(error).splitlines()[0]
+            if why:
+                refused[path.name] = why
+    if not milliseconds:
+        raise RuntimeError("; ".join(f"{name}: {why}" for name, why in refused.items()))
     fastest = min(milliseconds, key=milliseconds.__getitem__)
     return Choice(fastest, milliseconds, refused)
+
+
+def _too_large(path: Dispatch, experts: Experts, x: Tensor) -> str | None:
+    widest = max((size for parameter in experts.parameters() for size in parameter.shape[-2:]), default=1)
+    numbers = experts.count * len(x) * widest
+    if path.every_expert and numbers > TOO_MANY:
+        return f"all experts on all rows are {numbers:,} numbers at once"
+    return None
 
 
 def _pass(path: Dispatch, experts: Experts, x: Tensor, routing: Routing) -> Callable[[], None]:
