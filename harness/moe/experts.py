@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +17,8 @@ from torch.nn import functional
 
 Linear = Callable[[Tensor, Tensor, "Tensor | None"], Tensor]
 """Rows, weight and bias to the product: what ``functional.linear`` is for one expert, a dispatch path is for all."""
+Layer = tuple[Tensor, Tensor | None]
+"""A weight and a bias, of one expert or of all."""
 
 
 class Experts(nn.Module, ABC):
@@ -39,39 +42,40 @@ class StackedExperts(Experts):
     """Two linear layers with an activation between: ``second(activate(first(x)))``, stacked over the experts."""
 
     @abstractmethod
-    def first(self) -> tuple[Tensor, Tensor | None]:
+    def first(self) -> Layer:
         """Weight [E, width, inputs] and bias [E, width] or None."""
 
     @abstractmethod
-    def second(self) -> tuple[Tensor, Tensor | None]:
+    def second(self) -> Layer:
         """Weight [E, outputs, hidden] and bias [E, outputs] or None."""
 
     @abstractmethod
-    def activate(self, between: Tensor) -> Tensor:
-        """[..., width] to [..., hidden]."""
+    def activate(self, between: Tensor, in_place: bool = False) -> Tensor:
+        """[..., width] to [..., hidden]; in place it may write into what it is given."""
 
     def run(self, rows: Tensor, linear: Linear) -> Tensor:
         """All experts at once, in the arrangement of rows that ``linear`` takes with the stacked weights."""
         (first, first_bias), (second, second_bias) = (_as(pair, rows.dtype) for pair in (self.first(), self.second()))
-        return linear(self.activate(linear(rows, first, first_bias)), second, second_bias)
+        hidden = self.activate(linear(rows, first, first_bias), not torch.is_grad_enabled())
+        return linear(hidden, second, second_bias)
 
     def each(self, dtype: torch.dtype) -> list[Callable[[Tensor], Tensor]]:
         # unbind, not weight[e]: the backward of an index writes a gradient as large as all experts each time
         layers = [_unbound(_as(pair, dtype)) for pair in (self.first(), self.second())]
 
-        def expert(number: int) -> Callable[[Tensor], Tensor]:
-            (first, second) = (layer[number] for layer in layers)
-            return lambda rows: functional.linear(self.activate(functional.linear(rows, *first)), *second)
+        return [partial(self._one, *pair) for pair in zip(*layers, strict=True)]
 
-        return [expert(number) for number in range(self.count)]
+    def _one(self, first: Layer, second: Layer, rows: Tensor) -> Tensor:
+        hidden = self.activate(functional.linear(rows, *first), not torch.is_grad_enabled())
+        return functional.linear(hidden, *second)
 
 
-def _as(pair: tuple[Tensor, Tensor | None], dtype: torch.dtype) -> tuple[Tensor, Tensor | None]:
+def _as(pair: Layer, dtype: torch.dtype) -> Layer:
     weight, bias = pair
     return weight.to(dtype), None if bias is None else bias.to(dtype)
 
 
-def _unbound(pair: tuple[Tensor, Tensor | None]) -> Sequence[tuple[Tensor, Tensor | None]]:
+def _unbound(pair: Layer) -> list[Layer]:
     weight, bias = pair
     biases: Sequence[Tensor | None] = [None] * len(weight) if bias is None else bias.unbind()
     return list(zip(weight.unbind(), biases, strict=True))
@@ -90,14 +94,14 @@ class PerceptronExperts(StackedExperts):
         _start(self.first())
         _start(self.second())
 
-    def first(self) -> tuple[Tensor, Tensor | None]:
+    def first(self) -> Layer:
         return self.up_proj, self.up_proj_bias
 
-    def second(self) -> tuple[Tensor, Tensor | None]:
+    def second(self) -> Layer:
         return self.down_proj, self.down_proj_bias
 
-    def activate(self, between: Tensor) -> Tensor:
-        return functional.relu(between)
+    def activate(self, between: Tensor, in_place: bool = False) -> Tensor:
+        return functional.relu(between, inplace=in_place)
 
 
 class SwiGLUExperts(StackedExperts):
@@ -116,18 +120,19 @@ class SwiGLUExperts(StackedExperts):
         _start(self.first())
         _start(self.second())
 
-    def first(self) -> tuple[Tensor, Tensor | None]:
+    def first(self) -> Layer:
         return self.gate_up_proj, self.gate_up_proj_bias
 
-    def second(self) -> tuple[Tensor, Tensor | None]:
+    def second(self) -> Layer:
         return self.down_proj, self.down_proj_bias
 
-    def activate(self, between: Tensor) -> Tensor:
+    def activate(self, between: Tensor, in_place: bool = False) -> Tensor:
         gate, up = between.chunk(2, dim=-1)
-        return functional.silu(gate) * up
+        gate = functional.silu(gate, inplace=in_place)
+        return gate.mul_(up) if in_place else gate * up
 
 
-def _start(layer: tuple[Tensor, Tensor | None]) -> None:
+def _start(layer: Layer) -> None:
     """As ``nn.Linear`` starts, each expert on its own."""
     weight, bias = layer
     bound = 1 / math.sqrt(weight.shape[-1])

@@ -171,7 +171,9 @@ def test_experts_run_only_on_their_own_rows(routing, rows_per_example, monkeypat
     layer, x, rows = layer_with(2, routing=routing).eval(), batch(30), []
     relu = torch.nn.functional.relu
     monkeypatch.setattr(
-        torch.nn.functional, "relu", lambda hidden: (rows.append(hidden.numel() // HIDDEN), relu(hidden))[1]
+        torch.nn.functional,
+        "relu",
+        lambda hidden, **how: (rows.append(hidden.numel() // HIDDEN), relu(hidden, **how))[1],
     )
     layer(x)
     assert sum(rows) == rows_per_example * 30

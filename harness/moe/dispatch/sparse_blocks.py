@@ -92,7 +92,7 @@ class _Product(torch.autograd.Function):
 
 def _blocks(rows: Tensor, side: int) -> Tensor:
     """[R side, C side] as blocks [R, C, side, side]."""
-    return rows.view(-1, side, rows.shape[1] // side, side).transpose(1, 2)
+    return rows.reshape(-1, side, rows.shape[1] // side, side).transpose(1, 2)
 
 
 def _matrix(rows: Tensor, layout: _Layout, experts: int) -> Tensor:
