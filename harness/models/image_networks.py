@@ -46,6 +46,7 @@ class SmallCNN(nn.Module):
         experts: int = 0,
         active: int = 2,
         routing: str = "sparse",
+        dispatch: str | None = None,
         balance: float = 0.1,
     ) -> None:
         super().__init__()
@@ -67,6 +68,7 @@ class SmallCNN(nn.Module):
                 experts=experts,
                 k=active,
                 routing=routing,
+                dispatch=dispatch,
                 balance_weight=balance,
             )
         self.head = nn.Sequential(nn.ReLU(), nn.Dropout(dropout), nn.Linear(hidden, classes))

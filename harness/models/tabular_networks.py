@@ -27,6 +27,7 @@ class TableMLP(nn.Module):
         experts: int = 0,
         active: int = 2,
         routing: str = "sparse",
+        dispatch: str | None = None,
         balance: float = 0.1,
     ) -> None:
         super().__init__()
@@ -38,7 +39,14 @@ class TableMLP(nn.Module):
         self.hidden: nn.Module = nn.Linear(sizes[-1], hidden)
         if experts:
             self.hidden = classifier_layer(
-                sizes[-1], hidden, hidden, experts=experts, k=active, routing=routing, balance_weight=balance
+                sizes[-1],
+                hidden,
+                hidden,
+                experts=experts,
+                k=active,
+                routing=routing,
+                dispatch=dispatch,
+                balance_weight=balance,
             )
         self.head = nn.Sequential(nn.ReLU(), nn.Dropout(dropout), nn.Linear(hidden, classes))
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import _disable_current_modes
 
 from harness.errors import BadInput
+from harness.moe import dispatch  # noqa: F401 (all paths: they are looked up, and keys have to cover their code)
 from harness.moe.dispatch.dispatch import Dispatch
 from harness.moe.experts import Experts
 from harness.moe.routing import Routing

@@ -7,8 +7,6 @@ from torch import Tensor, nn
 
 from harness.errors import BadInput
 from harness.moe.choose import AUTO, Choice, choose
-from harness.moe.dispatch.dense import dense
-from harness.moe.dispatch.sorted import sort_and_split
 from harness.moe.experts import Experts, PerceptronExperts, StackedExperts
 from harness.moe.gating import Gate, NoisyTopK
 from harness.registry import DISPATCHES
@@ -68,7 +66,7 @@ class MixtureOfExperts(nn.Module):
         return out.view(*x.shape[:-1], self.experts.outputs)
 
 
-PATHS = {"sparse": sort_and_split.name, "dense": dense.name}
+PATHS = {"sparse": "sorted", "dense": "dense"}
 """The path of each ``routing`` of a classifier: named ones, so that the same seed gives the same weights."""
 
 
@@ -80,13 +78,16 @@ def classifier_layer(
     experts: int = 4,
     k: int = 2,
     routing: str = "sparse",
+    dispatch: str | None = None,
     balance_weight: float = 0.1,
 ) -> MixtureOfExperts:
     """The hidden layer of a classifier: noisy top-k gating over perceptrons with a ReLU (Shazeer et al. 2017).
 
-    ``routing`` "sparse" runs an expert only on its own rows, "dense" every expert on every row, with the same result.
+    ``routing`` "sparse" runs an expert only on its own rows, "dense" every expert on every row, with the same result;
+    ``dispatch`` names another path.
     """
     if routing not in PATHS:
         raise BadInput(f"unknown routing '{routing}'", given=routing, choices=PATHS)
     gate = NoisyTopK(inputs, experts, k, balance_weight=balance_weight)
-    return MixtureOfExperts(gate, PerceptronExperts(experts, inputs, hidden, outputs), dispatch=PATHS[routing])
+    stacked = PerceptronExperts(experts, inputs, hidden, outputs)
+    return MixtureOfExperts(gate, stacked, dispatch=dispatch or PATHS[routing])

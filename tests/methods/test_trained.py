@@ -1,6 +1,7 @@
 """Distillation and the trained mixture of experts: the loss, the teacher, the sizes and what is refused."""
 
 import importlib
+import re
 from collections import Counter
 from functools import cache
 
@@ -23,6 +24,7 @@ from harness.checks.pools import (
     split,
     trained,
 )
+from harness.errors import BadInput
 from harness.methods.trained import distill as distilling
 from harness.methods.trained.distill import distillation_loss
 from harness.models import forward
@@ -227,6 +229,23 @@ def test_the_hidden_layer_is_the_mixture_that_was_asked_for(routing, k, active):
     assert sum(found.details["expert_load"]) == pytest.approx(active)
     if routing == "dense":
         assert found.details["expert_load"] == [1.0, 1.0, 1.0]
+
+
+def test_a_path_is_taken_by_name_or_by_time_and_said():
+    named = build_method("moe", independent(1), epochs=1, dispatch="index")
+    assert layer_of(named).dispatch == "index"
+    assert named.details["dispatch"] == "index (named)"
+    usual = build_method("moe", independent(1), epochs=1)
+    assert "dispatch" not in usual.details
+    assert named.details["expert_load"] == pytest.approx(usual.details["expert_load"], abs=0.02)
+    measured = build_method("moe", independent(1), epochs=1, dispatch="auto").details["dispatch"]
+    assert re.fullmatch(r"\w+ [\d.]+ ms \(.*dense [\d.]+ ms.*\)|dense [\d.]+ ms \(.*\)", measured)
+
+
+def test_an_unknown_path_is_answered_with_the_nearest():
+    with pytest.raises(BadInput, match=r"unknown dispatch path 'sort'; did you mean 'sorted'\? \(known: dense, "):
+        METHODS.get("moe").validate({"dispatch": "sort"})
+    assert METHODS.get("moe").validate({"dispatch": "auto"})["dispatch"] == "auto"
 
 
 def test_the_balance_losses_even_the_load():

@@ -20,7 +20,7 @@ from harness.moe import (
     SwiGLUExperts,
     Switch,
 )
-from harness.moe.layer import PATHS, classifier_layer
+from harness.moe.layer import classifier_layer
 from harness.registry import DISPATCHES
 
 INPUTS, HIDDEN, OUTPUTS, EXPERTS = 5, 7, 3, 4
@@ -258,8 +258,8 @@ def test_a_counter_of_operations_does_not_see_the_measurement():
     assert counted == count(lambda: layer(found.choice.path)(x))
 
 
-@pytest.mark.parametrize("path", PATHS.values())
-def test_the_code_of_a_classifiers_layer_covers_the_paths_it_takes(path, monkeypatch):
+@pytest.mark.parametrize("path", DISPATCHES.all())
+def test_the_code_of_the_layer_covers_every_path(path, monkeypatch):
     """Else a change to a path would leave what was trained on it in the store."""
     version, facts = store.code_version.__wrapped__, store._module_facts
     before, changed = version("harness.moe.layer"), DISPATCHES.get(path).module

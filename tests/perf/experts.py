@@ -22,7 +22,7 @@ from harness.registry import DISPATCHES
 
 TRANSFORMERS = ("eager", "grouped_mm")
 """Its implementations of experts; ``batched_mm`` gathers the weights of every row (17 GB for 4,096 of them)."""
-OURS, THEIRS, DENSE = AUTO, "transformers ", "dense"
+OURS, THEIRS, DENSE, LIMIT = AUTO, "transformers ", "dense", "products alone"
 TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 2e-2}
 TYPES = {torch.float32: "float32", torch.bfloat16: "bfloat16"}
 
@@ -136,10 +136,11 @@ class Contest:
         }
 
     def first_times(self) -> dict[str, list[float]]:
-        """Milliseconds of one warm pass of every way."""
-        for name in self.names:
-            self.run(name)
-        return {name: [self.once(name)] for name in self.names}
+        """Milliseconds of one warm pass of every way, and of the products alone."""
+        names = [*self.names, LIMIT]
+        for name in names:
+            self.once(name)
+        return {name: [self.once(name)] for name in names}
 
     def time_again(self, times: dict[str, list[float]], but: str = "") -> None:
         """Add another pass of every way, in turn, of which the first was not hopeless beside the best."""
@@ -152,9 +153,20 @@ class Contest:
         """Milliseconds of one pass."""
         self._wait()
         begin = time.perf_counter()
-        self.run(name)
+        self.products() if name == LIMIT else self.run(name)
         self._wait()
         return 1000 * (time.perf_counter() - begin)
+
+    def products(self) -> None:
+        """The matrix products of a pass and nothing else, as if all pairs went to one expert: what no path can beat."""
+        cell = self.cell
+        first, second = self.layer.experts.gate_up_proj.detach()[0], self.layer.experts.down_proj.detach()[0]
+        rows = self.x.repeat(cell.k, 1)
+        between = rows @ first.t()
+        hidden = between[:, : cell.hidden].contiguous()
+        out = hidden @ second.t()
+        if cell.backward:
+            _ = out @ second, out.t() @ hidden, between @ first, between.t() @ rows
 
     def _wait(self) -> None:
         if self.cell.device != "cpu":
@@ -162,7 +174,7 @@ class Contest:
 
 
 def ratios(milliseconds: Mapping[str, float]) -> dict[str, Any]:
-    """What our choice is worth: transformers' best and the dense reference over it, by medians, or None."""
+    """What our choice is worth: transformers' best, the dense reference and the products alone over it, or None."""
     ours = milliseconds[OURS]
     theirs = [name for name in milliseconds if name.startswith(THEIRS)]
     best = min(theirs, key=milliseconds.__getitem__, default=None)
@@ -170,6 +182,7 @@ def ratios(milliseconds: Mapping[str, float]) -> dict[str, Any]:
         "best_of_transformers": best,
         "ratio": milliseconds[best] / ours if best else None,
         "ratio_dense": milliseconds[DENSE] / ours if DENSE in milliseconds else None,
+        "ratio_limit": milliseconds[LIMIT] / ours,
     }
 
 
@@ -204,13 +217,13 @@ def _facts(cell: Cell) -> dict[str, Any]:
 def table(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     """Rows as Markdown: milliseconds of every way, a dash for what cannot run, and the ratios."""
     ways = list(dict.fromkeys(name for each in rows for name in each["milliseconds"]))
-    heads = ["ms", *ways, "transformers / auto", "dense / auto"]
+    heads = ["ms", *ways, "transformers / auto", "dense / auto", "products / auto"]
     lines = [f"| {' | '.join(heads)} |", f"|---|{'--:|' * (len(heads) - 1)}"]
     for each in rows:
         known = each["milliseconds"]
         cells = [f"{known[way]:.3g}" if way in known else "-" for way in ways]
         cells[ways.index(OURS)] += f" ({each['choice']})"
-        worth = [f"{each[name]:.2f}" if each[name] else "-" for name in ("ratio", "ratio_dense")]
+        worth = [f"{each[name]:.2f}" if each[name] else "-" for name in ("ratio", "ratio_dense", "ratio_limit")]
         cells = [each["cell"], *cells, *worth]
         lines.append(f"| {' | '.join(cells)} |")
     return lines
