@@ -32,7 +32,7 @@ def grouped(experts: Experts, x: Tensor, routing: Routing) -> Tensor:
     assert isinstance(experts, StackedExperts)
     order = by_expert(routing)
     rows = gather(x, order)
-    ends = order.counts.cumsum(dim=0).to(torch.int32)
+    ends = order.ends.to(torch.int32)
     dropped = 0
     if routing.kept is not None:  # without a capacity no number leaves the device
         dropped = len(rows) - int(ends[-1])

@@ -22,20 +22,24 @@ class Order:
     """[S]: the pair ``n k + j`` at each sorted position."""
     place: Tensor
     """[N, k]: where each pair lies among the sorted ones."""
-    counts: Tensor
-    """[E] int64: pairs of each expert."""
+    ends: Tensor
+    """[E] int64: where the pairs of each expert end."""
+
+    @property
+    def counts(self) -> Tensor:
+        """[E] int64: pairs of each expert."""
+        return self.ends.diff(prepend=self.ends.new_zeros(1))
 
 
 def by_expert(routing: Routing) -> Order:
-    """Sort the pairs of a routing; the order of rows within an expert is kept."""
+    """Sort the pairs of a routing; the order of rows within an expert is kept, and no number leaves the device."""
     rows, k = routing.chosen.shape
     expert = routing.chosen if routing.kept is None else routing.chosen.where(routing.kept, routing.experts)
-    expert = expert.flatten()
-    pair = expert.argsort(stable=True)
+    expert, pair = expert.flatten().sort(stable=True)
     place = torch.empty_like(pair)
     place[pair] = torch.arange(len(pair), device=pair.device)
-    counts = torch.bincount(expert, minlength=routing.experts)[: routing.experts]
-    return Order(pair // k, pair, place.view(rows, k), counts)
+    ends = torch.searchsorted(expert, torch.arange(routing.experts, device=pair.device), right=True)
+    return Order(pair // k, pair, place.view(rows, k), ends)
 
 
 def gather(x: Tensor, order: Order) -> Tensor:

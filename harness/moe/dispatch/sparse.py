@@ -37,7 +37,7 @@ def sparse(experts: Experts, x: Tensor, routing: Routing) -> Tensor:
     assert isinstance(experts, StackedExperts)
     order = by_expert(routing)
     rows = gather(x, order)
-    kept = len(rows) if routing.kept is None else int(order.counts.sum())
+    kept = len(rows) if routing.kept is None else int(order.ends[-1])
     expert = torch.arange(experts.count, device=x.device).repeat_interleave(order.counts, output_size=kept)
 
     def linear(left: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:

@@ -46,10 +46,11 @@ def sparse_blocks(experts: Experts, x: Tensor, routing: Routing) -> Tensor:
     assert side is not None
     order = by_expert(routing)
     rows = gather(x, order)
-    blocks = -(-order.counts // side)  # of rows, for each expert
-    before = blocks.cumsum(dim=0) * side - blocks * side - (order.counts.cumsum(dim=0) - order.counts)
+    counts = order.counts
+    blocks = -(-counts // side)  # of rows, for each expert
+    before = (blocks.cumsum(dim=0) - blocks) * side - (order.ends - counts)
     numbers = torch.arange(experts.count, device=x.device)
-    expert = numbers.repeat_interleave(order.counts)  # [kept]
+    expert = numbers.repeat_interleave(counts)  # [kept]
     target = torch.arange(len(expert), device=x.device) + before[expert]  # where each sorted row lies among the padded
     layout = _Layout(side, numbers.repeat_interleave(blocks))
     padded = x.new_zeros(len(layout.expert) * side, x.shape[1]).index_copy(0, target, rows[: len(expert)])
