@@ -7,6 +7,8 @@ from transformers import MixtralConfig, MixtralForCausalLM
 
 from harness.cost.flops import count
 from harness.models.architectures import build
+from harness.moe import MixtureOfExperts, SoftmaxTopK, SwiGLUExperts
+from harness.moe.dispatch.trial import fault
 from harness.moe.layer import classifier_layer
 from harness.types import Architecture
 
@@ -107,6 +109,22 @@ def test_grouped_products(left, right, offsets, expected):
     one, other = torch.randn(left, dtype=torch.bfloat16), torch.randn(right, dtype=torch.bfloat16)
     offs = None if offsets is None else torch.tensor(offsets, dtype=torch.int32)
     assert count(lambda: functional.grouped_mm(one, other, offs=offs)) == expected
+
+
+@pytest.mark.parametrize("path", ["index", "grouped", "sorted", "sparse"])
+def test_paths_of_experts_count_the_rows_that_reach_an_expert(path):
+    """Whether a path can run is tried out, which does not count."""
+    fault.cache_clear()
+    layer = MixtureOfExperts(SoftmaxTopK(32, 4, 2), SwiGLUExperts(4, 32, 64), dispatch=path).eval()
+    gate, experts = 2 * 32 * 4, 2 * (32 * 2 * 64 + 64 * 32)
+    assert count(lambda: layer(torch.randn(10, 32))) == 10 * (gate + 2 * experts)
+
+
+def test_sparse_products_count_what_is_stored():
+    dense, other = torch.diag(torch.arange(1.0, 33.0)), torch.randn(32, 7)
+    assert count(lambda: dense.to_sparse_csr() @ other) == 2 * 32 * 7
+    assert count(lambda: dense.to_sparse_bsr((16, 16)) @ other) == 2 * 2 * 16 * 16 * 7
+    assert count(lambda: dense @ other) == 2 * 32 * 32 * 7
 
 
 @pytest.mark.parametrize("k", [1, 2, 5])

@@ -136,11 +136,9 @@ class Contest:
         }
 
     def first_times(self) -> dict[str, list[float]]:
-        """Milliseconds of one warm pass of every way, and of the products alone."""
-        names = [*self.names, LIMIT]
-        for name in names:
-            self.once(name)
-        return {name: [self.once(name)] for name in names}
+        """Milliseconds of one pass of every way, which has run before, and of the products alone."""
+        self.products()
+        return {name: [self.once(name)] for name in (*self.names, LIMIT)}
 
     def time_again(self, times: dict[str, list[float]], but: str = "") -> None:
         """Add another pass of every way, in turn, of which the first was not hopeless beside the best."""
