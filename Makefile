@@ -7,7 +7,7 @@ RUN ?= results/letters/latest
 
 POLICY ?= suites/mnist.policy.yaml
 
-.PHONY: help bench test fuzz lm-eval-tasks report gate perf reference reference-perf reference-simulation check clean
+.PHONY: help bench test fuzz lm-eval-tasks report gate perf gpu-check reference reference-perf reference-simulation check clean
 
 help:
 	@echo "make bench    run the suites ($(SUITES)) and print where the report is"
@@ -17,6 +17,7 @@ help:
 	@echo "make report   render the report of RUN again ($(RUN))"
 	@echo "make gate     judge RUN by POLICY (results/mnist/latest by $(POLICY)), against BASELINE if given; prints the exit code"
 	@echo "make perf     time Stockpot against plain readings of the same work, in one run"
+	@echo "make gpu-check  compare and time every path of sparse experts on the GPU, to results/perf/<card>.json (ten minutes)"
 	@echo "make reference       copy the small files of RUN to results/reference, and its numbers to the README and its pages"
 	@echo "make reference-perf  the same of the last make perf"
 	@echo "make reference-simulation  simulate tables of variants and curves, and keep how often they are wrong"
@@ -49,6 +50,10 @@ perf: $(VENV)/.installed
 	@mkdir -p results/perf
 	@$(BIN)/python -m pytest tests/perf --benchmark-only --benchmark-columns=median,iqr,rounds \
 	  --benchmark-group-by=group --benchmark-json=results/perf/latest.json -s
+
+# Exit codes of the check itself: 0 done, 1 a path fails or is too far from the reference, 2 there is no GPU.
+gpu-check: $(VENV)/.installed
+	@$(BIN)/python -m tests.perf.gpu_check results/perf
 
 # The small files of a finished run, for results/reference; the README and the pages there show them. scores.parquet keeps
 # what variants.csv has not, details.json the first seed, comparisons.parquet those of all seeds. With SLIM=1, for sweeps, the

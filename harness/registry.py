@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from harness.imports.format import Format
     from harness.kinds.kind import Kind
     from harness.methods.method import Method
+    from harness.moe.dispatch.dispatch import Dispatch
     from harness.pools.source import PoolSource
     from harness.results.metric import Metric
 
@@ -103,3 +104,4 @@ KINDS: Registry[Kind[Any, Any]] = Registry("kind of task", "harness.kinds", "sto
 SOURCES: Registry[PoolSource] = Registry("source of members", "harness.pools", "stockpot.sources")
 ENGINES: Registry[type[Engine]] = Registry("engine", "harness.engines", "stockpot.engines")
 FORMATS: Registry[Format] = Registry("format of predictions", "harness.imports", "stockpot.imports")
+DISPATCHES: Registry[Dispatch] = Registry("dispatch path", "harness.moe.dispatch", "stockpot.dispatches")

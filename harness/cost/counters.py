@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from harness.cost import flops
+from harness.moe.experts import Experts
 from harness.moe.layer import MixtureOfExperts
 from harness.systems.parts import MemberPart
 from harness.systems.staged import Staged
@@ -48,6 +49,8 @@ def _idle(layer: nn.Module, model: nn.Module) -> int:
     """Parameters of a layer's own experts that an example does not meet; 0 for a layer without any."""
     if isinstance(layer, MixtureOfExperts):
         return sum(parameter.numel() for parameter in layer.parameters()) - layer.active_parameters
+    if isinstance(layer, Experts):  # of the layer above
+        return 0
     chosen = getattr(getattr(model, "config", None), "num_experts_per_tok", None)
     stacked = dict(layer.named_parameters(recurse=False))  # [experts, ...], as transformers keeps them
     if not chosen or not set(STACKED) <= set(stacked):

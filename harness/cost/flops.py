@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 Shape = Sequence[int]
@@ -58,6 +59,17 @@ def _grouped(left: Shape, right: Shape, *_: Any, **__: Any) -> int:
     return 2 * groups * left[-2] * left[-1] * right[-1]
 
 
+def _product(left: Tensor, right: Tensor, *_: Any, **__: Any) -> int:
+    """[M, K] x [K, N]; of a sparse matrix only the numbers (of blocks: whole blocks) that it stores are multiplied."""
+    if left.layout in SPARSE:
+        return 2 * left.values().numel() * right.shape[-1]
+    return 2 * left.shape[0] * left.shape[1] * right.shape[-1]
+
+
+_product._get_raw = True  # type: ignore[attr-defined]  # tensors, not shapes: how torch's counter is told
+SPARSE = (torch.sparse_csr, torch.sparse_csc, torch.sparse_bsr, torch.sparse_bsc)
+
+
 def _formulas() -> dict[Any, Callable[..., int]]:
     """Attention is fused on a CPU too, and experts of transformers run as one grouped product."""
     aten = torch.ops.aten
@@ -65,6 +77,7 @@ def _formulas() -> dict[Any, Callable[..., int]]:
         aten._scaled_dot_product_flash_attention_for_cpu: _attention,
         aten._scaled_dot_product_fused_attention_overrideable: _attention,
         aten._grouped_mm: _grouped,
+        aten.mm: _product,
         aten.mv: _matrix_vector,
         aten.addmv: _added_matrix_vector,
         aten.dot: _dot,

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from harness.moe.layer import MixtureOfExperts
+from harness.moe.layer import classifier_layer
 
 
 class RectifiedPool(nn.Module):
@@ -46,6 +46,7 @@ class SmallCNN(nn.Module):
         experts: int = 0,
         active: int = 2,
         routing: str = "sparse",
+        dispatch: str | None = None,
         balance: float = 0.1,
     ) -> None:
         super().__init__()
@@ -60,13 +61,14 @@ class SmallCNN(nn.Module):
         self.trunk = nn.Sequential(*stage(1, width), *stage(width, 2 * width), nn.Flatten(), nn.Dropout(dropout))
         self.hidden: nn.Module = nn.Linear(features, hidden)
         if experts:
-            self.hidden = MixtureOfExperts(
+            self.hidden = classifier_layer(
                 features,
                 hidden,
                 hidden,
                 experts=experts,
                 k=active,
                 routing=routing,
+                dispatch=dispatch,
                 balance_weight=balance,
             )
         self.head = nn.Sequential(nn.ReLU(), nn.Dropout(dropout), nn.Linear(hidden, classes))

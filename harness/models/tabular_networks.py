@@ -7,7 +7,7 @@ from collections.abc import Callable
 from torch import Tensor, nn
 
 from harness.models.training import Schedule
-from harness.moe.layer import MixtureOfExperts
+from harness.moe.layer import classifier_layer
 
 
 class TableMLP(nn.Module):
@@ -27,6 +27,7 @@ class TableMLP(nn.Module):
         experts: int = 0,
         active: int = 2,
         routing: str = "sparse",
+        dispatch: str | None = None,
         balance: float = 0.1,
     ) -> None:
         super().__init__()
@@ -37,8 +38,15 @@ class TableMLP(nn.Module):
         self.trunk = nn.Sequential(*trunk)
         self.hidden: nn.Module = nn.Linear(sizes[-1], hidden)
         if experts:
-            self.hidden = MixtureOfExperts(
-                sizes[-1], hidden, hidden, experts=experts, k=active, routing=routing, balance_weight=balance
+            self.hidden = classifier_layer(
+                sizes[-1],
+                hidden,
+                hidden,
+                experts=experts,
+                k=active,
+                routing=routing,
+                dispatch=dispatch,
+                balance_weight=balance,
             )
         self.head = nn.Sequential(nn.ReLU(), nn.Dropout(dropout), nn.Linear(hidden, classes))
 

@@ -7,7 +7,9 @@ from transformers import MixtralConfig, MixtralForCausalLM
 
 from harness.cost.flops import count
 from harness.models.architectures import build
-from harness.moe.layer import MixtureOfExperts
+from harness.moe import MixtureOfExperts, SoftmaxTopK, SwiGLUExperts
+from harness.moe.dispatch.trial import fault
+from harness.moe.layer import classifier_layer
 from harness.types import Architecture
 
 
@@ -109,6 +111,22 @@ def test_grouped_products(left, right, offsets, expected):
     assert count(lambda: functional.grouped_mm(one, other, offs=offs)) == expected
 
 
+@pytest.mark.parametrize("path", ["index", "grouped", "sorted", "sparse"])
+def test_paths_of_experts_count_the_rows_that_reach_an_expert(path):
+    """Whether a path can run is tried out, which does not count."""
+    fault.cache_clear()
+    layer = MixtureOfExperts(SoftmaxTopK(32, 4, 2), SwiGLUExperts(4, 32, 64), dispatch=path).eval()
+    gate, experts = 2 * 32 * 4, 2 * (32 * 2 * 64 + 64 * 32)
+    assert count(lambda: layer(torch.randn(10, 32))) == 10 * (gate + 2 * experts)
+
+
+def test_sparse_products_count_what_is_stored():
+    dense, other = torch.diag(torch.arange(1.0, 33.0)), torch.randn(32, 7)
+    assert count(lambda: dense.to_sparse_csr() @ other) == 2 * 32 * 7
+    assert count(lambda: dense.to_sparse_bsr((16, 16)) @ other) == 2 * 2 * 16 * 16 * 7
+    assert count(lambda: dense @ other) == 2 * 32 * 32 * 7
+
+
 @pytest.mark.parametrize("k", [1, 2, 5])
 def test_the_mixture_of_experts_layer(k):
     """Of the sparse path a gate and k experts for each row; the dense one runs all experts and weighs their outputs."""
@@ -117,8 +135,8 @@ def test_the_mixture_of_experts_layer(k):
     gate = 2 * inputs * experts
 
     def counted(routing):
-        layer = MixtureOfExperts(inputs, hidden, outputs, experts=experts, k=k, routing=routing).eval()
-        torch.nn.init.normal_(layer.gate)
+        layer = classifier_layer(inputs, hidden, outputs, experts=experts, k=k, routing=routing).eval()
+        torch.nn.init.normal_(layer.gate.weight)
         return count(lambda: layer(torch.randn(rows, inputs)))
 
     assert counted("sparse") == rows * (gate + k * one_expert)

@@ -1,6 +1,7 @@
 """Distillation and the trained mixture of experts: the loss, the teacher, the sizes and what is refused."""
 
 import importlib
+import re
 from collections import Counter
 from functools import cache
 
@@ -23,6 +24,7 @@ from harness.checks.pools import (
     split,
     trained,
 )
+from harness.errors import BadInput
 from harness.methods.trained import distill as distilling
 from harness.methods.trained.distill import distillation_loss
 from harness.models import forward
@@ -30,7 +32,8 @@ from harness.models.architectures import build
 from harness.models.configuration import architecture_of
 from harness.models.training import Schedule, train
 from harness.models.weights import load_module, module_with
-from harness.moe.layer import MixtureOfExperts, squared_variation
+from harness.moe.layer import PATHS, MixtureOfExperts
+from harness.moe.losses import squared_variation
 from harness.registry import METHODS
 from harness.systems.parts import MemberPart
 from harness.types import Architecture, NotApplicable, Pool, Split
@@ -220,11 +223,29 @@ def layer_of(combination):
 def test_the_hidden_layer_is_the_mixture_that_was_asked_for(routing, k, active):
     found = build_method("moe", independent(1), experts=3, k=k, routing=routing, balance=0.3, epochs=1)
     layer = layer_of(found)
-    assert (layer.experts, layer.k, layer.routing, layer.balance_weight) == (3, active, routing, 0.3)
+    gate = layer.gate
+    assert (gate.experts, gate.k, layer.dispatch, gate.balance_weight) == (3, active, PATHS[routing], 0.3)
     assert len(found.details["expert_load"]) == 3
     assert sum(found.details["expert_load"]) == pytest.approx(active)
     if routing == "dense":
         assert found.details["expert_load"] == [1.0, 1.0, 1.0]
+
+
+def test_a_path_is_taken_by_name_or_by_time_and_said():
+    named = build_method("moe", independent(1), epochs=1, dispatch="index")
+    assert layer_of(named).dispatch == "index"
+    assert named.details["dispatch"] == "index (named)"
+    usual = build_method("moe", independent(1), epochs=1)
+    assert "dispatch" not in usual.details
+    assert named.details["expert_load"] == pytest.approx(usual.details["expert_load"], abs=0.02)
+    measured = build_method("moe", independent(1), epochs=1, dispatch="auto").details["dispatch"]
+    assert re.fullmatch(r"\w+ [\d.]+ ms \(.*dense [\d.]+ ms.*\)|dense [\d.]+ ms \(.*\)", measured)
+
+
+def test_an_unknown_path_is_answered_with_the_nearest():
+    with pytest.raises(BadInput, match=r"unknown dispatch path 'sort'; did you mean 'sorted'\? \(known: dense, "):
+        METHODS.get("moe").validate({"dispatch": "sort"})
+    assert METHODS.get("moe").validate({"dispatch": "auto"})["dispatch"] == "auto"
 
 
 def test_the_balance_losses_even_the_load():

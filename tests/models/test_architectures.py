@@ -61,7 +61,7 @@ def test_experts_take_the_place_of_the_hidden_layer():
     module = build(architecture("small_cnn", width=2, hidden=6, **options))
     layer = module.hidden
     assert isinstance(layer, MixtureOfExperts)
-    assert (layer.experts, layer.k, layer.routing, layer.balance_weight) == (3, 1, "dense", 0.5)
+    assert (layer.gate.experts, layer.gate.k, layer.dispatch, layer.gate.balance_weight) == (3, 1, "dense", 0.5)
     assert module.eval()(torch.randn(2, 1, 8, 8)).shape == (2, 5)
 
 

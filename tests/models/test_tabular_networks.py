@@ -70,6 +70,6 @@ def test_experts_take_the_place_of_the_last_hidden_layer():
     of = architecture("table_mlp", depth=3, experts=3, active=1, routing="dense", balance=0.5)
     layer = build(of).hidden
     assert isinstance(layer, MixtureOfExperts)
-    assert (layer.experts, layer.k, layer.routing, layer.balance_weight) == (3, 1, "dense", 0.5)
+    assert (layer.gate.experts, layer.gate.k, layer.dispatch, layer.gate.balance_weight) == (3, 1, "dense", 0.5)
     assert build(of).eval()(torch.randn(2, 16)).shape == (2, 26)
     assert [name for name in NETWORKS if takes(architecture(name), "experts")] == ["table_mlp"]

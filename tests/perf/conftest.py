@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 import torch
 
+from tests.perf import experts
+
 Work = Callable[[], Any]
 
 
@@ -66,3 +68,7 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
         spread = f"{info['ratio']:.2f} ({info['ratio_low']:.2f} to {info['ratio_high']:.2f})"
         times = f"{bench.stats.median:.3f} | {info['other_seconds']:.3f}"
         terminalreporter.write_line(f"| {info['what']} | {times} | {spread} | {info['target']} |")
+    if rows := [bench.extra_info for bench in found if "milliseconds" in bench.extra_info]:
+        terminalreporter.write_line("")
+        for line in experts.table(rows):
+            terminalreporter.write_line(line)

@@ -2,14 +2,14 @@
 
 import torch
 
-from harness.moe.layer import MixtureOfExperts
+from harness.moe.layer import classifier_layer
 
 
 def test_sparse_experts(in_turn):
     torch.manual_seed(0)
-    sparse = MixtureOfExperts(256, 1024, 256, experts=8, k=2).eval()
-    dense = MixtureOfExperts(256, 1024, 256, experts=8, k=2, routing="dense").eval()
-    torch.nn.init.normal_(sparse.gate, std=0.1)
+    sparse = classifier_layer(256, 1024, 256, experts=8, k=2).eval()
+    dense = classifier_layer(256, 1024, 256, experts=8, k=2, routing="dense").eval()
+    torch.nn.init.normal_(sparse.gate.weight, std=0.1)
     dense.load_state_dict(sparse.state_dict())
     rows = torch.randn(4096, 256)
 
