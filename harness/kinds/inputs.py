@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from harness.evaluate import outcomes, predictions, scores
+from harness.evaluate.expert_use import use_on_inputs
 from harness.evaluate.predictions import CachedPredictions
 from harness.kinds.kind import Evaluation
 from harness.tasks.labelled import LabelledTask
@@ -25,6 +26,7 @@ def evaluate_on_inputs(combination: Combination, task: Task, cached: CachedPredi
     if combination.says == "probabilities":
         calibrated = scores.calibrated(on_test.log_probs, task.test.labels, on_heldout.log_probs, task.heldout.labels)
     record = {"combine_seconds": on_test.combine_seconds + on_heldout.combine_seconds, **calibrated}
+    record |= use_on_inputs(combination, task.test)
     return Evaluation(on_test.log_probs.numpy(), on_test.calls.numpy(), record)
 
 

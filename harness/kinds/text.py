@@ -120,19 +120,20 @@ def _half(combinations: Sequence[Combination], task: TextTask) -> list[Evaluatio
 
 
 def _evaluated(combinations: Sequence[Combination], task: TextTask) -> list[Evaluation | Unscored]:
-    from harness.lm import evaluation  # lm-eval takes seconds to import, and other kinds do without it
+    from harness.lm import evaluation, expert_use  # lm-eval takes seconds to import, and other kinds do without it
 
     scored = evaluation.score_combinations(combinations, task)
     record = {"combine_seconds": scored.combine_seconds / len(combinations), "pass": scored.record}
     says: Says | None = "correctness" if task.documents.written else None
     found: list[Evaluation | Unscored] = []
-    each = zip(scored.answers, scored.calls, scored.wrote, scored.lacking, strict=True)
-    for answers, calls, wrote, lacking in each:
+    each = zip(combinations, scored.answers, scored.calls, scored.wrote, scored.lacking, strict=True)
+    for combination, answers, calls, wrote, lacking in each:
         if isinstance(answers, Unscored):
             found.append(answers)
             continue
         more, own = (wrote.measures, wrote.record) if wrote else ({}, {})
         own = {**own, LACKING: dict(lacking)} if lacking else own
+        own = {**own, **expert_use.use_on_tasks(combination, task)}
         measures = {**evaluation.measures(answers), **more}
         of_tasks = answers.aggregates, answers.scores
         found.append(Evaluation(answers.log_probs, calls, {**record, **own}, measures, *of_tasks, says))

@@ -15,6 +15,7 @@ from harness.models.forward import logits
 from harness.models.training import train, usual_schedule
 from harness.moe.choose import AUTO
 from harness.moe.layer import MixtureOfExperts
+from harness.moe.watching import loads_noted
 from harness.registry import DISPATCHES
 from harness.systems.systems import SingleModel
 from harness.types import Ingredients, NotApplicable
@@ -71,8 +72,11 @@ def moe(
         torch.manual_seed(ingredients.seed)
         module = build(architecture).to(ingredients.device)
     schedule = replace(usual_schedule(ingredients.train, epochs), lr=lr)
-    log = train(module, ingredients.train, schedule, seed=ingredients.seed)
-    details: dict[str, Any] = {"examples_seen": log.examples, "expert_load": _load(module, ingredients)}
+    with loads_noted(module) as loads:
+        log = train(module, ingredients.train, schedule, seed=ingredients.seed)
+    details: dict[str, Any] = {
+        "examples_seen": log.examples, "expert_load": _load(module, ingredients), "load_in_training": loads
+    }  # fmt: skip
     if dispatch is not None:
         details["dispatch"] = str(_layer(module).choice)
     return SingleModel(architecture, module, details)
