@@ -22,6 +22,7 @@ from harness.report.claim import NOT_TESTED
 from harness.report.claims import Claim, as_json, claims
 from harness.report.equal_compute import equal_compute
 from harness.report.evidence import Evidence
+from harness.report.experts import experts_of
 from harness.report.figures import CURVES, CURVES_NARROW, FIRST, NARROW, figures
 from harness.report.plots.style import render
 from harness.report.quality_cost import quality_cost
@@ -124,6 +125,7 @@ def _context(evidence: Evidence, said: Answer, found: list[Claim]) -> dict[str, 
         "noise": _noise(record.get("noise")),
         "capacity": _capacity(record.get("capacity"), evidence.ok),
         "stages": stages_of(evidence),
+        "experts": experts_of(evidence),
         "joules": evidence.ok["energy_j_per_example"].notna().any(),
         "energy": sorted({str(source).split("; window of")[0] for source in evidence.ok["energy_source"]} - {""}),
         "json": lambda value: json.dumps(value, sort_keys=True),

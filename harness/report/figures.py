@@ -15,6 +15,7 @@ from harness.report.plots.gain import gain, gain_caption, gain_narrow
 from harness.report.plots.quality_cost import quality_cost, quality_cost_caption, quality_cost_narrow
 from harness.report.plots.reliability import RELIABILITY, reliability
 from harness.report.plots.rounds import ROUNDS, rounds
+from harness.report.plots.routing import ROUTING, routing
 from harness.report.plots.style import STYLE
 
 FIRST, NARROW = "gain", "gain_narrow"
@@ -39,6 +40,7 @@ def figures(evidence: Evidence) -> Iterator[tuple[str, str, Figure]]:
         ("dropout", dropout, DROPOUT),
         ("barrier", barrier, barrier_caption),
         ("rounds", rounds, ROUNDS),
+        ("routing", routing, ROUTING),
     )
     for name, make, caption in makers:
         with mpl.rc_context(STYLE):
