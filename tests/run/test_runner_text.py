@@ -153,8 +153,22 @@ def test_what_decides_by_choices_has_the_scores_of_tasks_with_choices_and_says_w
     assert not any(metric.startswith("bits_per_byte") for metric in scores["metric"])
     report = write_report(run.folder).with_suffix(".md").read_text()
     assert f"| `{variant}` | scored in part |" in report
-    assert "cascade/stages=0:0+1+2, routed_members/members=0+1" in report.replace("\\_", "_")
+    assert "no place in what is said" not in report  # accuracy, which decides here, they have
+    assert found["verdict"] in ("better", "worse", "equivalent", "unclear")
     assert why.replace("_", "\\_") in report
+
+
+def test_by_a_score_that_they_lack_they_are_not_compared_and_the_answer_says_so(run):
+    path = run.folder.parents[2] / "bits.yaml"
+    path.write_text(SUITE.replace("suite: folders", "suite: bits\nscore: [bits_per_byte, accuracy]"))
+    again = read_run(runner.run(make_plan(read_suite(path), Options(out=run.folder.parents[1], limit=6)), Tracker()))
+    report = write_report(again.folder).with_suffix(".md").read_text().replace("\\_", "_")
+    assert "cascade/stages=0:0+1+2, routed_members/members=0+1 have no bits per byte, and so no place" in report
+    for variant in ("cascade/stages=0:0+1+2", "routed_members/members=0+1"):
+        assert row(again, variant)["verdict"] == "no_reference"
+        assert row(again, variant)["reason"].startswith("not compared: the run has no bits_per_byte of it; not applic")
+        told = again.comparisons[again.comparisons["variant"] == variant]
+        assert "accuracy" in set(told["metric"])
 
 
 def test_the_study_is_left_out_with_a_warning(run):
