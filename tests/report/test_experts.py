@@ -1,0 +1,73 @@
+"""The report's section on mixtures of experts, on runs that were made up."""
+
+import pytest
+
+from harness.report.experts import experts_of
+from harness.report.plots.routing import routing
+from tests.report.planted import BASE, planted
+
+EVEN = {"0": [0.5, 0.5, 0.5, 0.5], "1": [0.5, 0.5, 0.5, 0.5]}
+SPLIT = {"0": [1.0, 1.0, 0.0, 0.0], "1": [0.0, 0.0, 1.0, 1.0]}
+
+
+def layer(by_group):
+    load = [sum(each) / len(by_group) for each in zip(*by_group.values(), strict=True)]
+    return {"load": load, "by_group": by_group}
+
+
+def run(layers, *, dropped=0.0, training=()):
+    seeds = {str(seed): {"experts": {"layers": layers, "rows": 10, "dropped": dropped},
+                         "load_in_training": list(training)} for seed in (0, 1)}  # fmt: skip
+    evidence = planted({"best_single": BASE, "moe": BASE}, details={"moe": seeds})
+    evidence.by_name["moe"] |= {"params_active": 2e6, "params_stored": 8e6}
+    return evidence
+
+
+def told(*args, **kwargs):
+    (row,) = experts_of(run(*args, **kwargs))
+    return row
+
+
+def test_a_run_without_experts_has_no_such_section():
+    evidence = planted({"best_single": BASE}, details={"best_single": {"0": {"heldout_score": 1.0}}})
+    assert experts_of(evidence) is None
+    assert routing(evidence) is None
+
+
+def test_an_even_load_is_once_itself_whatever_the_classes():
+    for by_group in (EVEN, SPLIT):
+        row = told({"fc": layer(by_group)})
+        assert (row["experts"], row["active"], row["busiest"]) == ("2 of 4", "2.00 M of 8.00 M", "1.00×")
+        assert (row["idle"], row["dropped"], row["training"]) == ("none", "none", "–")
+
+
+def test_an_expert_that_is_given_up_is_said_with_its_layer_and_seed():
+    collapsed = layer({"0": [1.0, 0.96, 0.04, 0.0]})
+    row = told({"a": layer(EVEN), "b": collapsed})
+    assert row["idle"].startswith("expert 2 of b runs for 4.0 % (seed 0); expert 3 of b runs for 0.0 % (seed 0); ")
+    assert row["idle"].endswith(", and 1 more")
+    assert row["busiest"] == "2.00×"  # of 0.5
+
+
+def test_training_is_told_from_its_first_part_to_its_last():
+    row = told({"fc": layer(EVEN)}, training=[[1.0, 1.0, 0.0, 0.0], [0.9, 0.5, 0.3, 0.3], [0.6, 0.5, 0.5, 0.4]])
+    assert row["training"] == "2.00× → 1.20×"
+
+
+def test_where_all_run_nothing_is_chosen():
+    evidence = run({"fc": layer({"0": [1.0, 1.0], "1": [1.0, 1.0]})}, training=[[1.0, 1.0]])
+    (row,) = experts_of(evidence)
+    assert (row["experts"], row["busiest"], row["training"], row["idle"]) == ("2 of 2", "–", "–", "none")
+    assert routing(evidence) is None
+
+
+def test_what_a_capacity_drops_is_a_share():
+    assert told({"fc": layer(EVEN)}, dropped=0.125)["dropped"] == "12.50 %"
+
+
+@pytest.mark.parametrize("layers", [1, 9])
+def test_a_panel_has_a_row_for_each_group_and_a_column_for_each_expert_of_four_layers_at_most(layers):
+    figure = routing(run({f"l{k}": layer(SPLIT) for k in range(layers)}))
+    panel = figure.axes[0]
+    assert panel.get_images()[0].get_array().shape == (2, 4 * min(layers, 4))
+    assert [label.get_text() for label in panel.get_yticklabels()] == ["0", "1"]
