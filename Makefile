@@ -56,8 +56,8 @@ gpu-check: $(VENV)/.installed
 	@$(BIN)/python -m tests.perf.gpu_check results/perf
 
 # The small files of a finished run, for results/reference; the README and the pages there show them. scores.parquet keeps
-# what variants.csv has not, details.json the first seed, comparisons.parquet those of all seeds. With SLIM=1, for sweeps, the
-# numbers only, and the figure of weights.
+# what variants.csv has not, details.json the first seed, comparisons.parquet those of all seeds, and tables of text
+# have nine digits. With SLIM=1, for sweeps, the numbers only, and the figure of weights.
 reference: $(VENV)/.installed
 	@$(BIN)/stockpot report $(RUN) >/dev/null
 	@target=results/reference/$$(basename $$(dirname $(RUN))); rm -rf $$target; mkdir -p $$target/figures; \

@@ -1,6 +1,7 @@
 """Makes a copied run small enough to be committed: ``python -m tests.keep FOLDER``.
 
-scores.parquet keeps what variants.csv has not, details.json the first seed, comparisons.parquet those of all seeds.
+scores.parquet keeps what variants.csv has not, details.json the first seed, comparisons.parquet those of all seeds, and
+tables of text have nine digits.
 """
 
 from __future__ import annotations
@@ -23,6 +24,9 @@ def keep(folder: Path) -> None:
     if (path := folder / "comparisons.parquet").is_file():
         comparisons = pd.read_parquet(path)
         comparisons[comparisons["seed"] == ALL_SEEDS].to_parquet(path, index=False)
+    for path in folder.glob("*.csv"):
+        table = pd.read_csv(path, dtype={"seed": str}, keep_default_na=False, na_values=[""])
+        table.to_csv(path, index=False, float_format="%.9g")
     path = folder / "details.json"
     every = json.loads(path.read_text(encoding="utf-8"))
     first = {name: dict([*of_seeds.items()][:1]) for name, of_seeds in every.items()}

@@ -23,3 +23,14 @@ def test_a_run_without_scores_is_kept_too(tmp_path):
     (tmp_path / "details.json").write_text("{}")
     keep(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["details.json"]
+
+
+def test_numbers_of_tables_have_nine_digits_and_all_else_is_as_it_was(tmp_path):
+    table = pd.DataFrame({"variant": ["nan", "b"], "seed": ["0", "all"], "n": [10000.0, None], "low": [1 / 3, -2e-7 / 3],
+                          "params": ['{"a": 0.1}', "{}"], "pareto": [True, False]})  # fmt: skip
+    table.to_csv(tmp_path / "variants.csv", index=False)
+    (tmp_path / "details.json").write_text("{}")
+    keep(tmp_path)
+    kept = pd.read_csv(tmp_path / "variants.csv", dtype={"seed": str}, keep_default_na=False, na_values=[""])
+    assert kept["low"].tolist() == [0.333333333, -6.66666667e-08]
+    pd.testing.assert_frame_equal(kept.drop(columns="low"), table.drop(columns="low"))
