@@ -26,7 +26,7 @@ def test_a_run_without_scores_is_kept_too(tmp_path):
 
 
 def test_numbers_of_tables_have_nine_digits_and_all_else_is_as_it_was(tmp_path):
-    table = pd.DataFrame({"variant": ["nan", "b"], "seed": ["0", "all"], "n": [10000.0, None], "low": [1 / 3, -2e-7 / 3],
+    table = pd.DataFrame({"variant": ["nan", "b"], "seed": ["0", "all"], "n": [1e4, None], "low": [1 / 3, -2e-7 / 3],
                           "params": ['{"a": 0.1}', "{}"], "pareto": [True, False]})  # fmt: skip
     table.to_csv(tmp_path / "variants.csv", index=False)
     (tmp_path / "details.json").write_text("{}")
