@@ -20,7 +20,9 @@ SAME_COST = 0.05
 
 
 def in_words(evidence: Evidence, row: dict[str, Any]) -> str:
-    """What a variant is, without an article: "uniform soup of eight fine-tunes"."""
+    """What a variant is, without an article: "uniform soup of eight fine-tunes", "single model 'restorer'"."""
+    if name := own_name(evidence, row):
+        return f"single model '{name}'"
     declared = METHODS.all().get(row["method"])
     parameters = json.loads(row["params"]) if isinstance(row.get("params"), str) else {}
     if declared is None:  # of a plug-in, or a version, that is not here
