@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from harness.imports import Format
     from harness.kinds.kind import Kind
     from harness.methods.method import Method
+    from harness.moe.dispatch.dispatch import Dispatch
     from harness.pools.source import PoolSource
     from harness.results.metric import Column, Metric
 
@@ -64,6 +65,11 @@ def engine_lines(engine: type[Engine]) -> Lines:
     return engine.name, _summary(engine)
 
 
+def dispatch_lines(path: Dispatch) -> Lines:
+    """What it does; whether a device, type or shape of rows is one for it is only known of these."""
+    return path.name, [path.summary]
+
+
 def format_lines(form: Format) -> Lines:
     """What it is, and how to come by a file of it where there is a pickle."""
     return form.name, [form.summary, *([f"where it is a pickle: {form.unpickle}"] if form.unpickle else [])]
@@ -107,6 +113,7 @@ SORTS = {
     "kinds": Sort("KINDS", "Every kind of task with the tasks that come with it and its networks.", kind_lines),
     "sources": Sort("SOURCES", "Every source of members with what a suite may say of it.", source_lines),
     "engines": Sort("ENGINES", "Every engine that jobs can run on.", engine_lines),
+    "dispatches": Sort("DISPATCHES", "Every path on which rows reach their experts in a mixture.", dispatch_lines),
     "formats": Sort("FORMATS", "Every format of predictions that can be imported.", format_lines),
 }
 

@@ -80,7 +80,7 @@ class Text(Kind[TextReference, TextTask]):
         found = replace(reference, tokenizer=tokenizer, allow_code=allow_code, asked=digest)
         if not reference.heldout:
             return found
-        fitted = asked.asked_apart(reference.heldout, names, folder, limit, store, allow_code=allow_code)
+        fitted = asked.asked_apart(reference.heldout, names, folder, store, allow_code=allow_code)
         return replace(found, asked_on_heldout=fitted)
 
     def load(self, reference: TextReference, store: Store, limit: int | None) -> TextTask:

@@ -15,6 +15,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from harness.merging.arithmetic import Weights
 from harness.models.image_networks import RectifiedPool
 from harness.models.weights import without_ties
+from harness.moe.layer import MixtureOfExperts
 from harness.types import NotApplicable
 
 PER_CHANNEL = (
@@ -87,10 +88,11 @@ def reordered(weights: Weights, units: Units, order: Tensor) -> dict[str, Tensor
 
 
 class _LayerTracer(fx.Tracer):
-    """Records the calls of layers, without looking into those of our own."""
+    """Records the calls of layers, without looking into those of our own, or into what chooses among experts."""
 
     def is_leaf_module(self, module: nn.Module, name: str) -> bool:
-        return super().is_leaf_module(module, name) or not any(module.children())
+        own = isinstance(module, MixtureOfExperts) or not any(module.children())
+        return own or super().is_leaf_module(module, name)
 
 
 def _of_graph(module: nn.Module) -> Iterator[Units]:

@@ -76,12 +76,13 @@ def asked_apart(
     names: Sequence[str],
     scored: Sequence[str],
     include_path: str | None,
-    limit: int | None,
     store: Store,
     *,
     allow_code: bool = False,
 ) -> str:
     """As ``asked``, of tasks whose documents methods may see: none of these may be among the scored tasks' documents.
+
+    All documents count, whatever limit a run has: what is fitted in a trial run is what is fitted in a whole one.
 
     Raises:
         BadInput: also for tasks without choices, and for a document that is scored as well.
@@ -89,14 +90,14 @@ def asked_apart(
     if twice := [name for name in names if name in scored]:
         hint = "methods see held-out: name a task of other documents (its validation split, say)"
         raise BadInput(f"'{twice[0]}' is under lm_eval and under heldout", place="task: heldout", hint=hint)
-    found = asked(names, include_path, limit, store, allow_code=allow_code)
+    found = asked(names, include_path, None, store, allow_code=allow_code)
     documents = read_documents(found, store)
     if documents is None or documents.written:
         raise BadInput("no task has choices to decide by", place="task: heldout", hint="name a multiple_choice task")
-    of_test = asked(scored, include_path, limit, store, allow_code=allow_code)
+    of_test = asked(scored, include_path, None, store, allow_code=allow_code)
     key = Key.of("apart", code=__name__, heldout=found, scored=of_test)
     if not store.has(key):
-        each = [Questions(given, include_path, limit, allow_code=allow_code) for given in (scored, names)]
+        each = [Questions(given, include_path, None, allow_code=allow_code) for given in (scored, names)]
         known, seen = ({digest(_requests(question)): question.id for own in questions.of.values() for question in own}
                        for questions in each)  # fmt: skip
         if both := next((each for each in seen if each in known), None):

@@ -174,7 +174,7 @@ def _with_documents(task: TextTask) -> TextTask:
     """The task with a held-out split that has documents with choices: those of other tasks than the ones it scores."""
     reference, heldout = task.reference, task.heldout
     fitted = replace(reference, lm_eval=reference.heldout, asked=reference.asked_on_heldout, heldout=())
-    documents = replace(task, reference=fitted)
+    documents = replace(task, reference=fitted, limit=None)  # a trial run fits what a whole one does
     known = {each.name: getattr(heldout, each.name) for each in fields(heldout)}
     digests = [heldout.digest, reference.asked_on_heldout or digest_of(documents.questions)]
     return replace(task, heldout=TextSplit(**{**known, "digest": digest(digests)}, documents=documents))

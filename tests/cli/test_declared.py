@@ -9,7 +9,7 @@ import pytest
 from harness import registry
 from harness.cli import declared
 from harness.engines.engine import Engine
-from harness.registry import COSTS
+from harness.registry import COSTS, DISPATCHES
 from harness.results.metric import Column, Metric
 from tests.cli.command import call
 
@@ -56,6 +56,7 @@ EXAMPLES = {
         SimpleNamespace(name="shelf", spec=Spec),
         ["shelf", "    Members from a shelf.", "    shelf: str; required", "    count: int; default 2"],
     ),
+    "dispatches": (replace(DISPATCHES.get("dense"), name="wormhole", summary="At once."), ["wormhole", "    At once."]),
     "engines": (Thread, ["thread", "    Jobs in threads."]),
 }
 

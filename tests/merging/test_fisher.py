@@ -79,8 +79,8 @@ def test_a_parameter_that_nothing_depends_on_has_no_information():
     """A gate's noise, which is for training only."""
     module = build(Architecture(CNN.name, (*CNN.options, ("experts", 3)))).eval()
     found = diagonal_fisher(module, split("heldout").inputs[:5], split("heldout").labels[:5])
-    assert float(found["hidden.noise"].abs().max()) == 0
-    assert float(found["hidden.gate"].abs().max()) > 0
+    assert float(found["hidden.gate.noise"].abs().max()) == 0
+    assert float(found["hidden.gate.weight"].abs().max()) > 0
 
 
 # The average.

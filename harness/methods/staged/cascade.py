@@ -10,9 +10,9 @@ from pydantic import Field
 
 from harness.cost.relative import relative_costs
 from harness.evaluate.cascading import NEVER, Point, Stages, at_least, curve, dial, within
+from harness.evaluate.named_stages import StageName, made_stage, named_members, positions
 from harness.lm.heldout import said_of_heldout
 from harness.methods.method import method
-from harness.methods.stages import StageName, made_stage, named_members, positions
 from harness.systems.acceptance import Agreement, Certain, Confidence, Entropy, Margin
 from harness.systems.rules import Linear
 from harness.systems.staged import Staged

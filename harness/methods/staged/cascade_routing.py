@@ -12,10 +12,10 @@ from torch import Tensor
 from harness.cost.relative import relative_costs
 from harness.evaluate.cascading import within
 from harness.evaluate.heldout import ranking
+from harness.evaluate.named_stages import StageName, made_stage, named_members
 from harness.evaluate.routing import PRICES, fit_router, out_of_fold, priced, turned
 from harness.lm.heldout import said_of_heldout
 from harness.methods.method import method
-from harness.methods.stages import StageName, made_stage, named_members
 from harness.systems.cascade_routing import CascadeRouting
 from harness.systems.fitting import uniform
 from harness.systems.routers import evidence_of
