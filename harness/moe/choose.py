@@ -23,6 +23,8 @@ ROUNDS = 3
 """Timed passes of each path, after one that warms up; the median counts."""
 TOO_MANY = 2**27
 """Numbers between the layers of all experts on all rows, over which a path that makes them is not tried."""
+LONG = 1000.0
+"""Milliseconds of a first pass, not warm yet, over which a path that is too slow is not run a second time."""
 TOO_SLOW = 4.0
 """A path that takes this many times the best one's time so far is not timed again."""
 
@@ -134,7 +136,9 @@ def _pass(path: Dispatch, experts: Experts, x: Tensor, routing: Routing) -> Call
 
 def _time(work: Callable[[], None], device: torch.device, best: float) -> float:
     """Median milliseconds of a warm pass; of a path that is hopeless beside the best so far, of a single one."""
-    work()
+    cold = _once(work, device)
+    if cold > max(LONG, TOO_SLOW * best):
+        return cold
     first = _once(work, device)
     if first > TOO_SLOW * best:
         return first

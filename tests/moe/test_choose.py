@@ -90,6 +90,13 @@ def test_a_slow_path_is_not_taken_and_hardly_measured(with_path):
     assert len(calls) == 2
 
 
+def test_a_path_that_is_slow_for_long_is_run_once(with_path, monkeypatch):
+    monkeypatch.setattr(choosing, "LONG", 100.0)
+    calls = with_path("slow", 0.2)
+    assert choose("auto", *given()).milliseconds["slow"] >= 200
+    assert len(calls) == 1
+
+
 def test_a_measurement_is_made_once_for_a_size(with_path):
     calls = with_path("another", 0.0)
     layer = MixtureOfExperts(SoftmaxTopK(16, 4, 2), SwiGLUExperts(4, 16, 32)).eval()
