@@ -44,6 +44,9 @@ COUNTERPARTS: Mapping[str, tuple[str, Callable[[Settings, int], Settings]]] = {
 FORMAL = {"architectures", "model_type", "transformers_version", "dtype", "max_window_layers", "layer_types"}
 """Settings that change nothing of what is computed where attention is full in all layers."""
 
+UNDECLARED = {"head_dim"}
+"""Settings that Qwen3-MoE reads without declaring them; the shapes of tensors, which are compared, show them."""
+
 
 @dataclass(frozen=True)
 class DecoderForm(Form):
@@ -80,16 +83,23 @@ class DecoderForm(Form):
         from transformers import CONFIG_MAPPING
 
         kind, of_experts = COUNTERPARTS[self.kind]
-        dense: Settings = self._config.to_dict()
-        alike = {name: value for name, value in dense.items() if name not in FORMAL}
-        config = CONFIG_MAPPING[kind](**{**alike, **of_experts(dense, experts), "num_experts_per_tok": k})
+        settings = self._settings
+        known = CONFIG_MAPPING[kind]().to_dict().keys() - FORMAL | UNDECLARED
+        alike = {name: value for name, value in settings.items() if name in known}
+        config = CONFIG_MAPPING[kind](**{**alike, **of_experts(settings, experts), "num_experts_per_tok": k})
         architecture = architecture_of(config)
         self._check(config, architecture)
         return architecture
 
+    @property
+    def _settings(self) -> Settings:
+        """Those that the dense model's kind knows: what else a config.json may hold says nothing to it."""
+        known = type(self._config)().to_dict().keys()
+        return {name: value for name, value in self._config.to_dict().items() if name in known}
+
     def _check(self, config: Any, architecture: Architecture) -> None:
         """``NotApplicable`` where the kind with experts lacks a setting, or a tensor, of the dense model."""
-        dense, sparse, kind = self._config.to_dict(), config.to_dict(), config.model_type
+        dense, sparse, kind = self._settings, config.to_dict(), config.model_type
         if set(dense.get("layer_types") or ["full_attention"]) != {"full_attention"}:
             raise NotApplicable(f"'{kind}' has the same attention in all layers, and this '{self.kind}' has not")
         for name, value in sorted(dense.items()):

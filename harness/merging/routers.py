@@ -83,7 +83,7 @@ def train_routers(
     trained = {parameter for router in form.routers(module) for parameter in router.parameters()}
     every = len(next(iter(trained)))
     needed = {parameter: parameter.requires_grad for parameter in module.parameters()}
-    with ExitStack() as stack:
+    with balanced(form, module, balance), ExitStack() as stack:
         for parameter, before in needed.items():
             stack.callback(parameter.requires_grad_, before)
             parameter.requires_grad_(parameter in trained)
@@ -91,7 +91,6 @@ def train_routers(
             stack.callback(setattr, router, form.active, getattr(router, form.active))
             setattr(router, form.active, every)
         stack.enter_context(_statistics_kept(module))
-        stack.enter_context(balanced(form.routers(module), balance))
         return train_for(module, split, steps, lr, seed)
 
 
@@ -119,18 +118,19 @@ def _statistics_kept(module: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def balanced(routers: Sequence[nn.Module], weight: float) -> Iterator[None]:
+def balanced(form: Form, module: nn.Module, weight: float) -> Iterator[None]:
     """While this lasts, routers of transformers have a balance loss, as ``aux_loss``: its mean over them counts.
 
-    Those of ``harness.moe`` have their own.
+    The experts that count as chosen are as many as run when it begins. Routers of ``harness.moe`` have their own loss.
     """
-    watched: list[Any] = [router for router in routers if not isinstance(router, Gate)]
+    watched: list[Any] = [router for router in form.routers(module) if not isinstance(router, Gate)]
 
-    def observe(router: Any, given: Any, found: Any) -> None:
-        scores, _, chosen = found
-        router.aux_loss = weight / len(watched) * auxiliary_loss(torch.softmax(scores.float(), dim=-1), chosen)
+    def observe(k: int, router: Any, given: Any, found: Any) -> None:
+        scores, _, chosen = found  # the best first
+        balance = auxiliary_loss(torch.softmax(scores.float(), dim=-1), chosen[:, :k])
+        router.aux_loss = weight / len(watched) * balance
 
-    handles = [router.register_forward_hook(observe) for router in watched]
+    handles = [router.register_forward_hook(partial(observe, getattr(router, form.active))) for router in watched]
     for router in watched:
         router.aux_loss = torch.zeros((), device=router.weight.device)
     try:

@@ -68,6 +68,8 @@ def expert_merge(
     if k > len(members):
         raise NotApplicable(f"k={k} experts cannot run: there are only {len(members)}")
     form = form_of(members[0].architecture)
+    if gate == "hidden" and not form.layers:
+        raise NotApplicable("gate 'hidden' is for language models: 'prototype' is for all")
     check_mergeable(members)
     architecture = form.sparse(len(members), k, balance)
     models = [member.weights for member in members]

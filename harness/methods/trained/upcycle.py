@@ -75,7 +75,7 @@ def upcycle(
     module = module_with(architecture, tensors).to(ingredients.device)
     details: dict[str, Any] = {"dense": dense.name}
     if steps:
-        with balanced(form.routers(module), balance):
+        with balanced(form, module, balance):
             log = train_for(module, ingredients.train, steps, lr, ingredients.seed)
         details |= {"examples_seen": log.examples, "train_seconds": log.seconds}
         details |= loads(module, form, ingredients.train)
