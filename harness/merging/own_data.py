@@ -15,10 +15,8 @@ from harness.models.tokens import read_tokenizer
 from harness.models.weights import load_module
 from harness.types import Ingredients, Member, NotApplicable, Split
 
-MOST = 250
-"""Training inputs of an expert that are used at most, spread evenly over its own."""
-COMPARED = 500
-"""Training inputs on which members are compared at most, where nothing says what each was trained on."""
+ENOUGH = 10_000
+"""Labels (of text, tokens) in the examples of each member, or group, that are looked at: more change nothing."""
 
 
 @dataclass(frozen=True)
@@ -73,21 +71,21 @@ def _trained_on(members: Sequence[Member]) -> list[list[str]] | None:
 
 def _of_rows(split: Split, rows: Sequence[Sequence[int]], *words: str) -> OwnData:
     """Batches of these rows, thinned out evenly; ``words`` of each member, or of all."""
-    chosen = [_spread(some, MOST) for some in rows]
+    chosen = [spread(split, some) for some in rows]
     batches = [list(split.inputs[some].split(split.batch)) if some else [] for some in chosen]
     said = words if len(words) == len(rows) else words * len(rows)
     return OwnData(batches, [f"{len(some)} training inputs {of}" for some, of in zip(chosen, said, strict=True)])
 
 
-def _spread(rows: Sequence[int], most: int) -> list[int]:
-    """At most so many of the rows, at even distances."""
-    count = min(most, len(rows))
+def spread(split: Split, rows: Sequence[int], labels: int = ENOUGH) -> list[int]:
+    """As many of these rows of a split as have so many labels, at even distances; at least one, where there is one."""
+    count = min(len(rows), max(1, labels * len(split.inputs) // len(split.labels)))
     return [rows[position * len(rows) // count] for position in range(count)]
 
 
 def _says_best(ingredients: Ingredients, split: Split) -> list[list[int]]:
     """Of each member the rows whose labels it gives the highest mean log-probability; equal ones are the first's."""
-    rows = _spread(range(len(split.inputs)), COMPARED)
+    rows = spread(split, range(len(split.inputs)), ENOUGH * len(ingredients.members))
     labels = split.labels.view(len(split.inputs), -1)[rows]
     given = []
     for member in ingredients.members:

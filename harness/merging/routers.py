@@ -13,14 +13,13 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from harness.merging.experts import Form
+from harness.merging.own_data import spread
 from harness.models import forward
 from harness.models.training import TrainingLog, train, usual_schedule
 from harness.moe.gating import Gate
 from harness.moe.losses import auxiliary_loss
 from harness.types import Split
 
-LOOKED_AT = 60
-"""Examples of each group that the loads of experts are counted on."""
 States = Literal["experts", "last"]
 """Which states a prototype is the mean of: what the experts are given, over all tokens; or of every text what enters
 the layer at its last token, as mergekit-moe's ``hidden`` has it."""
@@ -155,7 +154,8 @@ def loads(module: nn.Module, form: Form, split: Split) -> dict[str, Any]:
     """
     groups = list(split.groups) or [""] * len(split.inputs)
     rows = {group: [row for row, of in enumerate(groups) if of == group] for group in dict.fromkeys(groups)}
-    by_group = {group: _loads(module, form, split.inputs[some[:LOOKED_AT]], split.batch) for group, some in rows.items()}
+    few = {group: split.inputs[spread(split, some)] for group, some in rows.items()}
+    by_group = {group: _loads(module, form, inputs, split.batch) for group, inputs in few.items()}
     mean = torch.stack(list(by_group.values())).mean(dim=0)
     found: dict[str, Any] = {"expert_load": mean.mean(dim=0).tolist()}
     if len(form.places) > 1:

@@ -27,7 +27,7 @@ def decoder(kind: str, seed: int = 0, **settings: Any) -> nn.Module:
     torch.manual_seed(seed)
     module = AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **{**SIZES, **settings})).float()
     with torch.no_grad():
-        for name, parameter in module.named_parameters():
+        for parameter in module.parameters():
             if parameter.ndim == 1:
                 parameter.add_(0.2 * torch.randn_like(parameter))
     return module.eval()
@@ -44,10 +44,10 @@ def fine_tunes(kind: str = "llama", count: int = 3, **settings: Any) -> Pool:
     members = []
     for k in range(count):
         generator = torch.Generator().manual_seed(k + 1)
-        weights = {name: tensor + 0.1 * torch.randn(tensor.shape, generator=generator)
-                   for name, tensor in base.weights.items()}  # fmt: skip
-        members.append(replace(base, name=f"m{k}", digest=f"m{k}", weights=weights,
-                               provenance={"groups": [GROUPS[k]]}))  # fmt: skip
+        weights = {each: tensor + 0.1 * torch.randn(tensor.shape, generator=generator)
+                   for each, tensor in base.weights.items()}  # fmt: skip
+        own = {"groups": [GROUPS[k]]}
+        members.append(replace(base, name=f"m{k}", digest=f"m{k}", weights=weights, provenance=own))
     return Pool("text", "fine_tunes", tuple(members), base)
 
 

@@ -34,7 +34,8 @@ def test_the_balance_loss_is_its_formula_whatever_runs(k, running):
         shares = torch.softmax(found.double(), dim=-1)
         order = shares.argsort(dim=-1, descending=True)[:, :k]
         frequency = [float((order == expert).any(dim=-1).double().mean()) for expert in range(3)]
-        expected += 0.5 / len(scores) * 3 * sum(f * float(p) for f, p in zip(frequency, shares.mean(dim=0), strict=True))
+        means = shares.mean(dim=0).tolist()
+        expected += 0.5 / len(scores) * 3 * sum(f * p for f, p in zip(frequency, means, strict=True))
     assert total == pytest.approx(expected, rel=1e-5)
     assert not any(hasattr(router, "aux_loss") for router in routers)
 

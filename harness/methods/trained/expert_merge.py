@@ -22,7 +22,7 @@ Gate = Literal["prototype", "hidden", "random", "trained"]
 @method(
     "expert_merge",
     family="trained",
-    summary="The members' feed-forward (or hidden) layers as experts, k of which run, behind a router; the rest averaged.",
+    summary="Each member's feed-forward (or hidden) layers as an expert, k of which run; everything else averaged.",
     paper="Sukhbaatar et al. 2024, arXiv:2403.07816; Goddard et al. 2024, arXiv:2403.13257 (mergekit-moe)",
     words="{gate} of {members}",
     told={
@@ -34,7 +34,7 @@ Gate = Literal["prototype", "hidden", "random", "trained"]
         }
     },
     needs={"members", "train"},
-    order_sensitive=lambda parameters: parameters["gate"] != "prototype" or parameters["data"] or parameters["prompts"],
+    order_sensitive=lambda given: given["gate"] in ("random", "trained") or bool(given["data"] or given["prompts"]),
     identical_members_unchanged=True,
     small=({}, {"gate": "random", "k": 1}, {"gate": "trained", "steps": 2}),
     seconds=60,
@@ -47,7 +47,7 @@ def expert_merge(
     data: list[str] | None = None,
     prompts: list[list[str]] | None = None,
     balance: Annotated[float, Field(ge=0)] = 0.01,
-    steps: Annotated[int, Field(ge=1)] = 200,
+    steps: Annotated[int, Field(ge=1)] = 100,
     lr: Annotated[float, Field(gt=0)] = 1e-2,
 ) -> SingleModel:
     """Llama-type language models become Mixtral or Qwen-MoE; a classifier's hidden layer becomes experts.
@@ -82,7 +82,8 @@ def expert_merge(
     else:
         own = own_data(ingredients, data, prompts)
         details["own_data"] = own.words
-        routers = prototypes(mean_of(members, ingredients), form, own.batches, "last" if gate == "hidden" else "experts")
+        mean = mean_of(members, ingredients)
+        routers = prototypes(mean, form, own.batches, "last" if gate == "hidden" else "experts")
     tensors = form.assemble(models, models, routers)
     module = merged_model(architecture, tensors, models, ingredients.train_inputs, ingredients.device)
     if gate == "trained":

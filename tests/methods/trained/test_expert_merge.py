@@ -1,4 +1,4 @@
-"""Merged experts: one expert alone, routers from data against their definitions, and training that moves nothing else."""
+"""Merged experts: one expert alone, routers against their definitions, and training that moves nothing else."""
 
 from dataclasses import replace
 
@@ -7,16 +7,18 @@ import torch
 from mergekit.moe.router import get_hidden_states
 from transformers import BatchEncoding
 
-from harness.checks.pools import CNN, CNN_BN, MLP, build_method, on_test, plain_predict, split
+from harness.checks.pools import CNN, CNN_BN, MLP, build_method, ingredients, on_test, plain_predict, split
 from harness.checks.pools import fine_tunes as classifiers
 from harness.cost.counters import flops_per_example, parameters_active
 from harness.merging.arithmetic import average
 from harness.merging.forms import form_of
-from harness.merging.own_data import own_data
+from harness.merging.own_data import own_data, spread
 from harness.models.weights import load_module, module_with
+from harness.systems.fitting import uniform
 from harness.systems.parts import MemberPart
+from harness.systems.rules import Linear
 from harness.systems.systems import OutputCombination, SingleModel, load_combination, member_parts
-from harness.types import NotApplicable, Pool
+from harness.types import NotApplicable, Pool, Tokenizer
 from tests.merging.decoders import GROUPS, LENGTH, built, dense, fine_tunes, logits, text
 
 GATES = ("prototype", "hidden", "random", "trained")
@@ -35,11 +37,14 @@ def forced(module, form, expert):
     for router in form.routers(module):
         if form.active == "top_k":
             router.register_forward_hook(
-                lambda _, given, found: (found[0], torch.ones_like(found[1]), torch.full_like(found[2], expert))
+                lambda _, given, out: (out[0], torch.ones_like(out[1]), torch.full_like(out[2], expert))
             )
         else:
-            router.register_forward_hook(lambda _, given, found: replace(
-                found, chosen=torch.full_like(found.chosen, expert), weights=torch.ones_like(found.weights)))  # fmt: skip
+            router.register_forward_hook(
+                lambda _, given, out: replace(
+                    out, chosen=torch.full_like(out.chosen, expert), weights=torch.ones_like(out.weights)
+                )
+            )
 
 
 # One expert
@@ -123,8 +128,6 @@ PROMPTS = [["bcd", "efg"], ["hij", "klm"], ["nop", "qrs"]]
 @pytest.fixture
 def worded(monkeypatch):
     """The text with a tokenizer that users' texts are read by."""
-    from harness.types import Tokenizer
-
     monkeypatch.setattr("harness.merging.own_data.read_tokenizer", lambda folder: Words())
     return replace(text(), tokenizer=Tokenizer("letters", "nowhere", 26))
 
@@ -164,7 +167,7 @@ def test_training_moves_the_routers_alone_and_lowers_the_loss():
                if not torch.equal(tensor, before.module.state_dict()[name])]  # fmt: skip
     assert changed == [f"model.layers.{layer}.mlp.gate.weight" for layer in range(2)]
     assert all(parameter.requires_grad for parameter in after.module.parameters())
-    assert not any(hasattr(router, "aux_loss") for router in form_of(pool.members[0].architecture).routers(after.module))
+    assert not any(hasattr(part, "aux_loss") for part in after.module.modules())
 
     def loss(found):
         return -found.log_probs(train.inputs).gather(1, train.labels.unsqueeze(1)).mean()
@@ -195,8 +198,6 @@ def test_where_nothing_says_what_each_was_trained_on_it_is_what_each_says_best()
 
 
 def own_data_of(pool, examples, **given):
-    from harness.checks.pools import ingredients
-
     return own_data(ingredients(pool, ("members", "train"), train_=examples), **given)
 
 
@@ -219,6 +220,14 @@ def test_members_of_one_group_are_told_apart_by_what_they_say_best():
 def test_data_that_is_not_of_the_members_is_refused(given, why):
     with pytest.raises(NotApplicable, match=why):
         own_data_of(fine_tunes(), text(), **given)
+
+
+@pytest.mark.parametrize(("labels", "expected"), [(10**6, 24), (16 * 8, 16), (9, 1), (1, 1)])
+def test_of_many_examples_as_many_are_looked_at_as_have_so_many_labels(labels, expected):
+    rows = spread(text(), range(24), labels)
+    assert len(set(rows)) == expected
+    assert rows == sorted(rows)
+    assert spread(text(), [], labels) == []
 
 
 def test_an_expert_without_a_text_is_refused(worded):
@@ -244,22 +253,9 @@ def test_it_costs_what_its_active_experts_cost():
     for k in (1, 2, 3):
         found = built("expert_merge", pool, k=k)
         assert parameters_active(found) == one + 2 * ((k - 1) * expert + gate)
-        single = OutputCombination(member_parts_of(pool)[:1], linear(1))
+        single = OutputCombination(member_parts(ingredients(pool))[:1], Linear(uniform(1)))
         more = flops_per_example(found, text().inputs) - flops_per_example(single, text().inputs)
         assert more == 2 * (LENGTH - 1) * 2 * ((k - 1) * expert + gate)
-
-
-def member_parts_of(pool):
-    from harness.checks.pools import ingredients
-
-    return member_parts(ingredients(pool))
-
-
-def linear(count):
-    from harness.systems.fitting import uniform
-    from harness.systems.rules import Linear
-
-    return Linear(uniform(count))
 
 
 def test_loads_say_how_often_each_expert_runs():
