@@ -34,7 +34,7 @@ def own_data(
     """What each member is for, in their order.
 
     Args:
-        ingredients: with the training split.
+        ingredients: with the members and, unless there are texts, the training split.
         groups: of the training split, one for each member; by default those that the members were trained on. Where
             these are the same for all, or not known, a member's own are the inputs whose labels it gives more
             probability than the others do.
@@ -43,14 +43,15 @@ def own_data(
     Raises:
         NotApplicable: where the groups or texts are not of the members and the split.
     """
-    members, split = ingredients.members, ingredients.train
+    members = ingredients.members
     if groups is not None and prompts is not None:
         raise NotApplicable("'data' and 'prompts' both say what each expert is for: name one of them")
     for name, given in (("data", groups), ("prompts", prompts)):
         if given is not None and len(given) != len(members):
             raise NotApplicable(f"'{name}' has {len(given)} items, and there are {len(members)} members")
     if prompts is not None:
-        return OwnData(_of_texts(prompts, split), [f"{len(texts)} prompts" for texts in prompts])
+        return OwnData(_of_texts(prompts, members), [f"{len(texts)} prompts" for texts in prompts])
+    split = ingredients.train
     trained_on = [[group] for group in groups] if groups is not None else _trained_on(members)
     if trained_on is None:
         return _of_rows(split, _says_best(ingredients, split), "of which it is right with the highest probability")
@@ -110,11 +111,12 @@ def _of_labels(log_probs: Tensor, labels: Tensor) -> Tensor:
     return log_probs.gather(1, flat.unsqueeze(1)).view(labels.shape).mean(dim=1)
 
 
-def _of_texts(prompts: Sequence[Sequence[str]], split: Split) -> list[list[Tensor]]:
+def _of_texts(prompts: Sequence[Sequence[str]], members: Sequence[Member]) -> list[list[Tensor]]:
     """Each text as a batch of its own [1, T + 1]: what is run is all but a window's last token, which is none of it."""
-    if split.tokenizer is None:
+    tokenizer = members[0].tokenizer  # merged members share it
+    if tokenizer is None:
         raise NotApplicable("'prompts' are for language models: 'data' names groups of training examples")
-    words: Any = read_tokenizer(Path(split.tokenizer.folder))
+    words: Any = read_tokenizer(Path(tokenizer.folder))
     found = []
     for texts in prompts:
         if not texts or not all(texts):

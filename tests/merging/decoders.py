@@ -67,7 +67,8 @@ def text(rows: int = 8) -> Split:
 def built(name: str, pool: Pool, seed: int = 5, train: Split | None = None, **parameters: Any) -> Combination:
     """A method on such a pool and text."""
     method = METHODS.get(name)
-    given = ingredients(pool, tuple(method.needs), train_=train or text(), heldout_=text(2), seed=seed)
+    train = text() if train is None else train
+    given = ingredients(pool, tuple(method.needs), train_=train, heldout_=text(2), seed=seed)
     return method.apply(given, method.validate(parameters))
 
 

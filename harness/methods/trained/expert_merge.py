@@ -89,4 +89,6 @@ def expert_merge(
     if gate == "trained":
         log = train_routers(module, form, ingredients.train, steps=steps, lr=lr, balance=balance, seed=ingredients.seed)
         details |= {"examples_seen": log.examples, "router_seconds": log.seconds}
-    return SingleModel(architecture, module, {**details, **loads(module, form, ingredients.train)})
+    if len(ingredients.train_inputs):
+        details |= loads(module, form, ingredients.train)
+    return SingleModel(architecture, module, details)

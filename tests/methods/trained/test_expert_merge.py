@@ -47,6 +47,27 @@ def forced(module, form, expert):
             )
 
 
+class Words:
+    """A tokenizer of letters."""
+
+    bos_token = "a"
+
+    def __call__(self, text, add_special_tokens):
+        assert not add_special_tokens
+        return {"input_ids": [ord(letter) - ord("a") for letter in text]}
+
+
+PROMPTS = [["bcd", "efg"], ["hij", "klm"], ["nop", "qrs"]]
+
+
+@pytest.fixture
+def worded(monkeypatch):
+    """Members with a tokenizer that users' texts are read by."""
+    monkeypatch.setattr("harness.merging.own_data.read_tokenizer", lambda folder: Words())
+    pool, letters = fine_tunes(), Tokenizer("letters", "nowhere", 26)
+    return replace(pool, members=tuple(replace(each, tokenizer=letters) for each in pool.members))
+
+
 # One expert
 
 
@@ -81,6 +102,15 @@ def test_copies_of_one_model_are_that_model(gate):
     torch.testing.assert_close(logits(found.module, text().inputs), expected, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("given", [{"gate": "random"}, {"prompts": PROMPTS}])
+def test_neither_drawn_routers_nor_texts_need_a_training_split(worded, given):
+    none = replace(text(), inputs=text().inputs[:0], labels=text().labels[:0], ids=[], groups=[])
+    found, expected = (built("expert_merge", worded, train=train, **given) for train in (none, text()))
+    assert torch.equal(found.log_probs(text().inputs), expected.log_probs(text().inputs))
+    with pytest.raises(NotApplicable, match="no training split"):
+        built("expert_merge", worded, train=none)
+
+
 # Routers
 
 
@@ -112,29 +142,9 @@ def test_prototypes_are_mean_states_before_the_experts_on_the_data_of_each():
     assert found.details["own_data"] == [f"8 training inputs of {group}" for group in GROUPS]
 
 
-class Words:
-    """A tokenizer of letters."""
-
-    bos_token = "a"
-
-    def __call__(self, text, add_special_tokens):
-        assert not add_special_tokens
-        return {"input_ids": [ord(letter) - ord("a") for letter in text]}
-
-
-PROMPTS = [["bcd", "efg"], ["hij", "klm"], ["nop", "qrs"]]
-
-
-@pytest.fixture
-def worded(monkeypatch):
-    """The text with a tokenizer that users' texts are read by."""
-    monkeypatch.setattr("harness.merging.own_data.read_tokenizer", lambda folder: Words())
-    return replace(text(), tokenizer=Tokenizer("letters", "nowhere", 26))
-
-
 def test_hidden_routers_are_those_of_mergekit_moe(worded):
-    pool = fine_tunes()
-    found = built("expert_merge", pool, train=worded, gate="hidden", prompts=PROMPTS)
+    pool = worded
+    found = built("expert_merge", pool, gate="hidden", prompts=PROMPTS)
     module = soup(pool)
     for expert, texts in enumerate(PROMPTS):
         tokens = torch.tensor([Words()("a" + each, False)["input_ids"] for each in texts])
@@ -143,8 +153,8 @@ def test_hidden_routers_are_those_of_mergekit_moe(worded):
 
 
 def test_prototypes_of_texts_are_means_over_all_their_tokens(worded):
-    pool = fine_tunes()
-    found = built("expert_merge", pool, train=worded, prompts=[["bcde", "f"], ["hij"], ["nop"]])
+    pool = worded
+    found = built("expert_merge", pool, prompts=[["bcde", "f"], ["hij"], ["nop"]])
     module = soup(pool)
     seen = [states(module, torch.tensor([tokens]))[0] for tokens in ([0, 1, 2, 3, 4], [0, 5])]
     expected = unit(torch.cat([each[: len(module.model.layers)] for each in seen], dim=2).mean(dim=(1, 2)))
@@ -232,7 +242,7 @@ def test_of_many_examples_as_many_are_looked_at_as_have_so_many_labels(labels, e
 
 def test_an_expert_without_a_text_is_refused(worded):
     with pytest.raises(NotApplicable, match="an expert without a text"):
-        own_data_of(fine_tunes(), worded, prompts=[["a"], [], ["c"]])
+        own_data_of(worded, text(), prompts=[["a"], [], ["c"]])
 
 
 # What it is
