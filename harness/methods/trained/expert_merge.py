@@ -24,15 +24,8 @@ Gate = Literal["prototype", "hidden", "random", "trained"]
     family="trained",
     summary="Each member's feed-forward (or hidden) layers as an expert, k of which run; everything else averaged.",
     paper="Sukhbaatar et al. 2024, arXiv:2403.07816; Goddard et al. 2024, arXiv:2403.13257 (mergekit-moe)",
-    words="{gate} of {members}",
-    told={
-        "gate": {
-            "prototype": "merged experts",
-            "hidden": "merged experts",
-            "random": "merged experts behind a random router",
-            "trained": "merged experts behind a trained router",
-        }
-    },
+    words="mixture of {members} as experts{gate}",
+    told={"gate": {"prototype": "", "random": " behind a random router", "trained": " behind a trained router"}},
     needs={"members", "train"},
     order_sensitive=lambda given: given["gate"] in ("random", "trained") or bool(given["data"] or given["prompts"]),
     identical_members_unchanged=True,
