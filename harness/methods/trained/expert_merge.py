@@ -7,10 +7,12 @@ from typing import Annotated, Any, Literal
 import torch
 from pydantic import Field
 
+from harness.merging.expert_loads import loads
 from harness.merging.forms import form_of
 from harness.merging.guards import check_mergeable, warnings_of
 from harness.merging.own_data import own_data
-from harness.merging.routers import loads, prototypes, train_routers
+from harness.merging.prototypes import prototypes
+from harness.merging.sparse_training import train_routers
 from harness.methods.method import method
 from harness.methods.weights.uniform_soup import mean_of
 from harness.systems.systems import SingleModel, merged_model

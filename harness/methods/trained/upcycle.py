@@ -8,9 +8,10 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from harness.merging.expert_loads import loads
 from harness.merging.forms import form_of
 from harness.merging.guards import check_mergeable
-from harness.merging.routers import balanced, loads, train_for
+from harness.merging.sparse_training import balanced, train_for
 from harness.methods.method import method
 from harness.models.weights import module_with
 from harness.systems.systems import SingleModel

@@ -3,8 +3,9 @@
 import pytest
 import torch
 
+from harness.merging.expert_loads import loads
 from harness.merging.forms import form_of
-from harness.merging.routers import balanced, loads, train_routers
+from harness.merging.sparse_training import balanced, train_routers
 from harness.models.forward import as_read_by, log_probs
 from harness.models.weights import module_with
 from tests.merging.decoders import fine_tunes, text
