@@ -126,7 +126,8 @@ class TrainingPlan(MemberPlan):
         record = self._record(store)
         how = {"lr": self.schedule.lr, "augment": self.schedule.augment}
         head = {"own_head": True} if getattr(self.base, "own_head", False) else {}
-        return {"epochs": record["epochs"][position], **how, "rows": record["rows"], **head}
+        trained_on = {"groups": list(self.groups)} if self.groups else {}
+        return {"epochs": record["epochs"][position], **how, "rows": record["rows"], **head, **trained_on}
 
     def _record(self, store: Store) -> dict[str, Any]:
         record: dict[str, Any] = read_json(store.path(self.key()) / "training.json")

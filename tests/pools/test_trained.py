@@ -316,6 +316,13 @@ def test_a_limit_takes_the_chosen_groups_examples_only(tmp_path):
     assert same(run.member(store).weights, by_hand(run, rows=range(20, 50, 3)))
 
 
+def test_a_member_says_which_groups_it_was_trained_on(tmp_path):
+    for groups in ((), ("b",), ("a", "b")):
+        store, run = Store(tmp_path), replace(plan("independent").members[0], groups=groups)
+        run.run(replace(split("train"), groups=["a", "b", "c"] * 20), store, CPU)
+        assert run.member(store).provenance.get("groups", []) == list(groups)
+
+
 def test_a_resample_of_limited_examples_draws_from_these(tmp_path):
     run, store = replace(plan("bootstrap").members[0], examples=12), Store(tmp_path)
     run.run(split("train"), store, CPU)

@@ -38,6 +38,7 @@ methods:
   - log_linear
   - uniform_soup
   - uniform_soup: {{members: [0, 1]}}
+  - expert_merge: {{members: [0, 1]}}
   - best_single
   - cascade: {{stages: [["0", "0+1+2"]]}}
   - routed_members: {{members: [0, 1]}}
@@ -175,7 +176,8 @@ def test_the_study_is_left_out_with_a_warning(run):
     assert any("study of pool 'main'" in w and "tokenizer" in w for w in run.record["warnings"])
 
 
-@pytest.mark.parametrize("variant", ["member/index=0", "member/index=2", "uniform_soup/members=0+1"])
+@pytest.mark.parametrize("variant", ["member/index=0", "member/index=2", "uniform_soup/members=0+1",
+                                     "expert_merge/members=0+1"])  # fmt: skip
 def test_an_exported_model_is_what_transformers_loads_and_scores_as_it_did_here(run, tmp_path, variant):
     folder = export(run, variant, tmp_path / "out")
     half = export(run, variant, tmp_path / "half", dtype="bfloat16")
