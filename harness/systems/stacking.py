@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -11,8 +11,13 @@ from torch import Tensor
 
 from harness.systems.rules import Stacked, floor_zeros
 
-PENALTIES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
+PENALTIES = (1e-3, 1e-2, 1e-1, 1.0, 10.0, 100.0)
 FOLDS = 5
+EXACT = {"maxiter": 500, "ftol": 1e-12, "gtol": 1e-7}
+NEAR = {"maxiter": 500, "ftol": 1e-9, "gtol": 1e-5}
+"""Of the fits that only say which penalty is best: their losses on a fold are right to about three digits."""
+CURVATURE = 0.05
+"""About that of the loss by a score, the mean of p (1 - p): it changes how many steps are taken, and no result."""
 RIDGE = 1e-4
 """Holds the scales of members that say the same at equal shares: far below the noise of a held-out split."""
 
@@ -33,14 +38,14 @@ def fit_stacking(
     truth = np.eye(said.shape[-1])[labels.numpy()]
     order = torch.randperm(len(labels), generator=generator).numpy()
     folds = min(FOLDS, len(labels))
-    losses = []
-    for penalty in penalties:
-        total = 0.0
-        for fold in range(folds) if folds > 1 else ():
-            held, kept = order[fold::folds], np.setdiff1d(order, order[fold::folds])
-            fitted = _fit(said[:, kept], truth[kept], penalty)
-            total += len(held) * _Loss(said[:, held], truth[held], 0.0).mean(fitted)
-        losses.append(total / len(labels))
+    totals = np.zeros(len(penalties))
+    for fold in range(folds) if folds > 1 else ():
+        held, kept = order[fold::folds], np.setdiff1d(order, order[fold::folds])
+        unseen, fitted = _Loss(said[:, held], truth[held], 0.0), _start(said)
+        for position in np.argsort(penalties)[::-1]:  # each from where the larger one before it ended: it is near
+            fitted = _fit(said[:, kept], truth[kept], penalties[position], fitted, NEAR)
+            totals[position] += len(held) * unseen.mean(fitted)
+    losses = (totals / len(labels)).tolist()
     chosen = max(range(len(penalties)), key=lambda k: (-losses[k], penalties[k]))
     model = _unpacked(_fit(said, truth, penalties[chosen]), len(said), said.shape[-1])
     return Stacked(*(torch.from_numpy(part.copy()) for part in model)), penalties[chosen], losses
@@ -53,12 +58,42 @@ def _unpacked(values: np.ndarray, members: int, classes: int) -> Iterator[np.nda
     yield values[-classes:]
 
 
-def _fit(said: np.ndarray, truth: np.ndarray, penalty: float) -> np.ndarray:
+def _start(said: np.ndarray) -> np.ndarray:
+    """All parameters in a row, of the plain log-linear mixture."""
     members, _, classes = said.shape
     start = np.zeros(members + members * classes**2 + classes)
     start[:members] = 1 / members
-    options = {"maxiter": 500, "ftol": 1e-12, "gtol": 1e-7}
-    return np.asarray(minimize(_Loss(said, truth, penalty), start, jac=True, method="L-BFGS-B", options=options).x)
+    return start
+
+
+def _fit(
+    said: np.ndarray,
+    truth: np.ndarray,
+    penalty: float,
+    start: np.ndarray | None = None,
+    options: Mapping[str, float] = EXACT,
+) -> np.ndarray:
+    """The parameters of least penalised loss, found in coordinates in which it is about as steep in all directions.
+
+    Members say nearly the same, so the features are nearly dependent: in their principal axes, each in units of its
+    curvature, a tenth of the steps is enough.
+    """
+    loss, members, classes = _Loss(said, truth, penalty), len(said), truth.shape[1]
+    spread, axes = np.linalg.eigh(loss.features.T @ loss.features / len(truth))
+    units = axes / np.sqrt(CURVATURE * spread.clip(min=0) + penalty)  # [M C, M C]
+    back = np.linalg.inv(units)
+
+    def moved(values: np.ndarray, by: np.ndarray) -> np.ndarray:
+        weights = by @ values[members:-classes].reshape(members * classes, classes)
+        return np.concatenate([values[:members], weights.ravel(), values[-classes:]])
+
+    def of_units(values: np.ndarray) -> tuple[float, np.ndarray]:
+        found, gradient = loss(moved(values, units))
+        return found, moved(gradient, units.T)
+
+    begin = moved(_start(said) if start is None else start, back)
+    found = minimize(of_units, begin, jac=True, method="L-BFGS-B", options=dict(options))
+    return moved(np.asarray(found.x), units)
 
 
 class _Loss:
