@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import statistics
+import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -19,8 +19,8 @@ from harness.moe.routing import Routing
 from harness.registry import DISPATCHES
 
 AUTO = "auto"
-ROUNDS = 3
-"""Timed passes of each path, after one that warms up; the median counts."""
+ROUNDS = 5
+"""Timed passes of each path, after one that warms up."""
 TOO_MANY = 2**27
 """Numbers between the layers of all experts on all rows, over which a path that makes them is not tried."""
 LONG = 1000.0
@@ -35,8 +35,8 @@ class Choice:
 
     path: str
     milliseconds: Mapping[str, float] = field(default_factory=dict)
-    """Of every path that was measured: the median of a forward pass, or of forward and backward where there are
-    gradients. Empty where the path was named."""
+    """Of every path that was measured: the shortest forward pass, or forward and backward where there are gradients.
+    Empty where the path was named."""
     refused: Mapping[str, str] = field(default_factory=dict)
     """Why the other paths cannot run here."""
 
@@ -85,24 +85,32 @@ def _differentiates(experts: Experts, x: Tensor, routing: Routing) -> bool:
 
 
 def measure(experts: Experts, x: Tensor, routing: Routing) -> Choice:
-    """Time every path that can run on these rows as they are routed; gradients and generators stay as they were."""
-    milliseconds: dict[str, float] = {}
+    """Time every path that can run on these rows as they are routed; gradients and generators stay as they were.
+
+    In turn, and the shortest counts: what else goes on meanwhile makes a pass longer only.
+    """
+    passes: dict[str, Callable[[], None]] = {}
+    times: dict[str, float] = {}
     refused: dict[str, str] = {}
     with _disable_current_modes():  # a counter of operations that is at work must not see this
         for path in DISPATCHES:
             why = path.unavailable(experts, x) or _too_large(path, experts, x)
             if not why:
-                best = min(milliseconds.values(), default=float("inf"))
+                work = _pass(path, experts, x, routing)
                 try:
-                    milliseconds[path.name] = _time(_pass(path, experts, x, routing), x.device, best)
+                    times[path.name] = _first(work, x.device, min(times.values(), default=math.inf))
+                    passes[path.name] = work
                 except RuntimeError as error:  # memory is short, or the backend takes the type but not the size
                     why = str(error).splitlines()[0]
             if why:
                 refused[path.name] = why
-    if not milliseconds:
-        raise RuntimeError("; ".join(f"{name}: {why}" for name, why in refused.items()))
-    fastest = min(milliseconds, key=milliseconds.__getitem__)
-    return Choice(fastest, milliseconds, refused)
+        if not times:
+            raise RuntimeError("; ".join(f"{name}: {why}" for name, why in refused.items()))
+        worth = [name for name, first in times.items() if first <= TOO_SLOW * min(times.values())]
+        for _ in range(ROUNDS - 1):
+            for name in worth:
+                times[name] = min(times[name], _once(passes[name], x.device))
+    return Choice(min(times, key=times.__getitem__), times, refused)
 
 
 def _too_large(path: Dispatch, experts: Experts, x: Tensor) -> str | None:
@@ -134,15 +142,10 @@ def _pass(path: Dispatch, experts: Experts, x: Tensor, routing: Routing) -> Call
     return forward_and_backward
 
 
-def _time(work: Callable[[], None], device: torch.device, best: float) -> float:
-    """Median milliseconds of a warm pass; of a path that is hopeless beside the best so far, of a single one."""
+def _first(work: Callable[[], None], device: torch.device, best: float) -> float:
+    """Milliseconds of a warm pass; of one that is too slow for long, those of the pass that would have warmed it."""
     cold = _once(work, device)
-    if cold > max(LONG, TOO_SLOW * best):
-        return cold
-    first = _once(work, device)
-    if first > TOO_SLOW * best:
-        return first
-    return statistics.median([first, *(_once(work, device) for _ in range(ROUNDS - 1))])
+    return cold if cold > max(LONG, TOO_SLOW * best) else _once(work, device)
 
 
 def _once(work: Callable[[], None], device: torch.device) -> float:
