@@ -7,7 +7,6 @@ from typing import Annotated, Any, Literal
 import torch
 from pydantic import Field
 
-from harness.merging.expert_loads import loads
 from harness.merging.forms import form_of
 from harness.merging.guards import check_mergeable, warnings_of
 from harness.merging.own_data import own_data
@@ -84,6 +83,4 @@ def expert_merge(
     if gate == "trained":
         log = train_routers(module, form, ingredients.train, steps=steps, lr=lr, balance=balance, seed=ingredients.seed)
         details |= {"examples_seen": log.examples, "router_seconds": log.seconds}
-    if len(ingredients.train_inputs):
-        details |= loads(module, form, ingredients.train)
     return SingleModel(architecture, module, details)

@@ -7,11 +7,11 @@ from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import AfterValidator, Field
-from torch import Tensor, nn
+from torch import nn
 
+from harness.evaluate.expert_use import use_of
 from harness.methods.method import method
 from harness.models.architectures import build, takes, with_options
-from harness.models.forward import logits
 from harness.models.training import train, usual_schedule
 from harness.moe.choose import AUTO
 from harness.moe.layer import MixtureOfExperts
@@ -88,14 +88,8 @@ def _layer(module: nn.Module) -> MixtureOfExperts:
 
 def _load(module: nn.Module, ingredients: Ingredients) -> list[float]:
     """The share of the training examples that each expert runs on, without noise."""
-    layer = _layer(module)
-    load: list[Tensor] = []
-    handle = layer.gate.register_forward_hook(lambda gate, given, routing: load.append(routing.load()))
     split = ingredients.train
-    try:
-        with torch.inference_mode():
-            for batch in split.inputs.split(split.batch):
-                logits(module, batch)
-    finally:
-        handle.remove()
-    return (torch.stack(load).sum(dim=0).double() / len(split.inputs)).tolist()
+    batches = ((batch, torch.zeros(len(batch), dtype=torch.int64)) for batch in split.inputs.split(split.batch))
+    (layer,) = use_of(module, batches, ["train"])["layers"].values()
+    load: list[float] = layer["load"]
+    return load

@@ -8,12 +8,12 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from harness.merging.expert_loads import loads
 from harness.merging.forms import form_of
 from harness.merging.guards import check_mergeable
 from harness.merging.sparse_training import balanced, train_for
 from harness.methods.method import method
 from harness.models.weights import module_with
+from harness.moe.watching import loads_noted
 from harness.systems.systems import SingleModel
 from harness.types import Ingredients, Member, NotApplicable
 
@@ -77,10 +77,9 @@ def upcycle(
     module = module_with(architecture, tensors).to(ingredients.device)
     details: dict[str, Any] = {"dense": dense.name}
     if steps:
-        with balanced(form, module, balance):
+        with balanced(form, module, balance), loads_noted(module) as loads:
             log = train_for(module, ingredients.train, steps, lr, ingredients.seed)
-        details |= {"examples_seen": log.examples, "train_seconds": log.seconds}
-        details |= loads(module, form, ingredients.train)
+        details |= {"examples_seen": log.examples, "train_seconds": log.seconds, "load_in_training": loads}
     return SingleModel(architecture, module, details)
 
 

@@ -268,21 +268,6 @@ def test_it_costs_what_its_active_experts_cost():
         assert more == 2 * (LENGTH - 1) * 2 * ((k - 1) * expert + gate)
 
 
-def test_loads_say_how_often_each_expert_runs():
-    pool, train = fine_tunes(), text()
-    found = built("expert_merge", pool)
-    chosen = []
-    for router in form_of(pool.members[0].architecture).routers(found.module):
-        router.register_forward_hook(lambda _, given, out: chosen.append(out[2]))
-    for group in GROUPS:
-        chosen.clear()
-        found.log_probs(train.inputs[[row for row, name in enumerate(train.groups) if name == group]])
-        counts = torch.bincount(torch.cat(chosen).flatten(), minlength=3).double()
-        expected = (counts * 2 / counts.sum()).tolist()
-        assert found.details["expert_load_by_group"][group] == pytest.approx(expected)
-    assert sum(found.details["expert_load"]) == pytest.approx(2)
-
-
 @pytest.mark.parametrize(
     ("pool", "given", "why"),
     [
