@@ -192,6 +192,14 @@ def test_an_exported_model_is_what_transformers_loads_and_scores_as_it_did_here(
     assert row(candidate, "candidate")["bits_per_byte"] == pytest.approx(row(run, variant)["bits_per_byte"])
 
 
+def test_the_report_says_which_experts_ran_for_the_tokens_of_each_task(run):
+    (layer,) = run.details["expert_merge/members=0+1"]["0"]["experts"]["layers"].values()
+    assert list(layer["by_group"]) == ["bytes_python", "cloze_python"]
+    assert layer["load"] == [1.0, 1.0]  # both of two
+    assert all("experts" not in seed for name, of in run.details.items() if "expert_merge" not in name
+               for seed in of.values())  # fmt: skip
+
+
 def test_a_pool_of_language_models_is_not_for_images(run, tmp_path):
     (tmp_path / "suite.yaml").write_text("suite: digits\ntask: digits\nmethods: [best_single]\npool: {train: "
                                          "{architecture: mlp, start: independent}}\n")  # fmt: skip
