@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from harness import stats
-from harness.display.formats import MINUS, ratio
+from harness.display.formats import MINUS, percent, ratio
 from harness.evaluate.decisions import LIKE_THESE, THESE
 from harness.report.by_score import Score, Values, level, mean_of, minus, scores, values_of
 from harness.report.claim import in_units
@@ -83,7 +83,11 @@ def students_of(evidence: Evidence) -> list[dict[str, Any]] | None:
 
 
 def _table(evidence: Evidence, taught: Taught, both: list[Score]) -> dict[str, Any]:
-    told = [_gain_in_words(evidence, taught, both), _targets_in_words(evidence, taught, both[0])]
+    told = [
+        _gain_in_words(evidence, taught, both),
+        _targets_in_words(evidence, taught, both[0]),
+        _teacher_in_words(evidence, taught),
+    ]
     names = [*taught.students, *taught.others]
     return {
         "words": " ".join(filter(None, told)),
@@ -115,6 +119,19 @@ def _targets_in_words(evidence: Evidence, taught: Taught, score: Score) -> str:
     return (
         f"Of {pairs} of students that differ in nothing else, by {score.words} the one with the ensemble's targets is "
         f"better in {better} and worse in {worse} than the one with labels alone."
+    )
+
+
+def _teacher_in_words(evidence: Evidence, taught: Taught) -> str:
+    """How much more than labels a soft target can say, of a teacher that has seen its training examples before."""
+    told = [each for name in list(taught.students)[:1] for each in evidence.run.details.get(name, {}).values()]
+    known = [(each["teacher_right"], each["teacher_confidence"]) for each in told if "teacher_right" in each]
+    if not known:
+        return ""
+    right, sure = (percent(float(share), 1) for share in np.mean(known, axis=0))
+    return (
+        f"On the training examples the ensemble is right on {right} and {sure} sure of its answer: the nearer both are "
+        "to 100 %, the less its targets add to the labels."
     )
 
 

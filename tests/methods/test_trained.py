@@ -266,6 +266,15 @@ def test_a_student_comes_closer_to_its_teacher():
     assert distance(60) < 0.3 * distance(1)
 
 
+def test_a_student_tells_how_right_and_how_sure_its_teacher_was_of_the_training_examples():
+    pool, examples = skilled(3), split("train")
+    mean = torch.stack([plain_predict(MemberPart(m), examples) for m in pool.members]).double().exp().mean(dim=0)
+    for temperature in (1.0, 3.0):  # as it answers, whatever it is softened to
+        details = build_method("distill", pool, epochs=1, temperature=temperature).details
+        assert details["teacher_confidence"] == pytest.approx(float(mean.max(dim=-1).values.mean()), rel=1e-5)
+        assert details["teacher_right"] == pytest.approx(float((mean.argmax(-1) == examples.labels).double().mean()))
+
+
 def test_a_student_depends_on_its_teacher_only_as_much_as_alpha_says():
     one, other = skilled(2), Pool("two", "independent", skilled(4).members[2:])
     assert torch.equal(*(on_test(build_method("distill", pool, alpha=0.0, epochs=1)) for pool in (one, other)))
@@ -378,7 +387,9 @@ def test_the_teacher_of_tokens_is_the_mean_of_the_members_on_those_windows():
     pool = counting_pool()
     given = ingredients(pool, ("members", "train"), train_=windows("train"))
     rows = torch.tensor([5, 2])
-    found = distilling._teacher(given, 2.0)(rows)
+    teacher, told = distilling._teacher(given, 2.0)
+    found = teacher(rows)
+    assert told == {}
     stacked = torch.stack([MemberPart(each).log_probs(windows("train").inputs[rows]) for each in pool.members]).double()
     soft = torch.log_softmax(stacked / 2, dim=-1)
     torch.testing.assert_close(found.double(), torch.logsumexp(soft, 0) - np.log(2), atol=1e-5, rtol=0)

@@ -78,6 +78,14 @@ def test_soft_targets_are_told_against_labels_where_nothing_else_differs():
     assert "pair" not in alone["words"]
 
 
+def test_how_sure_the_teacher_was_in_training_is_a_mean_over_the_seeds():
+    seeds = {str(k): {"teacher_right": 0.98 + 0.01 * k, "teacher_confidence": 0.9} for k in range(3)}
+    (table,) = students_of(run(details={SOFT: seeds}))
+    assert "On the training examples the ensemble is right on 99.0 % and 90.0 % sure of its answer" in table["words"]
+    (earlier,) = students_of(run(details={SOFT: {"0": {"student": "mlp"}}}))
+    assert "sure of" not in earlier["words"]
+
+
 def test_lower_is_better_where_the_suite_goes_by_a_loss():
     rows = rows_of(run(scores=("nll", "accuracy")))
     assert rows[SOFT]["over_labels"].startswith("+")

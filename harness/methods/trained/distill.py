@@ -77,7 +77,7 @@ def distill(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(ingredients.seed)
         student, details = _student(ingredients, architecture, start)
-    teacher = _teacher(ingredients, temperature)
+    teacher, told = _teacher(ingredients, temperature)
     labels = train_split.labels.to(ingredients.device).view(len(train_split.inputs), -1)
 
     def loss(logits: Tensor, rows: Tensor) -> Tensor:
@@ -88,7 +88,8 @@ def distill(
     is_tuned = start != "fresh" and head is not None and head.labelled
     schedule = replace(usual, lr=lr or (usual.lr if is_tuned else 2e-3))
     log = train(student, train_split, schedule, seed=ingredients.seed, loss=loss)
-    return SingleModel(architecture, student, {"student": str(architecture), "examples_seen": log.examples, **details})
+    details |= {"student": str(architecture), "examples_seen": log.examples, **told}
+    return SingleModel(architecture, student, details)
 
 
 def _student(ingredients: Ingredients, architecture: Architecture, start: str) -> tuple[nn.Module, dict[str, Any]]:
@@ -114,14 +115,21 @@ def _sized(architecture: Architecture, size: str) -> Architecture:
     return architecture
 
 
-def _teacher(ingredients: Ingredients, temperature: float) -> Callable[[Tensor], Tensor]:
-    """From rows of the training inputs to the members' mean log-probabilities of their labels, at this temperature."""
+def _teacher(ingredients: Ingredients, temperature: float) -> tuple[Callable[[Tensor], Tensor], dict[str, float]]:
+    """From rows of the training inputs to the members' mean log-probabilities of their labels, at this temperature.
+
+    Of inputs with one label each also ``details``: on what share of them the mean is right, and how sure it is. A
+    teacher that has learned its training inputs by heart says of them little more than their labels do.
+    """
     parts, split = member_parts(ingredients), ingredients.train
     weights = uniform(len(parts))
     if len(split.labels) == len(split.inputs):
         stacked = ingredients.stacked(parts, split)
         known = mix_linear(temper(stacked, temperature), weights).to(ingredients.device)
-        return lambda rows: known[rows]
+        sure, answers = mix_linear(stacked, weights).max(dim=-1)
+        right = (answers == split.labels.to(answers)).double().mean()
+        told = {"teacher_right": float(right), "teacher_confidence": float(sure.exp().double().mean())}
+        return lambda rows: known[rows], told
     check_tokens(parts, split)
 
     def predict(rows: Tensor) -> Tensor:
@@ -130,7 +138,7 @@ def _teacher(ingredients: Ingredients, temperature: float) -> Callable[[Tensor],
             stacked = torch.stack([part.log_probs(windows) for part in parts])
         return mix_linear(temper(stacked, temperature), weights)
 
-    return predict
+    return predict, {}
 
 
 def distillation_loss(logits: Tensor, labels: Tensor, teacher: Tensor, temperature: float, alpha: float) -> Tensor:
