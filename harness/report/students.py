@@ -85,7 +85,7 @@ def students_of(evidence: Evidence) -> list[dict[str, Any]] | None:
 def _table(evidence: Evidence, taught: Taught, both: list[Score]) -> dict[str, Any]:
     told = [
         _gain_in_words(evidence, taught, both),
-        _targets_in_words(evidence, taught, both[0]),
+        _targets_in_words(evidence, taught, both),
         _teacher_in_words(evidence, taught),
     ]
     names = [*taught.students, *taught.others]
@@ -109,16 +109,19 @@ def _gain_in_words(evidence: Evidence, taught: Taught, both: list[Score]) -> str
     return f"{taught.ensemble} gains {' and '.join(told)} on the mean of its {len(taught.members)} members."
 
 
-def _targets_in_words(evidence: Evidence, taught: Taught, score: Score) -> str:
+def _targets_in_words(evidence: Evidence, taught: Taught, both: list[Score]) -> str:
     """How often soft targets beat labels alone; empty where no two students differ in nothing else."""
-    found = [gain for name in taught.students if (gain := _over_labels(evidence, taught, score, name))]
-    if not found:
+    told = []
+    for score in both:
+        found = [gain for name in taught.students if (gain := _over_labels(evidence, taught, score, name))]
+        if found:
+            better, worse = sum(gain.low > 0 for gain in found), sum(gain.high < 0 for gain in found)
+            told.append(f"better in {better} and worse in {worse} of {len(found)} by {score.words}")
+    if not told:
         return ""
-    better, worse = sum(gain.low > 0 for gain in found), sum(gain.high < 0 for gain in found)
-    pairs = "one pair" if len(found) == 1 else f"{len(found)} pairs"
     return (
-        f"Of {pairs} of students that differ in nothing else, by {score.words} the one with the ensemble's targets is "
-        f"better in {better} and worse in {worse} than the one with labels alone."
+        "Of two students that differ in nothing else, the one with the ensemble's targets against the one with labels "
+        f"alone is {', '.join(told)}."
     )
 
 
@@ -137,7 +140,6 @@ def _teacher_in_words(evidence: Evidence, taught: Taught) -> str:
 
 def _row(evidence: Evidence, taught: Taught, both: list[Score], name: str) -> dict[str, Any]:
     given = taught.students.get(name)
-    gain = _over_labels(evidence, taught, both[0], name) if given else None
     return {
         "variant": name,
         "size": given.get("size", DASH) if given else DASH,
@@ -145,7 +147,6 @@ def _row(evidence: Evidence, taught: Taught, both: list[Score], name: str) -> di
         "targets": _targets(given) if given else DASH,
         "flops": ratio(_flops(evidence, taught, name)),
         "scores": [_scored(evidence, taught, score, name) for score in both],
-        "over_labels": in_units(gain.value, gain.low, gain.high, both[0].unit) if gain else DASH,
     }
 
 
@@ -163,16 +164,18 @@ def _flops(evidence: Evidence, taught: Taught, name: str) -> float:
     return float(evidence.by_name[name]["flops_per_example"]) / whole if whole else float("nan")
 
 
-def _scored(evidence: Evidence, taught: Taught, score: Score, name: str) -> tuple[str, str]:
-    """The score, and the share of the ensemble's gain that is kept, with its interval."""
+def _scored(evidence: Evidence, taught: Taught, score: Score, name: str) -> tuple[str, str, str]:
+    """The score, the share of the ensemble's gain that is kept, and what soft targets gain over labels alone."""
     values = evidence.scored(name, score.name)
     if values is None:
-        return DASH, DASH
+        return DASH, DASH, DASH
     shown = level(evidence, score, name)
     if values.shape[1] < 2:
-        return shown, DASH
+        return shown, DASH, DASH
+    gain = _over_labels(evidence, taught, score, name)
+    over = in_units(gain.value, gain.low, gain.high, score.unit) if gain else DASH
     kept = gains_of(values_of(evidence, score), score, name, taught.ensemble, taught.members).interval
-    return shown, _share(kept) if kept else UNCERTAIN
+    return shown, _share(kept) if kept else UNCERTAIN, over
 
 
 def _share(kept: stats.Interval) -> str:
@@ -182,7 +185,7 @@ def _share(kept: stats.Interval) -> str:
 
 def _over_labels(evidence: Evidence, taught: Taught, score: Score, name: str) -> stats.Interval | None:
     """What a student with soft targets gains over one that differs in nothing else but learns from labels alone."""
-    if not taught.students[name].get("alpha"):
+    if not taught.students.get(name, {}).get("alpha"):
         return None
     others = {each: given for each, given in taught.students.items() if given.get("alpha") == 0}
     same = _but_targets(taught.students[name])

@@ -44,7 +44,7 @@ def test_a_row_tells_size_start_targets_cost_and_share():
     assert (row["size"], row["start"], row["targets"]) == ("half", "fresh", "labels")
     kept = stats.crossed_ratio(right(0.77, 12) - MEAN, ENSEMBLE - MEAN)
     shown = f"{100 * kept.value:.0f} % [{100 * kept.low:.0f} .. {100 * kept.high:.0f}]".replace("-", "−")
-    assert row["scores"][0] == (f"{100 * right(0.77, 12).mean():.2f} %", shown)
+    assert row["scores"][0] == (f"{100 * right(0.77, 12).mean():.2f} %", shown, "–")
     assert [row["flops"] for row in rows_of(run()).values()] == ["0.25×", "0.25×"]
 
 
@@ -59,7 +59,7 @@ def test_the_ensemble_keeps_all_of_its_gain_and_a_member_about_none():
 
 def test_where_the_gain_is_not_certain_there_is_no_ratio():
     evidence = planted({**members(*MEMBERS), "linear": right(0.705, 5), SOFT: ENSEMBLE})
-    assert all(kept == UNCERTAIN for _, kept in rows_of(evidence)[SOFT]["scores"])
+    assert all(kept == UNCERTAIN for _, kept, _ in rows_of(evidence)[SOFT]["scores"])
 
 
 def test_soft_targets_are_told_against_labels_where_nothing_else_differs():
@@ -67,15 +67,14 @@ def test_soft_targets_are_told_against_labels_where_nothing_else_differs():
     evidence = run(outcomes)
     rows = rows_of(evidence)
     gain = stats.over_seeds(evidence.correct(SOFT) - evidence.correct(HARD))
-    assert rows[SOFT]["over_labels"] == f"{points(gain.value)} [{points_interval(gain.low, gain.high)}]"
-    assert rows[HARD]["over_labels"] == rows["distill/alpha=1,size=quarter"]["over_labels"] == "–"
+    assert rows[SOFT]["scores"][0][2] == f"{points(gain.value)} [{points_interval(gain.low, gain.high)}]"
+    assert rows[HARD]["scores"][0][2] == rows["distill/alpha=1,size=quarter"]["scores"][0][2] == "–"
     (table,) = students_of(evidence)
-    sentence = "Of one pair of students that differ in nothing else, by accuracy the one with the ensemble's targets "
-    assert f"{sentence}is better in 1 and worse in 0 than" in table["words"]
+    assert "is better in 1 and worse in 0 of 1 by accuracy, better in 1 and worse in 0 of 1 by NLL." in table["words"]
     (turned,) = students_of(run({SOFT: right(0.5, 13), HARD: right(0.77, 12)}))
-    assert "better in 0 and worse in 1 than" in turned["words"]
+    assert "better in 0 and worse in 1 of 1 by accuracy" in turned["words"]
     (alone,) = students_of(run({SOFT: BASE}))
-    assert "pair" not in alone["words"]
+    assert "differ in nothing" not in alone["words"]
 
 
 def test_how_sure_the_teacher_was_in_training_is_a_mean_over_the_seeds():
@@ -87,8 +86,10 @@ def test_how_sure_the_teacher_was_in_training_is_a_mean_over_the_seeds():
 
 
 def test_lower_is_better_where_the_suite_goes_by_a_loss():
-    rows = rows_of(run(scores=("nll", "accuracy")))
-    assert rows[SOFT]["over_labels"].startswith("+")
+    (nll, accuracy) = rows_of(run(scores=("nll", "accuracy")))[SOFT]["scores"]
+    assert float(nll[0]) == pytest.approx(np.where(right(0.77, 12), 0.1, 2.0).mean(), abs=1e-3)
+    assert nll[2].startswith("+")
+    assert accuracy[2].startswith("+")
 
 
 def test_students_of_some_members_are_measured_against_these():
@@ -123,7 +124,7 @@ def test_seeds_with_examples_of_their_own_have_a_share_too():
 def test_a_student_with_an_infinite_loss_has_none_of_it_and_keeps_its_accuracy():
     lost = np.where(BASE, 0.1, np.inf)
     row = rows_of(run({SOFT: (BASE, lost)}))[SOFT]
-    assert row["scores"][1] == ("–", "–")
+    assert row["scores"][1] == ("–", "–", "–")
     assert row["scores"][0][0] == f"{100 * BASE.mean():.2f} %"
 
 
