@@ -120,8 +120,8 @@ def _targets_in_words(evidence: Evidence, taught: Taught, both: list[Score]) -> 
     if not told:
         return ""
     return (
-        "Of two students that differ in nothing else, the one with the ensemble's targets against the one with labels "
-        f"alone is {', '.join(told)}."
+        "Of two students that differ in nothing else but luck, the one with the ensemble's targets against the one "
+        f"with labels alone is {', '.join(told)}."
     )
 
 
