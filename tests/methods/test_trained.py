@@ -281,6 +281,19 @@ def test_a_student_depends_on_its_teacher_only_as_much_as_alpha_says():
     assert not torch.equal(*(on_test(build_method("distill", pool, alpha=0.5, epochs=1)) for pool in (one, other)))
 
 
+def test_without_a_share_of_the_teacher_it_is_plain_training_on_the_labels():
+    pool = skilled(2)
+    found = build_method("distill", pool, alpha=0.0, epochs=3, lr=0.01)
+    with torch.random.fork_rng():
+        torch.manual_seed(ingredients(pool).seed)
+        plain = build(MLP)
+    train(plain, split("train"), Schedule(3, 0.01), seed=ingredients(pool).seed)
+    nearly = build_method("distill", pool, alpha=1e-12, epochs=3, lr=0.01).module.state_dict()
+    for name, tensor in plain.state_dict().items():
+        torch.testing.assert_close(found.module.state_dict()[name], tensor, atol=0, rtol=0)
+        torch.testing.assert_close(nearly[name], tensor, atol=1e-5, rtol=0)
+
+
 # Mixture of experts
 
 

@@ -87,7 +87,7 @@ def distill(
     head = configuration.head_of(architecture)
     is_tuned = start != "fresh" and head is not None and head.labelled
     schedule = replace(usual, lr=lr or (usual.lr if is_tuned else 2e-3))
-    log = train(student, train_split, schedule, seed=ingredients.seed, loss=loss)
+    log = train(student, train_split, schedule, seed=ingredients.seed, loss=loss if alpha else None)
     details |= {"student": str(architecture), "examples_seen": log.examples, **told}
     return SingleModel(architecture, student, details)
 
