@@ -96,7 +96,7 @@ def compared(
     if lost := infinite(evidence, claim, *names, by=by):
         return lost
     both = [score_named(by), score_named("accuracy")] if by else scores(evidence, *names)
-    values = {score.name: _values(evidence, score) for score in both}
+    values = {score.name: values_of(evidence, score) for score in both}
     claims = []
     for score in both:
         given = values[score.name]
@@ -114,7 +114,9 @@ def compared(
     return replace(first, note="; ".join(filter(None, (note, told, first.note))))
 
 
-def _values(evidence: Evidence, score: Score) -> Values:
+def values_of(evidence: Evidence, score: Score) -> Values:
+    """A score's values by variant: of those only that ``scores`` was asked about."""
+
     def values(name: str) -> np.ndarray:
         table = evidence.scored(name, score.name)
         assert table is not None

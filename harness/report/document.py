@@ -27,6 +27,7 @@ from harness.report.figures import CURVES, CURVES_NARROW, FIRST, NARROW, figures
 from harness.report.plots.style import render
 from harness.report.quality_cost import quality_cost
 from harness.report.stages import stages_of
+from harness.report.students import students_of
 from harness.report.table import table_of
 from harness.results.columns import column_of, numbers, plugged_in, variant_columns
 from harness.results.history import Entry, history
@@ -126,6 +127,7 @@ def _context(evidence: Evidence, said: Answer, found: list[Claim]) -> dict[str, 
         "capacity": _capacity(record.get("capacity"), evidence.ok),
         "stages": stages_of(evidence),
         "experts": experts_of(evidence),
+        "students": students_of(evidence),
         "joules": evidence.ok["energy_j_per_example"].notna().any(),
         "energy": sorted({str(source).split("; window of")[0] for source in evidence.ok["energy_source"]} - {""}),
         "json": lambda value: json.dumps(value, sort_keys=True),

@@ -7,11 +7,12 @@ from dataclasses import replace
 import numpy as np
 
 from harness.display.formats import number, points
-from harness.report.by_score import Values, compared, mean_of, minus, scores
+from harness.report.by_score import Values, compared, mean_of, minus, scores, values_of
 from harness.report.claim import NOT_TESTED, Claim, in_size, of_these, untested
 from harness.report.ensemble_claims import NO_MEMBERS
 from harness.report.evidence import Evidence
 from harness.report.lookup import in_pool, members_of, missing, of_all, pools_of, variants_of
+from harness.report.students import gains_of
 from harness.results.evidence import mean_over_seeds
 
 
@@ -112,29 +113,17 @@ def _student(evidence: Evidence, claim: str, size: str) -> Claim:
     def middle(v: Values) -> np.ndarray:
         return minus(v(name), (mean_of(v, members) + v("linear")) / 2)
 
-    def gain(v: Values) -> np.ndarray:
-        return minus(v("linear"), mean_of(v, members))
-
     what = f"{name} minus the middle between mean member and ensemble"
     found = compared(evidence, claim, what, [name, "linear", *members], middle, contrast=False)
     if found.verdict == NOT_TESTED:
         return found
     score = scores(evidence, name, "linear", *members)[0]
-    gained = of_these(score.better * gain(_of(evidence, score.name)))
-    kept = 0.5 + score.better * (found.estimate or 0) / gained.value if gained.value else np.nan
+    gains = gains_of(values_of(evidence, score), score, name, "linear", members)
+    gained = of_these(gains.ensemble)
     note = f"the ensemble gains {in_size(gained.value, score.unit)} on its mean member"
     if not gained.low > 0:
         return replace(found, verdict="undecided", note=f"{note}, which is not certain; {found.note}")
-    return replace(found, note=f"{note}, of which it keeps {100 * max(kept, 0):.0f} %; {found.note}")
-
-
-def _of(evidence: Evidence, score: str) -> Values:
-    def values(name: str) -> np.ndarray:
-        table = evidence.scored(name, score)
-        assert table is not None
-        return table
-
-    return values
+    return replace(found, note=f"{note}, of which it keeps {100 * max(gains.kept, 0):.0f} %; {found.note}")
 
 
 def sparse(evidence: Evidence) -> Claim:

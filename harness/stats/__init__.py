@@ -21,6 +21,7 @@ from harness.stats.proportions import (
     proportion_over_seeds,
     wilson,
 )
+from harness.stats.ratios import crossed_ratio
 from harness.stats.resampling import bootstrap_mean, over_seeds, paired_difference, resample_counts
 
 __all__ = [
@@ -35,6 +36,7 @@ __all__ = [
     "bootstrap_mean",
     "correlation",
     "crossed_mean",
+    "crossed_ratio",
     "crossed_statistic",
     "ece_interval",
     "ece_over_seeds",

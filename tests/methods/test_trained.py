@@ -13,8 +13,10 @@ from transformers import AutoModelForCausalLM, LlamaConfig
 
 from harness.checks.pools import (
     CNN,
+    CNN_BN,
     MLP,
     build_method,
+    fine_tunes,
     independent,
     ingredients,
     member,
@@ -177,6 +179,76 @@ def test_a_student_of_half_the_size_has_fewer_parameters(architecture):
     assert len(half.parts()) == 1
 
 
+@pytest.mark.parametrize("architecture", [CNN, MLP], ids=lambda a: a.name)
+def test_a_quarter_is_the_half_of_the_half(architecture):
+    widths = dict(architecture.options)
+    found = build_method("distill", independent(2, architecture), epochs=1, size="quarter")
+    quartered = {name: max(1, widths[name] // 2 // 2) for name in ("width", "hidden") if name in widths}
+    assert dict(found.architecture.options) == widths | quartered
+    assert parameters(found.module) == parameters(build(found.architecture))
+
+
+def test_a_quarter_of_a_wide_network_has_about_a_sixteenth_of_its_parameters():
+    options = {"features": 16, "classes": 26, "hidden": 192}
+    whole = Architecture("table_mlp", tuple(sorted(options.items())))
+    quarter = distilling._sized(whole, "quarter")
+    hidden = 48
+    expected = 16 * hidden + hidden + hidden * hidden + hidden + hidden * 26 + 26
+    assert parameters(build(quarter)) == expected < parameters(build(whole)) / 8
+
+
+@pytest.mark.parametrize("architecture", [CNN, CNN_BN, MLP], ids=lambda a: a.name)
+def test_before_it_learns_anything_a_student_from_the_soup_is_the_soup(architecture):
+    pool = fine_tunes(3, architecture)
+    soup = build_method("uniform_soup", pool)
+    student = build_method("distill", pool, start="soup", epochs=1, lr=1e-12)
+    assert student.architecture == soup.architecture
+    found, expected = student.module.state_dict(), soup.module.state_dict()
+    learned = {name for name, _ in soup.module.named_parameters()}
+    for name in learned:
+        torch.testing.assert_close(found[name], expected[name], atol=1e-6, rtol=0)
+    longer = build_method("distill", pool, start="soup", epochs=2, lr=0.01).module.state_dict()
+    assert any(not torch.allclose(longer[name], expected[name], atol=1e-3) for name in learned)
+    fresh = build_method("distill", pool, epochs=1, lr=1e-12).module.state_dict()
+    assert any(not torch.allclose(fresh[name], expected[name], atol=1e-2) for name in learned)
+
+
+def test_a_soup_of_other_starts_is_warned_of_as_the_soup_itself_warns():
+    pool = independent(2)
+    warned = build_method("distill", pool, start="soup", epochs=1).details["warnings"]
+    assert warned == build_method("uniform_soup", pool).details["warnings"]
+    assert "warnings" not in build_method("distill", pool, epochs=1).details
+
+
+@pytest.mark.parametrize("start", ["base", "soup"])
+@pytest.mark.parametrize(("size", "words"), [("half", "half the size"), ("quarter", "a quarter of the size")])
+def test_a_smaller_student_starts_fresh_only(start, size, words):
+    with pytest.raises(NotApplicable, match=f"a student of {words} cannot start from the {start}"):
+        build_method("distill", fine_tunes(2), start=start, size=size, epochs=1)
+
+
+def test_there_is_no_soup_to_start_from_where_members_cannot_be_averaged():
+    with pytest.raises(NotApplicable, match="different architectures: cnn and mlp: small_cnn and mlp"):
+        build_method("distill", mixed(), start="soup", epochs=1)
+    assert build_method("distill", mixed(), epochs=1).architecture == CNN
+
+
+@pytest.mark.parametrize(
+    ("given", "name", "phrase"),
+    [
+        ({}, {}, "student taught by two"),
+        ({"size": "half"}, {"size": "half"}, "student of half the size taught by two"),
+        ({"size": "quarter"}, {"size": "quarter"}, "student of a quarter of the size taught by two"),
+        ({"start": "soup"}, {"start": "soup"}, "student taught by two (start soup)"),
+    ],
+)
+def test_its_name_says_what_differs_from_the_usual_student(given, name, phrase):
+    method = METHODS.get("distill")
+    full = method.validate(given)
+    assert method.variant_parameters(full) == name
+    assert method.phrase(full, "two") == phrase
+
+
 def parameters(module):
     return sum(p.numel() for p in module.parameters())
 
@@ -194,10 +266,32 @@ def test_a_student_comes_closer_to_its_teacher():
     assert distance(60) < 0.3 * distance(1)
 
 
+def test_a_student_tells_how_right_and_how_sure_its_teacher_was_of_the_training_examples():
+    pool, examples = skilled(3), split("train")
+    mean = torch.stack([plain_predict(MemberPart(m), examples) for m in pool.members]).double().exp().mean(dim=0)
+    for temperature in (1.0, 3.0):  # as it answers, whatever it is softened to
+        details = build_method("distill", pool, epochs=1, temperature=temperature).details
+        assert details["teacher_confidence"] == pytest.approx(float(mean.max(dim=-1).values.mean()), rel=1e-5)
+        assert details["teacher_right"] == pytest.approx(float((mean.argmax(-1) == examples.labels).double().mean()))
+
+
 def test_a_student_depends_on_its_teacher_only_as_much_as_alpha_says():
     one, other = skilled(2), Pool("two", "independent", skilled(4).members[2:])
     assert torch.equal(*(on_test(build_method("distill", pool, alpha=0.0, epochs=1)) for pool in (one, other)))
     assert not torch.equal(*(on_test(build_method("distill", pool, alpha=0.5, epochs=1)) for pool in (one, other)))
+
+
+def test_without_a_share_of_the_teacher_it_is_plain_training_on_the_labels():
+    pool = skilled(2)
+    found = build_method("distill", pool, alpha=0.0, epochs=3, lr=0.01)
+    with torch.random.fork_rng():
+        torch.manual_seed(ingredients(pool).seed)
+        plain = build(MLP)
+    train(plain, split("train"), Schedule(3, 0.01), seed=ingredients(pool).seed)
+    nearly = build_method("distill", pool, alpha=1e-12, epochs=3, lr=0.01).module.state_dict()
+    for name, tensor in plain.state_dict().items():
+        torch.testing.assert_close(found.module.state_dict()[name], tensor, atol=0, rtol=0)
+        torch.testing.assert_close(nearly[name], tensor, atol=1e-5, rtol=0)
 
 
 # Mixture of experts
@@ -306,22 +400,27 @@ def test_the_teacher_of_tokens_is_the_mean_of_the_members_on_those_windows():
     pool = counting_pool()
     given = ingredients(pool, ("members", "train"), train_=windows("train"))
     rows = torch.tensor([5, 2])
-    found = distilling._teacher(given, 2.0)(rows)
+    teacher, told = distilling._teacher(given, 2.0)
+    found = teacher(rows)
+    assert told == {}
     stacked = torch.stack([MemberPart(each).log_probs(windows("train").inputs[rows]) for each in pool.members]).double()
     soft = torch.log_softmax(stacked / 2, dim=-1)
     torch.testing.assert_close(found.double(), torch.logsumexp(soft, 0) - np.log(2), atol=1e-5, rtol=0)
 
 
-def test_a_student_of_a_language_models_folder_starts_fresh_as_transformers_starts_it_at_either_size():
+def test_a_student_of_a_language_models_folder_starts_fresh_as_transformers_starts_it_at_any_size():
     sizes = {"vocab_size": 24, "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1}
-    config = LlamaConfig(**sizes, num_attention_heads=2, num_key_value_heads=2)
+    config = LlamaConfig(**sizes, num_attention_heads=4, num_key_value_heads=4)
     folder = architecture_of(config)
-    for size, width in (("same", 16), ("half", 8)):
+    given = ingredients(counting_pool())
+    for size, width in (("same", 16), ("half", 8), ("quarter", 4)):
         torch.manual_seed(1)
-        student = distilling._student(distilling._half(folder) if size == "half" else folder, size, None)
+        student, _ = distilling._student(given, distilling._sized(folder, size), "fresh")
         torch.manual_seed(1)
         expected = AutoModelForCausalLM.from_config(student.config).state_dict()
         assert student.config.hidden_size == width
         assert all(torch.equal(tensor, expected[name]) for name, tensor in student.state_dict().items())
-    with pytest.raises(NotApplicable, match="half the size cannot start from the base"):
-        distilling._student(folder, "half", counting_pool().base)
+    odd = architecture_of(LlamaConfig(**sizes, num_attention_heads=2, num_key_value_heads=2))
+    reason = "no student of a quarter of the size: num_attention_heads is 1, which has no half"
+    with pytest.raises(NotApplicable, match=reason):
+        distilling._sized(odd, "quarter")

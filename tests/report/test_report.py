@@ -20,6 +20,7 @@ from harness.report import write_report
 from harness.report.answer import answer
 from harness.report.evidence import Evidence
 from harness.report.plots.curves import barrier, barrier_caption
+from harness.report.students import students_of
 from harness.results.columns import numbers
 from harness.results.curves import CURVES_FIELDS
 from harness.results.run import Run, read_run
@@ -48,6 +49,7 @@ methods:
   - uniform_soup
   - task_arithmetic
   - task_arithmetic: {scale: 1e38}
+  - distill: {alpha: [0.9, 0.0], epochs: 1}
   - checkpoint_average
 correlate: {pools: [main], subsets: {sizes: [2], at_most: 3}}
 cost: {latency: false, memory: false}
@@ -312,7 +314,7 @@ def test_every_number_of_the_markdown_is_that_of_the_table(run, markdown):
 
 def test_every_markdown_table_has_as_many_cells_in_each_row(markdown):
     found = tables(markdown)
-    assert len(found) == 5
+    assert len(found) == 6
     for table in found:
         assert len({len(row) for row in table}) == 1
         assert all(re.fullmatch(r":?-+:?", cell) for cell in table[1])
@@ -326,7 +328,7 @@ def test_what_failed_and_what_does_not_apply_is_shown_with_its_reason(run, page,
         FAILED: ["failed", not_ok.loc[FAILED, "reason"]],
         INAPPLICABLE: ["not applicable", not_ok.loc[INAPPLICABLE, "reason"]],
     }
-    written = {row[0].strip("`"): row[1:] for row in tables(markdown)[4][2:]}
+    written = {row[0].strip("`"): row[1:] for row in tables(markdown)[5][2:]}
     assert {name: state for name, (state, _) in written.items()} == {n: s for n, (s, _) in shown.items()}
     for name, (_, reason) in written.items():
         assert re.sub(r"\\(.)", r"\1", reason) == not_ok.loc[name, "reason"]
@@ -371,6 +373,23 @@ def test_what_quality_costs_is_in_curves_json_and_the_same_in_both_reports(run, 
     ways = [way["words"] for way in found["equal_compute"]["ways"]]
     assert [row[0] for row in tables(markdown)[2][2:]] == ways
     assert [row[0]["text"] for row in table_of(page, "way to spend it")[1:]] == ways
+
+
+def test_what_students_keep_is_the_same_in_both_reports(run, page, markdown):
+    (expected,) = students_of(Evidence(run))
+    assert [row["variant"] for row in expected["rows"]] == [
+        "distill/epochs=1", "distill/alpha=0,epochs=1", "best_single", "uniform_soup",
+    ]  # fmt: skip
+    on_page = [[cell["text"] for cell in row] for row in table_of(page, "learns from")]
+    (in_markdown,) = [table for table in tables(markdown) if "learns from" in table[0]]
+    titles = [each for score in ("accuracy", "NLL") for each in (score, "gain kept", "over labels")]
+    for table in (on_page, [in_markdown[0], *in_markdown[2:]]):
+        assert table[0][5:] == titles
+        for line, row in zip(table[1:], expected["rows"], strict=True):
+            cells_of_row = [cell.replace("\\", "").strip("`") for cell in line]
+            assert cells_of_row[:5] == [row[key] for key in ("variant", "size", "start", "targets", "flops")]
+            assert cells_of_row[5:] == [cell for score in row["scores"] for cell in score]
+    assert re.search(r"On the training examples the ensemble is right on [\d.]+ % and [\d.]+ % sure", markdown)
 
 
 def test_the_claims_are_the_same_everywhere(run, page, markdown):
