@@ -81,6 +81,8 @@ class Cost:
     """Whether it needs a process that has done nothing yet, and so is the first to be measured in it."""
     usual: bool
     """Whether a suite that does not name it has it measured."""
+    by_network: bool
+    """Whether it is the same for all variants that are one dense network, whatever its weights: one is measured."""
 
     @property
     def source(self) -> str | None:
@@ -126,6 +128,7 @@ def cost(
     beside_reference: bool = False,
     fresh: bool = False,
     usual: bool = False,
+    by_network: bool = False,
 ) -> Callable[[Callable[[Bench], Figures]], Callable[[Bench], Figures]]:
     """Register ``function(bench) -> figures`` as a cost; see ``Cost`` for what the arguments say.
 
@@ -151,6 +154,7 @@ def cost(
                 beside_reference=beside_reference,
                 fresh=fresh,
                 usual=usual,
+                by_network=by_network,
             )
         )
         return function

@@ -121,6 +121,7 @@ def _meters(device: torch.device) -> Mapping[str, Meter]:
     once=idle_power,
     derive=derive,
     usual=True,
+    by_network=True,
 )
 def measure(bench: Bench) -> Figures:
     """Energy of one example in full batches, over a window of some seconds, and how busy the device was."""

@@ -149,6 +149,7 @@ def _meters(device: torch.device) -> Mapping[str, Meter]:
     derive=derive,
     beside_reference=True,
     usual=True,
+    by_network=True,
 )
 def measure_beside(bench: Bench) -> Figures:
     """Times beside the reference, of one example alone and of a full batch: the columns, and the conditions."""

@@ -99,6 +99,7 @@ def _meters(device: torch.device) -> Mapping[str, Meter]:
     derive=derive,
     fresh=True,
     usual=True,
+    by_network=True,
 )
 def measure(bench: Bench) -> Figures:
     """Peak memory while this process loads a combination and runs a full batch."""

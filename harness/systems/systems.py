@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import safe_open
 from torch import Tensor, nn
 
 from harness.merging.arithmetic import Weights
@@ -22,7 +23,7 @@ from harness.models.weights import (
     save_network,
     saved_architecture,
 )
-from harness.store import read_json, write_json
+from harness.store import digest, read_json, write_json
 from harness.systems import text_acceptance  # noqa: F401 (its acceptances register themselves)
 from harness.systems.acceptance import Acceptance
 from harness.systems.cascade_routing import FILE as CASCADE_ROUTING
@@ -280,6 +281,21 @@ def saved_rule(folder: Path) -> Rule | None:
 def runs_members_once(folder: Path) -> bool:
     """Whether the combination saved in a folder is a rule over members that each run once, as they are."""
     return (folder / RULE).is_file() and not any("pass" in reference for reference in read_json(folder / PARTS))
+
+
+def dense_network(folder: Path) -> str | None:
+    """A digest of the network saved in a folder but for its weights' values: what runs alike has the same.
+
+    None where no one network is saved there, or one of whose experts some run: that depends on the weights.
+    """
+    if not (folder / WEIGHTS).is_file() or any((folder / file).is_file() for file in LOADERS):
+        return None
+    with safe_open(folder / WEIGHTS, framework="pt") as file:
+        tensors = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
+        shapes = {name: (str(each.get_dtype()), list(each.get_shape())) for name, each in tensors.items()}
+    if any(".experts." in name for name in shapes):
+        return None
+    return digest([str(saved_architecture(folder)), sorted(shapes.items())])
 
 
 def member_parts(ingredients: Ingredients) -> list[MemberPart]:

@@ -227,3 +227,20 @@ def test_keys_go_by_the_machine_of_the_driver_wherever_they_are_made(tmp_path, m
     monkeypatch.setattr(environment, "machine_digest", lambda: "that of a worker far away")
     assert [key for each in planned_jobs(plan) for key in each.stage.artefacts()] == before
     assert plan.setting.machine != environment.machine_digest()
+
+
+def test_what_is_one_network_is_measured_once_and_what_is_another_or_several_apart(tmp_path):
+    merges = ["uniform_soup", "greedy_soup", {"slerp": {"members": [0, 1]}}, {"distill": {"epochs": 1, "size": "half"}}]
+    plan = planned(tmp_path, SUITE.replace("[best_single, linear]", f"[best_single, linear, {str(merges)[1:-1]}]"))
+    found = read_run(runner.run(plan, Tracker()))
+    assert not planned(tmp_path, (tmp_path / "suite.yaml").read_text()).missing()
+    keys = {name: {cost: stage_of(cost, plan, name).key(cost).digest for cost in ("latency", "memory")}
+            for name in plan.variants[0]}  # fmt: skip
+    soup, *others = (keys[name] for name in ("uniform_soup", "greedy_soup", "slerp/members=0+1"))
+    assert all(other == soup for other in others)
+    apart = [keys[name]["latency"] for name in ("uniform_soup", "best_single", "linear", "distill/epochs=1,size=half")]
+    assert len(set(apart)) == 4
+    rows = found.variants.query("seed == 'all'").set_index("variant")
+    figures = rows[["latency_ms_p50", "latency_ratio_p50", "working_memory_bytes"]]
+    assert figures.loc["uniform_soup"].tolist() == figures.loc["slerp/members=0+1"].tolist()
+    assert figures.notna().all(axis=None)

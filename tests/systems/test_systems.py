@@ -8,7 +8,7 @@ from tokenizers import Tokenizer as Words
 from tokenizers import models
 from transformers import PreTrainedTokenizerFast
 
-from harness.checks.pools import CNN, member, split, trained
+from harness.checks.pools import CNN, build_method, independent, member, split, trained
 from harness.cost import counters
 from harness.evaluate.predictions import predict
 from harness.models.architectures import build
@@ -17,7 +17,7 @@ from harness.systems.dropout import DropoutPass
 from harness.systems.fitting import uniform
 from harness.systems.parts import MemberPart
 from harness.systems.rules import Contrast, Linear, LogLinear, Tempered
-from harness.systems.systems import OutputCombination, load_combination
+from harness.systems.systems import OutputCombination, dense_network, load_combination
 from harness.types import (
     Architecture,
     Ingredients,
@@ -171,3 +171,22 @@ def test_a_member_that_lacks_tokens_is_named_and_stands_alone(words):
 def test_labels_without_a_tokenizer_are_not_told_apart():
     with pytest.raises(NotApplicable, match="a has a vocabulary of 4 and b one of 5, and no tokenizer"):
         shared_labels(["a", "b"], [4, 5], None)
+
+
+def test_one_network_is_told_by_its_layers_and_not_by_its_weights(tmp_path):
+    saved = {
+        "soup": build_method("uniform_soup", independent(2)),
+        "other soup": build_method("slerp", independent(2)),
+        "another size": build_method("distill", independent(2), epochs=1, size="half"),
+        "experts": build_method("moe", independent(2), epochs=1),
+        "a rule": build_method("linear", independent(2)),
+    }
+    found = {}
+    for name, combination in saved.items():
+        (tmp_path / name).mkdir()
+        combination.save(tmp_path / name)
+        found[name] = dense_network(tmp_path / name)
+    assert found["soup"] == found["other soup"] != found["another size"]
+    assert found["another size"] is not None
+    assert found["experts"] is None
+    assert found["a rule"] is None

@@ -17,6 +17,7 @@ from harness.run.stages.setting import task_of
 from harness.run.stages.stage import Stage
 from harness.run.stages.variant import VariantPlan, is_built, is_inapplicable, load_built
 from harness.store import Key
+from harness.systems.systems import dense_network
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,10 +94,14 @@ class Measure(Stage):
         return tuple(self.key(cost.name) for cost in self._declared if not (lost and cost.beside_reference))
 
     def key(self, cost: str) -> Key:
-        """The artefact of one cost."""
+        """The artefact of one cost; once it is built, that of all that are the same network, but of the reference."""
+        declared, build = COSTS.get(cost), self.variant.build_key
+        shared = None
+        if declared.by_network and build != self.reference.build_key:
+            shared = dense_network(self.setting.store.path(build))
         return cost_key(
-            COSTS.get(cost),
-            build=self.variant.build_key.digest,
+            declared,
+            build=shared or build.digest,
             test=self.variant.data.test,
             batch=self.variant.data.batch,
             machine=self.setting.machine,
