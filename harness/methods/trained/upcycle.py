@@ -26,7 +26,7 @@ START = 0.02
     family="trained",
     summary="One model with copies of its feed-forward (or hidden) layers as experts, k of which run, trained on.",
     paper="Komatsuzaki et al. 2023, arXiv:2212.05055",
-    words="upcycled mixture of {experts} experts{start}",
+    words="upcycled mixture{start}",
     told={"start": {"member": "", "base": " from the base"}},
     needs={"members", "base", "train"},
     order_sensitive=lambda parameters: parameters["start"] == "member",
