@@ -16,39 +16,48 @@ FOLDS = 5
 EXACT = {"maxiter": 500, "ftol": 1e-12, "gtol": 1e-7}
 NEAR = {"maxiter": 500, "ftol": 1e-9, "gtol": 1e-5}
 """Of the fits that only say which penalty is best: their losses on a fold are right to about three digits."""
-CURVATURE = 0.05
-"""About that of the loss by a score, the mean of p (1 - p): it changes how many steps are taken, and no result."""
+WORSE = 2
+"""After so many penalties in a row that are worse than the best, smaller ones are not tried."""
 RIDGE = 1e-4
 """Holds the scales of members that say the same at equal shares: far below the noise of a held-out split."""
 
 
 def fit_stacking(
     stacked: Tensor, labels: Tensor, generator: torch.Generator, penalties: Sequence[float] = PENALTIES
-) -> tuple[Stacked, float, list[float]]:
+) -> tuple[Stacked, float, dict[float, float]]:
     """The model of least penalised mean loss on predictions [M, N, C] and labels [N].
 
     The penalty is ``p/2 (|weights|^2 + |bias|^2)``; the members' scales go free, so however large it is, what is left
     is a log-linear mixture: of one member that is itself under a temperature.
 
+    Penalties are tried from the largest on, until two in a row are worse than the best so far.
+
     Returns:
         The model, the penalty with the least mean loss over ``FOLDS`` folds (the larger of equals), and the loss of
-        each penalty there.
+        each penalty that was tried.
     """
     said = floor_zeros(stacked.double()).numpy()
     truth = np.eye(said.shape[-1])[labels.numpy()]
     order = torch.randperm(len(labels), generator=generator).numpy()
     folds = min(FOLDS, len(labels))
-    totals = np.zeros(len(penalties))
-    for fold in range(folds) if folds > 1 else ():
-        held, kept = order[fold::folds], np.setdiff1d(order, order[fold::folds])
-        unseen, fitted = _Loss(said[:, held], truth[held], 0.0), _start(said)
-        for position in np.argsort(penalties)[::-1]:  # each from where the larger one before it ended: it is near
-            fitted = _fit(said[:, kept], truth[kept], penalties[position], fitted, NEAR)
-            totals[position] += len(held) * unseen.mean(fitted)
-    losses = (totals / len(labels)).tolist()
-    chosen = max(range(len(penalties)), key=lambda k: (-losses[k], penalties[k]))
-    model = _unpacked(_fit(said, truth, penalties[chosen]), len(said), said.shape[-1])
-    return Stacked(*(torch.from_numpy(part.copy()) for part in model)), penalties[chosen], losses
+    parts = [(order[fold::folds], np.setdiff1d(order, order[fold::folds])) for fold in range(folds) if folds > 1]
+    fitted = [_start(said)] * len(parts)  # each fit starts where that of the penalty before ended
+    losses: dict[float, float] = {}
+    for penalty in sorted(penalties, reverse=True):
+        fitted = [
+            _fit(said[:, kept], truth[kept], penalty, start, NEAR)
+            for start, (_, kept) in zip(fitted, parts, strict=True)
+        ]
+        total = sum(
+            len(held) * _Loss(said[:, held], truth[held], 0.0).mean(each)
+            for each, (held, _) in zip(fitted, parts, strict=True)
+        )
+        losses[penalty] = float(total / len(labels))
+        if len(losses) > WORSE and min(list(losses.values())[-WORSE:]) > min(losses.values()):
+            break
+    chosen = min(losses, key=lambda penalty: (losses[penalty], -penalty))
+    model = _unpacked(_fit(said, truth, chosen), len(said), said.shape[-1])
+    return Stacked(*(torch.from_numpy(part.copy()) for part in model)), chosen, losses
 
 
 def _unpacked(values: np.ndarray, members: int, classes: int) -> Iterator[np.ndarray]:
@@ -75,25 +84,38 @@ def _fit(
 ) -> np.ndarray:
     """The parameters of least penalised loss, found in coordinates in which it is about as steep in all directions.
 
-    Members say nearly the same, so the features are nearly dependent: in their principal axes, each in units of its
-    curvature, a tenth of the steps is enough.
+    Members say nearly the same, so the features are nearly dependent: in the principal axes of the curvature that the
+    loss has at the plain mixture, each in units of that, far fewer steps are enough.
     """
-    loss, members, classes = _Loss(said, truth, penalty), len(said), truth.shape[1]
-    spread, axes = np.linalg.eigh(loss.features.T @ loss.features / len(truth))
-    units = axes / np.sqrt(CURVATURE * spread.clip(min=0) + penalty)  # [M C, M C]
-    back = np.linalg.inv(units)
+    loss, plain = _Loss(said, truth, penalty), _start(said)
+    members, rows, classes = said.shape
+    shares = np.exp(loss.log_probs(plain))  # [N, C]
+    centred = np.sqrt(shares) * (said - (shares * said).sum(axis=2, keepdims=True))
+    flat = centred.reshape(members, rows * classes)
+    unsure = (shares * (1 - shares)).mean(axis=1, keepdims=True)  # [N, 1]
+    units = (
+        _units(flat @ flat.T / rows, RIDGE),  # of the scales
+        _units(loss.features.T @ (unsure * loss.features) / rows, penalty),  # of the weights
+        np.eye(classes) / np.sqrt(unsure.mean() + penalty),  # of the bias
+    )
 
-    def moved(values: np.ndarray, by: np.ndarray) -> np.ndarray:
-        weights = by @ values[members:-classes].reshape(members * classes, classes)
-        return np.concatenate([values[:members], weights.ravel(), values[-classes:]])
+    def moved(values: np.ndarray, by: Sequence[np.ndarray]) -> np.ndarray:
+        parts = values[:members], values[members:-classes].reshape(members * classes, classes), values[-classes:]
+        return np.concatenate([(each @ part).ravel() for each, part in zip(by, parts, strict=True)])
 
     def of_units(values: np.ndarray) -> tuple[float, np.ndarray]:
         found, gradient = loss(moved(values, units))
-        return found, moved(gradient, units.T)
+        return found, moved(gradient, [each.T for each in units])
 
-    begin = moved(_start(said) if start is None else start, back)
+    begin = moved(plain if start is None else start, [np.linalg.inv(each) for each in units])
     found = minimize(of_units, begin, jac=True, method="L-BFGS-B", options=dict(options))
     return moved(np.asarray(found.x), units)
+
+
+def _units(curvature: np.ndarray, penalty: float) -> np.ndarray:
+    """Principal axes of a curvature [D, D], as columns, each in units of what it is with the penalty."""
+    spread, axes = np.linalg.eigh(curvature)
+    return np.asarray(axes / np.sqrt(spread.clip(min=0) + penalty))
 
 
 class _Loss:
@@ -104,7 +126,8 @@ class _Loss:
         members, rows, classes = said.shape
         self.features = np.moveaxis(said, 0, 1).reshape(rows, members * classes)  # [N, M C]
 
-    def _log_probs(self, values: np.ndarray) -> np.ndarray:
+    def log_probs(self, values: np.ndarray) -> np.ndarray:
+        """[N, C] of these parameters."""
         scales, weights, bias = _unpacked(values, len(self.said), self.truth.shape[1])
         scores = np.einsum("m,mnc->nc", scales, self.said)
         scores += self.features @ weights.reshape(-1, self.truth.shape[1]) + bias
@@ -113,11 +136,11 @@ class _Loss:
 
     def mean(self, values: np.ndarray) -> float:
         """The mean loss without penalties, in nats."""
-        return float(-(self._log_probs(values) * self.truth).sum(axis=1).mean())
+        return float(-(self.log_probs(values) * self.truth).sum(axis=1).mean())
 
     def __call__(self, values: np.ndarray) -> tuple[float, np.ndarray]:
         members = len(self.said)
-        log_probs = self._log_probs(values)
+        log_probs = self.log_probs(values)
         wrong = (np.exp(log_probs) - self.truth) / len(self.truth)
         pulls = np.concatenate([RIDGE * (values[:members] - 1 / members), self.penalty * values[members:]])
         loss = -float((log_probs * self.truth).sum()) / len(self.truth)

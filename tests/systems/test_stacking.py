@@ -72,13 +72,14 @@ def test_a_class_that_is_mistaken_for_another_is_put_right():
     rule, _, losses = fit_stacking(swapped, labels, torch.Generator().manual_seed(0))
     right = float((rule(swapped).argmax(dim=-1) == labels).double().mean())
     assert right == pytest.approx(float((said[0].argmax(dim=-1) == labels).double().mean()), abs=0.03)
-    assert losses[-1] > min(losses)
+    assert losses[max(losses)] > min(losses.values())
 
 
 def test_the_penalty_has_the_least_loss_over_folds_and_the_model_is_saved_and_found_again(tmp_path):
     said, labels = planted(rows=80)
     rule, penalty, losses = fit_stacking(said, labels, torch.Generator().manual_seed(0), [1e-3, 1e-1, 10.0])
-    assert [1e-3, 1e-1, 10.0][int(np.argmin(losses))] == penalty
+    assert list(losses) == [10.0, 1e-1, 1e-3]
+    assert min(losses, key=losses.__getitem__) == penalty
     rule.save(tmp_path)
     assert torch.equal(Rule.load(tmp_path)(said), rule(said))
 
@@ -88,3 +89,15 @@ def test_exact_zeros_are_read_as_the_faintest_label():
     said[0, 0, (int(labels[0]) + 1) % 3] = -torch.inf
     rule, _, _ = fit_stacking(said, labels, torch.Generator().manual_seed(0))
     assert rule(said).isfinite().all()
+
+
+def test_smaller_penalties_are_tried_until_two_in_a_row_are_worse():
+    said, labels = planted(3, 60)
+    penalties = [10.0**power for power in range(-6, 3)]
+    _, penalty, losses = fit_stacking(said, labels, torch.Generator().manual_seed(0), penalties)
+    tried = list(losses)
+    assert tried == sorted(penalties, reverse=True)[: len(tried)]
+    assert len(tried) < len(penalties)
+    best = min(losses.values())
+    assert all(losses[each] > best for each in tried[-2:])
+    assert losses[penalty] == best

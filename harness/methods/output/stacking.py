@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from harness.methods.method import method
 from harness.systems.fitting import nll
-from harness.systems.stacking import PENALTIES, fit_stacking
+from harness.systems.stacking import fit_stacking
 from harness.systems.systems import OutputCombination, member_parts
 from harness.types import Ingredients, NotApplicable
 
@@ -36,7 +36,7 @@ def stacking(ingredients: Ingredients) -> OutputCombination:
     details = {
         "penalty": penalty,
         "weights": rule.scales.tolist(),
-        "curve": [{"penalty": p, "nll": loss} for p, loss in zip(PENALTIES, losses, strict=True)],
+        "curve": [{"penalty": penalty, "nll": loss} for penalty, loss in sorted(losses.items())],
         "heldout_nll": nll(rule(stacked), labels),
     }
     return OutputCombination(parts, rule, details)
