@@ -14,6 +14,7 @@ from transformers import AutoModelForCausalLM
 from harness.checks.pools import build_method, ingredients
 from harness.checks.pools import fine_tunes as classifiers
 from harness.errors import BadInput
+from harness.lm.combination_file import read_combination
 from harness.models.tokens import reading, tokenizer_of
 from harness.pools.folders import FOLDERS, HfPool, plan_folders
 from harness.pools.pool import load_pool
@@ -128,6 +129,18 @@ def test_so_with_scaled_experts_in_another_precision(folder, dtype, tmp_path):
     assert_equal(ours(folder, document), theirs(folder, document, tmp_path))
 
 
+@pytest.mark.parametrize(
+    ("kind", "settings"),
+    [("llama", {"tie_word_embeddings": True}), ("mistral", {"sliding_window": None}), ("qwen3", {"head_dim": 4})],
+)
+def test_so_of_other_kinds_and_tied_ends(kind, settings, in_float32, tmp_path):
+    write_folders(tmp_path, kind, **settings)
+    document = recipe(beside(NAMES), "hidden", "../base")
+    found, expected = ours(tmp_path, document), theirs(tmp_path, document, tmp_path / "out")
+    assert_equal(found, expected, CLOSE["float32"])
+    torch.testing.assert_close(logits(found.module, text().inputs), logits(expected, text().inputs))
+
+
 def test_all_but_experts_and_routers_is_the_base_models_own(folder):
     found = ours(folder, recipe(beside(NAMES[:2]), "random", "../m2")).module.state_dict()
     _, pool = pool_of(folder)
@@ -136,7 +149,21 @@ def test_all_but_experts_and_routers_is_the_base_models_own(folder):
     assert all(torch.equal(found[name], tensor.float()) for name, tensor in own.items())
 
 
-# In a suite
+# In a file
+
+
+def test_a_combination_file_has_recipes_too(folder):
+    document = recipe(beside(NAMES[:2]), "cheap_embed", "../base")
+    found = ours(folder, document).module.state_dict()
+    path = folder / "combination.yaml"
+    path.write_text("pool: {hf: {base: base, members: [m0, m1, m2]}}\nmethod: {recipe: {file: recipes/merge.yml}}\n")
+    combination, _ = read_combination(path, torch.device("cpu"))
+    assert all(torch.equal(tensor, found[name]) for name, tensor in combination.module.state_dict().items())
+
+
+def test_no_stage_is_a_recipe_since_it_has_no_default():
+    with pytest.raises(BadInput, match="method 'recipe' needs the parameter 'file'"):
+        METHODS.get("cascade").validate({"stages": ["recipe", "linear"]})
 
 
 SUITE = """suite: t
