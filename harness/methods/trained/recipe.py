@@ -90,7 +90,7 @@ def _mixture(ingredients: Ingredients, said: MoeRecipe) -> SingleModel:
                for name, tensor in form.assemble(weights, [base.weights], gates).items()}  # fmt: skip
     used = [base.weights, *(member.weights for member in sources)]
     module = merged_model(architecture, tensors, used, ingredients.train_inputs, ingredients.device)
-    details: dict[str, Any] = {"base": base.name, "experts": [member.name for member in sources]}
+    details: dict[str, Any] = {"base": base.name, "experts_from": [member.name for member in sources]}
     return SingleModel(architecture, module, details | warnings_of(sources, base))
 
 
