@@ -16,8 +16,11 @@ from harness.types import Combination, Ingredients, NotApplicable
 
 def _known(stage: int | str) -> int | str:
     """A position, positions joined by +, or the name of a method."""
-    if isinstance(stage, str) and positions(stage) is None and METHODS.get(stage).family == "staged":
-        raise ValueError("a stage is a member, several, or a combination without stages")
+    if isinstance(stage, str) and positions(stage) is None:
+        declared = METHODS.get(stage)
+        if declared.family == "staged":
+            raise ValueError("a stage is a member, several, or a combination without stages")
+        declared.validate({})  # which it runs with
     if isinstance(stage, int) and stage < 0:
         raise ValueError("positions are counted from 0")
     return stage

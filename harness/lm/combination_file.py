@@ -27,6 +27,7 @@ from harness.pools.pool import load_pool
 from harness.registry import METHODS
 from harness.store import Store
 from harness.strict import yaml
+from harness.strict.beside import Beside
 from harness.systems.fitting import uniform
 from harness.systems.parts import MemberPart
 from harness.systems.rules import Linear, Rule
@@ -71,8 +72,9 @@ def read_combination(path: Path, device: torch.device, **tokenizer: Any) -> tupl
         where = tuple(part for part in fault["loc"] if isinstance(part, str))
         hint = None if fault["type"] != "extra_forbidden" else f"it has {', '.join(CombinationFile.model_fields)}"
         raise BadInput(f"{'.'.join(where)}: {fault['msg']}", place=document.place(where), hint=hint) from None
-    method, parameters = _method(file, document)
-    spec = FOLDERS.fetched(FOLDERS.beside(file.pool.hf, path.parent))
+    asked = FOLDERS.beside(file.pool.hf, path.parent)
+    method, parameters = _method(file, document, Beside(path.parent, FOLDERS.folders(asked)))
+    spec = FOLDERS.fetched(asked)
     folder = Path(spec.base or spec.members[0])
     words = tokenizer_of(folder)
     planned = plan_folders("main", spec)
@@ -112,13 +114,13 @@ def models_and_rule(combination: Combination) -> tuple[list[torch.nn.Module], Ru
     return models, combination.rule if isinstance(combination, OutputCombination) else Linear(uniform(1))
 
 
-def _method(file: CombinationFile, document: yaml.Document) -> tuple[Method, dict[str, Any]]:
+def _method(file: CombinationFile, document: yaml.Document, beside: Beside) -> tuple[Method, dict[str, Any]]:
     given = {file.method: None} if isinstance(file.method, str) else file.method
     if len(given) != 1:
         raise BadInput("a combination has one method", place=document.place(("method",)))
     (name, parameters), *_ = given.items()
     method = METHODS.get(name, document.place(("method", name)))
-    return method, method.validate(parameters or {}, document.place(("method", name)))
+    return method, method.validate(parameters or {}, document.place(("method", name)), beside)
 
 
 class _NoText:

@@ -13,7 +13,7 @@ from torch import Tensor
 from harness.models import forward
 from harness.models.tokens import read_tokenizer
 from harness.models.weights import load_module
-from harness.types import Ingredients, Member, NotApplicable, Split
+from harness.types import Ingredients, Member, NotApplicable, Split, Tokenizer
 
 ENOUGH = 10_000
 """Labels (of text, tokens) in the examples of each member, or group, that are looked at: more change nothing."""
@@ -112,16 +112,17 @@ def _of_labels(log_probs: Tensor, labels: Tensor) -> Tensor:
 
 
 def _of_texts(prompts: Sequence[Sequence[str]], members: Sequence[Member]) -> list[list[Tensor]]:
-    """Each text as a batch of its own [1, T + 1]: what is run is all but a window's last token, which is none of it."""
     tokenizer = members[0].tokenizer  # merged members share it
     if tokenizer is None:
         raise NotApplicable("'prompts' are for language models: 'data' names groups of training examples")
+    if not all(texts and all(texts) for texts in prompts):
+        raise NotApplicable("'prompts' has an expert without a text, or an empty text")
+    return [batches_of_texts(texts, tokenizer) for texts in prompts]
+
+
+def batches_of_texts(texts: Sequence[str], tokenizer: Tokenizer) -> list[Tensor]:
+    """Each text as a batch of its own [1, T + 1]: what is run is all but a window's last token, which is none of it."""
     words: Any = read_tokenizer(Path(tokenizer.folder))
-    found = []
-    for texts in prompts:
-        if not texts or not all(texts):
-            raise NotApplicable("'prompts' has an expert without a text, or an empty text")
-        starts = [(words.bos_token or "") + text for text in texts]
-        tokens = [words(text, add_special_tokens=False)["input_ids"] for text in starts]
-        found.append([torch.tensor([[*some, some[-1]]]) for some in tokens])
-    return found
+    starts = [(words.bos_token or "") + text for text in texts]
+    tokens = [words(text, add_special_tokens=False)["input_ids"] for text in starts]
+    return [torch.tensor([[*some, some[-1]]]) for some in tokens]

@@ -30,13 +30,18 @@ def prototypes(module: nn.Module, form: Form, own: Sequence[Iterable[Tensor]], s
         states: which states count.
     """
     watched = form.places if states == "experts" else form.layers
-    means = [_mean_states(module, watched, batches, states) for batches in own]
+    means = [mean_states(module, watched, batches, states) for batches in own]
     widths = [next(mean[place].shape for mean in means if mean) for place in range(len(watched))]
     rows = [[mean[place] if mean else torch.zeros(widths[place]) for mean in means] for place in range(len(watched))]
-    return [torch.stack([row / row.norm().clamp(min=1e-8) for row in of_place]) for of_place in rows]
+    return [torch.stack([unit(row) for row in of_place]) for of_place in rows]
 
 
-def _mean_states(module: nn.Module, watched: Sequence[str], batches: Iterable[Tensor], states: States) -> list[Tensor]:
+def unit(row: Tensor) -> Tensor:
+    """A vector made of length 1; zeros stay zeros."""
+    return row / row.norm().clamp(min=1e-8)
+
+
+def mean_states(module: nn.Module, watched: Sequence[str], batches: Iterable[Tensor], states: States) -> list[Tensor]:
     """What the modules of these names are given [inputs], its mean over rows; empty where there are no batches."""
     sums: dict[str, Tensor] = {}
     counts: dict[str, int] = {}

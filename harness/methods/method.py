@@ -14,6 +14,7 @@ from harness.display.formats import counted
 from harness.errors import BadInput
 from harness.registry import METHODS
 from harness.says import LACKS, Says, says_enough
+from harness.strict.beside import Beside
 from harness.types import Combination, Family, Ingredients, Need, NotApplicable
 
 Law = Callable[[Mapping[str, Any]], bool]
@@ -21,6 +22,9 @@ Law = Callable[[Mapping[str, Any]], bool]
 Uses = Callable[[Mapping[str, Any]], Sequence[int] | None]
 """The positions of the members that these (full) parameters name, where no other is touched; None: all of them."""
 Reads = Callable[[Mapping[str, Any]], Says]
+
+FILE = "file"
+"""The key of a value that was read from a file, with that file's name."""
 
 POOLS = {
     "fine_tunes": "fine-tunes",
@@ -68,15 +72,25 @@ class Method:
     """Whether it may make a system that answers in writing only (``systems.written``): where no task asks for that it
     does not apply, so that building it depends on what is scored."""
 
-    def validate(self, given: Mapping[str, Any], place: str | None = None) -> dict[str, Any]:
-        """The full set of parameters, defaults filled in; ``BadInput`` names the parameter that is wrong."""
+    def validate(
+        self, given: Mapping[str, Any], place: str | None = None, beside: Beside | None = None
+    ) -> dict[str, Any]:
+        """The full set of parameters, defaults filled in; ``BadInput`` names the parameter that is wrong.
+
+        What is in a file that a parameter names stands in the place of its name, so that it is a part of keys.
+
+        Args:
+            given: the parameters that the suite has, or a full set.
+            place: ``file:line``, for messages.
+            beside: what a parameter may name by a path.
+        """
         known = list(self.parameters.model_fields)
         for key in given:
             if key not in known:
                 problem = f"method '{self.name}' has no parameter '{key}'"
                 raise BadInput(problem, place=place, given=str(key), choices=known)
         try:
-            return self.parameters.model_validate(dict(given)).model_dump()
+            return self.parameters.model_validate(dict(given), context=beside).model_dump()
         except BadInput as fault:  # a parameter that names something else that is declared
             raise fault.at(place or "") from None
         except pydantic.ValidationError as error:
@@ -138,7 +152,9 @@ class Method:
 
 
 def _plain(value: Any) -> str:
-    """A parameter's value as variants' names have it."""
+    """A parameter's value as variants' names have it; what was read from a file by the file's name."""
+    if isinstance(value, Mapping):
+        return str(value.get(FILE) or "in the suite")
     if isinstance(value, list):
         return ":".join(map(_plain, value))
     return f"{value:g}" if isinstance(value, float) else str(value)

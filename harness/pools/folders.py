@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -61,6 +61,10 @@ class Folders(PoolSource):
     def tokenizer(self, spec: HfPool) -> str | None:
         return spec.base or spec.members[0]
 
+    def folders(self, spec: HfPool) -> Mapping[str, str]:
+        base = {"base": spec.base} if spec.base else {}
+        return base | {_name(index): folder for index, folder in enumerate(spec.members)}
+
     def beside(self, spec: HfPool, folder: Path) -> HfPool:
         return spec.renamed(lambda name: pretrained.beside(folder, name))
 
@@ -77,8 +81,12 @@ FOLDERS = source(Folders())
 def plan_folders(name: str, spec: HfPool, read_as: ReadAs = AS_CAUSAL) -> PoolPlan:
     """The members of a pool of folders; ``BadInput`` where a folder is no model."""
     base = plan_folder("base", spec.base, read_as=replace(read_as, fresh=ZEROS)) if spec.base else None
-    members = [plan_folder(f"m{i}", folder, base, read_as) for i, folder in enumerate(spec.members)]
+    members = [plan_folder(_name(i), folder, base, read_as) for i, folder in enumerate(spec.members)]
     return PoolPlan(name, "fine_tunes" if base else "independent", tuple(members), base)
+
+
+def _name(index: int) -> str:
+    return f"m{index}"
 
 
 def pool_of(folder: Path, base: str | None) -> AskedPool:

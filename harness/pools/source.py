@@ -233,6 +233,10 @@ class PoolSource(ABC):
         """The folder whose tokenizer the models share; None where the task's is for them."""
         return self.base(spec)
 
+    def folders(self, spec: Any) -> Mapping[str, str]:
+        """The folders of its models, by the names that the models get; none where it makes them."""
+        return {}
+
     def beside(self, spec: Any, folder: Path) -> Any:
         """The spec with its paths, which are relative to the suite file, as seen from here."""
         return spec
@@ -263,6 +267,11 @@ class AskedPool:
     @property
     def size(self) -> int:
         return self.source.size(self.spec)
+
+    @property
+    def folders(self) -> Mapping[str, str]:
+        """As ``PoolSource.folders``."""
+        return self.source.folders(self.spec)
 
     def plan(self, name: str, task: Task, seed: int) -> PoolPlan:
         """The members, planned and checked; arguments and errors as ``PoolSource.plan``."""

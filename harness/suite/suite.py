@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import BadInput
-from harness.methods.method import Method, describe_type
+from harness.methods.method import FILE, Method, describe_type
 from harness.pools.source import AskedPool
 from harness.registry import METHODS
 from harness.results.columns import paired
 from harness.store import digest
 from harness.strict import yaml
+from harness.strict.beside import Beside
 from harness.strict.model import read_model
 from harness.suite.file import MAIN, REFERENCE, SuiteFile, asked_pool, suite_model
 from harness.suite.task import KEY, read_task
@@ -132,7 +133,8 @@ def _variants(
         member_sets = _member_sets(given.pop("members", "all"), document.place((*path, name, "members")))
         for pool, members, parameters in itertools.product(chosen_pools, member_sets, _combinations(given)):
             where = document.place((*path, name, next(iter(parameters), "")))
-            full = _validated(method, parameters, where)
+            beside = Beside(Path(document.source).parent, pools[pool].folders)
+            full = _validated(method, parameters, where, beside)
             variant = Variant(variant_name(method, full, pool, members), name, pool, members, full)
             if members is not None and max(members) >= pools[pool].size:
                 raise BadInput(f"pool '{pool}' has {pools[pool].size} members, counted from 0", place=where)
@@ -158,9 +160,9 @@ def _missing_references(file: SuiteFile, variants: Sequence[Variant]) -> Iterato
     yield from (each for each in map(_reference, pools) if each.name not in known)
 
 
-def _validated(method: Method, parameters: Mapping[str, Any], place: str) -> dict[str, Any]:
+def _validated(method: Method, parameters: Mapping[str, Any], place: str, beside: Beside) -> dict[str, Any]:
     try:
-        return method.validate(parameters, place)
+        return method.validate(parameters, place, beside)
     except BadInput as fault:
         fields = method.parameters.model_fields
         numbers = [key for key, value in parameters.items() if isinstance(value, int | float) and key in fields]
@@ -209,5 +211,7 @@ def _word(value: Any) -> str:
         return ":".join(_word(item) for item in value)
     if isinstance(value, float) and value.is_integer() and abs(value) < 1e15:
         return str(int(value))
+    if isinstance(value, Mapping):
+        return _word(value[FILE]) if value.get(FILE) else digest(value)[:DIGITS]
     word = "none" if value is None else str(value)
     return word if re.fullmatch(PLAIN, word) else digest(word)[:DIGITS]

@@ -39,10 +39,19 @@ methods:
   - uniform_soup
   - uniform_soup: {{members: [0, 1]}}
   - expert_merge: {{members: [0, 1]}}
+  - recipe: {{file: merge.yml, members: [0, 1]}}
   - best_single
   - cascade: {{stages: [["0", "0+1+2"]]}}
   - routed_members: {{members: [0, 1]}}
 correlate: {{subsets: {{sizes: [2], at_most: 3}}}}
+"""
+
+RECIPE = """
+base_model: b
+experts:
+  - {source_model: a, positive_prompts: ["def f(x):", "import os"]}
+  - {source_model: b, positive_prompts: [once upon a time], negative_prompts: ["return"]}
+experts_per_token: 1
 """
 
 
@@ -68,6 +77,7 @@ def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("folders")
     for name, vocabulary, seed in (("a", 300, 0), ("b", 300, 1), ("other", 280, 2)):
         save(folder, name, vocabulary, seed)
+    (folder / "merge.yml").write_text(RECIPE)
     (folder / "suite.yaml").write_text(SUITE)
     suite = read_suite(folder / "suite.yaml")
     plan = make_plan(suite, Options(out=folder / "results", workers=2, limit=6))
@@ -177,7 +187,7 @@ def test_the_study_is_left_out_with_a_warning(run):
 
 
 @pytest.mark.parametrize("variant", ["member/index=0", "member/index=2", "uniform_soup/members=0+1",
-                                     "expert_merge/members=0+1"])  # fmt: skip
+                                     "expert_merge/members=0+1", "recipe/file=merge.yml,members=0+1"])  # fmt: skip
 def test_an_exported_model_is_what_transformers_loads_and_scores_as_it_did_here(run, tmp_path, variant):
     folder = export(run, variant, tmp_path / "out")
     half = export(run, variant, tmp_path / "half", dtype="bfloat16")
@@ -196,8 +206,10 @@ def test_the_report_says_which_experts_ran_for_the_tokens_of_each_task(run):
     (layer,) = run.details["expert_merge/members=0+1"]["0"]["experts"]["layers"].values()
     assert list(layer["by_group"]) == ["bytes_python", "cloze_python"]
     assert layer["load"] == [1.0, 1.0]  # both of two
-    assert all("experts" not in seed for name, of in run.details.items() if "expert_merge" not in name
-               for seed in of.values())  # fmt: skip
+    (layer,) = run.details["recipe/file=merge.yml,members=0+1"]["0"]["experts"]["layers"].values()
+    assert sum(layer["load"]) == pytest.approx(1)
+    dense = [of for name, of in run.details.items() if name.split("/")[0] not in ("expert_merge", "recipe")]
+    assert all("experts" not in seed for of in dense for seed in of.values())
 
 
 def test_a_pool_of_language_models_is_not_for_images(run, tmp_path):
