@@ -29,8 +29,12 @@ from tests.examples import PROFILE
 from tests.methods.classifier_pools import as_kind, folders, pool, splits
 from tests.models.classifier_folders import FAMILIES
 
+NO_EXPERTS = dict.fromkeys(
+    ("moe", "expert_merge", "upcycle", "recipe"),
+    "(sequence|image)_classifier has no hidden layer that can be split into experts here",
+)
 WHY_NOT = {
-    "moe": "(sequence|image)_classifier has no hidden layer that can be split into experts here",
+    **NO_EXPERTS,
     "align_average": "which units of a '(bert|distilbert|roberta|modernbert|vit|convnext|resnet)' can change places is",
     "mc_dropout": "has no dropout",
     "self_consistency": "it answers in writing",
@@ -42,7 +46,8 @@ DROPS = ("bert", "distilbert", "roberta")
 
 
 def refused(family):
-    applies = {"align_average": ["llama"], "mc_dropout": DROPS, "moe": [], "self_consistency": [], "refine": []}
+    applies = {"align_average": ["llama"], "mc_dropout": DROPS, "self_consistency": [], "refine": []}
+    applies |= {name: [] for name in NO_EXPERTS}
     return {name for name, families in applies.items() if family not in families}
 
 
