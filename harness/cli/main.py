@@ -13,7 +13,7 @@ from typing import NoReturn
 
 import typer
 
-from harness.cli import gating, importing, machine, publishing, reading, running
+from harness.cli import gating, importing, machine, merging, publishing, reading, running
 from harness.errors import BadInput
 
 app = typer.Typer(
@@ -24,7 +24,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for group in (running, importing, reading, gating, publishing, machine):
+for group in (running, importing, reading, gating, publishing, merging, machine):
     app.add_typer(group.commands)
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import reduce
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property, partial, reduce
 from typing import Any
 
 import torch
@@ -13,11 +13,30 @@ from torch import Tensor
 
 from harness.merging.arithmetic import Weights, floating_names, streamed
 from harness.merging.layers import layer_of
-from harness.merging.ties import Dialect, merge_vectors, sign_conflicts
+from harness.merging.sparsify import trim, trimmer
+from harness.merging.ties import Dialect, merge_part, sign_conflicts
 
 Sparsify = Callable[[Tensor, int, str], Tensor]
-"""Makes a task vector sparse: one tensor of the member at this position and its name, or, where the dialect's scope is
-the model, the flat vector [d] of all of them and no name."""
+"""Makes one tensor of a task vector sparse: of the member at this position, under its name."""
+
+
+@dataclass(frozen=True)
+class TaskVectors:
+    """What each model changed in the base, in float32 or wider: read tensor by tensor, as often as it is asked for."""
+
+    base: Weights
+    models: Sequence[Weights]
+
+    @cached_property
+    def sizes(self) -> dict[str, int]:
+        """The entries of each floating-point tensor, tied ones once."""
+        return {name: self.base[name].numel() for name in floating_names(self.base)}
+
+    def of(self, position: int) -> Iterator[tuple[str, Tensor]]:
+        """The tensors of one model's task vector, all in the widest type among them."""
+        widest = reduce(torch.promote_types, (self.base[name].dtype for name in self.sizes), torch.float32)
+        model = self.models[position]
+        return ((name, model[name].to(widest) - self.base[name].to(widest)) for name in self.sizes)
 
 
 @dataclass(frozen=True)
@@ -30,61 +49,68 @@ class MergedTaskVector:
     """The share of all entries in which sparse task vectors disagree in sign: ``model``, and ``layers`` by layer."""
 
 
-def merge_task_vectors(
-    base: Weights,
-    models: Sequence[Weights],
-    sparsify: Sparsify,
-    dialect: Dialect,
-    weights: Sequence[float] | None = None,
-) -> MergedTaskVector:
-    """Merge what each model changed in the base.
+def trimming(vectors: TaskVectors, density: float, dialect: Dialect) -> Sparsify:
+    """Trims each tensor, or each model's task vector as a whole, as the dialect has it."""
+    if dialect.scope == "tensor":
+        return lambda tensor, member, name: trim(tensor, density, dialect.keep)
+    each = range(len(vectors.models))
+    trimmers = [trimmer(vectors.sizes, partial(vectors.of, member), density, dialect.keep) for member in each]
+    return lambda tensor, member, name: trimmers[member](name, tensor)
 
-    Tensor by tensor where the dialect allows it, so that one tensor of each model is held; otherwise all task vectors
-    are, in float32.
+
+def merge_task_vectors(
+    vectors: TaskVectors, sparsify: Sparsify, dialect: Dialect, weights: Sequence[float] | None = None
+) -> MergedTaskVector:
+    """Merge what each model changed in the base: tensor by tensor, so that one tensor of each model is held.
+
+    Where sums of zero take the sign that most entries of the model elect, which is known at the end, they are taken for
+    positive at first; tensors that have such sums are merged again if that was wrong.
 
     Raises:
         NotApplicable: weights that are not one for each model, or that the dialect has no meaning for.
     """
-    dialect.check_weights(weights, len(models))
-    names = list(floating_names(base))
-    tensors: dict[str, Tensor] = {}
-    conflicts: Counter[str] = Counter()
-    blocks = [names] if dialect.at_once and names else [[name] for name in names]
-    room = torch.empty(0)  # reused from tensor to tensor: fresh pages would cost more than the arithmetic
-    for block in blocks:
-        start = {name: _wide(base[name]) for name in block}
-        sizes = [tensor.numel() for tensor in start.values()]
-        widest = reduce(torch.promote_types, (tensor.dtype for tensor in start.values()))
-        shape = len(models), sum(sizes)
-        if room.numel() < shape[0] * shape[1] or room.dtype != widest:
-            room = torch.empty(shape[0] * shape[1], dtype=widest, device=start[block[0]].device)
-        vectors = room[: shape[0] * shape[1]].view(shape)
-        for k, model in enumerate(models):
-            _fill(vectors[k], start, model, k, sparsify, dialect)
-        merged = merge_vectors(vectors, dialect, weights).split(sizes)
-        disagree = sign_conflicts(vectors).split(sizes)
-        for (name, tensor), piece, conflict in zip(start.items(), merged, disagree, strict=True):
-            tensors[name] = piece.view(tensor.shape)
-            conflicts[name] = int(conflict.sum())
-    return MergedTaskVector(tensors, _shares(conflicts, tensors))
+    dialect.check_weights(weights, len(vectors.models))
+    merge = _TensorByTensor(vectors, sparsify, dialect, weights)
+    tensors = {name: merge.tensor(name, 1) for name in vectors.sizes}
+    if (sign := dialect.sign_of_zero(merge.elected)) < 0:
+        tensors |= {name: merge.tensor(name, sign) for name in merge.undecided}
+    return MergedTaskVector(tensors, _shares(merge.conflicts, tensors))
 
 
-def _wide(tensor: Tensor) -> Tensor:
-    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
+@dataclass
+class _TensorByTensor:
+    vectors: TaskVectors
+    sparsify: Sparsify
+    dialect: Dialect
+    weights: Sequence[float] | None
+    elected: int = 0
+    """How many entries of the model have elected a positive sign, less how many a negative one."""
+    undecided: list[str] = field(default_factory=list)
+    """The tensors in which some entries have elected none."""
+    conflicts: Counter[str] = field(default_factory=Counter)
+    room: Tensor = field(default_factory=lambda: torch.empty(0))
+    """Reused from tensor to tensor: fresh pages would cost more than the arithmetic."""
 
-
-def _fill(
-    flat: Tensor, start: Mapping[str, Tensor], model: Weights, position: int, sparsify: Sparsify, dialect: Dialect
-) -> None:
-    """Write one model's sparse task vector over the tensors of ``start`` to a flat vector [d]."""
-    pieces = flat.split([tensor.numel() for tensor in start.values()])
-    for (name, tensor), piece in zip(start.items(), pieces, strict=True):
-        change = piece.view(tensor.shape)
-        torch.sub(_wide(model[name]), tensor, out=change)
-        if dialect.scope == "tensor" and tensor.numel():
-            change.copy_(sparsify(change, position, name))
-    if dialect.scope == "model" and len(flat):
-        flat.copy_(sparsify(flat, position, ""))
+    def tensor(self, name: str, sign_of_zero: int) -> Tensor:
+        """One tensor of the merged task vector."""
+        start = self.vectors.base[name]
+        start = start.to(torch.promote_types(start.dtype, torch.float32))
+        shape = len(self.vectors.models), start.numel()
+        if self.room.numel() < shape[0] * shape[1] or self.room.dtype != start.dtype:
+            self.room = torch.empty(shape[0] * shape[1], dtype=start.dtype, device=start.device)
+        sparse = self.room[: shape[0] * shape[1]].view(shape)
+        for k, model in enumerate(self.vectors.models):
+            change = sparse[k].view(start.shape)
+            torch.sub(model[name].to(start.dtype), start, out=change)
+            if start.numel():
+                change.copy_(self.sparsify(change, k, name))
+        merged, election = merge_part(sparse, self.dialect, self.weights, sign_of_zero)
+        if name not in self.conflicts:
+            self.conflicts[name] = int(sign_conflicts(sparse).sum())
+            self.elected += election.sum
+            if election.undecided:
+                self.undecided.append(name)
+        return merged.view(start.shape)
 
 
 def _shares(conflicts: Counter[str], tensors: Mapping[str, Tensor]) -> dict[str, Any]:

@@ -48,10 +48,13 @@ class Dialect:
         changes = ", ".join(f"{key}={value}" for key, value in given.items())
         return replace(self, name=f"{self.name} with {changes}", **given) if given else self  # type: ignore[arg-type]
 
-    @property
-    def at_once(self) -> bool:
-        """Whether anything is decided over the whole model, so that tensors cannot be merged one by one."""
-        return self.scope == "model" or (self.elect != "none" and self.zero_sum != "positive")
+    def sign_of_zero(self, elected: int) -> int:
+        """The sign of a sum of 0 where so many more entries of the model elect a positive sign than a negative one."""
+        if self.zero_sum == "positive":
+            return 1
+        if elected:
+            return 1 if elected > 0 else -1
+        return -1 if self.zero_sum == "majority_or_negative" else 1
 
     @property
     def trim_remarks(self) -> list[str]:
@@ -105,9 +108,27 @@ SUM = replace(MERGEKIT, name="sum", elect="none", divide="none")
 DIALECTS = {dialect.name: dialect for dialect in (STOCKPOT, PAPER, MERGEKIT, PEFT)}
 
 
-def merge_vectors(vectors: Tensor, dialect: Dialect, weights: Sequence[float] | None = None) -> Tensor:
-    """One vector [d] of sparse task vectors [M, d], each with its weight (1 by default); 0 where no entry counts.
+@dataclass(frozen=True)
+class Election:
+    """What the signs elected in a vector say of it."""
 
+    sum: int = 0
+    """How many of them are positive, less how many are negative."""
+    undecided: int = 0
+    """How many are neither, since the sum is 0."""
+
+
+def merge_vectors(vectors: Tensor, dialect: Dialect, weights: Sequence[float] | None = None) -> Tensor:
+    """One vector [d] of a model's sparse task vectors [M, d], each with its weight (1 by default)."""
+    return merge_part(vectors, dialect, weights, None)[0]
+
+
+def merge_part(
+    vectors: Tensor, dialect: Dialect, weights: Sequence[float] | None, sign_of_zero: int | None
+) -> tuple[Tensor, Election]:
+    """One vector [d] of sparse task vectors [M, d] of a part of a model; 0 where no entry counts.
+
+    ``sign_of_zero`` is the sign of sums of 0; None takes the part for the whole, which says it.
     Vector by vector and in place, with operations that are quick on a CPU: comparisons and masks are not among them.
     """
     factors = [1.0] * len(vectors) if weights is None else list(weights)
@@ -116,11 +137,12 @@ def merge_vectors(vectors: Tensor, dialect: Dialect, weights: Sequence[float] | 
         for vector, factor in zip(vectors, factors, strict=True):
             total.add_(vector, alpha=factor)
         if dialect.divide == "none":
-            return total
+            return total, Election()
         divisor = sum(factors) if dialect.divide == "weights" else len(factors)
-        return total.div_(divisor or 1.0)
+        return total.div_(divisor or 1.0), Election()
     voting = vectors if dialect.weigh == "after" or weights is None else vectors * _column(factors, vectors)
-    signs = elect_signs(voting, dialect.elect, dialect.zero_sum)
+    signs, election = _elect(voting, dialect.elect)
+    _decide(signs, election, dialect.sign_of_zero(election.sum) if sign_of_zero is None else sign_of_zero)
     divisors = torch.zeros_like(total)
     for votes, factor in zip(voting, factors, strict=True):
         agreeing = (votes * signs).clamp_min_(0)  # the magnitude of the vote where it is for the sign, else 0
@@ -132,9 +154,9 @@ def merge_vectors(vectors: Tensor, dialect: Dialect, weights: Sequence[float] | 
             share = factor if dialect.divide == "weights" else 1.0
             divisors.add_(agreeing.sign_(), alpha=share)
     total.mul_(signs)
-    if dialect.divide == "none":
-        return total
-    return total.div_(divisors.add_((divisors == 0).to(divisors.dtype)))  # where nothing agrees the sum is 0 as well
+    if dialect.divide != "none":
+        total.div_(divisors.add_((divisors == 0).to(divisors.dtype)))  # where nothing agrees the sum is 0 as well
+    return total, election
 
 
 def _column(factors: Sequence[float], like: Tensor) -> Tensor:
@@ -142,7 +164,13 @@ def _column(factors: Sequence[float], like: Tensor) -> Tensor:
 
 
 def elect_signs(vectors: Tensor, elect: Elect = "sum", zero_sum: ZeroSum = "majority") -> Tensor:
-    """The sign [d], 1 or -1, that task vectors [M, d] elect in each place.
+    """The sign [d], 1 or -1, that a model's task vectors [M, d] elect in each place."""
+    signs, election = _elect(vectors, elect)
+    return _decide(signs, election, replace(STOCKPOT, zero_sum=zero_sum).sign_of_zero(election.sum))
+
+
+def _elect(vectors: Tensor, elect: Elect) -> tuple[Tensor, Election]:
+    """The signs [d], 0 where the sum is 0.
 
     Summed in float64, in which entries that cancel but for rounding have the same sum, and so the same sign, in any
     order of the members.
@@ -150,11 +178,12 @@ def elect_signs(vectors: Tensor, elect: Elect = "sum", zero_sum: ZeroSum = "majo
     total = torch.zeros(vectors.shape[1], dtype=torch.float64, device=vectors.device)
     for vector in vectors:
         total += vector if elect == "sum" else vector.sign()
-    signs = total.sign_().to(vectors.dtype)
-    fallback = -1.0 if zero_sum == "majority_or_negative" else 1.0
-    if zero_sum != "positive" and (majority := float(signs.sum().sign())):
-        fallback = majority
-    return signs.add_((signs == 0).to(signs.dtype), alpha=fallback)
+    total.sign_()
+    return total.to(vectors.dtype), Election(int(total.sum()), len(total) - int(torch.count_nonzero(total)))
+
+
+def _decide(signs: Tensor, election: Election, sign_of_zero: int) -> Tensor:
+    return signs.add_((signs == 0).to(signs.dtype), alpha=sign_of_zero) if election.undecided else signs
 
 
 def sign_conflicts(vectors: Tensor) -> Tensor:

@@ -60,10 +60,10 @@ Source = TensorAt | Adapted
 class Step:
     """One tensor of the output.
 
-    ``rule`` is a name of ``rules.RULES``, or "copy": the one source, cast to ``dtype``. ``shared`` has the values of the
-    rule's shared parameters; ``each`` has, for a parameter of sources or fine-tunes, one value for each source (None for
-    the base where it has none). ``draws`` identifies each source for rules that draw at random: a mask depends on the
-    seed, on that and on the tensor's name, and on nothing else.
+    ``rule`` is a name of ``rules.RULES``, or "copy": the one source, cast to ``dtype``. ``shared`` has the values of
+    the rule's shared parameters; ``each`` has, for a parameter of sources or fine-tunes, one value for each source (the
+    base's is None where it has none). ``draws`` identifies each source for rules that draw at random: a mask depends on
+    the seed, on that and on the tensor's name, and on nothing else.
     """
 
     name: str

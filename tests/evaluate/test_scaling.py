@@ -9,7 +9,7 @@ import torch
 from harness.checks.pools import CNN_BN, MLP, fine_tunes, ingredients, split
 from harness.evaluate.heldout import predict_module, score
 from harness.evaluate.scaling import add_task_vector
-from harness.merging.task_vectors import merge_task_vectors
+from harness.merging.task_vectors import TaskVectors, merge_task_vectors
 from harness.merging.ties import SUM
 
 GRID = [0.0, 0.25, 0.5, 1.0]
@@ -21,7 +21,7 @@ def given(architecture=MLP, dtype=torch.float32):
     """Ingredients, and the sum of the members' task vectors."""
     pool = fine_tunes(3, architecture)
     base, *tuned = ({n: _cast(t, dtype) for n, t in m.weights.items()} for m in (pool.base, *pool.members))
-    vector = merge_task_vectors(base, tuned, lambda t, *_: t, SUM).tensors
+    vector = merge_task_vectors(TaskVectors(base, tuned), lambda t, *_: t, SUM).tensors
     return ingredients(replace(pool, base=replace(pool.base, weights=base))), vector
 
 

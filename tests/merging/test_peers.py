@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from harness.merging.arithmetic import weighted_sum
 from harness.merging.sparsify import drop, magprune_probabilities, trim, trim_outliers, uniform_draws
-from harness.merging.task_vectors import apply_task_vector, merge_task_vectors
+from harness.merging.task_vectors import TaskVectors, apply_task_vector, merge_task_vectors
 from harness.merging.ties import MERGEKIT, PAPER, PEFT, SUM, elect_signs
 from tests.examples import examples
 from tests.merging.peers import masks, merge_state_dicts, peers, peft
@@ -76,7 +76,8 @@ def by_peft(function, base, tuned, weights, *args, **options):
 
 
 def ours(sparsify, dialect, base, tuned, weights, scale=1.0):
-    return apply_task_vector(base, merge_task_vectors(base, tuned, sparsify, dialect, weights).tensors, scale)
+    merged = merge_task_vectors(TaskVectors(base, tuned), sparsify, dialect, weights)
+    return apply_task_vector(base, merged.tensors, scale)
 
 
 def assert_equal(found, expected, decided=None):

@@ -6,8 +6,7 @@ import torch
 from harness.checks.pools import CNN, CNN_BN, MLP, fine_tunes, split
 from harness.merging.flat import FlatModule
 from harness.merging.scaled import ScaledTaskVector
-from harness.merging.sparsify import trim
-from harness.merging.task_vectors import apply_task_vector, merge_task_vectors
+from harness.merging.task_vectors import TaskVectors, apply_task_vector, merge_task_vectors, trimming
 from harness.merging.ties import STOCKPOT, SUM
 from harness.models.architectures import build
 from harness.models.weights import load_module
@@ -19,7 +18,8 @@ TRAIN = split("train").inputs
 
 
 def ties_vector(base, tuned):
-    return merge_task_vectors(base, tuned, lambda t, member, name: trim(t, 0.5), STOCKPOT).tensors
+    vectors = TaskVectors(base, tuned)
+    return merge_task_vectors(vectors, trimming(vectors, 0.5, STOCKPOT), STOCKPOT).tensors
 
 
 def of(pool):
@@ -57,7 +57,7 @@ def test_every_scale_is_the_model_built_for_it_in_any_order(architecture):
 def test_task_arithmetic_goes_along_a_vector_too():
     pool = fine_tunes(3)
     weights = [m.weights for m in pool.members]
-    vector = merge_task_vectors(pool.base.weights, weights, lambda t, *_: t, SUM, [1.0, -0.5, 2.0]).tensors
+    vector = merge_task_vectors(TaskVectors(pool.base.weights, weights), lambda t, *_: t, SUM, [1.0, -0.5, 2.0]).tensors
     models = ScaledTaskVector(load_module(pool.base), pool.base.weights, vector, [])
     found = models.at(0.3).state_dict()
     for name, start in pool.base.weights.items():

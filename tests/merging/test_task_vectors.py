@@ -1,5 +1,9 @@
 """Merged task vectors of whole models: what is looked at together, what is tied, counted, read, and rounded once."""
 
+import weakref
+from collections import UserDict
+from typing import ClassVar
+
 import numpy as np
 import pytest
 import torch
@@ -8,7 +12,7 @@ from hypothesis import strategies as st
 
 from harness.merging.arithmetic import average
 from harness.merging.sparsify import drop, magprune_probabilities, trim, uniform_draws
-from harness.merging.task_vectors import apply_task_vector, merge_task_vectors
+from harness.merging.task_vectors import TaskVectors, apply_task_vector, merge_task_vectors, trimming
 from harness.merging.ties import DIALECTS, MERGEKIT, PAPER, PEFT, STOCKPOT, SUM
 from harness.models.weights import LazyWeights, save_weights
 from harness.types import NotApplicable
@@ -53,7 +57,8 @@ def models_of(base, taus):
 
 
 def ties(start, tuned, density, dialect=STOCKPOT):
-    return merge_task_vectors(start, tuned, lambda t, member, name: trim(t, density, dialect.keep), dialect).tensors
+    vectors = TaskVectors(start, tuned)
+    return merge_task_vectors(vectors, trimming(vectors, density, dialect), dialect).tensors
 
 
 @SOME
@@ -77,6 +82,17 @@ def test_or_those_of_each_tensor(pool, density):
     expected = by_hand.merged(trimmed, without_majority=1)
     found = ties(start, tuned, density, STOCKPOT.changed(scope="tensor"))
     assert flat(found) == torch.tensor(expected, dtype=torch.float64).float().tolist()
+
+
+@SOME
+@given(pools(), DENSITIES, st.sampled_from(["kthvalue", "exactly", "at_least_one"]))
+def test_tensors_are_trimmed_together_as_one_tensor_that_holds_them_all(pool, density, keep):
+    vectors = TaskVectors(*models_of(*pool))
+    sparsify = trimming(vectors, density, STOCKPOT.changed(keep=keep))
+    for member in range(len(vectors.models)):
+        found = [sparsify(tensor, member, name) for name, tensor in vectors.of(member)]
+        whole = torch.cat([tensor.flatten() for _, tensor in vectors.of(member)])
+        assert torch.cat([tensor.flatten() for tensor in found]).tolist() == trim(whole, density, keep).tolist()
 
 
 @pytest.mark.parametrize("dialect", DIALECTS.values(), ids=DIALECTS)
@@ -106,13 +122,13 @@ def della(tensor, member, name):
 def test_the_order_of_the_tensors_does_not_matter(dialect, sparsify):
     models = random_models(4)
     backwards = [dict(reversed(model.items())) for model in models]
-    expected = merge_task_vectors(models[0], models[1:], sparsify, dialect).tensors
-    found = merge_task_vectors(backwards[0], backwards[1:], sparsify, dialect).tensors
+    expected = merge_task_vectors(TaskVectors(models[0], models[1:]), sparsify, dialect).tensors
+    found = merge_task_vectors(TaskVectors(backwards[0], backwards[1:]), sparsify, dialect).tensors
     assert list(found) == list(reversed(expected))
     assert all(torch.equal(found[name], expected[name]) for name in expected)
     alone = [{"fc.weight": model["fc.weight"]} for model in models]
-    if not dialect.at_once:
-        found = merge_task_vectors(alone[0], alone[1:], sparsify, dialect).tensors
+    if dialect.zero_sum == "positive" or dialect.elect == "none":  # else the majority sign is the model's
+        found = merge_task_vectors(TaskVectors(alone[0], alone[1:]), sparsify, dialect).tensors
         assert torch.equal(found["fc.weight"], expected["fc.weight"])
 
 
@@ -121,9 +137,10 @@ def test_the_share_of_entries_whose_signs_conflict_over_the_model_and_by_layer()
     one = {"conv.weight": torch.tensor([1.0, -1, 0, 2]), "conv.bias": torch.ones(1), "head.weight": -torch.ones(5)}
     two = {"conv.weight": torch.tensor([-1.0, -1, 1, -2]), "conv.bias": -torch.ones(1), "head.weight": -torch.ones(5)}
     for dialect in (STOCKPOT, MERGEKIT):
-        found = merge_task_vectors(start, [one, two], lambda t, member, name: t, dialect).sign_conflict
+        found = merge_task_vectors(TaskVectors(start, [one, two]), lambda t, member, name: t, dialect).sign_conflict
         assert found == {"model": 0.3, "layers": {"conv": 0.6, "head": 0.0}}
-    trimmed = merge_task_vectors(start, [one, two], lambda t, member, name: trim(t, 0.1), STOCKPOT).sign_conflict
+    vectors = TaskVectors(start, [one, two])
+    trimmed = merge_task_vectors(vectors, trimming(vectors, 0.1, STOCKPOT), STOCKPOT).sign_conflict
     assert trimmed["model"] == 0.1  # the one largest entry of each is left: 2 against -2
 
 
@@ -133,12 +150,12 @@ def test_weights_that_have_no_meaning_are_refused_before_any_arithmetic():
 
     start, *tuned = random_models(3)
     with pytest.raises(NotApplicable, match="1 weights are given for 2 members"):
-        merge_task_vectors(start, tuned, never, MERGEKIT, [1.0])
+        merge_task_vectors(TaskVectors(start, tuned), never, MERGEKIT, [1.0])
 
 
 @pytest.mark.parametrize("dialect", [STOCKPOT, PEFT], ids=lambda d: d.name)
 def test_models_of_nothing_have_no_task_vector(dialect):
-    found = merge_task_vectors({"steps": torch.tensor(1)}, [{"steps": torch.tensor(2)}], dare, dialect)
+    found = merge_task_vectors(TaskVectors({"steps": torch.tensor(1)}, [{"steps": torch.tensor(2)}]), dare, dialect)
     assert found.tensors == {}
     assert found.sign_conflict == {"model": 0.0, "layers": {}}
     empty = {"w": torch.zeros(0, 3)}
@@ -201,7 +218,7 @@ def test_weights_on_disk_merge_as_those_in_memory(tmp_path):
 
 def added(base, tuned, coefficients, scale):
     """``theta_0 + scale * sum_k c_k tau_k``."""
-    total = merge_task_vectors(base, tuned, lambda tensor, member, name: tensor, SUM, coefficients)
+    total = merge_task_vectors(TaskVectors(base, tuned), lambda tensor, member, name: tensor, SUM, coefficients)
     return apply_task_vector(base, total.tensors, scale)
 
 
@@ -254,3 +271,32 @@ def test_all_tasks_at_scale_one_over_n_are_the_uniform_average(seed, count):
     base, *tuned = members = models(seed, count + 1)
     found = added(base, tuned, [1.0] * count, 1 / count)
     assert_rounded(found, exact(tuned, lambda t: np.mean(t, axis=0)), members)
+
+
+class Counted(UserDict):
+    """Weights whose tensors are copies, of which it is known how many are alive."""
+
+    alive: ClassVar[int] = 0
+    most: ClassVar[int] = 0
+
+    def __getitem__(self, name):
+        tensor = super().__getitem__(name).clone()
+        Counted.alive += 1
+        Counted.most = max(Counted.most, Counted.alive)
+        weakref.finalize(tensor, Counted._gone)
+        return tensor
+
+    @staticmethod
+    def _gone():
+        Counted.alive -= 1
+
+
+@pytest.mark.parametrize("dialect", [STOCKPOT, PAPER, MERGEKIT], ids=lambda d: d.name)
+def test_few_tensors_are_held_at_a_time_also_where_the_whole_model_decides(dialect):
+    generator = torch.Generator().manual_seed(3)
+    models = [{f"layer{k}": torch.randn(50, generator=generator) for k in range(40)} for _ in range(5)]
+    expected = ties(models[0], models[1:], 0.3, dialect)
+    Counted.alive = Counted.most = 0
+    found = ties(Counted(models[0]), [Counted(model) for model in models[1:]], 0.3, dialect)
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+    assert Counted.most <= 4

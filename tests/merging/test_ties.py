@@ -227,19 +227,3 @@ def test_remarks_tell_what_is_surprising_in_a_preset_and_nothing_else():
         "there is no election: all entries count",
         "sums are not divided and grow with the number of members",
     ]
-
-
-@pytest.mark.parametrize(
-    ("dialect", "at_once"),
-    [
-        (STOCKPOT, True),
-        (PAPER.changed(scope="tensor"), True),  # the majority sign is the model's
-        (PAPER.changed(scope="tensor", elect="none"), False),
-        (MERGEKIT, False),
-        (MERGEKIT.changed(scope="model"), True),
-        (PEFT, False),
-    ],
-    ids=lambda d: getattr(d, "name", None),
-)
-def test_tensors_are_merged_one_by_one_where_nothing_is_decided_over_the_model(dialect, at_once):
-    assert dialect.at_once == at_once

@@ -9,7 +9,7 @@ import torch
 from harness.merging.arithmetic import weighted_sum
 from harness.merging.slerp import slerp
 from harness.merging.sparsify import drop, trim, uniform_draws
-from harness.merging.task_vectors import apply_task_vector, merge_task_vectors
+from harness.merging.task_vectors import TaskVectors, apply_task_vector, merge_task_vectors
 from harness.merging.ties import MERGEKIT, SUM
 
 with warnings.catch_warnings():
@@ -34,7 +34,8 @@ def models():
 
 def sparse(sparsify, dialect):
     base, tuned = models()
-    return apply_task_vector(base, merge_task_vectors(base, tuned, sparsify, dialect, [0.5] * MEMBERS).tensors, 1.0)
+    merged = merge_task_vectors(TaskVectors(base, tuned), sparsify, dialect, [0.5] * MEMBERS)
+    return apply_task_vector(base, merged.tensors, 1.0)
 
 
 def dare(tensor, member, name):

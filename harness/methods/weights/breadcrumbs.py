@@ -12,7 +12,7 @@ from harness.evaluate.scaling import Scale
 from harness.merging.sparsify import trim_outliers
 from harness.merging.ties import MERGEKIT, Divide
 from harness.methods.method import method
-from harness.methods.weights.ties import merge_sparse
+from harness.methods.weights.ties import merge_sparse, vectors_of
 from harness.systems.systems import SingleModel
 from harness.types import Ingredients
 
@@ -51,4 +51,5 @@ def breadcrumbs(
         return trim_outliers(tensor, density, outliers)
 
     remarks = ["a small tensor may lose every entry, and keep its outliers"]
-    return merge_sparse(ingredients, sparsify, rules, weights, scale, remarks=remarks, merge=merge)
+    vectors = vectors_of(ingredients)
+    return merge_sparse(ingredients, vectors, sparsify, rules, weights, scale, remarks=remarks, merge=merge)

@@ -12,7 +12,7 @@ from harness.evaluate.scaling import Scale
 from harness.merging.sparsify import L1_REMARK, Rescale, drop, uniform_draws
 from harness.merging.ties import DIALECTS, Divide
 from harness.methods.method import method
-from harness.methods.weights.ties import merge_sparse
+from harness.methods.weights.ties import merge_sparse, vectors_of
 from harness.systems.systems import SingleModel
 from harness.types import Ingredients
 
@@ -60,5 +60,6 @@ def dare(
     def sparsify(tensor: Tensor, member: int, name: str) -> Tensor:
         return drop(tensor, density, uniform_draws(tensor.shape, seed, identities[member], name), how)
 
-    remarks = [L1_REMARK] if how == "l1" else []
-    return merge_sparse(ingredients, sparsify, rules, weights, scale, remarks=remarks, merge=merge, rescale=how)
+    said = [L1_REMARK] if how == "l1" else []
+    vectors = vectors_of(ingredients)
+    return merge_sparse(ingredients, vectors, sparsify, rules, weights, scale, remarks=said, merge=merge, rescale=how)

@@ -12,7 +12,7 @@ from harness.evaluate.scaling import Scale
 from harness.merging.sparsify import L1_REMARK, Rescale, Rows, drop, magprune_probabilities, uniform_draws
 from harness.merging.ties import MERGEKIT, Divide
 from harness.methods.method import method
-from harness.methods.weights.ties import merge_sparse
+from harness.methods.weights.ties import merge_sparse, vectors_of
 from harness.systems.systems import SingleModel
 from harness.types import Ingredients, NotApplicable
 
@@ -72,4 +72,5 @@ def della(
         L1_REMARK: how == "l1",
     }
     said = [words for words, holds in remarks.items() if holds]
-    return merge_sparse(ingredients, sparsify, rules, weights, scale, remarks=said, merge=merge, rescale=how)
+    vectors = vectors_of(ingredients)
+    return merge_sparse(ingredients, vectors, sparsify, rules, weights, scale, remarks=said, merge=merge, rescale=how)

@@ -6,7 +6,7 @@ from typing import Literal
 
 from harness.evaluate.scaling import Scale, add_task_vector
 from harness.merging.guards import check_mergeable, warnings_of
-from harness.merging.task_vectors import merge_task_vectors
+from harness.merging.task_vectors import TaskVectors, merge_task_vectors
 from harness.merging.ties import SUM
 from harness.methods.method import method
 from harness.systems.systems import SingleModel
@@ -52,7 +52,7 @@ def task_arithmetic(
     signs = [factors[coefficients]] * len(members) if isinstance(coefficients, str) else coefficients
     models = [member.weights for member in members]
     # made once, in float32: each scale is then a step along it, rounded once to the weights' precision
-    total = merge_task_vectors(base.weights, models, lambda change, member, name: change, SUM, signs)
+    total = merge_task_vectors(TaskVectors(base.weights, models), lambda change, member, name: change, SUM, signs)
     module, details = add_task_vector(ingredients, total.tensors, scale, GRID, lowest=coefficients == "negate")
     details["sign_conflict"] = total.sign_conflict
     details |= warnings_of(members, base)

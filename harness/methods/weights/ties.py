@@ -7,13 +7,12 @@ from collections.abc import Callable, Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
-from torch import Tensor
 
 from harness.evaluate.heldout import Score, predict_module, score
 from harness.evaluate.scaling import Scale, add_task_vector
 from harness.merging.guards import check_mergeable, warnings_of
-from harness.merging.sparsify import Keep, trim
-from harness.merging.task_vectors import Sparsify, merge_task_vectors
+from harness.merging.sparsify import Keep
+from harness.merging.task_vectors import Sparsify, TaskVectors, merge_task_vectors, trimming
 from harness.merging.ties import DIALECTS, Dialect, Divide, Elect, Scope, Weigh, ZeroSum
 from harness.methods.method import method
 from harness.methods.weights.task_arithmetic import GRID as SUM_GRID
@@ -65,13 +64,20 @@ def ties(
         scope=scope, keep=keep, elect=elect, zero_sum=zero_sum, weigh=weigh, divide=divide
     )
 
-    def merged(share: float) -> SingleModel:
-        def sparsify(vector: Tensor, member: int, name: str) -> Tensor:
-            return trim(vector, share, rules.keep)
+    vectors = vectors_of(ingredients)
 
-        return merge_sparse(ingredients, sparsify, rules, weights, scale, remarks=rules.trim_remarks)
+    def merged(share: float) -> SingleModel:
+        sparsify = trimming(vectors, share, rules)
+        return merge_sparse(ingredients, vectors, sparsify, rules, weights, scale, remarks=rules.trim_remarks)
 
     return best_density(merged, ingredients.heldout) if isinstance(density, str) else merged(density)
+
+
+def vectors_of(ingredients: Ingredients) -> TaskVectors:
+    """The task vectors of the members; ``NotApplicable`` where they are not of one network."""
+    base, members = ingredients.base, ingredients.members
+    check_mergeable((base, *members))
+    return TaskVectors(base.weights, [member.weights for member in members])
 
 
 def best_density(merged: Callable[[float], SingleModel], heldout: Split) -> SingleModel:
@@ -99,6 +105,7 @@ def best_density(merged: Callable[[float], SingleModel], heldout: Split) -> Sing
 
 def merge_sparse(
     ingredients: Ingredients,
+    vectors: TaskVectors,
     sparsify: Sparsify,
     dialect: Dialect,
     weights: Sequence[float] | None,
@@ -114,8 +121,7 @@ def merge_sparse(
     A search over scales tries 0.1, 0.2 .. 2 or, of sums that are not divided, 0, 0.05 .. 1.
     """
     base, members = ingredients.base, ingredients.members
-    check_mergeable((base, *members))
-    merged = merge_task_vectors(base.weights, [member.weights for member in members], sparsify, dialect, weights)
+    merged = merge_task_vectors(vectors, sparsify, dialect, weights)
     grid = SUM_GRID if dialect.divide == "none" else GRID
     module, report = add_task_vector(ingredients, merged.tensors, scale, grid)
     report |= {"dialect": dialect.name, **details, "sign_conflict": merged.sign_conflict}
