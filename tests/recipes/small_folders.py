@@ -47,6 +47,7 @@ KINDS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "roberta": ("RobertaConfig", "RobertaForSequenceClassification", SIZES),
     "distilbert": ("DistilBertConfig", "DistilBertForSequenceClassification", DISTILBERT),
     "t5": ("T5Config", "T5ForConditionalGeneration", T5),
+    "t5-gated": ("T5Config", "T5ForConditionalGeneration", {**T5, "feed_forward_proj": "gated-gelu"}),
 }
 """For each kind the config's class, the model's class and the sizes."""
 

@@ -1,11 +1,14 @@
 """Recipes are read as mergekit reads them; what it takes no notice of, or cannot be done here, is one line."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import yaml
+from hypothesis import given
+from hypothesis import strategies as st
 from mergekit.config import MergeConfiguration
 from mergekit.merge_methods import registered_methods
 from mergekit.merge_methods.base import MISSING, BasePolicy, OptionalTensorPolicy
@@ -18,6 +21,7 @@ from harness.recipes.parameters import Case
 from harness.recipes.references import Reference
 from harness.recipes.token_sources import TokenRow
 from harness.streaming.rules import REQUIRED, RULES
+from tests.examples import examples
 
 MODELS = ("base", "a", "b", "c", "adapter", "org/model")
 
@@ -515,3 +519,41 @@ def test_reading_and_planning_need_neither_torch_nor_transformers():
     root = Path(__file__).parents[2]
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=root, check=True)
     assert done.stdout == "[]\n"
+
+
+KEYS = st.sampled_from(
+    ["model", "models", "slices", "sources", "source", "kind", "value", "filter", "name", "tokens", "y"]
+)
+BITS = st.sampled_from(
+    ["a", "base", "", "x@y", "a+b", "mlp", "union", "ties", None, True, 0, -1, 2.5, [], [0, 1], {}, {"a": 1}]
+)
+PARTS = st.recursive(
+    BITS, lambda inner: st.lists(inner, max_size=2) | st.dictionaries(KEYS, inner, max_size=2), max_leaves=3
+)
+
+
+def places_in(value, at=()):
+    yield at
+    for key in value if isinstance(value, dict) else range(len(value)) if isinstance(value, list) else ():
+        yield from places_in(value[key], (*at, key))
+
+
+@given(st.sampled_from(list(PUBLISHED.values())), st.data())
+@examples(150)
+def test_whatever_stands_in_a_recipe_it_is_read_or_refused_with_its_place(tmp_path_factory, text, data):
+    folder = tmp_path_factory.getbasetemp() / "any"
+    for name in MODELS:
+        (folder / name).mkdir(parents=True, exist_ok=True)
+    document = yaml.safe_load(text)
+    *above, last = data.draw(st.sampled_from([at for at in places_in(document) if at]))
+    holder = document
+    for key in above:
+        holder = holder[key]
+    changed = data.draw(PARTS)
+    if isinstance(holder, dict) and data.draw(st.booleans()):
+        last = data.draw(KEYS)
+    holder[last] = changed
+    try:
+        read_text(folder, yaml.safe_dump(document))
+    except BadInput as refused:
+        assert re.match(rf"{re.escape(str(folder / 'merge.yml'))}:\d+: [^\n]+$", str(refused))

@@ -154,7 +154,8 @@ WORDS = {
 }
 OTHERS = ("llama-tied", "llama-classifier", "mistral", "qwen2", "phi", "gemma", "bert-masked", "roberta", "distilbert")
 CASES = [(kind, recipe) for kind in WORDS for recipe in RECIPES] + [
-    (kind, recipe) for kind in OTHERS for recipe in ("ties", "slices")
+    *((kind, recipe) for kind in OTHERS for recipe in ("ties", "slices")),
+    *(("t5-gated", recipe) for recipe in ("linear", "ties")),
 ]
 
 
@@ -209,7 +210,7 @@ def sliced_recipes(draw):
 
 
 @given(sliced_recipes())
-@examples(15)
+@examples(40)
 def test_slices_of_any_length_with_parameters_at_any_level_are_planned_as_by_mergekit(places, recipe):
     folder = places("llama")
     text = yaml.safe_dump(recipe)
