@@ -38,14 +38,14 @@ def trim(tensor: Tensor, density: float, keep: Keep = "at_least_one") -> Tensor:
     size = tensor.numel()
     magnitude = tensor.abs().flatten()
     if keep == "kthvalue":
-        kept = magnitude >= kth_largest(magnitude, min(size, int(density * size) + 1))
+        kept = magnitude >= kthlargest(magnitude, min(size, int(density * size) + 1))
         return tensor * kept.view_as(tensor)
     fewest = 1 if keep == "at_least_one" and density > 0 else 0
     count = max(fewest, int(density * size))
     if not 0 < count < size:
         return tensor if count else torch.zeros_like(tensor)
     # hardshrink instead of a mask: on a CPU it is many times as fast
-    smallest = kth_largest(magnitude, count)
+    smallest = kthlargest(magnitude, count)
     below = torch.nextafter(smallest, torch.zeros_like(smallest))
     trimmed, whole = (functional.hardshrink(tensor, float(limit)).flatten() for limit in (smallest, below))
     missing = count - int(torch.count_nonzero(trimmed))
@@ -64,11 +64,11 @@ def trim_outliers(tensor: Tensor, density: float, outliers: float) -> Tensor:
     kept = int(density * size)
     removed = min(int(outliers * size), size - kept)
     magnitude = tensor.abs().flatten()
-    inside = _largest(magnitude, kept + removed, last=True) & ~_largest(magnitude, removed, last=True)
+    inside = largest(magnitude, kept + removed, last=True) & ~largest(magnitude, removed, last=True)
     return tensor * inside.view_as(tensor)
 
 
-def kth_largest(magnitude: Tensor, k: int) -> Tensor:
+def kthlargest(magnitude: Tensor, k: int) -> Tensor:
     """The k-th largest of magnitudes [d], k from 1.
 
     Floats that are not negative are ordered as their bits are, so two histograms of 16 bits find it without a sort or
@@ -87,12 +87,12 @@ def kth_largest(magnitude: Tensor, k: int) -> Tensor:
     return torch.tensor(kth_bits, dtype=torch.int32).view(torch.float32)
 
 
-def _largest(magnitude: Tensor, count: int, *, last: bool = False) -> Tensor:
+def largest(magnitude: Tensor, count: int, *, last: bool = False) -> Tensor:
     """Which [d] are the ``count`` largest of a vector [d]: of equals the first ones (or the last), without a sort."""
     size = len(magnitude)
     if not 0 < count < size:
         return torch.full((size,), count >= size, device=magnitude.device)
-    smallest = kth_largest(magnitude, count)
+    smallest = kthlargest(magnitude, count)
     chosen, equal = magnitude > smallest, magnitude == smallest
     missing = count - int(torch.count_nonzero(chosen))
     if last:
@@ -128,9 +128,21 @@ def drop(tensor: Tensor, probability: float | Tensor, draws: Tensor, rescale: Re
     if rescale == "inverse":
         return torch.where(kept, tensor / probability, 0.0)  # which may divide by 0 where nothing is kept
     sparse = tensor * kept
-    if rescale == "l1" and (left := sparse.abs().sum()) > 0:
-        return sparse * (tensor.abs().sum() / left)
-    return sparse
+    return restore_l1(sparse, tensor) if rescale == "l1" else sparse
+
+
+def restore_l1(sparse: Tensor, whole: Tensor, floor: float = 0.0) -> Tensor:
+    """``sparse`` times what gives it the sum of magnitudes of ``whole``; as it is where either sum is below ``floor``.
+
+    mergekit's floor is 1e-7, below which it leaves the task vectors of small tensors smaller than they were.
+    """
+    before, after = _l1(whole), _l1(sparse)
+    return sparse * (before / after) if after > 0 and min(before, after) >= floor else sparse
+
+
+def _l1(tensor: Tensor) -> float:
+    """The sum of magnitudes in float64, in blocks that leave no copy of a large tensor."""
+    return sum(float(block.double().abs().sum()) for block in tensor.flatten().split(1 << 20))
 
 
 def magprune_probabilities(tensor: Tensor, density: float, epsilon: float, rows: Rows = "outputs") -> Tensor:

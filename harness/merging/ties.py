@@ -105,10 +105,24 @@ SUM = replace(MERGEKIT, name="sum", elect="none", divide="none")
 DIALECTS = {dialect.name: dialect for dialect in (STOCKPOT, PAPER, MERGEKIT, PEFT)}
 
 
-def merge_vectors(vectors: Tensor, dialect: Dialect, weights: Sequence[float] | None = None) -> Tensor:
+def merge_vectors(
+    vectors: Tensor,
+    dialect: Dialect,
+    weights: Sequence[float] | None = None,
+    *,
+    least_divisor: float | None = None,
+    overwrite: bool = False,
+) -> Tensor:
     """One vector [d] of sparse task vectors [M, d], each with its weight (1 by default); 0 where no entry counts.
 
     Vector by vector and in place, with operations that are quick on a CPU: comparisons and masks are not among them.
+
+    Args:
+        vectors: the task vectors.
+        dialect: how they are merged.
+        weights: one for each.
+        least_divisor: what agreeing entries are divided by where an elected sum's divisor is less than it.
+        overwrite: whether weighted task vectors may take the place of ``vectors``, which spares their room.
     """
     factors = [1.0] * len(vectors) if weights is None else list(weights)
     total = torch.zeros_like(vectors[0])
@@ -119,7 +133,9 @@ def merge_vectors(vectors: Tensor, dialect: Dialect, weights: Sequence[float] | 
             return total
         divisor = sum(factors) if dialect.divide == "weights" else len(factors)
         return total.div_(divisor or 1.0)
-    voting = vectors if dialect.weigh == "after" or weights is None else vectors * _column(factors, vectors)
+    voting = vectors
+    if dialect.weigh != "after" and weights is not None:
+        voting = torch.mul(vectors, _column(factors, vectors), out=vectors if overwrite else None)
     signs = elect_signs(voting, dialect.elect, dialect.zero_sum)
     divisors = torch.zeros_like(total)
     for votes, factor in zip(voting, factors, strict=True):
@@ -134,6 +150,8 @@ def merge_vectors(vectors: Tensor, dialect: Dialect, weights: Sequence[float] | 
     total.mul_(signs)
     if dialect.divide == "none":
         return total
+    if least_divisor is not None:
+        return total.div_(divisors.clamp_min_(least_divisor))
     return total.div_(divisors.add_((divisors == 0).to(divisors.dtype)))  # where nothing agrees the sum is 0 as well
 
 
