@@ -38,14 +38,14 @@ def trim(tensor: Tensor, density: float, keep: Keep = "at_least_one") -> Tensor:
     size = tensor.numel()
     magnitude = tensor.abs().flatten()
     if keep == "kthvalue":
-        kept = magnitude >= kthlargest(magnitude, min(size, int(density * size) + 1))
+        kept = magnitude >= kth_largest(magnitude, min(size, int(density * size) + 1))
         return tensor * kept.view_as(tensor)
     fewest = 1 if keep == "at_least_one" and density > 0 else 0
     count = max(fewest, int(density * size))
     if not 0 < count < size:
         return tensor if count else torch.zeros_like(tensor)
     # hardshrink instead of a mask: on a CPU it is many times as fast
-    smallest = kthlargest(magnitude, count)
+    smallest = kth_largest(magnitude, count)
     below = torch.nextafter(smallest, torch.zeros_like(smallest))
     trimmed, whole = (functional.hardshrink(tensor, float(limit)).flatten() for limit in (smallest, below))
     missing = count - int(torch.count_nonzero(trimmed))
@@ -68,7 +68,7 @@ def trim_outliers(tensor: Tensor, density: float, outliers: float) -> Tensor:
     return tensor * inside.view_as(tensor)
 
 
-def kthlargest(magnitude: Tensor, k: int) -> Tensor:
+def kth_largest(magnitude: Tensor, k: int) -> Tensor:
     """The k-th largest of magnitudes [d], k from 1.
 
     Floats that are not negative are ordered as their bits are, so two histograms of 16 bits find it without a sort or
@@ -92,7 +92,7 @@ def largest(magnitude: Tensor, count: int, *, last: bool = False) -> Tensor:
     size = len(magnitude)
     if not 0 < count < size:
         return torch.full((size,), count >= size, device=magnitude.device)
-    smallest = kthlargest(magnitude, count)
+    smallest = kth_largest(magnitude, count)
     chosen, equal = magnitude > smallest, magnitude == smallest
     missing = count - int(torch.count_nonzero(chosen))
     if last:

@@ -1,7 +1,7 @@
 """Rules whose result is a weighted sum of the sources, with coefficients that follow from their inner products.
 
-So a tensor is read twice, for the inner products and for the sum, and nothing as large as it is held. Read without torch.
-Source: mergekit 0.1.5.
+So a tensor is read twice, for the inner products and for the sum, and nothing as large as it is held. This module is
+read without torch. Source: mergekit 0.1.5.
 """
 
 from __future__ import annotations
@@ -18,9 +18,11 @@ NORM_FLOOR = 1e-7
 """The least norm by which nuslerp divides a vector to find its direction."""
 
 PARALLEL = 1e-14
-"""From this squared sine down two vectors have one direction or opposite ones, and nuslerp takes the chord. mergekit has
-1e-16, which is less than the rounding of a squared cosine, so that of opposite vectors it gives the chord or something
-huge by chance."""
+"""From this squared sine down two vectors have one direction or opposite ones, and nuslerp takes the chord.
+
+mergekit has 1e-16, which is less than the rounding of a squared cosine: for opposite vectors it gives the chord or
+something huge, by chance.
+"""
 
 PRODUCT_FLOOR = 1e-6
 """The least product of two norms by which model_stock divides, which draws small task vectors to the base."""
@@ -37,9 +39,8 @@ def needs_gram(rule: str, shared: Mapping[str, Any]) -> Literal["sources", "diff
     """
     if rule in ("slerp", "karcher"):
         return "sources"
-    if rule == "nuslerp" and shared["nuslerp_flatten"] or rule == "model_stock" and not shared["filter_wise"]:
-        return "differences"
-    return None
+    by_rows = (rule == "nuslerp" and not shared["nuslerp_flatten"]) or (rule == "model_stock" and shared["filter_wise"])
+    return "differences" if rule in ("nuslerp", "model_stock") and not by_rows else None
 
 
 def coefficients(step: Step, gram: np.ndarray) -> list[float]:

@@ -1,4 +1,4 @@
-"""Values of parameters that have no meaning for a rule, which are refused before anything is merged. Read without torch."""
+"""Values of parameters that have no meaning for a rule, refused before anything is merged; read without torch."""
 
 from __future__ import annotations
 

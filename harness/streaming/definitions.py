@@ -1,7 +1,7 @@
 """What each rule computes, on whole tensors: the definition by which everything that is quicker is judged.
 
-Source: mergekit 0.1.5, to the rounding of float32. Where mergekit leaves something to chance it is settled here: of equal
-magnitudes the first counts as the larger, opposite vectors have a chord, a sum's sign is that of float64.
+Source: mergekit 0.1.5, to the rounding of float32. What mergekit leaves to chance is settled here: which of equal
+magnitudes counts as the larger, the way between opposite vectors, the sign of a sum of almost 0 (that of float64).
 """
 
 from __future__ import annotations

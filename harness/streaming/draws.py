@@ -18,7 +18,7 @@ _BLOCK = 1 << 15
 
 
 def key(seed: int, draws: str, name: str) -> int:
-    """The 64 bits that identify the draws of a tensor: of its name, its model's ``Step.draws`` and the recipe's seed."""
+    """The 64 bits that identify a tensor's draws, by the seed, its model's entry in ``Step.draws`` and its name."""
     return int(digest([seed, draws, name])[:16], 16)
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
 import torch
+from hypothesis import strategies as st
 from mergekit.merge_methods.base import TensorGroup
 from mergekit.merge_methods.registry import get
 from torch import Tensor
@@ -17,6 +18,11 @@ from torch import Tensor
 from harness.streaming.draws import key, uniform
 from harness.streaming.plan import Step, TensorAt
 from harness.streaming.rules import RULES
+
+SHAPES = st.sampled_from([(), (1,), (7,), (40,), (4, 6), (5, 1), (3, 5, 2), (2, 3, 2, 2)])
+SEEDS = st.integers(0, 2**32 - 1)
+KINDS = st.sampled_from(["random", "grid"])
+WEIGHT = st.sampled_from([0.0, 0.25, 0.5, 1.0, -0.5, 1.75])
 
 
 def step_of(
@@ -64,16 +70,31 @@ def models(
     return [base, *(base + draw(1.0 if kind == "grid" else 0.1) for _ in range(sources - 1))]
 
 
-def mergekit(step: Step, tensors: Sequence[Tensor]) -> Tensor:
-    """What mergekit makes of the tensors, with its choices among equals and its draws made ours."""
+def mergekit(step: Step, tensors: Sequence[Tensor], *, settle: bool = True) -> Tensor:
+    """What mergekit makes of the tensors; if ``settle``, with its choices among equals and its draws made ours."""
     parameters: dict[str, Any] = dict(step.shared)
     scopes = {parameter.name: parameter.scope for parameter in RULES[step.rule].parameters}
     for name, values in step.each.items():
         used = [i for i in range(len(values)) if i != step.base or scopes[name] == "source"]
         parameters[name] = {i: values[i] for i in used}
     group = TensorGroup.from_tensors(list(tensors), base_index=step.base, name=step.name)
-    with settled(step):
+    with settled(step) if settle else nullcontext():
         return get(step.rule)([group], parameters=parameters)[0]
+
+
+def assert_equal(found: Tensor, expected: Tensor, message: object = "") -> None:
+    """Bit for bit, but for the sign of 0."""
+    assert found.shape == expected.shape
+    assert found.dtype == expected.dtype
+    assert torch.equal(found, expected), f"{message}: {found} is not {expected}"
+
+
+def assert_near(found: Tensor, expected: Tensor, tensors: Sequence[Tensor], ulps: float) -> None:
+    """To so many roundings of the largest number that takes part."""
+    assert found.shape == expected.shape
+    assert found.dtype == expected.dtype
+    largest = max(float(tensor.abs().max()) for tensor in [*tensors, expected])
+    assert float((found - expected).abs().max()) <= ulps * torch.finfo(found.dtype).eps * largest
 
 
 @contextmanager

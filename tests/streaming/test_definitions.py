@@ -1,7 +1,7 @@
-"""What each rule computes against mergekit's own method on the same tensors, in float32.
+"""What each rule computes against mergekit's own method on the same tensors, and the laws of all rules.
 
-Bit-equal (``EXACT``, of up to three fine-tunes, whose sums have one order) or to a few roundings of the largest number
-(``NEAR``): where inner products are summed, here in float64. DARE and DELLA with our draws, and in distribution.
+Bit-equal where the operations are the same; to a few roundings of the largest number where sums are in float64 here.
+The rules that make task vectors sparse are in ``test_sparse_sums``, angles in float64 in ``test_angles``.
 """
 
 from dataclasses import replace
@@ -10,41 +10,14 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from mergekit.sparsify import RescaleNorm, SparsificationMethod, sparsify
 
-from harness.errors import BadInput
-from harness.streaming.checking import check
 from harness.streaming.definitions import combine
 from harness.streaming.rules import RULES
-from harness.streaming.sparse_sums import ELECTING, sparse_task_vector
 from tests.examples import examples
-from tests.streaming.steps import mergekit, models, settled, step_of
+from tests.streaming.steps import KINDS, SEEDS, SHAPES, WEIGHT, assert_equal, assert_near, mergekit, models, step_of
 
 ULP = 2**-23
-SHAPES = st.sampled_from([(), (1,), (7,), (40,), (4, 6), (5, 1), (3, 5, 2), (2, 3, 2, 2)])
-SEEDS = st.integers(0, 2**32 - 1)
-KINDS = st.sampled_from(["random", "grid"])
-WEIGHT = st.sampled_from([0.0, 0.25, 0.5, 1.0, -0.5, 1.75])
-DENSITY = st.sampled_from([0.0, 0.1, 0.3, 0.5, 0.99, 1.0, 1.5])
 T = st.sampled_from([0.0, 0.1, 0.5, 1.0, -0.2, 1.3])
-TASK_VECTORS = [name for name, rule in RULES.items() if any(p.name == "lambda" for p in rule.parameters)]
-EXACT = ["linear", "passthrough", "nearswap", "arcee_fusion"]
-BY_ANGLES = ["slerp", "nuslerp", "model_stock", "karcher"]
-
-
-def assert_equal(found, expected, message=""):
-    assert found.shape == expected.shape
-    assert found.dtype == expected.dtype
-    assert torch.equal(found, expected), f"{message}: {found} is not {expected}"
-
-
-def assert_near(found, expected, tensors, ulps):
-    """To so many roundings of the largest number that takes part."""
-    assert found.shape == expected.shape
-    assert found.dtype == expected.dtype
-    largest = max(float(tensor.abs().max()) for tensor in [*tensors, expected])
-    ulp = torch.finfo(found.dtype).eps
-    assert float((found - expected).abs().max()) <= ulps * ulp * largest
 
 
 # Rules on weights.
@@ -113,17 +86,19 @@ def test_nuslerp_between_models_is_mergekits_to_four_ulp(seed, shape, weights, f
 def test_nuslerp_between_task_vectors_is_mergekits_to_eight_ulp(seed, shape, base, flatten, row_wise):
     given_ = {"nuslerp_flatten": flatten, "nuslerp_row_wise": row_wise}
     step = step_of("nuslerp", 3, shape, base=base, weight=[0.3, 0.5, 0.9], **given_)
-    tensors = models(3, shape, seed)
-    tensors = [tensor if i == base else tensors[base] + (tensor - tensors[base]).abs() for i, tensor in enumerate(tensors)]
+    start, *changes = models(3, shape, seed)
+    tensors = [start + (change - start).abs() for change in changes]  # no rows that are nearly opposite
+    tensors.insert(base, start)
     assert_near(combine(step, tensors), mergekit(step, tensors), tensors, 8)
 
 
 @examples(60)
 @given(SEEDS, SHAPES, st.integers(2, 4), st.integers(0, 2), st.booleans())
 def test_model_stock_is_mergekits_to_sixteen_ulp(seed, shape, tuned, base, filter_wise):
-    step, tensors = step_of("model_stock", tuned + 1, shape, base=base, filter_wise=filter_wise), models(tuned + 1, shape, seed)
-    change = tensors[-1].abs().clamp(max=0.1)  # that they have in common, so that no row is near the singularity
-    tensors = [tensor if i == base else tensors[base] + 0.1 * tensor.abs() + change for i, tensor in enumerate(tensors)]
+    step = step_of("model_stock", tuned + 1, shape, base=base, filter_wise=filter_wise)
+    start, *changes = models(tuned + 1, shape, seed)
+    tensors = [start + (change - start).abs() for change in changes]  # no rows that are near the singularity
+    tensors.insert(base, start)
     assert_near(combine(step, tensors), mergekit(step, tensors), tensors, 16)
 
 
@@ -133,102 +108,6 @@ def test_the_karcher_mean_is_mergekits_to_its_tolerance(seed, shape, sources):
     """mergekit stops where float32 has no smaller steps; ours are in float64."""
     step, tensors = step_of("karcher", sources, shape), [t.abs() + 0.1 for t in models(sources, shape, seed)]
     assert_near(combine(step, tensors), mergekit(step, tensors), tensors, 32)
-
-
-# Rules that add sparse task vectors.
-
-METHODS = {
-    "ties": SparsificationMethod.magnitude,
-    "dare_linear": SparsificationMethod.random,
-    "breadcrumbs": SparsificationMethod.magnitude_outliers,
-    "della": SparsificationMethod.della_magprune,
-}
-
-
-@st.composite
-def sparse_steps(draw, rules=TASK_VECTORS, most=3, **given_):
-    """A step with a base and fine-tunes, and its tensors; not what mergekit stumbles over."""
-    rule, shape = draw(st.sampled_from(rules)), draw(SHAPES)
-    count, seed = draw(st.integers(1, most)) + 1, draw(SEEDS)
-    if rule.startswith("della"):
-        given_["density"] = [draw(st.sampled_from([0.0, 0.3, 0.6, 1.0])) for _ in range(count)]
-        given_["epsilon"] = draw(st.sampled_from([0.0, 0.05, 0.25]))
-        shape = shape if len(shape) > 1 and shape[1] > 1 else (7,)  # mergekit divides 0 by 0 in rows of one
-    elif rule != "task_arithmetic":
-        given_["density"] = [draw(DENSITY) for _ in range(count)]
-    if rule.startswith("breadcrumbs"):
-        given_["gamma"] = draw(st.sampled_from([0.0, 0.01, 0.2, 0.9]))
-    given_ = {
-        "weight": [draw(WEIGHT) for _ in range(count)],
-        "normalize": draw(st.booleans()),
-        "lambda_": draw(st.sampled_from([1.0, 0.5, 0.0, -1.0])),
-        "rescale": draw(st.booleans()),
-        **given_,
-    }
-    step = step_of(rule, count, shape, base=draw(st.integers(0, count - 1)), seed=seed % 1000, **given_)
-    return step, models(count, shape, seed, draw(KINDS))
-
-
-def sparse_by_mergekit(step, source, vector):
-    """One task vector as mergekit makes it sparse, with our draws."""
-    only = {name: tuple(v if i == source else None for i, v in enumerate(vs)) for name, vs in step.each.items()}
-    more = {name: values[source] for name, values in only.items() if name in ("density", "gamma", "epsilon")}
-    norm = RescaleNorm.l1 if step.shared["rescale"] else None
-    with settled(replace(step, each=only)):
-        return sparsify(vector, method=METHODS[step.rule], rescale_norm=norm, **more)
-
-
-@examples(200)
-@given(sparse_steps(rules=list(METHODS), rescale=False))
-def test_sparse_task_vectors_are_mergekits_bit_for_bit(case):
-    step, tensors = case
-    for i, tensor in enumerate(tensors):
-        if i != step.base:
-            vector = tensor - tensors[step.base]
-            found = sparse_task_vector(step, i, tensor, tensors[step.base])
-            assert_equal(found, sparse_by_mergekit(step, i, vector), f"{step.rule} {step.each}")
-
-
-@examples(120)
-@given(sparse_steps(rules=list(METHODS), rescale=True))
-def test_rescaled_task_vectors_are_mergekits_to_four_ulp(case):
-    step, tensors = case
-    for i, tensor in enumerate(tensors):
-        if i != step.base:
-            vector = tensor - tensors[step.base]
-            found = sparse_task_vector(step, i, tensor, tensors[step.base])
-            assert_near(found, sparse_by_mergekit(step, i, vector), [vector], 4)
-
-
-def draws_in_signs(step, tensors):
-    """Where the sum of the weighted task vectors, and so the elected sign, is within the rounding of float32 of 0."""
-    vectors = [
-        step.each["weight"][i] * sparse_task_vector(step, i, tensor, tensors[step.base]).double()
-        for i, tensor in enumerate(tensors)
-        if i != step.base
-    ]
-    return sum(vectors).abs() <= 8 * ULP * sum(vector.abs() for vector in vectors)
-
-
-@examples(250)
-@given(sparse_steps(rescale=False))
-def test_sums_of_sparse_task_vectors_are_mergekits_bit_for_bit(case):
-    step, tensors = case
-    found, expected = combine(step, tensors), mergekit(step, tensors)
-    drawn = draws_in_signs(step, tensors)
-    exact = (found == expected) | drawn if step.rule in ELECTING and len(tensors) > 3 else found == expected
-    assert bool(exact.all()), f"{step.rule} {step.shared} {step.each}: {found} is not {expected}"
-
-
-@examples(120)
-@given(sparse_steps(most=6, normalize=False, weight=0.25))
-def test_sums_of_many_and_rescaled_task_vectors_are_mergekits_to_eight_ulp(case):
-    step, tensors = case
-    drawn = draws_in_signs(step, tensors)
-    found, expected = combine(step, tensors), mergekit(step, tensors)
-    if step.rule in ELECTING:
-        found, expected = torch.where(drawn, 0.0, found), torch.where(drawn, 0.0, expected)
-    assert_near(found, expected, tensors, 8)
 
 
 @examples(60)
@@ -242,3 +121,91 @@ def test_sce_is_mergekits_to_four_ulp(seed, shape, kind, tuned, share, int8_mask
     if kind == "random":
         found, expected = torch.where(drawn, 0.0, found), torch.where(drawn, 0.0, expected)
     assert_near(found, expected, tensors, 4)
+
+
+def test_how_many_elements_sce_selects_is_rounded_as_mergekit_rounds_it():
+    step, tensors = step_of("sce", 3, (100,), select_topk=0.29), models(3, (100,))
+    assert int((combine(step, tensors) != tensors[0]).sum()) == 29  # int(100 * 0.29) is 28
+    assert_near(combine(step, tensors), mergekit(step, tensors), tensors, 4)
+
+
+# Laws of all rules.
+
+GIVEN = {"weight": 1.0, "t": 0.3, "density": 0.5, "gamma": 0.1, "epsilon": 0.1, "select_topk": 0.5}
+
+
+def usual(rule, shape=(4, 6), **more):
+    """A step of any rule with as few sources as it may have, or three."""
+    names = {parameter.name for parameter in RULES[rule].parameters}
+    needed = {name: value for name, value in GIVEN.items() if name in names}
+    return step_of(rule, RULES[rule].most or 3, shape, **{**needed, **more})
+
+
+VARIANTS = [
+    *map(usual, RULES),
+    usual("nuslerp", nuslerp_flatten=False),
+    usual("nuslerp", nuslerp_flatten=False, nuslerp_row_wise=True),
+    usual("model_stock", filter_wise=True),
+]
+EACH = pytest.mark.parametrize("step", VARIANTS, ids=lambda step: step.rule)
+
+
+@EACH
+def test_copies_of_a_model_give_that_model(step):
+    for seed in range(20):
+        model = models(1, step.shape, seed)[0]
+        assert_near(combine(step, [model] * len(step.sources)), model, [model], 2)
+
+
+@EACH
+def test_the_sources_are_only_read(step):
+    tensors = models(len(step.sources), step.shape)
+    before = [tensor.clone() for tensor in tensors]
+    first = combine(step, tensors)
+    assert_equal(combine(step, tensors), first)
+    for tensor, old in zip(tensors, before, strict=True):
+        assert_equal(tensor, old)
+
+
+@EACH
+def test_float64_stays_float64(step):
+    tensors = models(len(step.sources), step.shape, dtype=torch.float64)
+    found = combine(step, tensors)
+    assert found.dtype == torch.float64
+    if not RULES[step.rule].random:  # mergekit draws for float32 alone
+        assert_near(found, mergekit(step, tensors), tensors, 1e3 if step.rule == "karcher" else 16)
+
+
+@pytest.mark.parametrize("shape", [(0,), (0, 3), (3, 0)])
+@pytest.mark.parametrize("rule", RULES)
+def test_a_tensor_without_elements_stays_one(rule, shape):
+    step = usual(rule, shape)
+    assert combine(step, models(len(step.sources), shape)).shape == shape
+
+
+@EACH
+def test_where_the_base_stands_among_the_sources_does_not_matter(step):
+    tensors = models(len(step.sources), step.shape)
+    places = [*range(1, len(tensors)), 0]
+    each = {name: tuple(values[i] for i in places) for name, values in step.each.items()}
+    base = step.base if step.base is None else len(tensors) - 1
+    moved = replace(step, base=base, each=each, draws=tuple(step.draws[i] for i in places))
+    assert_near(combine(moved, [tensors[i] for i in places]), combine(step, tensors), tensors, 2)
+
+
+@examples(30)
+@given(SEEDS, SHAPES)
+def test_at_its_ends_slerp_and_nuslerp_give_the_models(seed, shape):
+    tensors = [tensor.abs() + 0.1 for tensor in models(2, shape, seed)]
+    for t, end in enumerate(tensors):
+        assert_equal(combine(step_of("slerp", 2, shape, t=float(t)), tensors), end)
+        between = step_of("nuslerp", 2, shape, base=None, weight=[1.0 - t, float(t)])
+        assert_near(combine(between, tensors), end, tensors, 1)
+
+
+@examples(30)
+@given(SEEDS, SHAPES)
+def test_at_its_ends_nearswap_gives_the_models(seed, shape):
+    tensors = models(2, shape, seed)
+    assert_equal(combine(step_of("nearswap", 2, shape, t=0.0), tensors), tensors[0])
+    assert_equal(combine(step_of("nearswap", 2, shape, t=1e6), tensors), tensors[1])
