@@ -9,6 +9,9 @@ from harness.errors import BadInput
 from harness.streaming.plan import Step
 from harness.streaming.rules import RULES
 
+SUM_OF_ZERO = 1e-6
+"""The share of their magnitudes from which on a sum of weights is more than the rounding of float32."""
+
 
 def check(step: Step) -> None:
     """Raise ``BadInput``, with the tensor's name and the parameter, for what mergekit refuses or would make NaN of."""
@@ -19,8 +22,10 @@ def check(step: Step) -> None:
     for name, value in _values(step):
         if isinstance(value, float) and not math.isfinite(value):
             raise BadInput(f"{name} is {value}", place=step.name, hint="give a finite number")
-    if step.rule == "linear" and step.shared["normalize"] and not sum(step.each["weight"]):
-        raise BadInput("the weights sum to 0, by which normalize divides", place=step.name, hint="normalize: false")
+    if step.rule == "linear" and step.shared["normalize"]:
+        weights = step.each["weight"]
+        if abs(math.fsum(weights)) <= SUM_OF_ZERO * math.fsum(map(abs, weights)):
+            raise BadInput("the weights sum to 0, by which normalize divides", place=step.name, hint="normalize: false")
     if step.rule.startswith(("dare", "della")):
         for source in (i for i in range(len(step.sources)) if i != step.base):
             _check_chances(step, source)

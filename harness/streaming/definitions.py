@@ -18,7 +18,7 @@ from harness.merging.sparsify import largest
 from harness.merging.ties import MERGEKIT, merge_vectors
 from harness.streaming.angles import coefficient_rows, coefficients, needs_gram
 from harness.streaming.plan import Step
-from harness.streaming.sparse_sums import combine_task_vectors
+from harness.streaming.sparse_sums import combine_task_vectors, sum_of_weights
 
 _BLOCK = 1 << 18
 """Elements of a tensor that are widened to float64 at a time."""
@@ -39,8 +39,10 @@ def combine(step: Step, tensors: Sequence[Tensor]) -> Tensor:
 
 def _linear(step: Step, tensors: Sequence[Tensor]) -> Tensor:
     weights = [float(weight) for weight in step.each["weight"]]
-    total = _weighted_sum(tensors, weights)
-    return total.div_(sum(weights)) if step.shared["normalize"] else total
+    total = tensors[0] * weights[0]
+    for tensor, weight in zip(tensors[1:], weights[1:], strict=True):
+        total.add_(tensor, alpha=weight)
+    return total.div_(sum_of_weights(weights, total)) if step.shared["normalize"] else total
 
 
 def _passthrough(step: Step, tensors: Sequence[Tensor]) -> Tensor:
@@ -121,19 +123,12 @@ def _grams(tables: Sequence[Tensor], base: int | None) -> np.ndarray:
     at_once = max(1, _BLOCK // width)
     for top in range(0, height, at_once):
         for left in range(0, width, _BLOCK):
-            pieces = [table[top : top + at_once, left : left + _BLOCK].double() for table in tables]
-            block = torch.stack(pieces, dim=1)  # [u, S, c]
+            pieces = [table[top : top + at_once, left : left + _BLOCK] for table in tables]
             if base is not None:
-                block -= pieces[base][:, None]
+                pieces = [piece - pieces[base] for piece in pieces]
+            block = torch.stack(pieces, dim=1).double()  # [u, S, c]
             found[top : top + at_once] += block @ block.transpose(1, 2)
     return found.numpy()
-
-
-def _weighted_sum(tensors: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
-    total = tensors[0] * weights[0]
-    for tensor, weight in zip(tensors[1:], weights[1:], strict=True):
-        total.add_(tensor, alpha=weight)
-    return total
 
 
 def _sum_of_squares(vector: Tensor) -> float:

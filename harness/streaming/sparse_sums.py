@@ -43,12 +43,17 @@ def combine_task_vectors(step: Step, tensors: Sequence[Tensor]) -> Tensor:
         total = torch.zeros_like(base)
         for i, weight in zip(tuned, weights, strict=True):
             total.add_(sparse_task_vector(step, i, tensors[i], base).mul_(weight))
-        divisor = sum(weights)
+        divisor = sum_of_weights(weights, base)
         if step.shared["normalize"] and abs(divisor) >= DIVISOR_FLOOR:
             total.div_(divisor)
     if step.shared["lambda"] != 1:
         total.mul_(step.shared["lambda"])
     return total.add_(base)
+
+
+def sum_of_weights(weights: Sequence[float], like: Tensor) -> float:
+    """As mergekit has it, of weights that are rounded to the tensors' type."""
+    return float(like.new_tensor(weights).sum())
 
 
 def _elected(step: Step, tuned: Sequence[tuple[int, Tensor]], base: Tensor, weights: Sequence[float]) -> Tensor:

@@ -15,6 +15,7 @@ NAME = "model.layers.3.mlp.up_proj.weight"
 
 REFUSED = [
     ("linear", {"weight": [0.5, -0.5]}, "weights sum to 0"),
+    ("linear", {"weight": [0.0, 0.0]}, "weights sum to 0"),
     ("linear", {"weight": [0.5, float("nan")], "normalize": False}, "weight is nan"),
     ("slerp", {"t": float("inf")}, "t is inf"),
     ("dare_ties", {"weight": 1.0, "density": -0.1}, "density -0.1"),
@@ -40,6 +41,13 @@ def test_mergekit_fails_as_well_or_makes_what_is_no_number(rule, given, said):
     except (RuntimeError, ValueError):
         return
     assert not torch.isfinite(merged).all()
+
+
+def test_weights_that_sum_to_rounding_sum_to_nothing():
+    with pytest.raises(BadInput, match="weights sum to 0"):
+        check(step_of("linear", 3, weight=[0.1, 0.2, -0.3]))  # 5.6e-17 in float64, 0 in float32
+    check(step_of("linear", 3, weight=[0.1, 0.2, -0.2999]))
+    check(step_of("linear", 3, weight=[0.1, 0.2, -0.3], normalize=False))
 
 
 def test_a_negative_share_of_outliers_is_refused():
