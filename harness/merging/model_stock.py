@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from harness.merging.arithmetic import Weights, streamed
-
-SINGULAR = 1e-6
-"""Below this denominator no finite ratio exists, and the base is kept, as mergekit does."""
+from harness.merging.inner_products import stock_ratio
 
 
 def model_stock(
@@ -51,11 +48,6 @@ def model_stock(
 
 def _ratio(updates: Sequence[Tensor], norm_floor: float) -> Tensor:
     """t for each unit [U], from k updates [U, D]."""
-    total = torch.zeros(len(updates[0]), dtype=torch.float64, device=updates[0].device)
-    pairs = list(itertools.combinations([update.double() for update in updates], 2))
-    for a, b in pairs:
-        norms = (a.norm(dim=1) * b.norm(dim=1)).clamp(min=norm_floor)
-        total += torch.where(norms > 0, (a * b).sum(dim=1) / norms, 0.0).clamp(-1, 1)
-    cosine, count = total / len(pairs), len(updates)
-    denominator = 1 + (count - 1) * cosine
-    return torch.where(denominator.abs() < SINGULAR, 0.0, count * cosine / denominator)
+    vectors = torch.stack([update.double() for update in updates], dim=1)  # [U, k, D]
+    grams = (vectors @ vectors.transpose(1, 2)).cpu().numpy()
+    return torch.from_numpy(stock_ratio(grams, norm_floor)).to(updates[0].device)

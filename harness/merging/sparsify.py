@@ -97,7 +97,7 @@ def trim_outliers(tensor: Tensor, density: float, outliers: float) -> Tensor:
     kept = int(density * size)
     removed = min(int(outliers * size), size - kept)
     magnitude = tensor.abs().flatten()
-    inside = _largest(magnitude, kept + removed, last=True) & ~_largest(magnitude, removed, last=True)
+    inside = largest(magnitude, kept + removed, last=True) & ~largest(magnitude, removed, last=True)
     return tensor * inside.view_as(tensor)
 
 
@@ -141,7 +141,7 @@ def _select(pieces: Callable[[], Iterator[Tensor]], k: int) -> tuple[Tensor, int
     return torch.tensor(start, dtype=integer, device=first.device).view(first.dtype), missing, inside
 
 
-def _largest(magnitude: Tensor, count: int, *, last: bool = False) -> Tensor:
+def largest(magnitude: Tensor, count: int, *, last: bool = False) -> Tensor:
     """Which [d] are the ``count`` largest of a vector [d]: of equals the first ones (or the last), without a sort."""
     size = len(magnitude)
     if not 0 < count < size:
@@ -182,9 +182,21 @@ def drop(tensor: Tensor, probability: float | Tensor, draws: Tensor, rescale: Re
     if rescale == "inverse":
         return torch.where(kept, tensor / probability, 0.0)  # which may divide by 0 where nothing is kept
     sparse = tensor * kept
-    if rescale == "l1" and (left := sparse.abs().sum()) > 0:
-        return sparse * (tensor.abs().sum() / left)
-    return sparse
+    return restore_l1(sparse, tensor) if rescale == "l1" else sparse
+
+
+def restore_l1(sparse: Tensor, whole: Tensor, floor: float = 0.0) -> Tensor:
+    """``sparse`` times what gives it the sum of magnitudes of ``whole``; as it is where either sum is below ``floor``.
+
+    mergekit's floor is 1e-7, below which it leaves the task vectors of small tensors smaller than they were.
+    """
+    before, after = _l1(whole), _l1(sparse)
+    return sparse * (before / after) if after > 0 and min(before, after) >= floor else sparse
+
+
+def _l1(tensor: Tensor) -> float:
+    """The sum of magnitudes in float64, in blocks that leave no copy of a large tensor."""
+    return sum(float(block.double().abs().sum()) for block in tensor.flatten().split(1 << 20))
 
 
 def magprune_probabilities(tensor: Tensor, density: float, epsilon: float, rows: Rows = "outputs") -> Tensor:

@@ -118,13 +118,34 @@ class Election:
     """How many are neither, since the sum is 0."""
 
 
-def merge_vectors(vectors: Tensor, dialect: Dialect, weights: Sequence[float] | None = None) -> Tensor:
-    """One vector [d] of a model's sparse task vectors [M, d], each with its weight (1 by default)."""
-    return merge_part(vectors, dialect, weights, None)[0]
+def merge_vectors(
+    vectors: Tensor,
+    dialect: Dialect,
+    weights: Sequence[float] | None = None,
+    *,
+    least_divisor: float | None = None,
+    overwrite: bool = False,
+) -> Tensor:
+    """One vector [d] of sparse task vectors [M, d] of a model, each with its weight (1 by default).
+
+    Args:
+        vectors: the task vectors.
+        dialect: how they are merged.
+        weights: one for each.
+        least_divisor: what agreeing entries are divided by where an elected sum's divisor is less than it.
+        overwrite: whether weighted task vectors may take the place of ``vectors``, which spares their room.
+    """
+    return merge_part(vectors, dialect, weights, None, least_divisor=least_divisor, overwrite=overwrite)[0]
 
 
 def merge_part(
-    vectors: Tensor, dialect: Dialect, weights: Sequence[float] | None, sign_of_zero: int | None
+    vectors: Tensor,
+    dialect: Dialect,
+    weights: Sequence[float] | None,
+    sign_of_zero: int | None,
+    *,
+    least_divisor: float | None = None,
+    overwrite: bool = False,
 ) -> tuple[Tensor, Election]:
     """One vector [d] of sparse task vectors [M, d] of a part of a model; 0 where no entry counts.
 
@@ -140,7 +161,9 @@ def merge_part(
             return total, Election()
         divisor = sum(factors) if dialect.divide == "weights" else len(factors)
         return total.div_(divisor or 1.0), Election()
-    voting = vectors if dialect.weigh == "after" or weights is None else vectors * _column(factors, vectors)
+    voting = vectors
+    if dialect.weigh != "after" and weights is not None:
+        voting = torch.mul(vectors, _column(factors, vectors), out=vectors if overwrite else None)
     signs, election = _elect(voting, dialect.elect)
     _decide(signs, election, dialect.sign_of_zero(election.sum) if sign_of_zero is None else sign_of_zero)
     divisors = torch.zeros_like(total)
@@ -154,9 +177,12 @@ def merge_part(
             share = factor if dialect.divide == "weights" else 1.0
             divisors.add_(agreeing.sign_(), alpha=share)
     total.mul_(signs)
-    if dialect.divide != "none":
-        total.div_(divisors.add_((divisors == 0).to(divisors.dtype)))  # where nothing agrees the sum is 0 as well
-    return total, election
+    if dialect.divide == "none":
+        return total, election
+    if least_divisor is not None:
+        return total.div_(divisors.clamp_min_(least_divisor)), election
+    # where nothing agrees the sum is 0 as well
+    return total.div_(divisors.add_((divisors == 0).to(divisors.dtype))), election
 
 
 def _column(factors: Sequence[float], like: Tensor) -> Tensor:

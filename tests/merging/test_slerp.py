@@ -7,7 +7,8 @@ import torch
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from harness.merging.slerp import NEARLY_PARALLEL, arc, slerp
+from harness.merging.inner_products import NEARLY_PARALLEL
+from harness.merging.slerp import slerp
 from tests.examples import examples
 from tests.merging.mergekit_oracle import cases, merged, tensors
 
@@ -79,13 +80,3 @@ def test_its_ends_are_the_models_and_it_is_symmetric(scope):
 def test_a_copy_changes_nothing(scope):
     model = vectors(3)
     torch.testing.assert_close(slerp(model, dict(model), 0.4, scope), model, rtol=1e-12, atol=0)
-
-
-def test_nearly_parallel_and_nearly_opposite_vectors_take_the_chord():
-    assert arc(torch.tensor([1.0, 1.0, 0.9999]), 0.25) == (0.75, 0.25)
-    assert arc(torch.tensor([1.0, 1.0, -0.9999]), 0.25) == (0.75, 0.25)
-    assert arc(torch.tensor([1.0, 1.0, 0.999]), 0.25) != (0.75, 0.25)
-
-
-def test_a_zero_tensor_counts_as_orthogonal():
-    assert arc(torch.tensor([0.0, 4.0, 0.0]), 0.5) == pytest.approx((math.sqrt(0.5), math.sqrt(0.5)))

@@ -7,7 +7,15 @@ import torch
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from harness.merging.sparsify import drop, kth_largest, magprune_probabilities, trim, trim_outliers, uniform_draws
+from harness.merging.sparsify import (
+    drop,
+    kth_largest,
+    magprune_probabilities,
+    restore_l1,
+    trim,
+    trim_outliers,
+    uniform_draws,
+)
 from tests.examples import examples
 from tests.merging import by_hand
 
@@ -180,3 +188,12 @@ def test_two_histograms_find_what_a_sort_finds(seed, k, kind):
         values = values.bfloat16().float()
     values = {"equal": values * 0 + 3.0, "zeros": values * (values > 0.8), "tiny": values * 1e-42}.get(kind, values)
     assert kth_largest(values, k) == values.sort(descending=True).values[k - 1]
+
+
+def test_a_norm_below_the_floor_is_not_restored():
+    whole = torch.tensor([3e-8, -2e-8, 1e-8, 0.0])
+    sparse = whole * torch.tensor([1, 0, 1, 0])
+    assert torch.equal(restore_l1(sparse, whole, 1e-7), sparse)
+    torch.testing.assert_close(restore_l1(sparse, whole), sparse * 1.5)
+    torch.testing.assert_close(restore_l1(sparse * 1e3, whole * 1e3, 1e-7), sparse * 1.5e3)
+    assert not restore_l1(torch.zeros(4), whole).any()

@@ -151,6 +151,25 @@ def test_where_weights_enter_and_what_sums_are_divided_by(weigh, divide, expecte
     assert found.tolist() == [expected]
 
 
+def test_a_divisor_may_have_a_least_value():
+    vectors = torch.tensor([[1.0, 1.5, -3.0], [-0.5, 1.5, 0.0]])
+    dialect = replace(MERGEKIT, weigh="after")
+    found = merge_vectors(vectors, dialect, [0.125, 0.25], least_divisor=0.2)
+    assert found.tolist() == [0.625, 1.5, -1.875]
+    assert merge_vectors(vectors, dialect, [0.125, 0.25]).tolist() == [1.0, 1.5, -3.0]
+
+
+@PRESETS
+@MANY
+@given(task_vectors())
+def test_task_vectors_are_left_alone_unless_they_may_be_overwritten(dialect, taus):
+    vectors, weights = torch.tensor(taus, dtype=torch.float32), [1 + k / 4 for k in range(len(taus))]
+    room = vectors.clone()
+    expected = merge_vectors(room, dialect, weights)
+    assert torch.equal(room, vectors)
+    assert torch.equal(merge_vectors(room, dialect, weights, overwrite=True), expected)
+
+
 @pytest.mark.parametrize("dialect", [STOCKPOT, MERGEKIT, PEFT], ids=lambda d: d.name)
 @MANY
 @given(task_vectors())
