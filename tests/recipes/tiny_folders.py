@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import yaml
 from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
+from harness.streaming.plan import Adapted, Source, TensorAt
 from tests.models.families import build
 
 SPECIAL = ("<s>", "<unk>")
@@ -45,3 +47,26 @@ def mergekit_merge(recipe: Mapping[str, Any], out: Path) -> Path:
     config = MergeConfiguration.model_validate(yaml.safe_load(text))
     run_merge(config, str(out), MergeOptions(quiet=True, copy_tokenizer=True), config_source=text)
     return out
+
+
+def tensors_in(file: Path) -> dict[str, TensorAt]:
+    """Where the tensors of a safetensors file lie, by its header."""
+    content = file.read_bytes()
+    length = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8 : 8 + length])
+    return {
+        name: TensorAt(file, name, each["dtype"], tuple(each["shape"]), 8 + length + begin, end - begin)
+        for name, each in header.items()
+        if name != "__metadata__"
+        for begin, end in [each["data_offsets"]]
+    }
+
+
+def values(source: Source) -> torch.Tensor:
+    """A tensor in float64, from the bytes that its place names; with an adapter's product added where it has one."""
+    if isinstance(source, Adapted):
+        product = source.scale * values(source.b) @ values(source.a)
+        return values(source.tensor) + (product.T if source.transposed else product)
+    content = source.path.read_bytes()[source.offset : source.offset + source.nbytes]
+    kind = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}[source.dtype]
+    return torch.frombuffer(bytearray(content), dtype=kind).view(source.shape).double()
