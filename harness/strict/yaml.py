@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -48,15 +48,12 @@ class Document:
 
 def read(path: Path) -> Document:
     """Parse a file; ``BadInput`` where it cannot be read, is not UTF-8 or is refused by ``load``."""
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise BadInput(f"the file cannot be read: {error.strerror}", place=str(path)) from None
-    try:
-        return load(content.decode("utf-8"), str(path))
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        raise BadInput("the file is not UTF-8", place=f"{path}:{line}", hint="save it as UTF-8") from None
+    return load(_text(path), str(path))
+
+
+def read_all(path: Path) -> tuple[Document, ...]:
+    """Parse a file of one or more documents; ``BadInput`` as in ``read`` and ``load_all``."""
+    return load_all(_text(path), str(path))
 
 
 def load(text: str, source: str) -> Document:
@@ -66,6 +63,46 @@ def load(text: str, source: str) -> Document:
     numbers, ``yes/no/on/off`` as values, several documents, an empty file, tabs between tokens, line separators that
     only YAML 1.1 knows, and bad syntax. JSON may have such tabs and separators.
     """
+    nodes = _nodes(text, source, several=False)
+    if not nodes or _is_nothing(nodes[0][1]):
+        raise BadInput("the file is empty", place=f"{source}:1")
+    return _document(nodes[0][1], text, source)
+
+
+def load_all(text: str, source: str) -> tuple[Document, ...]:
+    """Parse one or more YAML documents, between which stand lines ``---``.
+
+    Lines are those of the file. The text of each document is its part of the file: all up to the next one's ``---``.
+    Raises ``BadInput`` as ``load``, and with its line for a document that is empty among several.
+    """
+    nodes = _nodes(text, source, several=True)
+    if len(nodes) < 2:
+        return (load(text, source),)
+    lines = text.splitlines(keepends=True)
+    cuts = [0, *(start for start, _ in nodes[1:]), len(lines)]
+    documents = []
+    for k, (start, node) in enumerate(nodes):
+        if _is_nothing(node):
+            place = f"{source}:{start + 1}"
+            raise BadInput(f"document {k + 1} of {len(nodes)} is empty", place=place, hint="remove its line '---'")
+        documents.append(_document(node, "".join(lines[cuts[k] : cuts[k + 1]]), source))
+    return tuple(documents)
+
+
+def _text(path: Path) -> str:
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise BadInput(f"the file cannot be read: {error.strerror}", place=str(path)) from None
+    try:
+        return content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise BadInput("the file is not UTF-8", place=f"{path}:{line}", hint="save it as UTF-8") from None
+
+
+def _nodes(text: str, source: str, *, several: bool) -> list[tuple[int, yaml.Node]]:
+    """The root of each document, after the line (from 0) on which the document starts."""
     json_text = _is_json(text)
     if not json_text and (separator := re.search("[\x85\u2028\u2029]", text)):
         place = f"{source}:{text.count(chr(10), 0, separator.start()) + 1}"
@@ -73,7 +110,7 @@ def load(text: str, source: str) -> Document:
         raise BadInput(f"character {separator[0]!a} is not allowed", place=place, hint=hint)
     try:
         loader = _Loader(_escaped(text) if json_text else text, source, json_text)
-        node = loader.get_single_node()
+        return list(loader.documents(several))
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
         raise BadInput(f"character {chr(error.character)!a} is not allowed in YAML", place=f"{source}:{line}") from None
@@ -82,8 +119,13 @@ def load(text: str, source: str) -> Document:
     except (ValueError, OverflowError):  # PyYAML's chr() of "\UFFFFFFFF", and its int() of a %YAML version
         place = f"{source}:{loader.line + 1}"
         raise BadInput("not valid YAML: an escape or a version is out of range", place=place) from None
-    if node is None or (isinstance(node, yaml.ScalarNode) and node.style is None and not node.value):
-        raise BadInput("the file is empty", place=f"{source}:1")
+
+
+def _is_nothing(node: yaml.Node) -> bool:
+    return isinstance(node, yaml.ScalarNode) and node.style is None and not node.value
+
+
+def _document(node: yaml.Node, text: str, source: str) -> Document:
     lines: dict[Position, int] = {(): _line(node)}
     return Document(_Builder(source, lines).value(node, ()), text, source, lines)
 
@@ -119,6 +161,15 @@ class _Loader(yaml.SafeLoader):
         """Forget keys that are too long or too far from their colon: YAML has such limits, JSON has none."""
         if not self.json_text:
             super().stale_possible_simple_keys()
+
+    def documents(self, several: bool) -> Iterator[tuple[int, yaml.Node]]:
+        """The root of each document, after the line (from 0) on which it starts; several only where asked for."""
+        if not several:
+            if (node := self.get_single_node()) is not None:
+                yield 0, node
+            return
+        while self.check_node():
+            yield self.peek_event().start_mark.line, self.get_node()
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         event = self.peek_event()

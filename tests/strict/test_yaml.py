@@ -8,7 +8,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from harness.errors import BadInput
-from harness.strict.yaml import DEPTH, load, read
+from harness.strict.yaml import DEPTH, load, load_all, read, read_all
 from tests.examples import examples
 
 
@@ -276,3 +276,66 @@ def test_a_file_that_is_not_utf_8_names_the_line(tmp_path):
     with pytest.raises(BadInput, match="not UTF-8") as caught:
         read(path)
     assert str(caught.value) == f"{path}:2: the file is not UTF-8; save it as UTF-8"
+
+
+SEVERAL = """# the first
+a: 1
+b: [2,
+  3]
+---
+# the second
+a:
+  - x: 4
+--- # the third
+- 5
+"""
+
+
+def test_each_of_several_documents_has_its_values_its_part_of_the_text_and_the_lines_of_the_file():
+    first, second, third = load_all(SEVERAL, "file.yaml")
+    assert [first.value, second.value, third.value] == [{"a": 1, "b": [2, 3]}, {"a": [{"x": 4}]}, [5]]
+    assert first.text + second.text + third.text == SEVERAL
+    assert second.text.startswith("---\n# the second")
+    assert [first.line(("b", 1)), second.line(("a",)), second.line(("a", 0, "x")), third.line((0,))] == [4, 7, 8, 10]
+    assert third.place(()) == "file.yaml:10"
+
+
+@pytest.mark.parametrize("text", ["a: 1\n", "---\na: 1\n", "a: 1\n...\n", '{"a":\n1}', "# one\n---\na: 1\n"])
+def test_a_file_of_one_document_is_read_alike_as_one_and_as_several(text):
+    assert load_all(text, "file.yaml") == (load(text, "file.yaml"),)
+
+
+SEVERAL_REFUSED = {
+    "nothing": ("", 1, "the file is empty"),
+    "an empty one at the end": ("a: 1\n---\n", 2, "document 2 of 2 is empty; remove its line '---'"),
+    "an empty one at the start": ("---\n---\na: 1\n", 1, "document 1 of 2 is empty"),
+    "an empty one between": ("a: 1\n---\n# none\n---\nb: 1\n", 2, "document 2 of 3 is empty"),
+    "a duplicate key in the second": ("a: 1\n---\nb: 1\nb: 2\n", 4, "duplicate key 'b'; it is first given on line 3"),
+    "a tag in the second": ("a: 1\n---\nb: !x 1\n", 3, "tag '!x' is not allowed"),
+    "bad syntax in the second": ("a: 1\n---\nb: [1\n", 4, "not valid YAML"),
+    "a separator of YAML 1.1": ("a: 1\n---\nb: \u2028\n", 3, "is not allowed; it ends a line"),
+}
+
+
+@pytest.mark.parametrize(("text", "line", "words"), SEVERAL_REFUSED.values(), ids=list(SEVERAL_REFUSED))
+def test_what_is_refused_in_one_document_is_refused_in_each_of_several(text, line, words):
+    with pytest.raises(BadInput) as caught:
+        load_all(text, "file.yaml")
+    assert str(caught.value).startswith(f"file.yaml:{line}: ")
+    assert words in str(caught.value)
+
+
+@given(st.lists(st.dictionaries(SIMPLE, documents(SIMPLE), min_size=1), min_size=1, max_size=4))
+@examples(40)
+def test_several_documents_that_pyyaml_writes_are_read_alike(values):
+    text = yaml.safe_dump_all(values, width=1000)
+    assert same([document.value for document in load_all(text, "file.yaml")], list(yaml.safe_load_all(text)))
+
+
+def test_a_file_of_several_documents_is_read_with_its_path_as_source(tmp_path):
+    path = tmp_path / "merges.yaml"
+    path.write_text("a: 1\n---\nb: 2\n")
+    assert [document.value for document in read_all(path)] == [{"a": 1}, {"b": 2}]
+    assert read_all(path)[1].place(("b",)) == f"{path}:3"
+    with pytest.raises(BadInput, match="cannot be read"):
+        read_all(tmp_path / "none.yaml")
