@@ -68,6 +68,12 @@ def changed_config(
     return changed
 
 
+def vocabulary_size(config: Mapping[str, Any]) -> int | None:
+    """The number of tokens that a configuration says its model has."""
+    text = _text_part(dict(config))
+    return next((text[key] for key in VOCABULARY if isinstance(text.get(key), int)), None)
+
+
 def renumber(settings: dict[str, Any], ids: Mapping[int, int | None]) -> None:
     """Change the ids of tokens in a model's settings in place, such as ``eos_token_id``, to those they have now."""
     for key, value in settings.items():
