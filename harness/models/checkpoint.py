@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +13,7 @@ from torch import Tensor
 
 from harness.errors import BadInput
 from harness.models.heads import CAUSAL, Head
+from harness.models.settings import kernels, read_object
 from harness.models.vision_imports import import_timm, mend_torchvision
 
 mend_torchvision()  # before transformers is imported, which only happens within functions
@@ -40,17 +40,6 @@ def quiet() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
-def read_object(file: Path) -> dict[str, Any]:
-    """The JSON object in a file of a model's folder; ``BadInput`` where it holds none."""
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError):
-        raise BadInput(f"{file.name} is not JSON", place=str(file.parent), hint="was it cut off?") from None
-    if not isinstance(content, dict):
-        raise BadInput(f"{file.name} is not a model's configuration", place=str(file.parent))
-    return content
-
-
 def read_config(folder: Path, head: Head = CAUSAL) -> Any:
     """A folder's configuration as transformers reads it, old spellings brought up to date.
 
@@ -63,7 +52,7 @@ def read_config(folder: Path, head: Head = CAUSAL) -> Any:
     settings = read_object(file)
     from transformers import AutoConfig
 
-    if kernel := next(_kernels(settings), None):
+    if kernel := next(kernels(settings), None):
         raise BadInput(f"config.json names a kernel of the hub, which is code: '{kernel}'", place=str(folder))
     kind = TIMM if is_timm(settings) else settings.get("model_type")
     if not isinstance(kind, str) or kind not in head.kinds:
@@ -90,14 +79,6 @@ def is_timm(settings: Mapping[str, Any]) -> bool:
 
     found: bool = is_timm_config_dict(dict(settings))
     return found
-
-
-def _kernels(settings: Any) -> Iterator[str]:
-    """Implementations, such as of attention, that transformers would fetch from the hub and run, however deep."""
-    for key, value in settings.items() if isinstance(settings, dict) else ():
-        if str(key).endswith("_implementation") and "/" in str(value):
-            yield str(value)
-        yield from _kernels(value)
 
 
 def error_line(error: Exception) -> str:
