@@ -88,7 +88,7 @@ clean:
 	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis .benchmarks
 	find results -mindepth 1 -maxdepth 1 ! -name reference ! -name baselines ! -name perf -exec rm -rf {} + 2>/dev/null || true
 
-$(VENV)/.installed: pyproject.toml constraints.txt
+$(VENV)/.installed: pyproject.toml constraints.txt $(wildcard harness/streaming/*.c harness/streaming/*.h)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "stockpot needs Python 3.11 or newer; name one: make PYTHON=python3.12 ..." >&2; exit 2; }
 	@echo "installing into $(VENV), once" >&2

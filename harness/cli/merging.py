@@ -29,7 +29,7 @@ def merge(
     memory: Annotated[str, typer.Option(help="The most memory for tensors that have to be held whole; one at a time is "
                                              "held whatever its size.", metavar="SIZE")] = "1GB",
     threads: Annotated[int | None, typer.Option(min=1, help="One for each core by default.")] = None,
-    quiet: Annotated[bool, typer.Option("--quiet", help="No progress, no remarks.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress and no summary.")] = False,
 ) -> None:  # fmt: skip
     """Merge folders of models as a recipe says, into a new folder that transformers loads.
 
@@ -64,8 +64,6 @@ def _bytes(text: str, option: str) -> int:
 def _tell(merged: Merged, took: float) -> None:
     from harness.display.formats import amount
 
-    for remark in merged.remarks:
-        print(remark, file=sys.stderr)
     read, written = (f"{amount(count)}B" for count in (merged.bytes_read, merged.bytes_written))
     print(f"{read} read and {written} written in {took:.1f} s", file=sys.stderr)
 
