@@ -70,7 +70,7 @@ class Keys(Strict):
     dtype: str | None = None
     out_dtype: str | None = None
     tokenizer_source: str | None = None
-    tokenizer: Any = None
+    tokenizer: dict[str, Any] | None = None
     chat_template: str | None = None
     vocabulary: Vocabulary | None = None
 
@@ -239,7 +239,7 @@ def _check_lengths(part: SliceKeys, document: yaml.Document, at: yaml.Position) 
     for j, length in enumerate(lengths):
         if length != lengths[0]:
             one, other = part.sources[0].model, part.sources[j].model
-            problem = f"{length} layers of '{other}' cannot be merged with {lengths[0]} of '{one}'"
+            problem = f"the layer_range of '{other}' has the length {length}, that of '{one}' {lengths[0]}"
             raise BadInput(problem, place=document.place((*at, "sources", j, "layer_range")))
 
 
@@ -253,8 +253,12 @@ def _refuse_keys(document: yaml.Document, value: Mapping[str, Any], at: yaml.Pos
             raise BadInput(f"'{key}' is a parameter", place=document.place((*at, key)), hint=hint)
         if key in ("models", "slices", "sources") and isinstance(said, list):
             for index, each in enumerate(said):
+                place = (*at, key, index)
                 if isinstance(each, dict):
-                    _refuse_keys(document, each, (*at, key, index))
+                    _refuse_keys(document, each, place)
+                elif isinstance(each, str):
+                    hint = f"write '- model: {each}'"
+                    raise BadInput(f"bad value {each!r} for '{key}'", place=document.place(place), hint=hint)
 
 
 def _type(document: yaml.Document, key: str) -> str | None:

@@ -1,7 +1,7 @@
 """Which layer a tensor belongs to, and what it is to the vocabulary, by its name alone.
 
-Names are those of transformers' networks: "model.layers.3.mlp.up_proj.weight" is of layer 3 of "model.layers". There may
-be several such stacks (T5: "encoder.block" and "decoder.block"), and none.
+Names are those of transformers' networks: "model.layers.3.mlp.up_proj.weight" is of layer 3 of "model.layers". A model
+may have several such stacks (T5: "encoder.block" and "decoder.block"), and none.
 """
 
 from __future__ import annotations

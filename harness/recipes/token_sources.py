@@ -15,11 +15,12 @@ from harness.strict import yaml
 from harness.strict.fields import Count, Strict
 from harness.strict.model import read_part
 
+
 class TokenizerKeys(Strict):
     """The keys of ``tokenizer``."""
 
     source: str = "union"
-    tokens: dict[str, Any] | None = None
+    tokens: dict[str, dict[str, Any]] | None = None
     pad_to_multiple_of: Count | None = None
 
 
