@@ -15,14 +15,14 @@ from harness.errors import BadInput
 
 
 def read_words(folder: Path) -> Any | None:
-    """The tokenizer of a folder, to be changed at will; None where the folder has none.
+    """The tokenizer of a folder, which is shared and not to be changed; None where the folder has none.
 
     Raises:
         BadInput: one that transformers cannot read.
     """
-    from harness.models.tokens import read_tokenizer, tokenizer_of
+    from harness.models.tokens import FILES, read_tokenizer
 
-    return None if tokenizer_of(folder) is None else deepcopy(read_tokenizer(folder))
+    return read_tokenizer(folder) if any((folder / name).is_file() for name in FILES) else None
 
 
 def without_unused(tokenizer: Any, rows: int, folder: Path) -> Any:
@@ -80,8 +80,21 @@ def union(base: Any, all_words: Iterable[tuple[Any, int]]) -> Any:
     return whole
 
 
+def with_tokens(tokenizer: Any, tokens: Iterable[str]) -> Any:
+    """A tokenizer with the tokens that a recipe names."""
+    known = tokenizer.get_vocab()
+    lacking = [token for token in tokens if token not in known]
+    if not lacking:
+        return tokenizer
+    larger = deepcopy(tokenizer)
+    larger.add_tokens(lacking)
+    return larger
+
+
 def are_alike(one: Any, other: Any) -> bool:
     """Whether two tokenizers make the same tokens of all text."""
+    if one is other:
+        return True
     if getattr(one, "backend_tokenizer", None) is None or getattr(other, "backend_tokenizer", None) is None:
         return type(one) is type(other) and one.get_vocab() == other.get_vocab()
     return bool(one.backend_tokenizer.to_str() == other.backend_tokenizer.to_str())

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -91,8 +90,7 @@ def align_tokens(
     else:
         origin = source or models[asked.source.text].folder
         new = _needs(joint_tokenizer.read_words(origin), origin)
-    plain = joint_tokenizer.read_words(origin)
-    new.add_tokens([token for token in asked.tokens if token not in new.get_vocab()])
+    new = joint_tokenizer.with_tokens(new, asked.tokens)
     vocabulary = new.get_vocab()
     ids = _ids(words, models, vocabulary)
     rules = {
@@ -104,7 +102,7 @@ def align_tokens(
     padding = -ids.shape[1] % asked.pad_to_multiple_of if asked.pad_to_multiple_of else 0
     tensors = _written(models, base, Wanted(ids, rules, forced, padding), scratch)
     folder = None if origin == models[donor].folder else origin
-    if not joint_tokenizer.are_alike(new, plain):
+    if not joint_tokenizer.are_alike(new, joint_tokenizer.read_words(origin)):
         new.save_pretrained(folder := scratch / "tokenizer")
     return Aligned(tensors, ids.shape[1] + padding, folder, joint_tokenizer.renumbered(own, new))
 
@@ -123,8 +121,6 @@ def align_rows(models: Mapping[str, Model], base: str | None, policy: Policy, sc
     Raises:
         BadInput: models with other numbers of tokens where that is refused.
     """
-    import numpy as np
-
     spelled = spelled_alike({text: model.tensors for text, model in models.items()})
     sizes = {
         text: [tensor.shape[0] for name, tensor in tensors.items() if has_rows(name)]
@@ -137,6 +133,8 @@ def align_rows(models: Mapping[str, Model], base: str | None, policy: Policy, sc
         said = ", ".join(f"'{text}' has {count}" for text, count in counts.items())
         hint = "name a 'tokenizer_source', or what becomes of tokens that not all have: vocabulary: intersect, or union"
         raise BadInput(f"the models have embeddings of other numbers of tokens: {said}", hint=hint)
+    import numpy as np
+
     numbers = np.arange((min if policy == "intersect" else max)(counts.values()))
     ids = np.stack([np.where(numbers < count, numbers, -1) for count in counts.values()])
     return Aligned(_written(models, base, Wanted(ids, {}, [], 0), scratch), len(numbers))
@@ -165,7 +163,7 @@ def _rows_of(model: Model) -> int:
 def _of_all(source: str, words: Mapping[str, Any], models: Mapping[str, Model], donor: str) -> Any:
     """The donor's tokenizer, or one with the tokens of all."""
     if source == "base":
-        return deepcopy(words[donor])
+        return words[donor]
     order = [donor, *(text for text in words if text != donor)]
     return joint_tokenizer.union(words[donor], [(words[text], _rows_of(models[text])) for text in order])
 
