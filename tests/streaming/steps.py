@@ -21,8 +21,8 @@ from harness.streaming.rules import RULES
 
 SHAPES = st.sampled_from([(), (1,), (7,), (40,), (4, 6), (5, 1), (3, 5, 2), (2, 3, 2, 2)])
 SEEDS = st.integers(0, 2**32 - 1)
-KINDS = st.sampled_from(["random", "grid"])
-WEIGHT = st.sampled_from([0.0, 0.25, 0.5, 1.0, -0.5, 1.75])
+KINDS = st.sampled_from(["random", "grid", "small", "tiny"])
+WEIGHT = st.sampled_from([0.0, 0.25, 0.5, 1.0, -0.5, 1.75, 2.0**-30])
 
 
 def step_of(
@@ -59,15 +59,20 @@ def step_of(
 def models(
     sources: int, shape: Sequence[int], seed: int = 0, kind: str = "random", dtype: torch.dtype = torch.float32
 ) -> list[Tensor]:
-    """A base and fine-tunes of it. Of the kind "grid" all are multiples of 1/4, with many equal magnitudes."""
+    """A base and fine-tunes of it.
+
+    Of the kind "grid" all are multiples of 1/4, with many equal magnitudes; of "small" and "tiny" the base is 0, and of
+    "tiny" all is about where numbers are taken for 0.
+    """
+    of_base, of_change = {"grid": (1.0, 1.0), "small": (0.0, 3e-4), "tiny": (0.0, 1e-8)}.get(kind, (1.0, 0.1))
     generator = torch.Generator().manual_seed(seed)
 
     def draw(scale: float) -> Tensor:
         tensor = torch.randn(tuple(shape), generator=generator, dtype=torch.float64) * scale
         return ((tensor * 4).round() / 4 if kind == "grid" else tensor).to(dtype)
 
-    base = draw(1.0)
-    return [base, *(base + draw(1.0 if kind == "grid" else 0.1) for _ in range(sources - 1))]
+    base = draw(of_base)
+    return [base, *(base + draw(of_change) for _ in range(sources - 1))]
 
 
 def mergekit(step: Step, tensors: Sequence[Tensor], *, settle: bool = True) -> Tensor:

@@ -17,6 +17,8 @@ from tests.streaming.steps import mergekit, step_of
 
 MANY = examples(100)
 T = st.sampled_from([0.0, 0.1, 1 / 3, 0.5, 1.0, -0.3, 1.4])
+SIZES = st.sampled_from([1.0, 1e-8])
+"""Of which the second is about where norms are taken for 0."""
 WEIGHTS = st.sampled_from([0.0, 0.3, 1.0, -0.3, 2.5])
 
 
@@ -52,18 +54,18 @@ def assert_same(step, vectors, rtol):
 
 
 @MANY
-@given(cases, T, st.sampled_from([0, 1]))
-def test_slerp_is_mergekits(case, t, base):
-    vectors = tensors(case, 2)
+@given(cases, T, st.sampled_from([0, 1]), SIZES)
+def test_slerp_is_mergekits(case, t, base, size):
+    vectors = [size * vector for vector in tensors(case, 2)]
     cosine = gram_of([vector / vector.norm().clip(min=1e-30) for vector in vectors])[0, 1]
     assume(abs(abs(cosine) - NEARLY_PARALLEL) > 1e-6)  # on the edge rounding decides the branch
     assert_same(step_of("slerp", 2, vectors[0].shape, base=base, t=t), vectors, 1e-9)
 
 
 @MANY
-@given(cases, WEIGHTS, WEIGHTS, st.sampled_from([None, 0, 1, 2]))
-def test_nuslerp_is_mergekits_with_a_base_and_without(case, first, second, base):
-    vectors = tensors(case, 2 if base is None else 3)
+@given(cases, WEIGHTS, WEIGHTS, st.sampled_from([None, 0, 1, 2]), SIZES)
+def test_nuslerp_is_mergekits_with_a_base_and_without(case, first, second, base, size):
+    vectors = [size * vector for vector in tensors(case, 2 if base is None else 3)]
     moved = [v if base is None else v - vectors[base] for i, v in enumerate(vectors) if i != base]
     assume(least_cosine(moved) > -0.999)  # near to opposite the arc could be any, and rounding chooses it
     assume(max(float(v.norm()) for v in moved) < 1e3 * min(float(v.norm()) for v in vectors) + 1)
@@ -112,6 +114,19 @@ def test_opposite_vectors_have_a_chord_and_do_not_pull():
     assert coefficients(nuslerp, gram_of([one, -2 * one])) == [0.75, 0.25]
     karcher = step_of("karcher", 2, (2,))
     assert coefficients(karcher, gram_of([one, other])) == pytest.approx([1.0, 0.0])
+
+
+def test_what_is_opposite_but_for_rounding_does_not_pull():
+    vector = torch.randn(1000, generator=torch.Generator().manual_seed(0)).double()
+    found = merged(step_of("karcher", 2, (1000,)), [vector, -vector / 3])
+    torch.testing.assert_close(found, vector * (2 / 3))
+
+
+@pytest.mark.parametrize("max_iter", [1, 2, 10])
+def test_those_within_the_tolerance_of_the_mean_do_not_pull(max_iter):
+    """The first is nearer than the tolerance to where the mean starts, and others pull that away from it."""
+    vectors = unit(0.0, 1.0, -0.98)[1:]
+    assert_same(step_of("karcher", 3, (2,), max_iter=max_iter, tol=1e-2), vectors, 1e-9)
 
 
 def test_weights_that_sum_to_nothing_go_half_of_the_way():

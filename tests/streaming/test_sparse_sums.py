@@ -32,7 +32,7 @@ from tests.streaming.steps import (
 )
 
 ULP = 2**-23
-DENSITY = st.sampled_from([0.0, 0.1, 0.3, 0.5, 0.99, 1.0, 1.5])
+DENSITY = st.sampled_from([-0.5, 0.0, 0.1, 0.3, 0.5, 0.99, 1.0, 1.5])
 TASK_VECTORS = [name for name, rule in RULES.items() if any(p.name == "lambda" for p in rule.parameters)]
 RANDOM = [name for name, rule in RULES.items() if rule.random]
 
@@ -50,11 +50,11 @@ def sparse_steps(draw, rules=TASK_VECTORS, most=3, **given_):
     rule, shape = draw(st.sampled_from(rules)), draw(SHAPES)
     count, seed = draw(st.integers(1, most)) + 1, draw(SEEDS)
     if rule.startswith("della"):
-        given_["density"] = [draw(st.sampled_from([0.0, 0.3, 0.6, 1.0])) for _ in range(count)]
+        given_["density"] = [draw(st.sampled_from([-0.5, 0.0, 0.3, 0.6, 1.0])) for _ in range(count)]
         given_["epsilon"] = draw(st.sampled_from([0.0, 0.05, 0.25]))
         shape = shape if len(shape) > 1 and shape[1] > 1 else (7,)  # mergekit divides 0 by 0 in rows of one
     elif rule != "task_arithmetic":
-        given_["density"] = [draw(DENSITY) for _ in range(count)]
+        given_["density"] = [max(0, draw(DENSITY)) if rule in RANDOM else draw(DENSITY) for _ in range(count)]
     if rule.startswith("breadcrumbs"):
         given_["gamma"] = draw(st.sampled_from([0.0, 0.01, 0.2, 0.9]))
     given_ = {
