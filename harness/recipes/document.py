@@ -7,7 +7,7 @@ Source: mergekit 0.1.5, ``mergekit/config.py`` and ``mergekit/scripts/multimerge
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -150,10 +150,14 @@ def read(path: Path) -> tuple[Recipe, ...]:
         BadInput: the first fault, with its line: unknown methods, keys and parameters, models that are no folders,
             stages that need one another or that nothing needs.
     """
-    documents = yaml.read_all(path)
+    return arranged(yaml.read_all(path), Around(path.parent))
+
+
+def arranged(documents: Sequence[yaml.Document], around: Around) -> tuple[Recipe, ...]:
+    """The merges of these documents, as ``read`` has them."""
     names = _names(documents)
     # The name of the only merge names no stage: a folder may be called the same.
-    around = Around(path.parent, [name for name in names if name is not None] if len(names) > 1 else ())
+    around = replace(around, stages=[name for name in names if name is not None] if len(names) > 1 else ())
     recipes = {name: _recipe(document, around) for name, document in zip(names, documents, strict=True)}
     return _ordered(recipes, None if None in recipes else names[-1])
 

@@ -17,7 +17,7 @@ class Reference:
     text: str
     """As written, without what a path may hold in vain ("./a/" is "a"): two models of one recipe differ in it."""
     folder: Path | None
-    """Of the model; None where it is a stage of the recipe's file."""
+    """Of the model; None where it is a stage of the recipe's file, or known by its name."""
     stage: str | None = None
     adapter: Path | None = None
     """The folder of an adapter that is added to the model."""
@@ -31,6 +31,8 @@ class Around:
     """That paths are relative to."""
     stages: Collection[str] = ()
     """Names of the merges in the same file."""
+    names: Collection[str] = ()
+    """Names of models that are known without a folder."""
 
     def reference(self, text: str, place: str) -> Reference:
         """The model that is meant.
@@ -52,6 +54,8 @@ class Around:
         said = "+".join(os.path.normpath(each) for each in (model, *adapters))
         if model in self.stages:
             return Reference("+".join([model, *said.split("+")[1:]]), None, model, adapter)
+        if text in self.names:
+            return Reference(text, None)
         return Reference(said, self._existing(model, place), None, adapter)
 
     def _existing(self, text: str, place: str) -> Path:

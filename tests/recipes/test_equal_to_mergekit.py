@@ -1,7 +1,8 @@
 """`stockpot merge` against mergekit on the same recipes and folders, of every family and by every rule.
 
-Both compute in float32. Of what is then rounded to 16 bits every bit is the same, with the exceptions that are named
-here; in float32 results differ by rounding, for sums are not added up in the same order.
+Both compute in float32. Of what is then rounded to 16 bits every bit is the same, or, by rules that go by the angles
+between models, all but the last: their inner products are sums over a whole tensor, ours in float64. Before rounding
+results differ by what float32 rounds.
 """
 
 import json
@@ -57,16 +58,16 @@ CASES = {
 RANDOM = ("dare_linear", "dare_ties", "della", "della_linear")
 SLOW = {"arcee_fusion"}  # mergekit's takes most of a second
 
-# Halves that lie between two numbers of 16 bits are rounded one way or the other by what float32 rounded before.
+BY_ANGLES = {"slerp", "nuslerp", "model_stock", "karcher"}
 BY_ROUNDING = 2e-6
 
 
-def assert_equal(found, expected):
-    """Every bit of 16-bit numbers, and all but the last bits of what is larger in float32."""
+def assert_equal(found, expected, rule=""):
+    """Every bit of 16-bit numbers, or all but the last; in float32 what is left of the largest after rounding."""
     differing = ulps(found, expected)
     for name, tensor in found.items():
         if tensor.element_size() == 2:
-            assert differing[name] == 0, name
+            assert differing[name] <= (1 if rule in BY_ANGLES else 0), name
         elif tensor.is_floating_point():
             difference = (tensor.double() - expected[name].double()).abs().max()
             assert difference <= BY_ROUNDING * tensor.double().abs().max(), name
@@ -104,14 +105,14 @@ def test_every_rule_is_compared():
 @pytest.mark.parametrize("case", CASES)
 def test_all_types_of_results(case, out, folder, tmp_path):
     document = {**CASES[case], "dtype": "float32", "out_dtype": out}
-    assert_equal(*both(folder("llama"), tmp_path, document))
+    assert_equal(*both(folder("llama"), tmp_path, document), CASES[case]["merge_method"])
 
 
 @pytest.mark.parametrize("case", [case for case in CASES if case not in SLOW])
 @pytest.mark.parametrize("family", [family for family in FAMILIES if family != "llama"])
 def test_all_families(family, case, folder, tmp_path):
     document = {**CASES[case], "dtype": "float32", "out_dtype": "bfloat16"}
-    assert_equal(*both(folder(family), tmp_path, document))
+    assert_equal(*both(folder(family), tmp_path, document), CASES[case]["merge_method"])
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
@@ -122,7 +123,7 @@ def test_models_of_16_bits_in_several_files(case, dtype, folder, tmp_path):
     assert len(list((models / "base").glob("model-*.safetensors"))) > 1
     found, expected = both(models, tmp_path, document, shard_bytes=9000)
     assert len(list((tmp_path / "ours").glob("model-*.safetensors"))) > 1
-    assert_equal(found, expected)
+    assert_equal(found, expected, case)
 
 
 ATTENTION = {"llama": "self_attn", "gpt2": "attn", "bert": "attention", "phi": "self_attn"}
@@ -138,7 +139,7 @@ def test_gradients_and_filters(case, family, folder, tmp_path):
     else:
         document["models"][0]["parameters"]["density"] = [*by_layer, {"value": 0.3}]
         document["models"][1]["parameters"]["weight"] = [0.0, 0.5, 1.0]
-    assert_equal(*both(folder(family), tmp_path, document))
+    assert_equal(*both(folder(family), tmp_path, document), case)
 
 
 @pytest.mark.parametrize("path", PUBLISHED, ids=lambda path: path.stem)
@@ -149,22 +150,23 @@ def test_recipes_as_people_publish_them(path, folder, tmp_path, monkeypatch):
     text = re.sub(r"^dtype: (\w+)$(?!\nout_dtype)", r"dtype: float32\nout_dtype: \1", text, flags=re.MULTILINE)
     (models / path.name).write_text(text)
     ours(models / path.name, tmp_path / "ours")
-    topk = torch.topk
-    monkeypatch.setattr(torch, "topk", lambda values, k, **_: _first_of_equals(values, k) or topk(values, k))
+    monkeypatch.setattr(torch, "topk", _first_of_equals)
     theirs(models / path.name, tmp_path / "theirs")
     found, expected = weights(tmp_path / "ours"), weights(tmp_path / "theirs")
     if "dare" in path.stem:
         assert {name: tensor.shape for name, tensor in found.items()} == {n: t.shape for n, t in expected.items()}
     else:
-        assert_equal(found, expected)
-    configs = [AutoConfig.from_pretrained(tmp_path / name).to_dict() for name in ("ours", "theirs")]
+        assert_equal(found, expected, yaml.safe_load(text.split("---")[-1])["merge_method"])
+    configs = [{**AutoConfig.from_pretrained(tmp_path / name).to_dict(), "_name_or_path": ""}
+               for name in ("ours", "theirs")]  # fmt: skip
     assert configs[0] == configs[1]
     assert AutoTokenizer.from_pretrained(tmp_path / "ours").get_vocab()
     logits = AutoModelForCausalLM.from_pretrained(tmp_path / "ours")(torch.tensor([[3, 5, 8]])).logits
     assert bool(logits.isfinite().all())
 
 
-def _first_of_equals(values, k):
+def _first_of_equals(values, k, largest=True):
+    assert largest
     ordered = values.sort(descending=True, stable=True)
     return ordered.values[:k], ordered.indices[:k]
 
