@@ -73,7 +73,6 @@ def sparse_task_vector(step: Step, source: int, tensor: Tensor, base: Tensor) ->
     density = step.each["density"][source]
     if step.rule == "task_arithmetic" or density >= 1:
         return vector
-    density = max(0.0, density)
     if step.rule == "ties":
         sparse = trim(vector, density)
     elif step.rule.startswith("breadcrumbs"):

@@ -130,6 +130,14 @@ def test_how_many_elements_sce_selects_is_rounded_as_mergekit_rounds_it():
     assert_near(combine(step, tensors), mergekit(step, tensors), tensors, 4)
 
 
+def test_where_all_energy_is_elsewhere_sce_hardly_moves():
+    base = torch.zeros(3)
+    tensors = [base, torch.tensor([1e-4, 0.0, 0.0]), torch.tensor([0.0, 1.0, 0.0])]
+    step = step_of("sce", 3, (3,))
+    assert combine(step, tensors).tolist() == pytest.approx([1e-4 * 1e-8 / 1e-6, 1.0, 0.0])  # the weight is 1e-8
+    assert_near(combine(step, tensors), mergekit(step, tensors), tensors, 1)
+
+
 # Laws of all rules.
 
 GIVEN = {"weight": 1.0, "t": 0.3, "density": 0.5, "gamma": 0.1, "epsilon": 0.1, "select_topk": 0.5}
