@@ -225,7 +225,8 @@ def test_a_fault_of_the_file_has_its_place_when_the_suite_is_read(variants):
     ("given", "problem"),
     [
         ("none.yml", r"none\.yml: the file cannot be read: No such file"),
-        ({"merge_method": "ties", "models": []}, r"suite:7: this is no recipe that is read here; mergekit-moe's"),
+        ({"merge": "ties", "models": []}, r"suite:7: this is no recipe that is read here; mergekit's have a"),
+        ({"merge_method": "ties", "models": []}, r"suite:7: there are no models"),
         ({"base_model": "base", "experts": []}, r"suite:7: 'experts' is empty"),
         (3, r"suite:7: method 'recipe': bad value 3 for 'file'; it takes str \| dict"),
     ],
