@@ -10,7 +10,7 @@ import torch
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import save_file
 from torch import nn
-from transformers import AutoModelForSequenceClassification
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
 from harness.engines import local
 from harness.run.stages import setting, variant
@@ -18,6 +18,7 @@ from tests.cli.command import call
 from tests.inline import Inline
 from tests.models.classifier_folders import save
 from tests.readme import shown
+from tests.recipes.families import write_models
 from tests.tasks.picture_files import write_classes
 
 STARS = ("1", "2", "3", "4", "5")
@@ -100,3 +101,14 @@ def test_a_module_is_not_run_without_the_flag(tmp_path, capsys):
     (tmp_path / "module.yaml").write_text(SUITES["module.yaml"])
     code, _, err = call(capsys, "run", "module.yaml")
     assert (code, "--allow-code" in err, len(err.strip().splitlines())) == (2, True, 1)
+
+
+def test_the_recipe_that_is_shown_is_merged_as_it_stands_there(tmp_path, capsys):
+    write_models(tmp_path)
+    (tmp_path / "models").mkdir()
+    for name, made in (("base", "base"), ("expert-a", "chat"), ("expert-b", "math")):
+        (tmp_path / made).rename(tmp_path / "models" / name)
+    (tmp_path / "merge.yml").write_text(SUITES["merge.yml"])
+    code, out, err = call(capsys, "merge", "merge.yml", "merged")
+    assert (code, out) == (0, "merged\n"), err
+    assert AutoModelForCausalLM.from_pretrained("merged").config.num_hidden_layers == 3
