@@ -141,6 +141,28 @@ def test_so_of_other_kinds_and_tied_ends(kind, settings, in_float32, tmp_path):
     torch.testing.assert_close(logits(found.module, text().inputs), logits(expected, text().inputs))
 
 
+def test_of_qwen2_it_is_mergekits_without_the_expert_shared_by_all_tokens_which_is_refused(in_float32, tmp_path):
+    """mergekit-moe writes no Qwen2-MoE without just one of these; ours is as narrow as can be, and all zeros."""
+    write_folders(tmp_path, "qwen2")
+    document = recipe(beside(NAMES), "hidden", "../base")
+    shared = document | {"shared_experts": [{"source_model": "../m1", "positive_prompts": ["w1"]}]}
+    with pytest.raises(BadInput, match=r"'shared_experts' is not supported; every expert is one that a router picks"):
+        ours(tmp_path, shared)
+    with pytest.raises(SystemExit):  # no output architecture is found
+        theirs(tmp_path, document, tmp_path / "refused")
+    found, expected = ours(tmp_path, document), theirs(tmp_path, shared, tmp_path / "out")
+    assert found.module.config.model_type == expected.config.model_type == "qwen2_moe"
+    assert not torch.allclose(logits(found.module, text().inputs), logits(expected, text().inputs), atol=1e-3)
+    with torch.no_grad():
+        for layer in expected.model.layers:
+            layer.mlp.shared_expert.down_proj.weight.zero_()
+    torch.testing.assert_close(logits(found.module, text().inputs), logits(expected, text().inputs))
+    for module in (found.module, expected):
+        for layer in module.model.layers:
+            del layer.mlp.shared_expert, layer.mlp.shared_expert_gate
+    assert_equal(found, expected, CLOSE["float32"])
+
+
 def test_all_but_experts_and_routers_is_the_base_models_own(folder):
     found = ours(folder, recipe(beside(NAMES[:2]), "random", "../m2")).module.state_dict()
     _, pool = pool_of(folder)
