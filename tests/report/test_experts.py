@@ -102,3 +102,13 @@ def test_a_panel_has_a_row_for_each_group_and_a_column_for_each_expert_of_four_l
     panel = figure.axes[0]
     assert panel.get_images()[0].get_array().shape == (2, 4 * min(layers, 4))
     assert [label.get_text() for label in panel.get_yticklabels()] == ["0", "1"]
+
+
+def test_the_longer_side_lies_across_and_classes_are_in_the_order_of_their_numbers():
+    """JSON files have them in the order of their names: 0, 1, 10, 2."""
+    shares = {str(k): [k / 20, 1 - k / 20] for k in sorted(range(11), key=str)}
+    panel = routing(run({"fc": layer(shares)})).axes[0]
+    assert [label.get_text() for label in panel.get_xticklabels()] == [str(k) for k in range(11)]
+    assert [label.get_text() for label in panel.get_yticklabels()] == ["0", "1"]
+    assert panel.get_images()[0].get_array().tolist() == [[k / 20 for k in range(11)], [1 - k / 20 for k in range(11)]]
+    assert (panel.get_xlabel(), panel.get_ylabel()) == ("class or task", "expert")
