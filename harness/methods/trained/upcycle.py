@@ -68,11 +68,11 @@ def upcycle(
     if noise and experts == 1:
         raise NotApplicable("one expert is the dense model itself: there are no copies for noise to tell apart")
     dense = _dense(ingredients, start, index)
+    form = form_of(dense.architecture)
+    architecture = form.sparse(experts, k, balance)
     check_mergeable([dense])
     if experts == 1:
         return _trained_on(dense, ingredients, steps, lr)
-    form = form_of(dense.architecture)
-    architecture = form.sparse(experts, k, balance)
     generator, weights = ingredients.generator(), dense.weights
     widths = [form.inputs(place, weights) for place in form.places]
     routers = [START * torch.randn(experts, width, generator=generator) for width in widths]
@@ -92,6 +92,7 @@ def upcycle(
 
 
 def _trained_on(dense: Member, ingredients: Ingredients, steps: int, lr: float) -> SingleModel:
+    """The dense model alone, on as many examples as a mixture would be given."""
     module = load_module(dense).to(ingredients.device)
     details: dict[str, Any] = {"dense": dense.name}
     if steps:
