@@ -27,14 +27,14 @@ _OF_METHODS = {"mc_dropout": PASSES, "self_consistency": PASSES, "distill": STUD
                "cascade_routing": CASCADES, "routed_members": ROUTERS, "stacking": ENSEMBLES}  # fmt: skip
 _OF_FAMILIES = {"single": SINGLE, "output": ENSEMBLES, "weights": MERGED, "trained": EXPERTS, "staged": STAGED}
 _NO_WAY = ("temperature",)
-"""Methods that give the models no other compute than they have."""
+"""Methods that give the models no other compute than they have; nor does an upcycled model of one expert."""
 _GROWING = ("linear", "log_linear", "majority_vote")
 """Ensembles with equal weights, which grow by members alone: of the first that there is."""
 
 
 def way_of(row: Mapping[str, Any]) -> str | None:
     """The way of a variant, a row of variants.csv; None where it is none."""
-    if row["method"] in _NO_WAY:
+    if row["method"] in _NO_WAY or (row["method"] == "upcycle" and _given(row).get("experts") == 1):
         return None
     return _OF_METHODS.get(row["method"]) or _OF_FAMILIES.get(row["family"])
 
@@ -52,6 +52,11 @@ def on_curve(row: Mapping[str, Any], methods: set[str]) -> str | None:
     way = way_of(row)
     if way == ENSEMBLES:
         growing = next((name for name in _GROWING if name in methods), None)
-        given = json.loads(row["params"]) if isinstance(row.get("params"), str) else {}
-        return way if row["method"] == growing and given.get("weights", "uniform") == "uniform" else None
+        return way if row["method"] == growing and _given(row).get("weights", "uniform") == "uniform" else None
     return None if row["method"] == "best_single" and "member" in methods else way  # then it is one of these
+
+
+def _given(row: Mapping[str, Any]) -> dict[str, Any]:
+    """The parameters of a variant."""
+    given: dict[str, Any] = json.loads(row["params"]) if isinstance(row.get("params"), str) else {}
+    return given

@@ -18,8 +18,7 @@ from harness.types import Architecture, NotApplicable
 class HiddenLayerForm(Form):
     """A classifier with the option ``experts``, whose hidden linear layer has a ReLU behind it.
 
-    Its experts are perceptrons ``down(relu(up(x)))``: ``up`` is the linear layer, ``down`` the identity, which changes
-    nothing, since the ReLU of what is not negative is the same once more.
+    Its experts are that layer with a ReLU of their own: the ReLU of what is not negative changes nothing.
     """
 
     @property
@@ -32,12 +31,9 @@ class HiddenLayerForm(Form):
         return with_options(self.dense, experts=experts, active=k, routing="sparse", balance=balance)
 
     def experts(self, place: str, models: Sequence[Weights]) -> dict[str, Tensor]:
-        """``up_proj`` [experts, hidden, inputs] and ``down_proj`` [experts, hidden, hidden], with their biases."""
-        weight, bias = stack(models, f"{place}.weight"), stack(models, f"{place}.bias")
-        identity = torch.eye(weight.shape[1]).expand(len(models), -1, -1)
-        experts = {"up_proj": weight, "up_proj_bias": bias, "down_proj": identity}
-        experts |= {"down_proj_bias": torch.zeros_like(bias)}
-        return {f"{place}.experts.{name}": tensor for name, tensor in experts.items()}
+        """``up_proj`` [experts, hidden, inputs] and ``up_proj_bias`` [experts, hidden]."""
+        names = {"up_proj": "weight", "up_proj_bias": "bias"}
+        return {f"{place}.experts.{name}": stack(models, f"{place}.{dense}") for name, dense in names.items()}
 
     def inputs(self, place: str, model: Weights) -> int:
         return model[f"{place}.weight"].shape[1]

@@ -67,7 +67,8 @@ class Method:
     those that it was given; any other name is a parameter, said as ``told`` has it, or as it is where that has nothing
     of this parameter. Empty: the registry name."""
     told: Mapping[str, Mapping[Any, str]] = field(default_factory=dict)
-    """Words for values of parameters in ``words``."""
+    """Words for values of parameters in ``words``; those of None are for every value without words of its own, which
+    follows in brackets unless it is the default."""
     writes: bool = False
     """Whether it may make a system that answers in writing only (``systems.written``): where no task asks for that it
     does not apply, so that building it depends on what is scored."""
@@ -141,7 +142,8 @@ class Method:
         placed = {name for _, name, _, _ in Formatter().parse(pattern) if name and name != "members"}
         unsaid = {k for k in placed if k not in parameters or (k in self.told and not self._is_told(k, parameters[k]))}
         said = {k: self.told[k][parameters[k]] if k in self.told else counted(parameters[k]) for k in placed - unsaid}
-        words = pattern.format_map({**dict.fromkeys(unsaid, ""), **said, "members": "{members}"}).strip()
+        others = {k: self.told.get(k, {}).get(None, "") for k in unsaid}
+        words = pattern.format_map({**others, **said, "members": "{members}"}).strip()
         fields = self.parameters.model_fields
         rest = [f"{k.replace('_', ' ')} {_plain(v)}" for k, v in sorted(parameters.items())
                 if k not in said and not (k in fields and fields[k].default == v)]  # fmt: skip

@@ -64,7 +64,6 @@ class SmallCNN(nn.Module):
             self.hidden = classifier_layer(
                 features,
                 hidden,
-                hidden,
                 experts=experts,
                 k=active,
                 routing=routing,

@@ -41,7 +41,6 @@ class TableMLP(nn.Module):
             self.hidden = classifier_layer(
                 sizes[-1],
                 hidden,
-                hidden,
                 experts=experts,
                 k=active,
                 routing=routing,

@@ -39,15 +39,11 @@ class Experts(nn.Module, ABC):
 
 
 class StackedExperts(Experts):
-    """Two linear layers with an activation between: ``second(activate(first(x)))``, stacked over the experts."""
+    """A linear layer, an activation and, if there is one, a second linear layer, stacked over the experts."""
 
     @abstractmethod
-    def first(self) -> Layer:
-        """Weight [E, width, inputs] and bias [E, width] or None."""
-
-    @abstractmethod
-    def second(self) -> Layer:
-        """Weight [E, outputs, hidden] and bias [E, outputs] or None."""
+    def layers(self) -> Sequence[Layer]:
+        """The first weight [E, width, inputs] and its bias [E, width] or None, then the second [E, outputs, hidden]."""
 
     @abstractmethod
     def activate(self, between: Tensor, in_place: bool = False) -> Tensor:
@@ -55,19 +51,17 @@ class StackedExperts(Experts):
 
     def run(self, rows: Tensor, linear: Linear) -> Tensor:
         """All experts at once, in the arrangement of rows that ``linear`` takes with the stacked weights."""
-        (first, first_bias), (second, second_bias) = (_as(pair, rows.dtype) for pair in (self.first(), self.second()))
-        hidden = self.activate(linear(rows, first, first_bias), not torch.is_grad_enabled())
-        return linear(hidden, second, second_bias)
+        return self._through([_as(pair, rows.dtype) for pair in self.layers()], linear, rows)
 
     def each(self, dtype: torch.dtype) -> list[Callable[[Tensor], Tensor]]:
         # unbind, not weight[e]: the backward of an index writes a gradient as large as all experts each time
-        layers = [_unbound(_as(pair, dtype)) for pair in (self.first(), self.second())]
+        layers = [_unbound(_as(pair, dtype)) for pair in self.layers()]
+        return [partial(self._through, of_one, functional.linear) for of_one in zip(*layers, strict=True)]
 
-        return [partial(self._one, *pair) for pair in zip(*layers, strict=True)]
-
-    def _one(self, first: Layer, second: Layer, rows: Tensor) -> Tensor:
-        hidden = self.activate(functional.linear(rows, *first), not torch.is_grad_enabled())
-        return functional.linear(hidden, *second)
+    def _through(self, layers: Sequence[Layer], linear: Linear, rows: Tensor) -> Tensor:
+        first, *second = layers
+        hidden = self.activate(linear(rows, *first), not torch.is_grad_enabled())
+        return linear(hidden, *second[0]) if second else hidden
 
 
 def _as(pair: Layer, dtype: torch.dtype) -> Layer:
@@ -82,23 +76,23 @@ def _unbound(pair: Layer) -> list[Layer]:
 
 
 class PerceptronExperts(StackedExperts):
-    """``down(relu(up(x)))``, with biases unless ``bias`` is False; started as ``nn.Linear`` is."""
+    """``down(relu(up(x)))``, or without ``outputs`` ``relu(up(x))`` alone; biases unless ``bias`` is False.
 
-    def __init__(self, experts: int, inputs: int, hidden: int, outputs: int, *, bias: bool = True) -> None:
+    Started as ``nn.Linear`` is.
+    """
+
+    def __init__(self, experts: int, inputs: int, hidden: int, outputs: int | None = None, *, bias: bool = True):
         super().__init__()
-        self.count, self.inputs, self.hidden, self.outputs = experts, inputs, hidden, outputs
+        self.count, self.inputs, self.hidden, self.outputs = experts, inputs, hidden, outputs or hidden
         self.up_proj = nn.Parameter(torch.empty(experts, hidden, inputs))
         self.up_proj_bias = nn.Parameter(torch.empty(experts, hidden)) if bias else None
-        self.down_proj = nn.Parameter(torch.empty(experts, outputs, hidden))
-        self.down_proj_bias = nn.Parameter(torch.empty(experts, outputs)) if bias else None
-        _start(self.first())
-        _start(self.second())
+        self.down_proj = nn.Parameter(torch.empty(experts, outputs, hidden)) if outputs else None
+        self.down_proj_bias = nn.Parameter(torch.empty(experts, outputs)) if outputs and bias else None
+        _start(self.layers())
 
-    def first(self) -> Layer:
-        return self.up_proj, self.up_proj_bias
-
-    def second(self) -> Layer:
-        return self.down_proj, self.down_proj_bias
+    def layers(self) -> list[Layer]:
+        up = (self.up_proj, self.up_proj_bias)
+        return [up] if self.down_proj is None else [up, (self.down_proj, self.down_proj_bias)]
 
     def activate(self, between: Tensor, in_place: bool = False) -> Tensor:
         return functional.relu(between, inplace=in_place)
@@ -117,14 +111,10 @@ class SwiGLUExperts(StackedExperts):
         self.gate_up_proj_bias = nn.Parameter(torch.empty(experts, 2 * hidden)) if bias else None
         self.down_proj = nn.Parameter(torch.empty(experts, self.outputs, hidden))
         self.down_proj_bias = nn.Parameter(torch.empty(experts, self.outputs)) if bias else None
-        _start(self.first())
-        _start(self.second())
+        _start(self.layers())
 
-    def first(self) -> Layer:
-        return self.gate_up_proj, self.gate_up_proj_bias
-
-    def second(self) -> Layer:
-        return self.down_proj, self.down_proj_bias
+    def layers(self) -> list[Layer]:
+        return [(self.gate_up_proj, self.gate_up_proj_bias), (self.down_proj, self.down_proj_bias)]
 
     def activate(self, between: Tensor, in_place: bool = False) -> Tensor:
         gate, up = between.chunk(2, dim=-1)
@@ -132,13 +122,13 @@ class SwiGLUExperts(StackedExperts):
         return gate.mul_(up) if in_place else gate * up
 
 
-def _start(layer: Layer) -> None:
+def _start(layers: Sequence[Layer]) -> None:
     """As ``nn.Linear`` starts, each expert on its own."""
-    weight, bias = layer
-    bound = 1 / math.sqrt(weight.shape[-1])
-    for tensor in (weight, bias):
-        if tensor is not None:
-            nn.init.uniform_(tensor, -bound, bound)
+    for weight, bias in layers:
+        bound = 1 / math.sqrt(weight.shape[-1])
+        for tensor in (weight, bias):
+            if tensor is not None:
+                nn.init.uniform_(tensor, -bound, bound)
 
 
 class ModuleExperts(Experts):

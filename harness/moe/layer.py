@@ -72,7 +72,6 @@ PATHS = {"sparse": "sorted", "dense": "dense"}
 
 def classifier_layer(
     inputs: int,
-    hidden: int,
     outputs: int,
     *,
     experts: int = 4,
@@ -81,13 +80,14 @@ def classifier_layer(
     dispatch: str | None = None,
     balance_weight: float = 0.1,
 ) -> MixtureOfExperts:
-    """The hidden layer of a classifier: noisy top-k gating over perceptrons with a ReLU (Shazeer et al. 2017).
+    """The hidden layer of a classifier: noisy top-k gating (Shazeer et al. 2017) over linear layers with a ReLU.
 
+    An expert is what the layer would be without experts, so that one expert alone is the classifier itself.
     ``routing`` "sparse" runs an expert only on its own rows, "dense" every expert on every row, with the same result;
     ``dispatch`` names another path.
     """
     if routing not in PATHS:
         raise BadInput(f"unknown routing '{routing}'", given=routing, choices=PATHS)
     gate = NoisyTopK(inputs, experts, k, balance_weight=balance_weight)
-    stacked = PerceptronExperts(experts, inputs, hidden, outputs)
+    stacked = PerceptronExperts(experts, inputs, outputs)
     return MixtureOfExperts(gate, stacked, dispatch=dispatch or PATHS[routing])

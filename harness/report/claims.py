@@ -11,6 +11,7 @@ from harness.report import (
     conflict_claims,
     curve_claims,
     ensemble_claims,
+    expert_claims,
     one_task_claims,
     training_claims,
 )
@@ -39,6 +40,8 @@ CLAIMS: tuple[Callable[[Evidence], Claim | list[Claim]], ...] = (
     training_claims.student,
     training_claims.small_student,
     training_claims.sparse,
+    expert_claims.upcycled,
+    expert_claims.merged,
     curve_claims.knows_when,
 )
 

@@ -8,11 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from harness.display.formats import amount, percent
+from harness.display.formats import amount, difference, difference_interval, percent, ratio, scored
 from harness.report.evidence import Evidence
 
+NONE = "none"
 IDLE = 0.1
 """An expert that runs for less than this share of an even load is as good as given up."""
+SHOWN = 3
+"""Experts of a mixture that are told to be idle, at most."""
 
 
 @dataclass(frozen=True)
@@ -48,23 +51,31 @@ def uses_of(evidence: Evidence) -> dict[str, list[Use]]:
     return found
 
 
-def experts_of(evidence: Evidence) -> list[dict[str, Any]] | None:
+def experts_of(evidence: Evidence) -> dict[str, Any] | None:
     """A row for each mixture of experts; None for a run without any."""
-    return [_row(evidence, name, uses) for name, uses in uses_of(evidence).items()] or None
+    rows = [_row(evidence, name, uses) for name, uses in uses_of(evidence).items()]
+    if not rows:
+        return None
+    return {"score": evidence.score.title, "rows": rows, "drops": any(row["dropped"] != NONE for row in rows)}
 
 
 def _row(evidence: Evidence, name: str, uses: list[Use]) -> dict[str, Any]:
-    row = evidence.by_name[name]
+    row, is_share = evidence.by_name[name], evidence.score.is_share
     load = uses[0].loads[0]
     dropped = float(np.mean([use.dropped for use in uses]))
+    gain = evidence.gain(name)
+    ends = f" [{difference_interval(gain.low, gain.high, is_share)}]" if gain else ""
     return {
         "variant": name,
+        "score": scored(row.get(evidence.score.name), is_share),
+        "gain": difference(gain.value if gain else None, is_share) + ends,
+        "flops": ratio(evidence.own_cost_ratio(row)),
         "experts": f"{load.sum():.0f} of {len(load)}",
         "active": f"{amount(row['params_active'])} of {amount(row['params_stored'])}",
         "busiest": "–" if uses[0].all_run else f"{np.mean([max(map(busiest, use.loads)) for use in uses]):.2f}×",
         "training": _in_training(uses),
         "idle": _idle(uses),
-        "dropped": percent(dropped) if dropped else "none",
+        "dropped": percent(dropped) if dropped else NONE,
     }
 
 
@@ -83,17 +94,18 @@ def _in_training(uses: list[Use]) -> str:
 
 
 def _idle(uses: list[Use]) -> str:
-    """The experts that are given up, in words."""
-    found = [(use, *where) for use in uses for where in _idle_experts(use)]
-    if not found:
-        return "none"
+    """The experts that are given up, in words: those of most seeds first."""
+    found: dict[tuple[str, int], list[float]] = {}
+    for use in uses:
+        for layer, expert, share in _idle_experts(use):
+            found.setdefault((layer, expert), []).append(share)
     told = []
-    for use, layer, expert, share in found[:3]:
-        where = f" of {layer}" if len(use.layers) > 1 else ""
-        seed = f" (seed {use.seed})" if len(uses) > 1 else ""
-        told.append(f"expert {expert}{where} runs for {percent(share, 1)}{seed}")
-    more = f", and {len(found) - 3} more" if len(found) > 3 else ""
-    return "; ".join(told) + more
+    for (layer, expert), shares in sorted(found.items(), key=lambda each: -len(each[1]))[:SHOWN]:
+        where = f" of {layer}" if len(uses[0].layers) > 1 else ""
+        seeds = f" (in {len(shares)} of {len(uses)} seeds)" if len(uses) > 1 else ""
+        told.append(f"expert {expert}{where} runs for {percent(float(np.mean(shares)), 1)}{seeds}")
+    more = f", and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
+    return "; ".join(told) + more if told else NONE
 
 
 def _idle_experts(use: Use) -> Iterator[tuple[str, int, float]]:

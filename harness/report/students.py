@@ -155,7 +155,8 @@ def _targets(given: dict[str, Any]) -> str:
     alpha = given.get("alpha")
     if alpha is None:  # a run of an earlier version
         return DASH
-    return "labels" if alpha == 0 else "ensemble" if alpha == 1 else f"{100 * alpha:.0f} % ensemble, rest labels"
+    told = [f"{100 * share:g} % {name}" for name, share in (("ensemble", alpha), ("labels", 1 - alpha)) if share]
+    return ", ".join(told).removeprefix("100 % ")
 
 
 def _flops(evidence: Evidence, taught: Taught, name: str) -> float:
@@ -179,7 +180,9 @@ def _scored(evidence: Evidence, taught: Taught, score: Score, name: str) -> tupl
 
 
 def _share(kept: stats.Interval) -> str:
-    """62 % [48 .. 75]."""
+    """62 % [48 .. 75]; none where it is below the mean member."""
+    if kept.high < 0:
+        return "none"
     return f"{100 * kept.value:.0f} % [{100 * kept.low:.0f} .. {100 * kept.high:.0f}]".replace("-", MINUS)
 
 

@@ -99,11 +99,19 @@ def student(evidence: Evidence) -> Claim:
 def small_student(evidence: Evidence) -> list[Claim]:
     """A smaller one, where the suite has it."""
     claim = "A student of half the size keeps most of the ensemble's gain"
-    return [_student(evidence, claim, "half")] if of_all(evidence, "main", "distill", size="half") else []
+    return [_student(evidence, claim, "half")] if _taught(evidence, "half") else []
+
+
+def _taught(evidence: Evidence, size: str) -> str | None:
+    """The first student of a size that learns from all members, and not from labels alone."""
+    students = variants_of(evidence, "main", "distill")
+    taught = (name for name, given, positions in students
+              if positions is None and given.get("size") == size and given.get("alpha") != 0)  # fmt: skip
+    return next(taught, None)
 
 
 def _student(evidence: Evidence, claim: str, size: str) -> Claim:
-    name = of_all(evidence, "main", "distill", size=size)
+    name = _taught(evidence, size)
     if lacking := missing(evidence, claim, "linear", name, what="distill"):
         return lacking
     assert name is not None

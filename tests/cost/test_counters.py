@@ -94,7 +94,7 @@ def test_a_merge_costs_what_one_member_does():
         assert flops_per_example(found, BATCH) == CNN_FLOPS
 
 
-EXPERT = (4 * 6 + 6) + (6 * 6 + 6)
+EXPERT = 4 * 6 + 6
 GATES = 2 * 4 * 5  # the gate and the noise, 4 features and 5 experts each
 OUTSIDE = CNN_PARAMETERS - (4 * 6 + 6)
 
@@ -114,10 +114,10 @@ def test_of_sparse_experts_only_those_that_run_are_counted(k):
     assert parameters_active(sparse) < parameters_active(dense)
 
     around = CONVOLUTIONS + 2 * 6 * 3
-    experts = k * 2 * (4 * 6 + 6 * 6)
+    experts = k * 2 * 4 * 6
     weighing = 2 * 5 * 6  # the dense path multiplies every expert's output by its gate
     assert flops_per_example(sparse, BATCH) == around + GATES + experts  # two for each of half the parameters
-    assert flops_per_example(dense, BATCH) == around + GATES + 5 * 2 * (4 * 6 + 6 * 6) + weighing
+    assert flops_per_example(dense, BATCH) == around + GATES + 5 * 2 * 4 * 6 + weighing
 
 
 @pytest.mark.parametrize("kind", ["mixtral", "qwen3_moe"])

@@ -130,12 +130,12 @@ def test_sparse_products_count_what_is_stored():
 @pytest.mark.parametrize("k", [1, 2, 5])
 def test_the_mixture_of_experts_layer(k):
     """Of the sparse path a gate and k experts for each row; the dense one runs all experts and weighs their outputs."""
-    rows, inputs, hidden, outputs, experts = 9, 4, 6, 3, 5
-    one_expert = 2 * (inputs * hidden + hidden * outputs)
+    rows, inputs, outputs, experts = 9, 4, 3, 5
+    one_expert = 2 * inputs * outputs
     gate = 2 * inputs * experts
 
     def counted(routing):
-        layer = classifier_layer(inputs, hidden, outputs, experts=experts, k=k, routing=routing).eval()
+        layer = classifier_layer(inputs, outputs, experts=experts, k=k, routing=routing).eval()
         torch.nn.init.normal_(layer.gate.weight)
         return count(lambda: layer(torch.randn(rows, inputs)))
 

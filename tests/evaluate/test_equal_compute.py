@@ -1,11 +1,13 @@
 """Equal compute: the best of each way within each budget, corrected for the pick, and all pairs of these."""
 
+import json
+
 import numpy as np
 import pytest
 
 from harness.evaluate.equal_compute import BUDGETS, equal_compute
 from harness.evaluate.families import Points
-from harness.evaluate.ways import ENSEMBLES, EXPERTS, MERGED, PASSES, SINGLE, WAYS
+from harness.evaluate.ways import ENSEMBLES, EXPERTS, MERGED, PASSES, SINGLE, WAYS, way_of
 from tests.report.compared import gained, planted, right
 
 BASE = right(0.8, 1)
@@ -44,6 +46,12 @@ def test_each_way_has_its_best_within_each_budget(found):
     names = {way["name"] for way in found["ways"]}
     assert not names & {PASSES, SINGLE}  # too dear, and no way to spend more
     assert [cell and cell["candidates"] for cell in cells(found, ENSEMBLES)] == [None, 1, 1, 3]
+
+
+@pytest.mark.parametrize(("experts", "way"), [(1, None), (4, EXPERTS)])
+def test_a_dense_model_that_is_trained_further_is_no_mixture_of_experts(experts, way):
+    row = {"method": "upcycle", "family": "trained", "params": json.dumps({"experts": experts})}
+    assert way_of(row) == way
 
 
 def test_gains_and_their_intervals_are_those_of_the_whole_table(evidence, found):

@@ -240,13 +240,26 @@ def test_there_is_no_soup_to_start_from_where_members_cannot_be_averaged():
         ({"size": "half"}, {"size": "half"}, "student of half the size taught by two"),
         ({"size": "quarter"}, {"size": "quarter"}, "student of a quarter of the size taught by two"),
         ({"start": "soup"}, {"start": "soup"}, "student taught by two (start soup)"),
+        ({"alpha": 0.5}, {"alpha": 0.5}, "student taught by two (alpha 0.5)"),
+        ({"alpha": 0.0}, {"alpha": 0.0}, "student taught by labels alone"),
+        ({"alpha": 0.0, "size": "half"}, {"alpha": 0.0, "size": "half"},
+         "student of half the size taught by labels alone"),
     ],
-)
+)  # fmt: skip
 def test_its_name_says_what_differs_from_the_usual_student(given, name, phrase):
     method = METHODS.get("distill")
     full = method.validate(given)
     assert method.variant_parameters(full) == name
     assert method.phrase(full, "two") == phrase
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.5, 1.0])
+def test_members_are_called_its_teachers_where_it_would_be_another_with_others(alpha):
+    one, other = (build_method("distill", pool, alpha=alpha, epochs=1) for pool in (fine_tunes(2), independent(2)))
+    tensors = zip(one.module.parameters(), other.module.parameters(), strict=True)
+    changed = not all(torch.equal(ours, theirs) for ours, theirs in tensors)
+    method = METHODS.get("distill")
+    assert ("taught by two" in method.phrase(method.validate({"alpha": alpha}), "two")) == changed
 
 
 def parameters(module):

@@ -33,6 +33,7 @@ def test_what_no_word_says_follows_in_brackets_unless_it_is_the_default():
 
 def test_parameters_of_another_version_are_said_as_they_are():
     assert ALL["uniform_soup"].phrase({"gone": 3}, "two models") == "uniform soup of two models (gone 3)"
+    assert ALL["distill"].phrase({"size": "third"}, "two models") == "student taught by two models (size third)"
 
 
 def test_a_method_without_words_is_called_by_its_name(monkeypatch):

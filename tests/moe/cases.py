@@ -25,6 +25,7 @@ class Twice(nn.Module):
 EXPERTS: dict[str, Callable[..., Experts]] = {
     "perceptrons": lambda e, i, h, o: PerceptronExperts(e, i, h, o),
     "perceptrons without biases": lambda e, i, h, o: PerceptronExperts(e, i, h, o, bias=False),
+    "one layer": lambda e, i, h, o: PerceptronExperts(e, i, o),
     "SwiGLU": lambda e, i, h, o: SwiGLUExperts(e, i, h, o),
     "SwiGLU with biases": lambda e, i, h, o: SwiGLUExperts(e, i, h, o, bias=True),
     "modules": lambda e, i, h, o: ModuleExperts([Twice(i, o) for _ in range(e)], i, o),

@@ -25,6 +25,16 @@ def test_perceptrons_are_linear_layers_with_a_relu(bias):
 
 
 @pytest.mark.parametrize("bias", [True, False])
+def test_without_outputs_they_are_one_linear_layer_and_the_relu(bias):
+    experts, x = PerceptronExperts(3, 5, 7, bias=bias), torch.randn(4, 5)
+    for e, expert in enumerate(experts.each(x.dtype)):
+        bias_of_one = experts.up_proj_bias[e] if bias else None
+        torch.testing.assert_close(expert(x), functional.relu(functional.linear(x, experts.up_proj[e], bias_of_one)))
+    assert experts.outputs == 7
+    assert experts.parameters_of_one == 7 * 5 + 7 * bias
+
+
+@pytest.mark.parametrize("bias", [True, False])
 def test_swiglu_is_down_of_silu_of_gate_times_up(bias):
     experts, x = SwiGLUExperts(3, 5, 7, 2, bias=bias), torch.randn(4, 5)
     for e, expert in enumerate(experts.each(x.dtype)):
@@ -53,7 +63,7 @@ def test_all_at_once_is_each_on_its_own(kind):
 def test_each_expert_starts_as_a_linear_layer_does(kind):
     torch.manual_seed(0)
     experts = EXPERTS[kind](3, 100, 400, 50)
-    for weight, bias in (experts.first(), experts.second()):
+    for weight, bias in experts.layers():
         bound = 1 / math.sqrt(weight.shape[-1])
         for tensor in (weight, *([] if bias is None else [bias])):
             assert 0.9 * bound < tensor.detach().abs().max() <= bound

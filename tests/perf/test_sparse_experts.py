@@ -2,13 +2,15 @@
 
 import torch
 
-from harness.moe.layer import classifier_layer
+from harness.moe import MixtureOfExperts, NoisyTopK, PerceptronExperts
 
 
 def test_sparse_experts(in_turn):
     torch.manual_seed(0)
-    sparse = classifier_layer(256, 1024, 256, experts=8, k=2).eval()
-    dense = classifier_layer(256, 1024, 256, experts=8, k=2, routing="dense").eval()
+    sparse, dense = (
+        MixtureOfExperts(NoisyTopK(256, 8, 2), PerceptronExperts(8, 256, 1024, 256), dispatch=path).eval()
+        for path in ("sorted", "dense")
+    )
     torch.nn.init.normal_(sparse.gate.weight, std=0.1)
     dense.load_state_dict(sparse.state_dict())
     rows = torch.randn(4096, 256)

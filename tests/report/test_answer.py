@@ -1,5 +1,6 @@
 """The answer: by serving budget, in words, with numbers that are those of the run's tables."""
 
+import json
 import re
 
 import numpy as np
@@ -254,6 +255,7 @@ def test_headlines_are_the_reference_the_winners_the_best_and_the_correlation():
         ("uniform_soup", "uniform soup of eight fine-tunes"),
         ("distill/size=half", "student of half the size taught by eight fine-tunes"),
         ("distill/epochs=15,size=half", "student of half the size taught by eight fine-tunes (epochs 15)"),
+        ("distill/alpha=0,epochs=6", "student taught by labels alone (epochs 6)"),
         ("moe/routing=dense,experts=4", "dense mixture of four experts"),
         ("run:linear", "linear ensemble of eight checkpoints of one run"),
     ],
@@ -264,7 +266,8 @@ def test_variants_are_called_in_words(variant, words):
     if "experts" in variant:
         row = {**row, "params": '{"routing": "dense", "experts": 4}'}
     if "epochs" in variant:
-        row = {**row, "params": '{"size": "half", "epochs": 15}'}
+        given = {"alpha": 0.0, "epochs": 6} if "alpha" in variant else {"size": "half", "epochs": 15}
+        row = {**row, "params": json.dumps(given)}
     assert in_words(evidence, row) == words
 
 

@@ -114,6 +114,16 @@ def test_a_student_keeps_most_of_the_gain(size, words, outcome, verdict):
     assert f"of which it keeps {max(100 * kept, 0):.0f} %" in found.note
 
 
+def test_what_learns_from_labels_alone_is_no_student_of_the_ensemble():
+    untaught, taught = {"distill/alpha=0,size=same": ENSEMBLE}, {"distill/alpha=0.5,size=same": MEMBERS[0]}
+    run = {**members(*MEMBERS), "linear": ENSEMBLE, **untaught}
+    sentence = "A student keeps most of the ensemble's gain"
+    assert claim(sentence, planted(run)).verdict == "not tested"
+    found = claim(sentence, planted({**run, **taught}))
+    assert found.verdict == "not held"
+    assert "distill/alpha=0.5" in found.statistic
+
+
 def test_without_a_gain_there_is_nothing_to_keep():
     evidence = planted({**members(*MEMBERS), "linear": MEMBERS[0], "distill": ENSEMBLE})
     found = claim("A student keeps most of the ensemble's gain", evidence)

@@ -2,8 +2,11 @@
 
 import pytest
 
+from harness.display.formats import percent, points_interval
 from harness.report.experts import experts_of
 from harness.report.plots.routing import routing
+from tests.report.compared import gained
+from tests.report.compared import planted as compared
 from tests.report.planted import BASE, planted
 
 EVEN = {"0": [0.5, 0.5, 0.5, 0.5], "1": [0.5, 0.5, 0.5, 0.5]}
@@ -24,7 +27,7 @@ def run(layers, *, dropped=0.0, training=()):
 
 
 def told(*args, **kwargs):
-    (row,) = experts_of(run(*args, **kwargs))
+    (row,) = experts_of(run(*args, **kwargs))["rows"]
     return row
 
 
@@ -41,12 +44,37 @@ def test_an_even_load_is_once_itself_whatever_the_classes():
         assert (row["idle"], row["dropped"], row["training"]) == ("none", "none", "–")
 
 
-def test_an_expert_that_is_given_up_is_said_with_its_layer_and_seed():
-    collapsed = layer({"0": [1.0, 0.96, 0.04, 0.0]})
-    row = told({"a": layer(EVEN), "b": collapsed})
-    assert row["idle"].startswith("expert 2 of b runs for 4.0 % (seed 0); expert 3 of b runs for 0.0 % (seed 0); ")
-    assert row["idle"].endswith(", and 1 more")
+def test_an_expert_that_is_given_up_is_said_with_its_layer_and_its_seeds():
+    row = told({"a": layer(EVEN), "b": layer({"0": [1.0, 0.96, 0.04, 0.0]})})
+    assert row["idle"] == (
+        "expert 2 of b runs for 4.0 % (in 2 of 2 seeds); expert 3 of b runs for 0.0 % (in 2 of 2 seeds)"
+    )
     assert row["busiest"] == "2.00×"  # of 0.5
+
+
+def test_of_many_those_of_most_seeds_are_said():
+    evidence = run({"fc": layer({"0": [0.0, 0.0, 0.0, 1.0, 0.0, 0.0]})})
+    evidence.run.details["moe"]["1"]["experts"] = {"layers": {"fc": layer({"0": [0.5, 0.4, 0.0, 0.0, 0.1, 0.0]})},
+                                                   "rows": 10, "dropped": 0.0}  # fmt: skip
+    (row,) = experts_of(evidence)["rows"]
+    assert row["idle"] == (
+        "expert 2 runs for 0.0 % (in 2 of 2 seeds); expert 5 runs for 0.0 % (in 2 of 2 seeds); "
+        "expert 0 runs for 0.0 % (in 1 of 2 seeds), and 3 more"
+    )
+
+
+def test_a_mixture_has_its_score_and_what_it_gains_and_costs_against_its_own_pools_best():
+    uses = {"0": {"experts": {"layers": {"fc": layer(EVEN)}, "rows": 10, "dropped": 0.0}}}
+    single, mixture = "independent:best_single", "independent:moe"
+    outcomes = {"best_single": gained(BASE, -0.2), single: BASE, mixture: gained(BASE, 0.05, 2)}
+    evidence = compared(outcomes, costs={single: 2, mixture: 3})
+    vars(evidence.run).update(details={mixture: uses})
+    section = experts_of(evidence)
+    (row,) = section["rows"]
+    gain = evidence.gain(mixture)
+    assert gain.value == pytest.approx(0.05)
+    assert row["gain"] == f"+5.00 [{points_interval(gain.low, gain.high)}]"
+    assert (section["score"], row["score"], row["flops"]) == ("accuracy", percent(BASE.mean() + 0.05), "1.50×")
 
 
 def test_training_is_told_from_its_first_part_to_its_last():
@@ -56,13 +84,16 @@ def test_training_is_told_from_its_first_part_to_its_last():
 
 def test_where_all_run_nothing_is_chosen():
     evidence = run({"fc": layer({"0": [1.0, 1.0], "1": [1.0, 1.0]})}, training=[[1.0, 1.0]])
-    (row,) = experts_of(evidence)
+    (row,) = experts_of(evidence)["rows"]
     assert (row["experts"], row["busiest"], row["training"], row["idle"]) == ("2 of 2", "–", "–", "none")
     assert routing(evidence) is None
 
 
-def test_what_a_capacity_drops_is_a_share():
-    assert told({"fc": layer(EVEN)}, dropped=0.125)["dropped"] == "12.50 %"
+@pytest.mark.parametrize(("dropped", "words"), [(0.125, "12.50 %"), (0.0, "none")])
+def test_what_a_capacity_drops_is_a_share_and_has_a_column_where_there_is_any(dropped, words):
+    section = experts_of(run({"fc": layer(EVEN)}, dropped=dropped))
+    assert section["rows"][0]["dropped"] == words
+    assert section["drops"] == bool(dropped)
 
 
 @pytest.mark.parametrize("layers", [1, 9])
@@ -71,3 +102,13 @@ def test_a_panel_has_a_row_for_each_group_and_a_column_for_each_expert_of_four_l
     panel = figure.axes[0]
     assert panel.get_images()[0].get_array().shape == (2, 4 * min(layers, 4))
     assert [label.get_text() for label in panel.get_yticklabels()] == ["0", "1"]
+
+
+def test_the_longer_side_lies_across_and_classes_are_in_the_order_of_their_numbers():
+    """JSON files have them in the order of their names: 0, 1, 10, 2."""
+    shares = {str(k): [k / 20, 1 - k / 20] for k in sorted(range(11), key=str)}
+    panel = routing(run({"fc": layer(shares)})).axes[0]
+    assert [label.get_text() for label in panel.get_xticklabels()] == [str(k) for k in range(11)]
+    assert [label.get_text() for label in panel.get_yticklabels()] == ["0", "1"]
+    assert panel.get_images()[0].get_array().tolist() == [[k / 20 for k in range(11)], [1 - k / 20 for k in range(11)]]
+    assert (panel.get_xlabel(), panel.get_ylabel()) == ("class or task", "expert")

@@ -1,5 +1,7 @@
 """The report's section on students, on runs that were made up."""
 
+import json
+
 import numpy as np
 import pytest
 
@@ -55,6 +57,20 @@ def test_the_ensemble_keeps_all_of_its_gain_and_a_member_about_none():
     share = float(rows["uniform_soup"]["scores"][0][1].split(" %")[0].replace("−", "-"))
     assert share == pytest.approx(100 * (MEMBERS[0].mean() - MEAN.mean()) / (ENSEMBLE.mean() - MEAN.mean()), abs=0.5)
     assert {row["start"] for row in rows.values()} == {"–"}
+
+
+def test_a_student_below_the_mean_member_keeps_none():
+    kept = rows_of(run({SOFT: right(0.5, 14), HARD: ENSEMBLE}))
+    assert [kept[name]["scores"][0][1] for name in (SOFT, HARD)] == ["none", "100 % [100 .. 100]"]
+
+
+@pytest.mark.parametrize(
+    ("alpha", "words"), [("0", "labels"), ("0.9", "90 % ensemble, 10 % labels"), ("1", "ensemble")]
+)
+def test_what_a_student_learns_from_adds_up(alpha, words):
+    evidence = run({SOFT: BASE})
+    evidence.by_name[SOFT]["params"] = json.dumps({"alpha": float(alpha)})
+    assert rows_of(evidence)[SOFT]["targets"] == words
 
 
 def test_where_the_gain_is_not_certain_there_is_no_ratio():

@@ -34,8 +34,8 @@ IN_WORDS = {"same": "", "half": " of half the size", "quarter": " of a quarter o
     family="trained",
     summary="A student trained on (1-alpha) CE + alpha T^2 KL(mean of the members || student), same or smaller size.",
     paper="Hinton et al. 2015, arXiv:1503.02531",
-    words="student{size} taught by {members}",
-    told={"size": IN_WORDS},
+    words="student{size} taught by {alpha}",
+    told={"size": IN_WORDS, "alpha": {0: "labels alone", None: "{members}"}},
     needs={"members", "base", "train"},
     small=(
         {"epochs": 1},

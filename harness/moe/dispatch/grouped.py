@@ -19,7 +19,7 @@ ALIGNED = 16
 def _unavailable(experts: Experts, x: Tensor) -> str | None:
     if not isinstance(experts, StackedExperts):
         return needs_stacked(experts)
-    sizes = {size for weight, _ in (experts.first(), experts.second()) for size in weight.shape[1:]}
+    sizes = {size for weight, _ in experts.layers() for size in weight.shape[1:]}
     if odd := sorted(size for size in sizes if size * x.element_size() % ALIGNED):
         return f"a row of {odd[0]} numbers is no multiple of {ALIGNED} bytes, as grouped_mm needs it"
     if why := fault(grouped.run, x.device, x.dtype):

@@ -31,7 +31,7 @@ def _unavailable(experts: Experts, x: Tensor) -> str | None:
 
 
 def _side(experts: StackedExperts) -> int | None:
-    sizes = [size for weight, _ in (experts.first(), experts.second()) for size in weight.shape[1:]]
+    sizes = [size for weight, _ in experts.layers() for size in weight.shape[1:]]
     return next((side for side in BLOCKS if all(size % side == 0 for size in sizes)), None)
 
 

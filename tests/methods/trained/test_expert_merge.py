@@ -268,6 +268,20 @@ def test_it_costs_what_its_active_experts_cost():
         assert more == 2 * (LENGTH - 1) * 2 * ((k - 1) * expert + gate)
 
 
+@pytest.mark.parametrize(("method", "experts"), [("expert_merge", 3), ("upcycle", 3), ("moe", 4)])
+@pytest.mark.parametrize("k", [1, 3])
+def test_so_of_a_classifier_whose_experts_are_its_hidden_layer_and_nothing_more(method, experts, k):
+    pool, inputs = classifiers(), split("test").inputs
+    given = {"expert_merge": {}, "upcycle": {"experts": experts, "steps": 0}, "moe": {"epochs": 1}}[method]
+    found = build_method(method, pool, k=k, **given)
+    dense = OutputCombination(member_parts(ingredients(pool))[:1], Linear(uniform(1)))
+    width, features = pool.members[0].weights["hidden.weight"].shape
+    more = parameters_active(found) - parameters_active(dense)
+    assert more == (k - 1) * (width * features + width) + experts * features
+    more = flops_per_example(found, inputs) - flops_per_example(dense, inputs)
+    assert more == 2 * ((k - 1) * width * features + experts * features)
+
+
 @pytest.mark.parametrize(
     ("pool", "given", "why"),
     [

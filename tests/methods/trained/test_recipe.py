@@ -8,6 +8,8 @@ import torch
 import yaml
 from mergekit.merge import MergeOptions
 from mergekit.moe.config import MoEMergeConfig
+from mergekit.moe.qwen import QwenMoE
+from mergekit.moe.router import get_gate_params
 from mergekit.scripts.moe import build as mergekit_moe
 from transformers import AutoModelForCausalLM
 
@@ -55,12 +57,15 @@ def ours(folder, document, seed=SEED):
     return RECIPE.apply(ingredients(pool, tuple(RECIPE.needs), train_=text(), seed=seed), given)
 
 
+def absolute(folder, document):
+    return yaml.safe_load(yaml.safe_dump(document).replace("../", f"{folder}/"))
+
+
 def theirs(folder, document, out, seed=SEED):
     """The model that mergekit-moe writes, loaded; it takes paths relative to where it runs."""
-    absolute = yaml.safe_load(yaml.safe_dump(document).replace("../", f"{folder}/"))
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        mergekit_moe(MoEMergeConfig.model_validate(absolute), str(out), MergeOptions(), device="cpu")
+        mergekit_moe(MoEMergeConfig.model_validate(absolute(folder, document)), str(out), MergeOptions(), device="cpu")
     return AutoModelForCausalLM.from_pretrained(out, dtype=torch.float32)
 
 
@@ -139,6 +144,32 @@ def test_so_of_other_kinds_and_tied_ends(kind, settings, in_float32, tmp_path):
     found, expected = ours(tmp_path, document), theirs(tmp_path, document, tmp_path / "out")
     assert_equal(found, expected, CLOSE["float32"])
     torch.testing.assert_close(logits(found.module, text().inputs), logits(expected, text().inputs))
+
+
+def test_of_qwen2_it_is_mergekits_without_the_expert_that_all_tokens_share_which_is_refused(tmp_path):
+    """mergekit-moe writes no Qwen2-MoE without just one of these; ours is as narrow as can be, and all zeros."""
+    write_folders(tmp_path, "qwen2")
+    document = recipe(beside(NAMES), "random", "../base")
+    shared = document | {"shared_experts": [{"source_model": "../m1"}]}
+    with pytest.raises(BadInput, match=r"'shared_experts' is not supported; every expert is one that a router picks"):
+        ours(tmp_path, shared)
+    plain, config = (MoEMergeConfig.model_validate(absolute(tmp_path, each)) for each in (document, shared))
+    assert [QwenMoE().supports_config(each) for each in (plain, config)] == [False, True]
+    with torch.random.fork_rng():
+        torch.manual_seed(SEED)
+        gates = get_gate_params(config.base_model, None, config.experts, mode="random")  # [layers, experts, hidden]
+    QwenMoE().write_model(str(tmp_path / "out"), config, MergeOptions(), list(gates), list(gates[:, :1]))
+    found, expected = ours(tmp_path, document), AutoModelForCausalLM.from_pretrained(tmp_path / "out")
+    assert found.module.config.model_type == expected.config.model_type == "qwen2_moe"
+    assert not torch.allclose(logits(found.module, text().inputs), logits(expected, text().inputs), atol=1e-3)
+    with torch.no_grad():
+        for layer in expected.model.layers:
+            layer.mlp.shared_expert.down_proj.weight.zero_()
+    torch.testing.assert_close(logits(found.module, text().inputs), logits(expected, text().inputs))
+    for module in (found.module, expected):
+        for layer in module.model.layers:
+            del layer.mlp.shared_expert, layer.mlp.shared_expert_gate
+    assert_equal(found, expected)
 
 
 def test_all_but_experts_and_routers_is_the_base_models_own(folder):

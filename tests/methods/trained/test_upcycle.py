@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from itertools import pairwise
+from unittest.mock import ANY
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from harness.checks.pools import fine_tunes as classifiers
 from harness.cost.counters import parameters_active, parameters_stored
 from harness.merging.forms import form_of
 from harness.models.weights import load_module
+from harness.registry import METHODS
 from harness.systems.parts import MemberPart
 from harness.systems.systems import load_combination
 from harness.types import NotApplicable
@@ -64,6 +66,36 @@ def test_training_tells_copies_apart_and_lowers_the_loss():
     assert all(sum(load) == pytest.approx(2) for load in after.details["load_in_training"])
 
 
+@pytest.mark.parametrize("start", ["member", "base"])
+def test_one_expert_is_the_dense_model_trained_on_and_costs_no_more(start):
+    pool, train = fine_tunes(), text()
+    found, before = (built("upcycle", pool, start=start, experts=1, k=1, steps=steps, lr=0.01) for steps in (12, 0))
+    dense = pool.base if start == "base" else pool.members[0]
+    assert found.architecture == dense.architecture
+    assert parameters_active(found) == parameters_stored(found) == sum(p.numel() for p in dense.weights.values())
+    assert all(torch.equal(tensor, dense.weights[name]) for name, tensor in before.module.state_dict().items())
+    assert found.details == {"dense": dense.name, "examples_seen": 12 * 8, "train_seconds": ANY}
+
+    def loss(found):
+        return -found.log_probs(train.inputs).gather(1, train.labels.unsqueeze(1)).mean()
+
+    assert loss(found) < loss(before) - 0.1
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({}, "upcycled mixture"),
+        ({"start": "base", "experts": 8}, "upcycled mixture from the base (experts 8)"),
+        ({"start": "base", "experts": 1, "k": 1}, "dense model trained further from the base (k 1)"),
+        ({"experts": 1, "k": 1}, "dense model trained further (k 1)"),
+    ],
+)
+def test_one_expert_is_not_called_a_mixture(given, words):
+    method = METHODS.get("upcycle")
+    assert method.phrase(method.validate(given), "two") == words
+
+
 def test_the_expert_of_qwen2_that_all_tokens_share_stays_all_zeros():
     state = built("upcycle", fine_tunes("qwen2"), steps=3).module.state_dict()
     for name in ("gate_proj", "up_proj", "down_proj"):
@@ -85,6 +117,7 @@ def test_it_is_saved_and_loaded_like_any_model(tmp_path):
     ("pool", "given", "why"),
     [
         (lambda: fine_tunes(), {"index": 3}, "there is no member 3: the pool has 3"),
+        (lambda: fine_tunes(), {"experts": 1, "k": 1, "noise": 0.1}, "one expert is the dense model itself"),
         (lambda: fine_tunes(), {"k": 5}, "k=5 experts cannot run: there are only 4"),
         (lambda: replace(fine_tunes(), base=None), {"start": "base"}, "no base model"),
         (lambda: fine_tunes("gpt2", n_embd=16, n_head=2, n_layer=1), {}, "'gpt2' has no counterpart"),
