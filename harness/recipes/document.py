@@ -118,8 +118,11 @@ class Recipe:
 
     @property
     def models(self) -> tuple[Reference, ...]:
-        """Those that are merged, each once, in the order in which the recipe first names them."""
+        """Those that it reads, each once, in the order in which it first names them; last the base where no slice
+        merges it, which gives its config all the same."""
         found = {each.model.text: each.model for part in self.slices for each in part.inputs}
+        if self.base is not None:
+            found.setdefault(self.base.text, self.base)
         return tuple(found.values())
 
     @property
@@ -132,7 +135,7 @@ class Recipe:
         """The stages of the same file that it needs."""
         tokenizer = [self.tokenizer.source] if self.tokenizer else []
         tokens = [row.model for row in self.tokenizer.tokens.values()] if self.tokenizer else []
-        named = (each for each in (*self.models, self.base, *tokenizer, *tokens) if isinstance(each, Reference))
+        named = (each for each in (*self.models, *tokenizer, *tokens) if isinstance(each, Reference))
         return frozenset(each.stage for each in named if each.stage is not None)
 
     def place(self, at: yaml.Position) -> str:

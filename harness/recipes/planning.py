@@ -28,7 +28,7 @@ class Planned:
     tied: bool
     """Whether the result has no output matrix of its own. Where it has one its config must not tie it."""
     models: tuple[str, ...]
-    """All that are merged, each once."""
+    """All that it reads, each once."""
 
 
 def plan(recipe: Recipe, folders: Mapping[str, Folder], seed: int = 0) -> Planned:

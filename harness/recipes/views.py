@@ -79,5 +79,5 @@ def _may_tie(config: Mapping[str, Any]) -> bool:
 
 
 def _place(recipe: Recipe, text: str) -> str:
-    at = next(each.at for part in recipe.slices for each in part.inputs if each.model.text == text)
-    return recipe.place(at)
+    named = (each.at for part in recipe.slices for each in part.inputs if each.model.text == text)
+    return recipe.place(next(named, ("base_model",)))

@@ -39,8 +39,9 @@ def planned(folder, text, seed=0):
 
 
 def as_made(steps):
-    """Steps in the shape of ``mergekit_plan``."""
+    """Steps in the shape of ``mergekit_plan``; each tensor is made once."""
     found = {}
+    assert len({step.name for step in steps}) == len(steps)
     for step in steps:
         each = [{name: values[j] for name, values in step.each.items()} for j in range(len(step.sources))]
         if step.rule == "copy":  # of passthrough without a scale
@@ -274,6 +275,10 @@ def test_a_tied_model_gives_its_embeddings_where_another_one_has_a_head(tmp_path
     assert as_made(result.plan.steps) == mergekit_plan(LINEAR)
     step = next(step for step in result.plan.steps if step.name == "lm_head.weight")
     assert [source.name for source in step.sources] == ["lm_head.weight", "model.embed_tokens.weight"]
+    config = json.loads((tmp_path / "m1/config.json").read_text())
+    del config["tie_word_embeddings"]  # what a model of its type does by default is then what its file shows
+    (tmp_path / "m1/config.json").write_text(json.dumps(config))
+    assert planned(tmp_path, LINEAR).plan == result.plan
     write_model(tmp_path / "m0", "llama-tied", 2)
     result = planned(tmp_path, LINEAR)
     assert result.tied
@@ -362,12 +367,15 @@ def test_a_tensor_that_one_model_alone_has_is_copied_or_refused_as_the_rule_says
 def test_model_stock_merges_those_that_have_a_tensor_where_they_are_enough(tmp_path):
     write_models(tmp_path, "llama", ("base", "m0", "m1", "m2"))
     rewrite(tmp_path / "m1", without("model.norm.weight"))
-    steps = planned(
-        tmp_path, "merge_method: model_stock\nbase_model: base\nmodels: [{model: m0}, {model: m1}, {model: m2}]\n"
-    ).plan.steps
+    text = "merge_method: model_stock\nbase_model: base\nmodels: [{model: m0}, {model: m1}, {model: m2}]\n"
+    steps = planned(tmp_path, text).plan.steps
     (step,) = [step for step in steps if step.name == "model.norm.weight"]
     assert [source.path.parent.name for source in step.sources] == ["m0", "m2", "base"]
     assert step.base == 2
+    rewrite(tmp_path / "m2", without("model.norm.weight"))
+    steps = planned(tmp_path, text).plan.steps
+    assert steps
+    assert "model.norm.weight" not in {step.name for step in steps}  # the base and one other one are too few
 
 
 def test_draws_are_named_by_model_and_only_where_there_are_any(places):
@@ -384,6 +392,25 @@ def _reshape(name, *shape):
 
 
 EMBED = "model.embed_tokens.weight"
+UNMERGED = """merge_method: linear
+base_model: base
+slices:
+- sources: [{model: m0, layer_range: [0, 1]}, {model: m1, layer_range: [2, 3]}]
+parameters: {weight: 1}
+"""
+
+
+def test_a_base_that_no_slice_merges_gives_the_config_and_must_be_of_the_same_type(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_models(tmp_path, "llama")
+    result = planned(tmp_path, UNMERGED)
+    assert (result.donor, result.models, result.layers) == ("base", ("m0", "m1", "base"), 1)
+    assert as_made(result.plan.steps).keys() == mergekit_plan(UNMERGED.replace("base_model: base", "")).keys()
+    write_model(tmp_path / "base", "qwen2", 0)
+    with pytest.raises(BadInput, match=r"merge\.yml:2: 'base' is a model of type 'qwen2'"):
+        planned(tmp_path, UNMERGED)
+
+
 FAULTS = {
     "a model of another depth": (
         TIES,
