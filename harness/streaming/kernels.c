@@ -324,15 +324,16 @@ int sum_magnitudes(const Place *sources, Member *all, int members, int64_t start
 /* The entries that agree with the sign of the sum of all, and the sum of their weights. */
 WIDE static void elect(const float *vectors, const Member *all, int members, float *sum, float *weights, int n) {
     double votes[TILE];
+    float signs[TILE];
     for (int i = 0; i < n; i++) votes[i] = 0, sum[i] = 0, weights[i] = 0;
     for (int m = 0; m < members; m++)
         for (int i = 0; i < n; i++) votes[i] += (double)vectors[m * TILE + i];
+    for (int i = 0; i < n; i++) signs[i] = votes[i] >= 0 ? 1.0f : -1.0f;
     for (int m = 0; m < members; m++) {
-        float weight = all[m].weight;
+        const float *x = vectors + m * TILE, weight = all[m].weight;
         for (int i = 0; i < n; i++) {
-            float x = vectors[m * TILE + i];
-            int agrees = votes[i] >= 0 ? x > 0 : x < 0;
-            sum[i] += agrees ? x : 0;
+            int agrees = x[i] * signs[i] > 0;
+            sum[i] += agrees ? x[i] : 0;
             weights[i] += agrees ? weight : 0;
         }
     }
