@@ -107,7 +107,7 @@ int gram(const Place *sources, int count, int base, int64_t start, int64_t stop,
 WIDE static void near_tile(const float *a, float *b, float t, int n) {
     for (int i = 0; i < n; i++) {
         float apart = float_of(bits_of(a[i] - b[i]) & 0x7fffffffu);
-        float weight = t / (apart < 1e-6f ? 1e-6f : apart);
+        float weight = 1 / (apart < 1e-6f ? 1e-6f : apart) * t; /* as torch divides a number by a tensor */
         weight = weight < 0 ? 0 : weight > 1 ? 1 : weight;
         b[i] = weight * b[i] + (1 - weight) * a[i];
     }
