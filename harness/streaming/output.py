@@ -130,6 +130,8 @@ class ShardWriter:
 
 def _reserve(fd: int, size: int, folder: Path) -> None:
     """Give a file its length and, where the file system can, its room on the disk."""
+    if not hasattr(os, "posix_fallocate"):
+        return os.ftruncate(fd, size)
     try:
         os.posix_fallocate(fd, 0, size)
     except OSError as error:
@@ -138,6 +140,7 @@ def _reserve(fd: int, size: int, folder: Path) -> None:
             problem = f"there is no room for a file of {size:,} bytes: {error.strerror} ({free:,} bytes are free)"
             raise BadInput(problem, place=str(folder.parent)) from None
         os.ftruncate(fd, size)
+    return None
 
 
 @contextmanager

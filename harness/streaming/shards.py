@@ -19,7 +19,12 @@ MOST_HEADER_BYTES = 100_000_000
 BITS = {
     **{name: 8 * size for name, size in BYTES.items()},
     **dict.fromkeys(("F8_E4M3", "F8_E5M2", "F8_E8M0", "F8_E4M3FNUZ", "F8_E5M2FNUZ"), 8),
-    **{"U16": 16, "U32": 32, "U64": 64, "C64": 64, "F4": 4, "F6_E2M3": 6, "F6_E3M2": 6},
+    **dict.fromkeys(("F6_E2M3", "F6_E3M2"), 6),
+    "F4": 4,
+    "U16": 16,
+    "U32": 32,
+    "U64": 64,
+    "C64": 64,
 }
 """Bits of an element of every type that safetensors knows."""
 

@@ -1,4 +1,4 @@
-"""A base and fine-tunes of a Llama type in bfloat16, for timing merges: ``python -m tests.perf.make_models OUT SIZE COUNT``."""
+"""A base and fine-tunes of a Llama type, to time merges of: ``python -m tests.perf.make_models OUT SIZE COUNT``."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ CHANGE = 3e-5
 
 
 def make(out: Path, size: str, fine_tunes: int) -> None:
-    """Folders ``model-0`` (the base), ``model-1``, ... of shards of 200 MB; prints the share of weights that are equal."""
+    """Folders ``model-0`` (the base), ``model-1``, ... in shards of 200 MB; prints the share of equal weights."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
     torch.manual_seed(0)

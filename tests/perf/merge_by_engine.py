@@ -1,4 +1,4 @@
-"""One merge of folders by the streaming engine alone: ``python -m tests.perf.merge_by_engine RULE OUT BASE MODEL...``."""
+"""One merge by the streaming engine alone: ``python -m tests.perf.merge_by_engine RULE OUT BASE MODEL...``."""
 
 from __future__ import annotations
 

@@ -68,7 +68,12 @@ def test_copies_in_another_type_are_cast_as_by_torch(tmp_path: Path, target: str
     shard_bytes=st.integers(1, 500_000),
 )
 def test_neither_threads_nor_ranges_nor_shards_change_the_result(
-    tmp_path_factory: pytest.TempPathFactory, rule: str, sizes: list[int], threads: int, range_elements: int, shard_bytes: int
+    tmp_path_factory: pytest.TempPathFactory,
+    rule: str,
+    sizes: list[int],
+    threads: int,
+    range_elements: int,
+    shard_bytes: int,
 ) -> None:
     folder = tmp_path_factory.mktemp("ranges")
     torch.manual_seed(sum(sizes))

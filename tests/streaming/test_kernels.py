@@ -27,7 +27,9 @@ PATTERNS = torch.arange(65536, dtype=torch.int32).to(torch.uint16)
 KINDS = {"BF16": torch.bfloat16, "F16": torch.float16, "F32": torch.float32}
 
 
-def _merged(folder: Path, rule: str, sources: list[dict[str, torch.Tensor]], **values: object) -> dict[str, torch.Tensor]:
+def _merged(
+    folder: Path, rule: str, sources: list[dict[str, torch.Tensor]], **values: object
+) -> dict[str, torch.Tensor]:
     """By the engine, into ``folder/out``."""
     read = [folders.make(folder / str(i), tensors) for i, tensors in enumerate(sources)]
     (folder / "out").mkdir()
@@ -50,7 +52,8 @@ def test_floats_round_to_16_bits_as_in_torch(tmp_path: Path, kind: str) -> None:
     half = (exact.double() + exact.roll(-1).double()).div(2).float()
     floats = torch.cat([exact, half, *(half.nextafter(torch.tensor(end)) for end in (math.inf, -math.inf))])
     random = torch.randint(-(2**31), 2**31, (200_000,), generator=torch.Generator().manual_seed(0), dtype=torch.int64)
-    floats = torch.cat([floats, random.to(torch.int32).view(torch.float32), torch.tensor([65519.996, 65520, -65520, 1e38])])
+    limits = torch.tensor([65519.996, 65520, -65520, 1e38])
+    floats = torch.cat([floats, random.to(torch.int32).view(torch.float32), limits])
     ours, theirs = _merged(tmp_path, "copy", [{"x": floats}], dtype=kind)["x"], floats.to(KINDS[kind])
     assert torch.equal(ours.isnan(), theirs.isnan())
     assert torch.equal(ours.view(torch.int16)[~ours.isnan()], theirs.view(torch.int16)[~ours.isnan()])
@@ -133,6 +136,11 @@ RULES = {
 SHAPES = {"large": (3, 70_001), "small": (7, 13), "one": (1,), "scalar": (), "none": (0, 3)}
 
 
+def _changed(tensor: torch.Tensor) -> torch.Tensor:
+    """As by training that leaves most weights as they are."""
+    return tensor + 0.005 * torch.randn(tensor.shape) * (torch.rand(tensor.shape) < 0.3)
+
+
 @pytest.fixture(scope="module")
 def tuned() -> dict[str, list[dict[str, torch.Tensor]]]:
     """A base and three fine-tunes that share most weights with it, by type."""
@@ -142,8 +150,7 @@ def tuned() -> dict[str, list[dict[str, torch.Tensor]]]:
     for name, kind in KINDS.items():
         models = [{key: value.to(kind) for key, value in base.items()}]
         for _ in range(3):
-            changes = {key: 0.005 * torch.randn(value.shape) * (torch.rand(value.shape) < 0.3) for key, value in base.items()}
-            models.append({key: (value.float() + changes[key]).to(kind) for key, value in models[0].items()})
+            models.append({key: _changed(value.float()).to(kind) for key, value in models[0].items()})
         found[name] = models
     return found
 
@@ -156,7 +163,8 @@ def test_rules_are_bit_for_bit_what_whole_tensors_give(tmp_path: Path, tuned, ru
         models = [*models[:3], {name: tensor.float() for name, tensor in models[3].items()}]  # of another type
     read = [folders.make(tmp_path / str(i), tensors) for i, tensors in enumerate(models)]
     base = min(2, len(models) - 1) if rule != "nearswap" else 1
-    values = {key: np.roll(value, base).tolist() if isinstance(value, list) else value for key, value in RULES[rule].items()}
+    given = RULES[rule].items()
+    values = {key: np.roll(value, base).tolist() if isinstance(value, list) else value for key, value in given}
     plan = folders.plan(rule, read, base=base, **values)
     for range_elements, threads in ((65536, 3), (1 << 21, 1)):
         out = tmp_path / f"out-{threads}"

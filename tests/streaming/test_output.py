@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from huggingface_hub import split_torch_state_dict_into_shards
 from hypothesis import given
 from hypothesis import strategies as st
-from huggingface_hub import split_torch_state_dict_into_shards
 from safetensors import safe_open
 from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -113,9 +113,13 @@ def test_a_whole_folder_gets_its_name(tmp_path: Path, there: str) -> None:
 
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, BadInput])
 def test_after_a_failure_nothing_is_left(tmp_path: Path, error: type[BaseException]) -> None:
-    with pytest.raises(error), whole(tmp_path / "out") as folder:
-        (folder / "file").write_text("content")
-        raise error("stop")
+    def fail() -> None:
+        with whole(tmp_path / "out") as folder:
+            (folder / "file").write_text("content")
+            raise error("stop")
+
+    with pytest.raises(error):
+        fail()
     assert not list(tmp_path.iterdir())
 
 
@@ -138,10 +142,13 @@ def test_what_is_there_is_kept(tmp_path: Path, there: str) -> None:
 
 def test_a_folder_that_came_into_being_meanwhile_is_kept(tmp_path: Path) -> None:
     out = tmp_path / "out"
-    with pytest.raises(BadInput, match="not empty"), whole(out) as folder:
-        (folder / "file").write_text("ours")
-        out.mkdir()
-        (out / "file").write_text("theirs")
+    merging = whole(out)
+    folder = merging.__enter__()
+    (folder / "file").write_text("ours")
+    out.mkdir()
+    (out / "file").write_text("theirs")
+    with pytest.raises(BadInput, match="not empty"):
+        merging.__exit__(None, None, None)
     assert (out / "file").read_text() == "theirs"
     assert [each.name for each in tmp_path.iterdir()] == ["out"]
 
@@ -160,7 +167,8 @@ with whole(Path(sys.argv[1])) as folder:
 def test_what_a_killed_process_left_is_removed_by_the_next_and_what_lives_is_not(tmp_path: Path) -> None:
     out, other = tmp_path / "a[b]*", tmp_path / "ab"
     command = [sys.executable, "-c", _HANGS]
-    processes = [subprocess.Popen([*command, str(path)], stdout=subprocess.PIPE, text=True) for path in (out, out, other)]
+    paths = (out, out, other)
+    processes = [subprocess.Popen([*command, str(path)], stdout=subprocess.PIPE, text=True) for path in paths]
     names = [process.stdout.readline().strip() for process in processes]
     try:
         for process in (processes[0], processes[2]):

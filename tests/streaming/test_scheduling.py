@@ -24,8 +24,8 @@ def test_each_phase_is_given_all_results_of_the_one_before_in_order(threads: int
             seen[name].append(results)
 
     Threads(threads, 0).run(Job(phases(name, counts)) for name, counts in enumerate(jobs))
-    expected = {name: [[(p, i) for i in range(count)] for p, count in enumerate(jobs)] for name, jobs in enumerate(jobs)}
-    assert seen == expected
+    for name, counts in enumerate(jobs):
+        assert seen[name] == [[(phase, place) for place in range(count)] for phase, count in enumerate(counts)]
 
 
 def test_a_job_begins_where_the_one_before_leaves_a_thread_idle() -> None:
