@@ -37,7 +37,7 @@ static inline int fail(Failure *failure, int kind, int source, int number) {
     return -1;
 }
 
-static int read_at(int fd, char *to, int64_t bytes, int64_t offset, int source, Failure *failure) {
+static inline int read_at(int fd, char *to, int64_t bytes, int64_t offset, int source, Failure *failure) {
     while (bytes > 0) {
         ssize_t got = pread(fd, to, (size_t)bytes, offset);
         if (got < 0 && errno == EINTR) continue;
@@ -48,7 +48,7 @@ static int read_at(int fd, char *to, int64_t bytes, int64_t offset, int source, 
     return 0;
 }
 
-static int write_at(int fd, const char *from, int64_t bytes, int64_t offset, Failure *failure) {
+static inline int write_at(int fd, const char *from, int64_t bytes, int64_t offset, Failure *failure) {
     while (bytes > 0) {
         ssize_t put = pwrite(fd, from, (size_t)bytes, offset);
         if (put < 0 && errno == EINTR) continue;
@@ -59,7 +59,7 @@ static int write_at(int fd, const char *from, int64_t bytes, int64_t offset, Fai
 }
 
 /* Elements from ``start`` on of all of ``count`` sources, each to its own raw block. */
-static int read_block(const Place *sources, int count, int64_t start, int64_t n, char *raw, Failure *failure) {
+static inline int read_block(const Place *sources, int count, int64_t start, int64_t n, char *raw, Failure *failure) {
     for (int s = 0; s < count; s++) {
         int width = WIDTHS[sources[s].type];
         int64_t offset = sources[s].offset + start * width;
@@ -72,13 +72,13 @@ static inline void load_tile(const Place *sources, int s, const char *raw, int64
     load(sources[s].type, raw + (int64_t)s * BLOCK * 4 + first * WIDTHS[sources[s].type], to, n);
 }
 
-static int write_block(Place out, int64_t start, int64_t n, const char *raw, Failure *failure) {
+static inline int write_block(Place out, int64_t start, int64_t n, const char *raw, Failure *failure) {
     int width = WIDTHS[out.type];
     return write_at(out.fd, raw, n * width, out.offset + start * width, failure);
 }
 
 /* Which source has a value that is not finite in this tile; if none has, the arithmetic made it. */
-static int blame(const Place *sources, int count, const char *raw, int64_t first, int n, Failure *failure) {
+static inline int blame(const Place *sources, int count, const char *raw, int64_t first, int n, Failure *failure) {
     float tile[TILE];
     for (int s = 0; s < count; s++) {
         load_tile(sources, s, raw, first, tile, n);

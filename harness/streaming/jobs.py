@@ -103,11 +103,11 @@ class Compiled:
             from harness.streaming.angles import coefficients, needs_gram
 
             differences = needs_gram(step.rule, step.shared) == "differences" and step.base is not None
-            factors = coefficients(step, (yield from self._gram(differences)))
+            factors = coefficients(step, (yield from self.gram(differences)))
         array = (c_float * count)(*factors)
         yield self._writing("weighted_sum", self.sources, count, array, int(step.rule == "linear"), divisor, self.out)
 
-    def _gram(self, differences: bool) -> Generator[list[Task], list[Any], Any]:
+    def gram(self, differences: bool) -> Generator[list[Task], list[Any], Any]:
         import numpy as np
 
         count = len(self.step.sources)

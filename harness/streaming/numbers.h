@@ -14,14 +14,14 @@
 #define INFINITE 0x7f800000u /* the magnitude bits of infinity; those of NaN are larger */
 
 #if defined(__x86_64__) && defined(__linux__) && defined(__GLIBC__) && defined(__GNUC__) && !defined(__clang__)
-#define WIDE __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
+#define WIDE __attribute__((unused, target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
 #else
-#define WIDE
+#define WIDE __attribute__((unused))
 #endif
 
 enum { F32, BF16, F16 };
 
-static const int WIDTHS[] = {4, 2, 2};
+static const int WIDTHS[] = {4, 2, 2}; /* bytes */
 
 static inline __attribute__((always_inline)) uint32_t bits_of(float value) {
     uint32_t bits;

@@ -10,7 +10,7 @@ import secrets
 import shutil
 import threading
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -27,7 +27,9 @@ def step_bytes(step: Step) -> int:
     return step.nbytes if step.dtype in BYTES else getattr(first, "nbytes", 0)
 
 
-def split_shards(steps: Sequence[Step], shard_bytes: int) -> dict[str, list[Step]]:
+def split_shards(
+    steps: Sequence[Step], shard_bytes: int, size_of: Callable[[Step], int] = step_bytes
+) -> dict[str, list[Step]]:
     """The files and what each holds, as huggingface_hub's ``split_torch_state_dict_into_shards`` would divide them.
 
     A tensor that is larger than a shard may be has one to itself.
@@ -36,7 +38,7 @@ def split_shards(steps: Sequence[Step], shard_bytes: int) -> dict[str, list[Step
     current: list[Step] = []
     filled = 0
     for step in steps:
-        size = step_bytes(step)
+        size = size_of(step)
         if size > shard_bytes:
             shards.append([step])
             continue
@@ -128,6 +130,8 @@ class ShardWriter:
 
 def _reserve(fd: int, size: int, folder: Path) -> None:
     """Give a file its length and, where the file system can, its room on the disk."""
+    if not hasattr(os, "posix_fallocate"):
+        return os.ftruncate(fd, size)
     try:
         os.posix_fallocate(fd, 0, size)
     except OSError as error:
@@ -136,6 +140,7 @@ def _reserve(fd: int, size: int, folder: Path) -> None:
             problem = f"there is no room for a file of {size:,} bytes: {error.strerror} ({free:,} bytes are free)"
             raise BadInput(problem, place=str(folder.parent)) from None
         os.ftruncate(fd, size)
+    return None
 
 
 @contextmanager
@@ -145,13 +150,16 @@ def whole(out: Path) -> Iterator[Path]:
     What processes that were killed left of the same name is removed first; a lock tells that they are gone.
 
     Raises:
-        BadInput: ``out`` is there already and is not an empty folder.
+        BadInput: ``out`` is there already and is not an empty folder, or cannot be made.
     """
     out = out.resolve()
     check_free(out)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    _remove_abandoned(out)
-    folder, lock = _temporary(out)
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        _remove_abandoned(out)
+        folder, lock = _temporary(out)
+    except OSError as error:
+        raise BadInput(f"no folder can be made there: {error.strerror}", place=str(out)) from None
     try:
         yield folder
         sync_folder(folder)

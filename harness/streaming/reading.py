@@ -68,13 +68,16 @@ def merge(step: Step, files: Sources) -> Tensor:
     Raises:
         BadInput: see ``read_source``; also a result that its type cannot hold.
     """
-    from harness.streaming.definitions import combine
-
     if step.rule == "copy" and isinstance(step.sources[0], TensorAt):
         return read(step.sources[0], files).to(TORCH[step.dtype])
     kind = torch.float64 if any(source.dtype == "F64" for source in step.sources) else torch.float32
     tensors = [read_source(source, files, kind) for source in step.sources]
-    merged = (tensors[0] if step.rule == "copy" else combine(step, tensors)).to(TORCH[step.dtype])
+    merged = tensors[0]
+    if step.rule != "copy":
+        from harness.streaming.definitions import combine
+
+        merged = combine(step, tensors)
+    merged = merged.to(TORCH[step.dtype])
     if not torch.isfinite(merged).all():
         raise too_large(step.name)
     return merged
