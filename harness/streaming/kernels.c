@@ -31,18 +31,20 @@ int convert(const Place *source, Place out, int64_t start, int64_t stop, char *s
     return 0;
 }
 
-/* ((0 +) c_0 x_0) + c_1 x_1 + ..., then divided if the divisor is not 0. */
-int weighted_sum(const Place *sources, int count, const float *coefficients, int from_zero, float divisor, Place out,
+/* c_0 x_0 + c_1 x_1 + ..., then divided if the divisor is not 0. If ``fused``, from 0 on and rounded once a term. */
+int weighted_sum(const Place *sources, int count, const float *coefficients, int fused, float divisor, Place out,
                  int64_t start, int64_t stop, char *scratch, Failure *failure) {
     char *raw = scratch, *made = raw + (int64_t)count * BLOCK * 4;
     float *tile = (float *)(made + BLOCK * 4), *sum = tile + TILE;
     EACH_BLOCK(start, stop, at, size) {
         if (read_block(sources, count, at, size, raw, failure)) return -1;
         EACH_TILE(size, first, n) {
-            if (from_zero) memset(sum, 0, (size_t)n * 4);
+            if (fused) memset(sum, 0, (size_t)n * 4);
             for (int s = 0; s < count; s++) {
                 load_tile(sources, s, raw, first, tile, (int)n);
-                if (s == 0 && !from_zero)
+                if (fused)
+                    add_product(sum, tile, coefficients[s], (int)n);
+                else if (s == 0)
                     scale(sum, tile, coefficients[s], (int)n);
                 else
                     add_scaled(sum, tile, coefficients[s], (int)n);

@@ -1,7 +1,6 @@
 /* Tiles: short runs of float32 that stay in the first cache, and what is done to them, written so that compilers
    vectorize it. Sums have a fixed number of lanes, so that they are the same whatever the width of the processor's
-   vectors is; the library is built without contraction to fused multiply-adds, which round once where torch rounds
-   twice. */
+   vectors is; the library is built without contraction to fused multiply-adds, which are written out where they are meant. */
 
 #ifndef STOCKPOT_NUMBERS_H
 #define STOCKPOT_NUMBERS_H
@@ -100,6 +99,11 @@ WIDE static void scale(float *to, const float *x, float factor, int n) {
 
 WIDE static void add_scaled(float *to, const float *x, float factor, int n) {
     for (int i = 0; i < n; i++) to[i] += x[i] * factor;
+}
+
+/* Rounded once, as torch's addcmul does on processors that can. */
+WIDE static void add_product(float *to, const float *x, float factor, int n) {
+    for (int i = 0; i < n; i++) to[i] = __builtin_fmaf(x[i], factor, to[i]);
 }
 
 WIDE static void add(float *to, const float *x, int n) {

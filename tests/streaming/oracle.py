@@ -20,7 +20,7 @@ def merged(step: Step, tensors: Sequence[Tensor]) -> Tensor:
         total = torch.zeros_like(tensors[0])
         weights = torch.tensor(step.each["weight"])
         for tensor, weight in zip(tensors, weights, strict=True):
-            total = total + tensor * weight
+            total = (total.double() + tensor.double() * weight.double()).float()  # rounded once
         return total / in_turn(list(weights)) if step.shared["normalize"] else total
     if step.rule == "passthrough":
         return tensors[0] * (step.each["scale"][0] or 1.0)
