@@ -94,6 +94,6 @@ def test_whole_tensors_with_nan_or_infinity_are_refused(tmp_path: Path, rule: st
     monkeypatch.setattr(kernels, "library", lambda: None)
     read = [folders.make(tmp_path / str(i), {"x": torch.tensor([1.0, math.inf if i else 2.0])}) for i in range(3)]
     (tmp_path / "out").mkdir()
-    with pytest.raises(BadInput, match="tensor 'x' of .* has values that are NaN or infinite") as caught:
+    with pytest.raises(BadInput, match=r"tensor 'x' of .* has values that are NaN or infinite") as caught:
         write(_plan(rule, read), tmp_path / "out")
     assert caught.value.place in (str(tmp_path / "1"), str(tmp_path / "2"))
