@@ -93,6 +93,20 @@ def mergekit_command(file: Path, out: Path, flags: Sequence[str]) -> list[str]:
     return [str(program), str(file), str(out), *shards, "--no-copy-tokenizer", "--quiet", *flags]
 
 
+STABLE = """
+import functools, sys, torch
+torch.argsort = functools.partial(torch.argsort, stable=True)
+from mergekit.scripts.run_yaml import main
+main()
+"""
+"""mergekit with a sort that keeps the order of equals, which it has otherwise by chance; to compare with, not to time."""
+
+
+def stable_command(file: Path, out: Path) -> list[str]:
+    """mergekit for a rule that sorts."""
+    return [sys.executable, "-c", STABLE, *mergekit_command(file, out, [])[1:]]
+
+
 def compare(first: Path, second: Path) -> dict[str, float]:
     """How many weights differ, and how many by more than one step of bfloat16."""
     code = (
@@ -178,6 +192,8 @@ def contest(
         taken["ours"].append(run(command, ours))
         for dtype in ("bfloat16", "float32"):
             taken[dtype].append(run(mergekit_command(files[dtype], theirs, flags), theirs))
+    if rule == "ties":
+        run(stable_command(files["float32"], theirs), theirs)
     equal = compare(ours, theirs) if rule != "dare_ties" else None
     medians = {way: statistics.median(each.seconds for each in runs) for way, runs in taken.items()}
     peaks = {way: max(each.peak_mb for each in runs) for way, runs in taken.items()}
