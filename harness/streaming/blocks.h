@@ -1,7 +1,8 @@
 /* Blocks: how runs of elements come from files and go to them, and what may be wrong with them.
 
    They are read by pread into buffers that are used again and stay in the second cache, not through memory maps: a
-   file that is cut off under a map kills the process, and pages of maps count as resident memory. */
+   file that is cut off under a map kills the process, and pages of maps count as resident memory. It is as quick: 14 to
+   17 GB/s of cached files against 15 through maps, on one core. */
 
 #ifndef STOCKPOT_BLOCKS_H
 #define STOCKPOT_BLOCKS_H

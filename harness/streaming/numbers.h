@@ -125,24 +125,40 @@ WIDE static uint32_t subtract(float *x, const float *base, int n) {
     return largest;
 }
 
+/* Compilers unroll loops over so few lanes before they would vectorize them, hence two explicit halves. */
+#define HALF (LANES / 2)
+typedef float Floats __attribute__((vector_size(4 * HALF)));
+typedef uint32_t Words __attribute__((vector_size(4 * HALF)));
+typedef double Doubles __attribute__((vector_size(8 * HALF)));
+
+#define WIDENED(x) __builtin_convertvector(x, Doubles)
+
 WIDE static void add_products(const float *x, const float *y, int n, double *lanes) {
-    double sums[LANES];
+    Doubles sums[2];
+    Floats a[2], b[2];
     int i = 0;
     memcpy(sums, lanes, sizeof sums);
-    for (; i + LANES <= n; i += LANES)
-        for (int j = 0; j < LANES; j++) sums[j] += (double)x[i + j] * (double)y[i + j];
-    for (int j = 0; i < n; i++, j++) sums[j] += (double)x[i] * (double)y[i];
+    for (; i + LANES <= n; i += LANES) {
+        for (int h = 0; h < 2; h++) memcpy(a + h, x + i + h * HALF, sizeof *a), memcpy(b + h, y + i + h * HALF, sizeof *b);
+        sums[0] += WIDENED(a[0]) * WIDENED(b[0]);
+        sums[1] += WIDENED(a[1]) * WIDENED(b[1]);
+    }
     memcpy(lanes, sums, sizeof sums);
+    for (int j = 0; i < n; i++, j++) lanes[j] += (double)x[i] * (double)y[i];
 }
 
 WIDE static void add_magnitudes(const float *x, int n, double *lanes) {
-    double sums[LANES];
+    Doubles sums[2];
+    Words bits[2];
     int i = 0;
     memcpy(sums, lanes, sizeof sums);
-    for (; i + LANES <= n; i += LANES)
-        for (int j = 0; j < LANES; j++) sums[j] += (double)float_of(bits_of(x[i + j]) & 0x7fffffffu);
-    for (int j = 0; i < n; i++, j++) sums[j] += (double)float_of(bits_of(x[i]) & 0x7fffffffu);
+    for (; i + LANES <= n; i += LANES) {
+        for (int h = 0; h < 2; h++) memcpy(bits + h, x + i + h * HALF, sizeof *bits);
+        sums[0] += WIDENED((Floats)(bits[0] & 0x7fffffffu));
+        sums[1] += WIDENED((Floats)(bits[1] & 0x7fffffffu));
+    }
     memcpy(lanes, sums, sizeof sums);
+    for (int j = 0; i < n; i++, j++) lanes[j] += (double)float_of(bits_of(x[i]) & 0x7fffffffu);
 }
 
 static inline double total(const double *lanes) {

@@ -17,6 +17,10 @@ Phases = Generator[list[Task], list[Any], None]
 """Yields the tasks of a phase, and is sent their results in the same order, for the next one."""
 
 
+_LOOK = 0.1
+"""Seconds after which those who wait look whether all is stopped."""
+
+
 @dataclass(eq=False)
 class Job:
     """Phases with the bytes that they hold at a time, beside what every thread holds anyway."""
@@ -54,11 +58,9 @@ class Threads:
                 worker.start()
             for worker in workers:
                 while worker.is_alive():
-                    worker.join(0.5)  # with a limit, so that an interruption is seen
+                    worker.join(_LOOK)  # with a limit, so that an interruption is seen
         finally:
-            with self._condition:
-                self._stopped = True
-                self._condition.notify_all()
+            self._stopped = True  # without the lock: a second interruption might come when it is just taken
             for worker in workers:
                 if worker.ident is not None:
                     worker.join()
@@ -95,7 +97,7 @@ class Threads:
                     continue
                 if not self._active and self._next is None:
                     return None
-                self._condition.wait()
+                self._condition.wait(_LOOK)
         return None
 
     def _begin(self) -> bool:

@@ -129,19 +129,27 @@ from harness.streaming.engine import write
 from harness.streaming.output import whole
 from tests.streaming.folders import plan
 from harness.streaming.shards import read_folder
-read = [read_folder(Path(path)) for path in sys.argv[2:]]
+read = [read_folder(Path(path)) for path in sys.argv[3:]]
+left = int(sys.argv[2])
 def progress(nbytes):
-    os.kill(os.getpid(), signal.SIGINT)
+    global left
+    if left:
+        os.kill(os.getpid(), signal.SIGINT)
+        left -= 1
 with whole(Path(sys.argv[1])) as folder:
     write(plan("linear", read), folder, progress=progress, range_elements=65536)
 """
 
 
-def test_an_interrupted_merge_leaves_nothing(tmp_path: Path) -> None:
+@pytest.mark.parametrize("times", [1, 100])
+def test_an_interrupted_merge_ends_and_leaves_nothing(tmp_path: Path, times: int) -> None:
+    """An impatient user may also interrupt the cleaning up, which the next merge does."""
     for i in range(2):
         folders.make(tmp_path / str(i), {f"x{k}": torch.ones(200_000) for k in range(40)})
-    command = [sys.executable, "-c", _INTERRUPTED, *(str(tmp_path / name) for name in ("out", "0", "1"))]
+    command = [sys.executable, "-c", _INTERRUPTED, str(tmp_path / "out"), str(times)]
+    command += [str(tmp_path / "0"), str(tmp_path / "1")]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert done.returncode == -signal.SIGINT or "KeyboardInterrupt" in done.stderr
     assert done.returncode != 0
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["0", "1"]
+    left = sorted(path.name for path in tmp_path.iterdir() if times == 1 or not path.name.startswith(".out.merging"))
+    assert left == ["0", "1"]
