@@ -62,6 +62,35 @@ def factorise(difference: Tensor, rank: int, noise: float = 0.0) -> Factors:
     return Factors(up, down, float(matrix.norm()), float(left))
 
 
+def factorise_product(up: Tensor, down: Tensor, rank: int) -> Factors:
+    """What ``factorise`` gives for ``up @ down``, which is never made: only thin matrices are decomposed.
+
+    The singular values are those of what QR decompositions of both leave between them [K, K]. Where the product's own
+    rank is no larger than ``rank`` the result has it, and is exact but for the rounding of the factors.
+
+    Args:
+        up: [rows, K], such as the factors of several adapters side by side.
+        down: [K, columns].
+        rank: the largest that the result may have, at least 1.
+    """
+    up, down = up.detach().double(), down.detach().double()
+    (rows, of_rows), (columns, of_columns) = torch.linalg.qr(up), torch.linalg.qr(down.T)
+    left, values, right = torch.linalg.svd(of_rows @ of_columns.T, full_matrices=False)
+    lost = torch.finfo(torch.float64).eps * max(len(rows), len(columns)) * float(of_rows.norm() * of_columns.norm())
+    kept = int((values > lost).sum().clamp(max=rank))
+    short, long = rows @ left[:, :kept], right[:kept] @ columns.T  # [rows, rank], [rank, columns]: of length 1
+    signs = short.gather(0, short.abs().argmax(dim=0, keepdim=True)).sign()
+    root = values[:kept].sqrt()
+    short, long = (short * signs * root).float().contiguous(), (long * signs.T * root[:, None]).float().contiguous()
+    missed = _norm_of_product(torch.cat([up, -short.double()], dim=1), torch.cat([down, long.double()]))
+    return Factors(short, long, _norm_of_product(up, down), missed)
+
+
+def _norm_of_product(up: Tensor, down: Tensor) -> float:
+    """The Frobenius norm of ``up @ down``, without it."""
+    return float((torch.linalg.qr(up, mode="r").R @ torch.linalg.qr(down.T, mode="r").R.T).norm())
+
+
 def rounding(start: Tensor) -> float:
     """What the singular values of a difference from ``start`` may be by rounding alone.
 
