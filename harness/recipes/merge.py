@@ -18,6 +18,7 @@ from harness.recipes.document import Recipe, read
 from harness.recipes.planning import Planned, plan
 from harness.recipes.references import Reference
 from harness.recipes.vocabularies import Aligned, Model, align_rows, align_tokens
+from harness.streaming.checking import check
 from harness.streaming.engine import MEMORY, Written, write
 from harness.streaming.output import SHARD_BYTES, check_free, whole
 from harness.streaming.plan import Source
@@ -150,6 +151,8 @@ def _prepared(recipe: Recipe, known: _Models, scratch: Path, seed: int) -> _Stag
     aligned = _aligned(recipe, models, known, scratch)
     planned = plan(recipe, {text: Model(each.folder, each.config, aligned.tensors[text])
                             for text, each in models.items()}, seed)  # fmt: skip
+    for step in planned.plan.steps:
+        check(step)
     donor = models[planned.donor]
     tied = planned.tied if donor.config.get("tie_word_embeddings") or not planned.tied else None
     companions = read_companions(
@@ -200,8 +203,11 @@ def _written(
         from harness.recipes.adapter_results import write_adapter
 
         adapters = list(dict.fromkeys(model.adapter for model in stage.recipe.models if model.adapter is not None))
-        adapted = write_adapter(steps.steps, base, adapters, options.adapter_rank, folder, threads=options.threads,
-                                progress=progress)  # fmt: skip
+        try:
+            adapted = write_adapter(steps.steps, base, adapters, options.adapter_rank, folder, threads=options.threads,
+                                    progress=progress)  # fmt: skip
+        except BadInput as fault:
+            raise fault.at(stage.recipe.place(("models",))) from None
         return adapted.written, adapted.sentences
     written = write(steps, folder, threads=options.threads, shard_bytes=options.shard_bytes, memory=options.memory,
                     progress=progress)  # fmt: skip

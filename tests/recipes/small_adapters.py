@@ -18,6 +18,7 @@ KINDS: dict[str, Any] = {
     "llama": AutoModelForCausalLM,
     "gpt2": AutoModelForCausalLM,
     "bert": AutoModelForSequenceClassification,
+    "roberta": AutoModelForSequenceClassification,
     "tied": AutoModelForCausalLM,
 }
 """For each base the class that reads it."""
@@ -27,10 +28,11 @@ def write_bases(root: Path) -> None:
     """A folder for each of ``KINDS``; "tied" is a llama whose output layer is its embedding."""
     write_model(root / "llama")
     write_model(root / "gpt2", "gpt2")
-    torch.manual_seed(0)
-    config = AutoConfig.for_model("bert", hidden_size=32, num_hidden_layers=2, num_attention_heads=4,
-                                  intermediate_size=48, vocab_size=64, num_labels=3)  # fmt: skip
-    AutoModelForSequenceClassification.from_config(config).save_pretrained(root / "bert")
+    for kind in ("bert", "roberta"):
+        torch.manual_seed(0)
+        config = AutoConfig.for_model(kind, hidden_size=32, num_hidden_layers=2, num_attention_heads=4,
+                                      intermediate_size=48, vocab_size=64, num_labels=3)  # fmt: skip
+        AutoModelForSequenceClassification.from_config(config).save_pretrained(root / kind)
     tied: Any = build("llama")
     tied.config.tie_word_embeddings = True
     tied.tie_weights()

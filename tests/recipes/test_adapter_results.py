@@ -4,8 +4,6 @@ import json
 import re
 import shutil
 import stat
-import subprocess
-import sys
 import warnings
 
 import numpy as np
@@ -13,11 +11,13 @@ import peft
 import pytest
 import torch
 import yaml
+from peft.tuners.lora import LoraLayer
 from safetensors.torch import load_file, save_file
 
 from harness.errors import BadInput
 from harness.recipes.adapters import SETTINGS, WEIGHTS, adapt, weights_file
 from harness.recipes.merge import Options, merge_recipe
+from tests.cli.command import call
 from tests.recipes.small_adapters import KINDS, put, write_bases
 from tests.recipes.tiny_folders import tensors_in, values
 
@@ -30,6 +30,8 @@ ADAPTERS = {
              "b": {"target_modules": ["c_proj", "c_attn"], "r": 2, "fan_in_fan_out": True}},
     "bert": {"a": {"target_modules": ["query", "dense"], "r": 3, "task_type": "SEQ_CLS"},
              "b": {"target_modules": ["query", "word_embeddings"], "r": 2, "task_type": "SEQ_CLS"}},
+    "roberta": {"a": {"target_modules": ["query"], "r": 3, "modules_to_save": ["classifier"]},
+                "b": {"target_modules": ["query", "classifier.dense"], "r": 2}},
     "tied": {"a": {"target_modules": ["q_proj", "lm_head"], "r": 3},
              "b": {"target_modules": ["q_proj"], "r": 2, "modules_to_save": ["norm"]}},
 }  # fmt: skip
@@ -106,7 +108,8 @@ SUMS = {
 }
 
 
-@pytest.mark.parametrize(("kind", "name"), [*((kind, "a mean") for kind in ADAPTERS), *(("gpt2", name) for name in SUMS)])
+@pytest.mark.parametrize(("kind", "name"), [*((kind, "a mean") for kind in ADAPTERS if kind != "gpt2"),
+                                            *(("gpt2", name) for name in SUMS)])  # fmt: skip
 def test_of_enough_rank_peft_runs_it_as_the_whole_merge(kind, name, root, tmp_path):
     method, settings = SUMS[name]
     recipe = recipe_of(method, kind, **settings)
@@ -116,9 +119,10 @@ def test_of_enough_rank_peft_runs_it_as_the_whole_merge(kind, name, root, tmp_pa
     run = as_peft_runs(root / kind, tmp_path / "adapter", kind)
     torch.testing.assert_close(logits(run), logits(whole), rtol=1e-5, atol=1e-5)
     assert (logits(whole) - logits(KINDS[kind].from_pretrained(root / kind).eval())).abs().max() > 0.01
-    assert all(each.scaling["default"] == 1 for each in run.modules() if hasattr(each, "scaling"))
+    assert all(each.scaling["default"] == 1 for each in run.modules() if isinstance(each, LoraLayer))
     one, other = (ranks(root / f"{kind}-{each}") for each in "ab")
-    assert ranks(tmp_path / "adapter") == {name: one.get(name, 0) + other.get(name, 0) for name in one | other}
+    assert ranks(tmp_path / "adapter") == {name: one.get(name, 0) + other.get(name, 0) for name in one | other
+                                           if "classifier" not in name}  # fmt: skip
 
 
 def check_nearest(found, wanted, rank):
@@ -126,7 +130,7 @@ def check_nearest(found, wanted, rank):
     left = whole = 0.0
     worst = 0.0
     for name, change in wanted.items():
-        if change.ndim != 2 or not change.abs().max():
+        if change.abs().max() < 1e-6:  # as of nuslerp, which rounds what no adapter changes
             np.testing.assert_allclose(found[name], change, atol=1e-6)
             continue
         u, s, v = np.linalg.svd(change.numpy())
@@ -247,7 +251,7 @@ REFUSED = {
     "'tokenizer_source' is for whole models": {"tokenizer_source": "base"},
     "'chat_template' is for whole models": {"chat_template": "chatml"},
     "'vocabulary' is for whole models": {"vocabulary": "union"},
-    "'model.layers.0.input_layernorm.weight', which no adapter changes, would be multiplied by 1.5": {
+    "'lm_head.weight', which no adapter changes, would be multiplied by 1.5": {
         "models": [{"model": "llama+llama-a", "parameters": {"weight": 1.5}}], "parameters": {"normalize": False}},
     "'bert-a' is an adapter for the task SEQ_CLS, 'bert-other' for FEATURE_EXTRACTION": {
         "models": [{"model": f"bert+bert-{name}", "parameters": {"weight": 1.0}} for name in ("other", "a")]},
@@ -265,6 +269,7 @@ def test_what_makes_no_adapter_is_refused_in_a_line(words, root, tmp_path):
     with pytest.raises(BadInput, match=re.escape(words)) as refused:
         merged(root, tmp_path / "out", recipe, 4)
     assert "\n" not in str(refused.value)
+    assert re.search(r"\.yml:\d+: |bert-a: ", str(refused.value))
     assert not (tmp_path / "out").exists()
 
 
@@ -288,14 +293,12 @@ def test_adapters_that_name_layers_otherwise_are_refused(root, tmp_path):
         merged(root, tmp_path / "out", recipe, 4)
 
 
-def test_the_command_says_how_near_it_is_and_its_card_is_an_adapters(root, tmp_path):
+def test_the_command_says_how_near_it_is_and_its_card_is_an_adapters(root, tmp_path, capsys):
     (root / "command.yml").write_text(yaml.safe_dump(recipe_of("linear", "llama")))
-    command = [sys.executable, "-m", "harness.cli", "merge", str(root / "command.yml"), str(tmp_path / "out"),
-               "--adapter-rank", "2"]  # fmt: skip
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert done.stdout == f"{tmp_path / 'out'}\n"
+    code, out, err = call(capsys, "merge", root / "command.yml", tmp_path / "out", "--adapter-rank", 2)
+    assert (code, out) == (0, f"{tmp_path / 'out'}\n")
+    said = next(line for line in err.splitlines() if line.startswith("adapter: "))
     card = (tmp_path / "out" / "README.md").read_text()
-    said = next(line for line in done.stderr.splitlines() if line.startswith("adapter: "))
     assert "weights as factors of rank 2; nothing else differs from the base; relative error of the diff" in said
     assert said.split("(Frobenius) ")[1].split(",")[0] in card
     assert "library_name: peft" in card
