@@ -72,7 +72,7 @@ def write_adapter(
         check_shapes(step)
     pieces = pieces_of(steps, read_folder(base.folder).tensors, adapters)
     told = progress or (lambda _: None)
-    changed = {each.step.name for each in (*pieces.products, *pieces.whole)}
+    changed = {each.step.name for each in pieces.products} | {each.step.name for each in pieces.whole}
     told(sum(step.nbytes for step in steps if step.name not in changed))
     factors: dict[str, Factors] = {}
     tensors: dict[str, Tensor] = {}
@@ -92,8 +92,9 @@ def write_adapter(
         hint = "leave --adapter-rank out for a whole model"
         raise BadInput(f"there is nothing for factors of a rank: {what}", hint=hint)
     largest = max(each.rank for each in factors.values())
-    _write_settings(pieces, factors, largest, hub_name(base.text, base.folder) or base.text, folder)
-    _write_tensors(tensors, folder)
+    with _room(folder):
+        _write_settings(pieces, factors, largest, hub_name(base.text, base.folder) or base.text, folder)
+        _write_tensors(tensors, folder)
     read = [*map(_read, pieces.products), *(tensors_of(each.step) for each in pieces.whole)]
     written = Written(
         files=(folder / WEIGHTS,),
@@ -174,14 +175,22 @@ def _write_settings(pieces: Pieces, factors: dict[str, Factors], rank: int, call
 
 
 def _write_tensors(tensors: dict[str, Tensor], folder: Path) -> None:
-    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
-    try:
-        save_file(dict(sorted(tensors.items())), folder / WEIGHTS, metadata={"format": "pt"})
-    except SafetensorError as error:
-        raise BadInput(f"{WEIGHTS} cannot be written: {error}", place=str(folder.parent)) from None
+    save_file(dict(sorted(tensors.items())), folder / WEIGHTS, metadata={"format": "pt"})
     (folder / WEIGHTS).chmod((folder / SETTINGS).stat().st_mode)  # the library lets nobody else read it
+
+
+@contextmanager
+def _room(folder: Path) -> Iterator[None]:
+    """``BadInput`` where a file cannot be written, as on a full disk."""
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise BadInput(f"the adapter cannot be written: {reason}", place=str(folder.parent)) from None
 
 
 @contextmanager

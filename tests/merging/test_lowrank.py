@@ -6,6 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from harness.merging import lowrank
 from harness.merging.lowrank import factorise, factorise_product, rounding, total_error
 from tests.examples import examples
 
@@ -55,6 +56,24 @@ def test_rounding_of_the_sum_with_a_base_adds_no_rank(rows, columns, rank, scale
     found = factorise((base + whole.float()) - base, 4, rounding(base))
     assert found.rank <= rank
     np.testing.assert_allclose(product(found), whole.numpy(), atol=1e-5)
+
+
+@pytest.mark.parametrize("turned", [False, True])
+@pytest.mark.parametrize("fall", [1.0, 0.97, 0.5, 0.0])
+def test_of_large_matrices_iteration_finds_what_is_found_at_once(fall, turned, monkeypatch):
+    left, values, right = torch.linalg.svd(matrix(200, 240, 200, 1), full_matrices=False)
+    values = values / values[0] if fall == 1 else fall ** torch.arange(200.0, dtype=torch.float64)  # 0: of rank 1
+    whole = (left * values) @ right
+    whole = whole.T if turned else whole
+    at_once = factorise(whole, 8)
+    monkeypatch.setattr(lowrank, "WHOLE", 100)
+    found, again = factorise(whole, 8), factorise(whole.clone(), 8)
+    assert torch.equal(found.up, again.up)
+    assert found.rank == at_once.rank
+    assert found.left <= (1 + 1e-4) * at_once.left + 1e-7
+    assert found.left == pytest.approx(np.linalg.norm(whole.numpy() - product(found)))
+    if fall < 1:  # of equal singular values any will do
+        np.testing.assert_allclose(product(found), product(at_once), atol=1e-6)
 
 
 @SOME

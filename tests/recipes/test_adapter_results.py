@@ -207,6 +207,21 @@ def test_an_embedding_that_peft_saves_beside_its_factors_is_still_factors(root, 
     assert "model.embed_tokens" in ranks(tmp_path / "adapter")
 
 
+def test_an_embedding_that_an_adapter_has_trained_whole_beside_its_factors_is_saved_whole(root, tmp_path):
+    folder = shutil.copytree(root / "llama-a", tmp_path / "trained")
+    tensors = load_file(folder / WEIGHTS)
+    tensors["base_model.model.model.embed_tokens.base_layer.weight"] += 0.1
+    save_file(tensors, folder / WEIGHTS)
+    recipe = recipe_of("linear", "llama")
+    recipe["models"][0]["model"] = f"llama+{folder}"
+    merged(root, tmp_path / "whole", recipe)
+    merged(root, tmp_path / "adapter", recipe, ENOUGH)
+    run = as_peft_runs(root / "llama", tmp_path / "adapter", "llama")
+    whole = KINDS["llama"].from_pretrained(tmp_path / "whole").eval()
+    torch.testing.assert_close(logits(run), logits(whole), rtol=1e-5, atol=1e-5)
+    assert json.loads((tmp_path / "adapter" / SETTINGS).read_text())["modules_to_save"] == ["model.embed_tokens"]
+
+
 def test_it_can_be_merged_again_and_the_same_command_writes_the_same_bytes(root, tmp_path):
     recipe = recipe_of("task_arithmetic", "gpt2")
     for name in ("one", "two"):
