@@ -29,6 +29,9 @@ def merge(
     memory: Annotated[str, typer.Option(help="The most memory for tensors that have to be held whole; one at a time is "
                                              "held whatever its size.", metavar="SIZE")] = "1GB",
     threads: Annotated[int | None, typer.Option(min=1, help="One for each core by default.")] = None,
+    adapter_rank: Annotated[int | None, typer.Option(min=1, help="Write an adapter (LoRA) of at most this rank in "
+                                                                 "place of the whole model; all models must be "
+                                                                 "adapters on one folder, or it.", metavar="R")] = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress and no summary.")] = False,
 ) -> None:  # fmt: skip
     """Merge folders of models as a recipe says, into a new folder that transformers loads.
@@ -40,10 +43,14 @@ def merge(
 
     Weights are combined in float32 and rounded once. They stream from file to file, so memory does not grow with the
     models. OUT appears when it is whole: a merge that is stopped leaves nothing.
+
+    With --adapter-rank OUT is an adapter that peft loads on the folder. A weighted sum of adapters is exact where R is
+    the sum of their ranks or more; all else is the nearest of that rank, and summary and card say how near.
     """
     from harness.recipes.merge import Options, merge_recipe
 
-    options = Options(seed, hashes, _bytes(shard_size, "--shard-size"), _bytes(memory, "--memory"), threads)
+    options = Options(seed, hashes, _bytes(shard_size, "--shard-size"), _bytes(memory, "--memory"), threads,
+                      adapter_rank)  # fmt: skip
     start = time.perf_counter()
     with _progress(quiet) as say:
         merged = merge_recipe(recipe, folder, options, say)
@@ -65,6 +72,8 @@ def _tell(merged: Merged, took: float) -> None:
     from harness.display.formats import amount
 
     read, written = (f"{amount(count)}B" for count in (merged.bytes_read, merged.bytes_written))
+    if merged.adapter:
+        print(f"adapter: {'; '.join(merged.adapter)}", file=sys.stderr)
     print(f"{read} read and {written} written in {took:.1f} s", file=sys.stderr)
 
 

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from harness.errors import BadInput
-from harness.merging.lowrank import Factors, factorise, rounding, total_error
+from harness.merging.lowrank import Factors, factorise, rounding
+from harness.merging.lowrank_words import count, described
 from harness.models import forward
 from harness.models.adapter_base import base_layout, inverse, own_order, reorder_rows
 from harness.models.adapters import TOLERANCE
@@ -54,17 +55,9 @@ class Written:
     """For the model card."""
 
     def __post_init__(self) -> None:
-        factors, whole = self.split.factors, [*self.split.whole, *self.split.biases]
-        worst = max(factors, key=lambda name: factors[name].error)
-        smaller = sum(each.rank < self.rank for each in factors.values())
-        saved = f"{_count(len(whole), 'other')} saved whole ({', '.join(whole[:3])}{', ...' if len(whole) > 3 else ''})"
         object.__setattr__(self, "sentences", (
-            f"{_count(len(factors), 'weight')} as factors of rank {self.rank}"
-            + (f", {smaller} of them of a smaller one" if smaller else "")
-            + f"; {saved if whole else 'nothing else differs from the base'}",
-            f"relative error of the differences (Frobenius) {total_error(factors.values()):.2g} in all, "
-            f"{factors[worst].error:.2g} at most, in {worst}",
-            f"log-probabilities within {self.gap:.2g} of the model's on {_count(self.count, 'test input')}",
+            *described(self.split.factors, self.rank, [*self.split.whole, *self.split.biases]),
+            f"log-probabilities within {self.gap:.2g} of the model's on {count(self.count, 'test input')}",
             *([f"its labels, which the base does not name, are in this order: {', '.join(self.labels)}"]
               if self.labels else []),
         ))  # fmt: skip
@@ -293,7 +286,3 @@ def _read(base: Any, folder: Path) -> nn.Module:
     wrapped: Any = PeftModel.from_pretrained(base, str(folder), local_files_only=True)
     read: nn.Module = wrapped.eval().get_base_model()
     return read
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}{'' if number == 1 else 's'}"

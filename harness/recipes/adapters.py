@@ -20,6 +20,10 @@ from harness.recipes.layers import is_head, twin
 from harness.streaming.plan import Adapted, Source, TensorAt
 
 SETTINGS, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+PREFIX = "base_model.model."
+"""What PEFT writes before the names of tensors that they have in the model."""
+FACTOR = re.compile(r"(?P<module>.+)\.lora_(?P<kind>A\.weight|B\.weight|embedding_A|embedding_B)")
+"""The name, without ``PREFIX``, of one of the two matrices of a module."""
 MERGE_FIRST = "merge it into a folder first: peft's merge_and_unload, or `stockpot export` of a run with it as a member"
 
 _READ = {"r", "lora_alpha", "use_rslora", "rank_pattern", "alpha_pattern"}
@@ -37,7 +41,11 @@ _PLAIN_STARTS = (True, False, None, "gaussian", "eva", "orthogonal", "mica", "lo
 _TRANSPOSED = {"gpt2", "openai-gpt", "imagegpt", "decision_transformer", "clvp"}
 """Kinds of models with layers whose matrices are stored inputs by outputs (transformers' Conv1D)."""
 _TRANSPOSED_LAYERS = {"c_attn", "c_proj", "c_fc", "q_attn"}
-_FACTOR = re.compile(r"(?P<module>.+)\.lora_(?P<kind>A\.weight|B\.weight|embedding_A|embedding_B)")
+
+
+def plain_name(tensor: TensorAt) -> str:
+    """The name that a tensor of an adapter has in the model; of a factor, below its module's."""
+    return tensor.name.removeprefix(PREFIX).replace(".base_layer.", ".")
 
 
 @dataclass(frozen=True)
@@ -78,13 +86,13 @@ def adapt(
     factors: dict[str, dict[str, TensorAt]] = {}
     whole: dict[str, TensorAt] = {}
     for tensor in stored:
-        name = tensor.name.removeprefix("base_model.model.")
-        if match := _FACTOR.fullmatch(name):
+        name = plain_name(tensor)
+        if match := FACTOR.fullmatch(name):
             factors.setdefault(match["module"], {})[match["kind"]] = tensor
         elif ".lora_" in name:
             raise BadInput(f"'{tensor.name}' is not supported", place=str(adapter), hint=MERGE_FIRST)
         else:
-            whole[name.replace(".base_layer.", ".")] = tensor
+            whole[name] = tensor
     if not factors and not whole:
         raise BadInput(f"{WEIGHTS} holds no tensors", place=str(adapter))
     names = _Names(base, adapter)

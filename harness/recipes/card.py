@@ -70,6 +70,7 @@ def write_card(
     known: Mapping[Path, str],
     version: str,
     notes: Sequence[str] = (),
+    adapter_rank: int | None = None,
 ) -> None:
     """Write README.md. Of paths it has none but those that stand in the recipe.
 
@@ -83,12 +84,14 @@ def write_card(
         known: ``hashes`` of them, as far as they were asked for.
         version: of this program.
         notes: further sentences.
+        adapter_rank: that the result was asked for with, where it is an adapter on the models' one base.
     """
     called = {each.text: _called(each) for each in _references(recipes)}
+    names = (_hub_names(each)[: 1 if adapter_rank else 2] for each in _references(recipes))
     head = {
-        "base_model": list(dict.fromkeys(name for each in _references(recipes) for name in _hub_names(each) if name)),
-        "base_model_relation": "merge",
-        "library_name": "transformers",
+        "base_model": list(dict.fromkeys(name for each in names for name in each if name)),
+        "base_model_relation": "adapter" if adapter_rank else "merge",
+        "library_name": "peft" if adapter_rank else "transformers",
         "tags": ["merge", "stockpot"],
     }
     if not head["base_model"]:
@@ -99,13 +102,14 @@ def write_card(
     lines = [
         f"---\n{yaml.safe_dump(head, sort_keys=False)}---",
         f"# {plain_text(title)}",
-        f"A merge of {counted(len(inputs))} model{'' if len(inputs) == 1 else 's'}, made by Stockpot {version}.",
+        f"{'An adapter (LoRA): a' if adapter_rank else 'A'} merge of {counted(len(inputs))} "
+        f"model{'' if len(inputs) == 1 else 's'}, made by Stockpot {version}.",
         "\n".join(_stage(recipe, recipe is recipes[-1]) for recipe in recipes),
         *(["\n".join(f"- {plain_text(note)}" for note in notes)] if notes else []),
         "## Recipe",
         f"{fence}yaml\n{text.rstrip()}\n{fence}",
-        f"To make it again, write this to `recipe.yml` beside the models and run `stockpot merge recipe.yml OUT` with "
-        f"Stockpot {version}.",
+        f"To make it again, write this to `recipe.yml` beside the models and run `stockpot merge recipe.yml OUT"
+        f"{f' --adapter-rank {adapter_rank}' if adapter_rank else ''}` with Stockpot {version}.",
         "## Files",
         "\n".join(["| model | file | bytes | sha256 |", "|---|---|---:|---|", *rows]),
     ]

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from harness.errors import BadInput
 from harness.models.settings import read_object
+from harness.recipes.adapter_recipes import base_of
 from harness.recipes.adapters import adapt, weights_file
 from harness.recipes.card import hashes, write_card
 from harness.recipes.companions import CONFIG, Companions, read_companions, write_companions
@@ -17,6 +18,7 @@ from harness.recipes.document import Recipe, read
 from harness.recipes.planning import Planned, plan
 from harness.recipes.references import Reference
 from harness.recipes.vocabularies import Aligned, Model, align_rows, align_tokens
+from harness.streaming.checking import check
 from harness.streaming.engine import MEMORY, Written, write
 from harness.streaming.output import SHARD_BYTES, check_free, whole
 from harness.streaming.plan import Source
@@ -36,6 +38,8 @@ class Options:
     shard_bytes: int = SHARD_BYTES
     memory: int = MEMORY
     threads: int | None = None
+    adapter_rank: int | None = None
+    """The largest rank of an adapter that is written in place of a whole model."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +50,8 @@ class Merged:
     """With the weights of the result."""
     bytes_read: int
     bytes_written: int
+    adapter: tuple[str, ...] = ()
+    """Where the result is one: how it was written, and how near it is to the merge, in sentences."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +101,7 @@ class _Models:
 
 
 def merge_recipe(path: Path, out: Path, options: Options, say: Say | None = None) -> Merged:
-    """Write the folder that a recipe describes.
+    """Write the folder that a recipe describes: of a whole model, or of an adapter on the folder that its models share.
 
     All models are looked at before anything is computed. Stages are folders within the new one until the result is
     written, which has its name only when it is whole.
@@ -110,6 +116,7 @@ def merge_recipe(path: Path, out: Path, options: Options, say: Say | None = None
         BadInput: a fault of the recipe, of a model, or of the place to write to; nothing is left behind.
     """
     recipes = read(path)
+    base = None if options.adapter_rank is None else base_of(recipes)
     check_free(out)
     models = _Models()
     read_bytes = written_bytes = 0
@@ -121,13 +128,13 @@ def merge_recipe(path: Path, out: Path, options: Options, say: Say | None = None
             rows.mkdir(parents=True)
             target.mkdir(exist_ok=True)
             stage = _prepared(recipe, models, rows, options.seed)
-            done = _written(stage, target, options, say)
+            done, sentences = _written(stage, target, options, base, say)
             read_bytes, written_bytes = read_bytes + done.bytes_read, written_bytes + done.bytes_written
             if recipe.name is not None:
                 models.made[recipe.name] = target
             shutil.rmtree(rows)
-        _card(folder, path, out, recipes, models, done, options)
-    return Merged(tuple(out / file.name for file in done.files), read_bytes, written_bytes)
+        _card(folder, path, out, recipes, models, done, options, sentences)
+    return Merged(tuple(out / file.name for file in done.files), read_bytes, written_bytes, sentences)
 
 
 @contextmanager
@@ -144,6 +151,8 @@ def _prepared(recipe: Recipe, known: _Models, scratch: Path, seed: int) -> _Stag
     aligned = _aligned(recipe, models, known, scratch)
     planned = plan(recipe, {text: Model(each.folder, each.config, aligned.tensors[text])
                             for text, each in models.items()}, seed)  # fmt: skip
+    for step in planned.plan.steps:
+        check(step)
     donor = models[planned.donor]
     tied = planned.tied if donor.config.get("tie_word_embeddings") or not planned.tied else None
     companions = read_companions(
@@ -176,7 +185,10 @@ def _aligned(recipe: Recipe, models: Mapping[str, Model], known: _Models, scratc
     return align_tokens(models, base, recipe.tokenizer, scratch, source=folder, place=place)
 
 
-def _written(stage: _Stage, folder: Path, options: Options, say: Say | None) -> Written:
+def _written(
+    stage: _Stage, folder: Path, options: Options, base: Reference | None, say: Say | None
+) -> tuple[Written, tuple[str, ...]]:
+    """Write a whole model, or an adapter on a base, which has something to be told of it."""
     steps = stage.planned.plan
     progress = None
     if say is not None:
@@ -187,14 +199,31 @@ def _written(stage: _Stage, folder: Path, options: Options, say: Say | None) -> 
             done += count
             say(stage.words, done, whole_bytes)
 
+    if base is not None and options.adapter_rank is not None:
+        from harness.recipes.adapter_results import write_adapter
+
+        adapters = list(dict.fromkeys(model.adapter for model in stage.recipe.models if model.adapter is not None))
+        try:
+            adapted = write_adapter(steps.steps, base, adapters, options.adapter_rank, folder, threads=options.threads,
+                                    progress=progress)  # fmt: skip
+        except BadInput as fault:
+            raise fault.at(stage.recipe.place(("models",))) from None
+        return adapted.written, adapted.sentences
     written = write(steps, folder, threads=options.threads, shard_bytes=options.shard_bytes, memory=options.memory,
                     progress=progress)  # fmt: skip
     write_companions(folder, stage.companions)
-    return written
+    return written, ()
 
 
 def _card(
-    folder: Path, path: Path, out: Path, recipes: tuple[Recipe, ...], models: _Models, done: Written, options: Options
+    folder: Path,
+    path: Path,
+    out: Path,
+    recipes: tuple[Recipe, ...],
+    models: _Models,
+    done: Written,
+    options: Options,
+    sentences: tuple[str, ...],
 ) -> None:
     from harness import __version__
 
@@ -209,5 +238,6 @@ def _card(
         outputs=done.files,
         known=hashes([*inputs, *done.files]) if options.hashes else {},
         version=__version__,
-        notes=notes,
+        notes=[*notes, *sentences],
+        adapter_rank=options.adapter_rank,
     )

@@ -73,7 +73,7 @@ def write(
         writer.close()
     for file in (*writer.files, folder):
         sync(file)
-    read = sum(tensor.nbytes for step in plan.steps for tensor in _tensors(step))
+    read = sum(tensor.nbytes for step in plan.steps for tensor in tensors_of(step))
     return Written(writer.files, read, writer.nbytes)
 
 
@@ -92,7 +92,7 @@ class _Engine:
 
     def _opened(self, step: Step, phases: Callable[[Step, Sources, int, int], Phases]) -> Phases:
         """The phases of a step whose files are open meanwhile."""
-        sources = Sources(step.name, _tensors(step))
+        sources = Sources(step.name, tensors_of(step))
         try:
             fd, offset = self._writer.place(step)
             if step_bytes(step):
@@ -146,7 +146,7 @@ class _Engine:
             self._progress(nbytes)
 
 
-def _tensors(step: Step) -> list[TensorAt]:
+def tensors_of(step: Step) -> list[TensorAt]:
     """All that a step reads."""
     found: list[TensorAt] = []
     for source in step.sources:

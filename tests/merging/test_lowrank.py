@@ -6,7 +6,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.merging.lowrank import factorise, rounding, total_error
+from harness.merging import lowrank
+from harness.merging.lowrank import factorise, factorise_product, rounding, total_error
 from tests.examples import examples
 
 SOME = examples(40)
@@ -55,6 +56,51 @@ def test_rounding_of_the_sum_with_a_base_adds_no_rank(rows, columns, rank, scale
     found = factorise((base + whole.float()) - base, 4, rounding(base))
     assert found.rank <= rank
     np.testing.assert_allclose(product(found), whole.numpy(), atol=1e-5)
+
+
+@pytest.mark.parametrize("turned", [False, True])
+@pytest.mark.parametrize("fall", [1.0, 0.97, 0.5, 0.0])
+def test_of_large_matrices_iteration_finds_what_is_found_at_once(fall, turned, monkeypatch):
+    left, values, right = torch.linalg.svd(matrix(200, 240, 200, 1), full_matrices=False)
+    values = values / values[0] if fall == 1 else fall ** torch.arange(200.0, dtype=torch.float64)  # 0: of rank 1
+    whole = (left * values) @ right
+    whole = whole.T if turned else whole
+    at_once = factorise(whole, 8)
+    monkeypatch.setattr(lowrank, "WHOLE", 100)
+    found, again = factorise(whole, 8), factorise(whole.clone(), 8)
+    assert torch.equal(found.up, again.up)
+    assert found.rank == at_once.rank
+    assert found.left <= (1 + 1e-4) * at_once.left + 1e-7
+    assert found.left == pytest.approx(np.linalg.norm(whole.numpy() - product(found)))
+    if fall < 1:  # of equal singular values any will do
+        np.testing.assert_allclose(product(found), product(at_once), atol=1e-6)
+
+
+@SOME
+@given(SIZES, SIZES, SIZES, st.integers(1, 6), st.integers(0, 99))
+def test_a_product_is_factorised_as_if_it_had_been_made(rows, columns, inner, rank, seed):
+    generator = torch.Generator().manual_seed(seed)
+    up, down = (torch.randn(shape, generator=generator) for shape in ((rows, inner), (inner, columns)))
+    whole = (up.double() @ down.double()).numpy()
+    found = factorise_product(up, down, rank)
+    left, values, right = np.linalg.svd(whole)
+    kept = min(rank, rows, columns, inner)
+    assert (found.up.shape, found.down.shape) == ((rows, kept), (kept, columns))
+    np.testing.assert_allclose(product(found), (left[:, :kept] * values[:kept]) @ right[:kept], atol=1e-5 * values[0])
+    np.testing.assert_allclose(found.up.norm(dim=0), found.down.norm(dim=1), rtol=1e-5)
+    assert found.norm == pytest.approx(np.linalg.norm(whole))
+    assert found.left == pytest.approx(np.linalg.norm(whole - product(found)), abs=1e-12 * values[0])
+    assert all(found.up[row, k] > 0 for k, row in enumerate(found.up.abs().argmax(dim=0)))
+
+
+@SOME
+@given(SIZES, SIZES, st.integers(1, 3), st.sampled_from([1.0, -1.0, 0.5]), st.integers(0, 99))
+def test_the_same_product_twice_has_no_more_rank_than_once(rows, columns, inner, weight, seed):
+    generator = torch.Generator().manual_seed(seed)
+    up, down = (torch.randn(shape, generator=generator) for shape in ((rows, inner), (inner, columns)))
+    found = factorise_product(torch.cat([up, weight * up], dim=1), torch.cat([down, down]), 12)
+    assert found.rank == (0 if weight == -1 else min(rows, columns, inner))
+    np.testing.assert_allclose(product(found), (1 + weight) * (up.double() @ down.double()).numpy(), atol=1e-5)
 
 
 def test_nothing_has_rank_zero():

@@ -9,6 +9,7 @@ import torch
 from transformers import AutoModel, AutoModelForCausalLM
 
 from harness.errors import BadInput
+from harness.merging.lowrank import total_error
 from harness.models import architectures, forward
 from harness.models.weights import load_module, module_with, save_network
 from harness.pools.folders import HfPool, plan_folders
@@ -150,7 +151,7 @@ def test_a_sum_of_adapters_is_the_one_that_peft_makes_by_svd(tmp_path):
 
 def test_a_larger_rank_is_never_further_away(tuned, tmp_path):
     pool, module, _ = tuned
-    errors = [adapter.total_error(write(module, pool, rank, TOKENS, tmp_path / f"{rank}").split.factors.values())
+    errors = [total_error(write(module, pool, rank, TOKENS, tmp_path / f"{rank}").split.factors.values())
               for rank in (1, 4, 8)]  # fmt: skip
     assert errors == sorted(errors, reverse=True)
     assert len(set(errors)) == 3

@@ -6,57 +6,27 @@ import shutil
 import subprocess
 import sys
 import warnings
-from copy import deepcopy
 from pathlib import Path
 
 import peft
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification
+from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.pytorch_utils import Conv1D
 
 from harness.errors import BadInput
 from harness.recipes.adapters import SETTINGS, WEIGHTS, adapt, weights_file
 from tests.models.families import build
-from tests.recipes.tiny_folders import tensors_in, values, write_model
-
-KINDS = {"llama": AutoModelForCausalLM, "gpt2": AutoModelForCausalLM, "bert": AutoModelForSequenceClassification}
-
-
-def write_classifier(folder, kind="bert"):
-    torch.manual_seed(0)
-    config = AutoConfig.for_model(kind, hidden_size=32, num_hidden_layers=2, num_attention_heads=4,
-                                  intermediate_size=48, vocab_size=64, num_labels=3)  # fmt: skip
-    AutoModelForSequenceClassification.from_config(config).save_pretrained(folder)
+from tests.recipes.small_adapters import KINDS, put, write_bases
+from tests.recipes.tiny_folders import tensors_in, values
 
 
 @pytest.fixture(scope="module")
 def bases(tmp_path_factory):
     root = tmp_path_factory.mktemp("bases")
-    write_model(root / "llama")
-    write_model(root / "gpt2", "gpt2")
-    write_classifier(root / "bert")
-    tied = build("llama")
-    tied.config.tie_word_embeddings = True
-    tied.tie_weights()
-    tied.save_pretrained(root / "tied")
+    write_bases(root)
     return root
-
-
-def put(folder, base, reader=AutoModelForCausalLM, **settings):
-    """An adapter in a folder, all of whose values are drawn."""
-    torch.manual_seed(3)
-    config = peft.LoraConfig(**{"r": 4, "lora_alpha": 6, **settings})
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        module = peft.get_peft_model(reader.from_pretrained(base), deepcopy(config))
-        with torch.no_grad():
-            for parameter in module.parameters():
-                if parameter.requires_grad:
-                    parameter.add_(0.2 * torch.randn_like(parameter))
-        module.save_pretrained(folder)
-    return folder
 
 
 def ours(base, adapter):

@@ -72,6 +72,24 @@ def test_the_hub_reads_its_metadata(home):
     }
 
 
+def test_the_card_of_an_adapter_names_its_base_and_how_it_is_made_again(home):
+    snapshot = next((home / "hub" / "models--someone--model-1.0" / "snapshots").iterdir())
+    out = home / "adapter-out"
+    out.mkdir()
+    text = f"merge_method: passthrough\nmodels: [{{model: {snapshot}+org/downloaded}}]\n"
+    (home / "merge.yml").write_text(text)
+    write_card(out, title="t", recipes=read(home / "merge.yml"), text=text, inputs={}, outputs=[], known={},
+               version="1", adapter_rank=8)  # fmt: skip
+    card = (out / "README.md").read_text()
+    assert ModelCard(card).data.to_dict() == {
+        "base_model": ["someone/model-1.0"],
+        "base_model_relation": "adapter",
+        "library_name": "peft",
+        "tags": ["merge", "stockpot"],
+    }
+    assert "`stockpot merge recipe.yml OUT --adapter-rank 8`" in card
+
+
 def test_a_merge_of_models_that_no_hub_is_known_to_have_names_none(home):
     out = home / "out"
     out.mkdir()

@@ -120,6 +120,11 @@ def of_another_kind(folder):
     shutil.rmtree(folder / "others")
 
 
+def says_what_has_no_meaning(folder):
+    models = [{"model": "math", "parameters": {"weight": 0.4, "density": -0.5}}]
+    (folder / "recipe.yml").write_text(yaml.safe_dump({**RECIPE, "merge_method": "dare_ties", "models": models}))
+
+
 FAULTS = {
     cut_off: r"math: .*model-\S+ cannot be read|math: model-\S+ has .* bytes",
     emptied: r"math: model-\S+ cannot be read",
@@ -132,6 +137,7 @@ FAULTS = {
     config_is_no_json: r"math: config\.json is not JSON",
     config_is_gone: r"base: config\.json is missing",
     pickled: r"math: model\.safetensors is missing; pickled weights are not read",
+    says_what_has_no_meaning: r"weight: density -0\.5 is no probability",
     of_another_kind: r"recipe\.yml:\d+: 'math' is a model of type 'gpt2'",
 }
 
