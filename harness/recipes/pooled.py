@@ -17,7 +17,6 @@ from harness.merging.arithmetic import Weights
 from harness.recipes.document import Recipe, arranged
 from harness.recipes.planning import Planned, plan
 from harness.recipes.references import Around, Reference
-from harness.streaming.checking import check
 from harness.streaming.definitions import combine
 from harness.streaming.plan import Step, TensorAt
 from harness.strict import yaml
@@ -148,7 +147,6 @@ def merge_held(recipes: Sequence[Recipe], models: Mapping[str, Held], seed: int)
 
 
 def _made(step: Step, models: Mapping[str, Held]) -> Tensor:
-    check(step)
     sources = [models[str(source.path)].weights[source.name] for source in step.sources if isinstance(source, TensorAt)]
     if step.rule == "copy":
         return sources[0].to(TYPES[step.dtype])
