@@ -539,7 +539,7 @@ def places_in(value, at=()):
 
 
 @given(st.sampled_from(list(PUBLISHED.values())), st.data())
-@examples(150)
+@examples(75)
 def test_whatever_stands_in_a_recipe_it_is_read_or_refused_with_its_place(tmp_path_factory, text, data):
     folder = tmp_path_factory.getbasetemp() / "any"
     for name in MODELS:

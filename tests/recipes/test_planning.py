@@ -213,7 +213,7 @@ def sliced_recipes(draw):
 
 
 @given(sliced_recipes())
-@examples(40)
+@examples(20)
 def test_slices_of_any_length_with_parameters_at_any_level_are_planned_as_by_mergekit(places, recipe):
     folder = places("llama")
     text = yaml.safe_dump(recipe)
