@@ -94,6 +94,16 @@ class _Models:
         return Model(path, config, tensors)
 
 
+@contextmanager
+def _in_one_line() -> Iterator[None]:
+    """What the system refuses, such as to read a file, is bad input."""
+    try:
+        yield
+    except OSError as error:
+        raise BadInput(error.strerror or str(error), place=error.filename and str(error.filename)) from None
+
+
+@_in_one_line()
 def merge_recipe(path: Path, out: Path, options: Options, say: Say | None = None) -> Merged:
     """Write the folder that a recipe describes.
 
@@ -109,37 +119,27 @@ def merge_recipe(path: Path, out: Path, options: Options, say: Say | None = None
     Raises:
         BadInput: a fault of the recipe, of a model, or of the place to write to; nothing is left behind.
     """
-    with _told(out):
-        recipes = read(path)
-        check_free(out)
-        models = _Models()
-        for model in (model for recipe in recipes[1:] for model in recipe.models if model.stage is None):
-            models.read(model)
-        read_bytes = written_bytes = 0
-        with whole(out) as folder, _scratch(folder) as scratch:
-            for number, recipe in enumerate(recipes):
-                last = recipe is recipes[-1]
-                target = folder if last else scratch / f"stage-{number}"
-                rows = scratch / f"rows-{number}"
-                rows.mkdir(parents=True)
-                target.mkdir(exist_ok=True)
-                stage = _prepared(recipe, models, rows, options.seed)
-                done = _written(stage, target, options, say)
-                read_bytes, written_bytes = read_bytes + done.bytes_read, written_bytes + done.bytes_written
-                if recipe.name is not None:
-                    models.made[recipe.name] = target
-                shutil.rmtree(rows)
-            _card(folder, path, out, recipes, models, done, options)
-        return Merged(tuple(out / file.name for file in done.files), read_bytes, written_bytes)
-
-
-@contextmanager
-def _told(out: Path) -> Iterator[None]:
-    """What the system refuses is said in one line."""
-    try:
-        yield
-    except OSError as error:
-        raise BadInput(error.strerror or str(error), place=str(error.filename or out)) from None
+    recipes = read(path)
+    check_free(out)
+    models = _Models()
+    for model in (model for recipe in recipes[1:] for model in recipe.models if model.stage is None):
+        models.read(model)
+    read_bytes = written_bytes = 0
+    with whole(out) as folder, _scratch(folder) as scratch:
+        for number, recipe in enumerate(recipes):
+            last = recipe is recipes[-1]
+            target = folder if last else scratch / f"stage-{number}"
+            rows = scratch / f"rows-{number}"
+            rows.mkdir(parents=True)
+            target.mkdir(exist_ok=True)
+            stage = _prepared(recipe, models, rows, options.seed)
+            done = _written(stage, target, options, say)
+            read_bytes, written_bytes = read_bytes + done.bytes_read, written_bytes + done.bytes_written
+            if recipe.name is not None:
+                models.made[recipe.name] = target
+            shutil.rmtree(rows)
+        _card(folder, path, out, recipes, models, done, options)
+    return Merged(tuple(out / file.name for file in done.files), read_bytes, written_bytes)
 
 
 @contextmanager

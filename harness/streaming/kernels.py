@@ -1,4 +1,4 @@
-"""The compiled functions of kernels.c, over ranges of a tensor's elements; they run without the interpreter's lock.
+"""The compiled functions of kernels.c and vectors.c, over ranges of a tensor's elements; they run without the interpreter's lock.
 
 ``available`` says whether they were compiled; without them whole tensors are merged by torch (``definitions``).
 """
@@ -34,7 +34,7 @@ class Place(Structure):
 
 
 class Member(Structure):
-    """What is kept of a task vector, its weight and its factor; see ``kernels.c``."""
+    """What is kept of a task vector, its weight and its factor; see ``vectors.c``."""
 
     _fields_ = (
         ("keep", c_int32),
