@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from harness.errors import BadInput
@@ -23,7 +24,7 @@ from harness.streaming.plan import Source
 from harness.streaming.shards import read_folder, read_header
 
 Say = Callable[[str, int, int], None]
-"""Told the words for a stage, how many bytes of it are written, and how many there will be."""
+"""Told the words for a stage, how many bytes of it are done, and how many there will be."""
 
 
 @dataclass(frozen=True)
@@ -138,7 +139,7 @@ def merge_recipe(path: Path, out: Path, options: Options, say: Say | None = None
             if recipe.name is not None:
                 models.made[recipe.name] = target
             shutil.rmtree(rows)
-        _card(folder, path, out, recipes, models, done, options)
+        _card(folder, path, out, recipes, models, done, options, say)
     return Merged(tuple(out / file.name for file in done.files), read_bytes, written_bytes)
 
 
@@ -206,20 +207,27 @@ def _written(stage: _Stage, folder: Path, options: Options, say: Say | None) -> 
 
 
 def _card(
-    folder: Path, path: Path, out: Path, recipes: tuple[Recipe, ...], models: _Models, done: Written, options: Options
+    folder: Path,
+    path: Path,
+    out: Path,
+    recipes: tuple[Recipe, ...],
+    models: _Models,
+    done: Written,
+    options: Options,
+    say: Say | None,
 ) -> None:
     from harness import __version__
 
     inputs = [file for files in models.files.values() for file in files]
-    notes = [f"Drawn at random, with seed {options.seed}."] if any(recipe.rule.random for recipe in recipes) else []
+    notes = [f"Drawn at random, with --seed {options.seed}."] if any(recipe.rule.random for recipe in recipes) else []
     write_card(
         folder,
         title=out.resolve().name,
         recipes=recipes,
-        text=path.read_text(encoding="utf-8"),
+        text=path.read_text(encoding="utf-8-sig"),
         inputs=models.files,
         outputs=done.files,
-        known=hashes([*inputs, *done.files]) if options.hashes else {},
+        known=hashes([*inputs, *done.files], say and partial(say, "sha256")) if options.hashes else {},
         version=__version__,
         notes=notes,
     )

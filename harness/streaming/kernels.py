@@ -1,4 +1,4 @@
-"""The compiled functions of kernels.c and vectors.c, over ranges of a tensor's elements; they run without the interpreter's lock.
+"""The compiled functions of kernels.c and vectors.c, over ranges of a tensor; they run without the interpreter's lock.
 
 ``available`` says whether they were compiled; without them whole tensors are merged by torch (``definitions``).
 """
