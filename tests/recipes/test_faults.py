@@ -158,6 +158,8 @@ def test_the_place_to_write_to_is_free_or_refused(folder):
             (out / "kept.txt").write_text("")
         with pytest.raises(BadInput, match=f"{made}: (this is a file|the folder exists and is not empty)"):
             ours(folder / "recipe.yml", out)
+    with pytest.raises(BadInput, match="x: File name too long"):
+        ours(folder / "recipe.yml", folder / ("x" * 300))
     (folder / "empty").mkdir()
     ours(folder / "recipe.yml", folder / "empty")
     assert weights(folder / "empty")
