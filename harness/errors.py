@@ -38,8 +38,10 @@ class BadInput(Exception):
 
     def __str__(self) -> str:
         text = f"{self.place}: {self.problem}" if self.place else self.problem
-        if self.given is not None and (close := difflib.get_close_matches(self.given, self.choices, n=1, cutoff=0.5)):
-            text += f"; did you mean '{close[0]}'?"
+        if self.given is not None:
+            lower = {choice.lower(): choice for choice in self.choices}
+            if close := difflib.get_close_matches(self.given.lower(), lower, n=1, cutoff=0.5):
+                text += f"; did you mean '{lower[close[0]]}'?"
         if self.choices:
             text += f" (known: {', '.join(self.choices)})"
         if self.hint:

@@ -48,5 +48,5 @@ def main(arguments: Sequence[str] | None = None) -> None:
         fail(str(problem), 2)
     except SystemExit as end:
         if end.code == INTERRUPTED:  # typer makes that of Ctrl-C, and says nothing
-            fail("stopped; what is done is kept: run the same command again to go on", INTERRUPTED)
+            fail("stopped; what is whole is kept: run the same command again", INTERRUPTED)
         raise

@@ -14,6 +14,8 @@ def read_object(file: Path) -> dict[str, Any]:
     """The JSON object in a file of a model's folder; ``BadInput`` where it holds none."""
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise BadInput(f"{file.name} cannot be read: {error.strerror}", place=str(file.parent)) from None
     except (ValueError, RecursionError):
         raise BadInput(f"{file.name} is not JSON", place=str(file.parent), hint="was it cut off?") from None
     if not isinstance(content, dict):

@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from pathlib import Path
+from threading import Lock
 
 import yaml
 
@@ -18,26 +19,41 @@ from harness.recipes.references import Reference
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _CACHED = re.compile(r"models--([\w.-]+?)(?:--([\w.-]+))?")
+_BLOCK = 1 << 20
 _HUB_NAME = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 
 
-def hashes(files: Iterable[Path]) -> dict[Path, str]:
-    """sha256 of files. One that Hugging Face's cache holds is called by it; all others are read, on all cores."""
+def hashes(files: Iterable[Path], progress: Callable[[int, int], None] | None = None) -> dict[Path, str]:
+    """sha256 of files. One that Hugging Face's cache holds is called by it; all others are read, on all cores.
+
+    Args:
+        files: each once or several times.
+        progress: is told how many bytes are read, and how many there are.
+    """
     wanted = list(dict.fromkeys(files))
     known = {file: name for file in wanted if (name := _name_of_blob(file))}
     others = [file for file in wanted if file not in known]
-    with ThreadPoolExecutor(os.cpu_count()) as pool:  # hashing gives way to other threads
-        return known | dict(zip(others, pool.map(_sha256, others), strict=True))
+    told, done, size = Lock(), 0, sum(file.stat().st_size for file in others)
+
+    def sha256(file: Path) -> str:
+        nonlocal done
+        digest, block = hashlib.sha256(), memoryview(bytearray(_BLOCK))
+        with open(file, "rb", buffering=0) as handle:
+            while count := handle.readinto(block):
+                digest.update(block[:count])  # which gives way to other threads
+                with told:
+                    done += count
+                    if progress is not None:
+                        progress(done, size)
+        return digest.hexdigest()
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        return known | dict(zip(others, pool.map(sha256, others), strict=True))
 
 
 def _name_of_blob(file: Path) -> str | None:
     blob = file.resolve() if file.is_symlink() else file
     return blob.name if blob.parent.name == "blobs" and _SHA256.fullmatch(blob.name) else None
-
-
-def _sha256(file: Path) -> str:
-    with open(file, "rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
 def hub_name(text: str, folder: Path | None) -> str | None:

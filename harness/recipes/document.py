@@ -30,10 +30,13 @@ TYPES = {"bfloat16": "BF16", "float16": "F16", "float32": "F32", "float64": "F64
 
 _PARAMETERS = {parameter.name for rule in RULES.values() for parameter in rule.parameters}
 
+_MOE = "this is a recipe of mergekit-moe: name it in a suite, as a variant of the method 'recipe'"
+
 _REFUSED = {
     "modules": "merge such a network with 'models': all its parts are merged alike",
     "residual_weight": "mergekit does nothing with it: remove it",
-    "experts": "this is a recipe of mergekit-moe: name it in a suite, as a variant of the method 'recipe'",
+    **dict.fromkeys(("experts", "gate_mode", "experts_per_token", "shared_experts"), _MOE),
+    "suite": "this is a suite: `stockpot run` runs it",
 }
 
 

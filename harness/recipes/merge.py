@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from harness.errors import BadInput
@@ -18,14 +19,13 @@ from harness.recipes.document import Recipe, read
 from harness.recipes.planning import Planned, plan
 from harness.recipes.references import Reference
 from harness.recipes.vocabularies import Aligned, Model, align_rows, align_tokens
-from harness.streaming.checking import check
 from harness.streaming.engine import MEMORY, Written, write
 from harness.streaming.output import SHARD_BYTES, check_free, whole
 from harness.streaming.plan import Source
 from harness.streaming.shards import read_folder, read_header
 
 Say = Callable[[str, int, int], None]
-"""Told the words for a stage, how many bytes of it are written, and how many there will be."""
+"""Told the words for a stage, how many bytes of it are done, and how many there will be."""
 
 
 @dataclass(frozen=True)
@@ -100,11 +100,21 @@ class _Models:
         return Model(path, config, tensors)
 
 
+@contextmanager
+def _in_one_line() -> Iterator[None]:
+    """What the system refuses, such as to read a file, is bad input."""
+    try:
+        yield
+    except OSError as error:
+        raise BadInput(error.strerror or str(error), place=error.filename and str(error.filename)) from None
+
+
+@_in_one_line()
 def merge_recipe(path: Path, out: Path, options: Options, say: Say | None = None) -> Merged:
     """Write the folder that a recipe describes: of a whole model, or of an adapter on the folder that its models share.
 
-    All models are looked at before anything is computed. Stages are folders within the new one until the result is
-    written, which has its name only when it is whole.
+    All models that are there are looked at before anything is computed. Stages are folders within the new one until the
+    result is written, which has its name only when it is whole.
 
     Args:
         path: the recipe's file.
@@ -119,6 +129,8 @@ def merge_recipe(path: Path, out: Path, options: Options, say: Say | None = None
     base = None if options.adapter_rank is None else base_of(recipes)
     check_free(out)
     models = _Models()
+    for model in (model for recipe in recipes[1:] for model in recipe.models if model.stage is None):
+        models.read(model)
     read_bytes = written_bytes = 0
     with whole(out) as folder, _scratch(folder) as scratch:
         for number, recipe in enumerate(recipes):
@@ -133,7 +145,7 @@ def merge_recipe(path: Path, out: Path, options: Options, say: Say | None = None
             if recipe.name is not None:
                 models.made[recipe.name] = target
             shutil.rmtree(rows)
-        _card(folder, path, out, recipes, models, done, options, sentences)
+        _card(folder, path, out, recipes, models, done, options, sentences, say)
     return Merged(tuple(out / file.name for file in done.files), read_bytes, written_bytes, sentences)
 
 
@@ -151,8 +163,6 @@ def _prepared(recipe: Recipe, known: _Models, scratch: Path, seed: int) -> _Stag
     aligned = _aligned(recipe, models, known, scratch)
     planned = plan(recipe, {text: Model(each.folder, each.config, aligned.tensors[text])
                             for text, each in models.items()}, seed)  # fmt: skip
-    for step in planned.plan.steps:
-        check(step)
     donor = models[planned.donor]
     tied = planned.tied if donor.config.get("tie_word_embeddings") or not planned.tied else None
     companions = read_companions(
@@ -224,19 +234,20 @@ def _card(
     done: Written,
     options: Options,
     sentences: tuple[str, ...],
+    say: Say | None,
 ) -> None:
     from harness import __version__
 
     inputs = [file for files in models.files.values() for file in files]
-    notes = [f"Drawn at random, with seed {options.seed}."] if any(recipe.rule.random for recipe in recipes) else []
+    notes = [f"Drawn at random, with --seed {options.seed}."] if any(recipe.rule.random for recipe in recipes) else []
     write_card(
         folder,
         title=out.resolve().name,
         recipes=recipes,
-        text=path.read_text(encoding="utf-8"),
+        text=path.read_text(encoding="utf-8-sig"),
         inputs=models.files,
         outputs=done.files,
-        known=hashes([*inputs, *done.files]) if options.hashes else {},
+        known=hashes([*inputs, *done.files], say and partial(say, "sha256")) if options.hashes else {},
         version=__version__,
         notes=[*notes, *sentences],
         adapter_rank=options.adapter_rank,

@@ -17,9 +17,9 @@ from harness.merging.arithmetic import Weights
 from harness.recipes.document import Recipe, arranged
 from harness.recipes.planning import Planned, plan
 from harness.recipes.references import Around, Reference
-from harness.streaming.checking import check
 from harness.streaming.definitions import combine
 from harness.streaming.plan import Step, TensorAt
+from harness.streaming.reading import cast
 from harness.strict import yaml
 from harness.strict.fields import Strict
 
@@ -148,9 +148,8 @@ def merge_held(recipes: Sequence[Recipe], models: Mapping[str, Held], seed: int)
 
 
 def _made(step: Step, models: Mapping[str, Held]) -> Tensor:
-    check(step)
     sources = [models[str(source.path)].weights[source.name] for source in step.sources if isinstance(source, TensorAt)]
     if step.rule == "copy":
-        return sources[0].to(TYPES[step.dtype])
+        return cast(sources[0], TYPES[step.dtype], step.name)
     widest = reduce(torch.promote_types, (source.dtype for source in sources), torch.float32)
-    return combine(step, [source.to(widest) for source in sources]).to(TYPES[step.dtype])
+    return cast(combine(step, [source.to(widest) for source in sources]), TYPES[step.dtype], step.name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -65,4 +66,14 @@ class Around:
         if path.exists():
             raise BadInput(f"'{text}' is no folder", place=place, hint="name the folder that its config.json is in")
         hint = "paths are relative to the recipe's file; a model of a hub must be downloaded first"
-        raise BadInput(f"there is no folder '{text}'", place=place, given=text, choices=self.stages, hint=hint)
+        choices = [*self.stages, *_likely(text, path)]
+        raise BadInput(f"there is no folder '{text}'", place=place, given=text, choices=choices, hint=hint)
+
+
+def _likely(text: str, path: Path) -> list[str]:
+    """The folder beside a missing one that has nearly its name."""
+    try:
+        names = [each.name for each in path.parent.iterdir() if each.is_dir()]
+    except OSError:
+        return []
+    return [str(Path(text).with_name(name)) for name in difflib.get_close_matches(path.name, names, n=1)]

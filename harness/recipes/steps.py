@@ -11,6 +11,7 @@ from harness.recipes.document import Recipe
 from harness.recipes.layers import of_vocabulary, twin
 from harness.recipes.parameters import Unset, resolve
 from harness.recipes.views import View
+from harness.streaming.checking import check
 from harness.streaming.plan import Source, Step, TensorAt
 from harness.streaming.rules import Parameter
 
@@ -112,7 +113,13 @@ def _merge(recipe: Recipe, wanted: Aligned, sources: Mapping[int, Source], base:
     # same where models are added or change places, or the file and its folders move together, and those of different
     # models of different stages are independent of one another.
     draws = tuple(part.inputs[j].model.text for j in sources) if rule.random else ()
-    return Step(wanted.name, recipe.dtype or own.dtype, own.shape, tensors, rule.name, place, shared, each, draws, seed)
+    step = Step(wanted.name, recipe.dtype or own.dtype, own.shape, tensors, rule.name, place, shared, each, draws, seed)
+    try:
+        check(step)
+    except BadInput as fault:
+        problem = f"for the tensor '{step.name}' {fault.problem}"
+        raise BadInput(problem, place=_place(recipe, wanted, None), hint=fault.hint) from None
+    return step
 
 
 def _value(recipe: Recipe, wanted: Aligned, parameter: Parameter, j: int | None, levels: Sequence[Any]) -> Any:
@@ -123,7 +130,9 @@ def _value(recipe: Recipe, wanted: Aligned, parameter: Parameter, j: int | None,
     except Unset:
         whose = "" if j is None else f" for '{wanted.part.inputs[j].model.text}'"
         problem = f"the method '{recipe.rule.name}' needs '{parameter.name}'{whose} for the tensor '{tensor}'"
-        hint = f"give '{parameter.name}' below 'parameters', without a 'filter' for all other tensors"
+        hint = f"give '{parameter.name}' below 'parameters'"
+        if any(settings and parameter.name in settings for settings in levels):
+            hint = "no 'filter' fits it: add a 'value' without one, for all other tensors"
         raise BadInput(problem, place=_place(recipe, wanted, j), hint=hint) from None
     except BadInput as fault:
         raise fault.at(_place(recipe, wanted, j)) from None

@@ -90,7 +90,11 @@ def _source(text: str, place: str, around: Around) -> Reference | Literal["union
         return "union"
     if text == "base":
         return "base"
-    return around.reference(text, place)
+    try:
+        return around.reference(text, place)
+    except BadInput as fault:
+        choices = ["union", "base", *fault.choices]
+        raise BadInput(fault.problem, place=fault.place, given=text, choices=choices, hint=fault.hint) from None
 
 
 def _row(document: yaml.Document, at: yaml.Position, around: Around) -> TokenRow:

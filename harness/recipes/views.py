@@ -57,9 +57,10 @@ def views_of(recipe: Recipe, folders: Mapping[str, Folder]) -> dict[str, View]:
 
 
 def _check_types(recipe: Recipe, folders: Mapping[str, Folder]) -> None:
-    types = {model.text: folders[model.text].config.get("model_type") for model in recipe.models}
-    (first, kind), *others = types.items()
-    for text, other in others:
+    first = recipe.donor.text
+    kind = folders[first].config.get("model_type")
+    for text in (model.text for model in recipe.models):
+        other = folders[text].config.get("model_type")
         if other != kind:
             problem = f"'{text}' is a model of type '{other}', '{first}' of type '{kind}'"
             raise BadInput(problem, place=_place(recipe, text), hint="only models of one type can be merged")

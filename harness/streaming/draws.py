@@ -6,9 +6,12 @@ splitmix64 (Steele, Lea and Flood, OOPSLA 2014) of a key and a counter.
 
 from __future__ import annotations
 
-import numpy as np
+from typing import TYPE_CHECKING
 
 from harness.store import digest
+
+if TYPE_CHECKING:
+    import numpy as np
 
 STRIDE = 0x9E3779B97F4A7C15
 """What the counter is multiplied by: 2^64 over the golden ratio, made odd."""
@@ -24,6 +27,8 @@ def key(seed: int, draws: str, name: str) -> int:
 
 def uniform(key: int, start: int, count: int) -> np.ndarray:
     """The draws of the elements from ``start`` on, [count] in float32: multiples of 2^-24 in [0, 1)."""
+    import numpy as np
+
     drawn = np.empty(count, np.float32)
     for at in range(0, count, _BLOCK):
         end = min(at + _BLOCK, count)

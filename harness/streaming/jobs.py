@@ -7,8 +7,8 @@ from collections.abc import Callable, Generator, Sequence
 from ctypes import c_double, c_float
 from typing import Any
 
-from harness.store import digest
 from harness.streaming import kernels
+from harness.streaming.draws import key
 from harness.streaming.kernels import BETWEEN, DRAWN, EVERYTHING, NOTHING, Member, Place, Scratch, Sources
 from harness.streaming.plan import Step
 from harness.streaming.scheduling import Phases, Task
@@ -171,7 +171,7 @@ class Compiled:
             member.keep = NOTHING
         elif step.rule.startswith("dare"):
             member.keep = DRAWN
-            member.key = int(digest([step.seed, step.draws[source], step.name])[:16], 16)
+            member.key = key(step.seed, step.draws[source], step.name)
             member.below = math.ceil(c_float(density).value * (1 << 24))
         else:
             member.keep = BETWEEN

@@ -16,6 +16,15 @@ int64_t scratch_bytes(int sources) {
 
 int block_elements(void) { return BLOCK; }
 
+/* Whether a value that is finite has become infinite. */
+static int overflows(int type, const float *from, const void *stored, int n) {
+    float back[TILE];
+    load(type, stored, back, n);
+    for (int i = 0; i < n; i++)
+        if (all_finite(from + i, 1) && !all_finite(back + i, 1)) return 1;
+    return 0;
+}
+
 /* A copy in another type; what is not finite stays so. */
 int convert(const Place *source, Place out, int64_t start, int64_t stop, char *scratch, Failure *failure) {
     char *raw = scratch, *made = raw + BLOCK * 4;
@@ -24,7 +33,9 @@ int convert(const Place *source, Place out, int64_t start, int64_t stop, char *s
         if (read_block(source, 1, at, size, raw, failure)) return -1;
         EACH_TILE(size, first, n) {
             load_tile(source, 0, raw, first, tile, (int)n);
-            store(out.type, tile, made + first * WIDTHS[out.type], (int)n);
+            char *stored = made + first * WIDTHS[out.type];
+            if (!store(out.type, tile, stored, (int)n) && overflows(out.type, tile, stored, (int)n))
+                return fail(failure, RESULT_INFINITE, 0, 0);
         }
         if (write_block(out, at, size, made, failure)) return -1;
     }

@@ -62,6 +62,18 @@ def read_source(source: Source, files: Sources, kind: torch.dtype) -> Tensor:
     return tensor
 
 
+def cast(tensor: Tensor, kind: torch.dtype, name: str) -> Tensor:
+    """A tensor in another type; what is not finite stays so.
+
+    Raises:
+        BadInput: something that is finite would become infinite.
+    """
+    made = tensor.to(kind)
+    if kind != tensor.dtype and bool((made.isinf() & ~tensor.isinf()).any()):
+        raise too_large(name)
+    return made
+
+
 def merge(step: Step, files: Sources) -> Tensor:
     """The result of a step in the type it is written in.
 
@@ -69,7 +81,7 @@ def merge(step: Step, files: Sources) -> Tensor:
         BadInput: see ``read_source``; also a result that its type cannot hold.
     """
     if step.rule == "copy" and isinstance(step.sources[0], TensorAt):
-        return read(step.sources[0], files).to(TORCH[step.dtype])
+        return cast(read(step.sources[0], files), TORCH[step.dtype], step.name)
     kind = torch.float64 if any(source.dtype == "F64" for source in step.sources) else torch.float32
     tensors = [read_source(source, files, kind) for source in step.sources]
     merged = tensors[0]

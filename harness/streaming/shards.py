@@ -114,10 +114,11 @@ def read_header(file: Path) -> list[TensorAt]:
             end += tensor.nbytes
         if stored != end:
             raise _Unreadable(f"it has {stored:,} bytes where its header says {end:,}")
-    except (OSError, _Unreadable) as error:
-        reason = error.strerror if isinstance(error, OSError) else error
+    except OSError as error:
+        raise BadInput(f"{file.name} cannot be read: {error.strerror}", place=str(file.parent)) from None
+    except _Unreadable as error:
         hint = "was it cut off, or is it no safetensors file?"
-        raise BadInput(f"{file.name} cannot be read: {reason}", place=str(file.parent), hint=hint) from None
+        raise BadInput(f"{file.name} cannot be read: {error}", place=str(file.parent), hint=hint) from None
     return tensors
 
 

@@ -71,10 +71,15 @@ def _first_fault(
     if fault["type"] == "missing":
         missing = str(fault["loc"][-1])
         return BadInput(f"the key '{missing}' is missing", place=document.place(path[:-1]))
+    if fault["type"] == "too_short" and not fault["input"]:
+        return BadInput(empty.get(name, f"'{name}' is empty"), place=place)
     message = fault["msg"].replace("Input should", "it should")
     problem = f"bad value {fault['input']!r} for '{name}'"
-    if fault["type"] == "too_short" or (name in empty and fault["input"] == 0):
-        problem = empty.get(name, f"'{name}' is empty")
+    if fault["type"] in ("too_short", "too_long"):
+        few, most = (fault["ctx"].get(f"{bound}_length") for bound in ("min", "max"))
+        message = f"it should have {f'{few} items or more' if most is None else f'{most} items or fewer'}"
+    if name in empty and fault["input"] == 0:
+        problem = empty[name]
     return BadInput(problem, place=place, hint=message)
 
 

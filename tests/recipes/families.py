@@ -47,14 +47,15 @@ def _decoder(config: type, model: type, **own: Any) -> Family:
     return build
 
 
-def _gpt2(**settings: Any) -> PreTrainedModel:
-    own = {"vocab_size": VOCABULARY, "n_embd": 16, "n_layer": 3, "n_head": 2, "n_positions": 64}
+def _gpt2(*, num_hidden_layers: int = 3, **settings: Any) -> PreTrainedModel:
+    own = {"vocab_size": VOCABULARY, "n_embd": 16, "n_layer": num_hidden_layers, "n_head": 2, "n_positions": 64}
     return GPT2LMHeadModel(GPT2Config(**{**own, **settings}, bos_token_id=0, eos_token_id=1))
 
 
 def _bert(**settings: Any) -> PreTrainedModel:
-    own = {"vocab_size": VOCABULARY, "hidden_size": 16, "num_hidden_layers": 3, "num_attention_heads": 2}
-    return BertForSequenceClassification(BertConfig(**own, intermediate_size=24, num_labels=3, **settings))
+    own = {"vocab_size": VOCABULARY, "hidden_size": 16, "num_hidden_layers": 3, "num_attention_heads": 2,
+           "intermediate_size": 24}  # fmt: skip
+    return BertForSequenceClassification(BertConfig(**{**own, **settings}, num_labels=3))
 
 
 FAMILIES: dict[str, Family] = {

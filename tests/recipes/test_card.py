@@ -118,6 +118,19 @@ def test_methods_are_said_in_the_words_of_their_rules_with_their_papers(home):
         assert f"(https://arxiv.org/abs/{rule.paper.removeprefix('arXiv:')})" in line
 
 
+def test_progress_of_hashes_ends_with_all_bytes(home):
+    files = [home / name for name in ("one", "two")]
+    for count, file in enumerate(files):
+        file.write_bytes(b"x" * (1_500_000 + count))
+    told = []
+    assert hashes([*files, files[0]], lambda done, size: told.append((done, size))) == {
+        file: hashlib.sha256(file.read_bytes()).hexdigest() for file in files
+    }
+    assert [done for done, _ in told] == sorted({done for done, _ in told})
+    assert {size for _, size in told} == {3_000_001}
+    assert told[-1][0] == 3_000_001
+
+
 def test_every_file_is_in_the_table_with_its_hash_where_that_was_asked_for(home):
     card, _, files = written(home, known=True, notes=["a <note>"])
     rows = [line.split("|")[1:-1] for line in card.splitlines() if line.startswith("|")][2:]

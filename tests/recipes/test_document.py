@@ -351,6 +351,24 @@ FAULTS = {
         2,
         "'experts' is not supported; this is a recipe of",
     ),
+    "a recipe of mergekit-moe without experts": (
+        "base_model: base\ngate_mode: random\n",
+        2,
+        "'gate_mode' is not supported; this is a recipe of mergekit-moe",
+    ),
+    "a suite": ("suite: s\ntask: t\n", 1, "'suite' is not supported; this is a suite: `stockpot run` runs it"),
+    "a method in capitals": (TIES.replace("ties", "TIES"), 1, "unknown method 'TIES'; did you mean 'ties'?"),
+    "a slip in a folder's name": (
+        TIES.replace("- model: b", "- model: bsae"),
+        5,
+        "there is no folder 'bsae'; did you mean 'base'? (known: base); paths",
+    ),
+    "a slip in the kind of tokenizer": (TIES + "tokenizer_source: unoin\n", 7, "there is no folder 'unoin'; did you"),
+    "one number for a range of layers": (
+        SLICED.replace("layer_range: [0, 2]", "layer_range: [0]"),
+        5,
+        "bad value [0] for 'layer_range'; it should have 2 items or more",
+    ),
     "neither models nor slices": (
         "merge_method: linear\n",
         1,
@@ -539,7 +557,7 @@ def places_in(value, at=()):
 
 
 @given(st.sampled_from(list(PUBLISHED.values())), st.data())
-@examples(150)
+@examples(75)
 def test_whatever_stands_in_a_recipe_it_is_read_or_refused_with_its_place(tmp_path_factory, text, data):
     folder = tmp_path_factory.getbasetemp() / "any"
     for name in MODELS:

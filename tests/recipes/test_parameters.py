@@ -68,7 +68,7 @@ def refused_or(compute):
 @example(("fraction", [{"filter": "mlp", "value": [0, 1]}, {"value": 0.5}]), NAMES[1], 0.25)
 @example(("switch", ["on", "off"]), NAMES[2], 0.99)
 @example(("count", [1, 2]), NAMES[2], 0.5)
-@examples(300)
+@examples(100)
 def test_a_setting_is_worth_what_it_is_to_mergekit(named, tensor, t):
     name, setting = named
     parameter = PARAMETERS[name]
@@ -86,7 +86,7 @@ def test_a_setting_is_worth_what_it_is_to_mergekit(named, tensor, t):
     st.sampled_from(NAMES),
     PLACES,
 )
-@examples(200)
+@examples(80)
 def test_the_first_level_that_has_a_value_for_a_tensor_counts_as_in_mergekit(named, default, tensor, t):
     name, levels = named
     kind = KINDS[name]
@@ -116,7 +116,7 @@ def test_the_first_level_that_has_a_value_for_a_tensor_counts_as_in_mergekit(nam
 @example("fraction", "nan")
 @example("fraction", "-Infinity")
 @example("count", "1.5")
-@examples(150)
+@examples(60)
 def test_a_scalar_is_read_as_mergekit_reads_it_and_what_is_not_finite_is_refused(name, value):
     spec = ParameterSpec(name, KINDS[name], ParameterScope.INPUT)
     expected = refused_or(lambda: spec.validate(value))

@@ -207,11 +207,13 @@ def sliced_recipes(draw):
         slices.append({"sources": sources, "parameters": draw(parameter)})
     base = {} if method == "passthrough" else {"base_model": "base"}
     last = {OWN[method]: [*draw(CONDITIONS), {"value": draw(SETTINGS)}]}
+    if method == "linear":  # all weights may be 0
+        last["normalize"] = False
     return {"merge_method": method, **base, "slices": slices, "parameters": last}
 
 
 @given(sliced_recipes())
-@examples(40)
+@examples(20)
 def test_slices_of_any_length_with_parameters_at_any_level_are_planned_as_by_mergekit(places, recipe):
     folder = places("llama")
     text = yaml.safe_dump(recipe)
@@ -407,7 +409,7 @@ def test_a_base_that_no_slice_merges_gives_the_config_and_must_be_of_the_same_ty
     assert (result.donor, result.models, result.layers) == ("base", ("m0", "m1", "base"), 1)
     assert as_made(result.plan.steps).keys() == mergekit_plan(UNMERGED.replace("base_model: base", "")).keys()
     write_model(tmp_path / "base", "qwen2", 0)
-    with pytest.raises(BadInput, match=r"merge\.yml:2: 'base' is a model of type 'qwen2'"):
+    with pytest.raises(BadInput, match=r"merge\.yml:4: 'm0' is a model of type 'llama', 'base' of type 'qwen2'"):
         planned(tmp_path, UNMERGED)
 
 
@@ -422,7 +424,7 @@ FAULTS = {
         TIES,
         lambda folder: write_model(folder / "m1", "qwen2", 2),
         6,
-        "'m1' is a model of type 'qwen2', 'm0' of type 'llama'; only models of one type",
+        "'m1' is a model of type 'qwen2', 'base' of type 'llama'; only models of one type",
     ),
     "a model of another width": (
         TIES,
@@ -491,7 +493,13 @@ FAULTS = {
         TIES.replace(", {value: 0}", ""),
         None,
         6,
-        "the method 'ties' needs 'weight' for 'm1' for the tensor 'lm_head.weight'; give 'weight' below 'parameters'",
+        "the method 'ties' needs 'weight' for 'm1' for the tensor 'lm_head.weight'; no 'filter' fits it: add a 'value'",
+    ),
+    "a parameter without a meaning": (
+        TIES.replace("ties", "dare_ties").replace("density: 0.5", "density: -1"),
+        None,
+        3,
+        "for the tensor 'lm_head.weight' density -1 is no probability",
     ),
     "a parameter of all that is missing": (
         SLERP.lstrip()[: SLERP.lstrip().index("parameters")],

@@ -132,7 +132,7 @@ def cases(draw):
 
 
 @given(case=cases())
-@examples(60)
+@examples(25)
 def test_rows_are_those_of_mergekit(case, tmp_path_factory):
     made, base, source, rules, multiple = case
     root = tmp_path_factory.mktemp("case")

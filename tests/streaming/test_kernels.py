@@ -52,8 +52,8 @@ def test_floats_round_to_16_bits_as_in_torch(tmp_path: Path, kind: str) -> None:
     half = (exact.double() + exact.roll(-1).double()).div(2).float()
     floats = torch.cat([exact, half, *(half.nextafter(torch.tensor(end)) for end in (math.inf, -math.inf))])
     random = torch.randint(-(2**31), 2**31, (200_000,), generator=torch.Generator().manual_seed(0), dtype=torch.int64)
-    limits = torch.tensor([65519.996, 65520, -65520, 1e38])
-    floats = torch.cat([floats, random.to(torch.int32).view(torch.float32), limits])
+    floats = torch.cat([floats, random.to(torch.int32).view(torch.float32), torch.tensor([65519.996, -65519.996])])
+    floats = floats[~floats.to(KINDS[kind]).isinf() | floats.isinf()]
     ours, theirs = _merged(tmp_path, "copy", [{"x": floats}], dtype=kind)["x"], floats.to(KINDS[kind])
     assert torch.equal(ours.isnan(), theirs.isnan())
     assert torch.equal(ours.view(torch.int16)[~ours.isnan()], theirs.view(torch.int16)[~ours.isnan()])
@@ -133,7 +133,7 @@ RULES = {
     "breadcrumbs": {"density": 0.4, "gamma": [0, 0.1, 0.3, 0.0], "rescale": True},
     "breadcrumbs_ties": {"density": 0.05, "gamma": 0.05},
 }
-SHAPES = {"large": (3, 70_001), "small": (7, 13), "one": (1,), "scalar": (), "none": (0, 3)}
+SHAPES = {"large": (3, 23_001), "small": (7, 13), "one": (1,), "scalar": (), "none": (0, 3)}
 
 
 def _changed(tensor: torch.Tensor) -> torch.Tensor:
@@ -190,6 +190,19 @@ def test_nan_and_infinity_are_refused_with_their_place(tmp_path: Path, rule: str
 def test_a_result_that_its_type_cannot_hold_is_refused(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="too large for the type"):
         _merged(tmp_path, "passthrough", [{"x": torch.full((10,), 40_000.0)}], scale=2.0, dtype="F16")
+
+
+@pytest.mark.parametrize("compiled", [True, False])
+@pytest.mark.parametrize(("kind", "value"), [("F16", 65520.0), ("F16", -1e38), ("BF16", 3.4e38)])
+def test_a_copy_that_its_type_cannot_hold_is_refused(
+    tmp_path: Path, kind: str, value: float, compiled: bool, monkeypatch
+) -> None:
+    """Beside infinity too, which stays as it is."""
+    if not compiled:
+        monkeypatch.setattr(kernels, "library", lambda: None)
+    numbers = torch.tensor([1.0, math.inf, value])
+    with pytest.raises(BadInput, match="too large for the type"):
+        _merged(tmp_path, "copy", [{"x": numbers}], dtype=kind)
 
 
 def test_a_file_that_is_cut_off_meanwhile_is_named(tmp_path: Path) -> None:
