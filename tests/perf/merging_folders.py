@@ -111,7 +111,11 @@ torch.argsort = functools.partial(torch.argsort, stable=True)
 from mergekit.scripts.run_yaml import main
 main()
 """
-"""mergekit with a sort that keeps the order of equals, which is chance otherwise: to compare with, not to time."""
+"""mergekit with a sort that keeps the order of equals, which is chance otherwise: to compare with, not to time.
+
+What differs even so are elections of entries that cancel but for the rounding of their sum, which is in float64 here
+and in float32 there.
+"""
 
 
 def stable_command(file: Path, out: Path) -> list[str]:
