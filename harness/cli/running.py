@@ -12,6 +12,7 @@ from harness.cli.options import (
     AllowCode,
     Device,
     EngineName,
+    JobTimeout,
     Limit,
     Only,
     Out,
@@ -40,6 +41,7 @@ def run(
     device: Device = "auto",
     engine: EngineName = "local",
     workers: Workers = None,
+    job_timeout: JobTimeout = None,
     allow_code: AllowCode = False,
 ) -> None:
     """Build, score and report every variant of the suites; what earlier runs made is reused.
@@ -53,7 +55,7 @@ def run(
     from harness.run import progress, runner
     from harness.run.planning import make_plan
 
-    options = make_options(out, only, limit, seed, device, workers, allow_code, engine)
+    options = make_options(out, only, limit, seed, device, workers, allow_code, engine, job_timeout)
     read = [load_suite(path) for path in suites]  # all of them first: a mistake in the last shall not cost an hour
     codes = set()
     finished = runner.run_together([make_plan(suite, options) for suite in read], progress.progress())

@@ -8,7 +8,7 @@ import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol, TextIO
@@ -123,7 +123,8 @@ def _run_jobs(
         logs.event(what, job)
         progress.event(what, job)
 
-    jobs = {scheduled.job.name: scheduled.job for scheduled in schedule.todo}
+    limits = plans[0].options.limit_of
+    jobs = {each.job.name: replace(each.job, limit=limits(each.job)) for each in schedule.todo}
     reused = sum(len(plan.jobs) for plan in plans) - len(jobs)
     progress.begin(_title(plans), schedule.todo, reused)
     try:
