@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -64,10 +65,27 @@ def gate(
         options = make_options(out, None, None, None, device, workers, allow_code, engine)
         found = _gate_candidate(candidate, suite, options, policy, baseline, stands_for)
     print(banner(found))
+    step = os.environ.get("GITHUB_STEP_SUMMARY")
+    files: dict[str, Callable[[], object]] = {}
     if junit:
-        junit.write_text(as_junit(found), encoding="utf-8")
-    write_summary(found, summary, os.environ.get("GITHUB_STEP_SUMMARY"))
+        files[f"--junit {junit}"] = lambda: junit.write_text(as_junit(found), encoding="utf-8")
+    files[f"--summary {summary}" if summary else f"the step's summary, {step}"] = (
+        lambda: write_summary(found, summary, step)
+    )
+    _write_each(files)
     raise typer.Exit(found.exit_code)
+
+
+def _write_each(files: Mapping[str, Callable[[], object]]) -> None:
+    """Write what is asked for beside the outcome; ``BadInput`` where one cannot be, after all others."""
+    lost = []
+    for name, write in files.items():
+        try:
+            write()
+        except OSError as problem:
+            lost.append(f"{name} cannot be written: {problem.strerror}")
+    if lost:
+        raise BadInput("; ".join(lost), hint="the outcome above stands, and is in the run's gate.json")
 
 
 def _make_place(option: str, target: Path | None) -> None:

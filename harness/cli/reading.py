@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -10,6 +11,8 @@ import typer
 
 from harness.cli.declared import SORTS, print_sort
 from harness.cli.options import Out, load_suite
+from harness.display.lines import one_line
+from harness.errors import BadInput
 
 commands = typer.Typer()
 listing = typer.Typer(help="List what there is.", no_args_is_help=True)
@@ -98,7 +101,7 @@ def ls_tasks() -> None:
 
     for kind in KINDS:
         for name, words in sorted(kind.tasks.items()):
-            print(f"{name:<12}{words}")
+            print(f"{name:<12}{one_line(words)}")
     for kind in KINDS:
         if kind.key and kind.spec:
             print(f"{{{kind.key}: …}}  {(kind.spec.__doc__ or kind.name).splitlines()[0]}")
@@ -111,8 +114,14 @@ def ls_suites(folder: Annotated[Path, typer.Argument(help="Where suite files are
     """The suite files of a folder, each with its question."""
     from harness.suite.suite import suite_files
 
-    for path in suite_files(folder):
-        print(f"{path}  {load_suite(path).file.question}")
+    hint = "those of Stockpot are in its repository, under suites/"
+    if not folder.is_dir():
+        raise BadInput("there is no such folder of suite files", place=str(folder), hint=hint)
+    found = suite_files(folder)
+    if not found:
+        print(f"there are no suite files in {one_line(folder)}; {hint}", file=sys.stderr)
+    for path in found:
+        print(one_line(f"{path}  {load_suite(path).file.question}"))
 
 
 @listing.command("runs")

@@ -23,6 +23,7 @@ from harness.cli.options import (
     make_options,
     memory_bytes,
 )
+from harness.display.lines import escaped, one_line
 from harness.errors import BadInput
 
 commands = typer.Typer()
@@ -119,12 +120,12 @@ def _print_data(planned: Any) -> None:
     from harness.run.stages.setting import documents_of
 
     task = planned.task
-    print(f"data: {task.title}")
+    print(f"data: {one_line(task.title)}")
     for split in (task.train, task.heldout, task.test):
         words = class_counts(split.labels.tolist(), getattr(task, "labels", ()))
-        print(f"  {split.name} {len(split.inputs)}" + (f": {words}" if words else ""))
+        print(f"  {split.name} {len(split.inputs)}" + (f": {one_line(words)}" if words else ""))
     for note in documents_of(planned.setting).notes:
-        print(f"  note: {note}")
+        print(f"  note: {one_line(note)}")
     print()
 
 
@@ -187,5 +188,5 @@ def _print_summary(folder: Path, report: Path) -> int:
         *(f"  {line}" for line in problems),
         f"  report: {report}",
     ]
-    print("\n".join(lines), file=sys.stderr)
+    print("\n".join(map(escaped, lines)), file=sys.stderr)
     return 0 if has_answer(finished) else NO_ANSWER

@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import re
+import unicodedata
+
 MOST = 500
 """Characters of a reason."""
+
+
+_ODD = re.compile(r"[^ -~]")
 
 
 def one_line(text: object, most: int = MOST) -> str:
     """The text with one space for each white space, printable, at most ``most`` characters long.
 
     What a terminal, a file or CI would act on is written as an escape such as ``\\x1b``: control characters, halves of
-    surrogate pairs, and what begins a command of GitHub's runner (``::`` at the start, ``##[``). Of a longer text the
-    beginning stays, and how many characters there were. A line made by this function stays as it is.
+    surrogate pairs, and what begins a command of GitHub's runner (``::`` at the start, ``##[`` anywhere). Of a longer
+    text the beginning stays, and how many characters there were. A line made by this function stays as it is.
     """
     whole = text if isinstance(text, str) else said_by(text)
-    line = escaped(" ".join(whole[: 4 * most].split()))
+    line = escaped(" ".join(whole[: 4 * most].split())).replace("##[", r"#\x23[")
+    if line.startswith("::"):
+        line = rf"\x3a{line[1:]}"
     if len(line) <= most and len(whole) <= 4 * most:
         return line
     told = f"… ({len(whole):,} characters)"
@@ -22,14 +30,15 @@ def one_line(text: object, most: int = MOST) -> str:
 
 
 def escaped(text: str, keep: str = "") -> str:
-    """The text with escapes for whatever is not printable and not in ``keep``, and where a command of CI begins."""
-    plain = text if text.isprintable() else "".join(c if c.isprintable() or c in keep else _escape(c) for c in text)
-    plain = plain.replace("##[", r"#\x23[")
-    return rf"\x3a{plain[1:]}" if plain.startswith("::") else plain
+    """The text with escapes for control characters and whatever else is not printable, but for those in ``keep``."""
 
+    def shown(found: re.Match[str]) -> str:
+        odd = found[0]
+        if odd in keep or odd.isprintable() or unicodedata.category(odd) == "Zs":
+            return odd
+        return repr(odd)[1:-1]
 
-def _escape(character: str) -> str:
-    return character.encode("ascii", "backslashreplace").decode() if not character.isascii() else repr(character)[1:-1]
+    return _ODD.sub(shown, text)
 
 
 def said_by(value: object) -> str:

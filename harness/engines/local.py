@@ -79,11 +79,12 @@ class LocalEngine(Engine):
         while waiting or running or suspects:
             if suspects and not running:
                 start(suspects.pop(), by_itself=True)
+            quiet = bool(suspects) or any(each.by_itself for each in running.values())  # no job beside a suspect
             for job in list(waiting):
                 if lost := give_up(job, outcomes):
                     waiting.remove(job)
                     finish(job, lost)
-                elif len(running) < slots and not (suspects or any(each.by_itself for each in running.values())) and all(
+                elif not quiet and len(running) < slots and all(
                     n in outcomes or n not in names for n in (*job.needs, *job.after)
                 ):
                     waiting.remove(job)

@@ -17,6 +17,7 @@ from harness.engines.engine import Engine, Job, Outcome
 from harness.errors import BadInput
 from harness.registry import ENGINES
 from harness.run.graph import renew_noise
+from harness.run.places import LATEST
 from harness.run.plan import Plan
 from harness.run.planning import modules_to_preload
 from harness.run.schedule import Schedule, Scheduled, make_schedule
@@ -175,7 +176,7 @@ def _new_folder(plan: Plan, started: datetime) -> Path:
 
 
 def _point_latest(folder: Path) -> None:
-    link = folder.parent / "latest"
+    link = folder.parent / LATEST
     temporary = folder.parent / f".latest-{os.getpid()}"
     temporary.symlink_to(folder.name)
     os.replace(temporary, link)
