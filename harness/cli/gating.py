@@ -48,6 +48,7 @@ def gate(
     from harness.gate.junit import junit as as_junit
     from harness.gate.markdown import write_summary
     from harness.gate.release import gate_run
+    from harness.results.damaged import reading_run
 
     if (run is None) == (candidate is None):
         raise BadInput("the gate judges one of: RUN, --candidate DIR")
@@ -58,7 +59,8 @@ def gate(
     for option, target in (("--junit", junit), ("--summary", summary)):
         _make_place(option, target)
     if run is not None:
-        found = gate_run(run, policy, baseline, today())
+        with reading_run(run):
+            found = gate_run(run, policy, baseline, today())
     else:
         assert candidate is not None
         assert suite is not None

@@ -23,8 +23,10 @@ commands.add_typer(listing, name="ls")
 def report(run: Annotated[Path, typer.Argument(help="A run's folder.", metavar="RUN")]) -> None:
     """Render the report of a finished run again."""
     from harness.report import write_report
+    from harness.results.damaged import reading_run
 
-    print(write_report(run))
+    with reading_run(run):
+        print(write_report(run))
 
 
 @commands.command()
@@ -39,9 +41,13 @@ def compare(
     """
     from harness import compare as comparing
     from harness.display.terminal_table import print_table
+    from harness.results.damaged import reading_run
     from harness.results.evidence import read_tables
 
-    found = comparing.compare(read_tables(first), read_tables(second))
+    with reading_run(first):
+        one = read_tables(first)
+    with reading_run(second):
+        found = comparing.compare(one, read_tables(second))
     if as_json:
         print(json.dumps(comparing.as_json(found), indent=1, allow_nan=False))
         return
@@ -60,9 +66,11 @@ def history(
     from harness.display.formats import score_interval, scored
     from harness.display.terminal_table import print_table
     from harness.results import history as of
+    from harness.results.damaged import reading_run
 
-    for run in of.newest_runs(out, suite):
-        entries = of.history(run)
+    with reading_run(out):
+        found = [(run, of.history(run)) for run in of.newest_runs(out, suite)]
+    for run, entries in found:
         metric = entries[-1].metric
         rows = [
             [entry.run_id, what, score.variant, scored(score.value, metric.is_share),
@@ -127,10 +135,17 @@ def ls_suites(folder: Annotated[Path, typer.Argument(help="Where suite files are
 @listing.command("runs")
 def ls_runs(out: Out = Path("results")) -> None:
     """The finished runs, oldest first within each suite."""
+    from harness.results.damaged import reading_run
     from harness.results.run import read_run, runs_below
 
     for folder in runs_below(out):
-        record = read_run(folder).record
-        summary = record["summary"]
-        limited = f", limited to {record['limit']} examples" if record["limit"] else ""
-        print(f"{folder}  {record['status']}, {summary['ok']} of {summary['variants']} variants ok{limited}")
+        try:
+            with reading_run(folder):
+                record = read_run(folder).record
+                summary = record["summary"]
+                limited = f", limited to {record['limit']} examples" if record["limit"] else ""
+                came = f"{record['status']}, {summary['ok']} of {summary['variants']} variants ok{limited}"
+        except BadInput as fault:
+            print(one_line(f"left out: {fault}"), file=sys.stderr)
+            continue
+        print(one_line(f"{folder}  {came}"))
