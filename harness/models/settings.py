@@ -42,14 +42,14 @@ NO_COUNTS = re.compile(r".*(_size|_dim|_dims|_length|_len|_width|_ids?|_types?)"
 
 
 def check_layers(settings: Any, place: str) -> None:
-    """``BadInput`` for settings, however deep, that ask for more layers, blocks, experts or heads than any model has."""
+    """``BadInput`` for settings, however deep, of more layers, blocks, experts or heads than any model has."""
     for key, value in settings.items() if isinstance(settings, dict) else ():
         if COUNTS.fullmatch(str(key)) and not NO_COUNTS.fullmatch(str(key)):
             numbers = value if isinstance(value, list) else [value]
             largest = max((each for each in numbers if isinstance(each, int | float)), default=0)
             if largest > LAYERS:
                 hint = f"it may be {LAYERS:,} at most"
-                raise BadInput(f"config.json says that '{key}' is {largest:,}", place=place, hint=hint)
+                raise BadInput(f"'{key}' is {largest:,}", place=place, hint=hint)
         check_layers(value, place)
 
 

@@ -22,4 +22,5 @@ def reading_run(folder: Path) -> Iterator[None]:
         raise
     except Exception as error:
         problem = f"the run cannot be read: {type(error).__name__}: {one_line(said_by(error), 300)}"
-        raise BadInput(problem, place=str(folder), hint="was a file of it cut off or edited? run the suite again") from error
+        hint = "was a file of it cut off or edited? run the suite again"
+        raise BadInput(problem, place=str(folder), hint=hint) from error

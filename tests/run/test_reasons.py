@@ -1,4 +1,4 @@
-"""Whatever a method raises costs its own row only, and what it says is a line of bounded length wherever it is shown."""
+"""Whatever a method raises costs its own row only, and what it says is a line of bounded length wherever it stands."""
 
 import json
 
