@@ -53,9 +53,14 @@ def devices() -> list[dict[str, Any]]:
 
 
 def git_commit() -> str | None:
-    """The commit of the code that runs, with "+" where files differ from it; None outside a checkout."""
-    folder = Path(__file__).parent
+    """The commit of the code that runs, with "+" where files differ from it; None outside a checkout.
+
+    A repository below which Stockpot is only installed, in an environment say, is another's: its commit is not ours.
+    """
+    folder = Path(__file__).resolve().parent
     try:
+        if Path(_git(folder, "rev-parse", "--show-toplevel")).resolve() != folder.parent:
+            return None
         commit = _git(folder, "rev-parse", "HEAD")
         return commit + ("+" if _git(folder, "status", "--porcelain", "--untracked-files=no") else "")
     except (OSError, subprocess.SubprocessError):

@@ -73,6 +73,18 @@ def fail_oddly(path: Path, name: str) -> None:
     raise Odd("this", "that")
 
 
+def leave(path: Path, name: str) -> None:
+    """A job that would end the process it runs in, with the exit code of success."""
+    note(path, name)
+    raise SystemExit(0)
+
+
+def interrupt(path: Path, name: str) -> None:
+    """A job that raises what Ctrl-C raises."""
+    note(path, name)
+    raise KeyboardInterrupt
+
+
 def give_a_lock(path: Path, name: str) -> object:
     """A job whose value cannot be sent to another process."""
     note(path, name)
@@ -95,6 +107,8 @@ def _graph(path: Path) -> list[Job]:
         job("first", needs=("made earlier",)),
         job("fails", fail),
         job("fails-oddly", fail_oddly),
+        job("leaves", leave),
+        job("interrupts", interrupt),
         job("unsendable", give_a_lock),
         job("alone-2", place="alone"),
         *(job(f"many-{i}") for i in range(4)),
@@ -145,7 +159,7 @@ def every_job_has_an_outcome_and_runs_once(engine: EngineClass) -> None:
 def values_come_back(engine: EngineClass) -> None:
     """What a job returns is its outcome's value, and then it has no error."""
     for name, outcome in observed(engine).outcomes.items():
-        if name in ("fails", "fails-oddly", "unsendable", "lost", "lost-twice"):
+        if name in ("fails", "fails-oddly", "leaves", "interrupts", "unsendable", "lost", "lost-twice"):
             continue
         require(outcome.error is None, f"the job '{name}' has the error: {outcome.error}")
         require(outcome.value == f"value of {name}", f"the job '{name}' has the value {outcome.value!r}")
@@ -188,9 +202,14 @@ def a_failure_is_passed_on_by_name(engine: EngineClass) -> None:
 
 @law("engine")
 def exceptions_come_back_as_text(engine: EngineClass) -> None:
-    """An error is "Type: message", also of an exception that cannot be pickled; the traceback names the function."""
+    """An error is "Type: message", also of what cannot be pickled or would end the run; a traceback names its place."""
     seen = observed(engine)
-    expected = {"fails": ("KeyError: 'no such thing'", "in fail"), "fails-oddly": ("Odd: this that", "in fail_oddly")}
+    expected = {
+        "fails": ("KeyError: 'no such thing'", "in fail"),
+        "fails-oddly": ("Odd: this that", "in fail_oddly"),
+        "leaves": ("SystemExit: 0", "in leave"),
+        "interrupts": ("KeyboardInterrupt:", "in interrupt"),
+    }
     for name, (error, place) in expected.items():
         outcome = seen.outcomes[name]
         require(outcome.error == error, f"the error of '{name}' is '{outcome.error}', not '{error}'")

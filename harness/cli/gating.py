@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -47,6 +48,7 @@ def gate(
     from harness.gate.junit import junit as as_junit
     from harness.gate.markdown import write_summary
     from harness.gate.release import gate_run
+    from harness.results.damaged import reading_run
 
     if (run is None) == (candidate is None):
         raise BadInput("the gate judges one of: RUN, --candidate DIR")
@@ -57,17 +59,35 @@ def gate(
     for option, target in (("--junit", junit), ("--summary", summary)):
         _make_place(option, target)
     if run is not None:
-        found = gate_run(run, policy, baseline, today())
+        with reading_run(run):
+            found = gate_run(run, policy, baseline, today())
     else:
         assert candidate is not None
         assert suite is not None
         options = make_options(out, None, None, None, device, workers, allow_code, engine)
         found = _gate_candidate(candidate, suite, options, policy, baseline, stands_for)
     print(banner(found))
+    step = os.environ.get("GITHUB_STEP_SUMMARY")
+    files: dict[str, Callable[[], object]] = {}
     if junit:
-        junit.write_text(as_junit(found), encoding="utf-8")
-    write_summary(found, summary, os.environ.get("GITHUB_STEP_SUMMARY"))
+        files[f"--junit {junit}"] = lambda: junit.write_text(as_junit(found), encoding="utf-8")
+    files[f"--summary {summary}" if summary else f"the step's summary, {step}"] = (
+        lambda: write_summary(found, summary, step)
+    )
+    _write_each(files)
     raise typer.Exit(found.exit_code)
+
+
+def _write_each(files: Mapping[str, Callable[[], object]]) -> None:
+    """Write what is asked for beside the outcome; ``BadInput`` where one cannot be, after all others."""
+    lost = []
+    for name, write in files.items():
+        try:
+            write()
+        except OSError as problem:
+            lost.append(f"{name} cannot be written: {problem.strerror}")
+    if lost:
+        raise BadInput("; ".join(lost), hint="the outcome above stands, and is in the run's gate.json")
 
 
 def _make_place(option: str, target: Path | None) -> None:

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from harness.display.lines import one_line
+
 if TYPE_CHECKING:
     from harness.imports import Imported
     from harness.imports.format import Given
@@ -80,7 +82,7 @@ def _print_made(imported: Imported, written: Written, source: str) -> None:
     names = ["right", *(f"{cost} a row" for cost in imported.costs)]
     print_table(["member", *names], rows, right=set(names))
     for line in imported.notes:
-        print(f"note: {line}")
+        print(f"note: {one_line(line)}")
     for line in imported.dropped:
-        print(f"left out: {line}")
+        print(f"left out: {one_line(line)}")
     print(f"next: stockpot run {written.suite}")

@@ -6,6 +6,7 @@ Modules are imported inside the commands: torch takes over a second, and --help 
 from __future__ import annotations
 
 import atexit
+import errno
 import gc
 import sys
 from collections.abc import Sequence
@@ -14,6 +15,7 @@ from typing import NoReturn
 import typer
 
 from harness.cli import gating, importing, machine, merging, publishing, reading, running
+from harness.display.lines import one_line
 from harness.errors import BadInput
 
 app = typer.Typer(
@@ -28,13 +30,20 @@ for group in (running, importing, reading, gating, publishing, merging, machine)
     app.add_typer(group.commands)
 
 
+LONGEST = 4000
+"""Characters of an error: it may list all that is known."""
+
 INTERRUPTED = 130
 """The exit code of what Ctrl-C has ended: 128 and the signal's number, as shells have it."""
 
 
+PLACES = {errno.EACCES, errno.EDQUOT, errno.ELOOP, errno.ENAMETOOLONG, errno.ENOSPC, errno.EPERM, errno.EROFS}
+"""Errors of a place that a user named or filled: there is nothing in a traceback that would help."""
+
+
 def fail(message: str, code: int) -> NoReturn:
     """Print one line and end the process."""
-    print(f"stockpot: {message}", file=sys.stderr)
+    print(f"stockpot: {one_line(message, LONGEST)}", file=sys.stderr)
     raise SystemExit(code)
 
 
@@ -46,6 +55,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         app(args=None if arguments is None else list(arguments))
     except BadInput as problem:
         fail(str(problem), 2)
+    except OSError as problem:
+        if problem.errno not in PLACES:
+            raise
+        named = f"{problem.filename}: " if problem.filename is not None else ""
+        fail(f"{named}{problem.strerror}; what is done is kept", 2)
     except SystemExit as end:
         if end.code == INTERRUPTED:  # typer makes that of Ctrl-C, and says nothing
             fail("stopped; what is whole is kept: run the same command again", INTERRUPTED)

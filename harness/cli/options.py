@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -19,6 +20,8 @@ Seed = Annotated[int | None, typer.Option(min=0, max=2**32 - 1, help="This seed 
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, or one of several GPUs such as cuda:1.")]
 Workers = Annotated[int | None, typer.Option(min=1, help="Worker processes; one for each core by default.")]
 EngineName = Annotated[str, typer.Option("--engine", help="How jobs run; 'ls engines' lists what there is.")]
+JobTimeout = Annotated[float | None, typer.Option(min=0, metavar="SECONDS", help="End a job that takes longer, and "
+    "record it as failed; 0: never. By default a day, or 100 times what was expected where that is more.")]  # fmt: skip
 AllowCode = Annotated[bool, typer.Option("--allow-code", help="Run the functions and scripts that the suite and "
                                                               "its task files name: read them first.")]  # fmt: skip
 
@@ -32,7 +35,7 @@ def load_suite(path: Path) -> Any:
 
 def make_options(
     out: Path, only: str | None, limit: int | None, seed: int | None, device: str, workers: int | None,
-    allow_code: bool, engine: str = "local",
+    allow_code: bool, engine: str = "local", job_timeout: float | None = None,
 ) -> Any:  # fmt: skip
     """``harness.run.plan.Options`` from what the commands share."""
     from harness.registry import ENGINES
@@ -40,8 +43,10 @@ def make_options(
 
     if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", device):
         raise BadInput(f"unknown device '{device}'", given=device, choices=["auto", "cpu", "cuda", "cuda:0"])
+    if job_timeout is not None and not math.isfinite(job_timeout):
+        raise BadInput(f"bad --job-timeout '{job_timeout}'", hint="it takes seconds; 0 is for no limit")
     ENGINES.get(engine)
-    return Options(out, only, limit, seed, device, workers, allow_code, engine)
+    return Options(out, only, limit, seed, device, workers, allow_code, engine, job_timeout)
 
 
 def today() -> date:

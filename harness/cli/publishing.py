@@ -28,10 +28,12 @@ def export(
 ) -> None:
     """Write a variant's model as a folder with a model card: a Hugging Face checkpoint, or a network of ours."""
     from harness.publish.export import export as write
+    from harness.results.damaged import reading_run
     from harness.results.run import read_run
 
     say = partial(print, file=sys.stderr)
-    print(write(read_run(run), variant, folder, seed, dtype, allow_code, adapter_rank, say))
+    with reading_run(run):
+        print(write(read_run(run), variant, folder, seed, dtype, allow_code, adapter_rank, say))
 
 
 @commands.command("model-index")
@@ -42,9 +44,11 @@ def model_index(
 ) -> None:
     """Print a variant's scores as metadata for a Hugging Face model card (the key model-index)."""
     from harness.publish.model_card import model_index as as_yaml
+    from harness.results.damaged import reading_run
     from harness.results.run import read_run
 
-    print(as_yaml(read_run(run), variant, name or variant), end="")
+    with reading_run(run):
+        print(as_yaml(read_run(run), variant, name or variant), end="")
 
 
 @commands.command("eval-results")
@@ -57,9 +61,11 @@ def eval_results(
 ) -> None:
     """Print a variant's score as a file for .eval_results in a model's repository on the Hugging Face Hub."""
     from harness.publish.model_card import eval_results as as_yaml
+    from harness.results.damaged import reading_run
     from harness.results.run import read_run
 
-    print(as_yaml(read_run(run), variant, dataset, task, metric), end="")
+    with reading_run(run):
+        print(as_yaml(read_run(run), variant, dataset, task, metric), end="")
 
 
 @commands.command("lm-eval", context_settings={"allow_extra_args": True, "ignore_unknown_options": True},

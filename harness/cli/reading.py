@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -10,6 +11,8 @@ import typer
 
 from harness.cli.declared import SORTS, print_sort
 from harness.cli.options import Out, load_suite
+from harness.display.lines import one_line
+from harness.errors import BadInput
 
 commands = typer.Typer()
 listing = typer.Typer(help="List what there is.", no_args_is_help=True)
@@ -20,8 +23,10 @@ commands.add_typer(listing, name="ls")
 def report(run: Annotated[Path, typer.Argument(help="A run's folder.", metavar="RUN")]) -> None:
     """Render the report of a finished run again."""
     from harness.report import write_report
+    from harness.results.damaged import reading_run
 
-    print(write_report(run))
+    with reading_run(run):
+        print(write_report(run))
 
 
 @commands.command()
@@ -36,9 +41,13 @@ def compare(
     """
     from harness import compare as comparing
     from harness.display.terminal_table import print_table
+    from harness.results.damaged import reading_run
     from harness.results.evidence import read_tables
 
-    found = comparing.compare(read_tables(first), read_tables(second))
+    with reading_run(first):
+        one = read_tables(first)
+    with reading_run(second):
+        found = comparing.compare(one, read_tables(second))
     if as_json:
         print(json.dumps(comparing.as_json(found), indent=1, allow_nan=False))
         return
@@ -57,9 +66,11 @@ def history(
     from harness.display.formats import score_interval, scored
     from harness.display.terminal_table import print_table
     from harness.results import history as of
+    from harness.results.damaged import reading_run
 
-    for run in of.newest_runs(out, suite):
-        entries = of.history(run)
+    with reading_run(out):
+        found = [(run, of.history(run)) for run in of.newest_runs(out, suite)]
+    for run, entries in found:
         metric = entries[-1].metric
         rows = [
             [entry.run_id, what, score.variant, scored(score.value, metric.is_share),
@@ -98,7 +109,7 @@ def ls_tasks() -> None:
 
     for kind in KINDS:
         for name, words in sorted(kind.tasks.items()):
-            print(f"{name:<12}{words}")
+            print(f"{name:<12}{one_line(words)}")
     for kind in KINDS:
         if kind.key and kind.spec:
             print(f"{{{kind.key}: …}}  {(kind.spec.__doc__ or kind.name).splitlines()[0]}")
@@ -111,17 +122,30 @@ def ls_suites(folder: Annotated[Path, typer.Argument(help="Where suite files are
     """The suite files of a folder, each with its question."""
     from harness.suite.suite import suite_files
 
-    for path in suite_files(folder):
-        print(f"{path}  {load_suite(path).file.question}")
+    hint = "those of Stockpot are in its repository, under suites/"
+    if not folder.is_dir():
+        raise BadInput("there is no such folder of suite files", place=str(folder), hint=hint)
+    found = suite_files(folder)
+    if not found:
+        print(f"there are no suite files in {one_line(folder)}; {hint}", file=sys.stderr)
+    for path in found:
+        print(one_line(f"{path}  {load_suite(path).file.question}"))
 
 
 @listing.command("runs")
 def ls_runs(out: Out = Path("results")) -> None:
     """The finished runs, oldest first within each suite."""
+    from harness.results.damaged import reading_run
     from harness.results.run import read_run, runs_below
 
     for folder in runs_below(out):
-        record = read_run(folder).record
-        summary = record["summary"]
-        limited = f", limited to {record['limit']} examples" if record["limit"] else ""
-        print(f"{folder}  {record['status']}, {summary['ok']} of {summary['variants']} variants ok{limited}")
+        try:
+            with reading_run(folder):
+                record = read_run(folder).record
+                summary = record["summary"]
+                limited = f", limited to {record['limit']} examples" if record["limit"] else ""
+                came = f"{record['status']}, {summary['ok']} of {summary['variants']} variants ok{limited}"
+        except BadInput as fault:
+            print(one_line(f"left out: {fault}"), file=sys.stderr)
+            continue
+        print(one_line(f"{folder}  {came}"))

@@ -12,6 +12,7 @@ from harness.cli.options import (
     AllowCode,
     Device,
     EngineName,
+    JobTimeout,
     Limit,
     Only,
     Out,
@@ -22,6 +23,7 @@ from harness.cli.options import (
     make_options,
     memory_bytes,
 )
+from harness.display.lines import escaped, one_line
 from harness.errors import BadInput
 
 commands = typer.Typer()
@@ -40,6 +42,7 @@ def run(
     device: Device = "auto",
     engine: EngineName = "local",
     workers: Workers = None,
+    job_timeout: JobTimeout = None,
     allow_code: AllowCode = False,
 ) -> None:
     """Build, score and report every variant of the suites; what earlier runs made is reused.
@@ -53,7 +56,7 @@ def run(
     from harness.run import progress, runner
     from harness.run.planning import make_plan
 
-    options = make_options(out, only, limit, seed, device, workers, allow_code, engine)
+    options = make_options(out, only, limit, seed, device, workers, allow_code, engine, job_timeout)
     read = [load_suite(path) for path in suites]  # all of them first: a mistake in the last shall not cost an hour
     codes = set()
     finished = runner.run_together([make_plan(suite, options) for suite in read], progress.progress())
@@ -117,12 +120,12 @@ def _print_data(planned: Any) -> None:
     from harness.run.stages.setting import documents_of
 
     task = planned.task
-    print(f"data: {task.title}")
+    print(f"data: {one_line(task.title)}")
     for split in (task.train, task.heldout, task.test):
         words = class_counts(split.labels.tolist(), getattr(task, "labels", ()))
-        print(f"  {split.name} {len(split.inputs)}" + (f": {words}" if words else ""))
+        print(f"  {split.name} {len(split.inputs)}" + (f": {one_line(words)}" if words else ""))
     for note in documents_of(planned.setting).notes:
-        print(f"  note: {note}")
+        print(f"  note: {one_line(note)}")
     print()
 
 
@@ -185,5 +188,5 @@ def _print_summary(folder: Path, report: Path) -> int:
         *(f"  {line}" for line in problems),
         f"  report: {report}",
     ]
-    print("\n".join(lines), file=sys.stderr)
+    print("\n".join(map(escaped, lines)), file=sys.stderr)
     return 0 if has_answer(finished) else NO_ANSWER

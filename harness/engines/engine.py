@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, TypeVar
 
+from harness.display.lines import one_line, said_by
 from harness.registry import ENGINES
 
 Place = Literal["shared", "alone"]
@@ -27,6 +28,8 @@ class Job:
     """"shared" runs beside other jobs; "alone" measures, so it has a fresh process and no other job beside it."""
     cost: float = 1.0
     """Expected seconds, for the order and for the time left."""
+    limit: float | None = None
+    """Seconds after which it is ended, and has failed; None where it may take as long as it likes."""
 
 
 @dataclass
@@ -35,22 +38,46 @@ class Outcome:
 
     value: Any = None
     error: str | None = None
+    """One line of bounded length (``display.lines``): it is a reason in tables, and others wrote it."""
     trace: str | None = None
-    """The traceback in the worker, for the log."""
+    """The traceback in the worker, for the log; of a very long one its beginning and its end."""
+
+    def __post_init__(self) -> None:
+        if self.error is not None:
+            self.error = one_line(self.error)
+        if self.trace is not None and len(self.trace) > 2 * TRACE:
+            self.trace = f"{self.trace[:TRACE]}\n… ({len(self.trace):,} characters)\n{self.trace[-TRACE:]}"
+
+
+TRACE = 10_000
+"""Characters of a traceback that are kept of each end."""
 
 
 def attempt(job: Job) -> Outcome:
-    """Run a job here and now; an exception comes back as text: not every one survives being sent to another process."""
+    """Run a job here and now; an exception comes back as text: not every one survives being sent to another process.
+
+    That of ``sys.exit()``, and KeyboardInterrupt, fail the job like any other: it does not end the run.
+    """
     try:
         return Outcome(job.function(**job.arguments))
-    except Exception as error:
-        return Outcome(error=f"{type(error).__name__}: {error}", trace=traceback.format_exc())
+    except BaseException as error:
+        return Outcome(error=f"{type(error).__name__}: {said_by(error)}", trace=traceback.format_exc())
+
+
+def too_long(job: Job) -> Outcome:
+    """The outcome of a job that was ended since it took longer than its limit."""
+    return Outcome(error=f"it was ended after {job.limit:g} seconds, its time limit; --job-timeout sets another")
 
 
 def give_up(job: Job, outcomes: Mapping[str, Outcome]) -> Outcome | None:
     """The outcome of a job that is not run, since one that it needs has failed; None where none has."""
     lost = next((name for name in job.needs if name in outcomes and outcomes[name].error), None)
-    return Outcome(error=f"{lost}: {outcomes[lost].error}") if lost else None
+    return Outcome(error=passed_on(lost, outcomes[lost].error)) if lost else None
+
+
+def passed_on(need: str, error: str | None) -> str:
+    """The error of a job that is not run since one that it needs has failed."""
+    return one_line(f"{need}: {error}")
 
 
 Progress = Callable[[str, Job], None]

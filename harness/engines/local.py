@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import gc
+import math
 import multiprocessing
 import os
 import signal
+import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
 from multiprocessing import forkserver
 from typing import Any
 
 import torch
 
 from harness import environment
-from harness.engines.engine import Engine, Job, Outcome, Place, Progress, attempt, engine, give_up
+from harness.engines.engine import Engine, Job, Outcome, Place, Progress, attempt, engine, give_up, too_long
 
 
 @engine
@@ -34,7 +37,8 @@ class LocalEngine(Engine):
     def run(self, jobs: Sequence[Job], progress: Progress) -> dict[str, Outcome]:
         """Run all jobs; one whose need failed is not run, and its error names that need.
 
-        ``progress`` is called with "start" and "done" or "failed". Jobs that run alone come after all others.
+        ``progress`` is called with "start" and "done" or "failed". Jobs that run alone come after all others. The
+        processes of a job that exceeds its limit are killed; what ran beside it is started again.
         """
         outcomes: dict[str, Outcome] = {}
         # read by the fork server when it starts: a BLAS with threads of its own would crowd the cores
@@ -61,7 +65,7 @@ class LocalEngine(Engine):
     ) -> None:
         urgency = _longest_paths(jobs)
         waiting = sorted(jobs, key=lambda job: -urgency[job.name])
-        running: dict[Future[Any], Job] = {}
+        running: dict[Future[Any], _Started] = {}
         suspects: list[Job] = []  # jobs that ran when a process died: each runs once more, with no other beside it
         names = {job.name for job in jobs}
 
@@ -69,29 +73,58 @@ class LocalEngine(Engine):
             outcomes[job.name] = outcome
             progress("failed" if outcome.error else "done", job)
 
+        def start(job: Job, *, by_itself: bool = False) -> None:
+            running[pools.submit(job)] = _Started(job, by_itself, time.monotonic())
+
         while waiting or running or suspects:
             if suspects and not running:
-                job = suspects.pop()
-                finish(job, _outcome(pools.submit(job)) or Outcome(error=DIED))
-                continue
+                start(suspects.pop(), by_itself=True)
+            quiet = bool(suspects) or any(each.by_itself for each in running.values())  # no job beside a suspect
             for job in list(waiting):
                 if lost := give_up(job, outcomes):
                     waiting.remove(job)
                     finish(job, lost)
-                elif not suspects and len(running) < slots and all(
+                elif not quiet and len(running) < slots and all(
                     n in outcomes or n not in names for n in (*job.needs, *job.after)
                 ):
                     waiting.remove(job)
                     progress("start", job)
-                    running[pools.submit(job)] = job
-            if running:
-                for future in wait(running, return_when=FIRST_COMPLETED).done:
-                    job = running.pop(future)
-                    outcome = _outcome(future)
-                    if outcome is None:
-                        suspects.append(job)
-                    else:
-                        finish(job, outcome)
+                    start(job)
+            left = min((each.seconds_left() for each in running.values()), default=0.0)
+            for future in wait(running, max(0.0, min(left, WAKE)), return_when=FIRST_COMPLETED).done:
+                ended = running.pop(future)
+                outcome = _outcome(future)
+                if outcome is not None or ended.by_itself:
+                    finish(ended.job, outcome or Outcome(error=DIED))
+                else:
+                    suspects.append(ended.job)
+            if any(each.seconds_left() <= 0 for each in running.values()):
+                cut = {future: each for future, each in running.items() if not future.done()}
+                pools.end(jobs[0].place)  # a process may be stopped, or deep in C, and then hears nothing else
+                for future, each in cut.items():
+                    del running[future]
+                    if each.seconds_left() <= 0:
+                        finish(each.job, too_long(each.job))
+                    else:  # its process was ended too, through no fault of its own
+                        start(each.job, by_itself=each.by_itself)
+
+
+WAKE = 3600.0
+"""Seconds that are waited for a job at once, at most: no lock takes a time limit of 1e30."""
+
+
+@dataclass(frozen=True)
+class _Started:
+    """A job that runs."""
+
+    job: Job
+    by_itself: bool
+    """With no other beside it: a process died while it ran, and this shows whether it was its own."""
+    since: float
+    """By ``time.monotonic``."""
+
+    def seconds_left(self) -> float:
+        return math.inf if self.job.limit is None else self.since + self.job.limit - time.monotonic()
 
 
 def _longest_paths(jobs: Sequence[Job]) -> dict[str, float]:
@@ -147,6 +180,11 @@ class _Pools:
             max_tasks_per_child=tasks,
         )
         return self.pools[place]
+
+    def end(self, place: Place) -> None:
+        """End all processes of a kind at once; the next job has a new one."""
+        if pool := self.pools.pop(place, None):
+            _kill(pool)
 
     def close(self) -> None:
         for pool in self.pools.values():

@@ -33,17 +33,47 @@ COEFFICIENTS = ("pearson", "spearman", "kendall")
 
 def choose_subsets(members: int, sizes: Sequence[int], at_most: int) -> list[tuple[int, ...]]:
     """All subsets of these sizes, or a fixed draw of ``at_most`` of them that gives each size its share."""
-    by_size = [list(itertools.combinations(range(members), size)) for size in sorted(set(sizes)) if size <= members]
-    if sum(map(len, by_size)) <= at_most:
-        return list(itertools.chain(*by_size))
+    counts = {size: math.comb(members, size) for size in sorted(set(sizes)) if size <= members}
+    if sum(counts.values()) <= at_most:
+        return [subset for size in counts for subset in itertools.combinations(range(members), size)]
     rng = np.random.default_rng(0)
     chosen: list[tuple[int, ...]] = []
     left = at_most
-    for done, candidates in enumerate(sorted(by_size, key=len)):  # a small size leaves its unused share to the others
-        share = min(len(candidates), math.ceil(left / (len(by_size) - done)))
-        chosen += [candidates[i] for i in rng.choice(len(candidates), size=share, replace=False)]
+    by_count = sorted(counts.items(), key=lambda item: item[1])
+    for done, (size, count) in enumerate(by_count):  # a small size leaves its unused share to the others
+        share = min(count, math.ceil(left / (len(counts) - done)))
+        chosen += _drawn(rng, members, size, share)
         left -= share
     return sorted(chosen, key=lambda subset: (len(subset), subset))
+
+
+MOST_COUNTED = 10**9
+"""Subsets of a size, of which positions are drawn; of more, as many are drawn twice as good as never."""
+
+
+def _drawn(rng: np.random.Generator, members: int, size: int, share: int) -> list[tuple[int, ...]]:
+    """``share`` different subsets of a size; of none of the others is a list made."""
+    count = math.comb(members, size)
+    if count <= MOST_COUNTED:
+        return [_subset_at(int(each), members, size) for each in rng.choice(count, size=share, replace=False)]
+    drawn: dict[tuple[int, ...], None] = {}
+    while len(drawn) < share:
+        drawn[tuple(sorted(rng.choice(members, size=size, replace=False).tolist()))] = None
+    return list(drawn)
+
+
+def _subset_at(position: int, members: int, size: int) -> tuple[int, ...]:
+    """The subset at a position among all of its size, in the order of ``itertools.combinations``; none is listed."""
+    subset: list[int] = []
+    for member in range(members):
+        if size == len(subset):
+            break
+        begun_so = math.comb(members - member - 1, size - len(subset) - 1)  # those that have this member next
+        if position < begun_so:
+            subset.append(member)
+        else:
+            position -= begun_so
+    return tuple(subset)
 
 
 def study(

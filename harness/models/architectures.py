@@ -14,6 +14,7 @@ from harness.models.configuration import head_of
 from harness.models.forward import as_read_by
 from harness.models.own_code import code_in
 from harness.models.own_networks import OWN, parameters_of
+from harness.models.settings import check_layers
 from harness.models.smaller import half_width
 from harness.registry import KINDS
 from harness.store import named
@@ -89,6 +90,7 @@ def check_options(architecture: Architecture, *, by_name: bool = False) -> None:
                 **dict(architecture.options)
             )
             return
+        check_layers(dict(architecture.options), f"architecture '{architecture.name}'")
         with torch.device("meta"):
             build(architecture)
     except TypeError as error:

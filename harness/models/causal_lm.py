@@ -11,6 +11,7 @@ from typing import Any
 from torch import nn
 
 from harness.errors import BadInput
+from harness.models.checkpoint import error_line
 from harness.models.configuration import config_of, settings_of
 from harness.models.heads import CAUSAL
 from harness.types import Architecture
@@ -79,6 +80,5 @@ def read_generation_config(folder: Path) -> Any:
             _from_model_config=not own,
             local_files_only=True,
         )
-    except (OSError, ValueError, TypeError, AttributeError) as error:
-        reason = str(error).splitlines()[0]
-        raise BadInput(f"{GENERATION_CONFIG_NAME} cannot be read: {reason}", place=str(folder)) from None
+    except Exception as error:  # whatever the checks of its settings raise
+        raise BadInput(f"{GENERATION_CONFIG_NAME} cannot be read: {error_line(error)}", place=str(folder)) from None

@@ -11,10 +11,12 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from harness.display.lines import one_line, said_by
 from harness.errors import BadInput
 from harness.models.heads import CAUSAL, Head
-from harness.models.settings import kernels, read_object
+from harness.models.settings import check_layers, kernels, read_object
 from harness.models.vision_imports import import_timm, mend_torchvision
+from harness.types import NotApplicable
 
 mend_torchvision()  # before transformers is imported, which only happens within functions
 
@@ -50,6 +52,7 @@ def read_config(folder: Path, head: Head = CAUSAL) -> Any:
     if not file.is_file():
         raise BadInput("config.json is missing", place=str(folder), hint="name a Hugging Face model folder")
     settings = read_object(file)
+    check_layers(settings, str(folder))
     from transformers import AutoConfig
 
     if kernel := next(kernels(settings), None):
@@ -83,7 +86,22 @@ def is_timm(settings: Mapping[str, Any]) -> bool:
 
 def error_line(error: Exception) -> str:
     """An error in one line."""
-    return f"{type(error).__name__}: {' '.join(str(error).split())}"[:300]
+    return one_line(f"{type(error).__name__}: {said_by(error)}", 300)
+
+
+@contextmanager
+def refusing(folder: Path) -> Iterator[None]:
+    """Around what reads a folder: whatever its files make transformers, torch or peft raise is a ``BadInput``.
+
+    Each has checks of its own and none for all that damage can do to a file, or a person write into one.
+    """
+    try:
+        yield
+    except (BadInput, NotApplicable):
+        raise
+    except Exception as error:
+        hint = "is one of its files damaged, or written by hand?"
+        raise BadInput(f"the model cannot be read: {error_line(error)}", place=str(folder), hint=hint) from error
 
 
 def checkpoint_files(folder: Path, config: Any) -> list[Path]:

@@ -24,6 +24,7 @@ from harness.models.checkpoint import (
     quiet,
     read_config,
     read_object,
+    refusing,
     signature,
     stored_tensors,
 )
@@ -92,9 +93,10 @@ def layout(folder: Path, read_as: ReadAs = AS_CAUSAL) -> Layout:
         BadInput: a folder that ``from_pretrained`` would not read whole: tensors that are missing (it would draw them
             at random), or of other shapes.
     """
-    config = read_config(folder, read_as.head)
-    files = checkpoint_files(folder, config)
-    return _layout(folder, read_as, tuple(signature(file) for file in (folder / CONFIG, *files)))
+    with refusing(folder):
+        config = read_config(folder, read_as.head)
+        files = checkpoint_files(folder, config)
+        return _layout(folder, read_as, tuple(signature(file) for file in (folder / CONFIG, *files)))
 
 
 @lru_cache(maxsize=64)

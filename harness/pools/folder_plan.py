@@ -12,7 +12,7 @@ from torch import Tensor
 from harness.errors import BadInput
 from harness.models.adapters import ADAPTER
 from harness.models.causal_lm import vocabulary_of
-from harness.models.checkpoint import CONFIG, read_object
+from harness.models.checkpoint import CONFIG, read_object, refusing
 from harness.models.configuration import code_of_transformers
 from harness.models.heads import MASKED, SEQUENCE
 from harness.models.pretrained import AS_CAUSAL, ZEROS, ReadAs, stored_dtype
@@ -124,12 +124,13 @@ def plan_folder(name: str, folder: str, base: FolderPlan | None = None, read_as:
 
     Beside classifiers of texts, a member that its folder says to be a masked language model is one.
     """
-    if read_as.head == SEQUENCE and read_as.fresh is None and _is_masked(Path(folder)):
-        read_as, base = ReadAs(MASKED), None
-    model = FolderModel(folder, base.model.folder if base else None, read_as)
-    model.check()
-    start, own_head = (base.digests[-1], base.model.has_own_head) if base else (None, False)
-    return FolderPlan(name, model.architecture, model, model.digest, start, own_head)
+    with refusing(Path(folder)):
+        if read_as.head == SEQUENCE and read_as.fresh is None and _is_masked(Path(folder)):
+            read_as, base = ReadAs(MASKED), None
+        model = FolderModel(folder, base.model.folder if base else None, read_as)
+        model.check()
+        start, own_head = (base.digests[-1], base.model.has_own_head) if base else (None, False)
+        return FolderPlan(name, model.architecture, model, model.digest, start, own_head)
 
 
 def _is_masked(folder: Path) -> bool:

@@ -17,6 +17,7 @@ import pandas as pd
 from harness.display import formats
 from harness.display.capacity import COLUMNS, as_rows, unpredicted_words
 from harness.display.formats import amount, bytes_more
+from harness.display.lines import escaped
 from harness.report.answer import Answer, answer
 from harness.report.claim import NOT_TESTED
 from harness.report.claims import Claim, as_json, claims
@@ -76,6 +77,7 @@ def _render(template: str, context: dict[str, Any]) -> str:
         loader=jinja2.PackageLoader("harness.report", "."),
         autoescape=template.endswith(".html"),
         undefined=jinja2.StrictUndefined,
+        finalize=_without_control,
         trim_blocks=True,
         lstrip_blocks=True,
     )
@@ -93,6 +95,11 @@ def _render(template: str, context: dict[str, Any]) -> str:
         digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
         assets |= {name: text, f"{name}_hash": f"sha256-{digest}"}
     return environment.get_template(template).render(context | assets)
+
+
+def _without_control(value: Any) -> Any:
+    """A value that is put into a page: text of others, of old runs too, without what a terminal would act on."""
+    return type(value)(escaped(value, keep="\n\t")) if isinstance(value, str) else value
 
 
 def _context(evidence: Evidence, said: Answer, found: list[Claim]) -> dict[str, Any]:

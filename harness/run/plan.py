@@ -28,6 +28,21 @@ class Options:
     workers: int | None = None
     allow_code: bool = False
     engine: str = "local"
+    job_timeout: float | None = None
+    """Seconds that each job may take; 0 for as long as it likes, None for the usual limit."""
+
+    def limit_of(self, job: Job) -> float | None:
+        """Seconds after which a job is ended; None where it never is.
+
+        The usual limit is for what hangs, not for what is slow: how long a large model takes is only guessed.
+        """
+        usual = max(DAY, PATIENCE * job.cost)
+        return usual if self.job_timeout is None else self.job_timeout or None
+
+
+DAY = 86400.0
+PATIENCE = 100.0
+"""How many times as long as was expected a job may take, where that is more than a day."""
 
 
 @dataclass(frozen=True)

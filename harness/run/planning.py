@@ -16,6 +16,7 @@ from harness.registry import KINDS, METRICS
 from harness.results.columns import numbers, paired
 from harness.results.metric import DOCUMENTS
 from harness.run.graph import planned_jobs
+from harness.run.places import check_places
 from harness.run.plan import Options, Plan
 from harness.run.stages.setting import Data, Setting, documents_of, task_of
 from harness.run.stages.study import Study
@@ -41,8 +42,7 @@ def make_plan(suite: Suite, options: Options, *, compares: bool = True) -> Plan:
         device = "cuda" if torch.cuda.is_available() else "cpu"
     elif device != "cpu" and not _has(device):
         raise BadInput(f"this machine has no device '{device}'", place="--device", hint="'auto' takes what there is")
-    if Path(options.out).exists() and not Path(options.out).is_dir():
-        raise BadInput("results go to a folder, and this is a file", place=f"--out {options.out}")
+    check_places(Path(options.out), suite.file.suite)
     store = Path(options.out) / ".store"
     kind = KINDS.get(suite.task.kind)
     suite = replace(suite, task=kind.rendered(suite.task, Store(store), options.limit, options.allow_code))
@@ -138,7 +138,8 @@ def _folds(suite: Suite) -> tuple[tuple[int, TaskReference], ...]:
 
 
 def _has(device: str) -> bool:
-    return (torch.device(device).index or 0) < torch.cuda.device_count()
+    _, _, index = device.partition(":")  # torch parses no large one
+    return int(index or 0) < torch.cuda.device_count()
 
 
 def _pool(suite: Suite, name: str, asked: AskedPool, task: Task, seed: int) -> PoolPlan:

@@ -8,7 +8,7 @@ import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol, TextIO
@@ -17,6 +17,7 @@ from harness.engines.engine import Engine, Job, Outcome
 from harness.errors import BadInput
 from harness.registry import ENGINES
 from harness.run.graph import renew_noise
+from harness.run.places import LATEST
 from harness.run.plan import Plan
 from harness.run.planning import modules_to_preload
 from harness.run.schedule import Schedule, Scheduled, make_schedule
@@ -123,7 +124,8 @@ def _run_jobs(
         logs.event(what, job)
         progress.event(what, job)
 
-    jobs = {scheduled.job.name: scheduled.job for scheduled in schedule.todo}
+    limits = plans[0].options.limit_of
+    jobs = {each.job.name: replace(each.job, limit=limits(each.job)) for each in schedule.todo}
     reused = sum(len(plan.jobs) for plan in plans) - len(jobs)
     progress.begin(_title(plans), schedule.todo, reused)
     try:
@@ -174,7 +176,7 @@ def _new_folder(plan: Plan, started: datetime) -> Path:
 
 
 def _point_latest(folder: Path) -> None:
-    link = folder.parent / "latest"
+    link = folder.parent / LATEST
     temporary = folder.parent / f".latest-{os.getpid()}"
     temporary.symlink_to(folder.name)
     os.replace(temporary, link)

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from harness.engines.engine import Job, Outcome
+from harness.engines.engine import Job, Outcome, passed_on
 from harness.run.plan import Plan, PlannedJob
 from harness.store import Key, Store
 
@@ -41,8 +41,8 @@ class Schedule:
         def error(name: str) -> str | None:
             said = outcomes[name].error
             for need in needs[name]:
-                if need in outcomes and said == f"{need}: {outcomes[need].error}":
-                    return f"{own[need]}: {error(need)}"
+                if need in outcomes and said == passed_on(need, outcomes[need].error):
+                    return passed_on(own[need], error(need))
             return said
 
         found = {name: scheduled for name, scheduled in self.names[position].items() if scheduled in outcomes}

@@ -13,6 +13,7 @@ import torch
 from harness.cost import latency
 from harness.cost.choosing import cells, why_not_here
 from harness.cost.cost import Context, Cost
+from harness.display.lines import one_line
 from harness.evaluate import outcomes
 from harness.pools.source import MemberPlan
 from harness.registry import COSTS
@@ -67,7 +68,7 @@ class Tables:
             if row["status"] == "ok" and self.plan.compares:
                 row["best_set"] = row["variant"] in self.decided.best_set
                 row |= self.decided.corrected(row["variant"])
-        return [row for group in (summary, *per_seed.values()) for row in group]
+        return [_in_lines(row) for group in (summary, *per_seed.values()) for row in group]
 
     @property
     def serving(self) -> dict[str, str | None]:
@@ -339,6 +340,12 @@ def noise(plan: Plan) -> dict[str, Any] | None:
     if not plan.suite.file.cost.asks("latency"):
         return None
     return latency.noise_record(measured(plan, plan.reference(plan.seeds[0]), "latency").read("latency"))
+
+
+def _in_lines(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A row whose reasons, which may be others' words, are lines of bounded length."""
+    said = {"reason", *(cost.source for cost in COSTS if cost.source)}
+    return {key: one_line(value) if key in said and isinstance(value, str) else value for key, value in row.items()}
 
 
 def _names(*columns: Column) -> list[str]:

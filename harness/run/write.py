@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import pandas as pd
 
+from harness.display.lines import one_line
 from harness.evaluate import correlate
 from harness.evaluate.families import Family
 from harness.evaluate.quality_cost import quality_cost
@@ -58,7 +59,7 @@ def write_results(folder: Path, plan: Plan, errors: Mapping[str, str], done: Map
     _write_once(plan, tables, "examples", folder)
     _write_once(plan, tables, "measures", folder)
     _write_once(plan, tables, "intermediate", folder)
-    warnings = [*_write_study(folder, plan, errors), *tables.warnings]
+    warnings = [one_line(warning) for warning in (*_write_study(folder, plan, errors), *tables.warnings)]
     record = run_record(plan, rows, tables, warnings, done)
     summary = {row["variant"]: row for row in rows if row["seed"] == ALL_SEEDS and row["status"] == "ok"}
     unit = title_of(tables.serving["cost"] or "")

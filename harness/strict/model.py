@@ -13,6 +13,9 @@ from harness.strict import yaml
 STRICT = pydantic.ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 """Of models whose fields take exactly what they say, and no other keys."""
 
+WHOLE = 2**63
+"""Whole numbers are smaller than this, of either sign: what they count, or seed, has no more bits."""
+
 Model = TypeVar("Model", bound=pydantic.BaseModel)
 
 
@@ -32,6 +35,7 @@ def read_model(
     """
     if not isinstance(document.value, dict):
         raise BadInput(f"{what} holds keys and values", place=document.place(()))
+    _check_numbers(document, document.value, ())
     try:
         return model.model_validate(document.value)
     except pydantic.ValidationError as error:
@@ -43,10 +47,20 @@ def read_part(model: type[Model], document: yaml.Document, at: yaml.Position) ->
     value = document.value
     for part in at:
         value = value[part]
+    _check_numbers(document, value, at)
     try:
         return model.model_validate(value)
     except pydantic.ValidationError as error:
         raise _first_fault(model, error, document, str(at[-1]), {}, at) from None
+
+
+def _check_numbers(document: yaml.Document, value: Any, at: yaml.Position) -> None:
+    """``BadInput`` for a whole number that no count has: arithmetic with it would end in an error, or never."""
+    if isinstance(value, dict | list):
+        for key, inner in value.items() if isinstance(value, dict) else enumerate(value):
+            _check_numbers(document, inner, (*at, key))
+    elif isinstance(value, int) and abs(value) >= WHOLE:
+        raise BadInput(f"a number of {len(str(abs(value)))} digits is too long", place=document.place(at))
 
 
 def _first_fault(

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import re
+import stat
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +26,9 @@ Position = tuple[str | int, ...]
 
 DEPTH = 100
 """Levels of nesting; a file that needs more is not written by a person."""
+
+BYTES = 16 * 2**20
+"""Of a file: for the same reason."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +96,7 @@ def load_all(text: str, source: str) -> tuple[Document, ...]:
 
 def _text(path: Path) -> str:
     try:
-        content = path.read_bytes()
+        content = _content(path)
     except OSError as error:
         raise BadInput(f"the file cannot be read: {error.strerror}", place=str(path)) from None
     try:
@@ -99,6 +104,23 @@ def _text(path: Path) -> str:
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
         raise BadInput("the file is not UTF-8", place=f"{path}:{line}", hint="save it as UTF-8") from None
+
+
+def _content(path: Path) -> bytes:
+    """A pipe or a device may never end, and is no file that a run could name; nothing of it is read."""
+    with open(path, "rb", opener=_without_waiting) as file:
+        status = os.fstat(file.fileno())
+        if not stat.S_ISREG(status.st_mode):
+            raise BadInput("this is no plain file", place=str(path), hint="save the text as a file and name that")
+        content = file.read(BYTES + 1)
+    if len(content) > BYTES:
+        size = max(status.st_size, len(content))
+        raise BadInput(f"the file has {size:,} bytes", place=str(path), hint=f"it may have {BYTES:,} at most")
+    return content
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
 def _nodes(text: str, source: str, *, several: bool) -> list[tuple[int, yaml.Node]]:

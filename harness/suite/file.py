@@ -58,7 +58,7 @@ class Subsets(Strict):
     """Which subsets of a pool the correlation study takes: all of these sizes, or a fixed draw of ``at_most``."""
 
     sizes: Annotated[list[Annotated[int, Field(ge=2)]], Field(min_length=1)]
-    at_most: Annotated[int, Field(ge=3)] = 60
+    at_most: Annotated[int, Field(ge=3, le=10_000)] = 60
 
 
 class Correlate(Strict):

@@ -19,6 +19,7 @@ from harness.store import digest
 from harness.strict import yaml
 from harness.strict.beside import Beside
 from harness.strict.model import read_model
+from harness.suite.bounds import Counted, check_members
 from harness.suite.file import MAIN, REFERENCE, SuiteFile, asked_pool, suite_model
 from harness.suite.task import KEY, read_task
 from harness.tasks import TaskReference
@@ -75,6 +76,7 @@ def read_suite(path: Path) -> Suite:
         asked = asked_pool(spec, document.place(place))
         asked.source.check(asked.spec, partial(_place, document, (*place, asked.source.name)))
         pools[name] = asked.beside(path.parent)
+    check_members(pools, file.seeds, document)
     if len(set(file.seeds)) < len(file.seeds):
         raise BadInput("a seed is named twice", place=document.place(("seeds",)))
     variants = tuple(_variants(file, document, pools))
@@ -114,6 +116,7 @@ def _variants(
     file: SuiteFile, document: yaml.Document, pools: Mapping[str, AskedPool]
 ) -> Iterator[Variant]:
     seen: dict[str, str] = {}
+    counted = Counted(file.seeds)
     for index, item in enumerate(file.methods):
         path: yaml.Position = ("methods", index)
         place = document.place(path)
@@ -131,6 +134,7 @@ def _variants(
         for pool in chosen_pools:
             _known("pool", pool, pools, document.place((*path, name, "pool")))
         member_sets = _member_sets(given.pop("members", "all"), document.place((*path, name, "members")))
+        counted.add(given, len(chosen_pools) * len(member_sets), place)
         for pool, members, parameters in itertools.product(chosen_pools, member_sets, _combinations(given)):
             where = document.place((*path, name, next(iter(parameters), "")))
             beside = Beside(Path(document.source).parent, pools[pool].folders)

@@ -191,7 +191,7 @@ def _build(names: Sequence[str], include_path: str | None, limit: int | None, al
         raise
     except SecurityError as error:
         raise BadInput(str(error), place=place, hint="templates are rendered in a sandbox") from None
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # functions of tasks, where they may run, are others' code
         hint = "are its data on the hub? That needs network" if isinstance(error, OSError) else None
         what = f"the tasks cannot be loaded: {type(error).__name__}: {error}"
         raise BadInput(what, place=place, hint=hint) from error

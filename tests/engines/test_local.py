@@ -2,10 +2,13 @@
 
 import multiprocessing
 import os
+import signal
 import sys
 import time
 
-from harness.engines.engine import Job
+import pytest
+
+from harness.engines.engine import Job, too_long
 from harness.engines.local import DIED, LocalEngine
 
 PRELOAD = ("harness.run.preload",)
@@ -69,6 +72,45 @@ def test_a_process_that_dies_fails_its_own_job_and_no_other():
     assert outcomes["dies"].error == DIED
     assert [outcomes[f"fine {i}"].value for i in range(6)] == [0, 2, 4, 6, 8, 10]
     assert multiprocessing.active_children() == []  # one left would keep the server, and the next run, waiting
+
+
+def sleep_long():
+    time.sleep(600)
+
+
+def stop():
+    os.kill(os.getpid(), signal.SIGSTOP)
+
+
+def wait_a_little(path):
+    with open(path, "a") as file:
+        file.write("began\n")
+    time.sleep(1.5)
+    return "done"
+
+
+@pytest.mark.parametrize(("hang", "place"), [(sleep_long, "shared"), (stop, "shared"), (sleep_long, "alone")])
+def test_a_job_that_exceeds_its_limit_fails_and_all_others_are_done(hang, place, tmp_path):
+    """Also one whose process is stopped, and one that ran beside it and was ended with it."""
+    path = tmp_path / "begun"
+    outcomes, events = run(
+        Job("hangs", hang, {}, place=place, limit=1.0, cost=9),
+        Job("beside", wait_a_little, {"path": path}, place=place, limit=30.0, cost=8),
+        Job("waits", double, {"value": 1}, needs=("hangs",), place=place),
+        *(Job(f"fine {i}", double, {"value": i}, place=place) for i in range(3)),
+    )
+    assert outcomes["hangs"].error == too_long(Job("", stop, {}, limit=1.0)).error
+    assert "after 1 seconds" in outcomes["hangs"].error
+    assert outcomes["waits"].error == f"hangs: {outcomes['hangs'].error}"
+    assert outcomes["beside"].value == "done"
+    assert len(path.read_text().split()) == (2 if place == "shared" else 1)
+    assert [outcomes[f"fine {i}"].value for i in range(3)] == [0, 2, 4]
+    assert [what for what, name in events if name == "beside"] == ["start", "done"]
+    assert multiprocessing.active_children() == []
+
+
+def test_a_limit_that_is_no_number_a_lock_takes_is_none():
+    assert run(Job("fine", double, {"value": 1}, limit=1e30))[0]["fine"].value == 2
 
 
 def variable(name):

@@ -11,8 +11,7 @@ from tests.cli.command import SUITE
 
 ENGINE = '''
 """Jobs one after the other in this process."""
-import traceback
-from harness.engines.engine import Engine, Outcome, engine
+from harness.engines.engine import Engine, Outcome, attempt, engine
 
 @engine
 class Serial(Engine):
@@ -28,10 +27,7 @@ class Serial(Engine):
                 outcomes[job.name] = Outcome(error=f"{lost}: {outcomes[lost].error}")
             else:
                 progress("start", job)
-                try:
-                    outcomes[job.name] = Outcome(job.function(**job.arguments))
-                except Exception as error:
-                    outcomes[job.name] = Outcome(error=str(error), trace=traceback.format_exc())
+                outcomes[job.name] = attempt(job)
             progress("failed" if outcomes[job.name].error else "done", job)
         return outcomes
 '''

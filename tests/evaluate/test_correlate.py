@@ -14,7 +14,7 @@ from scipy.special import log_softmax
 from scipy.stats import pearsonr, spearmanr
 
 from harness.checks.pools import fine_tunes, plain_predict, split
-from harness.evaluate.correlate import choose_subsets, correlations, ensembles_and_averages, study
+from harness.evaluate.correlate import _subset_at, choose_subsets, correlations, ensembles_and_averages, study
 from harness.systems.parts import MemberPart
 from harness.types import NotApplicable
 
@@ -26,6 +26,24 @@ def test_subsets_are_different_of_the_asked_sizes_and_no_more_than_asked(members
     assert len(set(subsets)) == len(subsets) == min(at_most, len(everything))
     assert set(subsets) <= set(everything)
     assert subsets == choose_subsets(members, sorted(sizes), at_most)
+
+
+@pytest.mark.parametrize(("members", "size"), [(30, 15), (200, 100)])
+def test_subsets_are_drawn_where_nobody_could_list_them(members, size):
+    """155 million, and more than there are atoms; each member is in about half of what is drawn of their halves."""
+    subsets = choose_subsets(members, [2, size], 1000)
+    assert len(set(subsets)) == 1000
+    assert all(list(subset) == sorted(set(subset)) and len(subset) in (2, size) for subset in subsets)
+    halves = [subset for subset in subsets if len(subset) == size]
+    times = np.bincount(np.concatenate(halves), minlength=members)
+    assert times.max() < 0.6 * len(halves)
+    assert times.min() > 0.4 * len(halves)
+
+
+@given(st.integers(2, 10), st.integers(2, 10))
+def test_a_subset_is_found_by_its_position(members, size):
+    everything = list(itertools.combinations(range(members), size))
+    assert [_subset_at(place, members, size) for place in range(len(everything))] == everything
 
 
 def test_every_size_gets_its_share():

@@ -1,0 +1,49 @@
+"""Text that others wrote as one line of bounded length: for reasons, errors and lists."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+
+MOST = 500
+"""Characters of a reason."""
+
+
+_ODD = re.compile(r"[^ -~]")
+
+
+def one_line(text: object, most: int = MOST) -> str:
+    """The text with one space for each white space, printable, at most ``most`` characters long.
+
+    What a terminal, a file or CI would act on is written as an escape such as ``\\x1b``: control characters, halves of
+    surrogate pairs, and what begins a command of GitHub's runner (``::`` at the start, ``##[`` anywhere). Of a longer
+    text the beginning stays, and how many characters there were. A line made by this function stays as it is.
+    """
+    whole = text if isinstance(text, str) else said_by(text)
+    line = escaped(" ".join(whole[: 4 * most].split())).replace("##[", r"#\x23[")
+    if line.startswith("::"):
+        line = rf"\x3a{line[1:]}"
+    if len(line) <= most and len(whole) <= 4 * most:
+        return line
+    told = f"… ({len(whole):,} characters)"
+    return line[: most - len(told)] + told
+
+
+def escaped(text: str, keep: str = "") -> str:
+    """The text with escapes for control characters and whatever else is not printable, but for those in ``keep``."""
+
+    def shown(found: re.Match[str]) -> str:
+        odd = found[0]
+        if odd in keep or odd.isprintable() or unicodedata.category(odd) == "Zs":
+            return odd
+        return repr(odd)[1:-1]
+
+    return _ODD.sub(shown, text)
+
+
+def said_by(value: object) -> str:
+    """What a value says of itself, also where that raises: exceptions are written by others too."""
+    try:
+        return str(value)
+    except Exception as error:
+        return f"(its text cannot be had: {type(error).__name__})"

@@ -1,0 +1,59 @@
+"""How large a suite may be: what asks for more was mistyped, and is refused before hours are planned."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from harness.errors import BadInput
+from harness.pools.source import AskedPool
+from harness.strict import yaml
+
+MEMBERS = 10_000
+"""Of all pools of a suite together."""
+VARIANTS = 20_000
+"""Of a suite, on each seed."""
+SEEDS = 1_000
+ROWS = 100_000
+"""Variants, or members, times seeds: what a run's tables have a row for."""
+
+
+def check_members(pools: Mapping[str, AskedPool], seeds: Sequence[int], document: yaml.Document) -> None:
+    """``BadInput`` where pools and seeds are more than a run can hold."""
+    members = sum(asked.size for asked in pools.values())
+    if len(seeds) > SEEDS:
+        raise _too_many(len(seeds), "seeds", SEEDS, document.place(("seeds",)))
+    if members > MEMBERS:
+        raise _too_many(members, "members", MEMBERS, document.place(("pool",)))
+    if members * len(seeds) > ROWS:
+        raise _too_many(members * len(seeds), "members over all seeds", ROWS, document.place(("seeds",)))
+
+
+class Counted:
+    """How many variants the items of ``methods`` ask for, told before any is made.
+
+    Args:
+        seeds: of the suite.
+    """
+
+    def __init__(self, seeds: Sequence[int]) -> None:
+        self.seeds, self.variants = len(seeds), 0
+
+    def add(self, options: Mapping[str, Any], sets: int, place: str) -> None:
+        """Count one item; ``BadInput`` at its place where they are too many.
+
+        Args:
+            options: the parameters of its method, of which a list is one variant for each value.
+            sets: pools times sets of members that each is asked for.
+            place: the item's.
+        """
+        self.variants += sets * math.prod(len(value) for value in options.values() if isinstance(value, list))
+        if self.variants > VARIANTS:
+            raise _too_many(self.variants, "variants", VARIANTS, place)
+        if self.variants * self.seeds > ROWS:
+            raise _too_many(self.variants * self.seeds, "variants over all seeds", ROWS, place)
+
+
+def _too_many(count: int, what: str, most: int, place: str) -> BadInput:
+    return BadInput(f"{count:,} {what} are too many", place=place, hint=f"a suite has at most {most:,}")
