@@ -48,7 +48,7 @@ def predictions_key(part: str, split: Split, device: str) -> Key:
 
 def cost_of(key: Key, store: Store) -> float:
     """The seconds that predictions took; 0 where there are none."""
-    return float(read_json(store.path(key) / COST)["seconds"]) if store.has(key) else 0.0
+    return float(read_json(store.read(key) / COST)["seconds"]) if store.has(key) else 0.0
 
 
 class CachedPredictions:
@@ -69,7 +69,7 @@ class CachedPredictions:
             with self.store.write(key) as folder:
                 save_file({"log_probs": found}, folder / "log_probs.safetensors")
                 write_json(folder / COST, {"seconds": seconds})
-        return _read(self.store.path(key))
+        return _read(self.store.read(key))
 
     def stacked(self, parts: Sequence[Part], split: Split) -> Tensor:
         """Log-probabilities [M, N, C]."""

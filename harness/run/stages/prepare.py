@@ -68,7 +68,7 @@ class Prepare(Stage):
 def remarks_of(setting: Setting, member: MemberPlan) -> list[str]:
     """What preparing a member noted of how it is given test examples."""
     key = _remarks_key(setting, member)
-    return read_json(setting.store.path(key) / "remarks.json") if setting.store.has(key) else []
+    return read_json(setting.store.read(key) / "remarks.json") if setting.store.has(key) else []
 
 
 def _remarks_key(setting: Setting, member: MemberPlan) -> Key:

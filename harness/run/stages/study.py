@@ -68,5 +68,5 @@ class Study(Stage):
 
     def read(self) -> dict[str, Any]:
         """The table's columns, or why there is none: see ``correlate.study``."""
-        record: dict[str, Any] = read_json(self.setting.store.path(self.key()) / "study.json")
+        record: dict[str, Any] = read_json(self.setting.store.read(self.key()) / "study.json")
         return record
