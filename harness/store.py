@@ -183,6 +183,8 @@ class Key:
 
 _checked: set[tuple[Path, Key]] = set()
 """The artefacts that this process has read whole and found as they were written, by store."""
+_lost: dict[tuple[Path, Key], str] = {}
+"""What was said of those that it has moved aside."""
 
 
 def check_again() -> None:
@@ -214,11 +216,15 @@ class Store:
             raise BadInput(problem, hint="run the suite again: what is missing is made")
         return self.path(key)
 
+    def lost(self, key: Key) -> str | None:
+        """What was damaged of an artefact that this process has moved aside, and that is not there again."""
+        return None if self.has(key) else _lost.get((self.root, key))
+
     def _why_not(self, key: Key) -> str | None:
         folder, name = self.path(key), (self.root, key)
         if not (folder / MANIFEST).is_file():
             _checked.discard(name)
-            return f"{folder}: no such artefact is in the store"
+            return _lost.get(name, f"{folder}: no such artefact is in the store")
         if name not in _checked:
             if fault := next(_faults(folder, key), None):
                 return self._set_aside(key, fault)
@@ -240,6 +246,7 @@ class Store:
             os.rename(self.path(key), aside)
         problem = f"{fault}: the artefact is damaged, and was moved to {aside}"
         _log.warning("%s", problem)
+        _lost[self.root, key] = problem
         return problem
 
     def remove(self, key: Key) -> None:

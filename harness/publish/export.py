@@ -196,6 +196,8 @@ def _load(
     device = run.record.get("device") or run.record["devices"][0]["kind"]
     plan = make_plan(suite, Options(out, seed=seed, device=device, allow_code=allow_code))
     planned, store = plan.variants[seed][variant], plan.store
+    if damage := store.lost(planned.build_key):
+        raise BadInput(damage, hint=again)
     record = built(store, planned)
     if record is None or record["status"] != "ok":
         raise BadInput(f"the weights of '{variant}' are not in {store.root}", place=str(run.folder), hint=again)
