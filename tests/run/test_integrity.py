@@ -1,5 +1,7 @@
 """Whatever becomes of a store's files, the next run has the numbers of a first one."""
 
+import shutil
+
 import pandas as pd
 import pytest
 from hypothesis import HealthCheck, given
@@ -17,10 +19,12 @@ from harness.run.plan import Options
 from harness.run.planning import make_plan
 from harness.run.progress import Tracker
 from harness.run.stages import setting, variant
+from harness.run.stages.prepare import Prepare
 from harness.store import Store, check_again
 from harness.suite.suite import read_suite
 from tests.examples import examples
 from tests.inline import in_this_process
+from tests.run.test_keys import MLP, image_model
 from tests.test_store import DAMAGE
 
 SUITE = """
@@ -31,6 +35,14 @@ pool:
 methods: [best_single, {linear: {weights: learned}}, uniform_soup, cascade]
 correlate: {pools: [main], subsets: {sizes: [2], at_most: 3}}
 cost: {latency: false, memory: true, energy: false}
+"""
+FOLDERS = """
+suite: folders
+task: digits
+pool: {hf: {members: [a, b]}}
+methods: [linear]
+reference: linear
+cost: {latency: false, memory: false, energy: false}
 """
 TIMED = ["build_seconds", "members_train_seconds"]
 
@@ -118,3 +130,48 @@ def test_an_old_run_that_is_damaged_is_nothing_to_the_next_and_is_named(first, c
     assert old.name not in [entry.run_id for entry in history(found)]
     assert any(str(old) in message for message in caplog.messages)
     assert write_report(found.folder).is_file()
+
+
+def planned(folder):
+    for cached in (setting.task_of, variant.pool_of):
+        cached.cache_clear()
+    (folder / "suite.yaml").write_text(FOLDERS)
+    return make_plan(read_suite(folder / "suite.yaml"), Options(out=folder / "results", workers=1))
+
+
+def losses(plan):
+    with in_this_process():
+        found = read_run(runner.run(plan, Tracker()))
+    return found.variants["nll"].tolist(), " ".join(found.variants["reason"].dropna())
+
+
+@pytest.mark.parametrize("when", ["before", "meanwhile"])
+def test_weights_that_are_swapped_after_planning_are_not_kept_for_those_that_were_planned(tmp_path, monkeypatch, when):
+    for seed, name in enumerate("ab"):
+        image_model(tmp_path / name, MLP, seed)
+    right, _ = losses(planned(tmp_path))
+    shutil.rmtree(tmp_path / "results")
+    kept, plan = (tmp_path / "b/model.safetensors").read_bytes(), planned(tmp_path)
+    prepare = Prepare.run
+
+    image_model(tmp_path / "c", MLP, 7)
+
+    def swap():
+        shutil.copyfile(tmp_path / "c/model.safetensors", tmp_path / "b/model.safetensors")
+
+    def while_it_is_read(stage):
+        if stage.member.model.path == tmp_path / "b":
+            swap()
+        prepare(stage)
+
+    if when == "before":
+        swap()
+    else:
+        monkeypatch.setattr(Prepare, "run", while_it_is_read)
+    _, reason = losses(plan)
+    assert f"{tmp_path / 'b'}: the model was changed since the run was planned; run again" in reason
+    monkeypatch.undo()
+    other, _ = losses(planned(tmp_path))
+    (tmp_path / "b/model.safetensors").write_bytes(kept)
+    assert losses(planned(tmp_path))[0] == right
+    assert other != right

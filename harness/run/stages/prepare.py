@@ -45,6 +45,9 @@ class Prepare(Stage):
     def needs(self) -> tuple[Stage, ...]:
         return preparations(self.setting, (self.member.base,), self.pool, self.seed) if self.member.base else ()
 
+    def reads(self) -> tuple[MemberPlan, ...]:
+        return (self.member,)
+
     def seconds(self) -> float:
         task = task_of(self.setting, self.member.groups)
         return self.member.seconds(task, self.setting.kind.seconds_per_input)

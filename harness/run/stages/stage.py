@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from harness.engines.engine import Place
+from harness.errors import BadInput
+from harness.pools.source import MemberPlan
 from harness.run.stages.setting import Setting
 from harness.store import Key
 
@@ -50,6 +52,33 @@ class Stage(ABC):
     def seconds(self) -> float:
         """About how long it takes: the long ones are started first, and the time left is estimated from it."""
         return 0.1
+
+    def reads(self) -> tuple[MemberPlan, ...]:
+        """The members whose files it reads."""
+        return ()
+
+    def perform(self) -> None:
+        """``run``, in any process; what was made of members whose files are others than were planned is not kept.
+
+        Raises:
+            BadInput: their files were changed, before or meanwhile.
+        """
+        store = self.setting.store
+        self._check_members()
+        lacking = [key for key in self.artefacts() if not store.has(key)]
+        try:
+            self.run()
+        finally:
+            try:
+                self._check_members()
+            except BadInput:
+                for key in lacking:
+                    store.remove(key)
+                raise
+
+    def _check_members(self) -> None:
+        for member in self.reads():
+            member.check_unchanged()
 
     @abstractmethod
     def run(self) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 from harness.evaluate import correlate, predictions
 from harness.evaluate.predictions import CachedPredictions
 from harness.pools.pool import member_digests
-from harness.pools.source import PoolPlan
+from harness.pools.source import MemberPlan, PoolPlan
 from harness.run.stages.prepare import preparations
 from harness.run.stages.setting import task_of
 from harness.run.stages.stage import Stage
@@ -52,6 +52,9 @@ class Study(Stage):
 
     def needs(self) -> tuple[Stage, ...]:
         return preparations(self.setting, self.pool.members, self.pool.name, self.seed)
+
+    def reads(self) -> tuple[MemberPlan, ...]:
+        return self.pool.members
 
     def seconds(self) -> float:
         return 10.0
