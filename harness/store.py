@@ -185,6 +185,8 @@ _checked: set[tuple[Path, Key]] = set()
 """The artefacts that this process has read whole and found as they were written, by store."""
 _lost: dict[tuple[Path, Key], str] = {}
 """What was said of those that it has moved aside."""
+_made: list[tuple[Path, Key]] = []
+"""Those that it has written, in order."""
 
 
 def check_again() -> None:
@@ -279,6 +281,21 @@ class Store:
                 os.rename(folder, final)
             sync(final.parent)
             _checked.add((self.root, key))
+            _made.append((self.root, key))
+
+    @contextmanager
+    def kept_if(self, check: Callable[[], None]) -> Iterator[None]:
+        """What this process writes in the block is removed again where ``check`` raises after it."""
+        begin = len(_made)
+        try:
+            yield
+        finally:
+            try:
+                check()
+            except BaseException:
+                for root, key in _made[begin:]:
+                    Store(root).remove(key)
+                raise
 
     def used(self) -> list[str]:
         """The artefacts that this process has read or made, as folders below the store's."""

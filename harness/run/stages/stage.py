@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from harness.engines.engine import Place
-from harness.errors import BadInput
 from harness.pools.source import MemberPlan
 from harness.run.stages.setting import Setting
 from harness.store import Key
@@ -63,18 +62,9 @@ class Stage(ABC):
         Raises:
             BadInput: their files were changed, before or meanwhile.
         """
-        store = self.setting.store
         self._check_members()
-        lacking = [key for key in self.artefacts() if not store.has(key)]
-        try:
+        with self.setting.store.kept_if(self._check_members):
             self.run()
-        finally:
-            try:
-                self._check_members()
-            except BadInput:
-                for key in lacking:
-                    store.remove(key)
-                raise
 
     def _check_members(self) -> None:
         for member in self.reads():
