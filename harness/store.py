@@ -236,20 +236,33 @@ class Store:
         return None
 
     def _set_aside(self, key: Key, fault: str) -> str | None:
-        """Move a damaged artefact to the quarantine; what is said of it. None if another process was first."""
-        place = self.root / QUARANTINE
-        place.mkdir(exist_ok=True)
-        aside = place / f"{key.kind}-{key.digest[:12]}-{secrets.token_hex(4)}"
-        with locked(place):
-            if not next(_faults(self.path(key), key), None):
-                return None
-            if not self.path(key).is_dir():
-                return fault
-            os.rename(self.path(key), aside)
-        problem = f"{fault}: the artefact is damaged, and was moved to {aside}"
+        """Move a damaged artefact to the quarantine; what is said of it. None if another process made it again."""
+        try:
+            aside = self.quarantine(self.path(key), key)
+        except OSError as error:
+            problem = f"{fault}: the artefact is damaged, and cannot be moved aside ({error.strerror})"
+        else:
+            if aside is None:  # another process was first
+                return self._why_not(key)
+            problem = f"{fault}: the artefact is damaged, and was moved to {aside}"
         _log.warning("%s", problem)
         _lost[self.root, key] = problem
         return problem
+
+    def quarantine(self, folder: Path, key: Key | None = None) -> Path | None:
+        """Move the folder of a damaged artefact aside; where it is then. None where it is whole, or gone, by now.
+
+        Raises:
+            OSError: it cannot be moved.
+        """
+        place = self.root / QUARANTINE
+        place.mkdir(exist_ok=True)
+        aside = place / f"{folder.parent.parent.name}-{folder.parent.name}{folder.name[:10]}-{secrets.token_hex(4)}"
+        with locked(place):
+            if not (folder / MANIFEST).is_file() or not next(_faults(folder, key), None):
+                return None
+            os.rename(folder, aside)
+        return aside
 
     def remove(self, key: Key) -> None:
         """Forget an artefact; nothing happens if it is not there."""
@@ -319,15 +332,6 @@ class Store:
         """The folders of artefacts that are not as they were written, each with a line for each file that is not."""
         found = {folder: list(_faults(folder)) for folder in self.folders()}
         return {folder: lines for folder, lines in found.items() if lines}
-
-    def quarantine(self, folder: Path) -> Path:
-        """Move the folder of a damaged artefact aside; returns where it is then."""
-        place = self.root / QUARANTINE
-        place.mkdir(exist_ok=True)
-        aside = place / f"{folder.parent.parent.name}-{folder.parent.name}{folder.name[:10]}-{secrets.token_hex(4)}"
-        with locked(place):
-            os.rename(folder, aside)
-        return aside
 
 
 def remove_artefact(folder: Path) -> None:

@@ -2,6 +2,7 @@
 
 import ast
 import contextlib
+import errno
 import importlib.machinery
 import importlib.metadata
 import json
@@ -487,7 +488,8 @@ def test_what_is_damaged_is_moved_aside_named_and_made_again(tmp_path, caplog, h
     check_again()
     assert not kept.has(KEY)
     gone = name == MANIFEST and how in ("deleted", "a folder")  # then nothing says that it is an artefact
-    assert [str(path) in message for message in caplog.messages] == ([] if gone else [True])
+    named = path.parent if (name, how) == (MANIFEST, "flipped") else path  # a flipped sha256 tells of another file
+    assert [str(named) in message for message in caplog.messages] == ([] if gone else [True])
     assert len(list(tmp_path.glob(".quarantine/*"))) == (0 if gone else 1)
     with pytest.raises(BadInput, match="run the suite again"):
         kept.read(KEY)
@@ -575,6 +577,23 @@ def test_an_artefact_under_another_name_is_damage(tmp_path):
     other.parent.mkdir(exist_ok=True, parents=True)
     shutil.move(kept.path(KEY), other)
     assert damage(kept) == [f"{other}/{MANIFEST}: its inputs are not those of its folder"]
+
+
+def test_damage_that_cannot_be_moved_aside_is_named_and_no_artefact(tmp_path, monkeypatch, caplog):
+    kept = written(tmp_path)
+    DAMAGE["flipped"](kept.path(KEY) / "value.json")
+    check_again()
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store.os, "rename", full)
+        assert not kept.has(KEY)
+    assert "value.json" in caplog.text
+    assert "cannot be moved aside (No space left on device)" in caplog.text
+    written(tmp_path)
+    assert kept.has(KEY)
 
 
 # no pickles

@@ -61,7 +61,7 @@ def cache_verify(
     for folder, lines in damaged.items():
         print("\n".join(lines))
         if quarantine:
-            print(f"{folder}: moved to {store.quarantine(folder)}")
+            _set_aside(store, folder)
     raise typer.Exit(1 if damaged else 0)
 
 
@@ -107,6 +107,14 @@ def cache_gc(
               file=sys.stderr)  # fmt: skip
     if room is not None and left > room:
         print(f"that is more than {max_size}: runs need it (--without RUN, or remove their folders)", file=sys.stderr)
+
+
+def _set_aside(store: Store, folder: Path) -> None:
+    try:
+        if aside := store.quarantine(folder):
+            print(f"{folder}: moved to {aside}")
+    except OSError as error:
+        raise BadInput(f"the artefact cannot be moved aside: {error.strerror}", place=str(folder)) from None
 
 
 def _store(out: Path) -> Store:

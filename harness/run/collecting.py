@@ -111,7 +111,7 @@ def remove(store: Store, going: Sequence[Stored]) -> None:
     """
     with locked_at_once(store.root) as alone:
         if not alone:
-            hint = "wait for its end"
+            hint = "wait for its end (nor can it be told where the file system has no locks on folders)"
             raise BadInput("a run that uses the store goes on", place=str(store.root), hint=hint)
         store.remove_abandoned()
         for each in going:
