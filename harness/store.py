@@ -1,6 +1,7 @@
 """A content-addressed store: an artefact's name is the digest of all that went into it, so a hit is never stale.
 
-Artefacts are folders of JSON and safetensors files, written under a temporary name, fsynced and renamed.
+Artefacts are folders of JSON and safetensors files, written under a temporary name, fsynced and renamed. Every process
+checks each artefact that it uses against the sha256 of its files, once; a damaged one is moved aside and made again.
 """
 
 from __future__ import annotations
@@ -9,19 +10,28 @@ import ast
 import hashlib
 import importlib.util
 import json
+import logging
 import os
+import secrets
 import shutil
 import sys
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache, cached_property
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from harness.errors import BadInput
+from harness.folders import locked, remove_abandoned, sync, temporary
+
 MANIFEST = "manifest.json"
+QUARANTINE = ".quarantine"
+"""The folder of a store that damaged artefacts are moved to."""
+WRITING = ".writing"
+"""What the names of folders begin with that are being written."""
+_log = logging.getLogger(__name__)
 
 Facts = tuple[str, tuple[str, ...], tuple[str, ...]]
 """Of a module: the digest of what it does, the names of its own code that it imports, and the libraries."""
@@ -171,6 +181,19 @@ class Key:
         return digest([self.kind, self.inputs])
 
 
+_checked: set[tuple[Path, Key]] = set()
+"""The artefacts that this process has read whole and found as they were written, by store."""
+_lost: dict[tuple[Path, Key], str] = {}
+"""What was said of those that it has moved aside."""
+_made: list[tuple[Path, Key]] = []
+"""Those that it has written, in order."""
+
+
+def check_again() -> None:
+    """Check artefacts anew from now on, as a new process would."""
+    _checked.clear()
+
+
 class Store:
     """Artefacts below one folder, shared by runs and processes."""
 
@@ -178,71 +201,174 @@ class Store:
         self.root = Path(root)
 
     def path(self, key: Key) -> Path:
-        """Where the artefact is, or would be."""
+        """Where the artefact is, or would be; ``read`` is for its files."""
         return self.root / key.kind / key.digest[:2] / key.digest[2:40]
 
     def has(self, key: Key) -> bool:
-        return (self.path(key) / MANIFEST).is_file()
+        """Whether the artefact is there, as it was written; a damaged one is moved aside, and is then not there."""
+        return self._why_not(key) is None
+
+    def read(self, key: Key) -> Path:
+        """The folder of an artefact, to read its files.
+
+        Raises:
+            BadInput: it is not there, or is damaged, and nobody who could make it again has been asked to.
+        """
+        if problem := self._why_not(key):
+            raise BadInput(problem, hint="run the suite again: what is missing is made")
+        return self.path(key)
+
+    def lost(self, key: Key) -> str | None:
+        """What was damaged of an artefact that this process has moved aside, and that is not there again."""
+        return None if self.has(key) else _lost.get((self.root, key))
+
+    def _why_not(self, key: Key) -> str | None:
+        folder, name = self.path(key), (self.root, key)
+        if not (folder / MANIFEST).is_file():
+            _checked.discard(name)
+            return _lost.get(name, f"{folder}: no such artefact is in the store")
+        if name not in _checked:
+            if fault := next(_faults(folder, key), None):
+                return self._set_aside(key, fault)
+            with suppress(OSError):  # of another user's
+                os.utime(folder / MANIFEST)  # when it was last of use
+            _checked.add(name)
+        return None
+
+    def _set_aside(self, key: Key, fault: str) -> str | None:
+        """Move a damaged artefact to the quarantine; what is said of it. None if another process made it again."""
+        try:
+            aside = self.quarantine(self.path(key), key)
+        except OSError as error:
+            problem = f"{fault}: the artefact is damaged, and cannot be moved aside ({error.strerror})"
+        else:
+            if aside is None:  # another process was first
+                return self._why_not(key)
+            problem = f"{fault}: the artefact is damaged, and was moved to {aside}"
+        _log.warning("%s", problem)
+        _lost[self.root, key] = problem
+        return problem
+
+    def quarantine(self, folder: Path, key: Key | None = None) -> Path | None:
+        """Move the folder of a damaged artefact aside; where it is then. None where it is whole, or gone, by now.
+
+        Raises:
+            OSError: it cannot be moved.
+        """
+        place = self.root / QUARANTINE
+        place.mkdir(exist_ok=True)
+        aside = place / f"{folder.parent.parent.name}-{folder.parent.name}{folder.name[:10]}-{secrets.token_hex(4)}"
+        with locked(place):
+            if not (folder / MANIFEST).is_file() or not next(_faults(folder, key), None):
+                return None
+            os.rename(folder, aside)
+        return aside
 
     def remove(self, key: Key) -> None:
         """Forget an artefact; nothing happens if it is not there."""
-        shutil.rmtree(self.path(key), ignore_errors=True)
+        _checked.discard((self.root, key))
+        remove_artefact(self.path(key))
 
     @contextmanager
     def write(self, key: Key) -> Iterator[Path]:
         """A temporary folder to fill; it becomes the artefact when the block ends without an error."""
         final = self.path(key)
         final.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=".writing-", dir=final.parent))
-        try:
-            yield temporary
-            files = sorted(path for path in temporary.rglob("*") if path.is_file())
+        with temporary(self.root, WRITING) as folder:
+            yield folder
+            files = sorted(path for path in folder.rglob("*") if path.is_file())
             manifest = {
                 "kind": key.kind,
                 "inputs": json.loads(key.inputs),
-                "files": {str(f.relative_to(temporary)): file_digest(f) for f in files},
+                "files": {str(f.relative_to(folder)): file_digest(f) for f in files},
             }
-            write_json(temporary / MANIFEST, manifest)
-            for path in [*files, temporary / MANIFEST]:
-                _fsync(path)
+            write_json(folder / MANIFEST, manifest)
+            for path in [*files, folder / MANIFEST]:
+                sync(path)
             try:
-                os.rename(temporary, final)
+                os.rename(folder, final)
             except OSError:
-                if not self.has(key):  # a half-deleted folder, not another process that was first
-                    shutil.rmtree(final, ignore_errors=True)
-                    os.rename(temporary, final)
-            _fsync(final.parent)
+                if self.has(key):  # another process was first
+                    return
+                shutil.rmtree(final, ignore_errors=True)  # a folder that somebody began to remove
+                os.rename(folder, final)
+            sync(final.parent)
+            _checked.add((self.root, key))
+            _made.append((self.root, key))
+
+    @contextmanager
+    def kept_if(self, check: Callable[[], None]) -> Iterator[None]:
+        """What this process writes in the block is removed again where ``check`` raises after it."""
+        begin = len(_made)
+        try:
+            yield
         finally:
-            shutil.rmtree(temporary, ignore_errors=True)
+            try:
+                check()
+            except BaseException:
+                for root, key in _made[begin:]:
+                    Store(root).remove(key)
+                raise
+
+    def used(self) -> list[str]:
+        """The artefacts that this process has read or made, as folders below the store's."""
+        return sorted(str(self.path(key).relative_to(self.root)) for root, key in _checked if root == self.root)
+
+    def remove_abandoned(self) -> None:
+        """Remove what processes that are gone were writing."""
+        remove_abandoned(self.root, WRITING)
 
     def artefacts(self) -> Iterator[tuple[Path, Mapping[str, Any]]]:
-        """Every artefact's folder and manifest, in a fixed order."""
-        for manifest in self._manifests():
-            yield manifest.parent, read_json(manifest)
+        """Every artefact's folder and manifest, in a fixed order; those whose manifest cannot be read are left out."""
+        for folder in self.folders():
+            with suppress(OSError, ValueError):
+                yield folder, read_json(folder / MANIFEST)
 
-    def _manifests(self) -> list[Path]:
-        return sorted(self.root.glob(f"*/*/[!.]*/{MANIFEST}"))  # a folder that is still being written starts with a dot
+    def folders(self) -> list[Path]:
+        """Those of all artefacts, damaged or not."""
+        return sorted(found.parent for found in self.root.glob(f"[!.]*/*/[!.]*/{MANIFEST}"))  # what is hidden is none
 
-    def damaged(self) -> list[str]:
-        """One line for each file whose bytes are not those that were written."""
-        lines = []
-        for manifest in self._manifests():
-            try:
-                record = read_json(manifest)
-                files = dict(record["files"])
-                made_of = self.path(Key(record["kind"], json.dumps(record["inputs"], sort_keys=True)))
-            except (ValueError, KeyError, TypeError):
-                lines.append(f"{manifest}: not a manifest")
-                continue
-            if made_of != manifest.parent:
-                lines.append(f"{manifest}: its inputs are not those of its folder")
-            for name, expected in files.items():
-                path = manifest.parent / name
-                if not path.is_file():
-                    lines.append(f"{path}: missing")
-                elif file_digest(path) != expected:
-                    lines.append(f"{path}: its sha256 is not the recorded one")
-        return lines
+    def damaged(self) -> dict[Path, list[str]]:
+        """The folders of artefacts that are not as they were written, each with a line for each file that is not."""
+        found = {folder: list(_faults(folder)) for folder in self.folders()}
+        return {folder: lines for folder, lines in found.items() if lines}
+
+
+def remove_artefact(folder: Path) -> None:
+    """Remove an artefact's folder: without a manifest it is none, so nobody takes what is left for damage meanwhile."""
+    with suppress(FileNotFoundError, NotADirectoryError):
+        (folder / MANIFEST).unlink()
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _faults(folder: Path, key: Key | None = None) -> Iterator[str]:
+    """One line for each file of an artefact that is not as it was written; ``key`` is the one that it should have."""
+    manifest = folder / MANIFEST
+    try:
+        record = read_json(manifest)
+        files, made_of = dict(record["files"]), Key(record["kind"], json.dumps(record["inputs"], sort_keys=True))
+        if not all(isinstance(each, str) for pair in files.items() for each in pair):
+            raise TypeError
+        same = made_of == key if key else Store(folder.parents[2]).path(made_of) == folder
+    except FileNotFoundError:
+        yield f"{manifest}: missing"
+        return
+    except OSError as error:
+        yield f"{manifest}: {error.strerror}"
+        return
+    except (ValueError, KeyError, TypeError, RecursionError):
+        yield f"{manifest}: not a manifest"
+        return
+    if not same:
+        yield f"{manifest}: its inputs are not those of its folder"
+    for name, expected in files.items():
+        try:
+            if file_digest(folder / name) != expected:
+                yield f"{folder / name}: its sha256 is not the recorded one"
+        except (FileNotFoundError, NotADirectoryError):
+            yield f"{folder / name}: missing"
+        except (OSError, ValueError) as error:
+            yield f"{folder / name}: {getattr(error, 'strerror', None) or error}"
 
 
 def read_json(path: Path) -> Any:
@@ -253,11 +379,3 @@ def read_json(path: Path) -> Any:
 def write_json(path: Path, value: Any) -> None:
     """Write a JSON value, readable and with sorted keys; NaN is refused."""
     path.write_text(json.dumps(value, indent=1, sort_keys=True, allow_nan=False) + "\n", encoding="utf-8")
-
-
-def _fsync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -1,10 +1,14 @@
 """The store: what names an artefact, that it is there whole or not at all, and that damage is found."""
 
 import ast
+import contextlib
+import errno
 import importlib.machinery
 import importlib.metadata
 import json
 import math
+import os
+import re
 import shutil
 import sys
 import threading
@@ -16,8 +20,19 @@ from hypothesis import strategies as st
 
 import harness
 from harness import store
+from harness.errors import BadInput
 from harness.registry import METHODS
-from harness.store import MANIFEST, Key, Store, code_version, digest, file_digest, read_json, write_json
+from harness.store import (
+    MANIFEST,
+    Key,
+    Store,
+    check_again,
+    code_version,
+    digest,
+    file_digest,
+    read_json,
+    write_json,
+)
 from harness.tasks import images
 from tests.examples import examples
 
@@ -293,6 +308,10 @@ def fill(folder, content=b"content"):
     write_json(folder / "value.json", {"a": 1})
 
 
+def damage(kept):
+    return [line for lines in kept.damaged().values() for line in lines]
+
+
 def written(root, key=KEY, content=b"content"):
     kept = Store(root)
     with kept.write(key) as folder:
@@ -307,7 +326,7 @@ def test_an_artefact_is_there_when_the_block_has_ended_and_not_before(tmp_path):
         assert not kept.has(KEY)
         assert not kept.path(KEY).exists()
         assert list(kept.artefacts()) == []
-        assert kept.damaged() == []
+        assert kept.damaged() == {}
     assert kept.has(KEY)
     assert everything_below(kept.path(KEY)) == ["deep/data.bin", MANIFEST, "value.json"]
     assert len(everything_below(tmp_path)) == 3
@@ -338,7 +357,7 @@ def test_an_error_in_the_block_leaves_nothing(tmp_path, error):
     assert everything_below(tmp_path) == []
 
 
-@pytest.mark.parametrize("step", ["write_json", "_fsync", "file_digest"])
+@pytest.mark.parametrize("step", ["write_json", "sync", "file_digest"])
 def test_an_error_while_it_is_finished_leaves_nothing(tmp_path, monkeypatch, step):
     def full(*arguments):
         raise OSError("no space left")
@@ -360,7 +379,7 @@ def test_of_two_writers_the_first_to_end_wins_and_neither_fails(tmp_path):
             fill(quick, b"quick")
         assert kept.has(KEY)
     assert (kept.path(KEY) / "deep/data.bin").read_bytes() == b"quick"
-    assert kept.damaged() == []
+    assert kept.damaged() == {}
     assert len(everything_below(tmp_path)) == 3
 
 
@@ -383,7 +402,7 @@ def test_many_writers_at_once_leave_one_whole_artefact(tmp_path):
     assert errors == []
     kept = Store(tmp_path)
     assert kept.has(KEY)
-    assert kept.damaged() == []
+    assert kept.damaged() == {}
     assert len(everything_below(tmp_path)) == 3
 
 
@@ -399,13 +418,29 @@ def test_a_folder_without_a_manifest_is_no_artefact_and_is_replaced(tmp_path):
     assert everything_below(fill_in) == ["deep/data.bin", MANIFEST, "value.json"]
 
 
-def test_what_a_killed_writer_left_is_no_artefact(tmp_path):
+def test_what_a_killed_writer_left_is_no_artefact_and_is_removed_unless_it_is_written_still(tmp_path):
     kept = written(tmp_path)
-    left = kept.path(KEY).parent / ".writing-killed"
+    left = tmp_path / ".writing-1-killed"
     shutil.copytree(kept.path(KEY), left)
     (left / MANIFEST).write_text('{"kind": "ki')
     assert [folder for folder, _ in kept.artefacts()] == [kept.path(KEY)]
-    assert kept.damaged() == []
+    assert kept.damaged() == {}
+    with kept.write(Key.of("kind", code="harness.errors", seed=1)) as folder:
+        fill(folder)
+        kept.remove_abandoned()
+        assert not left.exists()
+        assert folder.is_dir()
+    assert len(kept.folders()) == 2
+
+
+def test_artefacts_have_the_rights_of_other_new_files(tmp_path):
+    before = os.umask(0o027)
+    try:
+        kept = written(tmp_path)
+    finally:
+        os.umask(before)
+    for path in (kept.path(KEY), *kept.path(KEY).rglob("*")):
+        assert path.stat().st_mode & 0o777 == (0o750 if path.is_dir() else 0o640), path
 
 
 def test_artefacts_are_listed_in_a_fixed_order(tmp_path):
@@ -420,10 +455,86 @@ def test_a_store_that_is_not_there_holds_nothing(tmp_path):
     kept = Store(tmp_path / "none")
     assert not kept.has(KEY)
     assert list(kept.artefacts()) == []
-    assert kept.damaged() == []
+    assert kept.damaged() == {}
 
 
 # damage
+
+
+def flip(path):
+    """One bit, in the middle."""
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+DAMAGE = {
+    "truncated": lambda path: path.write_bytes(path.read_bytes()[: path.stat().st_size // 2]),
+    "emptied": lambda path: path.write_bytes(b""),
+    "flipped": lambda path: flip(path),
+    "longer": lambda path: path.write_bytes(path.read_bytes() + b"x"),
+    "deleted": lambda path: path.unlink(),
+    "a folder": lambda path: (path.unlink(), path.mkdir()),
+}
+"""Ways in which a file is not what was written."""
+
+
+@pytest.mark.parametrize("how", DAMAGE)
+@pytest.mark.parametrize("name", ["deep/data.bin", "value.json", MANIFEST])
+def test_what_is_damaged_is_moved_aside_named_and_made_again(tmp_path, caplog, how, name):
+    kept = written(tmp_path)
+    path = kept.path(KEY) / name
+    DAMAGE[how](path)
+    check_again()
+    assert not kept.has(KEY)
+    gone = name == MANIFEST and how in ("deleted", "a folder")  # then nothing says that it is an artefact
+    named = path.parent if (name, how) == (MANIFEST, "flipped") else path  # a flipped sha256 tells of another file
+    assert [str(named) in message for message in caplog.messages] == ([] if gone else [True])
+    assert len(list(tmp_path.glob(".quarantine/*"))) == (0 if gone else 1)
+    with pytest.raises(BadInput, match="run the suite again"):
+        kept.read(KEY)
+    written(tmp_path)
+    assert (kept.read(KEY) / "deep/data.bin").read_bytes() == b"content"
+    check_again()
+    assert kept.has(KEY)
+    assert kept.damaged() == {}
+
+
+@pytest.mark.parametrize("name", ["deep/data.bin", MANIFEST])
+def test_who_reads_what_nobody_makes_again_is_told_the_file(tmp_path, name):
+    kept = written(tmp_path)
+    DAMAGE["truncated"](kept.path(KEY) / name)
+    check_again()
+    with pytest.raises(BadInput, match=f"{re.escape(str(kept.path(KEY) / name))}: .* moved to .*quarantine"):
+        kept.read(KEY)
+
+
+def test_an_artefact_is_read_whole_once_in_a_process(tmp_path, monkeypatch):
+    kept = written(tmp_path)
+    check_again()
+    read = []
+    monkeypatch.setattr(store, "file_digest", lambda path: read.append(path.name) or file_digest(path))
+    assert kept.has(KEY)
+    assert kept.has(KEY)
+    assert kept.read(KEY) == kept.path(KEY)
+    assert sorted(read) == ["data.bin", "value.json"]
+    assert kept.used() == [str(kept.path(KEY).relative_to(tmp_path))]
+
+
+def test_what_another_process_has_made_again_is_not_moved_aside(tmp_path, monkeypatch, caplog):
+    kept = written(tmp_path)
+    DAMAGE["flipped"](kept.path(KEY) / "value.json")
+    check_again()
+
+    @contextlib.contextmanager
+    def meanwhile(folder, **how):
+        shutil.rmtree(kept.path(KEY))
+        written(tmp_path)
+        yield
+
+    monkeypatch.setattr(store, "locked", meanwhile)
+    assert kept.has(KEY)
+    assert caplog.messages == []
 
 
 @given(st.data())
@@ -436,7 +547,7 @@ def test_a_flipped_bit_is_found_in_any_file(tmp_path_factory, data):
     content[place] ^= 1 << data.draw(st.integers(0, 7))
     before = read_json(path) if path.name == MANIFEST else None
     path.write_bytes(content)
-    lines = kept.damaged()
+    lines = damage(kept)
     try:
         unchanged = before is not None and read_json(path) == before  # white space, say
     except ValueError:
@@ -452,12 +563,12 @@ def test_damage_is_one_line_for_each_file_that_names_it(tmp_path):
     folder = kept.path(KEY)
     (folder / "deep/data.bin").write_bytes(b"contents")
     (folder / "value.json").unlink()
-    assert sorted(kept.damaged()) == sorted(
+    assert sorted(damage(kept)) == sorted(
         [f"{folder}/deep/data.bin: its sha256 is not the recorded one", f"{folder}/value.json: missing"]
     )
     (kept.path(other) / MANIFEST).write_text("{")
-    assert len(kept.damaged()) == 3
-    assert f"{kept.path(other)}/{MANIFEST}: not a manifest" in kept.damaged()
+    assert len(damage(kept)) == 3
+    assert f"{kept.path(other)}/{MANIFEST}: not a manifest" in damage(kept)
 
 
 def test_an_artefact_under_another_name_is_damage(tmp_path):
@@ -465,7 +576,24 @@ def test_an_artefact_under_another_name_is_damage(tmp_path):
     other = kept.path(Key.of("kind", code="harness.errors", seed=1))
     other.parent.mkdir(exist_ok=True, parents=True)
     shutil.move(kept.path(KEY), other)
-    assert kept.damaged() == [f"{other}/{MANIFEST}: its inputs are not those of its folder"]
+    assert damage(kept) == [f"{other}/{MANIFEST}: its inputs are not those of its folder"]
+
+
+def test_damage_that_cannot_be_moved_aside_is_named_and_no_artefact(tmp_path, monkeypatch, caplog):
+    kept = written(tmp_path)
+    DAMAGE["flipped"](kept.path(KEY) / "value.json")
+    check_again()
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store.os, "rename", full)
+        assert not kept.has(KEY)
+    assert "value.json" in caplog.text
+    assert "cannot be moved aside (No space left on device)" in caplog.text
+    written(tmp_path)
+    assert kept.has(KEY)
 
 
 # no pickles

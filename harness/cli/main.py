@@ -8,8 +8,11 @@ from __future__ import annotations
 import atexit
 import errno
 import gc
+import signal
 import sys
+import threading
 from collections.abc import Sequence
+from types import FrameType
 from typing import NoReturn
 
 import typer
@@ -33,8 +36,8 @@ for group in (running, importing, reading, gating, publishing, merging, machine)
 LONGEST = 4000
 """Characters of an error: it may list all that is known."""
 
-INTERRUPTED = 130
-"""The exit code of what Ctrl-C has ended: 128 and the signal's number, as shells have it."""
+INTERRUPTED, TERMINATED = 130, 143
+"""The exit codes of what Ctrl-C and SIGTERM have ended: 128 and the signal's number, as shells have it."""
 
 
 PLACES = {errno.EACCES, errno.EDQUOT, errno.ELOOP, errno.ENAMETOOLONG, errno.ENOSPC, errno.EPERM, errno.EROFS}
@@ -47,10 +50,18 @@ def fail(message: str, code: int) -> NoReturn:
     raise SystemExit(code)
 
 
+def _terminate(number: int, frame: FrameType | None) -> NoReturn:
+    """End as after Ctrl-C: workers are ended, and what is half done is removed."""
+    signal.signal(number, signal.SIG_IGN)
+    raise SystemExit(TERMINATED)
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """The ``stockpot`` command."""
     gc.set_threshold(100_000, 20, 20)  # imports and tables make many objects that stay: to look them through is a tenth
     atexit.register(gc.freeze)  # nothing is collected at exit: the objects of torch and matplotlib would take a second
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, _terminate)
     try:
         app(args=None if arguments is None else list(arguments))
     except BadInput as problem:
@@ -61,6 +72,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
         named = f"{problem.filename}: " if problem.filename is not None else ""
         fail(f"{named}{problem.strerror}; what is done is kept", 2)
     except SystemExit as end:
-        if end.code == INTERRUPTED:  # typer makes that of Ctrl-C, and says nothing
-            fail("stopped; what is whole is kept: run the same command again", INTERRUPTED)
+        if end.code in (INTERRUPTED, TERMINATED):  # typer makes the first of Ctrl-C, and says nothing
+            fail("stopped; what is whole is kept: run the same command again", int(end.code))
         raise

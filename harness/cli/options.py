@@ -56,9 +56,14 @@ def today() -> date:
 
 def memory_bytes(text: str) -> int:
     """The bytes that ``--memory`` names, such as 24GB."""
+    return size_in_bytes(text, "--memory")
+
+
+def size_in_bytes(text: str, option: str) -> int:
+    """The bytes that an option names, such as 24GB."""
     from harness.display.formats import read_bytes
 
     try:
         return read_bytes(text)
     except ValueError as problem:
-        raise BadInput(f"bad --memory '{text}'; {problem}") from None
+        raise BadInput(f"bad {option} '{text}'; {problem}") from None

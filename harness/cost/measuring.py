@@ -70,5 +70,5 @@ def kept(store: Store, key: Key) -> dict[str, Any] | None:
     """The figures in the store; None where there are none."""
     if not store.has(key):
         return None
-    found: dict[str, Any] = read_json(store.path(key) / FILE)
+    found: dict[str, Any] = read_json(store.read(key) / FILE)
     return found

@@ -7,6 +7,7 @@ import math
 import multiprocessing
 import os
 import signal
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -214,8 +215,16 @@ def _prepare(environment: Mapping[str, str]) -> None:
     os.environ.clear()  # the server may come from an earlier run, with other variables
     os.environ.update(environment)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends the workers
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(1)
     gc.freeze()  # what was imported stays: each collection would walk it, and copy its pages from the server
+
+
+def _end_with_parent() -> None:
+    """End this worker as soon as the process that gives it jobs is gone, however that ended."""
+    if parent := multiprocessing.parent_process():
+        parent.join()  # a pipe that the system closes
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
 def _outcome(future: Future[Any]) -> Outcome | None:

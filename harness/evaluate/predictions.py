@@ -48,7 +48,7 @@ def predictions_key(part: str, split: Split, device: str) -> Key:
 
 def cost_of(key: Key, store: Store) -> float:
     """The seconds that predictions took; 0 where there are none."""
-    return float(read_json(store.path(key) / COST)["seconds"]) if store.has(key) else 0.0
+    return float(read_json(store.read(key) / COST)["seconds"]) if store.has(key) else 0.0
 
 
 class CachedPredictions:
@@ -66,14 +66,26 @@ class CachedPredictions:
             found = predict(part.log_probs, split)
             seconds = time.perf_counter() - begin
             self.seconds += seconds
+            _check_numbers(part, found, split)
             with self.store.write(key) as folder:
                 save_file({"log_probs": found}, folder / "log_probs.safetensors")
                 write_json(folder / COST, {"seconds": seconds})
-        return _read(self.store.path(key))
+        return _read(self.store.read(key))
 
     def stacked(self, parts: Sequence[Part], split: Split) -> Tensor:
         """Log-probabilities [M, N, C]."""
         return stack(parts, [self(part, split) for part in parts])
+
+
+def _check_numbers(part: Part, log_probs: Tensor, split: Split) -> None:
+    """``ValueError`` for NaN, and for infinity that is no log-probability: what is fitted on it would mean nothing."""
+    wrong = (log_probs.isnan() | log_probs.isposinf()).flatten(1).any(dim=1)
+    if lost := int(wrong.sum()):
+        first = int(wrong.nonzero()[0])
+        raise ValueError(
+            f"{part.name} gives numbers that are none (NaN, infinity) on {lost} of {len(log_probs)} examples of "
+            f"{split.name}, first on number {first}"
+        )
 
 
 @lru_cache(maxsize=1024)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import shutil
-import tempfile
 from datetime import date
 from pathlib import Path
 
 from harness.display.formats import printable
 from harness.errors import BadInput
+from harness.folders import remove_abandoned, temporary
 from harness.results.comparable import run_faults
 from harness.results.evidence import read_tables
 from harness.results.run import BASELINES, Run
@@ -55,8 +55,8 @@ def set_baseline(run_folder: Path, out: Path, name: str, reason: str, today: dat
         folder.parent.mkdir(parents=True, exist_ok=True)
     except OSError as problem:
         raise BadInput(f"no baseline can be put there: {problem.strerror}", place=str(folder.parent)) from None
-    fresh = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=folder.parent))
-    try:
+    remove_abandoned(folder.parent, f".{name}.setting")
+    with temporary(folder.parent, f".{name}.setting") as fresh:
         for file in FILES:
             if (run.folder / file).is_file():
                 shutil.copyfile(run.folder / file, fresh / file)
@@ -69,14 +69,11 @@ def set_baseline(run_folder: Path, out: Path, name: str, reason: str, today: dat
             "sha256": files_sha256(fresh),
         }
         write_json(fresh / RECORD, record)
-        fresh.chmod(0o755)
         if folder.is_symlink():
             folder.unlink()
         elif folder.exists():
             shutil.rmtree(folder)
         os.rename(fresh, folder)
-    finally:
-        shutil.rmtree(fresh, ignore_errors=True)
     return folder
 
 

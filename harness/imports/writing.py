@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from harness.errors import BadInput
+from harness.folders import remove_abandoned, temporary
 from harness.imports.imported import COST, Form, Imported
 from harness.imports.splitting import HELDOUT, TEST, split_rows
 
@@ -71,28 +70,18 @@ def write_pool(imported: Imported, folder: Path, source: str, share: float | Non
     clusters = _clusters(imported.questions)
     files = file_names(list(imported.members))
     folder.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-    try:
+    remove_abandoned(folder.parent, f".{folder.name}.importing")
+    with temporary(folder.parent, f".{folder.name}.importing") as partial:
         for name, file in files.items():
             _member_table(imported, name).to_parquet(partial / file, index=False)
         for split, rows in ((HELDOUT, heldout), (TEST, ~heldout)):
             _labels_table(imported.questions, clusters, rows).to_parquet(partial / f"{split}.parquet", index=False)
         written = Written(folder, files, int(heldout.sum()), int((~heldout).sum()), clusters is not None)
         (partial / SUITE).write_text(_suite(imported, written, source), encoding="utf-8")
-        partial.chmod(0o777 & ~_umask())
         if folder.exists():
             folder.rmdir()
         os.replace(partial, folder)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
     return written
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def file_names(members: list[str]) -> dict[str, str]:

@@ -78,7 +78,7 @@ def kept_tokenizer(folder: Path, store: Store) -> tuple[Tokenizer, int] | None:
         facts = {"digest": tokenizer.digest, "size": tokenizer.size, "begins": tokenizer.begins}
         with store.write(key) as target:
             write_json(target / "tokenizer.json", {**facts, "tokens": len(read_tokenizer(folder))})
-    facts = read_json(store.path(key) / "tokenizer.json")
+    facts = read_json(store.read(key) / "tokenizer.json")
     return Tokenizer(facts["digest"], str(folder), facts["size"], facts["begins"]), facts["tokens"]
 
 

@@ -95,6 +95,12 @@ class FolderModel:
         return digest([str(self.architecture), contents, under, reads, *labels])
 
     @property
+    def files(self) -> tuple[tuple[Path, int, int], ...]:
+        """The signature of every file of its folder, and of its base's."""
+        folders = [self.path, *([Path(self.base)] if self.base else [])]
+        return tuple(signature(file) for folder in folders for file in sorted(folder.iterdir()) if file.is_file())
+
+    @property
     def tokenizer(self) -> Tokenizer | None:
         """Its own, of a language model; weights alone, and an adapter, read the tokens of what they belong to.
 

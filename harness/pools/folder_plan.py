@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -92,6 +93,11 @@ class FolderPlan(MemberPlan):
     def weights(self, store: Store, position: int) -> Mapping[str, Tensor]:
         return self.model.weights()
 
+    def check_unchanged(self) -> None:
+        if _digest_of(self.model, self.model.files) != self.identity:
+            problem = "the model was changed since the run was planned"
+            raise BadInput(problem, place=self.model.folder, hint="run again")
+
     def provenance(self, store: Store, position: int) -> Mapping[str, Any]:
         return {"folder": self.model.folder} | ({"own_head": True} if self.own_head else {})
 
@@ -111,6 +117,12 @@ class FolderPlan(MemberPlan):
 
     def describe(self) -> dict[str, Any]:
         return {"how": f"{'adapter' if self.model.is_adapter else 'folder'} {self.model.folder}", "seed": None}
+
+
+@lru_cache(maxsize=1024)
+def _digest_of(model: FolderModel, files: tuple[tuple[Path, int, int], ...]) -> str:
+    """The model's digest, made once for each state of its files."""
+    return model.digest
 
 
 def read_for(task: Task, names: Sequence[str] = (), fresh: int | None = None) -> ReadAs:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
+from harness.errors import BadInput
 from harness.models.checkpoint import signature
 from harness.models.own_checks import check_logits, check_weights
 from harness.models.own_code import code_in
@@ -50,6 +51,10 @@ class ModulePlan(MemberPlan):
 
     def weights(self, store: Store, position: int) -> Mapping[str, Tensor]:
         return OwnWeights(Path(self.file), self.architecture)
+
+    def check_unchanged(self) -> None:
+        if identity_of(self.architecture, Path(self.file)) != self.identity:
+            raise BadInput("the file was changed since the run was planned", place=self.file, hint="run again")
 
     def provenance(self, store: Store, position: int) -> Mapping[str, Any]:
         return {"file": self.file}

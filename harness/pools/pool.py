@@ -96,5 +96,5 @@ def examine(plan: MemberPlan, part: Part, store: Store, key: Key) -> None:
 
 def notes_of(plan: MemberPlan, store: Store) -> list[str]:
     """What ``examine`` kept."""
-    found = [read_json(store.path(key) / "member.json")["notes"] for key in examined_keys(plan) if store.has(key)]
+    found = [read_json(store.read(key) / "member.json")["notes"] for key in examined_keys(plan) if store.has(key)]
     return list(dict.fromkeys(note for notes in found for note in notes))

@@ -92,7 +92,7 @@ class PredictionPlan(MemberPlan):
             save_predictions(joined.log_probs, joined.costs, folder / FILE)
 
     def weights(self, store: Store, position: int) -> Mapping[str, Tensor]:
-        return PredictedWeights(self.name, store.path(self.keys()[0]) / FILE)
+        return PredictedWeights(self.name, store.read(self.keys()[0]) / FILE)
 
     def provenance(self, store: Store, position: int) -> Mapping[str, Any]:
         return {"file": self.file}

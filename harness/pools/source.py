@@ -147,6 +147,11 @@ class MemberPlan(ABC):
             self.says,
         )
 
+    def check_unchanged(self) -> None:
+        """``BadInput`` where the files that it reads are not those that were planned. Cheap when it is called again."""
+        if self.base:
+            self.base.check_unchanged()
+
     def examine(self, part: Part) -> list[str]:
         """Look one of its members through, once; returns sentences that a reader of its scores should know.
 

@@ -120,7 +120,7 @@ class TrainingPlan(MemberPlan):
         return rows.tolist()
 
     def weights(self, store: Store, position: int) -> Mapping[str, Tensor]:
-        return LazyWeights(store.path(self.key()) / _file(self._record(store)["epochs"][position]))
+        return LazyWeights(store.read(self.key()) / _file(self._record(store)["epochs"][position]))
 
     def provenance(self, store: Store, position: int) -> Mapping[str, Any]:
         record = self._record(store)
@@ -130,7 +130,7 @@ class TrainingPlan(MemberPlan):
         return {"epochs": record["epochs"][position], **how, "rows": record["rows"], **head, **trained_on}
 
     def _record(self, store: Store) -> dict[str, Any]:
-        record: dict[str, Any] = read_json(store.path(self.key()) / "training.json")
+        record: dict[str, Any] = read_json(store.read(self.key()) / "training.json")
         return record
 
     def log(self, store: Store) -> TrainingLog:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from harness.errors import BadInput
+from harness.folders import remove_abandoned, temporary
 from harness.models import forward
 from harness.models.architectures import kind_of, marked
 from harness.models.causal_lm import vocabulary_of
@@ -97,8 +97,8 @@ def export(
         inputs = inputs.clamp(max=vocabulary - 1)
     adapted = None if adapter_rank is None else _adapted(base, run)
     target.parent.mkdir(parents=True, exist_ok=True)
-    fresh = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
-    try:
+    remove_abandoned(target.parent, f".{target.name}.exporting")
+    with temporary(target.parent, f".{target.name}.exporting") as fresh:
         if adapted is not None and adapter_rank is not None:
             written = write_adapter(module, adapted, adapter_rank, inputs, fresh)
             say(f"adapter of rank {adapter_rank}: {written}")
@@ -111,12 +111,9 @@ def export(
                 forget_places(fresh)
             card = model_readme(run, variant, seed, stored, head_of(architecture))
         (fresh / "README.md").write_text(card, encoding="utf-8")
-        fresh.chmod(0o755)
         if target.exists():
             target.rmdir()
         fresh.rename(target)
-    finally:
-        shutil.rmtree(fresh, ignore_errors=True)
     return target
 
 
@@ -196,6 +193,8 @@ def _load(
     device = run.record.get("device") or run.record["devices"][0]["kind"]
     plan = make_plan(suite, Options(out, seed=seed, device=device, allow_code=allow_code))
     planned, store = plan.variants[seed][variant], plan.store
+    if damage := store.lost(planned.build_key):
+        raise BadInput(damage, hint=again)
     record = built(store, planned)
     if record is None or record["status"] != "ok":
         raise BadInput(f"the weights of '{variant}' are not in {store.root}", place=str(run.folder), hint=again)

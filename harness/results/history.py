@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,6 +14,8 @@ from harness.results.columns import ALL_SEEDS
 from harness.results.metric import Column
 from harness.results.run import Run, data_difference, read_run, runs_below
 from harness.results.scoring import in_order, score_of
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -47,10 +50,11 @@ class Entry:
 def history(run: Run) -> list[Entry]:
     """The run and those of its suite in the same folder that were started before it, oldest first.
 
-    Later runs do not count, so that what is said of a run stays the same.
+    Later runs do not count, so that what is said of a run stays the same. One that is damaged is left out.
     """
     earlier = [other for other in _beside(run) if _order(other) < _order(run)]
-    return [_entry(other, run) for other in [*sorted(earlier, key=_order), run]]
+    entries = (_entry_of_another(other, run) for other in sorted(earlier, key=_order))
+    return [*(entry for entry in entries if entry), _entry(run, run)]
 
 
 def newest_runs(out: Path, suite: str | None = None) -> list[Run]:
@@ -91,6 +95,14 @@ def _runs_in(folder: Path) -> list[Run]:
 
 def _order(run: Run) -> tuple[str, str]:
     return str(run.record["started"]), str(run.record["run_id"])
+
+
+def _entry_of_another(other: Run, run: Run) -> Entry | None:
+    try:
+        return _entry(other, run)
+    except (ValueError, LookupError, TypeError, AttributeError, OSError) as error:  # whatever damage may lead to
+        _log.warning("%s: left out of the history, since its files cannot be read (%s)", other.folder, error)
+        return None
 
 
 def _entry(run: Run, newest: Run) -> Entry:

@@ -113,7 +113,7 @@ def needed(plan: Plan, architecture: Architecture) -> Need | None:
             return None
         with plan.store.write(key) as folder:
             write_json(folder / "need.json", record)
-    record = read_json(plan.store.path(key) / "need.json")
+    record = read_json(plan.store.read(key) / "need.json")
     return Need(**record) if record else None
 
 
@@ -130,7 +130,7 @@ def predicted(plan: Plan, variant: VariantPlan, parameters: float) -> int | None
     """
     architectures = {source.architecture for source in variant.sources}
     is_model = variant.declared.family in ("single", "weights")
-    folder = plan.store.path(variant.build_key)
+    folder = plan.store.read(variant.build_key)
     plain = is_model or (runs_members_once(folder) and isinstance(saved_rule(folder), Linear))
     if not plain or len(architectures) > 1 or not (one := needed(plan, architectures.pop())):
         return None

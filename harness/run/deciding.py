@@ -115,7 +115,7 @@ def decide(plan: Plan, scored: Mapping[int, Collection[str]]) -> Decided:
         record = {"rows": rows, "best": best, "mcnemar": table.mcnemar()}
         with plan.store.write(key) as folder:
             write_json(folder / "decisions.json", record)
-    record = read_json(plan.store.path(key) / "decisions.json")
+    record = read_json(plan.store.read(key) / "decisions.json")
     return Decided(record["rows"], record["best"], record["mcnemar"], suite.scores)
 
 

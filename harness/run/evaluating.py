@@ -85,29 +85,29 @@ def write_evaluation(
 
 def read_record(store: Store, key: Key) -> dict[str, Any]:
     """What else evaluating recorded: seconds, counted costs, temperatures, how many labels were given probability 0."""
-    record: dict[str, Any] = read_json(store.path(key) / RECORD)
+    record: dict[str, Any] = read_json(store.read(key) / RECORD)
     return record
 
 
 def read_examples(store: Store, key: Key) -> pd.DataFrame:
     """The table of outcomes, a row for each example, with those that metrics add."""
-    columns = load_file(store.path(key) / EXAMPLES)
+    columns = load_file(store.read(key) / EXAMPLES)
     return pd.DataFrame({name: columns[name].numpy() for name in (*OUTCOMES, CALLS, *outcomes.own_outcomes())})
 
 
 def read_measures(store: Store, key: Key) -> dict[str, np.ndarray]:
     """Other values on test, one for each document or NaN, by name: the mean of each is a score."""
-    columns = load_file(store.path(key) / MEASURES)
+    columns = load_file(store.read(key) / MEASURES)
     return {name: columns[name].numpy() for name in sorted(columns)}
 
 
 def read_intermediate(store: Store, key: Key) -> pd.DataFrame | None:
     """What the stages of a pipeline said of test; None of what is none."""
-    path = store.path(key) / INTERMEDIATE
+    path = store.read(key) / INTERMEDIATE
     return pd.read_parquet(path) if path.is_file() else None
 
 
 def read_aggregates(store: Store, key: Key) -> dict[str, Aggregate]:
     """Scores of whole tasks that are no means over documents, by name."""
-    draws, of_tasks = load_file(store.path(key) / DRAWS), read_record(store, key)["aggregates"]
+    draws, of_tasks = load_file(store.read(key) / DRAWS), read_record(store, key)["aggregates"]
     return {name: Aggregate(of["value"], draws[name].numpy(), of["n"]) for name, of in sorted(of_tasks.items())}

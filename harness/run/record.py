@@ -173,7 +173,7 @@ def _shared_passes(plan: Plan) -> dict[str, Any]:
             record = built(store, variant)
             if variant.pool.name != MAIN or not record or not store.has(variant.evaluation_key):
                 continue
-            if runs_members_once(store.path(variant.build_key)):
+            if runs_members_once(store.read(variant.build_key)):
                 combine += record["fit_seconds"] + read_record(store, variant.evaluation_key)["combine_seconds"]
                 names.add(name)
     return {

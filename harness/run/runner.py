@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,10 +13,9 @@ from pathlib import Path
 from typing import Any, Protocol, TextIO
 
 from harness.engines.engine import Engine, Job, Outcome
-from harness.errors import BadInput
 from harness.registry import ENGINES
+from harness.run.folder import new_folder, point_latest, using
 from harness.run.graph import renew_noise
-from harness.run.places import LATEST
 from harness.run.plan import Plan
 from harness.run.planning import modules_to_preload
 from harness.run.schedule import Schedule, Scheduled, make_schedule
@@ -52,16 +50,18 @@ def run_together(plans: Sequence[Plan], progress: Progress) -> Iterator[Path]:
         The folder of each run as soon as it is written; ``latest`` then points to it.
     """
     started, begin = datetime.now(UTC), time.perf_counter()
-    for plan in plans:
-        renew_noise(plan)  # of all, before any is asked what is missing: two may share a reference
-    schedule = make_schedule(plans)
-    engine = _engine(plans)
     faults: list[Exception] = []
     with ExitStack() as stack:
+        stack.enter_context(using(plans[0].store))
+        for plan in plans:
+            renew_noise(plan)  # of all, before any is asked what is missing: two may share a reference
+        schedule = make_schedule(plans)
+        engine = _engine(plans)
         unfinished: dict[int, Path] = {}
         stack.callback(_remove, unfinished)  # an unfinished run leaves its artefacts in the store and nothing else
         for position, plan in enumerate(plans):
-            unfinished[position] = _new_folder(plan, started)
+            parent = Path(plan.options.out) / plan.suite.file.suite
+            unfinished[position] = stack.enter_context(new_folder(parent, started))
         logs = [stack.enter_context(open(folder / LOG, "w", encoding="utf-8")) for folder in unfinished.values()]
         outcomes = _run_jobs(schedule, plans, engine, progress, _Logs(schedule, logs, begin))
         wall = time.perf_counter() - begin
@@ -91,7 +91,7 @@ LOG = "log.jsonl"
 
 def _remove(folders: Mapping[int, Path]) -> None:
     for folder in folders.values():
-        shutil.rmtree(folder)
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 @dataclass(frozen=True)
@@ -159,24 +159,4 @@ def _write(
         errors={name: outcome.error for name, outcome in outcomes.items() if outcome.error},
         done={**command, "run_id": folder.name, "jobs_run": run, "jobs_reused": planned - run},
     )
-    _point_latest(folder)
-
-
-def _new_folder(plan: Plan, started: datetime) -> Path:
-    parent = Path(plan.options.out) / plan.suite.file.suite
-    parent.mkdir(parents=True, exist_ok=True)
-    stamp = started.strftime("%Y%m%d-%H%M%S")
-    for suffix in ("", *(f"-{i}" for i in range(2, 100))):
-        try:
-            (folder := parent / f"{stamp}{suffix}").mkdir()
-            return folder
-        except FileExistsError:
-            continue
-    raise BadInput(f"a hundred runs were begun in one second in {parent}")
-
-
-def _point_latest(folder: Path) -> None:
-    link = folder.parent / LATEST
-    temporary = folder.parent / f".latest-{os.getpid()}"
-    temporary.symlink_to(folder.name)
-    os.replace(temporary, link)
+    point_latest(folder)

@@ -28,6 +28,7 @@ from harness.results.run import Run
 from harness.results.serving import title_of
 from harness.run import tables as table_code
 from harness.run.dialled import dialled
+from harness.run.folder import write_artefacts
 from harness.run.plan import Plan
 from harness.run.record import run_record
 from harness.run.stages.setting import documents_of
@@ -65,6 +66,7 @@ def write_results(folder: Path, plan: Plan, errors: Mapping[str, str], done: Map
     unit = title_of(tables.serving["cost"] or "")
     reference = tables.serving_cost(summary.get(plan.suite.file.reference, {}))
     write_curves(Run(folder, record), list(dialled(plan, summary, unit, reference)), _clusters(plan))
+    write_artefacts(folder, plan.store)
     write_json(folder / "run.json", record)
 
 
@@ -98,7 +100,7 @@ def _write_once(plan: Plan, tables: Tables, what: Table, folder: Path) -> None:
         with plan.store.write(key) as kept:
             table.to_parquet(kept / name, index=False)
             write_json(kept / "rows.json", len(table))
-    kept = plan.store.path(key)
+    kept = plan.store.read(key)
     if what == "examples" or read_json(kept / "rows.json"):  # not every kind of task has the others
         shutil.copyfile(kept / name, folder / name)
 

@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.errors import BadInput
+from harness.folders import sync
 from harness.streaming import kernels
 from harness.streaming.jobs import RANGE, Compiled, computes
 from harness.streaming.kernels import Place, Scratch, Sources
-from harness.streaming.output import SHARD_BYTES, ShardWriter, step_bytes, sync
+from harness.streaming.output import SHARD_BYTES, ShardWriter, step_bytes
 from harness.streaming.plan import BYTES, Adapted, Plan, Step, TensorAt
 from harness.streaming.scheduling import Job, Phases, Threads
 

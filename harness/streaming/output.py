@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import json
 import os
-import secrets
 import shutil
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from harness.errors import BadInput
+from harness.folders import remove_abandoned, sync, sync_folder, temporary
 from harness.streaming.plan import BYTES, Plan, Step
 from harness.streaming.shards import INDEX, SINGLE
 
@@ -154,13 +153,13 @@ def whole(out: Path) -> Iterator[Path]:
     """
     out = out.resolve()
     check_free(out)
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        _remove_abandoned(out)
-        folder, lock = _temporary(out)
-    except OSError as error:
-        raise BadInput(f"no folder can be made there: {error.strerror}", place=str(out)) from None
-    try:
+    with ExitStack() as stack:
+        try:
+            out.parent.mkdir(parents=True, exist_ok=True)
+            remove_abandoned(out.parent, f".{out.name}.merging")
+            folder = stack.enter_context(temporary(out.parent, f".{out.name}.merging"))
+        except OSError as error:
+            raise BadInput(f"no folder can be made there: {error.strerror}", place=str(out)) from None
         yield folder
         sync_folder(folder)
         try:
@@ -169,11 +168,6 @@ def whole(out: Path) -> Iterator[Path]:
             check_free(out)  # which may have come into being since
             raise
         sync(out.parent)
-    except BaseException:
-        shutil.rmtree(folder, ignore_errors=True)
-        raise
-    finally:
-        os.close(lock)
 
 
 def check_free(out: Path) -> None:
@@ -183,48 +177,3 @@ def check_free(out: Path) -> None:
             raise BadInput("the folder exists and is not empty", place=str(out), hint="name a new one, or remove it")
     elif out.exists() or out.is_symlink():
         raise BadInput("this is a file and no folder", place=str(out), hint="name a new folder")
-
-
-def _temporary(out: Path) -> tuple[Path, int]:
-    while True:
-        folder = out.parent / f".{out.name}.merging-{os.getpid()}-{secrets.token_hex(4)}"
-        folder.mkdir()
-        with suppress(FileNotFoundError):
-            lock = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            if folder.is_dir():  # another process may have taken it for abandoned before it was locked
-                return folder, lock
-            os.close(lock)
-
-
-def _remove_abandoned(out: Path) -> None:
-    for folder in out.parent.glob(f".{_literal(out.name)}.merging-*-*"):
-        with suppress(OSError):  # it is in use, or just gone
-            lock = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                shutil.rmtree(folder)
-            finally:
-                os.close(lock)
-
-
-def _literal(name: str) -> str:
-    """A name without its meaning as a pattern."""
-    return "".join(f"[{letter}]" if letter in "*?[" else letter for letter in name)
-
-
-def sync_folder(folder: Path) -> None:
-    """Wait until all files of a folder are on the disk."""
-    for path in sorted(folder.rglob("*")):
-        if not path.is_symlink():
-            sync(path)
-    sync(folder)
-
-
-def sync(path: Path) -> None:
-    """Wait until a file or folder is on the disk."""
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

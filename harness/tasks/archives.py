@@ -10,13 +10,13 @@ import os
 import subprocess
 import sys
 import tarfile
-import tempfile
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
 from harness.errors import BadInput
+from harness.folders import remove_abandoned, temporary
 from harness.store import file_digest
 
 
@@ -60,9 +60,10 @@ class Archive:
 
     def _fetch(self, target: Path) -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=target.parent) as folder:
-            errors = self._download(Path(folder))
-            fetched = Path(folder) / self.file
+        remove_abandoned(target.parent, ".fetching")
+        with temporary(target.parent, ".fetching") as folder:
+            errors = self._download(folder)
+            fetched = folder / self.file
             if errors is not None or not fetched.is_file():
                 lines = [line for line in (errors or "").splitlines() if line.startswith(("ERROR: ", "E: "))]
                 raise BadInput(

@@ -58,8 +58,9 @@ def asked(
         documents=[code_version("harness.tasks.documents"), corpus_digest()],
     )
     if store.has(key):
-        record = read_json(store.path(key) / "asked.json")
-        if all(Path(path).is_file() and file_digest(Path(path)) == sha for path, sha in record["sources"].items()):
+        record = read_json(store.read(key) / "asked.json")
+        same = all(Path(path).is_file() and file_digest(Path(path)) == sha for path, sha in record["sources"].items())
+        if same and store.has(_documents_key(record["digest"])):
             return str(record["digest"])
     questions = Questions(names, include_path, limit, allow_code=allow_code)
     rehearse(questions)
@@ -151,7 +152,7 @@ def read_documents(asked: str, store: Store) -> Documents | None:
     key = _documents_key(asked)
     if not store.has(key):
         return None
-    record = read_json(store.path(key) / "documents.json")
+    record = read_json(store.read(key) / "documents.json")
     return Documents(**{**record, "labels": torch.tensor(record["labels"])})
 
 

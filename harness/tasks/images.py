@@ -97,7 +97,7 @@ def load(name: str, store: Store, limit: int | None = None, fold: int = 0) -> La
         with store.write(key) as folder:
             tensors = {"pixels": torch.from_numpy(pixels), "labels": torch.from_numpy(labels)}
             save_file(tensors, folder / "data.safetensors")
-    data = load_file(store.path(key) / "data.safetensors")
+    data = load_file(store.read(key) / "data.safetensors")
     images = (data["pixels"].float() / spec.levels - spec.mean) / spec.std
     images = images.reshape(-1, 1, spec.side, spec.side)
     rows = stratified_rows(data["labels"].numpy(), spec.sizes, fold)

@@ -43,7 +43,7 @@ class Pretrained(ABC):
             with store.write(key) as folder:
                 self._write(folder)
             _say(f"{self.name}: {store.path(key)}, after {time.perf_counter() - begin:.0f} s")
-        return store.path(key)
+        return store.read(key)
 
     @abstractmethod
     def _key(self) -> Key:

@@ -209,7 +209,7 @@ def kept(reference: OwnReference, words: str, store: Store, limit: int | None) -
         BadInput: where groups are too few, or too unlike, to be split.
     """
     assert reference.read is not None
-    folder = store.path(reference.read)
+    folder = store.read(reference.read)
     facts, tensors = read_json(folder / "examples.json"), load_file(folder / "examples.safetensors")
     digests, labels = tensors["digests"].numpy(), tensors["labels"]
     ids, names = np.array(facts["ids"], object), tuple(facts["names"])

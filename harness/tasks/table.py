@@ -177,8 +177,8 @@ def load(reference: LabelsReference, store: Store, limit: int | None = None) -> 
     if rendered(reference, store).read != (reference.read or key.digest):
         place, hint = dict(reference.files)["test"], "run again"
         raise BadInput("the files of the task were changed since the run was planned", place=place, hint=hint)
-    record = read_json(store.path(key) / "table.json")
-    labels = load_file(store.path(key) / "labels.safetensors")
+    record = read_json(store.read(key) / "table.json")
+    labels = load_file(store.read(key) / "labels.safetensors")
     classes, identity = tuple(record["classes"]), key.digest
     everyone = [name for split in SPLITS for name in record["ids"].get(split, ())]
     splits, begin = {}, 0

@@ -81,7 +81,7 @@ def load(name: str, store: Store, limit: int | None = None, fold: int = 0) -> La
         with store.write(key) as folder:
             tensors = {"table": torch.from_numpy(table), "labels": torch.from_numpy(labels)}
             save_file(tensors, folder / "data.safetensors")
-    data = load_file(store.path(key) / "data.safetensors")
+    data = load_file(store.read(key) / "data.safetensors")
     table, labels = data["table"].numpy(), data["labels"].numpy()
     first = np.sort(np.unique(table, axis=0, return_index=True)[1])
     sizes = shared_out(np.bincount(labels[first]), spec.sizes)

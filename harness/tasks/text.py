@@ -164,7 +164,7 @@ def load(reference: TextReference, store: Store, limit: int | None = None) -> Te
         tensors = {f"{split}.{name}": _windows(words, name, split) for split in WINDOWS for name in DOMAINS}
         with store.write(key) as target:
             save_file(tensors, target / "windows.safetensors")
-    windows = load_file(store.path(key) / "windows.safetensors")
+    windows = load_file(store.read(key) / "windows.safetensors")
     splits = {split: _split(split, windows, key.digest, vocabulary, tokenizer) for split in WINDOWS}
     task = TextTask(reference, folder, vocabulary, **splits, limit=limit)
     return _with_documents(task) if reference.heldout else task
@@ -192,7 +192,7 @@ def _trained_tokenizer(store: Store) -> Path:
         words = PreTrainedTokenizerFast(tokenizer_object=trained._tokenizer, eos_token=END, pad_token=END)
         with store.write(key) as folder:
             words.save_pretrained(str(folder))
-    return store.path(key)
+    return store.read(key)
 
 
 def windows_of(text: str, folder: Path) -> Split:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from harness.evaluate.predictions import CachedPredictions
+from harness.pools.source import MemberPlan
 from harness.run import building
 from harness.run.stages.evaluate import keep_evaluation
 from harness.run.stages.prepare import preparations
@@ -38,6 +39,9 @@ class Build(Stage):
     def needs(self) -> tuple[Stage, ...]:
         variant = self.variant
         return preparations(self.setting, variant.sources, variant.pool.name, variant.seed)
+
+    def reads(self) -> tuple[MemberPlan, ...]:
+        return self.variant.sources
 
     def seconds(self) -> float:
         parameters = self.variant.parameters

@@ -53,5 +53,5 @@ class Dial(Stage):
     def read(self) -> Settings | None:
         """The settings; None where there are none."""
         store = self.setting.store
-        found = Settings.load(store.path(self.key())) if store.has(self.key()) else None
+        found = Settings.load(store.read(self.key())) if store.has(self.key()) else None
         return found if found is not None and len(found) else None

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from harness.evaluate.predictions import CachedPredictions
 from harness.kinds.kind import Evaluation
+from harness.pools.source import MemberPlan
 from harness.results.metric import Outcomes
 from harness.run import evaluating
 from harness.run.stages.setting import Setting, documents_of, task_of
@@ -42,6 +43,9 @@ class Pass(Stage):
 
     def after(self) -> tuple[Stage, ...]:
         return self.builds
+
+    def reads(self) -> tuple[MemberPlan, ...]:
+        return tuple(dict.fromkeys(source for plan in self.variants for source in plan.sources))
 
     def seconds(self) -> float:
         return 8.0 * len(self.variants[0].digests) if len(self.variants) > 1 else 8.0

@@ -95,10 +95,10 @@ class Measure(Stage):
 
     def key(self, cost: str) -> Key:
         """The artefact of one cost; once it is built, that of all that are the same network, but of the reference."""
-        declared, build = COSTS.get(cost), self.variant.build_key
+        declared, build, store = COSTS.get(cost), self.variant.build_key, self.setting.store
         shared = None
-        if declared.by_network and build != self.reference.build_key:
-            shared = dense_network(self.setting.store.path(build))
+        if declared.by_network and build != self.reference.build_key and store.has(build):
+            shared = dense_network(store.read(build))
         return cost_key(
             declared,
             build=shared or build.digest,

@@ -45,6 +45,9 @@ class Prepare(Stage):
     def needs(self) -> tuple[Stage, ...]:
         return preparations(self.setting, (self.member.base,), self.pool, self.seed) if self.member.base else ()
 
+    def reads(self) -> tuple[MemberPlan, ...]:
+        return (self.member,)
+
     def seconds(self) -> float:
         task = task_of(self.setting, self.member.groups)
         return self.member.seconds(task, self.setting.kind.seconds_per_input)
@@ -68,7 +71,7 @@ class Prepare(Stage):
 def remarks_of(setting: Setting, member: MemberPlan) -> list[str]:
     """What preparing a member noted of how it is given test examples."""
     key = _remarks_key(setting, member)
-    return read_json(setting.store.path(key) / "remarks.json") if setting.store.has(key) else []
+    return read_json(setting.store.read(key) / "remarks.json") if setting.store.has(key) else []
 
 
 def _remarks_key(setting: Setting, member: MemberPlan) -> Key:

@@ -53,7 +53,7 @@ class _Table(Stage):
         key, store = self.key(), self.setting.store
         if not store.has(key):
             return None
-        record: dict[str, Any] = read_json(store.path(key) / f"{key.kind}.json")
+        record: dict[str, Any] = read_json(store.read(key) / f"{key.kind}.json")
         return record
 
 

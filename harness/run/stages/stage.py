@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from harness.engines.engine import Place
+from harness.pools.source import MemberPlan
 from harness.run.stages.setting import Setting
 from harness.store import Key
 
@@ -50,6 +51,24 @@ class Stage(ABC):
     def seconds(self) -> float:
         """About how long it takes: the long ones are started first, and the time left is estimated from it."""
         return 0.1
+
+    def reads(self) -> tuple[MemberPlan, ...]:
+        """The members whose files it reads."""
+        return ()
+
+    def perform(self) -> None:
+        """``run``, in any process; what was made of members whose files are others than were planned is not kept.
+
+        Raises:
+            BadInput: their files were changed, before or meanwhile.
+        """
+        self._check_members()
+        with self.setting.store.kept_if(self._check_members):
+            self.run()
+
+    def _check_members(self) -> None:
+        for member in self.reads():
+            member.check_unchanged()
 
     @abstractmethod
     def run(self) -> None:

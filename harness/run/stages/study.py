@@ -8,7 +8,7 @@ from typing import Any
 from harness.evaluate import correlate, predictions
 from harness.evaluate.predictions import CachedPredictions
 from harness.pools.pool import member_digests
-from harness.pools.source import PoolPlan
+from harness.pools.source import MemberPlan, PoolPlan
 from harness.run.stages.prepare import preparations
 from harness.run.stages.setting import task_of
 from harness.run.stages.stage import Stage
@@ -53,6 +53,9 @@ class Study(Stage):
     def needs(self) -> tuple[Stage, ...]:
         return preparations(self.setting, self.pool.members, self.pool.name, self.seed)
 
+    def reads(self) -> tuple[MemberPlan, ...]:
+        return self.pool.members
+
     def seconds(self) -> float:
         return 10.0
 
@@ -68,5 +71,5 @@ class Study(Stage):
 
     def read(self) -> dict[str, Any]:
         """The table's columns, or why there is none: see ``correlate.study``."""
-        record: dict[str, Any] = read_json(self.setting.store.path(self.key()) / "study.json")
+        record: dict[str, Any] = read_json(self.setting.store.read(self.key()) / "study.json")
         return record

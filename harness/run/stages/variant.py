@@ -116,8 +116,7 @@ class VariantPlan:
 
 def built(store: Store, plan: VariantPlan) -> dict[str, Any] | None:
     """What building a variant left: its status, seconds and details; None if it was not built."""
-    folder = store.path(plan.build_key)
-    return _built(folder) if store.has(plan.build_key) else None
+    return _built(store.read(plan.build_key)) if store.has(plan.build_key) else None
 
 
 @lru_cache(maxsize=4096)
@@ -152,5 +151,5 @@ def members_of(setting: Setting, plan: VariantPlan) -> Pool:
 
 def load_built(setting: Setting, plan: VariantPlan, shared: dict[str, MemberPart] | None = None) -> Combination:
     """A variant as it was built; ``shared`` as in ``load_combination``."""
-    folder, device = setting.store.path(plan.build_key), torch.device(setting.device)
+    folder, device = setting.store.read(plan.build_key), torch.device(setting.device)
     return load_combination(folder, members_of(setting, plan), device, shared)

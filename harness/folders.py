@@ -1,0 +1,128 @@
+"""Folders that are filled before they get their name, and how what a killed process left of them is told: by its lock.
+
+A process holds a lock on each folder that it fills. The lock ends with the process, however that ends, so a folder that
+can be locked is nobody's. Where the file system has no locks on folders, nothing is taken for abandoned.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import secrets
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+NO_LOCKS = {errno.EBADF, errno.EINVAL, errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}
+
+
+@contextmanager
+def temporary(parent: Path, name: str) -> Iterator[Path]:
+    """A new folder ``<name>-<process>-<random>``, which is removed at the end if it was not renamed by then.
+
+    Raises:
+        OSError: it cannot be made.
+    """
+    with claimed(lambda: _make(parent / f"{name}-{os.getpid()}-{secrets.token_hex(4)}")) as folder:
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _make(folder: Path) -> Path:
+    folder.mkdir()  # with the rights that the user gives to new folders: a store may be shared
+    return folder
+
+
+@contextmanager
+def claimed(make: Callable[[], Path]) -> Iterator[Path]:
+    """A folder that ``make`` makes, locked until the block ends."""
+    folder, lock = _claim(make)
+    try:
+        yield folder
+    finally:
+        os.close(lock)
+
+
+def _claim(make: Callable[[], Path]) -> tuple[Path, int]:
+    while True:
+        folder = make()
+        with suppress(FileNotFoundError):
+            lock = _locked(folder, fcntl.LOCK_EX)
+            if folder.is_dir():  # another process may have taken it for abandoned before it was locked
+                return folder, lock
+            os.close(lock)
+
+
+def _locked(folder: Path, how: int) -> int:
+    lock = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(lock, how)
+    except OSError as error:
+        if error.errno in NO_LOCKS and not how & fcntl.LOCK_NB:
+            return lock
+        os.close(lock)
+        raise
+    return lock
+
+
+@contextmanager
+def locked(folder: Path, *, shared: bool = False) -> Iterator[None]:
+    """Hold the lock of a folder, alone or with others who share it."""
+    lock = _locked(folder, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
+    try:
+        yield
+    finally:
+        os.close(lock)
+
+
+@contextmanager
+def locked_at_once(folder: Path) -> Iterator[bool]:
+    """Hold the lock of a folder alone, without waiting; whether that is so."""
+    try:
+        lock = _locked(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        os.close(lock)
+
+
+def remove_abandoned(parent: Path, name: str) -> None:
+    """Remove what ``temporary`` made of this name and whose process is gone."""
+    for folder in parent.glob(f"{_literal(name)}-*-*"):
+        remove_unclaimed(folder)
+
+
+def remove_unclaimed(folder: Path) -> None:
+    """Remove a folder, unless a process holds its lock."""
+    with locked_at_once(folder) as free:
+        if free:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _literal(name: str) -> str:
+    """A name without its meaning as a pattern."""
+    return "".join(f"[{letter}]" if letter in "*?[" else letter for letter in name)
+
+
+def sync_folder(folder: Path) -> None:
+    """Wait until all files of a folder are on the disk."""
+    for path in sorted(folder.rglob("*")):
+        if not path.is_symlink():
+            sync(path)
+    sync(folder)
+
+
+def sync(path: Path) -> None:
+    """Wait until a file or folder is on the disk."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

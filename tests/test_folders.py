@@ -1,0 +1,86 @@
+"""Folders that are being filled: nobody takes them for abandoned while their process lives, and everybody after it."""
+
+import fcntl
+import os
+import subprocess
+import sys
+
+import pytest
+
+from harness import folders
+from harness.folders import claimed, locked, locked_at_once, remove_abandoned, remove_unclaimed, temporary
+
+HOLD = """
+import sys
+from pathlib import Path
+from harness.folders import temporary
+with temporary(Path(sys.argv[1]), sys.argv[2]) as folder:
+    print(folder, flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.mark.parametrize("name", [".writing", "[a]*?"])
+def test_what_a_process_fills_stays_while_it_lives_and_goes_when_it_was_killed(tmp_path, name):
+    other = tmp_path / f"{name[:-1]}x-1-2"
+    other.mkdir()
+    command = [sys.executable, "-c", HOLD, str(tmp_path), name]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    folder = tmp_path / process.stdout.readline().strip()
+    assert folder.is_dir()
+    remove_abandoned(tmp_path, name)
+    assert folder.is_dir()
+    process.kill()
+    process.communicate()
+    assert folder.is_dir()
+    remove_abandoned(tmp_path, name)
+    assert list(tmp_path.iterdir()) == [other]
+
+
+def test_a_temporary_folder_is_gone_at_the_end_unless_it_got_its_name(tmp_path):
+    with temporary(tmp_path, "a") as folder:
+        (folder / "file").write_text("half")
+    assert list(tmp_path.iterdir()) == []
+    with temporary(tmp_path, "a") as folder:
+        (folder / "file").write_text("whole")
+        folder.rename(tmp_path / "b")
+    assert [path.name for path in tmp_path.iterdir()] == ["b"]
+    with pytest.raises(KeyboardInterrupt), temporary(tmp_path, "a"):
+        raise KeyboardInterrupt
+    assert [path.name for path in tmp_path.iterdir()] == ["b"]
+
+
+def test_one_that_was_taken_for_abandoned_before_it_was_locked_is_made_again(tmp_path):
+    made = []
+
+    def make():
+        made.append(tmp_path / str(len(made)))
+        made[-1].mkdir()
+        if len(made) == 1:
+            remove_unclaimed(made[-1])
+        return made[-1]
+
+    with claimed(make) as folder:
+        assert folder == tmp_path / "1"
+        assert folder.is_dir()
+
+
+def test_a_lock_is_shared_or_alone(tmp_path):
+    with locked(tmp_path, shared=True), locked(tmp_path, shared=True), locked_at_once(tmp_path) as alone:
+        assert not alone
+    with locked_at_once(tmp_path) as alone, locked_at_once(tmp_path) as twice:
+        assert (alone, twice) == (True, False)
+
+
+@pytest.mark.parametrize("code", sorted(folders.NO_LOCKS))
+def test_where_there_are_no_locks_folders_are_filled_and_nothing_is_taken_for_abandoned(tmp_path, monkeypatch, code):
+    def none(*_):
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(fcntl, "flock", none)
+    with temporary(tmp_path, "a") as folder:
+        remove_abandoned(tmp_path, "a")
+        assert folder.is_dir()
+        folder.rename(tmp_path / "b")
+    remove_unclaimed(tmp_path / "b")
+    assert (tmp_path / "b").is_dir()
