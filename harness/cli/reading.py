@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -10,6 +11,7 @@ import typer
 
 from harness.cli.declared import SORTS, print_sort
 from harness.cli.options import Out, load_suite
+from harness.display.formats import printable
 
 commands = typer.Typer()
 listing = typer.Typer(help="List what there is.", no_args_is_help=True)
@@ -20,7 +22,10 @@ commands.add_typer(listing, name="ls")
 def report(run: Annotated[Path, typer.Argument(help="A run's folder.", metavar="RUN")]) -> None:
     """Render the report of a finished run again."""
     from harness.report import write_report
+    from harness.results.run import read_run, unchecked
 
+    if remark := unchecked(read_run(run)):
+        print(printable(remark), file=sys.stderr)
     print(write_report(run))
 
 
@@ -37,8 +42,12 @@ def compare(
     from harness import compare as comparing
     from harness.display.terminal_table import print_table
     from harness.results.evidence import read_tables
+    from harness.results.run import unchecked
 
-    found = comparing.compare(read_tables(first), read_tables(second))
+    runs = [read_tables(first), read_tables(second)]
+    for remark in filter(None, map(unchecked, runs)):
+        print(printable(remark), file=sys.stderr)
+    found = comparing.compare(*runs)
     if as_json:
         print(json.dumps(comparing.as_json(found), indent=1, allow_nan=False))
         return
@@ -58,6 +67,8 @@ def history(
     from harness.display.terminal_table import print_table
     from harness.results import history as of
 
+    for line in of.left_out_of(out, suite):
+        print(f"left out: {printable(line)}", file=sys.stderr)
     for run in of.newest_runs(out, suite):
         entries = of.history(run)
         metric = entries[-1].metric
@@ -121,7 +132,7 @@ def ls_runs(out: Out = Path("results")) -> None:
     from harness.results.run import read_run, runs_below
 
     for folder in runs_below(out):
-        record = read_run(folder).record
+        record = read_run(folder, ("run.json",)).record
         summary = record["summary"]
         limited = f", limited to {record['limit']} examples" if record["limit"] else ""
         print(f"{folder}  {record['status']}, {summary['ok']} of {summary['variants']} variants ok{limited}")

@@ -24,6 +24,7 @@ def decide(
     today: date,
     baseline_sha256: str | None = None,
     problems: Sequence[str] = (),
+    remarks: Sequence[str] = (),
 ) -> Gate:
     """Judge a run.
 
@@ -38,6 +39,7 @@ def decide(
         today: the day on which waivers expire.
         baseline_sha256: of the baseline's files, to be recorded.
         problems: what went wrong before, such as a baseline that is not the one that was reviewed.
+        remarks: what is to be said of the outcome, whatever it is.
     """
     judge = Judge(policy, run, baseline)
     found = [judge.judge(rule, variant) for rule in policy.file.rules for variant in judge.variants(rule)]
@@ -53,6 +55,7 @@ def decide(
         baseline=_described(baseline) | {"sha256": baseline_sha256} if baseline else None,
         problems=faults,
         checks=checks,
+        remarks=list(remarks),
     )
 
 
