@@ -40,7 +40,7 @@ class Rescoring:
         """
         if (variant, metric) in self.run.measured:
             return self._measure(variant, seed, metric)
-        if metric not in METRICS:
+        if metric not in METRICS.all():
             return None
         seeds = [self._outcomes(variant, each) for each in self._seeds(seed)]
         value = _value(METRICS.get(metric), seeds, together=seed == ALL_SEEDS)

@@ -68,7 +68,7 @@ class Proven(Evidence):
     def is_computed(self, variant: str, metric: str) -> bool:
         """Whether a score follows from examples or documents, so that it is checked by these."""
         derived = (PICKED.name, *_TESTS, *(difference_of(each).name for each in paired().values()))
-        return metric in METRICS or metric in derived or (variant, metric) in self.run.measured
+        return metric in METRICS.all() or metric in derived or (variant, metric) in self.run.measured
 
     def is_reference(self, variant: str, seed: str) -> bool:
         """As ``Evidence``; ``Missing`` where the table calls something the reference that is not."""
@@ -107,7 +107,7 @@ class Proven(Evidence):
         if key not in self._rescored:
             self._rescored[key] = self._derived(*key) or self._proved(lambda: self._again.score(*key))
             known = any(name == metric for _, name in self.run.measured)
-            if self._rescored[key] is None and (metric in METRICS or known):
+            if self._rescored[key] is None and (metric in METRICS.all() or known):
                 raise Missing(f"the {self.name} has no {metric} of the documents of '{variant}'")
         return self._rescored[key]
 
@@ -183,7 +183,7 @@ class Proven(Evidence):
 
     def _without_clusters(self, metric: str) -> bool:
         """Whether the run is from before measures.parquet had the clusters that intervals go by."""
-        documents = metric not in METRICS
+        documents = metric not in METRICS.all()
         return documents and "planned" not in self.run.record
 
 
