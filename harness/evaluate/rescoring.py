@@ -108,16 +108,17 @@ class Rescoring:
     def _measure(self, variant: str, seed: str, metric: str) -> Interval | None:
         names = self._seeds(seed)
         table = self.run.measured[variant, metric]
-        places = [self._positions(each, metric) for each in names]
-        size = 1 + max(int(at.max()) for at in places)
+        documents = [self._documents(each, metric) for each in names]
         values = []
-        for name, at in zip(names, places, strict=True):
+        for name, own in zip(names, documents, strict=True):
             rows = table[table["seed"].astype(str) == name]
-            whole = np.full(size, np.nan)
-            whole[rows["document"].to_numpy(int)] = rows["value"].to_numpy(float)
-            values.append({metric: whole[at]})
-        ids = [[str(place) for place in at] for at in places] if self.run.splits_differ else ()
-        found = score_measures(values, ids, {metric: clusters} if (clusters := self._clusters(metric, size)) else {})
+            at = {int(document): place for place, document in enumerate(own)}
+            whole = np.full(len(own), np.nan)
+            whole[[at[int(document)] for document in rows["document"]]] = rows["value"].to_numpy(float)
+            values.append({metric: whole})
+        ids = [[f"{document:09d}" for document in own] for own in documents] if self.run.splits_differ else ()
+        clusters = self._clusters(metric, documents[0])
+        found = score_measures(values, ids, {metric: clusters} if clusters else {})
         if metric not in found:
             return None
         low, high = (np.nan if end is None else end for end in (found[metric]["low"], found[metric]["high"]))
@@ -125,22 +126,23 @@ class Rescoring:
         assert value is not None
         return Interval(value, low, high, int(found[metric]["n"] or 0))
 
-    def _positions(self, seed: str, metric: str) -> np.ndarray:
-        """The documents of a seed that a metric may be of: where each has its own split, those it was tested on."""
+    def _documents(self, seed: str, metric: str) -> np.ndarray:
+        """The documents that a metric has of a seed: all that it has of any variant; where each seed has its own
+        split, those that the seed was tested on."""
         if not self.run.splits_differ:
-            return np.arange(1 + max(int(rows["document"].max()) for (_, name), rows in self.run.measured.items()
-                                     if name == metric))  # fmt: skip
+            tables = [rows["document"].to_numpy() for (_, name), rows in self.run.measured.items() if name == metric]
+            return np.unique(np.concatenate(tables))
         ids = next(self._outcomes(name, of).ids for name, of in self._rows if of == seed)
         return np.array([self.run.places[name] for name in ids])
 
-    def _clusters(self, metric: str, size: int) -> list[str]:
-        """Of each document of a metric; empty where each counts as one."""
+    def _clusters(self, metric: str, documents: np.ndarray) -> list[str]:
+        """Of each of these documents of a metric; empty where each counts as one."""
         table = self.run.document_measures
         if table is None or "cluster" not in table:
             return []
         rows = table[(table["metric"].astype(str) == metric) & table["cluster"].notna()]
-        names = dict(zip(rows["document"].astype(int), rows["cluster"].astype(str), strict=True))
-        return [names.get(place, "") for place in range(size)] if names else []  # one without a value counts nowhere
+        names = dict(zip(rows["document"], rows["cluster"].astype(str), strict=True))
+        return [names[document] for document in documents] if names else []
 
     def _tables(self, column: Column, seed: str) -> tuple[dict[str, np.ndarray], Sequence[str]]:
         """By variant, the values behind a score [seeds, examples or documents], and the cluster of each of these."""
@@ -149,7 +151,7 @@ class Rescoring:
             tables = {name: values for name in names if (values := self._table(name, column, seed)) is not None}
             clusters: Sequence[str] = ()
             if tables and column.outcome == DOCUMENTS:
-                clusters = self._clusters(column.name, next(iter(tables.values())).shape[1])
+                clusters = self._clusters(column.name, self._documents(seed, column.name))
             elif tables:
                 first = [self._outcomes(next(iter(tables)), each) for each in self._seeds(seed)]
                 clusters = clusters_of([each.clusters for each in first], [each.ids for each in first])

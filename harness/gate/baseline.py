@@ -14,6 +14,7 @@ from harness.gate.policy import Policy
 from harness.results.comparable import run_faults
 from harness.results.evidence import read_tables
 from harness.results.manifest import MANIFEST, write_manifest
+from harness.results.recorded import field_faults
 from harness.results.run import BASELINES, Run, unchecked
 from harness.store import digest, file_digest, read_json, write_json
 
@@ -98,6 +99,8 @@ def open_baseline(folder: Path, expected: str | None) -> tuple[Run | None, str |
         return None, None, [f"the baseline cannot be read: {problem}"]
     except (ValueError, KeyError, TypeError):
         return None, None, [f"the baseline cannot be read: {folder / RECORD} is not what it was written as"]
+    if fault := next(field_faults(run.record), None):
+        return None, None, [f"the baseline: {fault}"]
     found = files_sha256(folder)
     faults = [f"the baseline: {fault}" for fault in run_faults(run)]
     if recorded is None and expected is None and (remark := unchecked(run)):

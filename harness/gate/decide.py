@@ -13,6 +13,7 @@ from harness.gate.policy import Policy, Rule, Waiver
 from harness.gate.record import SCHEMA_VERSION, Check, Gate, State, outcome_of
 from harness.results.comparable import run_faults
 from harness.results.evidence import matches
+from harness.results.recorded import field_faults
 from harness.results.run import Run
 
 
@@ -41,11 +42,15 @@ def decide(
         problems: what went wrong before, such as a baseline that is not the one that was reviewed.
         remarks: what is to be said of the outcome, whatever it is.
     """
-    judge = Judge(policy, run, baseline)
-    found = [judge.judge(rule, variant) for rule in policy.file.rules for variant in judge.variants(rule)]
+    faults = [*problems, *run_faults(run)]
+    found: list[Check | Tested] = []
+    if not any(field_faults(run.record)):  # of a run that does not say what it is, nothing can be judged
+        judge = Judge(policy, run, baseline)
+        found = [judge.judge(rule, variant) for rule in policy.file.rules for variant in judge.variants(rule)]
+        faults += judge.faults
     checks = _waive(policy.file.waivers, _corrected(policy, found), today)
     checks = [*checks, *_judged_nothing(policy.file.rules, checks)]
-    faults = [*problems, *run_faults(run), *judge.faults, *_bad_waivers(policy.file.waivers, checks, today)]
+    faults += _bad_waivers(policy.file.waivers, checks, today)
     return Gate(
         schema_version=SCHEMA_VERSION,
         outcome=outcome_of(faults, checks),

@@ -44,6 +44,7 @@ class Proven(Evidence):
         super().__init__(run, name)
         self._again = Rescoring(run)
         self._rescored: dict[tuple[str, str, str], Interval | None] = {}
+        self._best: dict[str, dict[str, Any] | None] = {}
         self._compared: dict[tuple[str, str], Mapping[tuple[str, str], list[dict[str, Any]]]] = {}
 
     def score(self, variant: str, seed: str, metric: str) -> Score:
@@ -97,7 +98,7 @@ class Proven(Evidence):
         said = (self.run.record.get("best") or {}).get(metric)
         if not isinstance(said, dict) or not isinstance(said.get("set"), list):
             raise Missing(f"the {self.name} does not say which variants may be the best by {metric}")
-        again = self._proved(lambda: self._again.best(_column(metric)))
+        again = self._best_again(metric)
         if again is None or (variant in again["set"]) != (variant in said["set"]):
             raise Missing(f"the examples of the {self.name} do not give the variants that may be the best by {metric}")
         return variant in said["set"]
@@ -115,7 +116,7 @@ class Proven(Evidence):
         """A column of a comparison, or of the pick of the best, from the examples; None of another metric."""
         first = self.run.scores_of_suite[0]
         if metric == PICKED.name:
-            best = self._proved(lambda: self._again.best(_column(first)))
+            best = self._best_again(first)
             if best is None or best["variant"] != variant:
                 raise Missing(f"the examples of the {self.name} do not give '{variant}' as the best by {first}")
             return Interval(best["corrected"], best["low"], best["high"], 0)
@@ -145,6 +146,11 @@ class Proven(Evidence):
                 lambda: self._again.comparisons(column, seed, references, margin)
             )
         return self._compared[metric, seed]
+
+    def _best_again(self, metric: str) -> dict[str, Any] | None:
+        if metric not in self._best:
+            self._best[metric] = self._proved(lambda: self._again.best(_column(metric)))
+        return self._best[metric]
 
     def _references(self, column: Column, seed: str) -> dict[str, str]:
         """Of every variant with a score that is no reference, the one that it is compared with: the whole family."""

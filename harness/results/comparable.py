@@ -17,7 +17,8 @@ Comparable = Literal["suite_digest", "example_ids", "dtype", "batch_policy"]
 def run_faults(run: Run) -> list[str]:
     """Why a run is not all of its suite, one line each."""
     record = run.record
-    faults = list(field_faults(record))
+    if faults := list(field_faults(record)):
+        return faults  # what the other checks read is not there
     if record.get("status") != "complete":
         why = "a variant failed, or the reference has no result; see its report"
         faults.append(f"the run is {record.get('status') or 'of unknown status'}: {why}")
