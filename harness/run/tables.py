@@ -322,10 +322,10 @@ class Tables:
         documents = documents_of(self.plan.setting)
         found = {name: list(of) for name, of in documents.measured.items() if of}
         if documents.clusters:
-            seeds = self.plan.variants.values()
-            names = {name for own in seeds for plan in own.values() if self._state(plan)[0] == "ok"
-                     for name in by_stage.names_in(evaluating.read_measures(self.store, plan.evaluation_key))}  # fmt: skip
-            found |= dict.fromkeys(names, list(documents.clusters))
+            scored = [self.plan.variants[int(seed)][name] for seed, of in self.scored().items() for name, _ in of]
+            keys = [plan.evaluation_key for plan in scored]
+            names = {name for key in keys for name in by_stage.names_in(evaluating.read_measures(self.store, key))}
+            found |= {name: list(documents.clusters) for name in names}
         return found
 
 

@@ -19,6 +19,7 @@ from harness.results.run import Run
 from harness.store import write_json
 
 TODAY = date(2026, 11, 25)
+RUN_ID = "20261125-000000"
 
 
 def coins(share, n=600, seeds=1, seed=0):
@@ -90,7 +91,8 @@ def planted(correct, extra=None, not_ok=None, measures=None, **record):
                 outcomes = np.isin(rows_of, (0, 1)).all()
                 found = stats.proportion_over_seeds(rows_of) if outcomes else stats.over_seeds(rows_of)
                 values_of.append({"variant": name, "seed": str(seed), "metric": metric, "value": found.value,
-                                  "low": found.low, "high": found.high, "n": found.n, "source": "test split"})  # fmt: skip
+                                  "low": found.low, "high": found.high, "n": found.n,
+                                  "source": "test split"})  # fmt: skip
                 if seed != "all":
                     row = {"variant": name, "seed": seed, "metric": metric, "document": range(rows_of.shape[1])}
                     documents.append(pd.DataFrame({**row, "value": rows_of[0]}))
@@ -99,7 +101,7 @@ def planted(correct, extra=None, not_ok=None, measures=None, **record):
     count = next(iter(correct.values())).shape[1] if correct else 1
     usual = {
         "schema_version": 2,
-        "run_id": "20261125-000000",
+        "run_id": RUN_ID,
         "status": "incomplete" if any(row["status"] == "failed" for row in rows) else "complete",
         "started": "2026-11-25T00:00:00+00:00",
         "git_commit": "abc",
@@ -178,7 +180,8 @@ def saved(run, folder):
     if run.document_measures is not None:
         run.document_measures.to_parquet(folder / "measures.parquet", index=False)
     write_json(folder / "details.json", {})
-    write_json(folder / "run.json", run.record | {"run_id": f"{run.record['run_id']}-{folder.name}"})
+    own = f"{RUN_ID}-{folder.name}" if run.record["run_id"] == RUN_ID else run.record["run_id"]
+    write_json(folder / "run.json", run.record | {"run_id": own})
     write_manifest(folder)
     return folder
 

@@ -190,7 +190,7 @@ def test_examples_are_paired_even_if_the_policy_does_not_ask_for_the_same(tmp_pa
 
 
 def test_an_example_that_is_lost_or_scored_twice(tmp_path):
-    gives_no_verdict(gate(tmp_path, changed(RUN, examples=RUN.examples.drop(7))), "examples of the run give accuracy of")
+    gives_no_verdict(gate(tmp_path, changed(RUN, examples=RUN.examples.drop(7))), "of the run give accuracy of")
     two = planted({"linear": coins(0.9, n=100, seeds=2)})
     one_less = changed(two, examples=two.examples.drop(7))
     gives_no_verdict(gate(tmp_path, one_less, two, [DROP]), "has 99 examples of 'linear', seed 0")
