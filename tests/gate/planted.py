@@ -1,6 +1,7 @@
 """Runs with planted outcomes, in memory and in folders, and policies as people write them."""
 
 import copy
+import shutil
 from datetime import date
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from harness.results.columns import COMPARISON_COLUMNS, paired
 from harness.results.manifest import write_manifest
 from harness.results.metric import Outcomes
 from harness.results.run import Run
-from harness.store import write_json
+from harness.store import read_json, write_json
 
 TODAY = date(2026, 11, 25)
 RUN_ID = "20261125-000000"
@@ -184,6 +185,15 @@ def saved(run, folder):
     write_json(folder / "run.json", run.record | {"run_id": own})
     write_manifest(folder)
     return folder
+
+
+def again(folder, target):
+    """A copy of a run as another run that gave the same; returns its folder."""
+    shutil.copytree(folder, target)
+    record = read_json(target / "run.json")
+    write_json(target / "run.json", record | {"run_id": target.name, "started": "2026-11-26T00:00:00+00:00"})
+    write_manifest(target)
+    return target
 
 
 def policy(tmp_path, rules, more=""):

@@ -1,7 +1,5 @@
 """A metric that a plug-in declares is in every table, rule and report."""
 
-import json
-import shutil
 
 import numpy as np
 import pandas as pd
@@ -18,7 +16,6 @@ from harness.gate.policy import read_policy
 from harness.publish.model_card import model_index
 from harness.report import write_report
 from harness.results.evidence import Evidence, Missing, read_tables
-from harness.results.manifest import write_manifest
 from harness.run import runner
 from harness.run.plan import Options
 from harness.run.planning import make_plan
@@ -26,6 +23,7 @@ from harness.run.progress import Tracker
 from harness.run.stages import setting, variant
 from harness.suite.suite import read_suite
 from tests.evaluate.added_metrics import MCC, declare
+from tests.gate.planted import again
 from tests.inline import Inline
 
 SUITE = """suite: added
@@ -102,10 +100,7 @@ def test_its_outcome_is_that_of_the_predictions(runs, found):
     ],
 )
 def test_rules_are_about_it(runs, tmp_path, capsys, rule, code):
-    baseline = shutil.copytree(runs[0], tmp_path / "baseline")
-    record = json.loads((baseline / "run.json").read_text()) | {"run_id": "earlier", "started": "2026-01-01"}
-    (baseline / "run.json").write_text(json.dumps(record))
-    write_manifest(baseline)
+    baseline = again(runs[0], tmp_path / "baseline")
     path = tmp_path / "policy.yaml"
     path.write_text(f"version: 1\nrules:\n- {{id: r, {rule}}}\n")
     with pytest.raises(SystemExit) as stopped:
