@@ -186,10 +186,12 @@ class Rescoring:
 
     def alike(self, name: str, other: str, seed: str) -> bool:
         """Whether two variants say the same of every example, as far as is kept."""
-        pairs = [(self._outcomes(name, each).examples, self._outcomes(other, each).examples)
-                 for each in self._seeds(seed)]  # fmt: skip
-        return all(np.array_equal(*(table[["correct", "nll"]].to_numpy(np.float64) for table in pair), equal_nan=True)
-                   for pair in pairs)  # fmt: skip
+
+        def said(variant: str) -> np.ndarray:
+            tables = [self._outcomes(variant, each).examples for each in self._seeds(seed)]
+            return np.concatenate([table[["correct", "nll"]].to_numpy(np.float64) for table in tables])
+
+        return np.array_equal(said(name), said(other), equal_nan=True)
 
 
 def _outcomes(rows: pd.DataFrame, classes: int) -> Outcomes:

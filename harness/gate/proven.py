@@ -14,7 +14,7 @@ from harness.registry import METRICS
 from harness.results.columns import column_of, difference_of, numbers, paired
 from harness.results.evidence import Evidence, Missing, Score
 from harness.results.metric import Column
-from harness.results.other_columns import PICKED
+from harness.results.other_columns import BITS, MEASURES, PICKED
 from harness.results.recorded import suite_of
 from harness.results.run import Run
 from harness.stats.interval import Interval
@@ -107,10 +107,14 @@ class Proven(Evidence):
         key = (variant, seed, metric)
         if key not in self._rescored:
             self._rescored[key] = self._derived(*key) or self._proved(lambda: self._again.score(*key))
-            known = any(name == metric for _, name in self.run.measured)
-            if self._rescored[key] is None and (metric in METRICS.all() or known):
+            if self._rescored[key] is None and self._has_documents(metric):
                 raise Missing(f"the {self.name} has no {metric} of the documents of '{variant}'")
         return self._rescored[key]
+
+    def _has_documents(self, metric: str) -> bool:
+        """Whether a metric is one of examples or documents in every run: ours is, lm-eval's where this run has any."""
+        name, ours = metric.partition("/")[0], {*METRICS.all(), *(column.name for column in (BITS, *MEASURES))}
+        return name in ours or any(known == metric for _, known in self.run.measured)
 
     def _derived(self, variant: str, seed: str, metric: str) -> Interval | None:
         """A column of a comparison, or of the pick of the best, from the examples; None of another metric."""

@@ -230,6 +230,20 @@ def test_a_copy_of_the_run_is_no_baseline(folders, tmp_path):
         assert any("copy of the run itself" in problem for problem in found.problems)
 
 
+def test_a_copy_under_another_name_is_no_baseline(folders, tmp_path):
+    run = saved(changed(RUN, wall_seconds=12.25), tmp_path / "run")
+    copied = saved(changed(RUN, wall_seconds=12.25, run_id="other"), tmp_path / "copy")
+    assert any("copy of the run itself" in problem for problem in gated(run, copied, tmp_path).problems)
+    longer = saved(changed(RUN, wall_seconds=12.26), tmp_path / "longer")
+    assert gated(run, longer, tmp_path).exit_code == 0
+
+
+def test_a_score_of_ours_has_documents_in_every_run(tmp_path):
+    rule = "{id: view, match: {metric: accuracy/blurred}, min: 0.5}"
+    found = decide(policy(tmp_path, rule), changed(RUN, document_measures=None), None, today=TODAY)
+    assert found.exit_code == 5
+
+
 def test_a_pass_says_that_the_policy_takes_any_baseline(folders, tmp_path):
     loose = gated(*folders, tmp_path)
     assert "names no sha256 of the baseline" in banner(loose)
