@@ -24,8 +24,11 @@ def report(run: Annotated[Path, typer.Argument(help="A run's folder.", metavar="
     """Render the report of a finished run again."""
     from harness.report import write_report
     from harness.results.damaged import reading_run
+    from harness.results.run import read_run, unchecked
 
     with reading_run(run):
+        if remark := unchecked(read_run(run)):
+            print(one_line(remark), file=sys.stderr)
         print(write_report(run))
 
 
@@ -43,11 +46,15 @@ def compare(
     from harness.display.terminal_table import print_table
     from harness.results.damaged import reading_run
     from harness.results.evidence import read_tables
+    from harness.results.run import unchecked
 
-    with reading_run(first):
-        one = read_tables(first)
-    with reading_run(second):
-        found = comparing.compare(one, read_tables(second))
+    runs = []
+    for folder in (first, second):
+        with reading_run(folder):
+            runs.append(read_tables(folder))
+    for remark in filter(None, map(unchecked, runs)):
+        print(one_line(remark), file=sys.stderr)
+    found = comparing.compare(*runs)
     if as_json:
         print(json.dumps(comparing.as_json(found), indent=1, allow_nan=False))
         return
@@ -68,6 +75,8 @@ def history(
     from harness.results import history as of
     from harness.results.damaged import reading_run
 
+    for line in of.left_out_of(out, suite):
+        print(one_line(f"left out: {line}"), file=sys.stderr)
     with reading_run(out):
         found = [(run, of.history(run)) for run in of.newest_runs(out, suite)]
     for run, entries in found:
@@ -141,7 +150,7 @@ def ls_runs(out: Out = Path("results")) -> None:
     for folder in runs_below(out):
         try:
             with reading_run(folder):
-                record = read_run(folder).record
+                record = read_run(folder, ("run.json",)).record
                 summary = record["summary"]
                 limited = f", limited to {record['limit']} examples" if record["limit"] else ""
                 came = f"{record['status']}, {summary['ok']} of {summary['variants']} variants ok{limited}"

@@ -15,6 +15,7 @@ def banner(gate: Gate) -> str:
     """Plain lines, readable without colour."""
     lines = [f"gate {WORDS[gate.outcome]} (exit code {gate.exit_code}): {gate.run['folder']}"]
     lines += [f"  {'error':<13}{problem}" for problem in gate.problems]
+    lines += [f"  {'note':<13}{remark}" for remark in gate.remarks]
     shown = [check for check in gate.checks if check.state not in ("pass", "skipped")]
     lines += [f"  {check.state:<13}{check.rule}: {check.variant}: {check.reason}" for check in shown[:SHOWN]]
     if len(shown) > SHOWN:

@@ -10,9 +10,12 @@ from pathlib import Path
 from harness.display.formats import printable
 from harness.errors import BadInput
 from harness.folders import remove_abandoned, temporary
+from harness.gate.policy import Policy
 from harness.results.comparable import run_faults
 from harness.results.evidence import read_tables
-from harness.results.run import BASELINES, Run
+from harness.results.manifest import MANIFEST, write_manifest
+from harness.results.recorded import field_faults
+from harness.results.run import BASELINES, Run, unchecked
 from harness.store import digest, file_digest, read_json, write_json
 
 NEEDED = ("run.json", "variants.csv", "details.json", "scores.parquet", "examples.parquet")
@@ -68,6 +71,8 @@ def set_baseline(run_folder: Path, out: Path, name: str, reason: str, today: dat
             "git_commit": run.record.get("git_commit"),
             "sha256": files_sha256(fresh),
         }
+        if (run.folder / MANIFEST).is_file():  # of a run from before there were any, no one can say what it was
+            write_manifest(fresh)
         write_json(fresh / RECORD, record)
         if folder.is_symlink():
             folder.unlink()
@@ -91,13 +96,34 @@ def open_baseline(folder: Path, expected: str | None) -> tuple[Run | None, str |
         return None, None, [f"the baseline cannot be read: {problem}"]
     except (ValueError, KeyError, TypeError):
         return None, None, [f"the baseline cannot be read: {folder / RECORD} is not what it was written as"]
+    if fault := next(field_faults(run.record), None):
+        return None, None, [f"the baseline: {fault}"]
     found = files_sha256(folder)
     faults = [f"the baseline: {fault}" for fault in run_faults(run)]
+    if recorded is None and expected is None and (remark := unchecked(run)):
+        faults.append(f"the baseline: {remark}")
     if expected is not None and found != expected:
         faults.append(f"the baseline is not the one the policy names: its sha256 is {found}, not {expected}")
     if recorded is not None and found != recorded:
         faults.append(f"the files of the baseline were changed since it was set: their sha256 is {found}")
     return run, found, faults
+
+
+def copy_fault(run: Run, baseline: Run) -> str | None:
+    """Why a run is no evidence against its baseline: both are one run, wherever the folders are; None where not."""
+    ours, theirs = run.record, baseline.record
+    suites = [record.get("suite", {}).get("name") for record in (ours, theirs)]
+    if suites[0] != suites[1]:
+        return None
+    times = [[record.get(key) for key in ("started", "wall_seconds")] for record in (ours, theirs)]
+    if ours.get("run_id") == theirs.get("run_id") or (times[0] == times[1] and None not in times[0]):
+        return "the baseline is a copy of the run itself, which shows no change: run the suite again"
+    return None
+
+
+def no_hash(policy: Policy) -> str:
+    """What is said of an outcome where the policy takes any baseline."""
+    return f"{policy.path} names no sha256 of the baseline: a baseline that was changed and set again passes as well"
 
 
 def describe(folder: Path) -> str:

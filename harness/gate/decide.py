@@ -13,6 +13,7 @@ from harness.gate.policy import Policy, Rule, Waiver
 from harness.gate.record import SCHEMA_VERSION, Check, Gate, State, outcome_of
 from harness.results.comparable import run_faults
 from harness.results.evidence import matches
+from harness.results.recorded import field_faults
 from harness.results.run import Run
 
 
@@ -24,6 +25,7 @@ def decide(
     today: date,
     baseline_sha256: str | None = None,
     problems: Sequence[str] = (),
+    remarks: Sequence[str] = (),
 ) -> Gate:
     """Judge a run.
 
@@ -38,12 +40,17 @@ def decide(
         today: the day on which waivers expire.
         baseline_sha256: of the baseline's files, to be recorded.
         problems: what went wrong before, such as a baseline that is not the one that was reviewed.
+        remarks: what is to be said of the outcome, whatever it is.
     """
-    judge = Judge(policy, run, baseline)
-    found = [judge.judge(rule, variant) for rule in policy.file.rules for variant in judge.variants(rule)]
+    faults = [*problems, *run_faults(run)]
+    found: list[Check | Tested] = []
+    if not any(field_faults(run.record)):  # of a run that does not say what it is, nothing can be judged
+        judge = Judge(policy, run, baseline)
+        found = [judge.judge(rule, variant) for rule in policy.file.rules for variant in judge.variants(rule)]
+        faults += judge.faults
     checks = _waive(policy.file.waivers, _corrected(policy, found), today)
     checks = [*checks, *_judged_nothing(policy.file.rules, checks)]
-    faults = [*problems, *run_faults(run), *judge.faults, *_bad_waivers(policy.file.waivers, checks, today)]
+    faults += _bad_waivers(policy.file.waivers, checks, today)
     return Gate(
         schema_version=SCHEMA_VERSION,
         outcome=outcome_of(faults, checks),
@@ -53,6 +60,7 @@ def decide(
         baseline=_described(baseline) | {"sha256": baseline_sha256} if baseline else None,
         problems=faults,
         checks=checks,
+        remarks=list(remarks),
     )
 
 

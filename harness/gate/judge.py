@@ -9,10 +9,11 @@ from typing import Literal
 from harness import stats
 from harness.evaluate.decisions import THESE, verdict
 from harness.gate.policy import BASELINE, VARIANT, Policy, Rule
+from harness.gate.proven import Proven
 from harness.gate.record import STATES, Check, State
 from harness.results.columns import paired
 from harness.results.comparable import differences, hardware_difference
-from harness.results.evidence import Evidence, Missing, NonFinite, Score
+from harness.results.evidence import Missing, NonFinite, Score
 from harness.results.run import Run
 
 NEAR_ZERO = 1e-9
@@ -36,8 +37,8 @@ class Judge:
     """Applies rules to variants, one at a time."""
 
     def __init__(self, policy: Policy, run: Run, baseline: Run | None) -> None:
-        self.policy, self.run = policy, Evidence(run, "run")
-        self.baseline = Evidence(baseline, "baseline") if baseline else None
+        self.policy, self.run = policy, Proven(run, "run")
+        self.baseline = Proven(baseline, "baseline") if baseline else None
         self.faults = differences(run, baseline, policy.file.comparable) if baseline else []
         self.hardware = hardware_difference(run, baseline) if baseline else None
 
@@ -56,7 +57,8 @@ class Judge:
             if reason := self._why_skipped(rule, variant, seed):
                 return replace(check, state="skipped", reason=reason)
             score = self.run.score(variant, seed, metric)
-            check = replace(check, value=score.value, low=_known(score.low), high=_known(score.high))
+            check = replace(check, value=score.value, low=_known(score.low), high=_known(score.high),
+                            computed=self.run.is_computed(variant, metric))  # fmt: skip
             if rule.verdict or rule.best:
                 return self._verdict(rule, check)
             if rule.bound is None:
@@ -93,7 +95,7 @@ class Judge:
         if rule.verdict:
             said.append(self._word(rule, check, rule.scope or THESE))
         if rule.best:
-            among = self._may_be_best(check)
+            among = self.run.may_be_best(check.variant, check.metric)
             words = f"{'may be' if among else 'is shown not to be'} the best by {check.metric}"
             said.append(("pass" if among else "fail", words))
         state: State = min((each for each, _ in said), key=STATES.index)
@@ -114,12 +116,6 @@ class Judge:
             state: State = "warning" if self.policy.outcome(rule, "on_inconclusive") == "warn" else "inconclusive"
             return state, f"{reason}, not shown to be {accepted}"
         return "fail", f"{reason}, accepted is {accepted}"
-
-    def _may_be_best(self, check: Check) -> bool:
-        best = self.run.run.record.get("best") or {}
-        if check.metric not in best:
-            raise Missing(f"the run does not say which variants may be the best by {check.metric}")
-        return check.variant in best[check.metric]["set"]
 
     def _limits(self, rule: Rule, check: Check, score: Score) -> Check:
         """min and max, on the value or on an end of its interval."""
@@ -152,7 +148,7 @@ class Judge:
         reason = f"{moved(check)}, {word} the accepted {limit:.4g}"
         return replace(check, state="pass" if within else "fail", reason=reason)
 
-    def _other_side(self, rule: Rule, check: Check) -> tuple[Evidence, str]:
+    def _other_side(self, rule: Rule, check: Check) -> tuple[Proven, str]:
         if rule.vs != BASELINE:
             assert rule.vs is not None
             return self.run, rule.vs.removeprefix(VARIANT)
@@ -174,7 +170,7 @@ class Judge:
             raise Incomparable(f"a relative change from {other.value:.4g}, which is near zero, says nothing: use abs")
         return rule.bound.rel * abs(other.value)
 
-    def _paired(self, rule: Rule, check: Check, limit: float, side: Evidence, name: str) -> Tested:
+    def _paired(self, rule: Rule, check: Check, limit: float, side: Proven, name: str) -> Tested:
         ours = self.run.outcomes(check.variant, check.seed, check.metric)
         theirs = side.outcomes(name, check.seed, check.metric)
         if not ours.isna().equals(theirs.isna()):  # the same rows and columns, and seeds with the same examples each

@@ -36,6 +36,7 @@ def summary(gate: Gate, limit: int = LIMIT) -> str:
         ("baseline", inline_code(gate.baseline["folder"]) if gate.baseline else DASH),
         ("checks", ", ".join(f"{count} {state}" for state, count in gate.counts.items()) or "none"),
     ]
+    facts += [("note", plain_text(remark)) for remark in gate.remarks]
     text = _table(("gate", ""), facts)
     checks = sorted(gate.checks, key=lambda check: STATES.index(check.state))  # stable: the policy's order within
     rows = [("error", DASH, DASH, plain_text(problem)) for problem in gate.problems] + [_row(check) for check in checks]

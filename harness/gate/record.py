@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -56,6 +56,8 @@ class Check:
     """Examples of a paired test."""
     missing: bool = False
     """Whether there was nothing to judge: the policy may call that a failure, but no waiver covers it."""
+    computed: bool = False
+    """Whether the value was computed again from the run's examples or documents; that of a cost cannot be."""
     needed: int | None = None
     """Examples that would decide an inconclusive test with power .8, if the difference stays what it is."""
 
@@ -78,6 +80,8 @@ class Gate:
     """Why the run as a whole cannot be judged."""
     checks: list[Check]
     """In the policy's order."""
+    remarks: list[str] = field(default_factory=list)
+    """What a reader of the outcome should know, a pass as well."""
 
     @property
     def counts(self) -> dict[State, int]:

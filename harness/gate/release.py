@@ -6,12 +6,12 @@ from datetime import date
 from pathlib import Path
 
 from harness.errors import BadInput
-from harness.gate.baseline import open_baseline
+from harness.gate.baseline import copy_fault, no_hash, open_baseline
 from harness.gate.decide import decide
 from harness.gate.policy import Policy, read_policy
 from harness.gate.record import GATE_FILE, SCHEMA_VERSION, Gate, forget_gate, outcome_of, read_gate, write_gate
 from harness.results.evidence import read_tables
-from harness.results.run import Run
+from harness.results.run import Run, unchecked
 
 
 def gate_run(folder: Path, policy_path: Path, baseline: Path | None, today: date) -> Gate:
@@ -43,12 +43,25 @@ def gate_run(folder: Path, policy_path: Path, baseline: Path | None, today: date
 def _judged(run: Run, policy: Policy, baseline: Path | None, today: date) -> Gate:
     named = policy.file.baseline
     path = baseline or (Path(named.path) if named else None)
+    doubts = run_doubts(run)
     if path is None:
-        return decide(policy, run, None, today=today)
-    found, sha256, problems = open_baseline(path, named.sha256 if named else None)
+        return decide(policy, run, None, today=today, problems=doubts)
+    expected = named.sha256 if named else None
+    found, sha256, problems = open_baseline(path, expected)
+    problems = [*doubts, *problems]
     if path.resolve() == run.folder.resolve():
-        problems = [*problems, "the baseline is the run itself"]
-    return decide(policy, run, found, today=today, baseline_sha256=sha256, problems=problems)
+        problems.append("the baseline is the run itself")
+    elif found is not None and (fault := copy_fault(run, found)):
+        problems.append(fault)
+    remarks = [] if expected else [no_hash(policy)]
+    return decide(policy, run, found, today=today, baseline_sha256=sha256, problems=problems, remarks=remarks)
+
+
+def run_doubts(run: Run) -> list[str]:
+    """Why nothing shows that a run's files are as they were written, or that it has all that was planned."""
+    if remark := unchecked(run):
+        return [f"{remark}; run the suite again with this version"]
+    return [] if "planned" in run.record else ["planned is not recorded in run.json"]
 
 
 def _no_verdict(folder: Path, policy: Policy, today: date, problem: str) -> Gate:

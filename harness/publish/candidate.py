@@ -10,7 +10,7 @@ from datetime import date
 from pathlib import Path
 
 from harness.errors import BadInput
-from harness.gate.baseline import open_baseline
+from harness.gate.baseline import no_hash, open_baseline
 from harness.gate.decide import decide
 from harness.gate.policy import Policy, read_policy
 from harness.gate.record import GATE_FILE, Gate, read_gate, write_gate
@@ -64,7 +64,9 @@ def gate_candidate(
     if old is not None:
         old = old.alone(stands_for or old.record["reference"]["variant"], CANDIDATE)
     run_folder = score_candidate(suite, folder, options, progress)
-    gate = decide(policy, read_tables(run_folder), old, today=today, baseline_sha256=sha256, problems=problems)
+    remarks = [] if _sha256(policy) else [no_hash(policy)]
+    gate = decide(policy, read_tables(run_folder), old, today=today, baseline_sha256=sha256, problems=problems,
+                  remarks=remarks)  # fmt: skip
     write_gate(run_folder / GATE_FILE, gate)
     return run_folder, read_gate(run_folder / GATE_FILE)
 

@@ -200,6 +200,7 @@ MEASURE_COLUMNS = {
     "metric": "metric/task, metric/view or cost/name, such as bits_per_byte/bytes_python or cost/money; the mean over "
     "its documents is the score; lm-eval's scores that are no means of documents (F1) are in scores.parquet only",
     "document": "position in the task, or among the test examples: of all seeds, by id, where each has its own split",
+    "cluster": "what documents that count as one have in common; only where the task names it",
     "value": "of this document",
 }
 """The columns of measures.parquet, which runs on lm-eval's tasks or with views have: a row per document and metric."""
@@ -274,6 +275,8 @@ RUN_FIELDS = {
     "seeds": "as run",
     "limit": "test examples kept by --limit; null for all",
     "only": "the --only filter; null for all variants",
+    "planned": "[the names of all variants that were to be run]: each has a row for every seed and one of all; absent "
+    "from runs before this field",
     "task": "{name, title, source, digest: of all that is asked, classes, criterion: what held-out choices go by, "
     "splits: {train, heldout, test} of a seed, split: shared, or per_seed where every seed has a split of its own; of "
     "runs from before this field it is shared, documents: {task: how many are scored, on any seed}}",

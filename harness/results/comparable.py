@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Literal
 
-from harness.errors import BadInput
 from harness.results.columns import ALL_SEEDS
+from harness.results.complete import row_faults
+from harness.results.recorded import field_faults, suite_of
 from harness.results.run import Run, data_difference
-from harness.strict import yaml
 
 Comparable = Literal["suite_digest", "example_ids", "dtype", "batch_policy"]
 """What a policy may ask to be alike in a run and its baseline."""
@@ -17,7 +17,8 @@ Comparable = Literal["suite_digest", "example_ids", "dtype", "batch_policy"]
 def run_faults(run: Run) -> list[str]:
     """Why a run is not all of its suite, one line each."""
     record = run.record
-    faults = []
+    if faults := list(field_faults(record)):
+        return faults  # what the other checks read is not there
     if record.get("status") != "complete":
         why = "a variant failed, or the reference has no result; see its report"
         faults.append(f"the run is {record.get('status') or 'of unknown status'}: {why}")
@@ -38,16 +39,13 @@ def run_faults(run: Run) -> list[str]:
         named = table.drop_duplicates()[columns].astype(str)
         if len(twice := named[named.duplicated()]):
             faults.append(f"{name} says two things of {', '.join(twice.iloc[0])}")
-    return faults
+    return [*faults, *row_faults(run)]
 
 
 def _seeds_asked(record: dict[str, Any]) -> Any:
     """The seeds of the suite file that the run keeps; None where it keeps none that can be read."""
-    try:
-        suite = yaml.load(record["suite"]["yaml"], "suite").value
-    except (KeyError, BadInput):
-        return None
-    return suite.get("seeds", [0]) if isinstance(suite, dict) else None
+    suite = suite_of(record)
+    return suite.get("seeds", [0]) if suite else None
 
 
 def differences(run: Run, baseline: Run, keys: Sequence[Comparable]) -> list[str]:

@@ -67,7 +67,7 @@ def read_tables(folder: Path) -> Run:
             "variants.csv": (run.variants, {"variant", "seed", "status", "reason"}),
             "scores.parquet": (run.scores, set(SCORE_COLUMNS)),
             "examples.parquet": (run.examples, set(EXAMPLE_COLUMNS) - {"calls", "cluster"}),
-            "measures.parquet": (run.document_measures, set(MEASURE_COLUMNS)),
+            "measures.parquet": (run.document_measures, set(MEASURE_COLUMNS) - {"cluster"}),
             "comparisons.parquet": (run.comparisons, set(COMPARISON_COLUMNS)),
         }
     except (OSError, ValueError) as error:  # pandas' and pyarrow's errors of bad files are ValueErrors

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -82,15 +82,32 @@ def _beside(run: Run) -> list[Run]:
 
 def _runs_in(folder: Path) -> list[Run]:
     """The runs that can be read; ``latest`` is a link to one of them."""
-    runs = []
+    return [found for found in _tried_in(folder) if isinstance(found, Run)]
+
+
+def left_out_of(out: Path, suite: str | None = None) -> list[str]:
+    """A line for each run in ``out``, or of one suite there, that cannot be read, and so is in no history."""
+    folders = sorted({path.parent for path in runs_below(out) if suite in (None, path.parent.name)})
+    return [str(found) for folder in folders for found in _tried_in(folder) if isinstance(found, BadInput)]
+
+
+def _tried_in(folder: Path) -> Iterator[Run | BadInput]:
     for path in sorted(folder.glob("*/run.json")):
         if path.parent.is_symlink():
             continue
         try:
-            runs.append(read_run(path.parent))
-        except BadInput:  # of another schema version, or cut off
-            continue
-    return runs
+            run = read_run(path.parent, READ)
+            _ = run.variants[["variant", "seed", "status", "family"]], _order(run)
+            yield run
+        except BadInput as problem:  # of another schema version, cut off, or changed since
+            yield problem
+        except (OSError, ValueError, KeyError, TypeError) as problem:
+            reason = next(iter(str(problem).splitlines()), "") or type(problem).__name__
+            yield BadInput(f"the run cannot be read: {reason}", place=str(path.parent))
+
+
+READ = ("run.json", "variants.csv", "scores.parquet")
+"""What a history reads of a run."""
 
 
 def _order(run: Run) -> tuple[str, str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,6 +14,7 @@ import pandas as pd
 from harness.errors import BadInput
 from harness.results.blocks import blocks
 from harness.results.columns import ALL_SEEDS, COMPARISON_COLUMNS, READ_VERSIONS, SCORE_COLUMNS
+from harness.results.manifest import FILES, MANIFEST, check_manifest
 from harness.store import read_json
 
 PER_SEED = "per_seed"
@@ -137,28 +138,44 @@ class Run:
         return view
 
 
-def read_run(folder: Path) -> Run:
-    """A finished run; ``BadInput`` where the folder is none, or is of another schema version."""
+def read_run(folder: Path, files: Collection[str] = FILES) -> Run:
+    """A finished run, whose tables are read later.
+
+    Args:
+        folder: of the run.
+        files: those that will be read; the run's manifest has to say of them what they are.
+
+    Raises:
+        BadInput: a folder that is no run, is of another schema version, or was changed since it was written.
+    """
     folder = Path(folder)
     record_path = folder / "run.json"
     if not record_path.is_file():
         hint = "name the folder of one run, such as results/mnist/latest"
         raise BadInput(f"no run.json in {folder}", place=str(folder), hint=hint)
+    check_manifest(folder, files)
     try:
         record = read_json(record_path)
-    except (json.JSONDecodeError, UnicodeDecodeError):
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError):
         raise BadInput("run.json is not JSON", place=str(record_path), hint="was the file cut off?") from None
     parts = ("suite", "task", "summary")
     if not isinstance(record, dict) or not all(isinstance(record.get(part, {}), dict) for part in parts):
         raise BadInput("run.json is not a run's record", place=str(record_path), hint="was it edited?")
     version = record.get("schema_version")
-    if version not in READ_VERSIONS:
+    if type(version) is not int or version not in READ_VERSIONS:
         known = " and ".join(map(str, READ_VERSIONS))
         raise BadInput(f"results of schema version {version}; this stockpot reads {known}", place=str(folder))
     for name in ("variants.csv", "details.json"):
         if not (folder / name).is_file():
             raise BadInput(f"{name} is missing", place=str(folder), hint="run the suite again")
     return Run(folder, record)
+
+
+def unchecked(run: Run) -> str | None:
+    """A line for readers of a run without a manifest; None where it has one."""
+    if (run.folder / MANIFEST).is_file():
+        return None
+    return f"{run.folder} has no {MANIFEST}: nothing shows whether its files are as they were written"
 
 
 def has_answer(run: Run) -> bool:

@@ -65,6 +65,7 @@ def run_record(
         "seeds": plan.seeds,
         "limit": plan.options.limit,
         "only": plan.options.only,
+        "planned": list(plan.variants[plan.seeds[0]]),
         "task": {
             "name": task.name,
             "title": task.title,

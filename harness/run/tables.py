@@ -14,7 +14,7 @@ from harness.cost import latency
 from harness.cost.choosing import cells, why_not_here
 from harness.cost.cost import Context, Cost
 from harness.display.lines import one_line
-from harness.evaluate import outcomes
+from harness.evaluate import by_stage, outcomes
 from harness.pools.source import MemberPlan
 from harness.registry import COSTS
 from harness.results.columns import (
@@ -300,6 +300,7 @@ class Tables:
         """measures.parquet; empty where the kind of task has none."""
         tables = []
         shared = self.plan.suite.file.split == "shared"
+        clusters = self._clusters_of_measures() if shared else {}
         places = outcomes.positions([documents_of(self.plan.setting.of(seed)).ids for seed in self.plan.seeds])
         for seed, of_seed in zip(self.plan.seeds, places, strict=True):
             for name, plan in self.plan.variants[seed].items():
@@ -308,11 +309,25 @@ class Tables:
                         # A measure may be of one task's documents, or of passages that are none of the documents.
                         at = of_seed[: len(values)] if not shared else range(len(values))
                         row = {"variant": name, "seed": seed, "metric": metric, "document": at}
-                        table = pd.DataFrame({**row, "value": values})[list(MEASURE_COLUMNS)]
+                        table = pd.DataFrame({**row, "value": values, "cluster": clusters.get(metric)})
                         tables.append(table.dropna(subset="value"))
         if not tables:
             return pd.DataFrame(columns=list(MEASURE_COLUMNS))
-        return pd.concat(tables, ignore_index=True).astype({"variant": "category", "metric": "category"})
+        whole = pd.concat(tables, ignore_index=True)[list(MEASURE_COLUMNS)]
+        if whole["cluster"].isna().all():
+            return whole.drop(columns="cluster").astype({"variant": "category", "metric": "category"})
+        return whole.astype({"variant": "category", "metric": "category", "cluster": "category"})
+
+    def _clusters_of_measures(self) -> dict[str, list[str]]:
+        """By measure, the clusters of its documents, where several of these count as one."""
+        documents = documents_of(self.plan.setting)
+        found = {name: list(of) for name, of in documents.measured.items() if of}
+        if documents.clusters:
+            scored = [self.plan.variants[int(seed)][name] for seed, of in self.scored().items() for name, _ in of]
+            keys = [plan.evaluation_key for plan in scored]
+            names = {name for key in keys for name in by_stage.names_in(evaluating.read_measures(self.store, key))}
+            found |= {name: list(documents.clusters) for name in names}
+        return found
 
 
 def _trainings(plan: VariantPlan) -> list[MemberPlan]:

@@ -1,6 +1,7 @@
 """Runs with planted outcomes, in memory and in folders, and policies as people write them."""
 
 import copy
+import shutil
 from datetime import date
 from pathlib import Path
 
@@ -8,14 +9,18 @@ import numpy as np
 import pandas as pd
 
 from harness import stats
-from harness.evaluate import decisions
+from harness.evaluate import decisions, scores
 from harness.evaluate.decisions import Scored
 from harness.gate.policy import read_policy
+from harness.registry import METRICS
 from harness.results.columns import COMPARISON_COLUMNS, paired
+from harness.results.manifest import write_manifest
+from harness.results.metric import Outcomes
 from harness.results.run import Run
-from harness.store import write_json
+from harness.store import read_json, write_json
 
 TODAY = date(2026, 11, 25)
+RUN_ID = "20261125-000000"
 
 
 def coins(share, n=600, seeds=1, seed=0):
@@ -32,6 +37,21 @@ def worse(correct, count):
     return changed
 
 
+def scored(correct, *, together):
+    """What the registered metrics give right answers [seeds, n]: of one seed alone, or of all together."""
+    seeds = []
+    for row in correct:
+        tested = np.flatnonzero(~np.isnan(row))
+        right = row[tested]
+        examples = pd.DataFrame({"prediction": right.astype(int), "confidence": 0.5, "correct": right.astype(bool),
+                                 "nll": 1.5 - right, "brier": 0.5 - right / 2})  # fmt: skip
+        ids = [f"x{i}" for i in tested]
+        seeds.append(Outcomes(examples, np.ones(len(tested), int), 2, (), ids))
+    cells = scores.score_over_seeds(seeds) if together else scores.score(seeds[0])
+    ends = {name: METRICS.get(name).column.bounds for name in ("accuracy", "nll", "brier")}
+    return {name: stats.Interval(cells[name], *(cells[end] for end in of), cells["n"]) for name, of in ends.items()}
+
+
 def planted(correct, extra=None, not_ok=None, measures=None, **record):
     """A run in memory.
 
@@ -44,19 +64,17 @@ def planted(correct, extra=None, not_ok=None, measures=None, **record):
     """
     correct = {name: np.asarray(values, float) for name, values in correct.items()}
     seeds = list(range(len(next(iter(correct.values()))))) if correct else [0]
-    rows, scores, examples = [], [], []
+    rows, values_of, examples = [], [], []
     for name, values in correct.items():
         for seed, of in [("all", values), *((str(s), values[s : s + 1]) for s in seeds)]:
             row = {"variant": name, "seed": seed, "status": "ok", "reason": np.nan}
-            loss = {"accuracy": of, "nll": 1.5 - of, "brier": 0.5 - of / 2}
-            found = {metric: stats.over_seeds(v, draws=200) for metric, v in loss.items()}
-            found["accuracy"] = stats.proportion_over_seeds(of)
+            found = scored(of, together=seed == "all")
             found |= {m: stats.Interval(v, np.nan, np.nan, 0) for m, v in (extra or {}).get(name, {}).items()}
             for metric, interval in found.items():
                 row[metric] = interval.value
                 bounds = {"low": interval.low, "high": interval.high}
-                scores.append({"variant": name, "seed": seed, "metric": metric, "value": interval.value, **bounds,
-                               "n": of.shape[1], "source": "test split"})  # fmt: skip
+                values_of.append({"variant": name, "seed": seed, "metric": metric, "value": interval.value, **bounds,
+                                  "n": of.shape[1], "source": "test split"})  # fmt: skip
             rows.append(row)
         for seed in seeds:
             tested = np.flatnonzero(~np.isnan(values[seed]))
@@ -73,16 +91,18 @@ def planted(correct, extra=None, not_ok=None, measures=None, **record):
             for seed, rows_of in [("all", of), *((s, of[s : s + 1]) for s in seeds)]:
                 outcomes = np.isin(rows_of, (0, 1)).all()
                 found = stats.proportion_over_seeds(rows_of) if outcomes else stats.over_seeds(rows_of)
-                scores.append({"variant": name, "seed": str(seed), "metric": metric, "value": found.value,
-                               "low": found.low, "high": found.high, "n": found.n, "source": "test split"})  # fmt: skip
+                values_of.append({"variant": name, "seed": str(seed), "metric": metric, "value": found.value,
+                                  "low": found.low, "high": found.high, "n": found.n,
+                                  "source": "test split"})  # fmt: skip
                 if seed != "all":
                     row = {"variant": name, "seed": seed, "metric": metric, "document": range(rows_of.shape[1])}
                     documents.append(pd.DataFrame({**row, "value": rows_of[0]}))
     for name, (status, reason) in (not_ok or {}).items():
         rows += [{"variant": name, "seed": s, "status": status, "reason": reason} for s in ("all", *map(str, seeds))]
+    count = next(iter(correct.values())).shape[1] if correct else 1
     usual = {
         "schema_version": 2,
-        "run_id": "20261125-000000",
+        "run_id": RUN_ID,
         "status": "incomplete" if any(row["status"] == "failed" for row in rows) else "complete",
         "started": "2026-11-25T00:00:00+00:00",
         "git_commit": "abc",
@@ -96,16 +116,18 @@ def planted(correct, extra=None, not_ok=None, measures=None, **record):
         "devices": [{"kind": "cpu", "name": "a cpu", "memory_bytes": 1}],
         "engine": {"name": "local", "workers": 2, "threads_per_worker": 1},
         "suite": {"name": "planted", "digest": "d" * 64, "yaml": f"suite: planted\nseeds: {seeds}\n"},
-        "task": {"name": "t", "title": "A task", "digest": "t" * 64},
+        "task": {"name": "t", "title": "A task", "digest": "t" * 64, "classes": 2, "documents": {"t": count}},
+        "reference": {"variant": next(iter(correct), "linear")},
+        "planned": list(dict.fromkeys(row["variant"] for row in rows)) or ["linear"],
         "summary": {"variants": sum(row["seed"] == "all" for row in rows)},
     }
     if any(np.isnan(values).any() for values in correct.values()):
-        usual["task"] |= {"split": "per_seed", "documents": {"t": next(iter(correct.values())).shape[1]}}
+        usual["task"]["split"] = "per_seed"
     run = Run(Path("planted"), usual | record)
     run.__dict__["variants"] = pd.DataFrame(rows, columns=["variant", "seed", "status", "reason", "accuracy", "nll",
                                                            "brier", *_more(extra)])  # fmt: skip
     columns = ["variant", "seed", "metric", "value", "low", "high", "n", "source"]
-    run.__dict__["scores"] = pd.DataFrame(scores, columns=columns)
+    run.__dict__["scores"] = pd.DataFrame(values_of, columns=columns)
     run.__dict__["examples"] = pd.concat(examples, ignore_index=True) if examples else None
     run.__dict__["comparisons"] = pd.DataFrame(columns=list(COMPARISON_COLUMNS))
     run.__dict__["document_measures"] = pd.concat(documents, ignore_index=True) if documents else None
@@ -127,7 +149,8 @@ def decided(run, correct, references):
         best[column.name] = decisions.best(Scored(column, tables))
     variants = run.variants.copy()
     variants.loc[variants["variant"].isin(references.values()), "verdict"] = "reference"
-    return changed(run, variants=variants, comparisons=pd.DataFrame(rows), best=best, schema_version=2)
+    named = {f"pool {at}": name for at, name in enumerate(dict.fromkeys(references.values()))}
+    return changed(run, variants=variants, comparisons=pd.DataFrame(rows), best=best, references=named)
 
 
 def _more(extra):
@@ -148,7 +171,7 @@ def changed(run, **tables):
 
 
 def saved(run, folder):
-    """Write a run as ``stockpot run`` leaves it; returns the folder."""
+    """Write a run as ``stockpot run`` leaves it, with an id of its own; returns the folder."""
     folder.mkdir(parents=True)
     run.variants.to_csv(folder / "variants.csv", index=False)
     run.scores.to_parquet(folder / "scores.parquet", index=False)
@@ -158,8 +181,19 @@ def saved(run, folder):
     if run.document_measures is not None:
         run.document_measures.to_parquet(folder / "measures.parquet", index=False)
     write_json(folder / "details.json", {})
-    write_json(folder / "run.json", run.record)
+    own = f"{RUN_ID}-{folder.name}" if run.record["run_id"] == RUN_ID else run.record["run_id"]
+    write_json(folder / "run.json", run.record | {"run_id": own})
+    write_manifest(folder)
     return folder
+
+
+def again(folder, target):
+    """A copy of a run as another run that gave the same; returns its folder."""
+    shutil.copytree(folder, target)
+    record = read_json(target / "run.json")
+    write_json(target / "run.json", record | {"run_id": target.name, "started": "2026-11-26T00:00:00+00:00"})
+    write_manifest(target)
+    return target
 
 
 def policy(tmp_path, rules, more=""):

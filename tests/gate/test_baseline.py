@@ -17,10 +17,10 @@ def test_a_baseline_is_the_run_with_a_reason_a_date_and_a_hash(tmp_path):
     (run / "report.html").write_text("large")
     folder = set_baseline(run, tmp_path / "results", "main", " release 1.2 ", TODAY)
     assert folder == tmp_path / "results" / "baselines" / "main"
-    assert sorted(p.name for p in folder.iterdir()) == sorted([*FILES, "baseline.json"])
+    assert sorted(p.name for p in folder.iterdir()) == sorted([*FILES, "baseline.json", "manifest.json"])
     assert all((folder / name).read_bytes() == (run / name).read_bytes() for name in FILES)
     record = json.loads((folder / "baseline.json").read_text())
-    assert record == {"name": "main", "reason": "release 1.2", "date": "2026-11-25", "run": "20261125-000000",
+    assert record == {"name": "main", "reason": "release 1.2", "date": "2026-11-25", "run": "20261125-000000-run",
                       "git_commit": "abc", "sha256": files_sha256(run)}  # fmt: skip
     found, sha256, problems = open_baseline(folder, record["sha256"])
     assert (found.record, sha256, problems) == (read_tables(run).record, record["sha256"], [])
@@ -81,7 +81,7 @@ def test_a_link_is_replaced_and_what_it_leads_to_is_kept(tmp_path):
 @pytest.mark.parametrize(
     ("field", "words"),
     [({"limit": 5}, "limited to 5"), ({"only": "x"}, "only some variants"), ({"status": "incomplete"}, "incomplete"),
-     ({"examples": None}, "examples.parquet is missing")],
+     ({"examples": None}, "examples.parquet")],
 )  # fmt: skip
 def test_a_run_that_is_not_whole_cannot_be_one(tmp_path, field, words):
     run = saved(changed(RUN, **field), tmp_path / "run")

@@ -121,7 +121,8 @@ def test_a_baseline_is_set_shown_and_gated_against_with_the_hash_in_the_policy(c
     rule = "{id: a, match: {metric: accuracy}, vs: baseline, max_drop: {abs: 0.02}, test: paired}"
     text = f"version: 1\nbaseline: {{path: {folder}, sha256: {sha256.strip()}}}\nrules: [{rule}]\n"
     policy = policy_file(tmp_path, text)
-    assert call(capsys, "gate", run, "--policy", policy)[0] == 0
+    assert call(capsys, "gate", saved(RUN, tmp_path / "again"), "--policy", policy)[0] == 0
+    assert call(capsys, "gate", run, "--policy", policy)[0] == 5  # shows no change
     assert call(capsys, "gate", saved(changed(RUN, limit=9), tmp_path / "b"), "--policy", policy)[0] == 5
     code, _, err = call(capsys, "baseline", "show", "--name", "other", "--out", out)
     assert code == 2

@@ -96,10 +96,10 @@ def test_a_rule_on_one_seed_reads_that_seeds_row(tmp_path):
         ("latency_ratio_p50", "max_increase: {rel: 0.10}", 1.0, 0.2, "pass"),
         ("throughput_per_s", "max_drop: {rel: 0.10}", 100.0, 90.0, "pass"),
         ("throughput_per_s", "max_drop: {rel: 0.10}", 100.0, 89.0, "fail"),
-        ("diff_vs_reference", "max_drop: {abs: 0.02}", 0.9, 0.88, "pass"),
+        ("log/odds", "max_drop: {abs: 0.02}", 0.9, 0.88, "pass"),
         # divided by |baseline|: from -10 to -12 is a drop of 20 %, and from -10 to -8 none
-        ("diff_vs_reference", "max_drop: {rel: 0.10}", -0.5, -0.6, "fail"),
-        ("diff_vs_reference", "max_drop: {rel: 0.10}", -0.5, -0.4, "pass"),
+        ("log/odds", "max_drop: {rel: 0.10}", -0.5, -0.6, "fail"),
+        ("log/odds", "max_drop: {rel: 0.10}", -0.5, -0.4, "pass"),
         ("log/likelihood", "max_drop: {rel: 0.10}", -10.0, -12.0, "fail"),
         ("log/likelihood", "max_drop: {rel: 0.10}", -10.0, -10.5, "pass"),
         ("log/likelihood", "max_increase: {rel: 0.10}", -10.0, -12.0, "pass"),

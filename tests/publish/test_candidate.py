@@ -14,6 +14,7 @@ from harness.errors import BadInput
 from harness.gate.baseline import set_baseline
 from harness.publish.candidate import CANDIDATE, gate_candidate, score_candidate
 from harness.publish.export import export
+from harness.results.manifest import write_manifest
 from harness.results.run import read_run
 from harness.run import runner
 from harness.run.plan import Options
@@ -123,6 +124,7 @@ def test_a_changed_suite_or_baseline_is_not_comparable(place, tmp_path):
     record = json.loads((other / "run.json").read_text())
     record["suite"]["digest"] = "0" * 64
     (other / "run.json").write_text(json.dumps(record))
+    write_manifest(other)
     _, gate = judged(place, place / "soup", tmp_path, baseline=other)
     assert gate.exit_code == 5
     assert any("changed" in problem for problem in gate.problems)
@@ -133,6 +135,7 @@ def test_examples_that_the_baseline_lacks_are_no_verdict(place, tmp_path):
     other = shutil.copytree(run, tmp_path / "run")
     examples = pd.read_parquet(other / "examples.parquet")
     examples[examples["example_id"] != examples["example_id"].iloc[0]].to_parquet(other / "examples.parquet")
+    write_manifest(other)
     _, gate = judged(place, place / "soup", tmp_path, baseline=other)
     assert gate.exit_code == 5
 

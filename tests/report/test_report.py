@@ -23,6 +23,7 @@ from harness.report.plots.curves import barrier, barrier_caption
 from harness.report.students import students_of
 from harness.results.columns import numbers
 from harness.results.curves import CURVES_FIELDS
+from harness.results.manifest import MANIFEST, write_manifest
 from harness.results.run import Run, read_run
 from harness.run import runner
 from harness.run.plan import Options
@@ -70,8 +71,8 @@ def run(tmp_path_factory):
 
 
 def copied(run, folder, *without):
-    """The run's folder again, with nothing that was rendered and without some of its tables."""
-    rendered = (*RENDERED, "figures", *without)
+    """The run's folder again, with nothing that was rendered; without some of its tables, and then a summary."""
+    rendered = (*RENDERED, "figures", *without, *([MANIFEST] if without else []))
     shutil.copytree(run.folder, folder / "copy", ignore=lambda _, names: [n for n in names if n in rendered])
     return folder / "copy"
 
@@ -161,6 +162,7 @@ def test_earlier_runs_are_a_section_of_the_report_and_later_ones_change_nothing(
     def beside(name, started, **record):
         folder = copied(run, tmp_path / "copies").rename(tmp_path / f"run-{started[:10]}")
         (folder / "run.json").write_text(json.dumps({**run.record, "started": started, "run_id": name, **record}))
+        write_manifest(folder)
         return folder
 
     this = beside("this", "2026-01-02T00:00:00+00:00")

@@ -5,6 +5,7 @@ import pytest
 
 from harness.errors import BadInput
 from harness.results.columns import COMPARISON_COLUMNS, READ_VERSIONS, SCHEMA_VERSION
+from harness.results.manifest import write_manifest
 from harness.results.run import read_run
 from tests.gate.planted import coins, planted, saved
 
@@ -26,6 +27,7 @@ def test_a_run_of_version_1_has_no_comparisons_and_went_by_accuracy(tmp_path):
 def test_a_run_of_this_version_has_its_comparisons_and_scores(tmp_path):
     folder = stored(tmp_path / "run", schema_version=SCHEMA_VERSION, scores=["nll", "accuracy"])
     pd.DataFrame([ROW, ROW | {"variant": "mix"}]).to_parquet(folder / "comparisons.parquet")
+    write_manifest(folder)
     found = read_run(folder)
     assert found.comparisons["variant"].tolist() == ["soup", "mix"]
     assert found.scores_of_suite == ["nll", "accuracy"]

@@ -1,6 +1,5 @@
 """A metric that a plug-in declares is in every table, rule and report."""
 
-import shutil
 
 import numpy as np
 import pandas as pd
@@ -24,6 +23,7 @@ from harness.run.progress import Tracker
 from harness.run.stages import setting, variant
 from harness.suite.suite import read_suite
 from tests.evaluate.added_metrics import MCC, declare
+from tests.gate.planted import again
 from tests.inline import Inline
 
 SUITE = """suite: added
@@ -100,7 +100,7 @@ def test_its_outcome_is_that_of_the_predictions(runs, found):
     ],
 )
 def test_rules_are_about_it(runs, tmp_path, capsys, rule, code):
-    baseline = shutil.copytree(runs[0], tmp_path / "baseline")
+    baseline = again(runs[0], tmp_path / "baseline")
     path = tmp_path / "policy.yaml"
     path.write_text(f"version: 1\nrules:\n- {{id: r, {rule}}}\n")
     with pytest.raises(SystemExit) as stopped:

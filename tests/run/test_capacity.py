@@ -8,6 +8,7 @@ import pytest
 from harness.cli.main import main
 from harness.display.capacity import COLUMNS, unpredicted_words
 from harness.report import write_report
+from harness.results.manifest import MANIFEST
 from harness.results.run import read_run
 from harness.run import capacity, record, runner
 from harness.run.plan import Options
@@ -104,6 +105,7 @@ def test_a_run_of_an_earlier_version_has_a_report_without_it(run, tmp_path):
     _, found = run
     folder = tmp_path / "run"
     shutil.copytree(found.folder, folder)
+    (folder / MANIFEST).unlink()
     record = json.loads((folder / "run.json").read_text())
     del record["capacity"]
     (folder / "run.json").write_text(json.dumps(record))

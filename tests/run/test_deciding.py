@@ -20,6 +20,7 @@ from harness.run.stages.build import Build
 from harness.stats.proportions import FEWEST
 from harness.suite.suite import read_suite
 from tests.evaluate.added_metrics import declare
+from tests.gate.law import unproven
 from tests.inline import Inline
 
 SUITE = """
@@ -267,3 +268,7 @@ def test_a_pool_whose_reference_fails_is_not_compared_and_the_others_are(tmp_pat
     assert set(rest["verdict"]) == {"no_reference"}
     assert rest.loc["all", "reason"].startswith("not compared: the reference other:best_single failed")
     assert rest["accuracy"].notna().all()
+
+
+def test_the_examples_give_all_that_the_tables_say(run):
+    assert unproven(run.folder) == []

@@ -17,6 +17,7 @@ from harness.run.planning import make_plan
 from harness.run.progress import Tracker
 from harness.suite.suite import read_suite
 from tests.evaluate.test_by_stage import CLEAN
+from tests.gate.law import unproven
 from tests.inline import Inline
 from tests.models.classifier_folders import LABELS
 from tests.systems.restorers import SAID, classifier, marked, restorer
@@ -179,3 +180,7 @@ def test_bad_input_is_one_line(tmp_path, change, words):
         make_plan(read_suite(tmp_path / "suite.yaml"), Options(tmp_path / "results", workers=1))
     assert words in str(refused.value)
     assert "\n" not in refused.value.problem
+
+
+def test_the_examples_give_all_that_the_tables_say(run):
+    assert unproven(run.folder) == []

@@ -14,6 +14,7 @@ from harness.run.plan import Options
 from harness.run.planning import make_plan
 from harness.run.progress import Tracker
 from harness.suite.suite import read_suite
+from tests.gate.law import unproven
 from tests.inline import in_this_process
 
 SUITE = """
@@ -170,3 +171,7 @@ def test_options_that_no_network_has_are_found_before_anything_is_trained(tmp_pa
         run(tmp_path, SUITE.replace("options: {hidden: 8}", f"options: {options}"))
     assert all(word in str(error.value) for word in [*words, "suite.yaml", "pool 'main'"])
     assert not (tmp_path / "results" / "tiny").exists()
+
+
+def test_the_examples_give_all_that_the_tables_say(first):
+    assert unproven(first[1].folder) == []

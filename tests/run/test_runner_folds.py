@@ -17,6 +17,7 @@ from harness.run.stages.prepare import Prepare
 from harness.store import Store
 from harness.suite.suite import read_suite
 from harness.tasks import images
+from tests.gate.law import unproven
 from tests.gate.planted import TODAY, policy
 
 pytestmark = pytest.mark.usefixtures("in_this_process")
@@ -161,3 +162,7 @@ def test_shared_splits_are_those_of_the_first_fold(run, folder, folds):
         folds[4].digest, folds[4].of_groups(("labels_0_4",)).digest,
     }  # fmt: skip
     assert all(plan.setting.of(seed) is plan.setting for seed in SEEDS)
+
+
+def test_the_examples_give_all_that_the_tables_say(run):
+    assert unproven(run.folder) == []

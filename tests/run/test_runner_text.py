@@ -21,6 +21,7 @@ from harness.run.progress import Tracker
 from harness.suite.suite import read_suite
 from harness.tasks.archives import SCRIPTURE, SPEECHES, archive_folder
 from harness.tasks.corpora import split_of
+from tests.gate.law import unproven
 from tests.inline import in_this_process
 
 TASK_FILES = __file__.replace("tests/run/test_runner_text.py", "suites/tasks")
@@ -233,3 +234,7 @@ def test_weights_without_a_tokenizer_read_the_tokens_of_their_base(tmp_path, run
     adapted = export(found, "task_arithmetic/scale=0.5", tmp_path / "out", adapter_rank=3)
     module = AutoPeftModelForCausalLM.from_pretrained(adapted)
     assert module.generate(input_ids=torch.tensor([[1, 2, 3]]), max_new_tokens=2, min_new_tokens=2).shape == (1, 5)
+
+
+def test_the_examples_give_all_that_the_tables_say(run):
+    assert unproven(run.folder) == ["the run was limited to 6 test examples (--limit)"]

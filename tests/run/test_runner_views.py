@@ -16,6 +16,7 @@ from harness.suite.suite import read_suite
 from harness.systems.systems import load_combination
 from harness.tasks import images
 from harness.types import Pool
+from tests.gate.law import unproven
 
 pytestmark = pytest.mark.usefixtures("in_this_process")
 
@@ -163,3 +164,7 @@ def test_what_cannot_be_a_view_is_refused_before_anything_runs(tmp_path, old, ne
     with pytest.raises(BadInput) as caught:
         planned(tmp_path, SUITE.replace(old, new))
     assert problem in str(caught.value)
+
+
+def test_the_examples_give_all_that_the_tables_say(run):
+    assert unproven(run.folder) == []

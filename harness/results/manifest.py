@@ -1,0 +1,114 @@
+"""The manifest of a finished run: the sha256 and the size of every file that holds its results.
+
+It is written last, so that a folder with one is whole. Reports, figures and verdicts are made of these files, and made
+again at will: they are not in it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Collection, Iterator
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from harness.errors import BadInput
+from harness.store import file_digest, read_json, write_json
+
+MANIFEST = "manifest.json"
+VERSION = 1
+
+ALWAYS = ("run.json", "variants.csv", "details.json", "scores.parquet", "comparisons.parquet", "examples.parquet")
+SOMETIMES = ("measures.parquet", "intermediate.parquet", "correlation.csv", "correlation.json", "curves.json")
+"""Of the tasks, methods and studies that have them."""
+FILES = (*ALWAYS, *SOMETIMES)
+"""The files of a run's folder that hold its results."""
+
+MANIFEST_FIELDS = {
+    "version": "of this file",
+    "files": "{name: {sha256, bytes}}: of every file of the run that holds results; reports are made of these",
+}
+"""The fields of manifest.json."""
+
+
+def write_manifest(folder: Path) -> Path:
+    """Write manifest.json of the files that a run's folder has by now, under another name first; returns its path."""
+    files = {name: _described(folder / name) for name in FILES if (folder / name).is_file()}
+    descriptor, fresh = tempfile.mkstemp(prefix=f".{MANIFEST}-", dir=folder)
+    os.close(descriptor)
+    try:
+        write_json(Path(fresh), {"version": VERSION, "files": files})
+        os.chmod(fresh, 0o644)
+        with open(fresh, "rb") as written:
+            os.fsync(written.fileno())
+        os.replace(fresh, folder / MANIFEST)
+    finally:
+        Path(fresh).unlink(missing_ok=True)
+    return folder / MANIFEST
+
+
+def check_manifest(folder: Path, names: Collection[str] = FILES) -> bool:
+    """Whether a run's folder has a manifest, and is what that says; each file is read once by a process.
+
+    Args:
+        folder: of a run.
+        names: the files that are looked at.
+
+    Returns:
+        False where there is none, as of runs from before there were any, and of summaries that are kept without
+        their examples.
+
+    Raises:
+        BadInput: a file that is missing, changed or added since the run was written, or a manifest that is none.
+    """
+    if not (folder / MANIFEST).exists():
+        return False
+    for fault in _faults(folder, names):
+        raise BadInput(fault, place=str(folder), hint="run the suite again: what is in its store is not made anew")
+    return True
+
+
+def _faults(folder: Path, names: Collection[str]) -> Iterator[str]:
+    files = _read(folder / MANIFEST)
+    if files is None:
+        yield f"{MANIFEST} is not what it was written as"
+        return
+    if lacking := [name for name in ALWAYS if name not in files]:
+        yield f"{MANIFEST} lacks {lacking[0]}"
+    for name in names:
+        try:
+            if name in files and _described(folder / name) != files[name]:
+                yield f"{name} was changed since the run was written"
+        except FileNotFoundError:
+            yield f"{name} is missing, which {MANIFEST} lists"
+        except OSError as problem:
+            yield f"{name} cannot be read: {problem.strerror}"
+        if name not in files and (folder / name).exists():
+            yield f"{name} was added since the run was written: {MANIFEST} does not list it"
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    """By name, what the manifest says of each file; None where it is not a manifest."""
+    try:
+        record = read_json(path)
+    except (OSError, json.JSONDecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    if not isinstance(record, dict) or record.keys() != {"version", "files"} or type(record["version"]) is not int:
+        return None
+    files = record["files"]
+    known = record["version"] == VERSION and isinstance(files, dict) and files.keys() <= set(FILES)
+    return files if known else None
+
+
+def _described(path: Path) -> dict[str, Any]:
+    state = path.stat()
+    return {"sha256": _sha256(path.resolve(), state.st_ino, state.st_mtime_ns, state.st_ctime_ns, state.st_size),
+            "bytes": state.st_size}  # fmt: skip
+
+
+@lru_cache(maxsize=4096)
+def _sha256(path: Path, *state: int) -> str:
+    """Of a file in a state that its folder tells: it is read again where that is another."""
+    return file_digest(path)
