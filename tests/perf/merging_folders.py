@@ -273,23 +273,23 @@ def main() -> None:
         shutil.rmtree(work / "floor")
         print(f"reading {rates[0] / 1e9:.1f} GB/s, copying {rates[1] / 1e9:.1f} GB/s", file=sys.stderr)
         flags = quickest_flags(models, work) if given.flags is None else given.flags.split()
-        rows = []
+        facts = {"bytes_of_a_model": model_bytes, "reading_rate": rates[0], "copying_rate": rates[1]}
         for rule in given.rules:
-            rows.append(contest(rule, models, work, given.rounds, rates, flags))
-            print(table(rows)[-1], file=sys.stderr, flush=True)
-    kept = json.loads(given.results.read_text()) if given.results.is_file() else {}
+            rows = keep(given.results, size, facts, contest(rule, models, work, given.rounds, rates, flags))
+            print(next(line for line in table(rows) if line.startswith(f"| {rule} ")), file=sys.stderr, flush=True)
+    print("\n".join(table(rows)))
+
+
+def keep(file: Path, size: str, facts: dict[str, float], row: dict) -> list[dict]:
+    """Put a rule's figures into the file, in the place of earlier ones; all rules of that size."""
+    kept = json.loads(file.read_text()) if file.is_file() else {}
+    known = {each["rule"]: each for each in [*kept.get(size, {}).get("rules", []), row]}
+    rows = [known[rule] for rule in PARAMETERS if rule in known]
     machine = f"{platform.machine()}, {len(os.sched_getaffinity(0))} cores"
-    known = {row["rule"]: row for row in kept.get(size, {}).get("rules", [])} | {row["rule"]: row for row in rows}
-    kept[size] = {
-        "machine": machine,
-        "bytes_of_a_model": model_bytes,
-        "reading_bytes_per_second": rates[0],
-        "copying_bytes_per_second": rates[1],
-        "rules": [known[rule] for rule in PARAMETERS if rule in known],
-    }
-    given.results.parent.mkdir(parents=True, exist_ok=True)
-    given.results.write_text(json.dumps(kept, indent=1) + "\n")
-    print("\n".join(table(kept[size]["rules"])))
+    kept[size] = {"machine": machine, **facts, "rules": rows}
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(kept, indent=1) + "\n")
+    return rows
 
 
 if __name__ == "__main__":
