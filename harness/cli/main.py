@@ -11,7 +11,8 @@ import gc
 import signal
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from types import FrameType
 from typing import NoReturn
 
@@ -50,20 +51,31 @@ def fail(message: str, code: int) -> NoReturn:
     raise SystemExit(code)
 
 
-def _terminate(number: int, frame: FrameType | None) -> NoReturn:
-    """End as after Ctrl-C: workers are ended, and what is half done is removed."""
-    signal.signal(number, signal.SIG_IGN)
-    raise SystemExit(TERMINATED)
+@contextmanager
+def _ended_by_sigterm() -> Iterator[None]:
+    """SIGTERM ends the block as Ctrl-C does: workers are ended, and what is half done is removed."""
+
+    def terminate(number: int, frame: FrameType | None) -> NoReturn:
+        signal.signal(number, signal.SIG_IGN)
+        raise SystemExit(TERMINATED)
+
+    if threading.current_thread() is not threading.main_thread():  # signals are the main thread's
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, terminate)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """The ``stockpot`` command."""
     gc.set_threshold(100_000, 20, 20)  # imports and tables make many objects that stay: to look them through is a tenth
     atexit.register(gc.freeze)  # nothing is collected at exit: the objects of torch and matplotlib would take a second
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, _terminate)
     try:
-        app(args=None if arguments is None else list(arguments))
+        with _ended_by_sigterm():
+            app(args=None if arguments is None else list(arguments))
     except BadInput as problem:
         fail(str(problem), 2)
     except OSError as problem:
