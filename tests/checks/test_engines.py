@@ -61,7 +61,7 @@ class Right(Engine):
             value = job.function(**job.arguments)
             pickle.dumps(value)
             return Outcome(value)
-        except Exception as error:
+        except BaseException as error:  # a job may raise SystemExit, too
             return Outcome(error=f"{type(error).__name__}: {error}", trace=traceback.format_exc())
 
 
@@ -107,7 +107,7 @@ class KeepsLocks(InThisProcess):
     def call(self, job):
         try:
             return Outcome(job.function(**job.arguments))
-        except Exception as error:
+        except BaseException as error:
             return Outcome(error=f"{type(error).__name__}: {error}", trace=traceback.format_exc())
 
 
