@@ -27,9 +27,10 @@ def report(run: Annotated[Path, typer.Argument(help="A run's folder.", metavar="
     from harness.results.run import read_run, unchecked
 
     with reading_run(run):
-        if remark := unchecked(read_run(run)):
-            print(one_line(remark), file=sys.stderr)
-        print(write_report(run))
+        remark, written = unchecked(read_run(run)), write_report(run)
+    if remark:
+        print(one_line(remark), file=sys.stderr)
+    print(written)
 
 
 @commands.command()

@@ -141,18 +141,23 @@ def _as_items(difference: np.ndarray, variance: float) -> Crossed:
 
 def holm(p_values: Sequence[float]) -> list[float]:
     """p-values corrected so that the chance of any false rejection among them is at most the level (Holm 1979)."""
-    return _corrected(p_values, "holm")
+    p = _checked(p_values)
+    order = np.argsort(p, kind="stable")
+    corrected = np.empty_like(p)
+    corrected[order] = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1)).clip(max=1)
+    return [float(value) for value in corrected]
 
 
 def benjamini_hochberg(p_values: Sequence[float]) -> list[float]:
     """p-values corrected so that the expected share of false rejections is at most the level (1995)."""
-    return _corrected(p_values, "fdr_bh")
+    from scipy.stats import false_discovery_control
+
+    p = _checked(p_values)
+    return [float(value) for value in false_discovery_control(p)] if p.size else []
 
 
-def _corrected(p_values: Sequence[float], method: str) -> list[float]:
-    from statsmodels.stats.multitest import multipletests
-
+def _checked(p_values: Sequence[float]) -> np.ndarray:
     p = np.asarray(p_values, np.float64)
-    if not ((p >= 0) & (p <= 1)).all():  # NaN too, which multipletests would pass on as a rejection of others
+    if not ((p >= 0) & (p <= 1)).all():  # NaN too
         raise ValueError("p-values must be in 0..1")
-    return [float(value) for value in multipletests(p, method=method)[1]] if p.size else []
+    return p

@@ -49,7 +49,7 @@ def test_workers_end_with_the_run_and_nothing_of_it_stays(tmp_path, signum, code
     _, alive = psutil.wait_procs(children, timeout=60)
     assert alive == []
     if signum == signal.SIGTERM:
-        assert said.splitlines()[-1].startswith("stockpot: stopped; what is done is kept")
+        assert said.splitlines()[-1].startswith("stockpot: stopped; what is whole is kept")
         assert "Traceback" not in said
         assert list((tmp_path / "results/killed").iterdir()) == []
     (tmp_path / "suite.yaml").write_text(SUITE.replace("EPOCHS", "1"))
