@@ -30,7 +30,7 @@ def keep(folder: Path) -> None:
     path = folder / "details.json"
     every = json.loads(path.read_text(encoding="utf-8"))
     first = {name: dict([*of_seeds.items()][:1]) for name, of_seeds in every.items()}
-    path.write_text(json.dumps(first, indent=1), encoding="utf-8")
+    path.write_text(json.dumps(first, separators=(",", ":")) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

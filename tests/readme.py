@@ -21,10 +21,12 @@ from harness.report.claim import Claim
 from harness.results.columns import ALL_SEEDS
 from harness.results.run import Run, read_run
 from harness.results.scoring import score_of
+from tests.perf.merging_folders import table
 
 ROOT = Path(__file__).parents[1]
 REFERENCES = ROOT / "results" / "reference"
 SPEEDS = ROOT / "results" / "perf" / "reference.json"
+MERGES = ROOT / "results" / "perf" / "merging.json"
 
 
 def shown(language: str) -> dict[str, str]:
@@ -82,6 +84,11 @@ def _speed(benchmark: dict[str, Any]) -> str:
     spread = f"{info['ratio']:.2f} ({info['ratio_low']:.2f} to {info['ratio_high']:.2f})"
     times = f"{benchmark['stats']['median']:.2f} | {info['other_seconds']:.2f}"
     return f"| {info['what']} | {times} | {spread} | {info['target']} |"
+
+
+def _folders(of: str, lines: list[str]) -> list[str]:
+    """Merges of folders, as ``tests.perf.merging_folders`` left them."""
+    return table(json.loads(MERGES.read_text())["small"]["rules"])
 
 
 def _rows(cells_of: Callable[[str, str], list[str]]) -> Callable[[str, list[str]], list[str]]:
@@ -179,6 +186,7 @@ def _claim(claim: Claim) -> str:
 BLOCKS: dict[str, Callable[[str, list[str]], list[str]]] = {
     "answer": _answer,
     "speeds": _speeds,
+    "folders": _folders,
     "decided": _decided,
     "simulated": _simulated,
     "domains": _rows(_of_domains),
