@@ -12,6 +12,7 @@ from torch.utils import collect_env  # noqa: E402
 from harness.models.vision_imports import mend_torchvision  # noqa: E402
 
 mend_torchvision()  # before any test imports transformers
+os.fsync = lambda descriptor: None  # no test cuts the power, and a busy disk would take a tenth of their time
 collect_env.get_pretty_env_info = lambda: "not asked"  # lm-eval starts a dozen programs for it at every evaluation
 
 import tests.examples  # noqa: E402, F401 (for tests that name no number)

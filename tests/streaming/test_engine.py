@@ -129,6 +129,7 @@ from harness.streaming.engine import write
 from harness.streaming.output import whole
 from tests.streaming.folders import plan
 from harness.streaming.shards import read_folder
+signal.signal(signal.SIGINT, signal.default_int_handler)  # which a job in the background is started without
 read = [read_folder(Path(path)) for path in sys.argv[3:]]
 left = int(sys.argv[2])
 def progress(nbytes):
