@@ -74,7 +74,7 @@ def read_moe(document: yaml.Document, folder: Path | None, models: Mapping[str, 
     _check(recipe, document)
 
     def named(given: str, *path: str | int) -> str:
-        return _name_of(given, folder, models, document.place(path))
+        return name_of(given, folder, models, document.place(path))
 
     experts = [
         expert.model_copy(update={"source_model": named(expert.source_model, "experts", index, "source_model")})
@@ -127,7 +127,7 @@ def _alike(values: Iterator[Any]) -> bool:
     return all(value == first for value in values)
 
 
-def _name_of(given: str, folder: Path | None, models: Mapping[str, str], place: str) -> str:
+def name_of(given: str, folder: Path | None, models: Mapping[str, str], place: str) -> str:
     """The name of the model that a recipe means by a path, or by that name."""
     if not models:
         return given

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
@@ -14,6 +13,7 @@ from torch import Tensor
 
 from harness.errors import BadInput
 from harness.merging.arithmetic import Weights
+from harness.merging.moe_recipe import name_of
 from harness.recipes.document import Recipe, arranged
 from harness.recipes.planning import Planned, plan
 from harness.recipes.references import Around, Reference
@@ -92,13 +92,7 @@ def _name_of(model: Reference, folder: Path | None, models: Mapping[str, str], p
     if model.adapter is not None:
         hint = "a pool can name the folder of an adapter as a member: name that member here"
         raise BadInput(f"'{model.text}' is an adapter", place=place, hint=hint)
-    if not models or model.text in models:
-        return model.text
-    for name, at in models.items():
-        if model.folder is not None and Path(at).resolve() == model.folder.resolve():
-            return name
-    known = [os.path.relpath(at, folder) if folder and Path(at).is_dir() else at for at in models.values()]
-    raise BadInput(f"'{model.text}' is no model of the pool", place=place, given=model.text, choices=known)
+    return name_of(model.text, folder, models, place)
 
 
 @dataclass(frozen=True)
