@@ -33,6 +33,24 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def memory_available() -> int:
+    """Bytes that this process may still take: what the machine has left, or its control group where that is less."""
+    free: int = psutil.virtual_memory().available
+    group = Path("/sys/fs/cgroup")
+    try:
+        most, used = (int((group / name).read_text()) for name in ("memory.max", "memory.current"))
+        counts = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
+    except (OSError, ValueError):  # there is no limit ("max"), or no such group
+        return free
+    return min(free, most - used + int(counts.get("inactive_file", 0)))
+
+
+def memory_held() -> int:
+    """Bytes of memory that this process has filled."""
+    held: int = psutil.Process().memory_info().rss
+    return held
+
+
 def versions() -> dict[str, str]:
     """Python's version, Stockpot's, and those of the libraries that compute; one that is not installed is left out."""
     found = {"python": platform.python_version()}

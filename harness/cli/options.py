@@ -22,6 +22,9 @@ Workers = Annotated[int | None, typer.Option(min=1, help="Worker processes; one 
 EngineName = Annotated[str, typer.Option("--engine", help="How jobs run; 'ls engines' lists what there is.")]
 JobTimeout = Annotated[float | None, typer.Option(min=0, metavar="SECONDS", help="End a job that takes longer, and "
     "record it as failed; 0: never. By default a day, or 100 times what was expected where that is more.")]  # fmt: skip
+ModelMemory = Annotated[str | None, typer.Option("--memory", metavar="SIZE", help="What all workers "
+    "together may hold, such as 8GB: a merge or language model that does not fit is built in a file and read layer by "
+    "layer as it runs, with the same numbers. By default a model may take half of what is free.")]  # fmt: skip
 AllowCode = Annotated[bool, typer.Option("--allow-code", help="Run the functions and scripts that the suite and "
                                                               "its task files name: read them first.")]  # fmt: skip
 
@@ -35,7 +38,7 @@ def load_suite(path: Path) -> Any:
 
 def make_options(
     out: Path, only: str | None, limit: int | None, seed: int | None, device: str, workers: int | None,
-    allow_code: bool, engine: str = "local", job_timeout: float | None = None,
+    allow_code: bool, engine: str = "local", job_timeout: float | None = None, memory: str | None = None,
 ) -> Any:  # fmt: skip
     """``harness.run.plan.Options`` from what the commands share."""
     from harness.registry import ENGINES
@@ -46,7 +49,8 @@ def make_options(
     if job_timeout is not None and not math.isfinite(job_timeout):
         raise BadInput(f"bad --job-timeout '{job_timeout}'", hint="it takes seconds; 0 is for no limit")
     ENGINES.get(engine)
-    return Options(out, only, limit, seed, device, workers, allow_code, engine, job_timeout)
+    room = None if memory is None else memory_bytes(memory)
+    return Options(out, only, limit, seed, device, workers, allow_code, engine, job_timeout, room)
 
 
 def today() -> date:

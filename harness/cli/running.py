@@ -14,6 +14,7 @@ from harness.cli.options import (
     EngineName,
     JobTimeout,
     Limit,
+    ModelMemory,
     Only,
     Out,
     Seed,
@@ -43,6 +44,7 @@ def run(
     engine: EngineName = "local",
     workers: Workers = None,
     job_timeout: JobTimeout = None,
+    memory: ModelMemory = None,
     allow_code: AllowCode = False,
 ) -> None:
     """Build, score and report every variant of the suites; what earlier runs made is reused.
@@ -56,7 +58,7 @@ def run(
     from harness.run import progress, runner
     from harness.run.planning import make_plan
 
-    options = make_options(out, only, limit, seed, device, workers, allow_code, engine, job_timeout)
+    options = make_options(out, only, limit, seed, device, workers, allow_code, engine, job_timeout, memory)
     read = [load_suite(path) for path in suites]  # all of them first: a mistake in the last shall not cost an hour
     codes = set()
     finished = runner.run_together([make_plan(suite, options) for suite in read], progress.progress())

@@ -9,8 +9,9 @@ from torch import Tensor, nn
 
 from harness.evaluate.heldout import search, search_layer_scales
 from harness.merging.batchnorm import shared_statistics
-from harness.merging.scaled import ScaledTaskVector
+from harness.merging.scaled import ScaledTaskVector, StreamedTaskVector
 from harness.merging.task_vectors import apply_task_vector
+from harness.models.streamed import is_held
 from harness.models.weights import load_module
 from harness.systems.systems import batches_of, merged_model
 from harness.types import Ingredients
@@ -43,8 +44,12 @@ def add_task_vector(
     if not isinstance(scale, str):
         weights = apply_task_vector(base.weights, vector, scale)
         return merged_model(base.architecture, weights, of, inputs, device), {"scale": scale}
-    batches, keep = list(batches_of(inputs, device)), shared_statistics(of)
-    models = ScaledTaskVector(load_module(base).to(device), base.weights, vector, batches, keep)
+    models: ScaledTaskVector | StreamedTaskVector
+    if is_held(base.architecture, device):
+        batches, keep = list(batches_of(inputs, device)), shared_statistics(of)
+        models = ScaledTaskVector(load_module(base).to(device), base.weights, vector, batches, keep)
+    else:
+        models = StreamedTaskVector(base, vector, device)
     if scale == "heldout":
         found = search(grid, models.at, ingredients.heldout, lowest=lowest)
     else:

@@ -1,28 +1,31 @@
 """Streaming arithmetic on state dicts: one tensor of every member at a time, accumulated in float32, cast once.
 
 A state dict may be lazy (a tensor is read from disk when asked for): each tensor is read once per merge, and no more
-than one tensor of each member is held.
+than one tensor of each member is held. A result that does not fit in memory is put in a file.
 """
 
 from __future__ import annotations
 
+from collections import ChainMap
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor
 
+from harness.merging.spilled import Results
+
 Weights = Mapping[str, Tensor]
 Place = tuple[int, tuple[int, ...], tuple[int, ...]]
 
 
-def streamed(models: Sequence[Weights], combine: Callable[[list[Tensor]], Tensor]) -> dict[str, Tensor]:
+def streamed(models: Sequence[Weights], combine: Callable[[list[Tensor]], Tensor]) -> Weights:
     """Apply ``combine`` to each floating-point tensor of all models.
 
     ``combine`` gets float32 (or wider) tensors and its result is cast to the dtype of the first model's. Tensors that
     are not floating point are counters and indices: the first model's are copied. Names that share storage in the
     first model (tied weights) are combined once and share storage in the result.
     """
-    result: dict[str, Tensor] = {}
+    result = Results()
     tied: dict[Place, str] = {}
     held: list[Tensor] = []  # keeps lazily read tensors alive, or a freed address could pass for a tie
     in_memory = isinstance(models[0], dict)
@@ -40,10 +43,10 @@ def streamed(models: Sequence[Weights], combine: Callable[[list[Tensor]], Tensor
             continue
         wide = torch.promote_types(first.dtype, torch.float32)
         result[name] = combine([first.to(wide), *(model[name].to(wide) for model in models[1:])]).to(first.dtype)
-    return result
+    return result.done()
 
 
-def weighted_sum(models: Sequence[Weights], coefficients: Sequence[float]) -> dict[str, Tensor]:
+def weighted_sum(models: Sequence[Weights], coefficients: Sequence[float]) -> Weights:
     """``sum_k c_k theta_k``; one whose coefficient is 0 is not touched, and (1, 0, ...) is the first, bit for bit."""
     if len(models) != len(coefficients):
         raise ValueError(f"{len(models)} models but {len(coefficients)} coefficients")
@@ -58,7 +61,7 @@ def weighted_sum(models: Sequence[Weights], coefficients: Sequence[float]) -> di
     return streamed([model for model, _ in used], combine)
 
 
-def average(models: Sequence[Weights]) -> dict[str, Tensor]:
+def average(models: Sequence[Weights]) -> Weights:
     """The uniform mean, as ``theta_1 + mean_k (theta_k - theta_1)``.
 
     Written this way copies of one model give that model bit for bit, and what is rounded is the small differences.
@@ -74,7 +77,12 @@ def average(models: Sequence[Weights]) -> dict[str, Tensor]:
     return streamed(models, combine)
 
 
-def substituted(model: Weights, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def first_of(*models: Weights) -> Weights:
+    """The tensors of several models, of each name the first that there is."""
+    return ChainMap(*models)  # type: ignore[arg-type]  # which is only read
+
+
+def substituted(model: Weights, tensors: Mapping[str, Tensor]) -> Weights:
     """The model with these floating-point tensors in place of its own, in its dtypes; tied names follow the first."""
     names = iter(list(floating_names(model)))
     return streamed([model], lambda own: tensors.get(next(names), own[0]))

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from torch import Tensor
-
 from harness.merging.arithmetic import Weights, weighted_sum
 
 
-def exponential_average(checkpoints: Sequence[Weights], decay: float) -> dict[str, Tensor]:
+def exponential_average(checkpoints: Sequence[Weights], decay: float) -> Weights:
     """``m_1 = theta_1``, ``m_i = decay m_(i-1) + (1 - decay) theta_i``: the last m, in one pass over the tensors."""
     return weighted_sum(checkpoints, ema_coefficients(len(checkpoints), decay))
 

@@ -78,7 +78,7 @@ class Form(ABC):
             shared: those whose mean everything else is.
             routers: of each place the weight [experts, inputs].
         """
-        tensors = average([Chosen(model, list(filter(self.is_shared, model))) for model in shared])
+        tensors = dict(average([Chosen(model, list(filter(self.is_shared, model))) for model in shared]))
         for place, router in zip(self.places, routers, strict=True):
             tensors |= self.experts(place, models)
             tensors |= self.router(place, router)

@@ -50,7 +50,7 @@ def fisher_average(
     *,
     floor: float = 1e-6,
     normalise: bool = True,
-) -> dict[str, Tensor]:
+) -> Weights:
     """``sum_k c_k F_k theta_k / sum_k c_k F_k`` for each weight.
 
     Args:

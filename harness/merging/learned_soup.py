@@ -43,7 +43,7 @@ class Descent:
     batch_size: int = 64
 
 
-def mix(models: Sequence[Weights], learned: Mix) -> dict[str, Tensor]:
+def mix(models: Sequence[Weights], learned: Mix) -> Weights:
     """``sum_k share_k theta_k`` for each tensor."""
     names = iter(list(floating_names(models[0])))
 

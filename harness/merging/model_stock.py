@@ -13,7 +13,7 @@ from harness.merging.inner_products import stock_ratio
 
 def model_stock(
     base: Weights, models: Sequence[Weights], *, filter_wise: bool = False, norm_floor: float = 0.0
-) -> tuple[dict[str, Tensor], list[float]]:
+) -> tuple[Weights, list[float]]:
     """``theta_0 + t (mean_k theta_k - theta_0)`` with ``t = k c / (1 + (k - 1) c)`` for each tensor.
 
     c is the mean cosine of the angles between two fine-tunes' updates ``theta_k - theta_0``: updates that agree give

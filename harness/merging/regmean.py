@@ -42,7 +42,7 @@ def input_grams(module: nn.Module, batches: Iterable[Tensor]) -> Grams:
 
 def regression_mean(
     models: Sequence[Weights], grams: Iterable[Mapping[str, Tensor]], alpha: float
-) -> dict[str, Tensor]:
+) -> Weights:
     """``W = (sum_k W_k G_k) (sum_k G_k)^-1`` for each weight that has Gram matrices; the mean of all other tensors.
 
     Without shrinkage W is the least-squares solution: ``sum_k |X_k W^T - X_k W_k^T|^2`` is least. Where that leaves W

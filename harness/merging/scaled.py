@@ -1,8 +1,8 @@
-"""Many models along one task vector, ``theta_0 + scale * tau``, which take turns in one module."""
+"""Many models along one task vector, ``theta_0 + scale * tau``: in turn in one module, or made as they run."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +11,8 @@ from harness.merging.arithmetic import Weights
 from harness.merging.batchnorm import recalibrate
 from harness.merging.flat import FlatModule
 from harness.merging.layers import layer_of, layers_of
+from harness.models.streamed import streamed_module
+from harness.types import Member
 
 
 class ScaledTaskVector:
@@ -58,3 +60,52 @@ class ScaledTaskVector:
             self.flat.vector[place] = self.flat.vector[place].to(dtype)
         recalibrate(self.flat.module, self.batches, self.keep)
         return self.flat.module
+
+
+class StreamedTaskVector:
+    """The same models where one does not fit in memory: each makes a layer's weights when the layer runs.
+
+    Args:
+        base: theta_0.
+        vector: tau by tensor name; a tensor without one stays the base's.
+        device: where the models run.
+    """
+
+    def __init__(self, base: Member, vector: Mapping[str, Tensor], device: torch.device) -> None:
+        self._base, self._vector, self._device = base, vector, device
+        self.layers = layers_of(name for name in base.weights if name in vector)
+
+    def at(self, scale: float) -> nn.Module:
+        """The module with ``theta_0 + scale * tau``."""
+        return self._with(lambda name: scale)
+
+    def at_each(self, scales: Mapping[str, float]) -> nn.Module:
+        """The module in which each layer's task vector has a scale of its own (0 for a layer that is not named)."""
+        return self._with(lambda name: scales.get(layer_of(name), 0.0))
+
+    def _with(self, scale_of: Callable[[str], float]) -> nn.Module:
+        weights = _Scaled(self._base.weights, self._vector, scale_of)
+        return streamed_module(self._base.architecture, weights, self._device)
+
+
+class _Scaled(Mapping[str, Tensor]):
+    """``theta_0 + scale * tau``, rounded to the precision of theta_0: each tensor is made when it is asked for."""
+
+    def __init__(self, base: Weights, vector: Mapping[str, Tensor], scale_of: Callable[[str], float]) -> None:
+        self._base, self._vector, self._scale_of = base, vector, scale_of
+
+    def __getitem__(self, name: str) -> Tensor:
+        start = self._base[name]
+        if name not in self._vector:
+            return start
+        change = self._vector[name] * self._scale_of(name)
+        return change.add_(start.to(change.dtype)).to(start.dtype)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._base
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._base)
+
+    def __len__(self) -> int:
+        return len(self._base)

@@ -11,7 +11,7 @@ from harness.merging.arithmetic import Weights, floating_names, streamed
 from harness.merging.inner_products import arc
 
 
-def slerp(first: Weights, second: Weights, t: float, scope: Literal["tensor", "model"] = "tensor") -> dict[str, Tensor]:
+def slerp(first: Weights, second: Weights, t: float, scope: Literal["tensor", "model"] = "tensor") -> Weights:
     """``sin((1-t) w) / sin w * first + sin(t w) / sin w * second``, w the angle between them.
 
     Args:

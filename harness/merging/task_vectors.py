@@ -14,6 +14,7 @@ from torch import Tensor
 from harness.merging.arithmetic import Weights, floating_names, streamed
 from harness.merging.layers import layer_of
 from harness.merging.sparsify import trim, trimmer
+from harness.merging.spilled import Results
 from harness.merging.ties import Dialect, merge_part, sign_conflicts
 
 Sparsify = Callable[[Tensor, int, str], Tensor]
@@ -43,7 +44,7 @@ class TaskVectors:
 class MergedTaskVector:
     """What is added to the base, and how much the members disagreed about it."""
 
-    tensors: dict[str, Tensor]
+    tensors: Mapping[str, Tensor]
     """By tensor name, tied tensors once, in float32 (or wider, as the weights are)."""
     sign_conflict: dict[str, Any]
     """The share of all entries in which sparse task vectors disagree in sign: ``model``, and ``layers`` by layer."""
@@ -71,10 +72,13 @@ def merge_task_vectors(
     """
     dialect.check_weights(weights, len(vectors.models))
     merge = _TensorByTensor(vectors, sparsify, dialect, weights)
-    tensors = {name: merge.tensor(name, 1) for name in vectors.sizes}
+    tensors = Results()
+    for name in vectors.sizes:
+        tensors[name] = merge.tensor(name, 1)
     if (sign := dialect.sign_of_zero(merge.elected)) < 0:
-        tensors |= {name: merge.tensor(name, sign) for name in merge.undecided}
-    return MergedTaskVector(tensors, _shares(merge.conflicts, tensors))
+        for name in merge.undecided:
+            tensors[name] = merge.tensor(name, sign)
+    return MergedTaskVector(tensors.done(), _shares(merge.conflicts, vectors.sizes))
 
 
 @dataclass
@@ -113,19 +117,19 @@ class _TensorByTensor:
         return merged.view(start.shape)
 
 
-def _shares(conflicts: Counter[str], tensors: Mapping[str, Tensor]) -> dict[str, Any]:
+def _shares(conflicts: Counter[str], of_tensors: Mapping[str, int]) -> dict[str, Any]:
     counted: Counter[str] = Counter()
     sizes: Counter[str] = Counter()
-    for name, tensor in tensors.items():
+    for name, size in of_tensors.items():
         counted[layer_of(name)] += conflicts[name]
-        sizes[layer_of(name)] += tensor.numel()
+        sizes[layer_of(name)] += size
     return {
         "model": counted.total() / max(1, sizes.total()),
         "layers": {layer: counted[layer] / max(1, size) for layer, size in sizes.items()},
     }
 
 
-def apply_task_vector(base: Weights, vector: Mapping[str, Tensor], scale: float) -> dict[str, Tensor]:
+def apply_task_vector(base: Weights, vector: Mapping[str, Tensor], scale: float) -> Weights:
     """``theta_0 + scale * tau``, rounded once; tensors without a task vector (counters) are the base's."""
     names = iter(vector)
 

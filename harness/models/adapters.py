@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -138,10 +138,10 @@ class AdapterWeights(ModelWeights):
 
     def __init__(self, folder: Path, base: Path, read_as: ReadAs = AS_CAUSAL) -> None:
         self.folder, self.base, self.read_as = folder, base, read_as
-        self._state: dict[str, Tensor] | None = None
+        self._state: Mapping[str, Tensor] | None = None
 
     @property
-    def _tensors(self) -> dict[str, Tensor]:
+    def _tensors(self) -> Mapping[str, Tensor]:
         if self._state is None:
             self._state = without_ties(self.module())
         return self._state

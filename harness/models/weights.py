@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
@@ -58,7 +59,34 @@ class LazyWeights(Mapping[str, Tensor]):
 
 def save_weights(weights: Mapping[str, Tensor], path: Path) -> None:
     """Write a state dict; views and layouts are made plain first, as the format asks."""
-    save_file({name: tensor.detach().cpu().contiguous().clone() for name, tensor in weights.items()}, path)
+    if isinstance(weights, Source):  # which does not fit in memory
+        _write_one_by_one(weights, path)
+    else:
+        save_file({name: tensor.detach().cpu().contiguous().clone() for name, tensor in weights.items()}, path)
+
+
+CODES = {
+    torch.bool: "BOOL", torch.uint8: "U8", torch.int8: "I8", torch.int16: "I16", torch.float16: "F16",
+    torch.bfloat16: "BF16", torch.int32: "I32", torch.float32: "F32", torch.float64: "F64", torch.int64: "I64",
+}  # fmt: skip
+"""What safetensors calls the types of tensors, in the order in which a file has them, from its end."""
+
+
+def _write_one_by_one(weights: Source, path: Path) -> None:
+    """Write the file that safetensors' ``save_file`` writes, with one tensor in memory at a time."""
+    order = list(CODES)
+    header: dict[str, Any] = {}
+    end = 0
+    for name in sorted(weights, key=lambda name: (-order.index(weights.places[name].dtype), name)):
+        place = weights.places[name]
+        begin, end = end, end + place.numel() * place.itemsize
+        header[name] = {"dtype": CODES[place.dtype], "shape": list(place.shape), "data_offsets": [begin, end]}
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
+    with open(path, "wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        for name in header:
+            file.write(memoryview(weights[name].detach().cpu().reshape(-1).view(torch.uint8).numpy().data))
 
 
 def save_network(architecture: Architecture, module: nn.Module, folder: Path) -> None:
@@ -103,11 +131,11 @@ def module_with(architecture: Architecture, weights: Mapping[str, Tensor]) -> nn
     return module.eval()
 
 
-def load_into(module: nn.Module, weights: Mapping[str, Tensor]) -> None:
-    """Copy weights into a module; of tied tensors, which files hold once, the second name may be absent.
+def check_fits(module: nn.Module, weights: Mapping[str, Tensor]) -> list[str]:
+    """The names of a module's tensors that weights are given for, in its order.
 
     Raises:
-        ValueError: names or shapes that are not the module's, or unequal weights for tied names.
+        ValueError: names that are not the module's, or that it lacks.
     """
     expected = module.state_dict()
     missing = sorted(set(without_ties(module)) - set(weights))
@@ -115,11 +143,19 @@ def load_into(module: nn.Module, weights: Mapping[str, Tensor]) -> None:
     if missing or unknown:
         what = f"'{missing[0]}' is missing" if missing else f"'{unknown[0]}' is not one of its tensors"
         raise ValueError(f"the weights do not fit the network: {what}")
+    return [name for name in expected if name in weights]
+
+
+def load_into(module: nn.Module, weights: Mapping[str, Tensor]) -> None:
+    """Copy weights into a module; of tied tensors, which files hold once, the second name may be absent.
+
+    Raises:
+        ValueError: names or shapes that are not the module's, or unequal weights for tied names.
+    """
+    expected = module.state_dict()
     written: set[int] = set()
     with torch.no_grad():
-        for name in expected:
-            if name not in weights:
-                continue
+        for name in check_fits(module, weights):
             tensor, place = weights[name], expected[name]
             if tensor.shape != place.shape:
                 shapes = f"{list(tensor.shape)}, not {list(place.shape)}"
@@ -131,8 +167,46 @@ def load_into(module: nn.Module, weights: Mapping[str, Tensor]) -> None:
                 written.add(place.data_ptr())
 
 
-def without_ties(module: nn.Module) -> dict[str, Tensor]:
+class Source(Mapping[str, Tensor]):
+    """The tensors of a module that does not hold all of them, each tied one once; each is read when asked for.
+
+    Args:
+        weights: which are read, in whatever precision.
+        places: by name in the module, of what shape and type the module has them.
+    """
+
+    def __init__(self, weights: Mapping[str, Tensor], places: Mapping[str, Tensor]) -> None:
+        self._weights, self.places = weights, places
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self.stored(name).to(self.places[name].dtype)
+
+    def stored(self, name: str) -> Tensor:
+        """A tensor in the precision that it is stored in."""
+        place, tensor = self.places[name], self._weights[name]
+        if tensor.shape != place.shape:
+            shapes = f"{list(tensor.shape)}, not {list(place.shape)}"
+            raise ValueError(f"the weights do not fit the network: '{name}' is {shapes}")
+        return tensor
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.places
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.places)
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+
+SOURCE = "stockpot_source"
+"""The attribute of a module that does not hold all of its tensors: the ``Source`` of them."""
+
+
+def without_ties(module: nn.Module) -> Mapping[str, Tensor]:
     """A module's tensors, each tied one under its first name only, as safetensors files hold them."""
+    if isinstance(source := getattr(module, SOURCE, None), Source):
+        return source
     seen: set[int] = set()
     tensors = {}
     for name, tensor in module.state_dict().items():
@@ -151,7 +225,7 @@ def load_module(member: Member) -> nn.Module:
 
 def check_finite(member: str, module: nn.Module) -> None:
     """``BadInput`` where a member's network holds NaN or infinite weights."""
-    for name, tensor in module.state_dict().items():
+    for name, tensor in without_ties(module).items():
         if reason := why_not_finite(tensor):
             raise BadInput(f"member {member} holds {reason} weights in '{name}'")
 

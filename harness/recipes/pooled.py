@@ -14,6 +14,8 @@ from torch import Tensor
 from harness.errors import BadInput
 from harness.merging.arithmetic import Weights
 from harness.merging.moe_recipe import name_of
+from harness.merging.spilled import Results
+from harness.models.weights import CODES
 from harness.recipes.document import Recipe, arranged
 from harness.recipes.planning import Planned, plan
 from harness.recipes.references import Around, Reference
@@ -23,7 +25,6 @@ from harness.streaming.reading import cast
 from harness.strict import yaml
 from harness.strict.fields import Strict
 
-CODES = {torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"}
 TYPES = {code: dtype for dtype, code in CODES.items()}
 
 _OF_FOLDERS = {
@@ -124,7 +125,7 @@ class _View:
         }
 
 
-def merge_held(recipes: Sequence[Recipe], models: Mapping[str, Held], seed: int) -> tuple[dict[str, Tensor], Planned]:
+def merge_held(recipes: Sequence[Recipe], models: Mapping[str, Held], seed: int) -> tuple[Weights, Planned]:
     """The tensors of the last merge, and what its configuration needs; one tensor of each model at a time is wide.
 
     Args:
@@ -135,7 +136,10 @@ def merge_held(recipes: Sequence[Recipe], models: Mapping[str, Held], seed: int)
     known = dict(models)
     for recipe in recipes:
         planned = plan(recipe, {model.text: _View(model.text, known[model.text]) for model in recipe.models}, seed)
-        tensors = {step.name: _made(step, known) for step in planned.plan.steps}
+        made = Results()
+        for step in planned.plan.steps:
+            made[step.name] = _made(step, known)
+        tensors = made.done()
         if recipe.name is not None:
             known[recipe.name] = Held(tensors, known[planned.donor].config)
     return tensors, planned

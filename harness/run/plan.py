@@ -30,6 +30,8 @@ class Options:
     engine: str = "local"
     job_timeout: float | None = None
     """Seconds that each job may take; 0 for as long as it likes, None for the usual limit."""
+    memory: int | None = None
+    """Bytes that all workers together may hold; None for the usual share of what is free."""
 
     def limit_of(self, job: Job) -> float | None:
         """Seconds after which a job is ended; None where it never is.

@@ -12,7 +12,7 @@ import torch
 from harness.environment import machine_digest
 from harness.errors import BadInput
 from harness.pools.source import AskedPool, PoolPlan
-from harness.registry import KINDS, METRICS
+from harness.registry import ENGINES, KINDS, METRICS
 from harness.results.columns import numbers, paired
 from harness.results.metric import DOCUMENTS
 from harness.run.graph import planned_jobs
@@ -52,7 +52,8 @@ def make_plan(suite: Suite, options: Options, *, compares: bool = True) -> Plan:
         hint = f"it has {', '.join(map(str, suite.file.seeds))}"
         raise BadInput(f"the suite has no split for seed {min(strays)}", place="--seed", hint=hint)
     criterion = _criterion(suite)
-    setting = Setting(store, suite.task, options.limit, device, machine_digest(), criterion, folds).of(seeds[0])
+    memory = options.memory and options.memory // ENGINES.get(options.engine)(options.workers).workers
+    setting = Setting(store, suite.task, options.limit, device, machine_digest(), criterion, folds, memory).of(seeds[0])
     task = task_of(setting)
     chosen = _chosen(suite, options.only)
     pools, variants = {}, {}

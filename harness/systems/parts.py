@@ -11,9 +11,7 @@ from harness.models import forward
 from harness.models.causal_lm import vocabulary_of
 from harness.models.classifiers import run_tokens, texts_of
 from harness.models.readers import tokens_of
-from harness.models.weights import (
-    load_module,
-)
+from harness.models.streamed import member_to_run
 from harness.says import LACKS
 from harness.types import (
     Member,
@@ -37,7 +35,7 @@ class MemberPart(Part):
     @property
     def module(self) -> nn.Module:
         if self._module is None:
-            self._module = load_module(self.member).to(self.device)
+            self._module = member_to_run(self.member, self.device)
         return self._module
 
     def log_probs(self, batch: Tensor) -> Tensor:

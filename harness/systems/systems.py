@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections import ChainMap
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -13,13 +12,13 @@ import torch
 from safetensors import safe_open
 from torch import Tensor, nn
 
-from harness.merging.arithmetic import Weights
+from harness.merging.arithmetic import Weights, first_of
 from harness.merging.batchnorm import recalibrate, shared_statistics
 from harness.models import forward
+from harness.models.streamed import module_to_run
 from harness.models.weights import (
     WEIGHTS,
     LazyWeights,
-    module_with,
     save_network,
     saved_architecture,
 )
@@ -186,7 +185,7 @@ def load_combination(
             return load(folder, pool, device, models)
     architecture = saved_architecture(folder)
     weights = LazyWeights(folder / WEIGHTS)  # all of them at once would take the memory of two models
-    return SingleModel(architecture, module_with(architecture, weights).to(device))
+    return SingleModel(architecture, module_to_run(architecture, weights, device))
 
 
 def _load_rule(folder: Path, pool: Pool, device: torch.device, shared: dict[str, MemberPart]) -> OutputCombination:
@@ -316,7 +315,7 @@ def merged_model(
     [N, ...].
     """
     constants = shared_statistics(of)
-    module = module_with(architecture, ChainMap(constants, dict(weights))).to(device)
+    module = module_to_run(architecture, first_of(constants, weights), device)
     recalibrate(module, batches_of(train_inputs, device), keep=constants)
     return module
 

@@ -11,6 +11,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 from harness.errors import BadInput
 from harness.merging.arithmetic import average
 from harness.models.pretrained import FolderWeights, check_causal, layout, load_pretrained, stored_dtype
+from harness.models.streamed import streamed_module
 from harness.models.weights import module_with, without_ties
 from harness.pools.folder_model import FolderModel
 from tests.models.families import build
@@ -65,6 +66,9 @@ def test_every_tensor_and_logit_is_the_one_that_transformers_loads(kind, tmp_pat
         assert torch.equal(weights[name].to(tensor.dtype), tensor), name
     built = module_with(layout(tmp_path).architecture, weights)
     torch.testing.assert_close(logits(built), logits(expected), rtol=1e-5, atol=1e-5)
+    streamed = streamed_module(layout(tmp_path).architecture, weights)  # for which there may be no room
+    assert torch.equal(logits(streamed), logits(expected))
+    assert any(each.is_meta for each in streamed.parameters())
     if kind not in NOT_CAUSAL:
         check_causal(expected, kind)
         return

@@ -12,7 +12,7 @@ from pydantic import AfterValidator, ValidationInfo
 from torch import Tensor
 
 from harness.errors import BadInput
-from harness.merging.arithmetic import Weights
+from harness.merging.arithmetic import Weights, first_of
 from harness.merging.forms import form_of
 from harness.merging.guards import check_mergeable, warnings_of
 from harness.merging.moe_recipe import MoeRecipe, is_moe, read_moe
@@ -102,7 +102,8 @@ def _merge(ingredients: Ingredients, said: PooledRecipe) -> SingleModel:
     counters = {name: tensor for name, tensor in donor.weights.items() if not tensor.is_floating_point()}
     architecture = _with_layers(donor.architecture, planned)
     weights = [model.weights for model in used]
-    module = merged_model(architecture, counters | tensors, weights, ingredients.train_inputs, ingredients.device)
+    whole = first_of(tensors, counters)
+    module = merged_model(architecture, whole, weights, ingredients.train_inputs, ingredients.device)
     details = {"merged": [model.name for model in used], "rule": said.recipes()[-1].rule.name}
     return SingleModel(architecture, module, details | warnings_of(used))
 

@@ -10,7 +10,7 @@ from harness.merging.ema import exponential_average
 from harness.merging.guards import check_mergeable
 from harness.methods.method import method
 from harness.methods.output.checkpoint_ensemble import epochs_of, last_checkpoints
-from harness.models.weights import load_module
+from harness.models.streamed import member_to_run
 from harness.systems.systems import SingleModel, merged_model
 from harness.types import Ingredients
 
@@ -33,7 +33,7 @@ def ema(ingredients: Ingredients, *, decay: Annotated[float, Field(ge=0, le=1)] 
     check_mergeable(checkpoints)
     last = checkpoints[-1]
     if len(checkpoints) == 1 or decay == 0:
-        module = load_module(last).to(ingredients.device)
+        module = member_to_run(last, ingredients.device)
     else:
         models = [member.weights for member in checkpoints]
         weights = exponential_average(models, decay)

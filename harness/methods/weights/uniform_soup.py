@@ -9,7 +9,7 @@ from torch import nn
 from harness.merging.arithmetic import average
 from harness.merging.guards import check_mergeable, warnings_of
 from harness.methods.method import method
-from harness.models.weights import load_module
+from harness.models.streamed import member_to_run
 from harness.systems.systems import SingleModel, merged_model
 from harness.types import Ingredients, Member
 
@@ -33,7 +33,7 @@ def uniform_soup(ingredients: Ingredients) -> SingleModel:
 def mean_of(members: Sequence[Member], ingredients: Ingredients) -> nn.Module:
     """The network with the mean of the members' weights; one alone is that member, BatchNorm statistics included."""
     if len(members) == 1:
-        return load_module(members[0]).to(ingredients.device)
+        return member_to_run(members[0], ingredients.device)
     models = [member.weights for member in members]
     return merged_model(
         members[0].architecture, average(models), models, ingredients.train_inputs, ingredients.device

@@ -30,6 +30,8 @@ class Setting:
     """What held-out choices go by, where the suite's score says it; None: what the kind of data has (``Split``)."""
     folds: tuple[tuple[int, TaskReference], ...] = ()
     """Where every seed of the suite has a split of its own: each seed with its split."""
+    memory: int | None = None
+    """Bytes that one worker may hold; None for the usual share of what is free."""
 
     def of(self, seed: int) -> Setting:
         """That of a seed."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import ClassVar
 
 from harness.engines.engine import Place
+from harness.models.room import set_room
 from harness.pools.source import MemberPlan
 from harness.run.stages.setting import Setting
 from harness.store import Key
@@ -62,6 +64,7 @@ class Stage(ABC):
         Raises:
             BadInput: their files were changed, before or meanwhile.
         """
+        set_room(math.inf if self.place == "alone" else self.setting.memory)  # what is measured is held whole
         self._check_members()
         with self.setting.store.kept_if(self._check_members):
             self.run()
