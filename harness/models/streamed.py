@@ -92,11 +92,12 @@ def streamed_module(
     source = Source(weights, {name: state[name].to("meta") for name in _once(names, state)})
     room: dict[tuple[str, torch.Size], Tensor] = {}
     layers = []
+    first = next(name for name, _ in module.named_parameters())  # which tells others where the module runs
     for path, layer in repeated_layers(module):
         inside = {name: f"{path}.{name}" for name, _ in (*layer.named_parameters(), *layer.named_buffers())}
-        alone = [full for full in inside.values() if full in source and held_under[state[full].data_ptr()] == 1]
-        of_layer = {name: full for name, full in inside.items() if full in alone}
-        layers.append(_Layer(layer, of_layer, source, device, room))
+        alone = {name: full for name, full in inside.items()
+                 if full in source and full != first and held_under[state[full].data_ptr()] == 1}  # fmt: skip
+        layers.append(_Layer(layer, alone, source, device, room))
     read = {full for layer in layers for full in layer.names.values()}
     with torch.no_grad():
         for name in source:

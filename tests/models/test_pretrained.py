@@ -69,6 +69,7 @@ def test_every_tensor_and_logit_is_the_one_that_transformers_loads(kind, tmp_pat
     streamed = streamed_module(layout(tmp_path).architecture, weights)  # for which there may be no room
     assert torch.equal(logits(streamed), logits(expected))
     assert any(each.is_meta for each in streamed.parameters())
+    assert streamed.device == expected.device
     if kind not in NOT_CAUSAL:
         check_causal(expected, kind)
         return

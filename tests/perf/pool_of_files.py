@@ -65,12 +65,12 @@ def write_pool(folder: Path) -> Path:
     return suite
 
 
-def run_suite(suite: Path, out: Path) -> int:
+def run_suite(suite: Path, out: Path, *flags: str) -> int:
     """The run, report and all, in a process of its own; the largest memory in bytes that it and its workers took.
 
     Of memory that processes share each has its part (proportional set size, where the system tells it).
     """
-    command = [sys.executable, "-m", "harness.cli", "run", str(suite), "--out", str(out)]
+    command = [sys.executable, "-m", "harness.cli", "run", str(suite), "--out", str(out), *flags]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     peak = [0]
     watch = threading.Thread(target=_watch, args=(process.pid, peak), daemon=True)
