@@ -6,6 +6,7 @@ import traceback
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeVar
 
 from harness.display.lines import one_line, said_by
@@ -30,6 +31,10 @@ class Job:
     """Expected seconds, for the order and for the time left."""
     limit: float | None = None
     """Seconds after which it is ended, and has failed; None where it may take as long as it likes."""
+    folder: Path | None = None
+    """That it reads and writes what it shares with other jobs in: on another machine it must be the same one."""
+    device: str = "cpu"
+    """That it computes on: on another machine, one of this sort is kept for it."""
 
 
 @dataclass

@@ -37,7 +37,8 @@ def job_of(stage: Stage, known: Mapping[Hashable, Stage] = MappingProxyType({}))
         return tuple(known.get(each.identity, each).label for each in of)
 
     needs, after = names(stage.needs()), names(stage.after())
-    return Job(stage.label, stage.perform, {}, needs, after, stage.place, stage.seconds())
+    where = {"folder": stage.setting.folder, "device": stage.setting.device}
+    return Job(stage.label, stage.perform, {}, needs, after, stage.place, stage.seconds(), **where)
 
 
 def _add(stage: Stage, stages: dict[Hashable, Stage]) -> None:

@@ -9,7 +9,8 @@ import time
 import pytest
 
 from harness.engines.engine import Job, too_long
-from harness.engines.local import DIED, LocalEngine
+from harness.engines.local import LocalEngine
+from harness.engines.order import DIED
 
 PRELOAD = ("harness.run.preload",)
 """As runs of images have it: one server of processes for all tests."""

@@ -1,0 +1,135 @@
+"""The order that jobs are started in, and what becomes of those whose process dies or that take too long."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Collection, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from harness.engines.engine import Job, Outcome, Progress, give_up, too_long
+
+DIED = "its process died (out of memory, or killed)"
+
+
+class Workers(Protocol):
+    """What ``run_in_order`` starts jobs on."""
+
+    grace: float
+    """Seconds beyond its limit after which a job is ended from here: 0, unless workers see to limits themselves."""
+    wake: float
+    """Seconds after which it is asked again whether there is room, at most."""
+
+    def has_room(self, running: int) -> bool:
+        """Whether a job may be started beside those that run."""
+
+    def start(self, job: Job) -> Future[Any]:
+        """Start a job; only called where there is room."""
+
+    def outcome(self, job: Job, future: Future[Any]) -> Outcome | None:
+        """What a job that has ended returned; None where its process died."""
+
+    def coming(self) -> Collection[Future[Any]]:
+        """Done when there may be more room than before, though no job has ended."""
+
+    def end(self, overdue: Collection[Future[Any]]) -> Collection[Future[Any]]:
+        """End jobs, whatever they do; returns those that ended with them, which are started again."""
+
+
+def run_in_order(jobs: Sequence[Job], workers: Workers, outcomes: dict[str, Outcome], progress: Progress) -> None:
+    """Run jobs on workers, each as soon as what it needs is done, those first that most others wait for.
+
+    A job whose process dies runs once more, with no other beside it; if that dies too, it has failed.
+
+    Args:
+        jobs: of one place.
+        workers: that are used for nothing else meanwhile.
+        outcomes: of what jobs may need and has been run before; those of ``jobs`` are added.
+        progress: is told of each start and end.
+    """
+    urgency = longest_paths(jobs)
+    waiting = sorted(jobs, key=lambda job: -urgency[job.name])
+    running: dict[Future[Any], _Started] = {}
+    suspects: list[Job] = []  # jobs that ran when a process died: each runs once more, with no other beside it
+    names, begun = {job.name for job in jobs}, set[str]()
+
+    def finish(job: Job, outcome: Outcome) -> None:
+        outcomes[job.name] = outcome
+        progress("failed" if outcome.error else "done", job)
+
+    def start(job: Job, *, by_itself: bool = False) -> None:
+        if job.name not in begun:
+            begun.add(job.name)
+            progress("start", job)
+        running[workers.start(job)] = _Started(job, by_itself, time.monotonic(), workers.grace)
+
+    while waiting or running or suspects:
+        if suspects and not running and workers.has_room(0):
+            start(suspects.pop(), by_itself=True)
+        quiet = bool(suspects) or any(each.by_itself for each in running.values())  # no job beside a suspect
+        given_up = False
+        for job in list(waiting):
+            if lost := give_up(job, outcomes):
+                waiting.remove(job)
+                finish(job, lost)
+                given_up = True
+            elif not quiet and all(n in outcomes or n not in names for n in (*job.needs, *job.after)):
+                if not workers.has_room(len(running)):
+                    continue
+                waiting.remove(job)
+                start(job)
+        if given_up:
+            continue  # jobs that stand before them may wait for them
+        left = min((each.seconds_left() for each in running.values()), default=workers.wake)
+        ended = wait({*running, *workers.coming()}, max(0.0, min(left, workers.wake)), FIRST_COMPLETED).done
+        for future in ended & running.keys():
+            each = running.pop(future)
+            outcome = workers.outcome(each.job, future)
+            if outcome is not None or each.by_itself:
+                finish(each.job, outcome or Outcome(error=DIED))
+            else:
+                suspects.append(each.job)
+        overdue = {future for future, each in running.items() if each.seconds_left() <= 0 and not future.done()}
+        if overdue:
+            cut = {future: running.pop(future) for future in (*overdue, *workers.end(overdue))}
+            for future, each in cut.items():
+                if future in overdue:
+                    finish(each.job, too_long(each.job))
+                else:  # its process was ended too, through no fault of its own
+                    (suspects if each.by_itself else waiting).insert(0, each.job)
+
+
+@dataclass(frozen=True)
+class _Started:
+    """A job that runs."""
+
+    job: Job
+    by_itself: bool
+    """With no other beside it: a process died while it ran, and this shows whether it was its own."""
+    since: float
+    """By ``time.monotonic``."""
+    grace: float
+
+    def seconds_left(self) -> float:
+        return math.inf if self.job.limit is None else self.since + self.job.limit + self.grace - time.monotonic()
+
+
+def longest_paths(jobs: Sequence[Job]) -> dict[str, float]:
+    """Expected seconds from each job's start to the end of the longest chain of jobs that wait for it.
+
+    To start the longest first keeps all workers busy to the end.
+    """
+    after: dict[str, list[Job]] = {}
+    for job in jobs:
+        for need in (*job.needs, *job.after):
+            after.setdefault(need, []).append(job)
+    longest: dict[str, float] = {}
+
+    def path(job: Job) -> float:
+        if job.name not in longest:
+            longest[job.name] = job.cost + max((path(later) for later in after.get(job.name, [])), default=0.0)
+        return longest[job.name]
+
+    return {job.name: path(job) for job in jobs}

@@ -1,0 +1,111 @@
+"""Processes of one machine that jobs run in, one thread each, forked from a server that has imported what they need."""
+
+from __future__ import annotations
+
+import gc
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import forkserver
+from types import MappingProxyType
+from typing import Any
+
+from harness.engines.engine import Job, Place, attempt
+
+THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+"""The variables that say how many threads a BLAS has; the server of processes reads them when it starts."""
+
+
+class Pools:
+    """Process pools by kind of job; one whose worker died is replaced.
+
+    Args:
+        workers: processes at once for jobs that share the machine; one that runs alone has a new process.
+        preload: modules that the server of processes imports.
+        variables: of the environment, that processes have besides this one's.
+    """
+
+    def __init__(self, workers: int, preload: Sequence[str], variables: Mapping[str, str] = MappingProxyType({})):
+        self.workers, self.variables = workers, variables
+        self.context = multiprocessing.get_context("forkserver")
+        wanted = list(preload)
+        if forkserver._forkserver._preload_modules != wanted:  # type: ignore[attr-defined]
+            forkserver._forkserver._stop()  # type: ignore[attr-defined]  # it keeps what it imported at first
+            self.context.set_forkserver_preload(wanted)
+        self.pools: dict[Place, ProcessPoolExecutor] = {}
+
+    def submit(self, job: Job) -> Future[Any]:
+        """Run a job; the future has its ``Outcome``, or the error that its process died with."""
+        return self.call(job.place, attempt, job)
+
+    def call(self, place: Place, function: Callable[..., Any], *arguments: Any) -> Future[Any]:
+        """Call a function in a process for this kind of jobs."""
+        for _ in range(2):
+            pool = self.pools.get(place) or self._open(place)
+            try:
+                return pool.submit(function, *arguments)
+            except BrokenProcessPool:
+                _kill(self.pools.pop(place))
+        raise RuntimeError("worker processes die as soon as they start")
+
+    def _open(self, place: Place) -> ProcessPoolExecutor:
+        workers, tasks = (1, 1) if place == "alone" else (self.workers, None)
+        self.pools[place] = ProcessPoolExecutor(
+            workers,
+            mp_context=self.context,
+            initializer=_prepare,
+            initargs=({**os.environ, **self.variables},),
+            max_tasks_per_child=tasks,
+        )
+        return self.pools[place]
+
+    def end(self, place: Place) -> None:
+        """End all processes of a kind at once; the next job has a new one."""
+        if pool := self.pools.pop(place, None):
+            _kill(pool)
+
+    def close(self) -> None:
+        """End the processes when they have done what they do."""
+        for pool in self.pools.values():
+            if pool._broken:
+                _kill(pool)
+            pool.shutdown(wait=True)
+
+    def kill(self) -> None:
+        """After Ctrl-C nothing goes on behind the user's back."""
+        for pool in self.pools.values():
+            workers = list((pool._processes or {}).values())
+            pool.shutdown(wait=False, cancel_futures=True)
+            for process in workers:
+                process.terminate()
+
+
+def _kill(pool: ProcessPoolExecutor) -> None:
+    """End all processes of a pool one of whose workers died.
+
+    One that was just starting then is not told to end by the pool, which would wait for it for ever.
+    """
+    for process in list((pool._processes or {}).values()):
+        process.kill()
+
+
+def _prepare(environment: Mapping[str, str]) -> None:
+    os.environ.clear()  # the server may come from an earlier run, with other variables
+    os.environ.update(environment)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends the workers
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    import torch  # which a process that only hands jobs on does without
+
+    torch.set_num_threads(1)
+    gc.freeze()  # what was imported stays: each collection would walk it, and copy its pages from the server
+
+
+def _end_with_parent() -> None:
+    """End this worker as soon as the process that gives it jobs is gone, however that ended."""
+    if parent := multiprocessing.parent_process():
+        parent.join()  # a pipe that the system closes
+        os.kill(os.getpid(), signal.SIGKILL)

@@ -1,0 +1,135 @@
+"""How jobs run: on the nodes of a Ray cluster, whose processes are made as on a machine of one's own."""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import os
+import secrets
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, redirect_stdout, suppress
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from harness import environment
+from harness.engines.agreement import meeting_places
+from harness.engines.engine import Engine, Job, Outcome, Progress, engine
+from harness.engines.order import run_in_order
+from harness.engines.ray_workers import Hosts, RayWorkers, capacity, measuring_node
+from harness.errors import BadInput
+
+OLDEST = (2, 54)
+"""The first version of Ray that this is written for."""
+INSTALL = 'pip install "stockpot[ray]"'
+ADDRESS = "RAY_ADDRESS"
+OBJECTS = 80 * 2**20
+"""Bytes of Ray's own store, about the least that it takes: all that is large goes through the run's."""
+
+
+@engine
+class RayEngine(Engine):
+    """Worker processes on the nodes of a Ray cluster, which share the folder that the command is started in.
+
+    RAY_ADDRESS names the cluster; without it, one of this machine alone is started for the run. What is measured is
+    measured on one node, with no job beside it.
+    """
+
+    name = "ray"
+
+    def __init__(self, workers: int | None = None, preload: Sequence[str] = ()) -> None:
+        _check_installed()
+        self.asked = workers
+        super().__init__(workers or max(1, min(environment.cores(), 16)), preload)
+
+    def run(self, jobs: Sequence[Job], progress: Progress) -> dict[str, Outcome]:
+        """Run all jobs; one whose need failed is not run, and its error names that need.
+
+        Jobs that run alone come after all others, each in a new process of one node, all of whose cores it holds.
+
+        Raises:
+            BadInput: the cluster cannot be reached, has no room for a worker, or a node does not agree with this
+                machine about what keys depend on.
+        """
+        outcomes: dict[str, Outcome] = {}
+        gpus = _gpus(jobs)
+        folders = sorted({job.folder for job in jobs if job.folder})
+        shared, alone = ([job for job in jobs if job.place == place] for place in ("shared", "alone"))
+        with ExitStack() as stack:
+            stack.enter_context(redirect_stdout(sys.stderr))  # Ray says there what befell its processes
+            ray = stack.enter_context(_cluster(self.asked or self.workers))
+            words = stack.enter_context(meeting_places(folders))
+            room = capacity(ray, gpus)
+            self.workers = (self.asked or room) if os.environ.get(ADDRESS) else min(self.workers, room)
+            hosts = Hosts(ray, self.preload, words)
+            stack.callback(hosts.end)
+            node = measuring_node(ray, hosts, gpus) if alone else None
+            if shared:
+                with RayWorkers(ray, hosts, min(self.workers, len(shared)), {"num_cpus": 1, "num_gpus": gpus}) as workers:
+                    run_in_order(shared, workers, outcomes, progress)
+            if node:
+                whole = {"num_cpus": node.cores, "num_gpus": gpus}
+                with RayWorkers(ray, hosts, 1, whole, node) as workers:
+                    run_in_order(alone, workers, outcomes, progress)
+        return outcomes
+
+
+def _check_installed() -> None:
+    if importlib.util.find_spec("ray") is None:
+        raise BadInput("Ray is not installed", place="--engine ray", hint=INSTALL)
+    version = metadata.version("ray")
+    if tuple(int(part) for part in version.split(".")[:2]) < OLDEST:
+        problem = f"Ray {version} is too old; it takes {'.'.join(map(str, OLDEST))} or newer"
+        raise BadInput(problem, place="--engine ray", hint=INSTALL)
+
+
+def _gpus(jobs: Sequence[Job]) -> int:
+    """GPUs that each worker needs.
+
+    Raises:
+        BadInput: a job asks for a certain one, and Ray is to choose.
+    """
+    devices = {job.device for job in jobs}
+    if certain := next((device for device in sorted(devices) if ":" in device), None):
+        problem = f"Ray gives each worker a GPU of its own, so '{certain}' cannot be asked for"
+        raise BadInput(problem, place="--device", hint="'--device cuda' takes any")
+    return int("cuda" in devices)
+
+
+@contextmanager
+def _cluster(workers: int) -> Iterator[Any]:
+    """The module ``ray``, joined to the cluster that the environment names, or to a new one of this machine."""
+    address = os.environ.get(ADDRESS) or "local"
+    if "://" in address:
+        problem = "the command joins a cluster from one of its nodes, and takes its HOST:PORT or 'auto'"
+        raise BadInput(problem, place=f"{ADDRESS}={address}", hint="from elsewhere, submit the command as a Ray job")
+    os.environ.setdefault("RAY_AUTH_MODE", "token")  # read when Ray is imported
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    import ray
+
+    with ExitStack() as stack:
+        options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+        if address == "local":
+            if not {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & os.environ.keys():
+                os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)  # of this process: nothing else joins the cluster
+            own = {"num_cpus": workers, "include_dashboard": False, "object_store_memory": OBJECTS}
+            options |= {**own, "_temp_dir": stack.enter_context(_session_folder())}
+        try:
+            ray.init(address, **options)
+        except (ray.exceptions.RayError, OSError, RuntimeError, ValueError) as error:
+            said = (str(error).strip() or type(error).__name__).splitlines()[0]
+            hint = "a cluster with token authentication needs RAY_AUTH_TOKEN or a token file, one without it " \
+                   "RAY_AUTH_MODE=disabled"  # fmt: skip
+            raise BadInput(f"no Ray cluster: {said}", place=f"{ADDRESS}={address}", hint=hint) from error
+        stack.callback(ray.shutdown)
+        yield ray
+
+
+@contextmanager
+def _session_folder() -> Iterator[str]:
+    """For the sockets and logs of a cluster of this machine; a socket's path may be about 100 characters long."""
+    short = tempfile.gettempdir() if len(tempfile.gettempdir()) < 25 else "/tmp"
+    with tempfile.TemporaryDirectory(prefix="ray-", dir=short, ignore_cleanup_errors=True) as folder:
+        yield folder

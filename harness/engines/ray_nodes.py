@@ -1,0 +1,111 @@
+"""What runs on the nodes of a Ray cluster: the share of a node that a worker holds, and the host of its processes."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import pickle
+import sys
+from collections.abc import Mapping, Sequence
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+from typing import Any, Literal
+
+from harness.engines.engine import Job, Outcome, Place, attempt
+from harness.engines.processes import THREADS, Pools
+
+VISIBLE = "CUDA_VISIBLE_DEVICES"
+State = Literal["done", "late", "died", "refused"]
+
+
+class Share:
+    """An actor that holds one worker's share of a node, a core and perhaps a GPU, for as long as it lives."""
+
+    def where(self) -> tuple[str, str | None]:
+        """The id of its node, and the value of ``CUDA_VISIBLE_DEVICES`` with its GPUs alone; None where it has none."""
+        import ray
+
+        context = ray.get_runtime_context()
+        gpus = context.get_accelerator_ids().get("GPU", [])
+        return context.get_node_id(), ",".join(map(str, gpus)) or None
+
+
+class Host:
+    """An actor with the processes of one node: one server, which all are forked from as on a machine of one's own.
+
+    Jobs and outcomes pass through it as bytes: it imports nothing that they are made of, torch neither.
+
+    Args:
+        folder: that the command was started in.
+        preload: modules that the server imports.
+    """
+
+    def __init__(self, folder: str, preload: Sequence[str]) -> None:
+        vars(sys.modules["__main__"]).pop("__file__", None)  # Ray's program: each process would run it when it begins
+        self.fault: str | None = None
+        try:
+            os.chdir(folder)  # paths of suites are of it
+        except OSError as error:
+            self.fault = f"it has no folder {folder} ({error.strerror})"
+        if not os.environ.get(VISIBLE, "all"):  # older Ray hides GPUs from who holds none, and jobs say which are theirs
+            del os.environ[VISIBLE]
+        os.environ.update(dict.fromkeys(THREADS, "1"))
+        self.preload = preload
+        self.pools: dict[int, Pools] = {}
+
+    async def meet(self, words: Mapping[Path, str], node: str) -> tuple[State, Any]:
+        """The facts of this machine, from a new process, pickled; or why it cannot do a run's work."""
+        if self.fault:
+            return "refused", self.fault
+        state, value = await self._call(Pools(1, self.preload), "alone", None, _meet, words, node)
+        return ("refused", value) if isinstance(value, str) else (state, value)
+
+    async def run(
+        self, worker: int, gpus: str | None, sent: bytes, place: Place, limit: float | None
+    ) -> tuple[State, Any]:
+        """Run a pickled job in a process of a worker's; its pickled outcome, or what became of the process."""
+        if worker not in self.pools:
+            self.pools[worker] = Pools(1, self.preload, {VISIBLE: gpus} if gpus else {})
+        return await self._call(self.pools[worker], place, limit, _attempt, sent)
+
+    async def _call(
+        self, pools: Pools, place: Place, limit: float | None, function: Any, *arguments: Any
+    ) -> tuple[State, Any]:
+        try:
+            called = asyncio.wrap_future(pools.call(place, function, *arguments))
+            return "done", await asyncio.wait_for(called, limit)
+        except TimeoutError:
+            pools.end(place)  # the process may be stopped, or deep in C, and then hears nothing else
+            return "late", None
+        except BrokenProcessPool:
+            pools.end(place)
+            return "died", None
+
+    async def stop(self) -> None:
+        """End all processes at once."""
+        for pools in self.pools.values():
+            for place in list(pools.pools):
+                pools.end(place)
+
+
+def _attempt(sent: bytes) -> bytes:
+    """In a process of a worker's: run a pickled job; its outcome, pickled."""
+    try:
+        job: Job = pickle.loads(sent)
+    except Exception as error:  # its code is not importable here
+        return pickle.dumps(_not_sent(error))
+    outcome = attempt(job)
+    try:
+        return pickle.dumps(outcome)
+    except Exception as error:
+        return pickle.dumps(_not_sent(error))
+
+
+def _not_sent(error: Exception) -> Outcome:
+    return Outcome(error=f"{type(error).__name__}: {error}")
+
+
+def _meet(words: Mapping[Path, str], node: str) -> bytes | str:
+    from harness.engines.agreement import facts, why_not_shared
+
+    return why_not_shared(words, node) or pickle.dumps(facts())

@@ -1,0 +1,285 @@
+"""Workers on a Ray cluster, as the machine that hands out the jobs sees them."""
+
+from __future__ import annotations
+
+import logging
+import os
+import pickle
+import time
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness.engines.agreement import SHARE, Facts, check_answers, check_facts, facts
+from harness.engines.engine import Job, Outcome, too_long
+from harness.engines.ray_nodes import Host, Share
+from harness.errors import BadInput
+
+PATIENCE = 60.0
+"""Seconds without any worker after which that is said."""
+TRIES = 3
+"""How often workers may be lost before one has done a job."""
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Node:
+    """A machine of the cluster that can run jobs."""
+
+    id: str
+    name: str
+    cores: int
+    workers: int
+    """That it has room for when nothing else runs on it."""
+
+
+def nodes(ray: Any, gpus: int) -> list[Node]:
+    """Those with a core and as many GPUs as a worker needs, by name."""
+    found = []
+    for node in ray.nodes():
+        has = node["Resources"]
+        cores, devices = int(has.get("CPU", 0)), int(has.get("GPU", 0))
+        if node["Alive"] and (workers := min(cores, devices // gpus) if gpus else cores):
+            found.append(Node(node["NodeID"], node["NodeManagerHostname"] or node["NodeName"], cores, workers))
+    return sorted(found, key=lambda node: (node.name, node.id))
+
+
+def capacity(ray: Any, gpus: int) -> int:
+    """How many workers the cluster has room for when nothing else runs on it; ``BadInput`` where for none."""
+    if not (room := sum(node.workers for node in nodes(ray, gpus))):
+        raise BadInput(f"no node of the Ray cluster has a {'core and a GPU' if gpus else 'core'} for a worker")
+    return room
+
+
+def measuring_node(ray: Any, hosts: Hosts, gpus: int) -> Node:
+    """The node that measures: this one, or the first of the same sort where this one runs no jobs.
+
+    Raises:
+        BadInput: there is none, and what another sort of machine measured would be taken for this one's.
+    """
+    here, known = ray.get_runtime_context().get_node_id(), nodes(ray, gpus)
+    if own := next((node for node in known if node.id == here), None):
+        return own
+    mine = facts().machine
+    for node in known:
+        if hosts.on(node.id).facts(ray).machine == mine:
+            return node
+    problem = "no node that runs jobs is a machine like this one, and its measurements would be taken for this one's"
+    raise BadInput(problem, hint="start the command on such a node, or ask for no costs in the suite")
+
+
+class Hosts:
+    """The hosts of a run's processes, one for each node that is used; each has shown that it agrees with this machine.
+
+    Args:
+        ray: the module, joined to a cluster.
+        preload: modules that the processes need.
+        words: of the folders that are shared, as ``agreement.meeting_places`` has them.
+    """
+
+    def __init__(self, ray: Any, preload: Sequence[str], words: Mapping[Path, str]) -> None:
+        self.ray, self.preload, self.words = ray, tuple(preload), words
+        self.known: dict[str, HostOf] = {}
+
+    def on(self, node: str) -> HostOf:
+        """That of a node, which is asked for if it is new."""
+        if node not in self.known:
+            self.known[node] = HostOf(self, node)
+        return self.known[node]
+
+    def forget(self, host: HostOf) -> None:
+        """It is dead, or does not answer: the node has another one from now on."""
+        with suppress(Exception):
+            self.ray.kill(host.actor)
+        if self.known.get(host.node) is host:
+            del self.known[host.node]
+
+    def end(self) -> None:
+        """End all processes on all nodes, whatever they do."""
+        asked = [host.actor.stop.remote() for host in self.known.values()]
+        with suppress(Exception):
+            self.ray.wait(asked, num_returns=len(asked), timeout=5.0)
+        for host in list(self.known.values()):
+            self.forget(host)
+
+
+class HostOf:
+    """The host of one node."""
+
+    def __init__(self, hosts: Hosts, node: str) -> None:
+        ray, self.words, self.node = hosts.ray, hosts.words, node
+        named = {each["NodeID"]: each["NodeManagerHostname"] or each["NodeName"] for each in ray.nodes()}
+        self.name = named.get(node, node)
+        there = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(node, soft=False)
+        made = ray.remote(Host).options(num_cpus=0, scheduling_strategy=there, max_concurrency=1000)
+        self.actor = made.remote(os.getcwd(), hosts.preload)
+        self.met: Future[Any] = self.actor.meet.remote(self.words, node).future()
+        self.known: Facts | None = None
+
+    def facts(self, ray: Any) -> Facts:
+        """What its machine says of itself, which agrees with this one; waits for it.
+
+        Raises:
+            BadInput: its machine does not agree, or sees other folders.
+            RayActorError: it is dead.
+        """
+        if self.known is None:
+            try:
+                state, value = self.met.result()
+            except ray.exceptions.RayTaskError as error:
+                problem = f"no process of Stockpot starts: {str(error.cause or error).strip().splitlines()[-1]}"
+                raise BadInput(problem, place=f"node {self.name}", hint="install the same on all nodes") from error
+            if state == "refused":
+                raise BadInput(value, place=f"node {self.name}", hint=SHARE)
+            if state != "done":
+                raise BadInput("a process of Stockpot died as it started", place=f"node {self.name}")
+            told: Facts = pickle.loads(value)
+            check_facts(self.name, told)
+            check_answers(self.words, self.name, self.node)
+            self.known = told
+        return self.known
+
+
+@dataclass(eq=False)
+class _Worker:
+    """One worker: the share of a node that it holds, and once it holds it, the host that runs its jobs."""
+
+    number: int
+    share: Any
+    found: Future[Any]
+    host: HostOf | None = None
+    gpus: str | None = None
+
+    def coming(self) -> Future[Any]:
+        """Done when the worker is nearer to its first job."""
+        return self.host.met if self.host else self.found
+
+
+class RayWorkers:
+    """Workers that ``run_in_order`` starts jobs on; a context, at whose end their shares are given back.
+
+    Args:
+        ray: the module, joined to a cluster.
+        hosts: of its nodes.
+        count: workers; those that the cluster has no room for yet come when it has.
+        share: the resources that each holds.
+        node: that they are on; by default spread over the cluster.
+    """
+
+    grace = PATIENCE
+    wake = PATIENCE
+
+    def __init__(self, ray: Any, hosts: Hosts, count: int, share: Mapping[str, int], node: Node | None = None) -> None:
+        strategies = ray.util.scheduling_strategies
+        place = strategies.NodeAffinitySchedulingStrategy(node.id, soft=False) if node else "SPREAD"
+        self.ray, self.hosts, self.share = ray, hosts, share
+        self.make = ray.remote(Share).options(scheduling_strategy=place, **share)
+        self.expected: list[_Worker] = []
+        self.idle: list[_Worker] = []
+        self.busy: dict[Future[Any], _Worker] = {}
+        self.numbers = iter(range(10**9))
+        self.lost, self.since, self.said = 0, time.monotonic(), False
+        for _ in range(count):
+            self._ask()
+
+    def __enter__(self) -> RayWorkers:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for worker in [*self.expected, *self.idle, *self.busy.values()]:
+            self._release(worker)
+
+    def has_room(self, running: int) -> bool:
+        for worker in [each for each in self.expected if each.coming().done()]:
+            self.expected.remove(worker)
+            try:
+                ready = self._advance(worker)
+            except self.ray.exceptions.RayActorError as error:
+                self._replace(worker, error)
+                continue
+            (self.idle if ready else self.expected).append(worker)
+        if not (self.idle or self.busy or self.said) and time.monotonic() - self.since > PATIENCE:
+            self.said = True
+            _log.warning("no worker has started for %g seconds: no node of the Ray cluster has %s free",
+                         PATIENCE, " and ".join(f"{n} {what[4:]}" for what, n in self.share.items() if n))  # fmt: skip
+        return bool(self.idle)
+
+    def _advance(self, worker: _Worker) -> bool:
+        """Take a worker a step on; whether it is ready."""
+        if worker.host is None:
+            node, worker.gpus = worker.found.result()
+            worker.host = self.hosts.on(node)
+        if not worker.host.met.done():
+            return False
+        worker.host.facts(self.ray)
+        return True
+
+    def start(self, job: Job) -> Future[Any]:
+        worker = self.idle.pop()
+        assert worker.host is not None
+        future: Future[Any]
+        try:
+            given = worker.number, worker.gpus, pickle.dumps(job), job.place, job.limit
+            future = worker.host.actor.run.remote(*given).future()
+        except Exception as error:  # the job cannot be sent
+            future = Future()
+            future.set_exception(error)
+        self.busy[future] = worker
+        return future
+
+    def outcome(self, job: Job, future: Future[Any]) -> Outcome | None:
+        worker = self.busy.pop(future)
+        try:
+            state, value = future.result()
+        except self.ray.exceptions.RayActorError as error:
+            self._replace(worker, error)
+            return None
+        except Exception as error:
+            self.idle.append(worker)
+            return Outcome(error=f"{type(error).__name__}: {error}")
+        self.idle.append(worker)
+        self.lost = 0
+        if state == "done":
+            found: Outcome = pickle.loads(value)
+            return found
+        return too_long(job) if state == "late" else None
+
+    def coming(self) -> Collection[Future[Any]]:
+        return [worker.coming() for worker in self.expected]
+
+    def end(self, overdue: Collection[Future[Any]]) -> Collection[Future[Any]]:
+        hosts = {worker.host for future in overdue if (worker := self.busy.get(future))}
+        cut = {future for future, worker in self.busy.items() if worker.host in hosts}
+        for future in cut:
+            self._replace(self.busy.pop(future))
+        return cut - set(overdue)
+
+    def _ask(self) -> None:
+        share = self.make.remote()
+        self.expected.append(_Worker(next(self.numbers), share, share.where.remote().future()))
+
+    def _replace(self, worker: _Worker, error: Exception | None = None) -> None:
+        """Ask for another worker in place of one whose host, or share, is dead."""
+        self._release(worker)
+        self.lost += 1
+        if self.lost > TRIES * max(1, len(self.expected) + len(self.idle) + len(self.busy)):
+            raise BadInput(f"workers of the Ray cluster die as soon as they start: {_last_line(error)}")
+        if (host := worker.host) is not None:
+            self.hosts.forget(host)
+            for other in [each for each in (*self.idle, *self.expected) if each.host is host]:
+                (self.idle if other in self.idle else self.expected).remove(other)
+                self._release(other)
+                self._ask()
+        self._ask()
+
+    def _release(self, worker: _Worker) -> None:
+        with suppress(Exception):
+            self.ray.kill(worker.share)
+
+
+def _last_line(error: Exception | None) -> str:
+    lines: Iterator[str] = (line.strip() for line in reversed(str(error or "").splitlines()))
+    return next((line for line in lines if line), "no reason is known")
