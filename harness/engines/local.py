@@ -19,7 +19,8 @@ from typing import Any
 import torch
 
 from harness import environment
-from harness.engines.engine import Engine, Job, Outcome, Place, Progress, attempt, engine, give_up, too_long
+from harness.engines.engine import Engine, Job, Outcome, Place, Progress, attempt, engine, too_long
+from harness.engines.waiting import Waiting
 
 
 @engine
@@ -47,8 +48,7 @@ class LocalEngine(Engine):
             os.environ.setdefault(variable, "1")
         pools = _Pools(self.workers, self.preload)
         try:
-            slots: dict[Place, int] = {"shared": self.workers, "alone": 1}
-            for place, at_once in slots.items():
+            for place, at_once in self.slots.items():
                 self._drain([job for job in jobs if job.place == place], at_once, pools, outcomes, progress)
         except BaseException:
             pools.kill()
@@ -64,14 +64,13 @@ class LocalEngine(Engine):
         outcomes: dict[str, Outcome],
         progress: Progress,
     ) -> None:
-        urgency = _longest_paths(jobs)
-        waiting = sorted(jobs, key=lambda job: -urgency[job.name])
+        waiting = Waiting(jobs, outcomes)
         running: dict[Future[Any], _Started] = {}
         suspects: list[Job] = []  # jobs that ran when a process died: each runs once more, with no other beside it
-        names = {job.name for job in jobs}
 
         def finish(job: Job, outcome: Outcome) -> None:
             outcomes[job.name] = outcome
+            waiting.ended(job.name)
             progress("failed" if outcome.error else "done", job)
 
         def start(job: Job, *, by_itself: bool = False) -> None:
@@ -81,22 +80,17 @@ class LocalEngine(Engine):
             if suspects and not running:
                 start(suspects.pop(), by_itself=True)
             quiet = bool(suspects) or any(each.by_itself for each in running.values())  # no job beside a suspect
-            for job in list(waiting):
-                if lost := give_up(job, outcomes):
-                    waiting.remove(job)
-                    finish(job, lost)
-                elif not quiet and len(running) < slots and all(
-                    n in outcomes or n not in names for n in (*job.needs, *job.after)
-                ):
-                    waiting.remove(job)
-                    progress("start", job)
-                    start(job)
+            for lost, outcome in waiting.lost():
+                finish(lost, outcome)
+            while not quiet and len(running) < slots and (job := waiting.take()):
+                progress("start", job)
+                start(job)
             left = min((each.seconds_left() for each in running.values()), default=0.0)
             for future in wait(running, max(0.0, min(left, WAKE)), return_when=FIRST_COMPLETED).done:
                 ended = running.pop(future)
-                outcome = _outcome(future)
-                if outcome is not None or ended.by_itself:
-                    finish(ended.job, outcome or Outcome(error=DIED))
+                said = _outcome(future)
+                if said is not None or ended.by_itself:
+                    finish(ended.job, said or Outcome(error=DIED))
                 else:
                     suspects.append(ended.job)
             if any(each.seconds_left() <= 0 for each in running.values()):
@@ -126,25 +120,6 @@ class _Started:
 
     def seconds_left(self) -> float:
         return math.inf if self.job.limit is None else self.since + self.job.limit - time.monotonic()
-
-
-def _longest_paths(jobs: Sequence[Job]) -> dict[str, float]:
-    """Expected seconds from each job's start to the end of the longest chain of jobs that wait for it.
-
-    To start the longest first keeps all workers busy to the end.
-    """
-    after: dict[str, list[Job]] = {}
-    for job in jobs:
-        for need in (*job.needs, *job.after):
-            after.setdefault(need, []).append(job)
-    longest: dict[str, float] = {}
-
-    def path(job: Job) -> float:
-        if job.name not in longest:
-            longest[job.name] = job.cost + max((path(later) for later in after.get(job.name, [])), default=0.0)
-        return longest[job.name]
-
-    return {job.name: path(job) for job in jobs}
 
 
 DIED = "its process died (out of memory, or killed)"
