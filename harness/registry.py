@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from functools import cached_property
 from importlib import metadata
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
@@ -88,10 +88,10 @@ class Registry(Generic[Declaration]):
 
     def get(self, name: str, place: str | None = None) -> Declaration:
         """One of them; ``BadInput`` with the nearest known name otherwise."""
-        known: Mapping[str, Declaration] = self.all()
-        if name not in known:
-            raise BadInput(f"unknown {self.what} '{name}'", place=place, given=str(name), choices=known)
-        return known[name]
+        _ = self._found
+        if name not in self._known:
+            raise BadInput(f"unknown {self.what} '{name}'", place=place, given=str(name), choices=self.all())
+        return self._known[name]
 
     def __iter__(self) -> Iterator[Declaration]:
         return iter(self.all().values())

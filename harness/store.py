@@ -106,7 +106,12 @@ def facts_of(file: Path, package: str, own: Callable[[str], bool]) -> Facts:
 
 def _version(code: str) -> str:
     module, _, function = code.partition(":")
-    return digest([code_version(module), function]) if function else code_version(module)
+    return _of_function(code_version(module), function) if function else code_version(module)
+
+
+@cache
+def _of_function(version: str, function: str) -> str:
+    return digest([version, function])
 
 
 def named(function: Callable[..., Any]) -> str:
@@ -180,6 +185,11 @@ class Key:
     def digest(self) -> str:
         return digest([self.kind, self.inputs])
 
+    @cached_property
+    def folder(self) -> str:
+        """The artefact's, below that of a store."""
+        return f"{self.kind}/{self.digest[:2]}/{self.digest[2:40]}"
+
 
 _checked: set[tuple[Path, Key]] = set()
 """The artefacts that this process has read whole and found as they were written, by store."""
@@ -202,7 +212,7 @@ class Store:
 
     def path(self, key: Key) -> Path:
         """Where the artefact is, or would be; ``read`` is for its files."""
-        return self.root / key.kind / key.digest[:2] / key.digest[2:40]
+        return self.root / key.folder
 
     def has(self, key: Key) -> bool:
         """Whether the artefact is there, as it was written; a damaged one is moved aside, and is then not there."""
@@ -223,15 +233,16 @@ class Store:
         return None if self.has(key) else _lost.get((self.root, key))
 
     def _why_not(self, key: Key) -> str | None:
-        folder, name = self.path(key), (self.root, key)
-        if not (folder / MANIFEST).is_file():
+        folder, name = f"{self.root}/{key.folder}", (self.root, key)
+        manifest = f"{folder}/{MANIFEST}"
+        if not os.path.isfile(manifest):
             _checked.discard(name)
             return _lost.get(name, f"{folder}: no such artefact is in the store")
         if name not in _checked:
-            if fault := next(_faults(folder, key), None):
+            if fault := next(_faults(Path(folder), key), None):
                 return self._set_aside(key, fault)
             with suppress(OSError):  # of another user's
-                os.utime(folder / MANIFEST)  # when it was last of use
+                os.utime(manifest)  # when it was last of use
             _checked.add(name)
         return None
 
@@ -312,7 +323,7 @@ class Store:
 
     def used(self) -> list[str]:
         """The artefacts that this process has read or made, as folders below the store's."""
-        return sorted(str(self.path(key).relative_to(self.root)) for root, key in _checked if root == self.root)
+        return sorted(key.folder for root, key in _checked if root == self.root)
 
     def remove_abandoned(self) -> None:
         """Remove what processes that are gone were writing."""

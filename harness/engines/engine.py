@@ -103,6 +103,11 @@ class Engine(ABC):
     def __init__(self, workers: int | None = None, preload: Sequence[str] = ()) -> None:
         self.workers, self.preload = workers or 1, tuple(preload)
 
+    @property
+    def slots(self) -> dict[Place, int]:
+        """How many jobs of each place it runs at once; those of one place start when all of the one before are done."""
+        return {"shared": self.workers, "alone": 1}
+
     @abstractmethod
     def run(self, jobs: Sequence[Job], progress: Progress) -> dict[str, Outcome]:
         """Run all jobs; one whose need failed is not run, and its error names that need."""

@@ -39,8 +39,7 @@ class LocalEngine(Engine):
             os.environ.setdefault(variable, "1")
         pools = _Pools(self.workers, self.preload)
         try:
-            slots: dict[Place, int] = {"shared": self.workers, "alone": 1}
-            for place, at_once in slots.items():
+            for place, at_once in self.slots.items():
                 workers = _Workers(pools, place, at_once)
                 run_in_order([job for job in jobs if job.place == place], workers, outcomes, progress)
         except BaseException:

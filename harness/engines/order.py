@@ -9,7 +9,8 @@ from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from harness.engines.engine import Job, Outcome, Progress, give_up, too_long
+from harness.engines.engine import Job, Outcome, Progress, too_long
+from harness.engines.waiting import Waiting
 
 DIED = "its process died (out of memory, or killed)"
 
@@ -49,14 +50,14 @@ def run_in_order(jobs: Sequence[Job], workers: Workers, outcomes: dict[str, Outc
         outcomes: of what jobs may need and has been run before; those of ``jobs`` are added.
         progress: is told of each start and end.
     """
-    urgency = longest_paths(jobs)
-    waiting = sorted(jobs, key=lambda job: -urgency[job.name])
+    waiting = Waiting(jobs, outcomes)
     running: dict[Future[Any], _Started] = {}
     suspects: list[Job] = []  # jobs that ran when a process died: each runs once more, with no other beside it
-    names, begun = {job.name for job in jobs}, set[str]()
+    begun = set[str]()
 
     def finish(job: Job, outcome: Outcome) -> None:
         outcomes[job.name] = outcome
+        waiting.ended(job.name)
         progress("failed" if outcome.error else "done", job)
 
     def start(job: Job, *, by_itself: bool = False) -> None:
@@ -69,26 +70,17 @@ def run_in_order(jobs: Sequence[Job], workers: Workers, outcomes: dict[str, Outc
         if suspects and not running and workers.has_room(0):
             start(suspects.pop(), by_itself=True)
         quiet = bool(suspects) or any(each.by_itself for each in running.values())  # no job beside a suspect
-        given_up = False
-        for job in list(waiting):
-            if lost := give_up(job, outcomes):
-                waiting.remove(job)
-                finish(job, lost)
-                given_up = True
-            elif not quiet and all(n in outcomes or n not in names for n in (*job.needs, *job.after)):
-                if not workers.has_room(len(running)):
-                    continue
-                waiting.remove(job)
-                start(job)
-        if given_up:
-            continue  # jobs that stand before them may wait for them
+        for lost, outcome in waiting.lost():
+            finish(lost, outcome)
+        while not quiet and workers.has_room(len(running)) and (job := waiting.take()):
+            start(job)
         left = min((each.seconds_left() for each in running.values()), default=workers.wake)
         ended = wait({*running, *workers.coming()}, max(0.0, min(left, workers.wake)), FIRST_COMPLETED).done
         for future in ended & running.keys():
             each = running.pop(future)
-            outcome = workers.outcome(each.job, future)
-            if outcome is not None or each.by_itself:
-                finish(each.job, outcome or Outcome(error=DIED))
+            said = workers.outcome(each.job, future)
+            if said is not None or each.by_itself:
+                finish(each.job, said or Outcome(error=DIED))
             else:
                 suspects.append(each.job)
         overdue = {future for future, each in running.items() if each.seconds_left() <= 0 and not future.done()}
@@ -98,7 +90,8 @@ def run_in_order(jobs: Sequence[Job], workers: Workers, outcomes: dict[str, Outc
                 if future in overdue:
                     finish(each.job, too_long(each.job))
                 else:  # its process was ended too, through no fault of its own
-                    (suspects if each.by_itself else waiting).insert(0, each.job)
+                    again = suspects.append if each.by_itself else waiting.put_back
+                    again(each.job)
 
 
 @dataclass(frozen=True)
@@ -114,22 +107,3 @@ class _Started:
 
     def seconds_left(self) -> float:
         return math.inf if self.job.limit is None else self.since + self.job.limit + self.grace - time.monotonic()
-
-
-def longest_paths(jobs: Sequence[Job]) -> dict[str, float]:
-    """Expected seconds from each job's start to the end of the longest chain of jobs that wait for it.
-
-    To start the longest first keeps all workers busy to the end.
-    """
-    after: dict[str, list[Job]] = {}
-    for job in jobs:
-        for need in (*job.needs, *job.after):
-            after.setdefault(need, []).append(job)
-    longest: dict[str, float] = {}
-
-    def path(job: Job) -> float:
-        if job.name not in longest:
-            longest[job.name] = job.cost + max((path(later) for later in after.get(job.name, [])), default=0.0)
-        return longest[job.name]
-
-    return {job.name: path(job) for job in jobs}

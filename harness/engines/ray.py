@@ -9,9 +9,8 @@ import secrets
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, redirect_stdout, suppress
+from contextlib import ExitStack, contextmanager, redirect_stdout
 from importlib import metadata
-from pathlib import Path
 from typing import Any
 
 from harness import environment

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import pydantic
 import torch
@@ -21,6 +21,8 @@ from harness.types import Architecture, Member, Part, Tokenizer
 
 if TYPE_CHECKING:
     from harness.tasks.task import Task
+
+Known = TypeVar("Known")
 
 
 @dataclass(frozen=True)
@@ -180,15 +182,46 @@ class PoolPlan:
     members: tuple[MemberPlan, ...]
     base: MemberPlan | None
 
+    def __hash__(self) -> int:
+        return self._hash  # of a thousand members, and asked for with every variant
+
+    @cached_property
+    def _hash(self) -> int:
+        return hash((self.name, self.kind, self.members, self.base))
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What was said of it: hashes and digests are another process's own."""
+        return {of.name: getattr(self, of.name) for of in fields(self)}
+
     @property
     def everyone(self) -> tuple[MemberPlan, ...]:
         """The base, where there is one, then the members."""
         return (self.base, *self.members) if self.base else self.members
 
-    @property
+    @cached_property
     def by_position(self) -> tuple[MemberPlan, ...]:
         """Of each member the plan that leaves it; a plan of several stands there as often."""
         return tuple(planned for planned in self.members for _ in planned.digests)
+
+    def sources(self, positions: Iterable[int]) -> tuple[MemberPlan, ...]:
+        """The plans that leave the members at these positions, each once."""
+        return tuple({id(planned): planned for planned in map(self.by_position.__getitem__, positions)}.values())
+
+    def once(self, what: Hashable, make: Callable[[], Known]) -> Known:
+        """What ``make`` gives, made once: thousands of variants ask the same of a thousand members.
+
+        Args:
+            what: names it, and all that it depends on besides this plan, which keeps it.
+            make: called the first time.
+        """
+        if what not in self._known:
+            self._known[what] = make()
+        found: Known = self._known[what]
+        return found
+
+    @cached_property
+    def _known(self) -> dict[Hashable, Any]:
+        return {}
 
     @property
     def groups(self) -> tuple[str, ...]:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
-from types import MappingProxyType
+from collections.abc import Hashable, Iterator, Sequence
 
 import torch
 
@@ -23,30 +22,49 @@ from harness.run.stages.variant import VariantPlan
 
 def planned_jobs(plan: Plan) -> list[PlannedJob]:
     """Every job of a plan, reused or not, each after those that it needs."""
-    stages: dict[Hashable, Stage] = {}
+    graph = _Graph()
     for stage in stages_of(plan):
-        _add(stage, stages)
-
-    return [PlannedJob(stage, job_of(stage, stages)) for stage in stages.values()]
-
-
-def job_of(stage: Stage, known: Mapping[Hashable, Stage] = MappingProxyType({})) -> Job:
-    """A stage as an engine takes it; ``known`` has the stages that stand for those that are one piece of work."""
-
-    def names(of: Iterable[Stage]) -> tuple[str, ...]:
-        return tuple(known.get(each.identity, each).label for each in of)
-
-    needs, after = names(stage.needs()), names(stage.after())
-    where = {"folder": stage.setting.folder, "device": stage.setting.device}
-    return Job(stage.label, stage.perform, {}, needs, after, stage.place, stage.seconds(), **where)
+        graph.add(stage)
+    return [PlannedJob(stage, graph.job_of(stage)) for stage in graph.stages.values()]
 
 
-def _add(stage: Stage, stages: dict[Hashable, Stage]) -> None:
-    """Put a stage after those that it needs; the first of several that are one piece of work stands for all."""
-    if stage.identity not in stages:
-        for need in stage.needs():
-            _add(need, stages)
-        stages[stage.identity] = stage
+def job_of(stage: Stage) -> Job:
+    """A stage by itself as an engine takes it."""
+    return _Graph().job_of(stage)
+
+
+class _Graph:
+    """Stages, each after those that it needs; the first of several that are one piece of work stands for all.
+
+    Variants of a thousand members have one tuple of needs (``VariantPlan.once``): it is looked through once.
+    """
+
+    def __init__(self) -> None:
+        self.stages: dict[Hashable, Stage] = {}
+        self._added: dict[int, tuple[Stage, ...]] = {}
+        """The tuples that were looked through, by their identity, which they keep while they are here."""
+        self._names: dict[int, tuple[tuple[Stage, ...], tuple[str, ...]]] = {}
+        """The same, with what their stages are called."""
+
+    def add(self, stage: Stage) -> None:
+        if stage.identity not in self.stages:
+            needs = stage.needs()
+            if id(needs) not in self._added:
+                for need in needs:
+                    self.add(need)
+                self._added[id(needs)] = needs
+            self.stages[stage.identity] = stage
+
+    def job_of(self, stage: Stage) -> Job:
+        needs, after = self._named(stage.needs()), self._named(stage.after())
+        place, seconds, setting = stage.place, stage.seconds(), stage.setting
+        return Job(stage.label, stage.perform, {}, needs, after, place, seconds, folder=setting.folder,
+                   device=setting.device)  # fmt: skip
+
+    def _named(self, stages: tuple[Stage, ...]) -> tuple[str, ...]:
+        if id(stages) not in self._names:
+            self._names[id(stages)] = stages, tuple(self.stages.get(each.identity, each).label for each in stages)
+        return self._names[id(stages)][1]
 
 
 def stages_of(plan: Plan) -> Iterator[Stage]:

@@ -333,8 +333,8 @@ class Tables:
 def _trainings(plan: VariantPlan) -> list[MemberPlan]:
     """What made the members that a variant was given, each once, and their base."""
     pool = plan.pool
-    given = pool.by_position if plan.positions is None else [pool.by_position[i] for i in plan.positions]
-    return [*([pool.base] if pool.base else []), *dict.fromkeys(given)]
+    given = range(len(pool.by_position)) if plan.positions is None else plan.positions
+    return [*([pool.base] if pool.base else []), *pool.sources(given)]
 
 
 def _mark_pareto(rows: list[dict[str, Any]], score: Column, costs: Sequence[float | None]) -> None:

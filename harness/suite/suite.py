@@ -117,6 +117,8 @@ def _variants(
 ) -> Iterator[Variant]:
     seen: dict[str, str] = {}
     counted = Counted(file.seeds)
+    folder = Path(document.source).parent
+    beside = {name: Beside(folder, pool.folders) for name, pool in pools.items()}
     for index, item in enumerate(file.methods):
         path: yaml.Position = ("methods", index)
         place = document.place(path)
@@ -137,8 +139,7 @@ def _variants(
         counted.add(given, len(chosen_pools) * len(member_sets), place)
         for pool, members, parameters in itertools.product(chosen_pools, member_sets, _combinations(given)):
             where = document.place((*path, name, next(iter(parameters), "")))
-            beside = Beside(Path(document.source).parent, pools[pool].folders)
-            full = _validated(method, parameters, where, beside)
+            full = _validated(method, parameters, where, beside[pool])
             variant = Variant(variant_name(method, full, pool, members), name, pool, members, full)
             if members is not None and max(members) >= pools[pool].size:
                 raise BadInput(f"pool '{pool}' has {pools[pool].size} members, counted from 0", place=where)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 
@@ -38,7 +39,8 @@ class Build(Stage):
 
     def needs(self) -> tuple[Stage, ...]:
         variant = self.variant
-        return preparations(self.setting, variant.sources, variant.pool.name, variant.seed)
+        made = partial(preparations, self.setting, variant.sources, variant.pool.name, variant.seed)
+        return variant.once(("stages", self.setting, variant.seed), lambda used: made())
 
     def reads(self) -> tuple[MemberPlan, ...]:
         return self.variant.sources

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -14,16 +14,19 @@ from harness.evaluate import outcomes, predictions
 from harness.methods.method import Method
 from harness.models.tokens import reading
 from harness.pools.pool import base_digest, load_pool, member_digests, seed_of
-from harness.pools.source import MemberPlan, PoolPlan
+from harness.pools.source import Known, MemberPlan, PoolPlan
 from harness.registry import KINDS, METHODS, module_of
 from harness.run import building, evaluating
 from harness.run.building import BUILT
 from harness.run.stages.setting import Data, Setting, task_of
-from harness.store import Key, Store, read_json
+from harness.store import Key, Store, digest, read_json
 from harness.systems.parts import MemberPart
 from harness.systems.systems import load_combination
 from harness.tasks.text import settings_digest
 from harness.types import Combination, Pool
+
+MANY = 256
+"""Members that a key names one by one, and with it the manifest of an artefact; of more it has the digest."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,22 +55,32 @@ class VariantPlan:
     @property
     def digests(self) -> tuple[str, ...]:
         """Of the members that it is given."""
-        everything = member_digests(self.pool)
+        everything = self.pool.once("digests", lambda: member_digests(self.pool))
         return everything if self.positions is None else tuple(everything[i] for i in self.positions)
 
     @property
     def used(self) -> tuple[int, ...]:
         """The positions in the pool of the members that it touches: what becomes of any other is nothing to it."""
-        given = range(len(member_digests(self.pool))) if self.positions is None else self.positions
+        given = self._given
         named = self.declared.uses(self.parameters)
-        return tuple(given) if named is None else tuple(given[i] for i in named if i < len(given))
+        return given if named is None else tuple(given[i] for i in named if i < len(given))
+
+    @property
+    def _given(self) -> tuple[int, ...]:
+        if self.positions is not None:
+            return self.positions
+        return self.pool.once("all", lambda: tuple(range(len(self.pool.by_position))))
 
     @property
     def sources(self) -> tuple[MemberPlan, ...]:
         """Where these members come from and, if its method needs that, their base."""
-        by_position = self.pool.by_position
         base = (self.pool.base,) if self.pool.base and self.uses_base else ()
-        return (*base, *dict.fromkeys(by_position[i] for i in self.used))
+        return self.once("sources", lambda used: (*base, *self.pool.sources(used)))
+
+    def once(self, what: Hashable, make: Callable[[tuple[int, ...]], Known]) -> Known:
+        """What ``make`` gives of the positions that are touched, made once for all variants that touch the same."""
+        used = self.used
+        return self.pool.once((what, used, self.uses_base), lambda: make(used))
 
     @property
     def uses_base(self) -> bool:
@@ -86,7 +99,7 @@ class VariantPlan:
             method=self.method,
             parameters=dict(self.parameters),
             pool_kind=self.pool.kind,
-            members=self.digests,
+            members=self.digests if len(self.digests) <= MANY else digest(self.digests),
             base=base_digest(self.pool),
             seed=self.method_seed,
             splits=[self.data.train, self.data.heldout],
@@ -104,10 +117,13 @@ class VariantPlan:
     def evaluation_key(self) -> Key:
         build = self.build_key.digest
         code = (evaluating.__name__, module_of(KINDS.get(self.data.kind)), *predictions.MAKERS, *outcomes.makers())
-        folders = [each.folder for each in self.sources if each.folder]
-        settings = [self.data.settings, *(settings_digest(folder) for folder in folders)]
+        settings = [self.data.settings, *self.once("settings", self._settings)]
         written = {"settings": settings} if any(settings) else {}  # how language models write, if the tasks ask for it
         return Key.of("evaluation", code=code, build=build, test=self.data.scored, batch=self.data.batch, **written)
+
+    def _settings(self, used: tuple[int, ...]) -> list[str]:
+        """How the models that it touches write by their own account."""
+        return [settings_digest(each.folder) for each in self.sources if each.folder]
 
     def is_same_as(self, other: VariantPlan) -> bool:
         """Whether the two are one system, under whatever names."""
