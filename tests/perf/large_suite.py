@@ -1,7 +1,7 @@
 """A suite over large language models, with room for them and without: seconds, peak memory and scores of both.
 
 ``python -m tests.perf.large_suite [--big] [--memory 2GB] [--where FOLDER]``, to results/perf/large_suite.json: a base
-and three fine-tunes of a Llama type in bfloat16, of 271 million parameters or of 1.1 billion; three merges and a member,
+and three fine-tunes of a Llama type in bfloat16, of 271 million parameters or 1.1 billion; three merges and a member,
 scored on two documents, once with what memory there is and once with ``stockpot run --memory``.
 """
 
