@@ -65,7 +65,7 @@ class LocalEngine(Engine):
         progress: Progress,
     ) -> None:
         urgency = _longest_paths(jobs)
-        waiting = sorted(jobs, key=lambda job: -urgency[job.name])
+        waiting = sorted(jobs, key=lambda job: (job.rank, -urgency[job.name]))
         running: dict[Future[Any], _Started] = {}
         suspects: list[Job] = []  # jobs that ran when a process died: each runs once more, with no other beside it
         names = {job.name for job in jobs}

@@ -55,11 +55,7 @@ def run_record(
             "yaml": suite.text,
         },
         "status": "complete" if not counts["failed"] and states[reference] == "ok" else "incomplete",
-        "git_commit": environment.git_commit(),
-        "machine": environment.machine(),
-        "versions": environment.versions(),
         "device": plan.setting.device,
-        "devices": environment.devices(),
         "dtype": "float32",
         "batch_policy": {"test": task.test.batch},
         "seeds": plan.seeds,
@@ -96,6 +92,18 @@ def run_record(
         "capacity": _capacity(plan),
         "warnings": [*warnings, *_warnings(plan, details)],
         **{key: done[key] for key in ("run_id", "started", "wall_seconds", "beside", "engine")},
+        **({key: done[key] for key in of_machine()} if plan.elsewhere else of_machine()),
+        "shards": done.get("shards"),
+    }
+
+
+def of_machine() -> dict[str, Any]:
+    """The fields that say what this machine is, and the code on it."""
+    return {
+        "git_commit": environment.git_commit(),
+        "machine": environment.machine(),
+        "versions": environment.versions(),
+        "devices": environment.devices(),
     }
 
 
