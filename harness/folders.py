@@ -144,8 +144,9 @@ def _at_once(path: Path, flags: int) -> Iterator[bool]:
 
 def remove_abandoned(parent: Path, name: str) -> None:
     """Remove what ``temporary`` made of this name and whose process is gone."""
-    for folder in parent.glob(f"{_literal(name)}-*-*-*"):
-        remove_unclaimed(folder, folder.name.removeprefix(f"{name}-").split("-")[0])
+    for folder in parent.glob(f"{_literal(name)}-*-*"):
+        said = folder.name.removeprefix(f"{name}-").split("-")
+        remove_unclaimed(folder, said[0] if len(said) == 3 else None)
 
 
 def remove_unclaimed(folder: Path, machine: str | None) -> None:

@@ -22,8 +22,8 @@ Workers = Annotated[int | None, typer.Option(min=1, help="Worker processes; one 
 EngineName = Annotated[str, typer.Option("--engine", help="How jobs run; 'ls engines' lists what there is.")]
 JobTimeout = Annotated[float | None, typer.Option(min=0, metavar="SECONDS", help="End a job that takes longer, and "
     "record it as failed; 0: never. By default a day, or 100 times what was expected where that is more.")]  # fmt: skip
-ShardOf = Annotated[str | None, typer.Option("--shard", metavar="I/N", help="Only the I-th of N parts of the jobs, from "
-    "1/N to N/N, for a batch system such as Slurm; merge-runs puts all parts together.")]  # fmt: skip
+ShardOf = Annotated[str | None, typer.Option("--shard", metavar="I/N", help="Only the I-th of N parts of the jobs, "
+    "from 1/N to N/N, for a batch system such as Slurm; merge-runs puts all parts together.")]  # fmt: skip
 AllowCode = Annotated[bool, typer.Option("--allow-code", help="Run the functions and scripts that the suite and "
                                                               "its task files name: read them first.")]  # fmt: skip
 

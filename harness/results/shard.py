@@ -1,4 +1,4 @@
-"""The record of a shard: a part of a run, whose folder holds no results until ``merge-runs`` puts all of them together."""
+"""The record of a shard: a part of a run, whose folder holds no results; ``merge-runs`` makes those of all shards."""
 
 from __future__ import annotations
 
@@ -125,20 +125,27 @@ def read_shard(folder: Path) -> Shard:
     return Shard(folder, record)
 
 
+_TYPES: dict[type, tuple[str, ...]] = {
+    int: ("version", "number", "of"),
+    str: ("status", "run_id", "started", "task", "device", "plan", "store", "machine_digest"),
+    dict: ("suite", "machine", "versions", "engine", "unavailable", "errors", "jobs"),
+    list: ("seeds", "devices"),
+    float: ("wall_seconds",),
+}
+
+
 def _is_whole(record: dict[str, Any]) -> bool:
-    texts = ("run_id", "started", "task", "device", "plan", "store", "machine_digest")
-    records = ("suite", "machine", "versions", "engine", "unavailable", "errors", "jobs")
+    """Whether it has all that merging reads, each of its type."""
     return (
         record.keys() == SHARD_FIELDS.keys()
-        and all(type(record[name]) is int for name in ("version", "number", "of"))
+        and all(type(record[name]) is kind for kind, names in _TYPES.items() for name in names)
+        and record["status"] == "part"
         and 1 <= record["number"] <= record["of"]
-        and all(isinstance(record[name], str) for name in texts)
-        and all(isinstance(record[name], dict) for name in records)
-        and all(isinstance(record["suite"].get(name), str) for name in ("name", "path", "digest", "yaml"))
+        and all(type(record["suite"].get(name)) is str for name in ("name", "path", "digest", "yaml"))
         and all(type(record["jobs"].get(name)) is int for name in ("planned", "run"))
         and all(isinstance(error, str) for error in record["errors"].values())
-        and isinstance(record["wall_seconds"], int | float)
-        and isinstance(record["seeds"], list)
+        and all(isinstance(each, dict) for each in record["devices"])
+        and all(type(each.get("memory_bytes")) is int for each in (record["machine"], *record["devices"]))
     )
 
 

@@ -1,4 +1,4 @@
-"""Shards become one run: what each made is read from its store, then results are written as of a run that lacks nothing.
+"""Shards become one run: what each made is read from its store, and results are written of it as of any run.
 
 Artefacts are named by what they are made of, so those of all shards fit into one store; what puts seeds together is
 made here.
@@ -7,6 +7,7 @@ made here.
 from __future__ import annotations
 
 import json
+import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -23,8 +24,8 @@ from harness.registry import COSTS, ENGINES
 from harness.results.shard import Part, Shard
 from harness.run.folder import new_folder, point_latest, using
 from harness.run.graph import costs_of, measures, planned_jobs
-from harness.run.plan import Elsewhere, Options, Plan
 from harness.run.places import check_places
+from harness.run.plan import Elsewhere, Options, Plan
 from harness.run.planning import make_plan, modules_to_preload
 from harness.run.runner import LOG, Progress
 from harness.run.schedule import Scheduled
@@ -99,7 +100,9 @@ def merge(
     started, begin = datetime.now(UTC), time.perf_counter()
     with ExitStack() as stack:
         plan = _planned(shards, suite, options, stack)
-        folder = stack.enter_context(new_folder(plan.store.root.parent / suite.file.suite, started))
+        folder = stack.enter_context(new_folder(Path(out) / suite.file.suite, started))
+        unfinished = stack.enter_context(ExitStack())
+        unfinished.callback(shutil.rmtree, folder, ignore_errors=True)
         outcomes = _outcomes(plan, shards)
         todo = list(_summaries(plan, outcomes))
         engine = ENGINES.get(options.engine)(workers, modules_to_preload(plan))
@@ -122,6 +125,7 @@ def merge(
         wall = max(shard.record["wall_seconds"] for shard in shards)
         write_results(folder, plan, errors, _done(shards, folder, len(plan.jobs), len(todo), wall))
         point_latest(folder)
+        unfinished.pop_all()
     return folder
 
 
