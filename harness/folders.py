@@ -1,31 +1,50 @@
 """Folders that are filled before they get their name, and how what a killed process left of them is told: by its lock.
 
 A process holds a lock on each folder that it fills. The lock ends with the process, however that ends, so a folder that
-can be locked is nobody's. Where the file system has no locks on folders, nothing is taken for abandoned.
+can be locked is nobody's. Where the file system has no locks on folders, nothing is taken for abandoned. Machines that
+share a folder (NFS, say) do not see each other's locks on folders, so a name says whose it is: what another machine
+made is taken for abandoned only when nothing in it has changed for a week.
 """
 
 from __future__ import annotations
 
 import errno
 import fcntl
+import hashlib
 import os
+import platform
 import secrets
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 
 NO_LOCKS = {errno.EBADF, errno.EINVAL, errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}
+WEEK = 7 * 86400.0
+"""Seconds without a change after which what another machine left is taken for abandoned."""
+BOOT = Path("/proc/sys/kernel/random/boot_id")
+
+
+@cache
+def here() -> str:
+    """A short name of this machine since it was started: exactly where this is equal, locks on folders are seen."""
+    try:
+        name = BOOT.read_text()
+    except OSError:
+        name = platform.node()
+    return hashlib.sha256(name.encode()).hexdigest()[:8]
 
 
 @contextmanager
 def temporary(parent: Path, name: str) -> Iterator[Path]:
-    """A new folder ``<name>-<process>-<random>``, which is removed at the end if it was not renamed by then.
+    """A new folder ``<name>-<machine>-<process>-<random>``, which is removed at the end if it was not renamed by then.
 
     Raises:
         OSError: it cannot be made.
     """
-    with claimed(lambda: _make(parent / f"{name}-{os.getpid()}-{secrets.token_hex(4)}")) as folder:
+    with claimed(lambda: _make(parent / f"{name}-{here()}-{os.getpid()}-{secrets.token_hex(4)}")) as folder:
         try:
             yield folder
         finally:
@@ -49,16 +68,16 @@ def claimed(make: Callable[[], Path]) -> Iterator[Path]:
 
 def _claim(make: Callable[[], Path]) -> tuple[Path, int]:
     while True:
-        folder = make()
         with suppress(FileNotFoundError):
+            folder = make()
             lock = _locked(folder, fcntl.LOCK_EX)
             if folder.is_dir():  # another process may have taken it for abandoned before it was locked
                 return folder, lock
             os.close(lock)
 
 
-def _locked(folder: Path, how: int) -> int:
-    lock = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+def _locked(folder: Path, how: int, flags: int = os.O_RDONLY) -> int:
+    lock = os.open(folder, flags | os.O_CLOEXEC, 0o666)
     try:
         fcntl.flock(lock, how)
     except OSError as error:
@@ -82,8 +101,38 @@ def locked(folder: Path, *, shared: bool = False) -> Iterator[None]:
 @contextmanager
 def locked_at_once(folder: Path) -> Iterator[bool]:
     """Hold the lock of a folder alone, without waiting; whether that is so."""
+    with _at_once(folder, os.O_RDONLY) as alone:
+        yield alone
+
+
+@contextmanager
+def used_with_others(file: Path) -> Iterator[None]:
+    """Hold the lock of a file, which is made, together with others who use the same; machines that share it see that.
+
+    A network file system passes locks on, but only those of files, and one to hold alone only of a file that may be
+    written.
+    """
     try:
-        lock = _locked(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        lock = _locked(file, fcntl.LOCK_SH, os.O_RDWR | os.O_CREAT)
+    except PermissionError:  # made by another user: to share it, it need only be read
+        lock = _locked(file, fcntl.LOCK_SH)
+    try:
+        yield
+    finally:
+        os.close(lock)
+
+
+@contextmanager
+def used_by_nobody(file: Path) -> Iterator[bool]:
+    """Hold the lock of ``used_with_others`` alone, without waiting; whether that is so."""
+    with _at_once(file, os.O_RDWR | os.O_CREAT) as alone:
+        yield alone
+
+
+@contextmanager
+def _at_once(path: Path, flags: int) -> Iterator[bool]:
+    try:
+        lock = _locked(path, fcntl.LOCK_EX | fcntl.LOCK_NB, flags)
     except OSError:
         yield False
         return
@@ -96,14 +145,29 @@ def locked_at_once(folder: Path) -> Iterator[bool]:
 def remove_abandoned(parent: Path, name: str) -> None:
     """Remove what ``temporary`` made of this name and whose process is gone."""
     for folder in parent.glob(f"{_literal(name)}-*-*"):
-        remove_unclaimed(folder)
+        said = folder.name.removeprefix(f"{name}-").split("-")
+        remove_unclaimed(folder, said[0] if len(said) == 3 else None)
 
 
-def remove_unclaimed(folder: Path) -> None:
-    """Remove a folder, unless a process holds its lock."""
+def remove_unclaimed(folder: Path, machine: str | None) -> None:
+    """Remove a folder, unless a process holds its lock, or one on another machine may do so.
+
+    Args:
+        folder: to remove.
+        machine: ``here()`` of the machine that made it; None where that is not known.
+    """
     with locked_at_once(folder) as free:
-        if free:
+        if free and (machine == here() or _idle_for(folder) > WEEK):
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def _idle_for(folder: Path) -> float:
+    """Seconds since anything in a folder was changed."""
+    changed = 0.0
+    for path in (folder, *folder.rglob("*")):
+        with suppress(FileNotFoundError):
+            changed = max(changed, path.lstat().st_mtime)
+    return time.time() - changed
 
 
 def _literal(name: str) -> str:

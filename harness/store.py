@@ -15,7 +15,7 @@ import os
 import secrets
 import shutil
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache, cached_property
@@ -23,15 +23,23 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from harness.claims import claim, remove_unheld
 from harness.errors import BadInput
-from harness.folders import locked, remove_abandoned, sync, temporary
+from harness.folders import locked, remove_abandoned, sync, temporary, used_by_nobody, used_with_others
 
 MANIFEST = "manifest.json"
 QUARANTINE = ".quarantine"
 """The folder of a store that damaged artefacts are moved to."""
 WRITING = ".writing"
 """What the names of folders begin with that are being written."""
+CLAIMS = ".claims"
+"""The folder of the claims of what is being made (``harness.claims``)."""
+LOCK = "lock"
+"""The file whose lock a run holds together with others, and who collects alone."""
 _log = logging.getLogger(__name__)
+
+Compare = Callable[[str, Path, Path], str | None]
+"""From a kind and two folders that hold the same artefact: how they differ, or None."""
 
 Facts = tuple[str, tuple[str, ...], tuple[str, ...]]
 """Of a module: the digest of what it does, the names of its own code that it imports, and the libraries."""
@@ -197,6 +205,8 @@ _lost: dict[tuple[Path, Key], str] = {}
 """What was said of those that it has moved aside."""
 _made: list[tuple[Path, Key]] = []
 """Those that it has written, in order."""
+_drawn_from: dict[Path, tuple[Sequence[Store], Compare]] = {}
+"""By store, others that what it lacks is copied from."""
 
 
 def check_again() -> None:
@@ -234,6 +244,8 @@ class Store:
 
     def _why_not(self, key: Key) -> str | None:
         folder, name = f"{self.root}/{key.folder}", (self.root, key)
+        if self.root in _drawn_from and name not in _checked:
+            self._draw(key, *_drawn_from[self.root])
         manifest = f"{folder}/{MANIFEST}"
         if not os.path.isfile(manifest):
             _checked.discard(name)
@@ -246,10 +258,45 @@ class Store:
             _checked.add(name)
         return None
 
+    @contextmanager
+    def drawing_from(self, others: Sequence[Path], compare: Compare) -> Iterator[None]:
+        """While the block lasts, what is missing here is copied from other stores as soon as this process asks for it.
+
+        What is damaged there is moved aside there, and missing.
+
+        Args:
+            others: the folders of stores.
+            compare: is asked of what several have.
+
+        Raises:
+            BadInput: from whatever asks, where two of them differ.
+        """
+        _drawn_from[self.root] = [Store(other) for other in others], compare
+        try:
+            yield
+        finally:
+            del _drawn_from[self.root]
+
+    def _draw(self, key: Key, others: Sequence[Store], compare: Compare) -> None:
+        folders = [store.path(key) for store in others if store.has(key)]
+        if not folders:
+            return
+        if not (self.path(key) / MANIFEST).is_file() or next(_faults(self.path(key), key), None):
+            self.remove(key)
+            with self.write(key) as fresh:
+                for name in read_json(folders[0] / MANIFEST)["files"]:
+                    (fresh / name).parent.mkdir(parents=True, exist_ok=True)
+                    shutil.copyfile(folders[0] / name, fresh / name)
+        for folder in folders:
+            if difference := compare(key.kind, self.path(key), folder):
+                raise BadInput(difference, place=str(folder))
+
     def _set_aside(self, key: Key, fault: str) -> str | None:
         """Move a damaged artefact to the quarantine; what is said of it. None if another process made it again."""
         try:
             aside = self.quarantine(self.path(key), key)
+        except FileNotFoundError:  # a process on another machine, whose lock is not seen, was first
+            return self._why_not(key)
         except OSError as error:
             problem = f"{fault}: the artefact is damaged, and cannot be moved aside ({error.strerror})"
         else:
@@ -326,8 +373,38 @@ class Store:
         return sorted(key.folder for root, key in _checked if root == self.root)
 
     def remove_abandoned(self) -> None:
-        """Remove what processes that are gone were writing."""
+        """Remove what processes that are gone were writing, and their claims."""
         remove_abandoned(self.root, WRITING)
+        remove_unheld(self.root / CLAIMS)
+
+    @contextmanager
+    def claimed(self, keys: Iterable[Key]) -> Iterator[bool]:
+        """Wait for the process, if there is one, that makes the first artefact of these that is missing.
+
+        Nobody else who asks makes it while the block lasts. Yields whether another process was waited for.
+        """
+        key = next((key for key in keys if not self.has(key)), None)
+        if key is None:
+            yield False
+            return
+        self.root.mkdir(parents=True, exist_ok=True)
+        with claim(self.root / CLAIMS / f"{key.kind}-{key.digest[:40]}") as waited:
+            yield waited
+
+    @contextmanager
+    def used_with_others(self) -> Iterator[bool]:
+        """Nothing is collected while the block lasts. Yields whether no other process used the store at its begin."""
+        self.root.mkdir(parents=True, exist_ok=True)
+        with used_by_nobody(self.root / LOCK) as first:
+            pass
+        with used_with_others(self.root / LOCK):
+            yield first
+
+    @contextmanager
+    def used_by_nobody(self) -> Iterator[bool]:
+        """Whether nobody else uses the store, and will not while the block lasts."""
+        with used_by_nobody(self.root / LOCK) as alone:
+            yield alone
 
     def artefacts(self) -> Iterator[tuple[Path, Mapping[str, Any]]]:
         """Every artefact's folder and manifest, in a fixed order; those whose manifest cannot be read are left out."""

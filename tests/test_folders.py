@@ -4,11 +4,23 @@ import fcntl
 import os
 import subprocess
 import sys
+import time
 
 import pytest
 
 from harness import folders
-from harness.folders import claimed, locked, locked_at_once, remove_abandoned, remove_unclaimed, temporary
+from harness.folders import (
+    WEEK,
+    claimed,
+    here,
+    locked,
+    locked_at_once,
+    remove_abandoned,
+    remove_unclaimed,
+    temporary,
+    used_by_nobody,
+    used_with_others,
+)
 
 HOLD = """
 import sys
@@ -57,12 +69,43 @@ def test_one_that_was_taken_for_abandoned_before_it_was_locked_is_made_again(tmp
         made.append(tmp_path / str(len(made)))
         made[-1].mkdir()
         if len(made) == 1:
-            remove_unclaimed(made[-1])
+            remove_unclaimed(made[-1], here())
         return made[-1]
 
     with claimed(make) as folder:
         assert folder == tmp_path / "1"
         assert folder.is_dir()
+
+
+def test_what_another_machine_fills_is_left_alone_until_nothing_in_it_has_changed_for_a_week(tmp_path):
+    """Its locks on folders are not seen here: this is how a network file system has them."""
+    folder = tmp_path / ".writing-0123abcd-1-2"
+    unnamed = tmp_path / ".writing-1-2"
+    for each in (folder, unnamed):
+        (each / "deep").mkdir(parents=True)
+        (each / "deep" / "file").write_text("half")
+    remove_abandoned(tmp_path, ".writing")
+    assert folder.is_dir()
+    assert unnamed.is_dir()
+    long_ago = time.time() - WEEK - 60
+    for path in (unnamed / "deep" / "file", unnamed / "deep", unnamed, folder / "deep", folder):
+        os.utime(path, (long_ago, long_ago))
+    remove_abandoned(tmp_path, ".writing")
+    assert not unnamed.exists()
+    assert folder.is_dir()  # its file is new
+    os.utime(folder / "deep" / "file", (long_ago, long_ago))
+    remove_abandoned(tmp_path, ".writing")
+    assert not folder.exists()
+
+
+def test_a_file_is_used_with_others_or_by_nobody(tmp_path):
+    file = tmp_path / "lock"
+    with used_with_others(file), used_with_others(file), used_by_nobody(file) as alone:
+        assert not alone
+    with used_by_nobody(file) as alone, used_by_nobody(file) as twice:
+        assert (alone, twice) == (True, False)
+    with used_with_others(file), used_by_nobody(file) as alone:
+        assert not alone
 
 
 def test_a_lock_is_shared_or_alone(tmp_path):
@@ -82,5 +125,5 @@ def test_where_there_are_no_locks_folders_are_filled_and_nothing_is_taken_for_ab
         remove_abandoned(tmp_path, "a")
         assert folder.is_dir()
         folder.rename(tmp_path / "b")
-    remove_unclaimed(tmp_path / "b")
+    remove_unclaimed(tmp_path / "b", here())
     assert (tmp_path / "b").is_dir()

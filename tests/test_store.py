@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 import harness
 from harness import store
 from harness.errors import BadInput
+from harness.folders import here
 from harness.registry import METHODS
 from harness.store import (
     MANIFEST,
@@ -420,7 +421,7 @@ def test_a_folder_without_a_manifest_is_no_artefact_and_is_replaced(tmp_path):
 
 def test_what_a_killed_writer_left_is_no_artefact_and_is_removed_unless_it_is_written_still(tmp_path):
     kept = written(tmp_path)
-    left = tmp_path / ".writing-1-killed"
+    left = tmp_path / f".writing-{here()}-1-killed"
     shutil.copytree(kept.path(KEY), left)
     (left / MANIFEST).write_text('{"kind": "ki')
     assert [folder for folder, _ in kept.artefacts()] == [kept.path(KEY)]

@@ -18,7 +18,7 @@ from typing import NoReturn
 
 import typer
 
-from harness.cli import gating, importing, machine, merging, publishing, reading, running
+from harness.cli import gating, importing, machine, merging, publishing, reading, running, sharding
 from harness.display.lines import one_line
 from harness.errors import BadInput
 
@@ -30,7 +30,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for group in (running, importing, reading, gating, publishing, merging, machine):
+for group in (running, sharding, importing, reading, gating, publishing, merging, machine):
     app.add_typer(group.commands)
 
 

@@ -25,6 +25,8 @@ JobTimeout = Annotated[float | None, typer.Option(min=0, metavar="SECONDS", help
 ModelMemory = Annotated[str | None, typer.Option("--memory", metavar="SIZE", help="What all workers "
     "together may hold, such as 8GB: a merge or language model that does not fit is built in a file and read layer by "
     "layer as it runs, with the same numbers. By default a model may take half of what is free.")]  # fmt: skip
+ShardOf = Annotated[str | None, typer.Option("--shard", metavar="I/N", help="Only the I-th of N parts of the jobs, "
+    "from 1/N to N/N, for a batch system such as Slurm; merge-runs puts all parts together.")]  # fmt: skip
 AllowCode = Annotated[bool, typer.Option("--allow-code", help="Run the functions and scripts that the suite and "
                                                               "its task files name: read them first.")]  # fmt: skip
 

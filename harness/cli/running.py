@@ -18,6 +18,7 @@ from harness.cli.options import (
     Only,
     Out,
     Seed,
+    ShardOf,
     SuitePath,
     Workers,
     load_suite,
@@ -45,6 +46,7 @@ def run(
     workers: Workers = None,
     job_timeout: JobTimeout = None,
     memory: ModelMemory = None,
+    shard: ShardOf = None,
     allow_code: AllowCode = False,
 ) -> None:
     """Build, score and report every variant of the suites; what earlier runs made is reused.
@@ -53,17 +55,27 @@ def run(
     last; what two suites need is made once. Run the same command again after an interruption: it continues. Exit
     codes: 0 done, also where some variants failed, which a line on stderr counts; 5 where a run has no answer, since
     every variant failed or does not apply, or the reference did.
+
+    With --shard the folder that is printed is a shard's, which is no run: it has no results and no report. Run all
+    shards, at once or not, with one --out or each its own, and then 'stockpot merge-runs' on their folders.
     """
+    from harness.cli.sharding import run_shards
     from harness.report.several import write_reports
+    from harness.results.shard import read_part
     from harness.run import progress, runner
     from harness.run.planning import make_plan
 
+    part = None if shard is None else read_part(shard)
     options = make_options(out, only, limit, seed, device, workers, allow_code, engine, job_timeout, memory)
     read = [load_suite(path) for path in suites]  # all of them first: a mistake in the last shall not cost an hour
     codes = set()
-    finished = runner.run_together([make_plan(suite, options) for suite in read], progress.progress())
+    plans = [make_plan(suite, options) for suite in read]
+    if part is not None:
+        run_shards(plans, part)
+        return
+    finished = runner.run_together(plans, progress.progress())
     for folder, report in write_reports(finished, len(read)):
-        codes.add(_print_summary(folder, report))
+        codes.add(print_summary(folder, report))
         print(folder)
     raise typer.Exit(max(codes))
 
@@ -171,7 +183,7 @@ def validate(suite: SuitePath) -> None:
         print(variant.name)
 
 
-def _print_summary(folder: Path, report: Path) -> int:
+def print_summary(folder: Path, report: Path) -> int:
     """Say on stderr what came of a run; returns the exit code, which is not 0 where it has no answer."""
     from harness.results.run import has_answer, read_run, what_failed
     from harness.run.progress import duration

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -13,13 +13,16 @@ from harness.registry import COSTS
 Asked = Callable[[str], bool]
 """Whether a suite asks for a cost, by its name."""
 
+Meters = torch.device | Mapping[str, str | None]
+"""The device of this machine; or what another said of its own: by cost, why it has no meter, None where it has one."""
 
-def chosen(asked: Asked, device: torch.device) -> tuple[Cost, ...]:
+
+def chosen(asked: Asked, meters: Meters) -> tuple[Cost, ...]:
     """The costs that a suite asks for and the device has a meter for, in the order in which they are measured.
 
     Those that need a fresh process come first, then the quick ones.
     """
-    wanted = [cost for cost in COSTS if asked(cost.name) and cost.unavailable(device) is None]
+    wanted = [cost for cost in COSTS if asked(cost.name) and why_no_meter(cost, meters) is None]
     return tuple(sorted(wanted, key=lambda cost: (not cost.fresh, cost.seconds, cost.name)))
 
 
@@ -32,9 +35,14 @@ def sittings(costs: Sequence[Cost]) -> list[tuple[Cost, ...]]:
     return [(first[0], *rest), *((cost,) for cost in first[1:])]
 
 
-def why_not_here(cost: Cost, asked: Asked, device: torch.device) -> str | None:
+def why_not_here(cost: Cost, asked: Asked, meters: Meters) -> str | None:
     """Why a run measures a cost of no variant at all; None where it does."""
-    return cost.unavailable(device) if asked(cost.name) else "the suite does not ask for it"
+    return why_no_meter(cost, meters) if asked(cost.name) else "the suite does not ask for it"
+
+
+def why_no_meter(cost: Cost, meters: Meters) -> str | None:
+    """Why a cost cannot be measured there; None where it can."""
+    return cost.unavailable(meters) if isinstance(meters, torch.device) else meters.get(cost.name)
 
 
 def cells(

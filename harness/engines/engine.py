@@ -29,6 +29,8 @@ class Job:
     """"shared" runs beside other jobs; "alone" measures, so it has a fresh process and no other job beside it."""
     cost: float = 1.0
     """Expected seconds, for the order and for the time left."""
+    rank: int = 0
+    """Jobs of a lower rank are started first, whatever they cost: those of a higher one another shard may make."""
     limit: float | None = None
     """Seconds after which it is ended, and has failed; None where it may take as long as it likes."""
     folder: Path | None = None

@@ -29,7 +29,7 @@ class Waiting:
     def __init__(self, jobs: Sequence[Job], outcomes: Mapping[str, Outcome]) -> None:
         self._outcomes, self._left = outcomes, {job.name: job for job in jobs}
         urgency = longest_paths(jobs)
-        order = sorted(range(len(jobs)), key=lambda position: -urgency[jobs[position].name])
+        order = sorted(range(len(jobs)), key=lambda place: (jobs[place].rank, -urgency[jobs[place].name]))
         self._place = {jobs[position].name: place for place, position in enumerate(order)}
         self._ready: list[tuple[int, str]] = []
         self._lost: list[Job] = []

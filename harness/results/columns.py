@@ -297,6 +297,9 @@ RUN_FIELDS = {
     "bytes_of_one, bytes_of_all, largest_batch_of_one, largest_batch_of_all, largest_ensemble}}, "
     "untold: pools without a prediction}: predicted; null "
     "where memory is not asked for",
+    "shards": "[{number, of, run_id, started, wall_seconds, git_commit, machine, devices, engine}] of a run that was "
+    "put together (merge-runs), whose machine, versions, devices and engine are the first one's; null of any other, "
+    "absent from runs before this field",
     "warnings": "sentences a reader should know",
 }
 """The fields of run.json."""

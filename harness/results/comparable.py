@@ -95,6 +95,9 @@ def _data(run: Run, baseline: Run) -> str | None:
 
 def hardware_difference(run: Run, baseline: Run) -> str | None:
     """How the machines of two runs differ in what timings and memory depend on; None where they are alike."""
+    for name, each in (("run", run), ("baseline", baseline)):
+        if machines_differ(each.record):
+            return f"the {name}'s shards ran on machines that differ"
     ours, theirs = _hardware(run.record), _hardware(baseline.record)
     for key, value in ours.items():
         if value is None or theirs[key] is None:
@@ -102,6 +105,12 @@ def hardware_difference(run: Run, baseline: Run) -> str | None:
         if value != theirs[key]:
             return f"{key} differs: {value}, in the baseline {theirs[key]}"
     return None
+
+
+def machines_differ(record: dict[str, Any]) -> bool:
+    """Whether a run was put together from shards whose machines differ in what timings and memory depend on."""
+    machines = [_hardware(shard) for shard in record.get("shards") or []]
+    return any(machine != machines[0] for machine in machines)
 
 
 def _hardware(record: dict[str, Any]) -> dict[str, Any]:

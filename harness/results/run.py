@@ -15,6 +15,7 @@ from harness.errors import BadInput
 from harness.results.blocks import blocks
 from harness.results.columns import ALL_SEEDS, COMPARISON_COLUMNS, READ_VERSIONS, SCORE_COLUMNS
 from harness.results.manifest import FILES, MANIFEST, check_manifest
+from harness.results.shard import SHARD, why_no_run
 from harness.store import read_json
 
 PER_SEED = "per_seed"
@@ -151,6 +152,8 @@ def read_run(folder: Path, files: Collection[str] = FILES) -> Run:
     folder = Path(folder)
     record_path = folder / "run.json"
     if not record_path.is_file():
+        if part := why_no_run(folder):
+            raise part
         hint = "name the folder of one run, such as results/mnist/latest"
         raise BadInput(f"no run.json in {folder}", place=str(folder), hint=hint)
     check_manifest(folder, files)
@@ -215,6 +218,11 @@ def data_difference(record: Mapping[str, Any], other: Mapping[str, Any]) -> str 
         del words["documents"]  # of some of the suite's seeds there are fewer; the digest is of all of them
     return next((f"other data: the {word} differs" for key, word in words.items()
                  if key in ours and key in theirs and ours[key] != theirs[key]), None)  # fmt: skip
+
+
+def shards_below(root: Path) -> list[Path]:
+    """The folders of all shards below a results folder that came to their end."""
+    return sorted(path.parent for path in Path(root).glob(f"*/*/{SHARD}") if not path.parent.is_symlink())
 
 
 def runs_below(root: Path) -> list[Path]:

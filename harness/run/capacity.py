@@ -65,6 +65,8 @@ def budget_of(plan: Plan, process: int, asked: int | None = None) -> Budget:
         return Budget(asked, "as asked", process)
     if budget := plan.suite.file.cost.memory_budget:
         return Budget(budget, "the suite's memory_budget", process)
+    if plan.elsewhere is not None:
+        return Budget(plan.elsewhere.memory_bytes, "all of the device", process)
     is_gpu = plan.setting.device.startswith("cuda")
     device = environment.devices()[torch.device(plan.setting.device).index or 0] if is_gpu else environment.machine()
     return Budget(device["memory_bytes"], "all of the device", process)

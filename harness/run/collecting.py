@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.errors import BadInput
-from harness.folders import locked_at_once
-from harness.results.run import runs_below
-from harness.run.folder import artefacts_of
+from harness.results.run import runs_below, shards_below
+from harness.run.folder import artefacts_of, record_of
 from harness.store import MANIFEST, QUARANTINE, Store, remove_artefact
 
 
@@ -39,12 +38,12 @@ class Runs:
 
 
 def runs_that_stay(out: Path, without: Sequence[str] = ()) -> Runs:
-    """What all runs need but those that are named, as ``mnist/20260101-120000`` or by their folders.
+    """What all runs and shards need but those that are named, as ``mnist/20260101-120000`` or by their folders.
 
     Raises:
         BadInput: a name that is no run's.
     """
-    folders = {folder.resolve(): folder for folder in runs_below(out)}
+    folders = {folder.resolve(): folder for folder in (*runs_below(out), *shards_below(out))}
     for name in without:
         known = next((path.resolve() for path in (out / name, Path(name)) if path.resolve() in folders), None)
         if known is None:
@@ -58,7 +57,7 @@ def runs_that_stay(out: Path, without: Sequence[str] = ()) -> Runs:
             needed |= found
         else:
             silent.append(folder)
-            until = max(until, (folder / "run.json").stat().st_mtime)
+            until = max(until, record_of(folder).stat().st_mtime)
     return Runs(frozenset(needed), until, tuple(silent))
 
 
@@ -109,9 +108,9 @@ def remove(store: Store, going: Sequence[Stored]) -> None:
     Raises:
         BadInput: a run that uses the store goes on.
     """
-    with locked_at_once(store.root) as alone:
+    with store.used_by_nobody() as alone:
         if not alone:
-            hint = "wait for its end (nor can it be told where the file system has no locks on folders)"
+            hint = "wait for its end (nor can it be told where the file system has no locks)"
             raise BadInput("a run that uses the store goes on", place=str(store.root), hint=hint)
         store.remove_abandoned()
         for each in going:

@@ -4,58 +4,95 @@ from __future__ import annotations
 
 import os
 import re
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 
 from harness.errors import BadInput
-from harness.folders import claimed, locked, remove_unclaimed
+from harness.folders import claimed, here, remove_unclaimed
+from harness.results.shard import SHARD
 from harness.run.places import LATEST
 from harness.store import Store, read_json, write_json
 
 ARTEFACTS = "artefacts.json"
 """What a run's results were read from: folders of the store. It stays while the run does."""
-_STAMP = re.compile(r"\d{8}-\d{6}(-\d+)?")
+MAKER = ".machine"
+"""Which machine begins a run: a file of its folder until the run is whole."""
+_STAMP = re.compile(r"\d{8}-\d{6}(-shard-\d+-of-\d+)?(-\d+)?")
 
 
 @contextmanager
-def new_folder(parent: Path, started: datetime) -> Iterator[Path]:
-    """A run's own folder below that of its suite, which no other run takes for abandoned until the block ends."""
+def new_folder(parent: Path, started: datetime, part: str = "") -> Iterator[Path]:
+    """A run's own folder below that of its suite, which no other run takes for abandoned until the block ends.
+
+    Args:
+        parent: of the suite.
+        started: when the run did, which is in the folder's name.
+        part: what comes after that, where the run is a part of one: "-shard-1-of-4".
+    """
     parent.mkdir(parents=True, exist_ok=True)
     for folder in parent.iterdir():
-        if _STAMP.fullmatch(folder.name) and not folder.is_symlink() and not (folder / "run.json").exists():
-            remove_unclaimed(folder)
-    with claimed(lambda: _make(parent, started)) as folder:
-        yield folder
+        if not _STAMP.fullmatch(folder.name) or folder.is_symlink():
+            continue
+        if is_finished(folder):  # and its process was ended before it could remove this
+            (folder / MAKER).unlink(missing_ok=True)
+        else:
+            remove_unclaimed(folder, _machine_of(folder))
+    with claimed(lambda: _make(parent, f"{started.strftime('%Y%m%d-%H%M%S')}{part}")) as folder:
+        try:
+            yield folder
+        finally:
+            (folder / MAKER).unlink(missing_ok=True)
 
 
-def _make(parent: Path, started: datetime) -> Path:
-    stamp = started.strftime("%Y%m%d-%H%M%S")
+def is_finished(folder: Path) -> bool:
+    """Whether a folder is that of a run, or of a shard of one, that came to its end."""
+    return record_of(folder).exists()
+
+
+def record_of(folder: Path) -> Path:
+    """The file that says what a run, or a shard of one, is: it is there from its end on."""
+    return folder / SHARD if (folder / SHARD).exists() else folder / "run.json"
+
+
+def _make(parent: Path, name: str) -> Path:
     for suffix in ("", *(f"-{i}" for i in range(2, 100))):
         try:
-            (folder := parent / f"{stamp}{suffix}").mkdir()
-            return folder
+            (folder := parent / f"{name}{suffix}").mkdir()
         except FileExistsError:
             continue
+        (folder / MAKER).write_text(here())
+        return folder
     raise BadInput(f"a hundred runs were begun in one second in {parent}")
+
+
+def _machine_of(folder: Path) -> str | None:
+    """The machine that began a run; None where it was ended before it could say so."""
+    try:
+        return (folder / MAKER).read_text()
+    except OSError:
+        return None if any(folder.iterdir()) else here()  # an empty folder that goes is made again by who made it
 
 
 def point_latest(folder: Path) -> None:
     """Let the suite's ``latest`` be this run."""
     link = folder.parent / LATEST
-    temporary = folder.parent / f".latest-{os.getpid()}"
+    temporary = folder.parent / f".latest-{secrets.token_hex(4)}"
     temporary.symlink_to(folder.name)
     os.replace(temporary, link)
 
 
 @contextmanager
-def using(store: Store) -> Iterator[None]:
-    """Begin with nothing left of processes that are gone; while the block lasts nothing is collected (``cache gc``)."""
-    store.root.mkdir(parents=True, exist_ok=True)
-    with locked(store.root, shared=True):
+def using(store: Store) -> Iterator[bool]:
+    """Begin with nothing left of processes that are gone; while the block lasts nothing is collected (``cache gc``).
+
+    Yields whether no other run used the store when this one began.
+    """
+    with store.used_with_others() as first:
         store.remove_abandoned()
-        yield
+        yield first
 
 
 def write_artefacts(folder: Path, store: Store) -> None:

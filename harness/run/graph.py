@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterator, Sequence
 
-import torch
-
 from harness.cost.choosing import chosen, sittings
 from harness.cost.cost import Cost
 from harness.engines.engine import Job
@@ -93,12 +91,12 @@ def costs_of(plan: Plan) -> tuple[Cost, ...]:
     """What is measured of every variant on the first seed: what the suite asks for and the device has a meter for."""
     if plan.setting.kind.why_no_costs:
         return ()
-    return chosen(plan.suite.file.cost.asks, torch.device(plan.setting.device))
+    return chosen(plan.suite.file.cost.asks, plan.meters)
 
 
 def measures(plan: Plan, variant: VariantPlan, costs: Sequence[Cost]) -> list[Measure]:
     """The stages that measure a variant: one process measures what it can."""
-    setting, reference = plan.setting.of(variant.seed), plan.reference(variant.seed)
+    setting, reference = plan.machine_of(variant), plan.reference(variant.seed)
     return [
         Measure(setting, variant, reference, tuple(cost.name for cost in sitting), again=number > 0)
         for number, sitting in enumerate(sittings(costs))
@@ -134,6 +132,6 @@ def renew_noise(plan: Plan) -> None:
             plan.store.remove(measured(plan, plan.reference(plan.seeds[0]), cost).key(cost))
 
 
-def measured(plan: Plan, variant: VariantPlan, cost: str) -> Measure:
-    """What reads one cost of a variant, whichever process measured it."""
-    return Measure(plan.setting.of(variant.seed), variant, plan.reference(variant.seed), (cost,))
+def measured(plan: Plan, variant: VariantPlan, cost: str, beside: VariantPlan | None = None) -> Measure:
+    """What reads one cost of a variant, whichever process measured it, on the machine that measured ``beside``."""
+    return Measure(plan.machine_of(beside or variant), variant, plan.reference(variant.seed), (cost,))

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+
+import torch
 
 from harness.engines.engine import Job
 from harness.pools.source import PoolPlan
+from harness.results.shard import Part
 from harness.run.stages.setting import Setting
 from harness.run.stages.stage import Stage
 from harness.run.stages.study import Study
@@ -55,6 +59,18 @@ class PlannedJob:
     job: Job
 
 
+@dataclass(frozen=True)
+class Elsewhere:
+    """Where the costs of a plan were measured, if not on this machine: its shards ran on others."""
+
+    machines: Mapping[str, str]
+    """By variant, the digest of the machine that measured it."""
+    unavailable: Mapping[str, str | None]
+    """By cost, why it could not be measured there; None where it could."""
+    memory_bytes: int
+    """Of the device."""
+
+
 @dataclass
 class Plan:
     """Everything that a run will do."""
@@ -73,10 +89,23 @@ class Plan:
     """As ``graph.planned_jobs`` has them."""
     compares: bool = True
     """Whether variants are compared with the reference; a candidate has nothing beside it that it could be."""
+    part: Part | None = None
+    """Where its jobs are only those of a shard: which."""
+    elsewhere: Elsewhere | None = None
 
     def missing(self) -> list[PlannedJob]:
         """The jobs whose artefacts are not all in the store."""
         return [planned for planned in self.jobs if not planned.stage.is_done()]
+
+    @property
+    def meters(self) -> torch.device | Mapping[str, str | None]:
+        """What says which costs can be measured (``cost.choosing.Meters``)."""
+        return torch.device(self.setting.device) if self.elsewhere is None else self.elsewhere.unavailable
+
+    def machine_of(self, variant: VariantPlan) -> Setting:
+        """The setting of a variant's seed, of the machine that measures what it costs."""
+        own = self.setting.of(variant.seed)
+        return own if self.elsewhere is None else replace(own, machine=self.elsewhere.machines[variant.name])
 
     @property
     def store(self) -> Store:

@@ -29,10 +29,15 @@ from harness.tasks import Documents, Task, TaskReference
 from harness.types import Criterion
 
 
-def make_plan(suite: Suite, options: Options, *, compares: bool = True) -> Plan:
+def make_plan(suite: Suite, options: Options, *, compares: bool = True, machine: str | None = None) -> Plan:
     """Plan a run; the task's data and pretrained models are fetched if they are not there, nothing else happens.
 
-    ``compares`` as ``Plan.compares``.
+    Args:
+        suite: what is run.
+        options: what the command line adds.
+        compares: as ``Plan.compares``.
+        machine: the digest of the machine that the plan is about, which then need not be this one: nothing that needs
+            its devices will be run here.
     """
     _ = numbers()  # columns that two plug-ins declare are refused before the run, not after it
     _check_code(suite, options.allow_code)
@@ -40,7 +45,7 @@ def make_plan(suite: Suite, options: Options, *, compares: bool = True) -> Plan:
     device = options.device
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    elif device != "cpu" and not _has(device):
+    elif machine is None and device != "cpu" and not _has(device):
         raise BadInput(f"this machine has no device '{device}'", place="--device", hint="'auto' takes what there is")
     check_places(Path(options.out), suite.file.suite)
     store = Path(options.out) / ".store"
@@ -52,8 +57,9 @@ def make_plan(suite: Suite, options: Options, *, compares: bool = True) -> Plan:
         hint = f"it has {', '.join(map(str, suite.file.seeds))}"
         raise BadInput(f"the suite has no split for seed {min(strays)}", place="--seed", hint=hint)
     criterion = _criterion(suite)
+    where = device, machine or machine_digest()
     memory = options.memory and options.memory // ENGINES.get(options.engine)(options.workers).workers
-    setting = Setting(store, suite.task, options.limit, device, machine_digest(), criterion, folds, memory).of(seeds[0])
+    setting = Setting(store, suite.task, options.limit, *where, criterion, folds, memory).of(seeds[0])
     task = task_of(setting)
     chosen = _chosen(suite, options.only)
     pools, variants = {}, {}

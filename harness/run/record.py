@@ -11,6 +11,7 @@ from harness.evaluate.predictions import cost_of, predictions_key
 from harness.pools.pool import member_digests, notes_of
 from harness.pools.source import MemberPlan
 from harness.results.columns import ALL_SEEDS, SCHEMA_VERSION
+from harness.results.comparable import machines_differ
 from harness.run import capacity
 from harness.run.evaluating import read_record
 from harness.run.plan import Plan
@@ -55,11 +56,7 @@ def run_record(
             "yaml": suite.text,
         },
         "status": "complete" if not counts["failed"] and states[reference] == "ok" else "incomplete",
-        "git_commit": environment.git_commit(),
-        "machine": environment.machine(),
-        "versions": environment.versions(),
         "device": plan.setting.device,
-        "devices": environment.devices(),
         "dtype": "float32",
         "batch_policy": {"test": task.test.batch},
         "seeds": plan.seeds,
@@ -94,8 +91,20 @@ def run_record(
         "serving": tables.serving,
         "noise": noise(plan),
         "capacity": _capacity(plan),
-        "warnings": [*warnings, *_warnings(plan, details)],
+        "warnings": [*warnings, *_warnings(plan, details), *_warnings_of_shards(done)],
         **{key: done[key] for key in ("run_id", "started", "wall_seconds", "beside", "engine")},
+        **({key: done[key] for key in of_machine()} if plan.elsewhere else of_machine()),
+        "shards": done.get("shards"),
+    }
+
+
+def of_machine() -> dict[str, Any]:
+    """The fields that say what this machine is, and the code on it."""
+    return {
+        "git_commit": environment.git_commit(),
+        "machine": environment.machine(),
+        "versions": environment.versions(),
+        "devices": environment.devices(),
     }
 
 
@@ -129,6 +138,11 @@ def _warnings(plan: Plan, details: Details) -> Iterator[str]:
     for name, seeds in details.items():
         for sentence in sorted({warning for each in seeds.values() for warning in each.get("warnings", [])}):
             yield f"{name}: {sentence}"
+
+
+def _warnings_of_shards(done: Mapping[str, Any]) -> Iterator[str]:
+    if machines_differ({"shards": done.get("shards")}):
+        yield "its shards ran on machines that differ: ratios to the reference compare, times and memory do not"
 
 
 def _capacity(plan: Plan) -> dict[str, Any] | None:

@@ -14,11 +14,13 @@ from typing import Any, Protocol, TextIO
 
 from harness.engines.engine import Engine, Job, Outcome
 from harness.registry import ENGINES
+from harness.results.shard import part_folder
 from harness.run.folder import new_folder, point_latest, using
 from harness.run.graph import renew_noise
 from harness.run.plan import Plan
 from harness.run.planning import modules_to_preload
 from harness.run.schedule import Schedule, Scheduled, make_schedule
+from harness.run.shards import write_part
 from harness.run.write import write_results
 
 
@@ -52,8 +54,8 @@ def run_together(plans: Sequence[Plan], progress: Progress) -> Iterator[Path]:
     started, begin = datetime.now(UTC), time.perf_counter()
     faults: list[Exception] = []
     with ExitStack() as stack:
-        stack.enter_context(using(plans[0].store))
-        for plan in plans:
+        first = stack.enter_context(using(plans[0].store))
+        for plan in plans if first else ():  # what another run measures now is new, and not to be taken from it
             renew_noise(plan)  # of all, before any is asked what is missing: two may share a reference
         schedule = make_schedule(plans)
         engine = _engine(plans)
@@ -61,7 +63,8 @@ def run_together(plans: Sequence[Plan], progress: Progress) -> Iterator[Path]:
         stack.callback(_remove, unfinished)  # an unfinished run leaves its artefacts in the store and nothing else
         for position, plan in enumerate(plans):
             parent = Path(plan.options.out) / plan.suite.file.suite
-            unfinished[position] = stack.enter_context(new_folder(parent, started))
+            part = part_folder(plan.part) if plan.part else ""
+            unfinished[position] = stack.enter_context(new_folder(parent, started, part))
         logs = [stack.enter_context(open(folder / LOG, "w", encoding="utf-8")) for folder in unfinished.values()]
         outcomes = _run_jobs(schedule, plans, engine, progress, _Logs(schedule, logs, begin))
         wall = time.perf_counter() - begin
@@ -136,13 +139,15 @@ def _run_jobs(
 
 def _title(plans: Sequence[Plan]) -> str:
     sizes = [(plan.suite.file.suite, len(plan.variants[plan.seeds[0]]), len(plan.seeds)) for plan in plans]
-    return "; ".join(f"{suite}: {variants} variants, {seeds} seeds" for suite, variants, seeds in sizes)
+    part = plans[0].part
+    shard = f"; shard {part}" if part else ""
+    return "; ".join(f"{suite}: {variants} variants, {seeds} seeds" for suite, variants, seeds in sizes) + shard
 
 
 def _write(
     plan: Plan, folder: Path, outcomes: dict[str, Outcome], log: TextIO, command: Mapping[str, Any]
 ) -> None:
-    """Everything in a run's folder but the report; ``outcomes`` are those of the plan's own jobs."""
+    """Everything in a run's folder, or a shard's, but the report; ``outcomes`` are those of the plan's own jobs."""
     planned, run = len(plan.jobs), len(outcomes)
     for missing in plan.missing() if outcomes else ():  # of a plan that lacked nothing, nothing was to be left
         outcome = outcomes.setdefault(missing.job.name, Outcome())
@@ -153,10 +158,10 @@ def _write(
             event = {"event": "error", "job": name, "error": outcome.error, "trace": outcome.trace}
             log.write(json.dumps(event) + "\n")
     log.flush()
-    write_results(
-        folder,
-        plan,
-        errors={name: outcome.error for name, outcome in outcomes.items() if outcome.error},
-        done={**command, "run_id": folder.name, "jobs_run": run, "jobs_reused": planned - run},
-    )
+    errors = {name: outcome.error for name, outcome in outcomes.items() if outcome.error}
+    done = {**command, "run_id": folder.name, "jobs_run": run, "jobs_reused": planned - run}
+    if plan.part:
+        write_part(folder, plan, errors, done)
+        return
+    write_results(folder, plan, errors, done)
     point_latest(folder)

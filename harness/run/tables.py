@@ -200,7 +200,7 @@ class Tables:
             row=row,
             scores_test=self.plan.setting.kind.inputs_are_scored,
             is_reference=plan.is_same_as(reference),
-            reference=measured(self.plan, reference, cost.name).read(cost.name),
+            reference=measured(self.plan, reference, cost.name, beside=plan).read(cost.name),
             price_per_gpu_hour=self.plan.suite.file.cost.price_per_gpu_hour,
             forecast=lambda: capacity.predicted(self.plan, plan, row["params_stored"]),
         )
@@ -213,7 +213,7 @@ class Tables:
     def _why_not_here(self, cost: Cost) -> str | None:
         if reason := self.plan.setting.kind.why_no_costs:
             return reason
-        return why_not_here(cost, self.plan.suite.file.cost.asks, torch.device(self.plan.setting.device))
+        return why_not_here(cost, self.plan.suite.file.cost.asks, self.plan.meters)
 
     def _why_not_measured(self, cost: Cost, plan: VariantPlan) -> str:
         """Why a variant lacks a cost that the run measures."""

@@ -42,6 +42,9 @@ class Prepare(Stage):
         keys = [predictions_key(digest, split, self.setting.device) for digest in member.digests for split in splits]
         return (*keys, *examined_keys(member), *member.keys())
 
+    def claims(self) -> tuple[Key, ...]:
+        return (*self.member.keys(), *self.artefacts())
+
     def needs(self) -> tuple[Stage, ...]:
         return preparations(self.setting, (self.member.base,), self.pool, self.seed) if self.member.base else ()
 

@@ -58,16 +58,26 @@ class Stage(ABC):
         """The members whose files it reads."""
         return ()
 
+    def claims(self) -> tuple[Key, ...]:
+        """What no two processes should make at once, the costly first: one waits for the other (``Store.claimed``)."""
+        return self.artefacts()
+
     def perform(self) -> None:
         """``run``, in any process; what was made of members whose files are others than were planned is not kept.
+
+        Where another run makes the same now, it is waited for.
 
         Raises:
             BadInput: their files were changed, before or meanwhile.
         """
         set_room(math.inf if self.place == "alone" else self.setting.memory)  # what is measured is held whole
         self._check_members()
-        with self.setting.store.kept_if(self._check_members):
-            self.run()
+        store = self.setting.store
+        with store.claimed(self.claims()) as waited:
+            if waited and self.is_done():
+                return
+            with store.kept_if(self._check_members):
+                self.run()
 
     def _check_members(self) -> None:
         for member in self.reads():
