@@ -86,7 +86,7 @@ class Where:
     """A setting, as far as the stage asks for it."""
 
     def __init__(self, folder):
-        self.store = Store(folder)
+        self.store, self.memory = Store(folder), None
 
 
 def test_work_that_two_begin_at_once_is_done_once_and_the_other_takes_it(tmp_path):
