@@ -11,6 +11,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from harness.display.lines import plain_line
+
 if TYPE_CHECKING:
     import pydantic
 
@@ -124,4 +126,4 @@ def print_sort(sort: Sort) -> None:
 
     for declared in getattr(registry, sort.registry):
         first, rest = sort.lines(declared)
-        print("\n    ".join([first, *rest]))
+        print("\n    ".join(map(plain_line, [first, *rest])))

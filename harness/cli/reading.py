@@ -11,7 +11,7 @@ import typer
 
 from harness.cli.declared import SORTS, print_sort
 from harness.cli.options import Out, load_suite
-from harness.display.lines import one_line
+from harness.display.lines import one_line, plain_line
 from harness.errors import BadInput
 
 commands = typer.Typer()
@@ -90,7 +90,8 @@ def history(
             for what, score in [("reference", entry.reference), *sorted(entry.best.items())]
             if score
         ]  # fmt: skip
-        print(f"{run.record['suite']['name']}: {metric.title}, and the best variant of each family")
+        name = one_line(run.record["suite"]["name"])
+        print(f"{name}: {metric.title}, and the best variant of each family")
         print_table(["run", "", "variant", metric.title, "interval", "marks"], rows, right={metric.title})
 
 
@@ -128,18 +129,25 @@ def ls_tasks() -> None:
 
 
 @listing.command("suites")
-def ls_suites(folder: Annotated[Path, typer.Argument(help="Where suite files are.")] = Path("suites")) -> None:
-    """The suite files of a folder, each with its question."""
+def ls_suites(
+    folder: Annotated[
+        Path | None, typer.Argument(help="Where suite files are: ./suites, or where there is none those of Stockpot.")
+    ] = None,
+) -> None:
+    """The suite files of a folder, each with its question: 'stockpot run' takes them by the path that is printed."""
+    from harness.suite.shipped import shipped_suites
     from harness.suite.suite import suite_files
 
-    hint = "those of Stockpot are in its repository, under suites/"
-    if not folder.is_dir():
-        raise BadInput("there is no such folder of suite files", place=str(folder), hint=hint)
-    found = suite_files(folder)
+    here = Path("suites")
+    place = folder or (here if here.is_dir() else shipped_suites() or here)
+    if not place.is_dir():
+        hint = "those of Stockpot are in its repository, under suites/"
+        raise BadInput("there is no such folder of suite files", place=str(place), hint=hint)
+    found = suite_files(place)
     if not found:
-        print(f"there are no suite files in {one_line(folder)}; {hint}", file=sys.stderr)
+        print(f"there are no suite files in {one_line(place)}", file=sys.stderr)
     for path in found:
-        print(one_line(f"{path}  {load_suite(path).file.question}"))
+        print(plain_line(f"{path}  {one_line(load_suite(path).file.question)}"))
 
 
 @listing.command("runs")
@@ -158,4 +166,4 @@ def ls_runs(out: Out = Path("results")) -> None:
         except BadInput as fault:
             print(one_line(f"left out: {fault}"), file=sys.stderr)
             continue
-        print(one_line(f"{folder}  {came}"))
+        print(plain_line(f"{folder}  {one_line(came)}"))

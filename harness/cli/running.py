@@ -25,7 +25,7 @@ from harness.cli.options import (
     make_options,
     memory_bytes,
 )
-from harness.display.lines import escaped, one_line
+from harness.display.lines import one_line, plain_line
 from harness.errors import BadInput
 
 commands = typer.Typer()
@@ -202,5 +202,5 @@ def print_summary(folder: Path, report: Path) -> int:
         *(f"  {line}" for line in problems),
         f"  report: {report}",
     ]
-    print("\n".join(map(escaped, lines)), file=sys.stderr)
+    print("\n".join(map(plain_line, lines)), file=sys.stderr)
     return 0 if has_answer(finished) else NO_ANSWER

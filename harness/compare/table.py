@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from harness.compare.runs import Comparison, RunComparison, compared_costs
-from harness.display.formats import DASH, number, points, points_interval, printable, ratio
+from harness.display.formats import DASH, number, points, points_interval, ratio
+from harness.display.lines import plain_line
 from harness.results.columns import numbers
 from harness.results.metric import Column
 from harness.stats import Interval
@@ -60,4 +61,4 @@ def notes(found: RunComparison) -> list[str]:
         for which, names in (("first", found.only_first), ("second", found.only_second))
         if names
     ]
-    return [printable(line) for line in lines]
+    return [plain_line(line) for line in lines]

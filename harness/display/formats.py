@@ -152,8 +152,3 @@ def plain_text(text: Any) -> str:
     for character, written in (("&", "&amp;"), ("<", "&lt;"), (">", "&gt;")):
         result = result.replace(character, written)
     return "".join(f"\\{character}" if character in "\\|`[]*_" else character for character in result)
-
-
-def printable(text: str) -> str:
-    """Text without control characters, which could move a terminal's cursor and are not allowed in XML."""
-    return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)

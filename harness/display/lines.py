@@ -1,4 +1,4 @@
-"""Text that others wrote as one line of bounded length: for reasons, errors and lists."""
+"""Text that others wrote, as text that a terminal, a file and CI act on nowhere: for reasons, errors, lists, tables."""
 
 from __future__ import annotations
 
@@ -20,13 +20,18 @@ def one_line(text: object, most: int = MOST) -> str:
     text the beginning stays, and how many characters there were. A line made by this function stays as it is.
     """
     whole = text if isinstance(text, str) else said_by(text)
-    line = escaped(" ".join(whole[: 4 * most].split())).replace("##[", r"#\x23[")
-    if line.startswith("::"):
-        line = rf"\x3a{line[1:]}"
+    line = plain_line(" ".join(whole[: 4 * most].split()))
     if len(line) <= most and len(whole) <= 4 * most:
         return line
     told = f"… ({len(whole):,} characters)"
     return line[: most - len(told)] + told
+
+
+def plain_line(text: str) -> str:
+    """The text as one line with the same spaces in it, of any length; with the escapes of ``one_line``."""
+    line = escaped(text).replace("##[", r"#\x23[")
+    at = len(line) - len(line.lstrip())  # GitHub's runner passes over spaces before a command
+    return rf"{line[:at]}\x3a{line[at + 1 :]}" if line[at:].startswith("::") else line
 
 
 def escaped(text: str, keep: str = "") -> str:

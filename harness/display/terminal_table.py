@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from harness.display.formats import printable
+from harness.display.lines import escaped, plain_line
 
 COLOURS = {"better": "green", "enough": "green", "worse": "red", "failed": "red", "too few": "red"}
 """Of cells that hold just this word; the word says the same without colour."""
@@ -18,7 +18,7 @@ COLOURS = {"better": "green", "enough": "green", "worse": "red", "failed": "red"
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], right: Collection[str] = ()) -> None:
     """Print rows of text under their columns, those named in ``right`` aligned to the right."""
-    rows = [[printable(cell) for cell in row] for row in rows]
+    rows = [[escaped(cell) for cell in row] for row in rows]
     if sys.stdout.isatty():
         _draw(columns, rows, right)
         return
@@ -28,7 +28,7 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], right: Co
             cell.rjust(width) if name in right else cell.ljust(width)
             for name, cell, width in zip(columns, row, widths, strict=True)
         ]
-        print("  ".join(cells).rstrip())
+        print(plain_line("  ".join(cells).rstrip()))
 
 
 def _draw(columns: Sequence[str], rows: Sequence[Sequence[str]], right: Collection[str]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from harness.display.formats import printable
+from harness.display.lines import plain_line
 from harness.gate.record import GATE_FILE, Gate
 
 SHOWN = 30
@@ -22,4 +22,4 @@ def banner(gate: Gate) -> str:
         lines.append(f"  {len(shown) - SHOWN} more are in {GATE_FILE}")
     counts = ", ".join(f"{count} {state}" for state, count in gate.counts.items())
     lines.append(f"  {len(gate.checks)} checks: {counts or 'none'}; policy {gate.policy['path']}")
-    return "\n".join(printable(line) for line in lines)
+    return "\n".join(map(plain_line, lines))

@@ -7,7 +7,7 @@ import shutil
 from datetime import date
 from pathlib import Path
 
-from harness.display.formats import printable
+from harness.display.lines import plain_line
 from harness.errors import BadInput
 from harness.folders import remove_abandoned, temporary
 from harness.gate.policy import Policy
@@ -133,7 +133,7 @@ def describe(folder: Path) -> str:
         raise BadInput(f"no {RECORD} in {folder}", place=str(folder), hint=hint)
     try:
         record = read_json(folder / RECORD)
-        rows = [(key, printable(str(record[key]))) for key in DESCRIBED]
+        rows = [(key, plain_line(str(record[key]))) for key in DESCRIBED]
     except (ValueError, KeyError, TypeError):
         raise BadInput(f"{RECORD} is not what it was written as", place=str(folder), hint="set it again") from None
     changed = "" if files_sha256(folder) == record["sha256"] else "  (its files were CHANGED since)"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from xml.etree import ElementTree
 
-from harness.display.formats import printable
+from harness.display.lines import escaped
 from harness.gate.record import Check, Gate
 
 ELEMENTS = {"error": "error", "fail": "failure", "inconclusive": "failure", "warning": "skipped", "waived": "skipped",
@@ -20,7 +20,7 @@ def junit(gate: Gate) -> str:
     count = {kind: str(sum(case.find(kind) is not None for case in cases)) for kind in ("failure", "error", "skipped")}
     totals = {"tests": str(len(cases)), "failures": count["failure"], "errors": count["error"]}
     suites = ElementTree.Element("testsuites", {"name": "stockpot gate", **totals})
-    described = {"name": printable(gate.policy["path"]), "timestamp": f"{gate.date}T00:00:00"}
+    described = {"name": escaped(gate.policy["path"]), "timestamp": f"{gate.date}T00:00:00"}
     suite = ElementTree.SubElement(suites, "testsuite", {**described, **totals, "skipped": count["skipped"]})
     suite.extend(cases)
     ElementTree.indent(suites)
@@ -32,7 +32,7 @@ def _name(check: Check) -> str:
 
 
 def _case(classname: str, name: str, state: str, reason: str) -> ElementTree.Element:
-    case = ElementTree.Element("testcase", classname=printable(classname), name=printable(name))
+    case = ElementTree.Element("testcase", classname=escaped(classname), name=escaped(name))
     if element := ELEMENTS[state]:
-        ElementTree.SubElement(case, element, type=state, message=printable(reason))
+        ElementTree.SubElement(case, element, type=state, message=escaped(reason))
     return case

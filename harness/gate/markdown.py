@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from harness.display.formats import DASH, inline_code, plain_text, printable
+from harness.display.formats import DASH, inline_code, plain_text
+from harness.display.lines import escaped
 from harness.gate.banner import WORDS
 from harness.gate.record import STATES, Check, Gate
 
@@ -70,4 +71,4 @@ def _table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
 
 
 def _line(cells: Iterable[str]) -> str:
-    return "| " + " | ".join(map(printable, cells)) + " |\n"
+    return "| " + " | ".join(map(escaped, cells)) + " |\n"

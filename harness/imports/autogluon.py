@@ -24,6 +24,7 @@ from harness.imports.format import Asked, Format, Given
 from harness.imports.imported import Imported
 from harness.imports.tabular import Part, tabular
 from harness.registry import FORMATS
+from harness.strict.sizes import check_zip
 
 FILE = "autogluon.npz"
 SPLITS = ("val", "test")
@@ -88,6 +89,7 @@ def read(given: Sequence[Given], asked: Asked) -> Imported:
     if len(given) > 1:
         raise BadInput("an artifact holds all models of one task: give one", place=str(given[1].path))
     path = _file(given[0].path)
+    check_zip(path)
     try:
         with np.load(path, allow_pickle=False) as arrays:
             held = {name: arrays[name] for name in arrays.files}

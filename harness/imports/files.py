@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from harness.display.lines import one_line, said_by
 from harness.errors import BadInput
+from harness.strict.sizes import check_parquet
 
 PICKLES = (".pkl", ".pickle", ".p", ".joblib")
 TABLES = (".csv", ".parquet")
@@ -23,6 +26,23 @@ def is_pickle(path: Path) -> bool:
         start = handle.read(2)
     named = any(suffix in PICKLES for suffix in path.suffixes)
     return named or (len(start) == 2 and start[0] == 0x80 and 2 <= start[1] <= 5)
+
+
+@contextmanager
+def reading_source(place: str) -> Iterator[None]:
+    """Around what reads a source: whatever damage to its files, or values of other types in them, raise is ``BadInput``.
+
+    Each format says what it can of its own faults; none can foresee all.
+    """
+    try:
+        yield
+    except BadInput:
+        raise
+    except OSError as error:
+        raise BadInput(f"it cannot be read: {error.strerror or one_line(error)}", place=place) from error
+    except Exception as error:
+        problem = f"it is not laid out as its format is: {type(error).__name__}: {one_line(said_by(error), 300)}"
+        raise BadInput(problem, place=place, hint="was it cut off, or edited?") from error
 
 
 def first_record(path: Path) -> dict[str, Any]:
@@ -90,6 +110,7 @@ def read_table(path: Path, text: tuple[str, ...] = ()) -> pd.DataFrame:
         raise BadInput(f"a table is {' or '.join(TABLES)}", place=str(path))
     try:
         if path.suffix == ".parquet":
+            check_parquet(path)
             return pd.read_parquet(path)
         _refuse_repeated_names(path)
         return pd.read_csv(path, encoding="utf-8-sig", dtype=dict.fromkeys(text, str), keep_default_na=False,

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from harness.errors import BadInput
-from harness.imports.files import is_pickle
+from harness.imports.files import is_pickle, reading_source
 from harness.imports.imported import Imported
 from harness.registry import FORMATS
 
@@ -71,7 +71,7 @@ def choose_format(given: Sequence[Given], name: str | None) -> Format:
             raise BadInput(problem, place=str(each.path), hint=_instead(name))
     if name is not None:
         return FORMATS.get(name)
-    chosen = {each.path: [form.name for form in FORMATS if form.recognises(each.path)] for each in given}
+    chosen = {each.path: _names_of(each.path) for each in given}
     for path, names in chosen.items():
         if not names:
             raise BadInput("no known format of predictions", place=str(path), choices=FORMATS.all(),
@@ -85,6 +85,11 @@ def choose_format(given: Sequence[Given], name: str | None) -> Format:
     return FORMATS.get(next(iter(formats)))
 
 
+def _names_of(path: Path) -> list[str]:
+    with reading_source(str(path)):
+        return [form.name for form in FORMATS if form.recognises(path)]
+
+
 def _instead(name: str | None) -> str:
     """What to run where the pickle was made."""
     formats = [FORMATS.get(name)] if name is not None else list(FORMATS)
@@ -95,8 +100,9 @@ def _instead(name: str | None) -> str:
 def read_given(given: Sequence[Given], form: Format, asked: Asked) -> Imported:
     """The predictions in the given files; every fault of the source is one line."""
     _refuse_untaken(given, form, asked)
-    imported = form.read(given, asked)
-    imported.check(form.name)
+    with reading_source(str(given[0].path)):
+        imported = form.read(given, asked)
+        imported.check(form.name)
     if asked.form == "probabilities" and imported.form == "correct":
         raise BadInput("the source has no probabilities", place=form.name, hint="leave '--as probabilities' out")
     if asked.form == "correct":

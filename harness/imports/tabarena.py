@@ -25,6 +25,7 @@ from harness.imports.format import Asked, Format, Given
 from harness.imports.imported import Imported
 from harness.imports.tabular import Part, tabular
 from harness.registry import FORMATS
+from harness.strict.sizes import check_zip
 
 METADATA, LABELS, TASKS = "metadata.json", "labels.dat", "tasks.dat"
 SPLITS = ("val", "test")
@@ -129,6 +130,7 @@ def _slice(data: bytes, spec: Mapping[str, Any], path: Path) -> tuple[np.ndarray
 
 def _zipped(path: Path) -> tuple[np.ndarray, list[str]]:
     """Labels with the rows of the original table that they belong to."""
+    check_zip(path)
     try:
         frame = pd.read_csv(path, index_col=0)
         return frame.iloc[:, 0].to_numpy(), [str(row) for row in frame.index]

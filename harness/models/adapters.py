@@ -15,6 +15,7 @@ from harness.errors import BadInput
 from harness.models import configuration
 from harness.models.adapter_base import ask, base_layout, check_brings, own_order, reorder_rows
 from harness.models.checkpoint import error_line, quiet, read_object, signature, stored_tensors
+from harness.models.confined import check_adapter
 from harness.models.heads import CAUSAL
 from harness.models.pretrained import AS_CAUSAL, ReadAs, load_pretrained
 from harness.models.weights import ModelWeights, check_finite, without_ties
@@ -71,7 +72,7 @@ def _config(folder: Path) -> Any:
     from peft import PeftConfig
     from peft.mapping import PEFT_TYPE_TO_TUNER_MAPPING
 
-    read_object(folder / ADAPTER)
+    check_adapter(read_object(folder / ADAPTER), str(folder))
     try:
         config = PeftConfig.from_pretrained(str(folder))
         kind = config.peft_type.value

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,12 +14,15 @@ from torch import Tensor
 
 from harness.display.lines import one_line, said_by
 from harness.errors import BadInput
+from harness.models.confined import check_timm, lies_in
 from harness.models.heads import CAUSAL, Head
 from harness.models.settings import check_layers, kernels, read_object
 from harness.models.vision_imports import import_timm, mend_torchvision
 from harness.types import NotApplicable
 
-mend_torchvision()  # before transformers is imported, which only happens within functions
+# Both before transformers is imported, which only happens within functions.
+mend_torchvision()
+os.environ.setdefault("USE_HUB_KERNELS", "NO")  # else it fetches code from the hub for some models and runs it
 
 CONFIG = "config.json"
 INDEX = "model.safetensors.index.json"
@@ -62,6 +66,7 @@ def read_config(folder: Path, head: Head = CAUSAL) -> Any:
         own = "the model brings its own code, which is not run; " if "auto_map" in settings else ""
         raise BadInput(f"{own}'{kind}' is no {head.words} that transformers knows", place=str(folder))
     if kind == TIMM:
+        check_timm(settings, str(folder))
         import_timm(str(folder))
     if settings.get("quantization_config"):
         hint = "save it with plain weights (dequantize) first"
@@ -126,7 +131,10 @@ def checkpoint_files(folder: Path, config: Any) -> list[Path]:
         pickled = any(folder.glob("*.bin")) or any(folder.glob("*.pt"))
         hint = "pickled weights are not read: save them with safe_serialization" if pickled else None
         raise BadInput("model.safetensors is missing", place=str(folder), hint=hint) from None
-    return [Path(file) for file in found or []]
+    files = [Path(file) for file in found or []]
+    if strays := [file.name for file in files if not lies_in(file, folder)]:  # config.json may name the file
+        raise BadInput(f"'{strays[0]}' lies outside the folder", place=str(folder))
+    return files
 
 
 def _check_index(folder: Path) -> None:

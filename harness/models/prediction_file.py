@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +12,7 @@ import pyarrow as pa
 
 from harness.errors import BadInput
 from harness.says import Says
+from harness.strict.sizes import check_zip
 from harness.strict.table import ENDINGS, check_file, coded, numbers, read_table, texts, unreadable
 
 Form = Literal["probabilities", "log_probabilities", "logits"]
@@ -22,7 +21,6 @@ LONG: dict[str, Form] = {"probability": "probabilities", "log_probability": "log
 """The columns of a long table (a row for each example and class) that hold the numbers."""
 ID, CLASS, ANSWER, CORRECT, COST = "id", "class", "answer", "correct", "cost_"
 NPZ = ".npz"
-BROKEN = (zipfile.BadZipFile, ValueError, OSError, EOFError, KeyError, NotImplementedError, zlib.error)
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,10 +47,11 @@ def read_predictions(path: Path) -> Content:
 
 
 def _read_npz(path: Path) -> Content:
+    check_zip(path)
     try:
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: np.asarray(file[name]) for name in file.files}
-    except BROKEN as error:
+    except Exception as error:  # numpy and zipfile raise a dozen kinds, down to those of Python's own tokenizer
         if "pickle" in str(error):
             raise BadInput("the file holds pickled objects, which are not read", place=str(path),
                            hint="save ids and classes as arrays of text or numbers") from None  # fmt: skip

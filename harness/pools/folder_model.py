@@ -14,6 +14,7 @@ from harness.errors import BadInput
 from harness.models.adapters import ADAPTER, ADAPTER_WEIGHTS, AdapterWeights, adapter_architecture
 from harness.models.architectures import kind_of, trainable
 from harness.models.checkpoint import CONFIG, checkpoint_files, read_config, signature, stored_tensors
+from harness.models.confined import check_confined
 from harness.models.heads import CAUSAL, MASKED
 from harness.models.masked import check_mask
 from harness.models.own_code import code_in
@@ -121,6 +122,7 @@ class FolderModel:
         folder = self.path
         if not folder.is_dir():
             raise BadInput("there is no such folder", place=self.folder)
+        check_confined(folder)
         if self.is_adapter and not (folder / ADAPTER_WEIGHTS).is_file():
             pickled = (folder / "adapter_model.bin").is_file()
             hint = "pickled weights are not read: save them with safe_serialization" if pickled else None

@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 
 from harness.errors import BadInput
+from harness.models.confined import check_confined
 from harness.models.settings import read_object
 from harness.recipes.adapter_recipes import base_of
 from harness.recipes.adapters import adapt, weights_file
@@ -87,6 +88,8 @@ class _Models:
         path = self.folder(model)
         if not (path / CONFIG).is_file():
             raise BadInput("config.json is missing", place=str(path), hint="name a Hugging Face model folder")
+        for each in (path, *([model.adapter] if model.adapter else [])):
+            check_confined(each)
         config, stored = read_object(path / CONFIG), read_folder(path)
         tensors: Mapping[str, Source] = stored.tensors
         files = stored.files if model.stage is None else ()

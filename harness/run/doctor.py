@@ -49,8 +49,9 @@ def _or_reason(section: Callable[[], Any]) -> Any:
 
 def _threads() -> dict[str, Any]:
     engine = ENGINES.get("local")()
-    variables = {name: os.environ[name] for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS") if name in os.environ}
-    return {"torch": torch.get_num_threads(), "workers": engine.workers, "each": engine.threads_per_worker, **variables}
+    named = {name: os.environ.get(name, "") for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
+    numbers = {name: value for name, value in named.items() if value.isdecimal()}
+    return {"torch": torch.get_num_threads(), "workers": engine.workers, "each": engine.threads_per_worker, **numbers}
 
 
 def _memory() -> dict[str, int]:

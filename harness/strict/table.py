@@ -13,6 +13,7 @@ import pyarrow.csv
 import pyarrow.parquet
 
 from harness.errors import BadInput
+from harness.strict.sizes import check_parquet
 
 ENDINGS = (".csv", ".parquet")
 FAULTS = (pa.ArrowException, OSError, UnicodeDecodeError, csv.Error)
@@ -26,6 +27,8 @@ def read_table(path: Path) -> pa.Table:
         BadInput: a file that is not there, is no such table, has a column twice, or has no rows.
     """
     check_file(path, ENDINGS)
+    if path.suffix == ".parquet":
+        check_parquet(path)
     try:
         table = _read_csv(path) if path.suffix == ".csv" else pyarrow.parquet.read_table(path)
     except FAULTS as error:

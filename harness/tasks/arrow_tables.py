@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet
 
 from harness.errors import BadInput
+from harness.strict.sizes import check_parquet
 from harness.tasks.own_table import Table
 
 AT_ONCE = 500
@@ -68,6 +69,7 @@ class ParquetFile(_Arrow):
 
     def __init__(self, path: Path) -> None:
         super().__init__(path, [path])
+        check_parquet(path)
         with self._readable(), pyarrow.parquet.ParquetFile(path) as file:
             self._known(file.schema_arrow)
 

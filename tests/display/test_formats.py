@@ -8,14 +8,6 @@ from harness.display import formats
 
 
 @pytest.mark.parametrize(
-    ("text", "shown"),
-    [("plain ä–", "plain ä–"), ("a\x1b[31m", "a\ufffd[31m"), ("\x00\n", "\ufffd\ufffd")],
-)
-def test_control_characters_are_replaced(text, shown):
-    assert formats.printable(text) == shown
-
-
-@pytest.mark.parametrize(
     ("text", "count"),
     [("24GB", 24e9), ("24 GiB", 24 * 2**30), ("1.5g", 1.5e9), ("24e9", 24e9), ("80_000_000", 8e7), ("512MiB", 2**29)],
 )

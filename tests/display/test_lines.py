@@ -1,10 +1,12 @@
 """What others wrote fits one line that a terminal, a file and CI take for text."""
 
+import unicodedata
+
 import pytest
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
-from harness.display.lines import MOST, escaped, one_line
+from harness.display.lines import MOST, escaped, one_line, plain_line
 from harness.engines.engine import TRACE, Job, Outcome, attempt, passed_on
 
 ANY = st.text(st.characters(), max_size=40)  # control characters and halves of surrogate pairs too
@@ -36,6 +38,22 @@ def test_of_a_long_text_the_beginning_stays_and_its_length_is_said():
     line = one_line("x" * 10_000_000)
     assert line.startswith("x" * 400)
     assert line.endswith("… (10,000,000 characters)")
+
+
+@given(ANY)
+@example("  ::error::forged")
+@example("\u3000::error::forged")
+@example("a ##[error]b  c")
+@example("plain ä–  two spaces")
+def test_a_line_of_a_table_keeps_its_spaces_and_is_acted_on_nowhere(text):
+    line = plain_line(text)
+    assert all(each.isprintable() or unicodedata.category(each) == "Zs" for each in line)
+    assert len(line.splitlines()) <= 1
+    assert not line.lstrip().startswith("::")
+    assert "##[" not in line
+    assert plain_line(line) == line
+    if text.isprintable() and "::" not in text and "##[" not in text:
+        assert line == text
 
 
 def test_what_is_to_be_kept_is_kept():

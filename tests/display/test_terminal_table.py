@@ -12,7 +12,7 @@ ROWS = [["a\x1b[2Jb", "9.5"], ["longer", "10.25"]]
 
 def test_plain_columns_are_aligned(capsys):
     print_table(COLUMNS, ROWS, right={"score"})
-    assert capsys.readouterr().out.splitlines() == ["name    score", "a�[2Jb    9.5", "longer  10.25"]
+    assert capsys.readouterr().out.splitlines() == ["name       score", "a\\x1b[2Jb    9.5", "longer     10.25"]
 
 
 def test_an_empty_table_is_its_heading(capsys):
