@@ -27,6 +27,8 @@ help:
 bench: $(VENV)/.installed
 	@$(BIN)/stockpot run $(SUITES)
 
+# What is compiled stays, whatever the environment says: each process would compile all tests and the harness again.
+test fuzz: export PYTHONDONTWRITEBYTECODE =
 test: $(VENV)/.installed
 	@$(BIN)/python -m pytest -n auto --dist worksteal
 

@@ -23,10 +23,18 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: item.path.name != "test_plugins.py")
 
 
-def pytest_collection_finish() -> None:
-    """Leave what was imported out of all later collections: libraries ask for whole ones, at every call some."""
-    gc.collect()
-    gc.freeze()
+@pytest.hookimpl(wrapper=True)
+def pytest_collection():
+    """Collect no garbage among what is imported, now or later: libraries ask for whole collections, at every call some.
+
+    Two thirds as much time again would go to walking through libraries and tests while they come in, which all stay.
+    """
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 @pytest.fixture(scope="module", name="in_this_process")

@@ -61,7 +61,7 @@ def planted(outcomes, *, costs=None, score="accuracy", losses=None, members=8, p
         if picks:
             picked[name] = best(scored)
     compared = pd.DataFrame(rows, columns=list(COMPARISON_COLUMNS))
-    variants = pd.DataFrame([_row(name, metrics, compared, score, (costs or {}).get(name, 1.0)) for name in outcomes])
+    variants = pd.DataFrame([_row(name, metrics, rows, score, (costs or {}).get(name, 1.0)) for name in outcomes])
     variants["pareto"] = False
     record = {"reference": {"variant": "best_single"}, "references": references, "seeds": list(range(seeds)),
               "scores": [score], "best": picked, "task": {"name": "planted"},
@@ -81,6 +81,7 @@ def _pool(name):
 
 
 def _row(name, metrics, compared, score, cost):
+    """What ``variants.csv`` says of a variant; ``compared`` are the rows of all comparisons."""
     method, _, parameters = name.rpartition(":")[2].partition("/")
     given = dict(pair.split("=") for pair in parameters.split(",") if pair)
     row = {"variant": name, "method": method, "family": FAMILIES[method], "pool": _pool(name), "members": 8}
@@ -89,9 +90,10 @@ def _row(name, metrics, compared, score, cost):
     for metric, tables in metrics.items():
         column, interval = paired()[metric], stats.over_seeds(tables[name])
         row |= {metric: interval.value, **dict(zip(column.bounds, (interval.low, interval.high), strict=True))}
-        found = compared[(compared["variant"] == name) & (compared["metric"] == metric) & (compared["kind"] == OWN)]
-        for told in found.to_dict("records"):
-            difference = difference_of(column)
+        difference = difference_of(column)
+        for told in compared:
+            if (told["variant"], told["metric"], told["kind"]) != (name, metric, OWN):
+                continue
             if told["scope"] == THESE:
                 row |= dict(zip((difference.name, *difference.bounds), (told[k] for k in ("difference", "low", "high")),
                                 strict=True))  # fmt: skip
