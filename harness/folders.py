@@ -15,6 +15,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from harness.exhausted import writing
+
 NO_LOCKS = {errno.EBADF, errno.EINVAL, errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}
 
 
@@ -91,6 +93,44 @@ def locked_at_once(folder: Path) -> Iterator[bool]:
         yield True
     finally:
         os.close(lock)
+
+
+def write_whole(path: Path, content: bytes | str) -> None:
+    """Write a file that is there whole or, where it cannot be written, as it was before.
+
+    What is no plain file, such as a pipe, is written to as it is.
+
+    Raises:
+        OSError: it cannot be written; of a full disk with the file's name.
+    """
+    given = content.encode("utf-8") if isinstance(content, str) else content
+    with writing(path):
+        target = path.resolve()
+        if target.exists() and not target.is_file():
+            target.write_bytes(given)
+            return
+        beside = target.with_name(f".{target.name[:100]}-{os.getpid()}-{secrets.token_hex(4)}")
+        try:
+            beside.write_bytes(given)
+            if target.exists():
+                shutil.copymode(target, beside)
+            os.replace(beside, target)
+        finally:
+            beside.unlink(missing_ok=True)
+
+
+def append_whole(path: Path, content: str) -> None:
+    """Append to a file all of a text or nothing; errors as those of ``write_whole``."""
+    left = content.encode("utf-8")
+    with writing(path), open(path, "ab", buffering=0) as file:
+        before = os.fstat(file.fileno()).st_size
+        try:
+            while left:
+                left = left[file.write(left) or 0 :]
+        except OSError:
+            with suppress(OSError):  # of a pipe
+                file.truncate(before)
+            raise
 
 
 def remove_abandoned(parent: Path, name: str) -> None:

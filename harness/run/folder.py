@@ -51,11 +51,14 @@ def point_latest(folder: Path) -> None:
 
 @contextmanager
 def using(store: Store) -> Iterator[None]:
-    """Begin with nothing left of processes that are gone; while the block lasts nothing is collected (``cache gc``)."""
+    """Begin and end with nothing left of processes that are gone; meanwhile nothing is collected (``cache gc``)."""
     store.root.mkdir(parents=True, exist_ok=True)
     with locked(store.root, shared=True):
         store.remove_abandoned()
-        yield
+        try:
+            yield
+        finally:
+            store.remove_abandoned()  # of workers that were ended on the way
 
 
 def write_artefacts(folder: Path, store: Store) -> None:
