@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Callable, Iterator
@@ -27,7 +28,7 @@ def temporary(parent: Path, name: str) -> Iterator[Path]:
     Raises:
         OSError: it cannot be made.
     """
-    with claimed(lambda: _make(parent / f"{name}-{os.getpid()}-{secrets.token_hex(4)}")) as folder:
+    with claimed(lambda: _make(parent / f"{name}{_unique()}")) as folder:
         try:
             yield folder
         finally:
@@ -41,7 +42,7 @@ def _make(folder: Path) -> Path:
 
 @contextmanager
 def claimed(make: Callable[[], Path]) -> Iterator[Path]:
-    """A folder that ``make`` makes, locked until the block ends."""
+    """A folder or file that ``make`` makes, locked until the block ends."""
     folder, lock = _claim(make)
     try:
         yield folder
@@ -54,7 +55,7 @@ def _claim(make: Callable[[], Path]) -> tuple[Path, int]:
         folder = make()
         with suppress(FileNotFoundError):
             lock = _locked(folder, fcntl.LOCK_EX)
-            if folder.is_dir():  # another process may have taken it for abandoned before it was locked
+            if folder.exists():  # another process may have taken it for abandoned before it was locked
                 return folder, lock
             os.close(lock)
 
@@ -109,14 +110,23 @@ def write_whole(path: Path, content: bytes | str) -> None:
         if target.exists() and not target.is_file():
             target.write_bytes(given)
             return
-        beside = target.with_name(f".{target.name[:100]}-{os.getpid()}-{secrets.token_hex(4)}")
-        try:
-            beside.write_bytes(given)
-            if target.exists():
-                shutil.copymode(target, beside)
-            os.replace(beside, target)
-        finally:
-            beside.unlink(missing_ok=True)
+        with claimed(lambda: _empty_file(target.parent / f".{target.name[:100]}{_unique()}")) as beside:
+            try:
+                beside.write_bytes(given)
+                if target.exists():
+                    shutil.copymode(target, beside)
+                os.replace(beside, target)
+            finally:
+                beside.unlink(missing_ok=True)
+
+
+def _unique() -> str:
+    return f"-{os.getpid()}-{secrets.token_hex(4)}"
+
+
+def _empty_file(path: Path) -> Path:
+    path.touch(exist_ok=False)
+    return path
 
 
 def append_whole(path: Path, content: str) -> None:
@@ -139,11 +149,23 @@ def remove_abandoned(parent: Path, name: str) -> None:
         remove_unclaimed(folder)
 
 
-def remove_unclaimed(folder: Path) -> None:
-    """Remove a folder, unless a process holds its lock."""
-    with locked_at_once(folder) as free:
-        if free:
-            shutil.rmtree(folder, ignore_errors=True)
+_UNIQUE = re.compile(r"\..+-\d+-[0-9a-f]{8}")
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Remove the files that ``write_whole`` was writing into a folder, or one below it, when its process was killed."""
+    for path in folder.rglob(".*"):
+        if _UNIQUE.fullmatch(path.name) and path.is_file():
+            remove_unclaimed(path)
+
+
+def remove_unclaimed(path: Path) -> None:
+    """Remove a folder or a file, unless a process holds its lock."""
+    with locked_at_once(path) as free:
+        if free and path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        elif free:
+            path.unlink(missing_ok=True)
 
 
 def _literal(name: str) -> str:

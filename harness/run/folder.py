@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import os
 import re
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 
 from harness.errors import BadInput
-from harness.folders import claimed, locked, remove_unclaimed
+from harness.folders import claimed, locked, remove_unclaimed, remove_unfinished
 from harness.run.places import LATEST
 from harness.store import Store, read_json, write_json
 
 ARTEFACTS = "artefacts.json"
 """What a run's results were read from: folders of the store. It stays while the run does."""
+_POINTING = f".{LATEST}-"
 _STAMP = re.compile(r"\d{8}-\d{6}(-\d+)?")
 
 
@@ -24,8 +26,14 @@ def new_folder(parent: Path, started: datetime) -> Iterator[Path]:
     """A run's own folder below that of its suite, which no other run takes for abandoned until the block ends."""
     parent.mkdir(parents=True, exist_ok=True)
     for folder in parent.iterdir():
-        if _STAMP.fullmatch(folder.name) and not folder.is_symlink() and not (folder / "run.json").exists():
-            remove_unclaimed(folder)
+        if folder.is_symlink():
+            if folder.name.startswith(_POINTING):
+                folder.unlink(missing_ok=True)
+        elif _STAMP.fullmatch(folder.name):
+            if (folder / "run.json").exists():
+                remove_unfinished(folder)
+            else:
+                remove_unclaimed(folder)
     with claimed(lambda: _make(parent, started)) as folder:
         yield folder
 
@@ -44,9 +52,14 @@ def _make(parent: Path, started: datetime) -> Path:
 def point_latest(folder: Path) -> None:
     """Let the suite's ``latest`` be this run."""
     link = folder.parent / LATEST
-    temporary = folder.parent / f".latest-{os.getpid()}"
-    temporary.symlink_to(folder.name)
-    os.replace(temporary, link)
+    while True:
+        temporary = folder.parent / f"{_POINTING}{os.getpid()}-{secrets.token_hex(4)}"
+        temporary.symlink_to(folder.name)
+        try:
+            os.replace(temporary, link)
+        except FileNotFoundError:  # another run has taken it for what a killed one left
+            continue
+        return
 
 
 @contextmanager
