@@ -45,7 +45,7 @@ correlate: {pools: [main], subsets: {sizes: [2], at_most: 3}}
 cost: {latency: false, memory: false, energy: false}
 """
 TIMED = ("build_seconds", "members_train_seconds")
-PATIENCE = 120.0
+PATIENCE = 300.0
 """Seconds that a run may take, on a busy machine."""
 REAPER = 36
 """PR_SET_CHILD_SUBREAPER of linux/prctl.h: what a killed run leaves behind becomes a child of this process."""
