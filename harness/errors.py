@@ -1,9 +1,24 @@
-"""The one error a user causes and can mend: a problem, its place, the known choices and a hint, on one line."""
+"""The one error a user causes and can mend: a problem, its place, the known choices and a hint, on one line.
+
+And how a run that is interrupted ends.
+"""
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+
+
+class Interrupted(Exception):
+    """A run that Ctrl-C or SIGTERM ended has written what was done by then; the command ends as that signal has it.
+
+    Args:
+        code: the exit code: 128 and the signal's number.
+    """
+
+    def __init__(self, code: int) -> None:
+        super().__init__(code)
+        self.code = code
 
 
 class BadInput(Exception):

@@ -13,6 +13,7 @@ import fcntl
 import hashlib
 import os
 import platform
+import re
 import secrets
 import shutil
 import time
@@ -20,6 +21,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
+
+from harness.exhausted import writing
 
 NO_LOCKS = {errno.EBADF, errno.EINVAL, errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}
 WEEK = 7 * 86400.0
@@ -44,7 +47,7 @@ def temporary(parent: Path, name: str) -> Iterator[Path]:
     Raises:
         OSError: it cannot be made.
     """
-    with claimed(lambda: _make(parent / f"{name}-{here()}-{os.getpid()}-{secrets.token_hex(4)}")) as folder:
+    with claimed(lambda: _make(parent / f"{name}{_unique()}")) as folder:
         try:
             yield folder
         finally:
@@ -58,7 +61,7 @@ def _make(folder: Path) -> Path:
 
 @contextmanager
 def claimed(make: Callable[[], Path]) -> Iterator[Path]:
-    """A folder that ``make`` makes, locked until the block ends."""
+    """A folder or file that ``make`` makes, locked until the block ends."""
     folder, lock = _claim(make)
     try:
         yield folder
@@ -71,7 +74,7 @@ def _claim(make: Callable[[], Path]) -> tuple[Path, int]:
         with suppress(FileNotFoundError):
             folder = make()
             lock = _locked(folder, fcntl.LOCK_EX)
-            if folder.is_dir():  # another process may have taken it for abandoned before it was locked
+            if folder.exists():  # another process may have taken it for abandoned before it was locked
                 return folder, lock
             os.close(lock)
 
@@ -142,6 +145,54 @@ def _at_once(path: Path, flags: int) -> Iterator[bool]:
         os.close(lock)
 
 
+def write_whole(path: Path, content: bytes | str) -> None:
+    """Write a file that is there whole or, where it cannot be written, as it was before.
+
+    What is no plain file, such as a pipe, is written to as it is.
+
+    Raises:
+        OSError: it cannot be written; of a full disk with the file's name.
+    """
+    given = content.encode("utf-8") if isinstance(content, str) else content
+    with writing(path):
+        target = path.resolve()
+        if target.exists() and not target.is_file():
+            target.write_bytes(given)
+            return
+        with claimed(lambda: _empty_file(target.parent / f".{target.name[:100]}{_unique()}")) as beside:
+            try:
+                beside.write_bytes(given)
+                if target.exists():
+                    shutil.copymode(target, beside)
+                os.replace(beside, target)
+            finally:
+                beside.unlink(missing_ok=True)
+
+
+def _unique() -> str:
+    """The end of a name that nobody else has: the machine, the process, and chance."""
+    return f"-{here()}-{os.getpid()}-{secrets.token_hex(4)}"
+
+
+def _empty_file(path: Path) -> Path:
+    path.touch(exist_ok=False)
+    return path
+
+
+def append_whole(path: Path, content: str) -> None:
+    """Append to a file all of a text or nothing; errors as those of ``write_whole``."""
+    left = content.encode("utf-8")
+    with writing(path), open(path, "ab", buffering=0) as file:
+        before = os.fstat(file.fileno()).st_size
+        try:
+            while left:
+                left = left[file.write(left) or 0 :]
+        except OSError:
+            with suppress(OSError):  # of a pipe
+                file.truncate(before)
+            raise
+
+
 def remove_abandoned(parent: Path, name: str) -> None:
     """Remove what ``temporary`` made of this name and whose process is gone."""
     for folder in parent.glob(f"{_literal(name)}-*-*"):
@@ -149,16 +200,30 @@ def remove_abandoned(parent: Path, name: str) -> None:
         remove_unclaimed(folder, said[0] if len(said) == 3 else None)
 
 
-def remove_unclaimed(folder: Path, machine: str | None) -> None:
-    """Remove a folder, unless a process holds its lock, or one on another machine may do so.
+_UNIQUE = re.compile(r"\..+-([0-9a-f]{8})-\d+-[0-9a-f]{8}")
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Remove the files that ``write_whole`` was writing into a folder, or one below it, when its process was killed."""
+    for path in folder.rglob(".*"):
+        if (said := _UNIQUE.fullmatch(path.name)) and path.is_file():
+            remove_unclaimed(path, said[1])
+
+
+def remove_unclaimed(path: Path, machine: str | None) -> None:
+    """Remove a folder or a file, unless a process holds its lock, or one on another machine may do so.
 
     Args:
-        folder: to remove.
+        path: to remove.
         machine: ``here()`` of the machine that made it; None where that is not known.
     """
-    with locked_at_once(folder) as free:
-        if free and (machine == here() or _idle_for(folder) > WEEK):
-            shutil.rmtree(folder, ignore_errors=True)
+    with locked_at_once(path) as free:
+        if not free or (machine != here() and _idle_for(path) <= WEEK):
+            return
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def _idle_for(folder: Path) -> float:

@@ -25,6 +25,7 @@ from typing import Any
 
 from harness.claims import claim, remove_unheld
 from harness.errors import BadInput
+from harness.exhausted import writing
 from harness.folders import locked, remove_abandoned, sync, temporary, used_by_nobody, used_with_others
 
 MANIFEST = "manifest.json"
@@ -329,10 +330,13 @@ class Store:
 
     @contextmanager
     def write(self, key: Key) -> Iterator[Path]:
-        """A temporary folder to fill; it becomes the artefact when the block ends without an error."""
+        """A temporary folder to fill; it becomes the artefact when the block ends without an error.
+
+        Raises:
+            OSError: there is no room on the disk; it names the store.
+        """
         final = self.path(key)
-        final.parent.mkdir(parents=True, exist_ok=True)
-        with temporary(self.root, WRITING) as folder:
+        with writing(self.root), self._new(final) as folder:
             yield folder
             files = sorted(path for path in folder.rglob("*") if path.is_file())
             manifest = {
@@ -353,6 +357,12 @@ class Store:
             sync(final.parent)
             _checked.add((self.root, key))
             _made.append((self.root, key))
+
+    @contextmanager
+    def _new(self, final: Path) -> Iterator[Path]:
+        final.parent.mkdir(parents=True, exist_ok=True)
+        with temporary(self.root, WRITING) as folder:
+            yield folder
 
     @contextmanager
     def kept_if(self, check: Callable[[], None]) -> Iterator[None]:
@@ -466,4 +476,9 @@ def read_json(path: Path) -> Any:
 
 def write_json(path: Path, value: Any) -> None:
     """Write a JSON value, readable and with sorted keys; NaN is refused."""
-    path.write_text(json.dumps(value, indent=1, sort_keys=True, allow_nan=False) + "\n", encoding="utf-8")
+    path.write_text(as_text(value), encoding="utf-8")
+
+
+def as_text(value: Any) -> str:
+    """A JSON value as ``write_json`` writes it."""
+    return json.dumps(value, indent=1, sort_keys=True, allow_nan=False) + "\n"

@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import resource
 import subprocess
 import sys
 import time
@@ -11,15 +12,18 @@ import pytest
 from harness import folders
 from harness.folders import (
     WEEK,
+    append_whole,
     claimed,
     here,
     locked,
     locked_at_once,
     remove_abandoned,
     remove_unclaimed,
+    remove_unfinished,
     temporary,
     used_by_nobody,
     used_with_others,
+    write_whole,
 )
 
 HOLD = """
@@ -127,3 +131,47 @@ def test_where_there_are_no_locks_folders_are_filled_and_nothing_is_taken_for_ab
         folder.rename(tmp_path / "b")
     remove_unclaimed(tmp_path / "b", here())
     assert (tmp_path / "b").is_dir()
+
+
+@pytest.fixture
+def small_files():
+    """No file of this process may be larger than 100 bytes, as on a disk that is full."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.parametrize("write", [write_whole, append_whole])
+def test_a_file_that_cannot_be_written_is_as_it_was(write, tmp_path, small_files):
+    path = tmp_path / "file"
+    with pytest.raises(OSError, match="File too large") as full:
+        write(path, "x" * 101)
+    assert full.value.filename == str(path)
+    assert not path.exists() or path.read_text() == ""
+    write(path, "it")
+    with pytest.raises(OSError, match="File too large"):
+        write(path, "x" * 101)
+    assert path.read_text() == "it"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_what_is_written_keeps_its_rights_and_a_link_stays_one(tmp_path):
+    (tmp_path / "file").write_text("old")
+    (tmp_path / "file").chmod(0o640)
+    (tmp_path / "link").symlink_to("file")
+    write_whole(tmp_path / "link", b"new")
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "file").read_text() == "new"
+    assert (tmp_path / "file").stat().st_mode & 0o777 == 0o640
+
+
+def test_what_a_killed_process_was_writing_is_removed_and_what_a_living_one_writes_is_not(tmp_path):
+    (tmp_path / "figures").mkdir()
+    left, kept = tmp_path / f"figures/.a.svg-{here()}-1-0123abcd", tmp_path / ".hidden"
+    for path in (left, kept):
+        path.write_text("half")
+    with claimed(lambda: folders._empty_file(tmp_path / f".b-{here()}-1-0123abcd")) as written:
+        remove_unfinished(tmp_path)
+        assert written.exists()
+    assert sorted(tmp_path.rglob(".*")) == [written, kept]

@@ -11,6 +11,8 @@ import typer
 
 from harness.cli.options import AllowCode, Device, EngineName, Out, Workers, load_suite, make_options, today
 from harness.errors import BadInput
+from harness.exhausted import full_disk, said_of_room
+from harness.folders import write_whole
 
 commands = typer.Typer()
 baselines = typer.Typer(help="What gates compare with.", no_args_is_help=True)
@@ -70,7 +72,7 @@ def gate(
     step = os.environ.get("GITHUB_STEP_SUMMARY")
     files: dict[str, Callable[[], object]] = {}
     if junit:
-        files[f"--junit {junit}"] = lambda: junit.write_text(as_junit(found), encoding="utf-8")
+        files[f"--junit {junit}"] = lambda: write_whole(junit, as_junit(found))
     files[f"--summary {summary}" if summary else f"the step's summary, {step}"] = (
         lambda: write_summary(found, summary, step)
     )
@@ -85,7 +87,8 @@ def _write_each(files: Mapping[str, Callable[[], object]]) -> None:
         try:
             write()
         except OSError as problem:
-            lost.append(f"{name} cannot be written: {problem.strerror}")
+            why = said_of_room(problem) if full_disk(problem) else problem.strerror
+            lost.append(f"{name} cannot be written: {why}")
     if lost:
         raise BadInput("; ".join(lost), hint="the outcome above stands, and is in the run's gate.json")
 

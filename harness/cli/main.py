@@ -8,11 +8,13 @@ from __future__ import annotations
 import atexit
 import errno
 import gc
+import os
 import signal
 import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
@@ -20,7 +22,8 @@ import typer
 
 from harness.cli import gating, importing, machine, merging, publishing, reading, running, sharding
 from harness.display.lines import one_line
-from harness.errors import BadInput
+from harness.errors import BadInput, Interrupted
+from harness.exhausted import full_disk, said_of_room, writing
 
 app = typer.Typer(
     help="Stockpot: ensemble, average, merge, distil or route? Build every combination of your models and decide by "
@@ -41,8 +44,11 @@ INTERRUPTED, TERMINATED = 130, 143
 """The exit codes of what Ctrl-C and SIGTERM have ended: 128 and the signal's number, as shells have it."""
 
 
-PLACES = {errno.EACCES, errno.EDQUOT, errno.ELOOP, errno.ENAMETOOLONG, errno.ENOSPC, errno.EPERM, errno.EROFS}
-"""Errors of a place that a user named or filled: there is nothing in a traceback that would help."""
+STOPPED = "stopped; what is whole is kept: run the same command again"
+MAKE_ROOM = "make room, or name another place, and run the same command again: what is done is kept"
+
+PLACES = {errno.EACCES, errno.ELOOP, errno.ENAMETOOLONG, errno.EPERM, errno.EROFS}
+"""Errors of a place that a user named: there is nothing in a traceback that would help."""
 
 
 def fail(message: str, code: int) -> NoReturn:
@@ -69,21 +75,41 @@ def _ended_by_sigterm() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
 
 
+@contextmanager
+def _said() -> Iterator[None]:
+    """What is printed in the block is written by its end, or the reason is told: at exit it would be a traceback."""
+    try:
+        yield
+    finally:
+        with writing(Path("stdout")):
+            try:
+                sys.stdout.flush()
+            except OSError as problem:
+                with open(os.devnull, "w") as nowhere:  # for what is left
+                    os.dup2(nowhere.fileno(), sys.stdout.fileno())
+                if problem.errno != errno.EPIPE:  # who reads no more wants no words either
+                    raise
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """The ``stockpot`` command."""
     gc.set_threshold(100_000, 20, 20)  # imports and tables make many objects that stay: to look them through is a tenth
     atexit.register(gc.freeze)  # nothing is collected at exit: the objects of torch and matplotlib would take a second
     try:
-        with _ended_by_sigterm():
+        with _ended_by_sigterm(), _said():
             app(args=None if arguments is None else list(arguments))
     except BadInput as problem:
         fail(str(problem), 2)
-    except OSError as problem:
-        if problem.errno not in PLACES:
+    except Interrupted as end:
+        fail(STOPPED, end.code)
+    except Exception as problem:
+        if full := full_disk(problem):
+            fail(f"{said_of_room(full)}; {MAKE_ROOM}", 2)
+        if not isinstance(problem, OSError) or problem.errno not in PLACES:
             raise
         named = f"{problem.filename}: " if problem.filename is not None else ""
         fail(f"{named}{problem.strerror}; what is done is kept", 2)
     except SystemExit as end:
         if end.code in (INTERRUPTED, TERMINATED):  # typer makes the first of Ctrl-C, and says nothing
-            fail("stopped; what is whole is kept: run the same command again", int(end.code))
+            fail(STOPPED, int(end.code))
         raise

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from harness.cost import flops
+from harness.evaluate.halving import with_fewer
 from harness.moe.experts import Experts
 from harness.moe.layer import MixtureOfExperts
 from harness.systems.parts import MemberPart
@@ -74,6 +75,10 @@ def flops_of_parts(combination: Combination, batch: Tensor) -> list[float]:
     return [flops.count(partial(part.run_once, batch)) / len(batch) for part in combination.parts()]
 
 
+def _flops_on(combination: Combination, batch: Tensor, calls: Tensor | None, count: int) -> float:
+    return flops_per_example(combination, batch[:count], calls)
+
+
 def _mean(calls: Tensor, each: Sequence[float]) -> float:
     """Over examples with calls [N, parts], the mean sum of what each part takes."""
     return math.fsum((calls.double().mean(dim=0) * torch.tensor(each, dtype=torch.float64)).tolist())
@@ -95,7 +100,8 @@ def counted(combination: Combination, calls: Tensor, few: Tensor | None) -> dict
         "calls": [{"model": part.name, "mean": m} for part, m in zip(combination.parts(), mean, strict=True)],
     }
     if few is not None:
-        figures["flops_per_example"] = flops_per_example(combination, few, varying)
+        fewer = partial(_flops_on, combination, few, varying)
+        figures["flops_per_example"] = with_fewer(fewer, len(few))
     if isinstance(combination, Staged):
         figures["stages"] = combination.shares(calls)
     return figures

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from harness.cost import flops
 from harness.cost.own import own_costs
+from harness.evaluate.halving import with_fewer
 from harness.types import NotApplicable, Part, Split, check_tokens
 
 FEW = 8
@@ -21,6 +22,10 @@ def relative_costs(parts: Sequence[Part], split: Split) -> tuple[list[float], st
     """What each part takes for an example of a split on average, and the unit: see ``costs_by_row``."""
     each, unit = costs_by_row(parts, split)
     return each.mean(dim=0).tolist(), unit
+
+
+def _flops_on(part: Part, few: Tensor, count: int) -> float:
+    return flops.count(partial(part.log_probs, few[:count])) / count
 
 
 def costs_by_row(parts: Sequence[Part], split: Split) -> tuple[Tensor, str]:
@@ -35,7 +40,7 @@ def costs_by_row(parts: Sequence[Part], split: Split) -> tuple[Tensor, str]:
     few = split.inputs[: min(FEW, split.batch)]
     try:
         check_tokens(parts, split)
-        counted = [flops.count(partial(part.log_probs, few)) / len(few) for part in parts]
+        counted = [with_fewer(partial(_flops_on, part, few), len(few)) for part in parts]
     except NotApplicable:
         counted = []
     known = bool(counted) and all(counted)

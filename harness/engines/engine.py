@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeVar
 
 from harness.display.lines import one_line, said_by
+from harness.exhausted import full_disk
 from harness.registry import ENGINES
 
 Place = Literal["shared", "alone"]
@@ -46,6 +47,8 @@ class Outcome:
     value: Any = None
     error: str | None = None
     """One line of bounded length (``display.lines``): it is a reason in tables, and others wrote it."""
+    full: OSError | None = None
+    """The error of a full disk that it failed by, with the place: every other job would, too."""
     trace: str | None = None
     """The traceback in the worker, for the log; of a very long one its beginning and its end."""
 
@@ -68,7 +71,8 @@ def attempt(job: Job) -> Outcome:
     try:
         return Outcome(job.function(**job.arguments))
     except BaseException as error:
-        return Outcome(error=f"{type(error).__name__}: {said_by(error)}", trace=traceback.format_exc())
+        said = f"{type(error).__name__}: {said_by(error)}"
+        return Outcome(error=said, trace=traceback.format_exc(), full=full_disk(error))
 
 
 def too_long(job: Job) -> Outcome:
@@ -104,6 +108,8 @@ class Engine(ABC):
 
     def __init__(self, workers: int | None = None, preload: Sequence[str] = ()) -> None:
         self.workers, self.preload = workers or 1, tuple(preload)
+        self.outcomes: dict[str, Outcome] = {}
+        """Those that there are so far: what is known where ``run`` is interrupted."""
 
     @property
     def slots(self) -> dict[Place, int]:
@@ -112,7 +118,11 @@ class Engine(ABC):
 
     @abstractmethod
     def run(self, jobs: Sequence[Job], progress: Progress) -> dict[str, Outcome]:
-        """Run all jobs; one whose need failed is not run, and its error names that need."""
+        """Run all jobs; one whose need failed is not run, and its error names that need.
+
+        Raises:
+            OSError: a job found the disk full (``Outcome.full``); no process of a job is left.
+        """
 
 
 AnyEngine = TypeVar("AnyEngine", bound=type[Engine])

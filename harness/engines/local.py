@@ -34,7 +34,7 @@ class LocalEngine(Engine):
         ``progress`` is called with "start" and "done" or "failed". Jobs that run alone come after all others. The
         processes of a job that exceeds its limit are killed; what ran beside it is started again.
         """
-        outcomes: dict[str, Outcome] = {}
+        outcomes = self.outcomes = {}
         for variable in THREADS:  # a BLAS with threads of its own would crowd the cores
             os.environ.setdefault(variable, "1")
         pools = _Pools(self.workers, self.preload)

@@ -59,6 +59,8 @@ def run_in_order(jobs: Sequence[Job], workers: Workers, outcomes: dict[str, Outc
         outcomes[job.name] = outcome
         waiting.ended(job.name)
         progress("failed" if outcome.error else "done", job)
+        if outcome.full:
+            raise outcome.full
 
     def start(job: Job, *, by_itself: bool = False) -> None:
         if job.name not in begun:

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
 from multiprocessing import forkserver
+from multiprocessing.process import BaseProcess
 from types import MappingProxyType
 from typing import Any
+
+import psutil
 
 from harness.engines.engine import Job, Place, attempt
 
@@ -76,27 +82,49 @@ class Pools:
             pool.shutdown(wait=True)
 
     def kill(self) -> None:
-        """After Ctrl-C nothing goes on behind the user's back."""
+        """After Ctrl-C nothing goes on behind the user's back, and nothing holds on to what it was writing."""
+        ended = [process for pool in self.pools.values() for process in _kill(pool)]
         for pool in self.pools.values():
-            workers = list((pool._processes or {}).values())
             pool.shutdown(wait=False, cancel_futures=True)
-            for process in workers:
-                process.terminate()
+        for process in ended:
+            process.join(PATIENCE)
 
 
-def _kill(pool: ProcessPoolExecutor) -> None:
-    """End all processes of a pool one of whose workers died.
+PATIENCE = 5.0
+"""Seconds that are waited for a process that was killed."""
 
-    One that was just starting then is not told to end by the pool, which would wait for it for ever.
+
+def _kill(pool: ProcessPoolExecutor) -> list[BaseProcess]:
+    """End all processes of a pool, also those that are stopped, and what their jobs have started.
+
+    One that was just starting when another died is not told to end by the pool, which would wait for it for ever.
     """
-    for process in list((pool._processes or {}).values()):
-        process.kill()
+    workers: list[BaseProcess] = list((pool._processes or {}).values())
+    started = [child for worker in workers for child in _descendants(worker.pid)]  # some may have left the group
+    for worker in workers:
+        assert worker.pid  # it was started
+        worker.kill()
+        with suppress(OSError):  # it ended before it had a group
+            os.killpg(worker.pid, signal.SIGKILL)
+    for child in started:
+        with suppress(psutil.Error):
+            child.kill()
+    return workers
+
+
+def _descendants(process: int | None) -> list[psutil.Process]:
+    try:
+        return psutil.Process(process).children(recursive=True) if process else []
+    except psutil.Error:
+        return []
 
 
 def _prepare(environment: Mapping[str, str]) -> None:
     os.environ.clear()  # the server may come from an earlier run, with other variables
     os.environ.update(environment)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends the workers
+    os.setpgid(0, 0)  # a group of its own, with all that its jobs start: they are ended together
+    _end_with_server()
     threading.Thread(target=_end_with_parent, daemon=True).start()
     import torch  # which a process that only hands jobs on does without
 
@@ -105,7 +133,20 @@ def _prepare(environment: Mapping[str, str]) -> None:
 
 
 def _end_with_parent() -> None:
-    """End this worker as soon as the process that gives it jobs is gone, however that ended."""
+    """End this worker and its jobs' processes as soon as the process that gives it jobs is gone, however that ended."""
     if parent := multiprocessing.parent_process():
         parent.join()  # a pipe that the system closes
-        os.kill(os.getpid(), signal.SIGKILL)
+        os.killpg(os.getpid(), signal.SIGKILL)
+
+
+def _end_with_server() -> None:
+    """Have the system end this worker with the server that it was forked from, which ends with the run.
+
+    One that is stopped, or deep in C, runs no thread that could see to it.
+    """
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+PR_SET_PDEATHSIG = 1
+"""Of the system's header linux/prctl.h."""

@@ -52,7 +52,7 @@ class RayEngine(Engine):
             BadInput: the cluster cannot be reached, has no room for a worker, or a node does not agree with this
                 machine about what keys depend on.
         """
-        outcomes: dict[str, Outcome] = {}
+        outcomes = self.outcomes = {}
         gpus = _gpus(jobs)
         folders = sorted({job.folder for job in jobs if job.folder})
         shared, alone = ([job for job in jobs if job.place == place] for place in ("shared", "alone"))

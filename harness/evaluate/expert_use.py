@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from harness.evaluate.halving import with_fewer
 from harness.models import forward
 from harness.moe.watching import routers_of, watched
 from harness.systems.systems import SingleModel
@@ -29,8 +30,12 @@ def use_on_inputs(combination: Combination, split: Split) -> dict[str, Any]:
     if (module := sparse_network(combination)) is None:
         return {}
     rows = torch.linspace(0, len(split) - 1, min(MOST, len(split))).round().long()
-    batches = ((split.inputs[some], split.labels[some]) for some in rows.split(split.batch))
-    return {EXPERTS: use_of(module, batches, [str(label) for label in range(int(split.labels.max()) + 1)])}
+    groups = [str(label) for label in range(int(split.labels.max()) + 1)]
+
+    def use(size: int) -> dict[str, Any]:
+        return use_of(module, ((split.inputs[some], split.labels[some]) for some in rows.split(size)), groups)
+
+    return {EXPERTS: with_fewer(use, split.batch)}
 
 
 def use_of(module: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], groups: Sequence[str]) -> dict[str, Any]:

@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from harness.evaluate.halving import in_batches
 from harness.registry import KINDS
 from harness.store import Key, Store, read_json, write_json
 from harness.systems.parts import MemberPart
@@ -21,18 +22,22 @@ MAKERS = (__name__, "harness.systems.systems", "harness.pools.pool", "harness.mo
 """The code behind a prediction: the loop over batches, the parts that are run, how a pool is loaded, and whose tokens
 its models read. The code of a member's source, which reads its weights, is in its digest (``MemberPlan.digests``); how
 its network runs on a batch, the split's kind of task says (``code_of_kind``)."""
-COST = "cost.json"
+COST, BATCH = "cost.json", "batch"
 
 
 def predict(log_probs: Callable[[Tensor], Tensor], split: Split) -> Tensor:
     """Log-probabilities [N, C] of a part or a combination on a split, on the CPU.
 
     Args:
-        log_probs: a function from a batch [B, ...] to log-probabilities [B, C].
+        log_probs: a function from a batch [B, ...] to log-probabilities [B, C], of each row whatever the others are.
         split: the examples.
     """
-    with torch.inference_mode():
-        return torch.cat([log_probs(batch).cpu() for batch in split.inputs.split(split.batch)])
+    return _predict(log_probs, split)[0]
+
+
+def _predict(log_probs: Callable[[Tensor], Tensor], split: Split, *, by_row: bool = True) -> tuple[Tensor, int]:
+    found, size = in_batches(lambda batch: log_probs(batch).cpu(), split.inputs, split.batch, by_row=by_row)
+    return torch.cat(found), size
 
 
 def code_of_kind(kind: str) -> tuple[str, ...]:
@@ -63,14 +68,19 @@ class CachedPredictions:
         key = predictions_key(part.digest, split, self.device)
         if not self.store.has(key):
             begin = time.perf_counter()
-            found = predict(part.log_probs, split)
+            found, batch = _predict(part.log_probs, split, by_row=part.by_row)
             seconds = time.perf_counter() - begin
             self.seconds += seconds
             _check_numbers(part, found, split)
             with self.store.write(key) as folder:
                 save_file({"log_probs": found}, folder / "log_probs.safetensors")
-                write_json(folder / COST, {"seconds": seconds})
+                write_json(folder / COST, {"seconds": seconds, BATCH: batch})
         return _read(self.store.read(key))
+
+    def batch(self, part: Part, split: Split) -> int:
+        """Examples in the batches that a part's predictions were made in, after any halving."""
+        key = predictions_key(part.digest, split, self.device)
+        return int(read_json(self.store.read(key) / COST)[BATCH])
 
     def stacked(self, parts: Sequence[Part], split: Split) -> Tensor:
         """Log-probabilities [M, N, C]."""
@@ -95,9 +105,14 @@ def _read(folder: Path) -> Tensor:
 
 def said_by(parts: Sequence[Part], split: Split, cached: CachedPredictions) -> list[Tensor]:
     """Log-probabilities [N, C] of each part: members' are kept, a model that a method made is run here."""
-    return [
-        cached(part, split) if isinstance(part, MemberPart) else predict(part.log_probs, split) for part in parts
-    ]
+    return [_said(part, split, cached)[0] for part in parts]
+
+
+def _said(part: Part, split: Split, cached: CachedPredictions) -> tuple[Tensor, int]:
+    """And the batch, after any halving."""
+    if not isinstance(part, MemberPart):
+        return _predict(part.log_probs, split, by_row=part.by_row)
+    return cached(part, split), cached.batch(part, split)
 
 
 @dataclass(frozen=True)
@@ -110,6 +125,8 @@ class Ran:
     """[N, parts], int64, as ``Combination.run`` has them."""
     combine_seconds: float
     """Spent on combining predictions that were there."""
+    batch: int
+    """Examples in the batches that its models were run in, after any halving."""
 
 
 def run(combination: Combination, split: Split, cached: CachedPredictions) -> Ran:
@@ -118,11 +135,11 @@ def run(combination: Combination, split: Split, cached: CachedPredictions) -> Ra
     Those of a pool's members are read or made once for all (``cached``); a model that a method made is run here.
     """
     if not combination.replays:
-        with torch.inference_mode():
-            batches = [combination.run(batch) for batch in split.inputs.split(split.batch)]
+        by_row = all(part.by_row for part in combination.parts())
+        batches, size = in_batches(combination.run, split.inputs, split.batch, by_row=by_row)
         log_probs, calls = (torch.cat([each.cpu() for each in found]) for found in zip(*batches, strict=True))
-        return Ran(log_probs, calls, 0.0)
-    predictions = said_by(combination.parts(), split, cached)
+        return Ran(log_probs, calls, 0.0, size)
+    predictions, sizes = zip(*(_said(part, split, cached) for part in combination.parts()), strict=True)
     begin = time.perf_counter()
     log_probs, calls = combination.replay(predictions)
-    return Ran(log_probs, calls, time.perf_counter() - begin)
+    return Ran(log_probs, calls, time.perf_counter() - begin, min(sizes))

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from harness.display.lines import plain_line
 from harness.errors import BadInput
+from harness.exhausted import writing
 from harness.folders import remove_abandoned, temporary
 from harness.gate.policy import Policy
 from harness.results.comparable import run_faults
@@ -59,7 +60,7 @@ def set_baseline(run_folder: Path, out: Path, name: str, reason: str, today: dat
     except OSError as problem:
         raise BadInput(f"no baseline can be put there: {problem.strerror}", place=str(folder.parent)) from None
     remove_abandoned(folder.parent, f".{name}.setting")
-    with temporary(folder.parent, f".{name}.setting") as fresh:
+    with writing(folder.parent), temporary(folder.parent, f".{name}.setting") as fresh:
         for file in FILES:
             if (run.folder / file).is_file():
                 shutil.copyfile(run.folder / file, fresh / file)

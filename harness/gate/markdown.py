@@ -7,6 +7,7 @@ from pathlib import Path
 
 from harness.display.formats import DASH, inline_code, plain_text
 from harness.display.lines import escaped
+from harness.folders import append_whole, write_whole
 from harness.gate.banner import WORDS
 from harness.gate.record import STATES, Check, Gate
 
@@ -20,12 +21,11 @@ def write_summary(gate: Gate, path: Path | None, step_summary: str | None) -> No
     The file for the step is never written over, also where it is the one that ``path`` names.
     """
     if path is not None and str(path) != step_summary:
-        path.write_text(summary(gate), encoding="utf-8")
+        write_whole(path, summary(gate))
     elif step_summary:
         target = Path(step_summary)
         used = target.stat().st_size if target.is_file() else 0
-        with open(target, "a", encoding="utf-8") as file:
-            file.write(summary(gate, LIMIT - used - 1) + "\n")
+        append_whole(target, summary(gate, LIMIT - used - 1) + "\n")
 
 
 def summary(gate: Gate, limit: int = LIMIT) -> str:

@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from harness.errors import BadInput
-from harness.store import read_json, write_json
+from harness.exhausted import full_disk, said_of_room
+from harness.folders import write_whole
+from harness.store import as_text, read_json
 
 SCHEMA_VERSION = 1
 GATE_FILE = "gate.json"
@@ -115,9 +117,10 @@ def forget_gate(folder: Path) -> None:
 def write_gate(path: Path, gate: Gate) -> None:
     """Write gate.json; ``BadInput`` where it cannot be written."""
     try:
-        write_json(path, asdict(gate))
+        write_whole(path, as_text(asdict(gate)))
     except OSError as problem:
-        raise BadInput(f"{GATE_FILE} cannot be written: {problem.strerror}", place=str(path)) from None
+        why = said_of_room(problem) if full_disk(problem) else problem.strerror
+        raise BadInput(f"{GATE_FILE} cannot be written: {why}", place=str(path)) from None
 
 
 def read_gate(path: Path) -> Gate:

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from harness.errors import BadInput
+from harness.exhausted import writing
 from harness.folders import remove_abandoned, temporary
 from harness.imports.imported import COST, Form, Imported
 from harness.imports.splitting import HELDOUT, TEST, split_rows
@@ -71,7 +72,7 @@ def write_pool(imported: Imported, folder: Path, source: str, share: float | Non
     files = file_names(list(imported.members))
     folder.parent.mkdir(parents=True, exist_ok=True)
     remove_abandoned(folder.parent, f".{folder.name}.importing")
-    with temporary(folder.parent, f".{folder.name}.importing") as partial:
+    with writing(folder.parent), temporary(folder.parent, f".{folder.name}.importing") as partial:
         for name, file in files.items():
             _member_table(imported, name).to_parquet(partial / file, index=False)
         for split, rows in ((HELDOUT, heldout), (TEST, ~heldout)):

@@ -9,6 +9,7 @@ import numpy as np
 
 from harness.evaluate import outcomes, predictions, scores
 from harness.evaluate.expert_use import use_on_inputs
+from harness.evaluate.halving import HALVED
 from harness.evaluate.predictions import CachedPredictions
 from harness.kinds.kind import Evaluation
 from harness.tasks.labelled import LabelledTask
@@ -26,6 +27,8 @@ def evaluate_on_inputs(combination: Combination, task: Task, cached: CachedPredi
     if combination.says == "probabilities":
         calibrated = scores.calibrated(on_test.log_probs, task.test.labels, on_heldout.log_probs, task.heldout.labels)
     record = {"combine_seconds": on_test.combine_seconds + on_heldout.combine_seconds, **calibrated}
+    if (batch := min(on_test.batch, on_heldout.batch)) < task.test.batch:
+        record[HALVED] = batch
     record |= use_on_inputs(combination, task.test)
     return Evaluation(on_test.log_probs.numpy(), on_test.calls.numpy(), record)
 

@@ -12,6 +12,7 @@ from pydantic import Field
 from torch import nn
 
 from harness.errors import BadInput
+from harness.evaluate.halving import HALVED_TOKENS
 from harness.evaluate.predictions import CachedPredictions
 from harness.kinds.kind import LACKING, Evaluation, Kind, kind
 from harness.models import causal_lm, configuration, windows
@@ -123,7 +124,9 @@ def _evaluated(combinations: Sequence[Combination], task: TextTask) -> list[Eval
     from harness.lm import evaluation, expert_use  # lm-eval takes seconds to import, and other kinds do without it
 
     scored = evaluation.score_combinations(combinations, task)
-    record = {"combine_seconds": scored.combine_seconds / len(combinations), "pass": scored.record}
+    record: dict[str, Any] = {"combine_seconds": scored.combine_seconds / len(combinations), "pass": scored.record}
+    if any(work["halvings"] for work in scored.record):
+        record[HALVED_TOKENS] = min(work["batch_tokens"] for work in scored.record)
     says: Says | None = "correctness" if task.documents.written else None
     found: list[Evaluation | Unscored] = []
     each = zip(combinations, scored.answers, scored.calls, scored.wrote, scored.lacking, strict=True)

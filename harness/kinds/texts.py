@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from itertools import accumulate
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -126,7 +127,8 @@ def _evaluate_stages(pipeline: Pipeline, task: LabelledTask, cached: CachedPredi
     """As every combination is scored, and what its stages said of the test examples."""
     recorded = Recorded(pipeline)
     evaluation = evaluate_on_inputs(recorded, task, cached)
-    of_test = recorded.traces[: -(-len(task.test.inputs) // task.test.batch)]  # it is run first
+    rows = accumulate(len(trace.log_probs) for trace in recorded.traces)
+    of_test = recorded.traces[: 1 + list(rows).index(len(task.test.inputs))]  # it is run first
     stages = by_stage(pipeline, of_test, task.test, task.labels)
     record = {**evaluation.record, "failures": dict(stages.failures)}
     return replace(evaluation, record=record, measures=stages.measures, intermediate=stages.intermediate)

@@ -240,19 +240,6 @@ def row_log_probs(model: LanguageModel, tokens: Sequence[int], **inputs: Tensor)
     return torch.log_softmax(logits.float(), dim=-1)
 
 
-def is_out_of_memory(error: Exception) -> bool:
-    """Whether memory ran out, on an accelerator or (as a plain RuntimeError) on the CPU."""
-    words = ("out of memory", "not enough memory", "can't allocate memory")
-    said = isinstance(error, RuntimeError) and any(word in str(error).lower() for word in words)
-    return said or isinstance(error, torch.OutOfMemoryError)
-
-
-def free_memory() -> None:
-    """Give cached memory back after it ran out."""
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
-
-
 def synchronize(models: Sequence[LanguageModel]) -> None:
     """Wait for accelerators, so that a clock read afterwards counts their work."""
     if any(device_of(model).type == "cuda" for model in models):

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from harness.errors import BadInput
+from harness.exhausted import is_out_of_memory
 from harness.lm.forward import (
     LanguageModel,
     device_of,
     gap,
-    is_out_of_memory,
     kept_logits,
     network_of,
     parameters_of,
@@ -211,7 +211,7 @@ def sees_padding(model: LanguageModel, prompts: Sequence[Sequence[int]]) -> bool
     alone = row_log_probs(network, short, position_ids=_positions(mask[:1, padding:]))
     try:
         padded = row_log_probs(network, ids[0].tolist(), attention_mask=mask[:1], position_ids=_positions(mask[:1]))
-    except (RuntimeError, ValueError) as error:
+    except (RuntimeError, ValueError, MemoryError) as error:
         if is_out_of_memory(error):
             raise
         return True

@@ -14,13 +14,12 @@ from lm_eval.models.utils import postprocess_generated_text, resolve_max_length
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from harness.exhausted import free_memory, is_out_of_memory
 from harness.lm.encoding import Encoder, requests_of
 from harness.lm.forward import (
     LanguageModel,
     automatic_tokens,
     device_of,
-    free_memory,
-    is_out_of_memory,
     shared_vocabulary,
     with_shared_vocabulary,
 )
@@ -246,7 +245,7 @@ class StockpotLM(TemplateLM):
                 numbers=numbers,
                 processing=processing,
             )
-        except RuntimeError as error:
+        except (RuntimeError, MemoryError) as error:
             half = len(asked) // 2
             if not is_out_of_memory(error) or half == 0:
                 raise

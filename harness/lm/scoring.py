@@ -16,14 +16,13 @@ from lm_eval.models.utils import resolve_max_length
 from torch import Tensor
 
 from harness.errors import BadInput
+from harness.exhausted import free_memory, is_out_of_memory
 from harness.lm.forward import (
     Batch,
     LanguageModel,
     automatic_tokens,
     device_of,
-    free_memory,
     gap,
-    is_out_of_memory,
     kept_logits,
     make_batch,
     network_of,
@@ -261,7 +260,7 @@ def _try_packing(models: Mapping[int, LanguageModel], asked: _Asked, work: Work)
         try:
             tries = {k: _why_plain(model, asked, work) for k, model in models.items()}
             return {k: why for k, why in tries.items() if why}
-        except RuntimeError as error:
+        except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error) or work.batch_tokens == 1:
                 raise
         work.halve(work.batch_tokens)
@@ -318,7 +317,7 @@ class _Pass:
                 batch = self.asked.batch(rows, self.models[0])
                 try:
                     self.one(batch)
-                except RuntimeError as error:
+                except (RuntimeError, MemoryError) as error:
                     if not is_out_of_memory(error) or len(batch.sequences) == 1:
                         raise
                     short = batch.tokens

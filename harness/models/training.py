@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from harness.exhausted import is_out_of_memory
 from harness.models import causal_lm
 from harness.models.forward import logits
 from harness.registry import KINDS
@@ -91,6 +93,32 @@ def train(
         loss: instead of the cross-entropy with the split's labels. A module's ``aux_loss`` is added to either.
         after_epoch: called with the number of finished epochs, the module in eval mode.
     """
+    with _in_memory(min(schedule.batch_size, split.batch)):
+        return _train(module, split, schedule, seed=seed, rows=rows, loss=loss, after_epoch=after_epoch)
+
+
+@contextmanager
+def _in_memory(batch: int) -> Iterator[None]:
+    """Where memory runs out, what to do: what is random in training is drawn for a batch, so that none is halved."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        hint = "give it a smaller batch_size, run fewer jobs at once (--workers), or train on a larger machine"
+        raise RuntimeError(f"there is no memory to train on {batch} examples at once: {hint} ({error})") from error
+
+
+def _train(
+    module: nn.Module,
+    split: Split,
+    schedule: Schedule,
+    *,
+    seed: int,
+    rows: Sequence[int] | None,
+    loss: Loss | None,
+    after_epoch: Callable[[int], None] | None,
+) -> TrainingLog:
     device = next(module.parameters()).device
     inputs, labels = split.inputs.to(device), split.labels.to(device).view(len(split.inputs), -1)
     chosen = torch.arange(len(inputs)) if rows is None else torch.as_tensor(rows)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from harness.errors import BadInput
+from harness.exhausted import writing
 from harness.folders import remove_abandoned, temporary
 from harness.models import forward
 from harness.models.architectures import kind_of, marked
@@ -98,7 +99,7 @@ def export(
     adapted = None if adapter_rank is None else _adapted(base, run)
     target.parent.mkdir(parents=True, exist_ok=True)
     remove_abandoned(target.parent, f".{target.name}.exporting")
-    with temporary(target.parent, f".{target.name}.exporting") as fresh:
+    with writing(target.parent), temporary(target.parent, f".{target.name}.exporting") as fresh:
         if adapted is not None and adapter_rank is not None:
             written = write_adapter(module, adapted, adapter_rank, inputs, fresh)
             say(f"adapter of rank {adapter_rank}: {written}")

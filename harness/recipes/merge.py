@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 
 from harness.errors import BadInput
+from harness.exhausted import full_disk, said_of_room
 from harness.models.confined import check_confined
 from harness.models.settings import read_object
 from harness.recipes.adapter_recipes import base_of
@@ -109,6 +110,9 @@ def _in_one_line() -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        if full := full_disk(error):
+            hint = "make room, or name a folder elsewhere: nothing is left of this merge"
+            raise BadInput(said_of_room(full), hint=hint) from None
         raise BadInput(error.strerror or str(error), place=error.filename and str(error.filename)) from None
 
 

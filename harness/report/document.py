@@ -18,6 +18,7 @@ from harness.display import formats
 from harness.display.capacity import COLUMNS, as_rows, unpredicted_words
 from harness.display.formats import amount, bytes_more
 from harness.display.lines import escaped
+from harness.folders import write_whole
 from harness.report.answer import Answer, answer
 from harness.report.claim import NOT_TESTED
 from harness.report.claims import Claim, as_json, claims
@@ -35,7 +36,7 @@ from harness.results.history import Entry, history
 from harness.results.metric import Column
 from harness.results.run import read_run
 from harness.results.serving import title_of
-from harness.store import write_json
+from harness.store import as_text
 
 EFFORT = ("warnings", "_seconds", "_bytes")
 """Ends of the names of what methods record that is no choice of theirs: the report has warnings elsewhere."""
@@ -56,7 +57,7 @@ def write_report(folder: Path) -> Path:
     for name, caption, figure in figures(evidence):
         files = render(figure)
         for kind, content in files.items():
-            (folder / "figures" / f"{name}.{kind}").write_bytes(content)
+            write_whole(folder / "figures" / f"{name}.{kind}", content)
         data = base64.b64encode(files["svg"]).decode()
         pictures[name] = {"name": name, "caption": caption, "data": data, "narrow": ""}
     for wide, narrow in ((FIRST, NARROW), (CURVES, CURVES_NARROW)):
@@ -64,11 +65,11 @@ def write_report(folder: Path) -> Path:
             pictures[wide]["narrow"] = small["data"]
     curves = pictures.pop(CURVES, None)
     tested = claims(evidence)
-    write_json(folder / "claims.json", as_json(tested))
+    write_whole(folder / "claims.json", as_text(as_json(tested)))
     context = _context(evidence, answer(evidence), tested) | {"figures": list(pictures.values()), "curves": curves}
-    (folder / "report.md").write_text(_render("report.md", context), encoding="utf-8")
+    write_whole(folder / "report.md", _render("report.md", context))
     target = folder / "report.html"
-    target.write_text(_render("report.html", context), encoding="utf-8")
+    write_whole(target, _render("report.html", context))
     return target
 
 

@@ -260,7 +260,8 @@ RUN_FIELDS = {
     "schema_version": "of this folder",
     "suite": "{name, question, path, digest, yaml}: the suite as it was read",
     "run_id": "the folder's name",
-    "status": "complete, or incomplete where a variant failed or the reference has no result",
+    "status": "complete; incomplete where a variant failed or the reference has no result; interrupted where Ctrl-C or "
+    "SIGTERM ended the run: what was not done by then is failed",
     "started": "UTC, ISO 8601",
     "wall_seconds": "from the start until all jobs were done; of all the suites that the command ran at once",
     "beside": "the other suites whose jobs ran in the same time on the same cores",

@@ -14,6 +14,10 @@ Comparable = Literal["suite_digest", "example_ids", "dtype", "batch_policy"]
 """What a policy may ask to be alike in a run and its baseline."""
 
 
+INTERRUPTED = "interrupted"
+"""The status of a run that Ctrl-C or SIGTERM ended."""
+
+
 def run_faults(run: Run) -> list[str]:
     """Why a run is not all of its suite, one line each."""
     record = run.record
@@ -21,6 +25,8 @@ def run_faults(run: Run) -> list[str]:
         return faults  # what the other checks read is not there
     if record.get("status") != "complete":
         why = "a variant failed, or the reference has no result; see its report"
+        if record.get("status") == INTERRUPTED:
+            why = "run the same command again, which continues it"
         faults.append(f"the run is {record.get('status') or 'of unknown status'}: {why}")
     if record.get("limit") is not None:
         faults.append(f"the run was limited to {record['limit']} test examples (--limit)")

@@ -7,15 +7,14 @@ again at will: they are not in it.
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from collections.abc import Collection, Iterator
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from harness.errors import BadInput
-from harness.store import file_digest, read_json, write_json
+from harness.folders import sync, write_whole
+from harness.store import as_text, file_digest, read_json
 
 MANIFEST = "manifest.json"
 VERSION = 1
@@ -36,16 +35,8 @@ MANIFEST_FIELDS = {
 def write_manifest(folder: Path) -> Path:
     """Write manifest.json of the files that a run's folder has by now, under another name first; returns its path."""
     files = {name: _described(folder / name) for name in FILES if (folder / name).is_file()}
-    descriptor, fresh = tempfile.mkstemp(prefix=f".{MANIFEST}-", dir=folder)
-    os.close(descriptor)
-    try:
-        write_json(Path(fresh), {"version": VERSION, "files": files})
-        os.chmod(fresh, 0o644)
-        with open(fresh, "rb") as written:
-            os.fsync(written.fileno())
-        os.replace(fresh, folder / MANIFEST)
-    finally:
-        Path(fresh).unlink(missing_ok=True)
+    write_whole(folder / MANIFEST, as_text({"version": VERSION, "files": files}))
+    sync(folder / MANIFEST)
     return folder / MANIFEST
 
 

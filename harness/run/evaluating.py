@@ -14,6 +14,7 @@ from harness.cost import counters
 from harness.cost.runnable import why_not_run
 from harness.evaluate import outcomes, scores
 from harness.evaluate.expert_use import EXPERTS
+from harness.evaluate.halving import HALVED, HALVED_TOKENS
 from harness.kinds.kind import LACKING, Evaluation
 from harness.results.metric import OUTCOMES
 from harness.store import Key, Store, read_json, write_json
@@ -27,10 +28,10 @@ CALLS = "calls"
 """The outcome of an example that says how many models ran for it."""
 
 
-TOLD = ("stages", "votes", "rounds", "failures", "failed", LACKING, EXPERTS)
+TOLD = ("stages", "votes", "rounds", "failures", "failed", LACKING, EXPERTS, HALVED, HALVED_TOKENS)
 """What details.json says of an evaluation: which stages answered, how answers were voted for, what each round did, how
-often stages failed, and on what; the tasks that the system is not applicable to, each with the reason; and what the
-experts of a mixture ran for."""
+often stages failed, and on what; the tasks that the system is not applicable to, each with the reason; what the
+experts of a mixture ran for; and the batches that were left where memory was too small for those that were stated."""
 FEW = 50
 """Inputs that FLOPs are counted on, at most."""
 

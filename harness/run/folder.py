@@ -11,7 +11,7 @@ from datetime import datetime
 from pathlib import Path
 
 from harness.errors import BadInput
-from harness.folders import claimed, here, remove_unclaimed
+from harness.folders import claimed, here, remove_unclaimed, remove_unfinished
 from harness.results.shard import SHARD
 from harness.run.places import LATEST
 from harness.store import Store, read_json, write_json
@@ -20,6 +20,7 @@ ARTEFACTS = "artefacts.json"
 """What a run's results were read from: folders of the store. It stays while the run does."""
 MAKER = ".machine"
 """Which machine begins a run: a file of its folder until the run is whole."""
+_POINTING = f".{LATEST}-"
 _STAMP = re.compile(r"\d{8}-\d{6}(-shard-\d+-of-\d+)?(-\d+)?")
 
 
@@ -34,10 +35,14 @@ def new_folder(parent: Path, started: datetime, part: str = "") -> Iterator[Path
     """
     parent.mkdir(parents=True, exist_ok=True)
     for folder in parent.iterdir():
-        if not _STAMP.fullmatch(folder.name) or folder.is_symlink():
+        if folder.is_symlink():
+            if folder.name.startswith(_POINTING):
+                folder.unlink(missing_ok=True)
+        elif not _STAMP.fullmatch(folder.name):
             continue
-        if is_finished(folder):  # and its process was ended before it could remove this
+        elif is_finished(folder):  # and its process was ended before it could remove this
             (folder / MAKER).unlink(missing_ok=True)
+            remove_unfinished(folder)
         else:
             remove_unclaimed(folder, _machine_of(folder))
     with claimed(lambda: _make(parent, f"{started.strftime('%Y%m%d-%H%M%S')}{part}")) as folder:
@@ -79,20 +84,28 @@ def _machine_of(folder: Path) -> str | None:
 def point_latest(folder: Path) -> None:
     """Let the suite's ``latest`` be this run."""
     link = folder.parent / LATEST
-    temporary = folder.parent / f".latest-{secrets.token_hex(4)}"
-    temporary.symlink_to(folder.name)
-    os.replace(temporary, link)
+    while True:
+        temporary = folder.parent / f"{_POINTING}{os.getpid()}-{secrets.token_hex(4)}"
+        temporary.symlink_to(folder.name)
+        try:
+            os.replace(temporary, link)
+        except FileNotFoundError:  # another run has taken it for what a killed one left
+            continue
+        return
 
 
 @contextmanager
 def using(store: Store) -> Iterator[bool]:
-    """Begin with nothing left of processes that are gone; while the block lasts nothing is collected (``cache gc``).
+    """Begin and end with nothing left of processes that are gone; meanwhile nothing is collected (``cache gc``).
 
     Yields whether no other run used the store when this one began.
     """
     with store.used_with_others() as first:
         store.remove_abandoned()
-        yield first
+        try:
+            yield first
+        finally:
+            store.remove_abandoned()  # of workers that were ended on the way
 
 
 def write_artefacts(folder: Path, store: Store) -> None:

@@ -51,6 +51,10 @@ class Tracker:
     def end(self) -> None:
         pass
 
+    def interrupted(self) -> None:
+        """The jobs were ended by a signal, and what is done is written now."""
+        print("interrupted: writing what is done; once more ends that, too", file=sys.stderr, flush=True)
+
     @property
     def elapsed(self) -> float:
         return time.perf_counter() - self.started

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from harness import environment
+from harness.evaluate.halving import HALVED, HALVED_TOKENS
 from harness.evaluate.predictions import cost_of, predictions_key
 from harness.pools.pool import member_digests, notes_of
 from harness.pools.source import MemberPlan
@@ -55,7 +56,7 @@ def run_record(
             "digest": suite.digest,
             "yaml": suite.text,
         },
-        "status": "complete" if not counts["failed"] and states[reference] == "ok" else "incomplete",
+        "status": _status(done, whole=not counts["failed"] and states[reference] == "ok"),
         "device": plan.setting.device,
         "dtype": "float32",
         "batch_policy": {"test": task.test.batch},
@@ -91,7 +92,9 @@ def run_record(
         "serving": tables.serving,
         "noise": noise(plan),
         "capacity": _capacity(plan),
-        "warnings": [*warnings, *_warnings(plan, details), *_warnings_of_shards(done)],
+        "warnings": [
+            *_interrupted(plan, done), *warnings, *_warnings(plan, details), *_warnings_of_shards(done)
+        ],  # fmt: skip
         **{key: done[key] for key in ("run_id", "started", "wall_seconds", "beside", "engine")},
         **({key: done[key] for key in of_machine()} if plan.elsewhere else of_machine()),
         "shards": done.get("shards"),
@@ -108,6 +111,12 @@ def of_machine() -> dict[str, Any]:
     }
 
 
+def _status(done: Mapping[str, Any], *, whole: bool) -> str:
+    if done["interrupted"]:
+        return "interrupted"
+    return "complete" if whole else "incomplete"
+
+
 def _scored(documents: Documents) -> Iterable[tuple[str, str]]:
     """The task and the id of each document."""
     return zip(documents.tasks, documents.ids, strict=True)
@@ -118,6 +127,12 @@ def _digest(plan: Plan) -> str:
     if not plan.setting.folds:
         return plan.task.digest
     return digest([task_of(plan.setting.of(seed)).digest for seed, _ in plan.setting.folds])
+
+
+def _interrupted(plan: Plan, done: Mapping[str, Any]) -> Iterator[str]:
+    if done["interrupted"]:
+        left = len(plan.jobs) - done["jobs_run"] - done["jobs_reused"]
+        yield f"interrupted with {left} of {len(plan.jobs)} jobs to do: run the same command again, which continues"
 
 
 def _warnings(plan: Plan, details: Details) -> Iterator[str]:
@@ -135,6 +150,7 @@ def _warnings(plan: Plan, details: Details) -> Iterator[str]:
     for sentence, names in remarks.items():
         yield f"{', '.join(dict.fromkeys(names))}: {sentence}"
     yield from documents.notes
+    yield from _halved(details)
     for name, seeds in details.items():
         for sentence in sorted({warning for each in seeds.values() for warning in each.get("warnings", [])}):
             yield f"{name}: {sentence}"
@@ -143,6 +159,17 @@ def _warnings(plan: Plan, details: Details) -> Iterator[str]:
 def _warnings_of_shards(done: Mapping[str, Any]) -> Iterator[str]:
     if machines_differ({"shards": done.get("shards")}):
         yield "its shards ran on machines that differ: ratios to the reference compare, times and memory do not"
+
+
+def _halved(details: Details) -> Iterator[str]:
+    """Whose batches were made smaller, since memory ran out."""
+    for key, unit in ((HALVED, "examples"), (HALVED_TOKENS, "tokens")):
+        names: dict[int, list[str]] = {}
+        for name, seeds in details.items():
+            if sizes := [each[key] for each in seeds.values() if key in each]:
+                names.setdefault(min(sizes), []).append(name)
+        for size, of in sorted(names.items()):
+            yield f"{', '.join(of)}: memory ran out, and batches were halved until {size} {unit} fitted"
 
 
 def _capacity(plan: Plan) -> dict[str, Any] | None:

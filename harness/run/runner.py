@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any, Protocol, TextIO
 
 from harness.engines.engine import Engine, Job, Outcome
+from harness.errors import Interrupted
+from harness.exhausted import writing
 from harness.registry import ENGINES
 from harness.results.shard import part_folder
 from harness.run.folder import new_folder, point_latest, using
@@ -21,6 +23,7 @@ from harness.run.plan import Plan
 from harness.run.planning import modules_to_preload
 from harness.run.schedule import Schedule, Scheduled, make_schedule
 from harness.run.shards import write_part
+from harness.run.stages.score import Score
 from harness.run.write import write_results
 
 
@@ -30,6 +33,7 @@ class Progress(Protocol):
     def begin(self, title: str, todo: Sequence[Scheduled], reused: int) -> None: ...
     def event(self, what: str, job: Job) -> None: ...
     def end(self) -> None: ...
+    def interrupted(self) -> None: ...
 
 
 def run(plan: Plan, progress: Progress) -> Path:
@@ -44,16 +48,24 @@ def run_together(plans: Sequence[Plan], progress: Progress) -> Iterator[Path]:
     No core waits for the last jobs of one suite while another has some, and what two suites need is made once. A
     suite whose results cannot be written does not keep the others from theirs: its error is raised after them.
 
+    Ctrl-C or SIGTERM ends the jobs. What is done by then is written all the same, as a run that is marked interrupted
+    and that ``latest`` does not point to, where a variant has scores; a second signal ends that, too.
+
     Args:
         plans: with the same options; at least one.
         progress: follows all of them as one.
 
     Yields:
         The folder of each run as soon as it is written; ``latest`` then points to it.
+
+    Raises:
+        Interrupted: after all folders.
+        OSError: the disk is full; it names the place. What is in the store stays, and nothing else of these runs.
     """
     started, begin = datetime.now(UTC), time.perf_counter()
     faults: list[Exception] = []
     with ExitStack() as stack:
+        stack.enter_context(writing(plans[0].options.out))
         first = stack.enter_context(using(plans[0].store))
         for plan in plans if first else ():  # what another run measures now is new, and not to be taken from it
             renew_noise(plan)  # of all, before any is asked what is missing: two may share a reference
@@ -66,7 +78,13 @@ def run_together(plans: Sequence[Plan], progress: Progress) -> Iterator[Path]:
             part = part_folder(plan.part) if plan.part else ""
             unfinished[position] = stack.enter_context(new_folder(parent, started, part))
         logs = [stack.enter_context(open(folder / LOG, "w", encoding="utf-8")) for folder in unfinished.values()]
-        outcomes = _run_jobs(schedule, plans, engine, progress, _Logs(schedule, logs, begin))
+        stopped: Interrupted | None = None
+        try:
+            outcomes = _run_jobs(schedule, plans, engine, progress, _Logs(schedule, logs, begin))
+        except (KeyboardInterrupt, SystemExit) as end:
+            stopped = Interrupted(INTERRUPTED if isinstance(end, KeyboardInterrupt) else int(end.code or 0))
+            outcomes = engine.outcomes
+            progress.interrupted()
         wall = time.perf_counter() - begin
         for position, (plan, log) in enumerate(zip(plans, logs, strict=True)):
             command = {
@@ -78,18 +96,28 @@ def run_together(plans: Sequence[Plan], progress: Progress) -> Iterator[Path]:
                     "threads_per_worker": engine.threads_per_worker,
                 },
                 "beside": [other.suite.file.suite for other in plans if other is not plan],
+                "interrupted": stopped is not None,
             }
+            own, folder = schedule.outcomes(position, outcomes), unfinished[position]
             try:
-                _write(plan, unfinished[position], schedule.outcomes(position, outcomes), log, command)
+                with writing(folder.parent):
+                    if not _write(plan, folder, own, log, command):
+                        continue
             except Exception as fault:
                 faults.append(fault)
                 continue
             yield unfinished.pop(position)
     if faults:
         raise faults[0]
+    if stopped:
+        raise stopped
 
 
 LOG = "log.jsonl"
+INTERRUPTED = 130
+"""The exit code of what Ctrl-C has ended: 128 and the signal's number, as shells have it."""
+LEFT = "it was not done when the run was interrupted: run the same command again"
+LOST = "it left nothing: a meter failed, or the code was changed meanwhile; run again"
 
 
 def _remove(folders: Mapping[int, Path]) -> None:
@@ -146,22 +174,44 @@ def _title(plans: Sequence[Plan]) -> str:
 
 def _write(
     plan: Plan, folder: Path, outcomes: dict[str, Outcome], log: TextIO, command: Mapping[str, Any]
-) -> None:
-    """Everything in a run's folder, or a shard's, but the report; ``outcomes`` are those of the plan's own jobs."""
+) -> bool:
+    """Everything in a run's folder, or a shard's, but the report; ``outcomes`` are those of the plan's own jobs.
+
+    Returns:
+        Whether there is a run: one that was interrupted is none where no variant has scores, or where it is a shard.
+    """
+    stopped = command["interrupted"]
+    if stopped and plan.part:
+        return False  # the store has what is done
+    missing = plan.missing() if outcomes or stopped else []  # of a plan that lacked nothing, nothing was to be left
     planned, run = len(plan.jobs), len(outcomes)
-    for missing in plan.missing() if outcomes else ():  # of a plan that lacked nothing, nothing was to be left
-        outcome = outcomes.setdefault(missing.job.name, Outcome())
+    for each in missing:
+        outcome = outcomes.setdefault(each.job.name, Outcome())
         if not outcome.error:
-            outcome.error = "it left nothing: a meter failed, or the code was changed meanwhile; run again"
+            outcome.error = LEFT if stopped else LOST
+    if stopped and not any(_is_scored(plan, name) for name in plan.variants[plan.seeds[0]]):
+        return False
     for name, outcome in outcomes.items():
         if outcome.error:
             event = {"event": "error", "job": name, "error": outcome.error, "trace": outcome.trace}
             log.write(json.dumps(event) + "\n")
     log.flush()
     errors = {name: outcome.error for name, outcome in outcomes.items() if outcome.error}
-    done = {**command, "run_id": folder.name, "jobs_run": run, "jobs_reused": planned - run}
+    done = {**command, "run_id": folder.name, "jobs_run": run, "jobs_reused": planned - run - _left(outcomes)}
     if plan.part:
         write_part(folder, plan, errors, done)
-        return
+        return True
     write_results(folder, plan, errors, done)
-    point_latest(folder)
+    if not stopped:
+        point_latest(folder)
+    return True
+
+
+def _is_scored(plan: Plan, name: str) -> bool:
+    """Whether a variant has scores on all seeds."""
+    return all(Score(plan.setting.of(each.seed), each).read() is not None for each in plan.over_seeds(name))
+
+
+def _left(outcomes: Mapping[str, Outcome]) -> int:
+    """How many jobs were neither run nor reused."""
+    return sum(outcome.error == LEFT for outcome in outcomes.values())

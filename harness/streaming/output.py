@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import shutil
@@ -13,6 +12,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from harness.errors import BadInput
+from harness.exhausted import NO_ROOM, writing
 from harness.folders import remove_abandoned, sync, sync_folder, temporary
 from harness.streaming.plan import BYTES, Plan, Step
 from harness.streaming.shards import INDEX, SINGLE
@@ -134,7 +134,7 @@ def _reserve(fd: int, size: int, folder: Path) -> None:
     try:
         os.posix_fallocate(fd, 0, size)
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        if error.errno in NO_ROOM:
             free = shutil.disk_usage(folder).free
             problem = f"there is no room for a file of {size:,} bytes: {error.strerror} ({free:,} bytes are free)"
             raise BadInput(problem, place=str(folder.parent)) from None
@@ -160,8 +160,9 @@ def whole(out: Path) -> Iterator[Path]:
             folder = stack.enter_context(temporary(out.parent, f".{out.name}.merging"))
         except OSError as error:
             raise BadInput(f"no folder can be made there: {error.strerror}", place=str(out)) from None
-        yield folder
-        sync_folder(folder)
+        with writing(out.parent):
+            yield folder
+            sync_folder(folder)
         try:
             folder.rename(out)
         except OSError:

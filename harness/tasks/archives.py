@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from harness.errors import BadInput
+from harness.exhausted import writing
 from harness.folders import remove_abandoned, temporary
 from harness.store import file_digest
 
@@ -61,7 +62,7 @@ class Archive:
     def _fetch(self, target: Path) -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
         remove_abandoned(target.parent, ".fetching")
-        with temporary(target.parent, ".fetching") as folder:
+        with writing(target.parent), temporary(target.parent, ".fetching") as folder:
             errors = self._download(folder)
             fetched = folder / self.file
             if errors is not None or not fetched.is_file():

@@ -1,11 +1,14 @@
 """Laws of the engine: order, failure, and processes that die."""
 
+import errno
 import multiprocessing
 import os
 import signal
+import subprocess
 import sys
 import time
 
+import psutil
 import pytest
 
 from harness.engines.engine import Job, too_long
@@ -107,6 +110,48 @@ def test_a_job_that_exceeds_its_limit_fails_and_all_others_are_done(hang, place,
     assert len(path.read_text().split()) == (2 if place == "shared" else 1)
     assert [outcomes[f"fine {i}"].value for i in range(3)] == [0, 2, 4]
     assert [what for what, name in events if name == "beside"] == ["start", "done"]
+    assert multiprocessing.active_children() == []
+
+
+def start_others(path, then):
+    """Start a process of the worker's group and one of its own, and end as it is told."""
+    for apart in (False, True):
+        began = subprocess.Popen([sys.executable, "-S", "-c", SLEEP], start_new_session=apart)
+        with open(path, "a") as file:
+            file.write(f"{began.pid}\n")
+    if then == "sleep":
+        time.sleep(600)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+SLEEP = "import time; time.sleep(600)"
+
+
+@pytest.mark.parametrize("then", ["sleep", "die"])
+def test_what_a_job_has_started_ends_with_it(then, tmp_path):
+    """All of it where the job is ended; of one that dies by itself, what has not left its group."""
+    path = tmp_path / "started"
+    outcomes, _ = run(Job("starts", start_others, {"path": path, "then": then}, limit=2.0))
+    assert outcomes["starts"].error
+    found = [int(line) for line in path.read_text().split()]
+    started = [psutil.Process(process) for process in found if psutil.pid_exists(process)]
+    _, alive = psutil.wait_procs(started[: None if then == "sleep" else 1], timeout=20)
+    for each in started:
+        if each.is_running():
+            each.kill()
+    assert [each for each in alive if each.status() != psutil.STATUS_ZOMBIE] == []
+
+
+def fill():
+    raise OSError(errno.ENOSPC, "No space left on device", "/store")
+
+
+def test_a_full_disk_ends_the_run_and_no_job_goes_on(tmp_path):
+    begin = time.monotonic()
+    with pytest.raises(OSError, match="No space left") as full:
+        run(Job("long", sleep_long, {}, cost=9), Job("full", fill, {}), Job("later", double, {"value": 1}, cost=0.1))
+    assert full.value.filename == "/store"
+    assert time.monotonic() - begin < 300
     assert multiprocessing.active_children() == []
 
 

@@ -11,6 +11,7 @@ import torch
 from harness.cost.cost import Bench, Cost, Figures
 from harness.cost.measuring import NotGiven, cost_key, keep, kept, measure, once_key, unmeasured
 from harness.cost.runnable import why_not_timed
+from harness.exhausted import is_out_of_memory
 from harness.registry import COSTS
 from harness.run.stages.build import Build
 from harness.run.stages.setting import task_of
@@ -142,10 +143,17 @@ class Measure(Stage):
             except NotGiven as reason:
                 problems.append(str(reason))
             except Exception as error:  # a fault of one cost takes no other cost with it
-                problems.append(f"{cost.name}: {type(error).__name__}: {error}")
+                problems.append(self._why_not(cost, error))
                 first = first or error
         if problems:
             raise RuntimeError("; ".join(problems)) from first
+
+    def _why_not(self, cost: Cost, error: Exception) -> str:
+        said = f"{type(error).__name__}: {error}"
+        if not is_out_of_memory(error):
+            return f"{cost.name}: {said}"
+        batch = len(task_of(self.setting).test.full_batch)
+        return f"{cost.name}: no memory for a batch of {batch}, as stated, and no other batch is measured ({said})"
 
     def _figures(self, cost: Cost) -> Figures:
         """Figures of one cost, or why there are none."""
