@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from harness.models.room import fits
+from harness.models.room import fits, give_back
 
 UNASKED = 1 << 26
 """Bytes of tensors that are held without asking whether they fit."""
@@ -40,6 +40,7 @@ class Results(MutableMapping[str, Tensor]):
                 self._spilled = _Spilled()
                 self._spilled.update(self._held)
                 self._held.clear()
+                give_back()
 
     def __getitem__(self, name: str) -> Tensor:
         return self._where[name]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+
 import torch
 
 from harness.environment import memory_available, memory_held
@@ -21,6 +23,15 @@ def fits(nbytes: int, device: torch.device | None = None) -> bool:
     """Whether so many bytes of weights may be held besides what is held already."""
     if device is not None and device.type == "cuda":
         return _most == float("inf") or nbytes <= SHARE * torch.cuda.mem_get_info(device)[0]
-    if _most is not None:
-        return memory_held() + nbytes <= _most
-    return nbytes <= SHARE * memory_available()
+    if _most is None:
+        return nbytes <= SHARE * memory_available()
+    if memory_held() + nbytes > _most:
+        give_back()
+    return memory_held() + nbytes <= _most
+
+
+def give_back() -> None:
+    """Give the system what was freed and is kept for the next allocations: pieces of models, gigabytes of it."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # of glibc
+    if trim is not None:
+        trim(0)
