@@ -130,7 +130,7 @@ def _entry(run: Run, newest: Run) -> Entry:
     record, name = run.record, run.record["reference"]["variant"]
     best = {str(row["family"]): _score(row, column) for row in ordered.drop_duplicates("family").to_dict("records")}
     reference = next((_score(row, column) for row in rows.to_dict("records") if row["variant"] == name), None)
-    return Entry(record["run_id"], record["started"], column, reference, best, tuple(_marks(record, newest.record)))
+    return Entry(str(record["run_id"]), str(record["started"]), column, reference, best, tuple(_marks(record, newest.record)))
 
 
 def _score(row: Mapping[str, Any], column: Column) -> Score:

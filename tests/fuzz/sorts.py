@@ -371,7 +371,8 @@ def _read_run(folder: Path, file: Path) -> None:
     run, other = folder / "planted" / "run", folder / "planted" / "other"
     junit = folder / "junit.xml"
     gate = ("gate", run, "--policy", folder / "policy.yaml", "--baseline", other, "--junit", junit)
-    _call(*_drawn(file, (gate, gate, gate, ("compare", other, run), ("baseline", "set", run, "--reason", "new", "--out", folder))))
+    others = ("compare", other, run), ("baseline", "set", run, "--reason", "new", "--out", folder)
+    _call(*_drawn(file, (gate, gate, gate, *others)))
 
 
 def _reference(folder: Path) -> None:
