@@ -105,6 +105,5 @@ def test_a_table_of_equal_cells_by_the_billion_is_refused_before_it_is_read(tmp_
 
 def test_the_inputs_are_the_same_at_every_call(tmp_path):
     first, second = (fuzz("policy", range(20), tmp_path / name) for name in ("one", "two"))
-    said = [[each.words.replace(f"/{name}/", "/") for each in of.readings] for name, of in (("one", first), ("two", second))]
-    assert said[0] == said[1]
+    assert [each.words for each in first.readings] == [each.words.replace("/two/", "/one/") for each in second.readings]
     assert {each.outcome for each in first.readings} == {"taken", "refused"}
