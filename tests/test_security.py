@@ -7,6 +7,7 @@ import csv
 import json
 import os
 import pickle
+import re
 import shutil
 import socket
 import subprocess
@@ -27,6 +28,7 @@ from safetensors.torch import save_file
 from harness import environment
 from harness.tasks.archives import archive_folder
 from tests.cli.command import call
+from tests.gate.planted import coins, planted, saved
 from tests.pools import planted_predictions as predictions
 from tests.recipes.families import write_models
 from tests.recipes.small_adapters import put
@@ -480,6 +482,35 @@ def test_hostile_labels_and_names_are_text_wherever_they_are_shown(tmp_path, cap
     for file in (run / "report.md", tmp_path / "s.md"):
         assert "<script" not in file.read_text()
         assert "\x1b" not in file.read_text()
+
+
+def test_a_run_of_others_is_text_in_every_verb(tmp_path, capsys):
+    """Names that no suite can give, as an edited or forged run may have them."""
+    name = "\x1b[2J\n::error::forged ##[error]<script>"
+    right = {"linear": coins(0.7, 60), name: coins(0.8, 60)}
+    record = {"suite": {"name": name, "digest": "d" * 64, "yaml": "suite: planted\nseeds: [0]\n"}, "device": name,
+              "status": name, "git_commit": name}  # fmt: skip
+    run = saved(planted(right, **record), tmp_path / "out" / "::error::" / "run")
+    other = saved(planted(right, **record), tmp_path / "out" / "::error::" / "other")
+    (tmp_path / "policy.yaml").write_text(POLICY)
+    junit, summary = tmp_path / "j.xml", tmp_path / "s.md"
+    codes = []
+    for words in (
+        ("gate", run, "--policy", tmp_path / "policy.yaml", "--junit", junit, "--summary", summary),
+        ("compare", run, other), ("ls", "runs", "--out", tmp_path / "out"), ("history", "--out", tmp_path / "out"),
+        ("model-index", run, name), ("eval-results", run, name, "--dataset", "a/b", "--task", "t"), ("report", run),
+        ("export", run, name, tmp_path / "exported"),
+        ("baseline", "set", run, "--reason", name, "--out", tmp_path / "b"), ("baseline", "show", "--out", tmp_path / "b"),
+    ):  # fmt: skip
+        code, out, err = call(capsys, *words)
+        codes.append(code)
+        for line in (out + err).split("\n"):
+            assert "\x1b" not in line, words
+            assert not line.lstrip().startswith("::"), words
+            assert "##[" not in line, words
+    assert 0 in codes
+    ElementTree.parse(junit)
+    assert "<script" not in re.sub("`[^`\n]*`", "", summary.read_text())  # between such marks text is no HTML
 
 
 def is_number(cell):
