@@ -6,13 +6,14 @@ SUITES ?= suites/letters.yaml suites/mnist.yaml suites/domains.yaml
 RUN ?= results/letters/latest
 
 POLICY ?= suites/mnist.policy.yaml
+INPUTS ?= 1000
 
 .PHONY: help bench test fuzz lm-eval-tasks report gate perf gpu-check reference reference-perf reference-simulation check clean
 
 help:
 	@echo "make bench    run the suites ($(SUITES)) and print where the report is"
 	@echo "make test     run all tests"
-	@echo "make fuzz     run the property tests on many random examples"
+	@echo "make fuzz     run the property tests on many random examples, and read INPUTS ($(INPUTS)) damaged files of each sort"
 	@echo "make lm-eval-tasks   score every task that lm-eval ships, on stand-in documents, as lm-eval does (half an hour)"
 	@echo "make report   render the report of RUN again ($(RUN))"
 	@echo "make gate     judge RUN by POLICY (results/mnist/latest by $(POLICY)), against BASELINE if given; prints the exit code"
@@ -33,8 +34,10 @@ test: $(VENV)/.installed
 	@$(BIN)/python -m pytest -n auto --dist worksteal
 
 # The property tests again, each on 20 times as many examples, other ones at every call; what fails is kept in .hypothesis.
+# Then damaged suites, models, tables, tasks and runs, each to be taken or refused in a line; FIRST counts on from there.
 fuzz: $(VENV)/.installed
 	@HYPOTHESIS_PROFILE=fuzz $(BIN)/python -m pytest -n auto --dist worksteal -m hypothesis
+	@$(BIN)/python -m tests.fuzz $(INPUTS) $(or $(FIRST),0)
 
 report: $(VENV)/.installed
 	@$(BIN)/stockpot report $(RUN)

@@ -27,6 +27,12 @@ def one_line(text: object, most: int = MOST) -> str:
     return line[: most - len(told)] + told
 
 
+def text_cell(text: object) -> str:
+    """As ``one_line``, for a cell of a CSV: with an apostrophe before what a spreadsheet would take for a formula."""
+    line = one_line(text)
+    return one_line(f"'{line}") if line.startswith(("=", "+", "-", "@")) else line
+
+
 def plain_line(text: str) -> str:
     """The text as one line with the same spaces in it, of any length; with the escapes of ``one_line``."""
     line = escaped(text).replace("##[", r"#\x23[")

@@ -30,7 +30,7 @@ def is_pickle(path: Path) -> bool:
 
 @contextmanager
 def reading_source(place: str) -> Iterator[None]:
-    """Around what reads a source: whatever damage to its files, or values of other types in them, raise is ``BadInput``.
+    """Around what reads a source: whatever its files, damaged or with values of other types, make it raise is a line.
 
     Each format says what it can of its own faults; none can foresee all.
     """

@@ -17,6 +17,7 @@ from lm_eval.api.registry import register_model
 from harness.errors import BadInput
 from harness.lm.combination_file import models_and_rule, read_combination
 from harness.lm.lm_eval_model import StockpotLM
+from harness.tasks.data_files import count_no_loads
 from harness.tasks.trust import sandbox_templates
 
 
@@ -88,5 +89,6 @@ def run_lm_eval(arguments: Sequence[str]) -> None:
     from lm_eval.__main__ import cli_evaluate
 
     sandbox_templates()
+    count_no_loads()
     sys.argv = ["stockpot lm-eval", *arguments]
     cli_evaluate()

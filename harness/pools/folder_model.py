@@ -121,7 +121,8 @@ class FolderModel:
         """``BadInput`` where it is no model, or adapter, that can be read without its own code."""
         folder = self.path
         if not folder.is_dir():
-            raise BadInput("there is no such folder", place=self.folder)
+            raise BadInput("there is no such folder", place=self.folder,
+                           hint="models are read from folders: download it first, and name its folder")  # fmt: skip
         check_confined(folder)
         if self.is_adapter and not (folder / ADAPTER_WEIGHTS).is_file():
             pickled = (folder / "adapter_model.bin").is_file()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,6 +39,7 @@ from harness.results.run import Run
 from harness.run.plan import Options
 from harness.run.planning import make_plan
 from harness.run.stages.variant import built, load_built
+from harness.store import Store
 from harness.suite.suite import read_suite
 from harness.systems.dropout import DropoutPass
 from harness.systems.rules import Linear
@@ -192,9 +195,11 @@ def _load(
         raise BadInput("the suite file was changed since the run", place=recorded["path"], hint=again)
     out = run.folder.resolve().parents[1]
     device = run.record.get("device") or run.record["devices"][0]["kind"]
-    plan = make_plan(suite, Options(out, seed=seed, device=device, allow_code=allow_code))
-    planned, store = plan.variants[seed][variant], plan.store
-    if damage := store.lost(planned.build_key):
+    with _saying_damage_once():
+        plan = make_plan(suite, Options(out, seed=seed, device=device, allow_code=allow_code))
+        planned, store = plan.variants[seed][variant], plan.store
+        damage = store.lost(planned.build_key)
+    if damage:
         raise BadInput(damage, hint=again)
     record = built(store, planned)
     if record is None or record["status"] != "ok":
@@ -209,6 +214,17 @@ def _load(
         return combination, inputs, origin or Origin(Path(tokens.folder), "float32"), base
     reader = reader_of(_one_model(combination, variant)[0])
     return combination, inputs, Origin(Path(reader.folder), origin.dtype) if reader and origin else None, base
+
+
+@contextmanager
+def _saying_damage_once() -> Iterator[None]:
+    """The store says what it finds damaged, for runs, which make it again; here it is the error of the command."""
+    log = logging.getLogger(Store.__module__)
+    before, log.disabled = log.disabled, True
+    try:
+        yield
+    finally:
+        log.disabled = before
 
 
 def _origin(pool: PoolPlan, own: str | None) -> Origin | None:

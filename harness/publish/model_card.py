@@ -5,11 +5,13 @@ Formats: https://github.com/huggingface/hub-docs, files modelcard.md and eval_re
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pandas as pd
 import yaml
 
+from harness.display.lines import one_line
 from harness.errors import BadInput
 from harness.results.columns import ALL_SEEDS, portable_scores
 from harness.results.run import Run
@@ -29,8 +31,7 @@ def model_index(run: Run, variant: str, name: str, kind: str = "other") -> str:
     task = {"type": kind, "name": title}
     dataset = {"type": name_of_task, "name": title, "split": "test"}
     result = {"task": task, "dataset": dataset, "metrics": [_metric(row) for row in chosen.to_dict("records")]}
-    text: str = yaml.safe_dump({"model-index": [{"name": name, "results": [result]}]}, sort_keys=False)
-    return text
+    return _as_yaml({"model-index": [{"name": name, "results": [result]}]})
 
 
 def eval_results(run: Run, variant: str, dataset: str, task: str, metric: str) -> str:
@@ -57,8 +58,21 @@ def eval_results(run: Run, variant: str, dataset: str, task: str, metric: str) -
         "date": run.record["started"],
         "notes": f"{_metric(row.to_dict())['name']}; Stockpot, suite {run.record['suite']['name']}",
     }
-    text: str = yaml.safe_dump([entry], sort_keys=False)
+    return _as_yaml([entry])
+
+
+def _as_yaml(value: Any) -> str:
+    """YAML in which every text stays on the line of its key: a run's record may be another's, and CI reads lines."""
+    text: str = yaml.safe_dump(_in_lines(value), sort_keys=False, width=math.inf)
     return text
+
+
+def _in_lines(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _in_lines(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_in_lines(each) for each in value]
+    return one_line(value) if isinstance(value, str) else value
 
 
 def _rows(run: Run, variant: str) -> pd.DataFrame:

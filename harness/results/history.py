@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from harness.display.lines import one_line, said_by
 from harness.errors import BadInput
 from harness.results.columns import ALL_SEEDS
 from harness.results.metric import Column
@@ -118,7 +119,8 @@ def _entry_of_another(other: Run, run: Run) -> Entry | None:
     try:
         return _entry(other, run)
     except (ValueError, LookupError, TypeError, AttributeError, OSError) as error:  # whatever damage may lead to
-        _log.warning("%s: left out of the history, since its files cannot be read (%s)", other.folder, error)
+        line = f"{other.folder}: left out of the history, since its files cannot be read ({said_by(error)})"
+        _log.warning("%s", one_line(line))
         return None
 
 
@@ -130,7 +132,8 @@ def _entry(run: Run, newest: Run) -> Entry:
     record, name = run.record, run.record["reference"]["variant"]
     best = {str(row["family"]): _score(row, column) for row in ordered.drop_duplicates("family").to_dict("records")}
     reference = next((_score(row, column) for row in rows.to_dict("records") if row["variant"] == name), None)
-    return Entry(record["run_id"], record["started"], column, reference, best, tuple(_marks(record, newest.record)))
+    marks = tuple(_marks(record, newest.record))
+    return Entry(str(record["run_id"]), str(record["started"]), column, reference, best, marks)
 
 
 def _score(row: Mapping[str, Any], column: Column) -> Score:

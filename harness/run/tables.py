@@ -13,7 +13,7 @@ import torch
 from harness.cost import latency
 from harness.cost.choosing import cells, why_not_here
 from harness.cost.cost import Context, Cost
-from harness.display.lines import one_line
+from harness.display.lines import text_cell
 from harness.evaluate import by_stage, outcomes
 from harness.pools.source import MemberPlan
 from harness.registry import COSTS
@@ -360,7 +360,7 @@ def noise(plan: Plan) -> dict[str, Any] | None:
 def _in_lines(row: Mapping[str, Any]) -> dict[str, Any]:
     """A row whose reasons, which may be others' words, are lines of bounded length."""
     said = {"reason", *(cost.source for cost in COSTS if cost.source)}
-    return {key: one_line(value) if key in said and isinstance(value, str) else value for key, value in row.items()}
+    return {key: text_cell(value) if key in said and isinstance(value, str) else value for key, value in row.items()}
 
 
 def _names(*columns: Column) -> list[str]:

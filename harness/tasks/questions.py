@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import difflib
 import io
 import json
 import logging
@@ -214,7 +215,8 @@ def _manager(names: Sequence[str], include_path: str | None) -> tuple[Any, bool]
     manager = TaskManager(include_path=include_path)
     if unknown := [name for name in names if name not in manager.all_tasks]:
         place = include_path or "lm-eval's own tasks"
-        raise BadInput(f"unknown task '{unknown[0]}'", place=place, given=unknown[0], choices=sorted(index))
+        near = difflib.get_close_matches(unknown[0], manager.all_tasks, n=3)  # all are 14,000
+        raise BadInput(f"unknown task '{unknown[0]}'", place=place, given=unknown[0], choices={*index, *near})
     return manager, False
 
 

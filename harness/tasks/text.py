@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from harness.errors import BadInput
+from harness.models.confined import check_confined
 from harness.models.tokens import kept_tokenizer, read_tokenizer, tokenizer_of
 from harness.store import Key, Store, digest, file_digest
 from harness.tasks.asked import digest_of, rehearse
@@ -154,6 +155,10 @@ def load(reference: TextReference, store: Store, limit: int | None = None) -> Te
     if reference.include_path and not reference.allow_code and reference.asked is None:  # else it was done in planning
         check_files(reference.lm_eval, reference.include_path)
     folder = Path(reference.tokenizer) if reference.tokenizer else _trained_tokenizer(store)
+    if not folder.is_dir():
+        hint = "models are read from folders: download it first, and name its folder"
+        raise BadInput("there is no such folder", place=str(folder), hint=hint)
+    check_confined(folder)
     if (kept := kept_tokenizer(folder, store)) is None:
         raise BadInput("tokenizer.json is missing", place=str(folder), hint="save the tokenizer beside the model")
     tokenizer, vocabulary = kept

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
-from harness.display.lines import MOST, escaped, one_line, plain_line
+from harness.display.lines import MOST, escaped, one_line, plain_line, text_cell
 from harness.engines.engine import TRACE, Job, Outcome, attempt, passed_on
 
 ANY = st.text(st.characters(), max_size=40)  # control characters and halves of surrogate pairs too
@@ -54,6 +54,18 @@ def test_a_line_of_a_table_keeps_its_spaces_and_is_acted_on_nowhere(text):
     assert plain_line(line) == line
     if text.isprintable() and "::" not in text and "##[" not in text:
         assert line == text
+
+
+@given(ANY)
+@example("=HYPERLINK(1)")
+@example(" \t@SUM(1)")
+@example("-1+1")
+def test_no_cell_is_a_formula(text):
+    cell = text_cell(text)
+    assert cell in (one_line(text), f"'{one_line(text)}")
+    assert len(text_cell(f"={text * 20}")) <= MOST
+    assert cell[:1] not in ("=", "+", "-", "@", "\t", "\r")
+    assert text_cell(cell) == cell
 
 
 def test_what_is_to_be_kept_is_kept():

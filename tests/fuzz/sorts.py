@@ -205,8 +205,8 @@ def _folders(folder: Path) -> None:
     (folder / "base" / "chat_template.jinja").write_text("{% for m in messages %}{{ m.content }}{% endfor %}")
     put(folder / "adapter", folder / "base", target_modules=["q_proj", "down_proj"])
     (folder / "adapter" / "README.md").unlink(missing_ok=True)
-    recipe = {"merge_method": "linear", "models": [{"model": "base", "parameters": {"weight": 0.5}},
-                                                   {"model": "base+adapter", "parameters": {"weight": 0.5}}]}  # fmt: skip
+    models = [{"model": name, "parameters": {"weight": 0.5}} for name in ("base", "base+adapter")]
+    recipe = {"merge_method": "linear", "models": models}
     (folder / "linear.yml").write_text(yaml.safe_dump(recipe))
 
 
@@ -332,7 +332,7 @@ def _read_tasks(folder: Path, file: Path) -> None:
 
     from harness.tasks.questions import Questions
 
-    if file.suffix == ".yaml":  # the cache of data sets is of this input only, and a name that it lacks is not lm-eval's
+    if file.suffix == ".yaml":  # a task that lost its name is looked for among lm-eval's own, which takes seconds
         index = TaskManager(include_path=str(folder), include_defaults=False).task_index
         if "mine" not in index:
             return
@@ -371,7 +371,8 @@ def _read_run(folder: Path, file: Path) -> None:
     run, other = folder / "planted" / "run", folder / "planted" / "other"
     junit = folder / "junit.xml"
     gate = ("gate", run, "--policy", folder / "policy.yaml", "--baseline", other, "--junit", junit)
-    _call(*_drawn(file, (gate, gate, gate, ("compare", other, run), ("baseline", "set", run, "--reason", "new", "--out", folder))))
+    others = ("compare", other, run), ("baseline", "set", run, "--reason", "new", "--out", folder)
+    _call(*_drawn(file, (gate, gate, gate, *others)))
 
 
 def _reference(folder: Path) -> None:
