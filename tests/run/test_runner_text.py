@@ -22,7 +22,8 @@ from harness.suite.suite import read_suite
 from harness.tasks.archives import SCRIPTURE, SPEECHES, archive_folder
 from harness.tasks.corpora import split_of
 from tests.gate.law import unproven
-from tests.inline import in_this_process
+
+pytestmark = pytest.mark.usefixtures("in_this_process", "few_windows")
 
 TASK_FILES = __file__.replace("tests/run/test_runner_text.py", "suites/tasks")
 SUITE = f"""
@@ -198,8 +199,7 @@ def test_an_exported_model_is_what_transformers_loads_and_scores_as_it_did_here(
     assert len(words) == module.config.vocab_size
     suite = read_suite(run.folder.parents[2] / "suite.yaml")
     options = Options(out=run.folder.parents[1], workers=2, limit=6)
-    with in_this_process():
-        candidate = read_run(score_candidate(suite, folder, options, Tracker()))
+    candidate = read_run(score_candidate(suite, folder, options, Tracker()))
     assert of(candidate, "candidate", "nll") == pytest.approx(of(run, variant, "nll"), rel=1e-5)
     assert row(candidate, "candidate")["bits_per_byte"] == pytest.approx(row(run, variant)["bits_per_byte"])
 
@@ -229,8 +229,7 @@ def test_weights_without_a_tokenizer_read_the_tokens_of_their_base(tmp_path, run
     methods = "methods: [member: {index: 0}, expert_anti_expert: {on: base, a: 0.5}, task_arithmetic: {scale: 0.5}]\n"
     (tmp_path / "suite.yaml").write_text(text + methods + "cost: {latency: false, memory: false}\n")
     suite = read_suite(tmp_path / "suite.yaml")
-    with in_this_process():
-        found = read_run(runner.run(make_plan(suite, Options(out=tmp_path / "results", limit=2)), Tracker()))
+    found = read_run(runner.run(make_plan(suite, Options(out=tmp_path / "results", limit=2)), Tracker()))
     assert set(found.variants["status"]) == {"ok"}, found.variants["reason"].dropna().tolist()
     adapted = export(found, "task_arithmetic/scale=0.5", tmp_path / "out", adapter_rank=3)
     module = AutoPeftModelForCausalLM.from_pretrained(adapted)
