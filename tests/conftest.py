@@ -59,6 +59,16 @@ def few_windows():
         yield
 
 
+@pytest.fixture(scope="module")
+def undrawn():
+    """For tests of what reports say: figures are made, and not drawn, which takes more than all the rest of a page."""
+    from harness.report import document
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(document, "render", lambda figure: {"svg": b"<svg/>", "png": b""})
+        yield
+
+
 @pytest.fixture(scope="module", name="in_this_process")
 def _in_this_process():
     """For tests of what runs leave, not of the processes that made it."""

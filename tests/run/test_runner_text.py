@@ -23,7 +23,7 @@ from harness.tasks.archives import SCRIPTURE, SPEECHES, archive_folder
 from harness.tasks.corpora import split_of
 from tests.gate.law import unproven
 
-pytestmark = pytest.mark.usefixtures("in_this_process", "few_windows")
+pytestmark = pytest.mark.usefixtures("in_this_process", "few_windows", "undrawn")
 
 TASK_FILES = __file__.replace("tests/run/test_runner_text.py", "suites/tasks")
 SUITE = f"""
@@ -84,6 +84,11 @@ def run(tmp_path_factory):
     suite = read_suite(folder / "suite.yaml")
     plan = make_plan(suite, Options(out=folder / "results", workers=2, limit=6))
     return read_run(runner.run(plan, Tracker()))
+
+
+@pytest.fixture(scope="module")
+def report(run):
+    return write_report(run.folder).with_suffix(".md").read_text()
 
 
 def row(run, variant):
@@ -154,7 +159,7 @@ def test_costs_that_have_no_common_input_are_unavailable_with_the_reason(run):
 
 
 @pytest.mark.parametrize("variant", ["cascade/stages=0:0+1+2", "routed_members/members=0+1"])
-def test_what_decides_by_choices_has_the_scores_of_tasks_with_choices_and_says_what_it_lacks(run, variant):
+def test_what_decides_by_choices_has_the_scores_of_tasks_with_choices_and_says_what_it_lacks(run, report, variant):
     found = row(run, variant)
     why = "not applicable to bytes_python: it decides by the choices of a document, and these have none"
     assert found["status"] == "ok"
@@ -165,7 +170,6 @@ def test_what_decides_by_choices_has_the_scores_of_tasks_with_choices_and_says_w
     scores = pd.read_parquet(run.folder / "scores.parquet").query("variant == @variant and seed == 'all'")
     assert "acc/cloze_python" in set(scores["metric"])
     assert not any(metric.startswith("bits_per_byte") for metric in scores["metric"])
-    report = write_report(run.folder).with_suffix(".md").read_text()
     assert f"| `{variant}` | scored in part |" in report
     assert "no place in what is said" not in report  # accuracy, which decides here, they have
     assert found["verdict"] in ("better", "worse", "equivalent", "unclear")
