@@ -37,6 +37,38 @@ def pytest_collection():
         gc.enable()
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _moments(request):
+    """Runs in this process time their variants for a moment: what times say is tested on planted ones."""
+    from harness.cost import latency
+
+    with pytest.MonkeyPatch.context() as patch:
+        if not request.config.getoption("benchmark_only"):  # make perf
+            patch.setattr(latency, "SECONDS_ALONE", 0.02)
+            patch.setattr(latency, "SECONDS_FULL", 0.02)
+        yield
+
+
+@pytest.fixture(scope="module")
+def few_windows():
+    """For runs of language models in this process: to tokenise as much text as methods are fitted on takes seconds."""
+    from harness.tasks import text
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(text, "WINDOWS", {"train": 12, "heldout": 3, "test": 2})
+        yield
+
+
+@pytest.fixture(scope="module")
+def undrawn():
+    """For tests of what reports say: figures are made, and not drawn, which takes more than all the rest of a page."""
+    from harness.report import document
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(document, "render", lambda figure: {"svg": b"<svg/>", "png": b""})
+        yield
+
+
 @pytest.fixture(scope="module", name="in_this_process")
 def _in_this_process():
     """For tests of what runs leave, not of the processes that made it."""

@@ -34,18 +34,21 @@ MORE_THAN_MEMBERS = 9
 SHORTEST_REASON = 10
 
 
-def check_method(name: str) -> None:
-    """Run every law on a registered method, with each of the parameter sets that it declares as small.
+def check_method(*names: str) -> None:
+    """Run every law on registered methods, with each of the parameter sets that they declare as small.
+
+    Several methods share the two processes that one of the laws takes, which are most of the time.
 
     Raises:
         BrokenLaw: the first that does not hold.
     """
-    method = METHODS.get(name)
-    for parameters in method.small:
-        for each in laws("writing method" if method.writes else "method"):
-            each(method, parameters)
-    if not method.writes:
-        check_hash_seeds([(method, parameters) for parameters in method.small])
+    methods = [METHODS.get(name) for name in names]
+    for method in methods:
+        for parameters in method.small:
+            for each in laws("writing method" if method.writes else "method"):
+                each(method, parameters)
+    if cases := [(method, parameters) for method in methods if not method.writes for parameters in method.small]:
+        check_hash_seeds(cases)
 
 
 def check_hash_seeds(cases: list[tuple[Method, Parameters]]) -> None:

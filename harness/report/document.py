@@ -6,6 +6,7 @@ import base64
 import hashlib
 import json
 from collections.abc import Mapping
+from functools import cache
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -74,28 +75,34 @@ def write_report(folder: Path) -> Path:
 
 
 def _render(template: str, context: dict[str, Any]) -> str:
+    assets: dict[str, str] = {}
+    for name in ("css", "js"):
+        text = resources.files("harness.report").joinpath(f"report.{name}").read_text(encoding="utf-8")
+        digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+        assets |= {name: text, f"{name}_hash": f"sha256-{digest}"}
+    return _template(template).render(context | assets)
+
+
+@cache
+def _template(name: str) -> jinja2.Template:
+    """Compiled once for all reports of a process."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("harness.report", "."),
-        autoescape=template.endswith(".html"),
+        autoescape=name.endswith(".html"),
         undefined=jinja2.StrictUndefined,
         finalize=_without_control,
         trim_blocks=True,
         lstrip_blocks=True,
     )
     environment.filters |= {
-        name: getattr(formats, name)
-        for name in (
+        each: getattr(formats, each)
+        for each in (
             "percent", "percent_interval", "points", "points_interval", "number", "ratio", "joules", "megabytes",
             "seconds", "quantity", "scored", "score_interval", "difference", "difference_interval", "inline_code",
             "plain_text",
         )
     } | {"title_of": title_of}  # fmt: skip
-    assets: dict[str, str] = {}
-    for name in ("css", "js"):
-        text = resources.files("harness.report").joinpath(f"report.{name}").read_text(encoding="utf-8")
-        digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
-        assets |= {name: text, f"{name}_hash": f"sha256-{digest}"}
-    return environment.get_template(template).render(context | assets)
+    return environment.get_template(name)
 
 
 def _without_control(value: Any) -> Any:

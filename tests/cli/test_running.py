@@ -117,8 +117,9 @@ def test_run_prints_the_folder_and_keeps_everything_else_off_stdout(capsys, tmp_
 
 def test_several_suites_run_at_once_and_each_prints_its_folder_and_its_report(capsys, tmp_path):
     paths = [tmp_path / "tiny.yaml", tmp_path / "other.yaml"]
-    paths[0].write_text(SUITE)
-    paths[1].write_text(SUITE.replace("suite: tiny", "suite: other").replace("  - linear", "  - log_linear"))
+    suite = SUITE + "cost: {latency: false, memory: false, energy: false}\n"
+    paths[0].write_text(suite)
+    paths[1].write_text(suite.replace("suite: tiny", "suite: other").replace("  - linear", "  - log_linear"))
     code, out, err = call(capsys, "run", *paths, "--out", tmp_path / "results")
     assert code == 0
     latest = [tmp_path / "results" / suite / "latest" for suite in ("tiny", "other")]

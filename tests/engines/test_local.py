@@ -93,7 +93,7 @@ def wait_a_little(path):
     return "done"
 
 
-@pytest.mark.parametrize(("hang", "place"), [(sleep_long, "shared"), (stop, "shared"), (sleep_long, "alone")])
+@pytest.mark.parametrize(("hang", "place"), [(stop, "shared"), (sleep_long, "alone")])
 def test_a_job_that_exceeds_its_limit_fails_and_all_others_are_done(hang, place, tmp_path):
     """Also one whose process is stopped, and one that ran beside it and was ended with it."""
     path = tmp_path / "begun"

@@ -1,5 +1,7 @@
 """Rules that name a run's own verdicts: accepted words, scopes, the best set; nothing passes that was tampered with."""
 
+from functools import cache
+
 import numpy as np
 import pytest
 
@@ -17,12 +19,17 @@ CORRECT = {
     "doubtful": np.where(np.arange(4000) % 9 == 0, 1 - REFERENCE, REFERENCE),
 }
 CORRECT["doubtful"] = np.where(np.arange(4000) % 40 == 0, coins(0.85, n=4000, seeds=3, seed=1), REFERENCE)
-RUN = decided(planted(CORRECT), CORRECT, {name: "best_single" for name in CORRECT if name != "best_single"})
 RULE = "{{id: a, match: {{variant: {}, metric: {}}}, {}}}"
 
 
-def judged(tmp_path, rule, run=RUN, more=""):
-    return decide(policy(tmp_path, rule, more), run, None, today=TODAY)
+@cache
+def run_of_all():
+    """With the comparisons of all with the first; callers must not change it."""
+    return decided(planted(CORRECT), CORRECT, {name: "best_single" for name in CORRECT if name != "best_single"})
+
+
+def judged(tmp_path, rule, run=None, more=""):
+    return decide(policy(tmp_path, rule, more), run or run_of_all(), None, today=TODAY)
 
 
 @pytest.mark.parametrize("metric", ["accuracy", "nll"])
@@ -40,7 +47,7 @@ def test_equivalence_and_doubt(tmp_path):
     (check,) = judged(tmp_path, RULE.format("same", "accuracy", "verdict: [better, equivalent]")).checks
     assert check.state == "pass"
     rule = RULE.format("doubtful", "accuracy", "verdict: [better]")
-    row = RUN.comparisons.query("variant == 'doubtful' and metric == 'accuracy' and seed == 'all'").iloc[0]
+    row = run_of_all().comparisons.query("variant == 'doubtful' and metric == 'accuracy' and seed == 'all'").iloc[0]
     (check,) = judged(tmp_path, rule).checks
     assert check.state == {"unclear": "inconclusive", "equivalent": "fail"}[row["verdict"]]
 
@@ -48,7 +55,7 @@ def test_equivalence_and_doubt(tmp_path):
 def test_each_scope_and_seed_has_its_own(tmp_path):
     for more, scope, seed in (("", "these models", "all"), (", scope: models like these", "models like these", "all")):
         (check,) = judged(tmp_path, RULE.format("better", "accuracy", f"verdict: [better]{more}")).checks
-        row = RUN.comparisons.query(f"variant == 'better' and metric == 'accuracy' and seed == '{seed}'")
+        row = run_of_all().comparisons.query(f"variant == 'better' and metric == 'accuracy' and seed == '{seed}'")
         word = row.set_index("scope").loc[scope, "verdict"]
         assert (check.state, scope in check.reason) == ("pass" if word == "better" else "inconclusive", True)
     rule = "{id: a, match: {variant: worse, metric: nll, seed: 1}, verdict: [worse]}"
@@ -67,17 +74,18 @@ def test_a_run_without_comparisons_or_with_changed_ones_has_no_verdict(tmp_path)
     (check,) = judged(tmp_path, rule, planted(CORRECT)).checks
     assert (check.state, "made before there were any" in check.reason) == ("error", True)
     for column, value, words in (("verdict", "better", "its interval says worse"), ("difference", 0.02, "do not give")):
-        table = RUN.comparisons.copy()
+        table = run_of_all().comparisons.copy()
         table.loc[table["variant"] == "worse", column] = value
-        tampered = changed(RUN, comparisons=table)
+        tampered = changed(run_of_all(), comparisons=table)
         (check,) = judged(tmp_path, RULE.format("worse", "accuracy", "verdict: [better]"), tampered).checks
         assert (check.state, words in check.reason) == ("error", True)
 
 
 def test_it_is_the_same_from_a_folder(tmp_path):
-    folder = saved(RUN, tmp_path / "run")
+    folder = saved(run_of_all(), tmp_path / "run")
     rule = RULE.format("'*'", "nll", "verdict: [better, equivalent]")
-    states = [[check.state for check in judged(tmp_path, rule, run).checks] for run in (RUN, read_tables(folder))]
+    runs = (run_of_all(), read_tables(folder))
+    states = [[check.state for check in judged(tmp_path, rule, run).checks] for run in runs]
     assert states[0] == states[1]
 
 

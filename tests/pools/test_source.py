@@ -42,6 +42,8 @@ OURS = frozenset(SOURCES.all())
 """The sources that come with it."""
 KNOWN = ", ".join(sorted({*OURS, "function"}))
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 SUITE = """suite: made
 task: digits
 pool:

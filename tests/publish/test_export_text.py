@@ -18,7 +18,7 @@ from harness.run.progress import Tracker
 from harness.suite.suite import read_suite
 from tests.run.test_runner_text import TASK_FILES, archives_or_skip, save
 
-pytestmark = pytest.mark.usefixtures("in_this_process")
+pytestmark = pytest.mark.usefixtures("in_this_process", "few_windows")
 
 TEMPLATE = "{% for message in messages %}<{{ message.role }}>{{ message.content }}{% endfor %}"
 SUITE = f"""

@@ -18,6 +18,8 @@ from harness.run.progress import Tracker
 from harness.run.stages.measure import MeasureOnce
 from harness.suite.suite import read_suite
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 SUITE = """
 suite: fits
 task: digits

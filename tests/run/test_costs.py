@@ -23,6 +23,8 @@ from harness.run.tables import Tables
 from harness.suite.suite import read_suite
 from tests.inline import Inline
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 SUITE = """
 suite: costs
 task: digits

@@ -33,6 +33,8 @@ from harness.tasks import text
 from harness.types import Architecture
 from tests.inline import Inline
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 MLP = Architecture("mlp", (("classes", 10), ("hidden", 8), ("side", 8)))
 CNN = Architecture("small_cnn", (("classes", 10), ("hidden", 8), ("side", 8), ("width", 2)))
 OTHERWISE = ["variant", "pool", "params", "members", "reference", "build_seconds", "pareto", "best_set",

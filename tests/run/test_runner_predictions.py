@@ -177,6 +177,7 @@ suite: networks
 task: digits
 pool:
   train: {architecture: mlp, start: independent, members: 3, epochs: 1, options: {hidden: 8}}
+cost: {latency: false, memory: false, energy: false}
 methods:
 """
 RULES = """

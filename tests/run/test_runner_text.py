@@ -22,7 +22,8 @@ from harness.suite.suite import read_suite
 from harness.tasks.archives import SCRIPTURE, SPEECHES, archive_folder
 from harness.tasks.corpora import split_of
 from tests.gate.law import unproven
-from tests.inline import in_this_process
+
+pytestmark = pytest.mark.usefixtures("in_this_process", "few_windows", "undrawn")
 
 TASK_FILES = __file__.replace("tests/run/test_runner_text.py", "suites/tasks")
 SUITE = f"""
@@ -83,6 +84,11 @@ def run(tmp_path_factory):
     suite = read_suite(folder / "suite.yaml")
     plan = make_plan(suite, Options(out=folder / "results", workers=2, limit=6))
     return read_run(runner.run(plan, Tracker()))
+
+
+@pytest.fixture(scope="module")
+def report(run):
+    return write_report(run.folder).with_suffix(".md").read_text()
 
 
 def row(run, variant):
@@ -153,7 +159,7 @@ def test_costs_that_have_no_common_input_are_unavailable_with_the_reason(run):
 
 
 @pytest.mark.parametrize("variant", ["cascade/stages=0:0+1+2", "routed_members/members=0+1"])
-def test_what_decides_by_choices_has_the_scores_of_tasks_with_choices_and_says_what_it_lacks(run, variant):
+def test_what_decides_by_choices_has_the_scores_of_tasks_with_choices_and_says_what_it_lacks(run, report, variant):
     found = row(run, variant)
     why = "not applicable to bytes_python: it decides by the choices of a document, and these have none"
     assert found["status"] == "ok"
@@ -164,7 +170,6 @@ def test_what_decides_by_choices_has_the_scores_of_tasks_with_choices_and_says_w
     scores = pd.read_parquet(run.folder / "scores.parquet").query("variant == @variant and seed == 'all'")
     assert "acc/cloze_python" in set(scores["metric"])
     assert not any(metric.startswith("bits_per_byte") for metric in scores["metric"])
-    report = write_report(run.folder).with_suffix(".md").read_text()
     assert f"| `{variant}` | scored in part |" in report
     assert "no place in what is said" not in report  # accuracy, which decides here, they have
     assert found["verdict"] in ("better", "worse", "equivalent", "unclear")
@@ -198,8 +203,7 @@ def test_an_exported_model_is_what_transformers_loads_and_scores_as_it_did_here(
     assert len(words) == module.config.vocab_size
     suite = read_suite(run.folder.parents[2] / "suite.yaml")
     options = Options(out=run.folder.parents[1], workers=2, limit=6)
-    with in_this_process():
-        candidate = read_run(score_candidate(suite, folder, options, Tracker()))
+    candidate = read_run(score_candidate(suite, folder, options, Tracker()))
     assert of(candidate, "candidate", "nll") == pytest.approx(of(run, variant, "nll"), rel=1e-5)
     assert row(candidate, "candidate")["bits_per_byte"] == pytest.approx(row(run, variant)["bits_per_byte"])
 
@@ -229,8 +233,7 @@ def test_weights_without_a_tokenizer_read_the_tokens_of_their_base(tmp_path, run
     methods = "methods: [member: {index: 0}, expert_anti_expert: {on: base, a: 0.5}, task_arithmetic: {scale: 0.5}]\n"
     (tmp_path / "suite.yaml").write_text(text + methods + "cost: {latency: false, memory: false}\n")
     suite = read_suite(tmp_path / "suite.yaml")
-    with in_this_process():
-        found = read_run(runner.run(make_plan(suite, Options(out=tmp_path / "results", limit=2)), Tracker()))
+    found = read_run(runner.run(make_plan(suite, Options(out=tmp_path / "results", limit=2)), Tracker()))
     assert set(found.variants["status"]) == {"ok"}, found.variants["reason"].dropna().tolist()
     adapted = export(found, "task_arithmetic/scale=0.5", tmp_path / "out", adapter_rank=3)
     module = AutoPeftModelForCausalLM.from_pretrained(adapted)

@@ -1,6 +1,7 @@
 """Several suites in one command: one list of jobs, results of each as if it had run by itself."""
 
 import json
+import shutil
 from itertools import pairwise
 
 import pandas as pd
@@ -134,9 +135,16 @@ def test_the_second_time_nothing_runs(together):
         pd.testing.assert_frame_equal(found.variants, before.variants)
 
 
-def test_a_variant_that_breaks_is_told_of_in_its_own_suite_and_in_the_names_of_that(tmp_path):
+@pytest.fixture
+def begun(together, tmp_path):
+    """A folder to run both in, where all that they need was made before."""
+    shutil.copytree(together[0] / "results/.store", tmp_path / "results/.store", symlinks=True)
+    return tmp_path
+
+
+def test_a_variant_that_breaks_is_told_of_in_its_own_suite_and_in_the_names_of_that(begun):
     broken = FIRST.replace("uniform_soup]", "uniform_soup, task_arithmetic: {scale: 1e38}]")
-    first, second = (read_run(f) for f in runner.run_together(plans(tmp_path, broken, SECOND), Tracker()))
+    first, second = (read_run(f) for f in runner.run_together(plans(begun, broken, SECOND), Tracker()))
     assert (first.record["status"], second.record["status"]) == ("incomplete", "complete")
     failed = first.variants.set_index(["variant", "seed"]).loc[("task_arithmetic/scale=1e+38", "all")]
     assert failed["status"] == "failed"
@@ -144,7 +152,7 @@ def test_a_variant_that_breaks_is_told_of_in_its_own_suite_and_in_the_names_of_t
     assert [event for event in log_of(second) if event["event"] not in ("start", "done")] == []
 
 
-def test_results_that_cannot_be_written_do_not_keep_the_others_from_theirs(tmp_path, monkeypatch):
+def test_results_that_cannot_be_written_do_not_keep_the_others_from_theirs(begun, monkeypatch):
     def write(folder, plan, *rest, write=runner.write_results, **more):
         if plan.suite.file.suite == "first":
             raise RuntimeError("the disk is odd")
@@ -153,9 +161,9 @@ def test_results_that_cannot_be_written_do_not_keep_the_others_from_theirs(tmp_p
     monkeypatch.setattr(runner, "write_results", write)
     written = []
     with pytest.raises(RuntimeError, match="odd"):
-        written.extend(runner.run_together(plans(tmp_path, FIRST, SECOND), Tracker()))
-    assert [path.name for path in (tmp_path / "results").iterdir() if any(path.glob("*/run.json"))] == ["second"]
-    assert list((tmp_path / "results/first").iterdir()) == []
+        written.extend(runner.run_together(plans(begun, FIRST, SECOND), Tracker()))
+    assert [path.name for path in (begun / "results").iterdir() if any(path.glob("*/run.json"))] == ["second"]
+    assert list((begun / "results/first").iterdir()) == []
 
 
 def test_an_interrupted_command_leaves_its_artefacts_and_no_unfinished_run(tmp_path):
@@ -174,9 +182,9 @@ def test_an_interrupted_command_leaves_its_artefacts_and_no_unfinished_run(tmp_p
     assert [job.name for job in recorder.started_jobs if ": train " in job.name] == []
 
 
-def test_what_is_left_unwritten_when_the_reader_stops_is_removed(tmp_path):
-    runs = runner.run_together(plans(tmp_path, FIRST, SECOND), Tracker())
+def test_what_is_left_unwritten_when_the_reader_stops_is_removed(begun):
+    runs = runner.run_together(plans(begun, FIRST, SECOND), Tracker())
     first = next(runs)
     runs.close()
     assert (first / "run.json").is_file()
-    assert list((tmp_path / "results/second").iterdir()) == []
+    assert list((begun / "results/second").iterdir()) == []

@@ -22,6 +22,8 @@ from harness.suite.suite import read_suite
 from tests.inline import Inline
 from tests.lm.written_tasks import load, small_domain, store_of, trained_parts, write_task
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 SUITE = """
 suite: written
 task: {lm_eval: [letters], include_path: tasks}
