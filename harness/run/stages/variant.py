@@ -25,7 +25,6 @@ from harness.systems.systems import load_combination
 from harness.tasks.text import settings_digest
 from harness.types import Combination, Pool
 
-
 MANY = 256
 """Members that a key names one by one, and with it the manifest of an artefact; of more it has the digest."""
 
