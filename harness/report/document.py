@@ -85,7 +85,7 @@ def _render(template: str, context: dict[str, Any]) -> str:
         name: getattr(formats, name)
         for name in (
             "percent", "percent_interval", "points", "points_interval", "number", "ratio", "joules", "megabytes",
-            "seconds", "quantity", "scored", "score_interval", "difference", "difference_interval", "inline_code",
+            "seconds", "sortable", "quantity", "scored", "score_interval", "difference", "difference_interval", "inline_code",
             "plain_text",
         )
     } | {"title_of": title_of}  # fmt: skip

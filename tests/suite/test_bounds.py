@@ -59,7 +59,7 @@ def test_too_much_is_refused_with_its_figure_and_line(asks, line, figure, tmp_pa
     assert refused.value.place == f"{path}:{line}"
 
 
-@pytest.mark.parametrize(("hidden", "figure"), [(10**6, "4.00 TB"), (10**9, "4000000.00 TB")])
+@pytest.mark.parametrize(("hidden", "figure"), [(10**6, "4.00 TB"), (10**7, "400.00 TB")])
 def test_a_network_that_no_memory_holds_is_refused_with_its_bytes_and_its_line(hidden, figure, tmp_path):
     path = tmp_path / "suite.yaml"
     path.write_text(SUITE.format(**{**USUAL, "options": f"{{hidden: {hidden}}}"}))
