@@ -123,11 +123,6 @@ def seconds(value: Any) -> str:
     return f"{value:.0f} s" if value >= 10 else f"{value:.2f} s"
 
 
-def sortable(value: Any) -> str:
-    """A number that a table is sorted by, to the digits that tell two apart; anything else as it is."""
-    return f"{value:.7g}" if isinstance(value, float) else str(value)
-
-
 COUNTS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
 
 
