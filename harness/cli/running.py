@@ -97,20 +97,22 @@ def plan(
     engine: EngineName = "local",
     allow_code: AllowCode = False,
 ) -> None:
-    """Say what a run would do: its jobs, what is reused, about how long the rest takes, and what fits in memory.
+    """Say what a run would do: its jobs, what is reused, how much work and time the rest is, and what fits in memory.
 
-    With --policy also whether its examples are enough to decide the policy's margins, rule by rule, and how many lack.
+    Work is in forward passes, bytes and hours, as functions of the numbers of members, variants and examples. The time
+    is that of a simulated schedule on so many workers, with the share of it that they idle. With --policy also whether
+    the suite's examples are enough to decide the policy's margins, rule by rule, and how many lack.
     """
-    from harness.registry import ENGINES
+    from harness.cli.forecast import print_schedule, print_work
     from harness.run.planning import make_plan
-    from harness.run.progress import duration
 
     if policy is None and earlier is not None:
         raise BadInput("--from goes with --policy")
     room = None if memory is None else memory_bytes(memory)
     planned = make_plan(load_suite(suite), make_options(out, only, limit, seed, device, workers, allow_code, engine))
     _print_data(planned)
-    missing = {job.job.name for job in planned.missing()}
+    lacking = planned.missing()
+    missing = {job.job.name for job in lacking}
     stages: dict[str, list[Any]] = {}
     for job in planned.jobs:
         stages.setdefault(job.stage.group, []).append(job)
@@ -118,10 +120,8 @@ def plan(
     for stage, jobs in stages.items():
         todo = sum(job.job.name in missing for job in jobs)
         print(f"{stage:<10}{len(jobs):>6}{len(jobs) - todo:>8}{todo:>8}")
-    workers = ENGINES.get(planned.options.engine)(workers).workers
-    shared = sum(job.job.cost for job in planned.jobs if job.job.name in missing and job.job.place != "alone")
-    alone = sum(job.job.cost for job in planned.jobs if job.job.name in missing and job.job.place == "alone")
-    print(f"about {duration(shared / workers + alone)} with {workers} workers")
+    print_work(planned, lacking)
+    print_schedule(planned, lacking, workers)
     if planned.setting.kind.why_no_costs is None:
         _print_capacity(planned, room)
     if policy is not None:

@@ -1,4 +1,4 @@
-"""What an engine would do with jobs if each took just its expected seconds: when it starts each, and how long all take."""
+"""What an engine would do with jobs if each took just its expected seconds: when each starts, and when all are done."""
 
 from __future__ import annotations
 

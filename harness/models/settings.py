@@ -37,6 +37,8 @@ def _is_deeper(value: Any, levels: int) -> bool:
 
 LAYERS = 10_000
 """Of any sort, in a model: to build more, also without values, takes minutes and gigabytes."""
+LARGEST = 10**9
+"""Of a network's option, whatever it counts: no memory holds one that is so large in any direction."""
 COUNTS = re.compile(r"(.*_)?n?_?(layers?|blocks?|depths?|stages?|experts?|heads?)(_.*)?")
 NO_COUNTS = re.compile(r".*(_size|_dim|_dims|_length|_len|_width|_ids?|_types?)")
 

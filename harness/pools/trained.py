@@ -14,6 +14,7 @@ from pydantic import Field
 from harness.errors import BadInput
 from harness.models.architectures import check_options, trainable
 from harness.models.pretrained import AS_CAUSAL, ZEROS, ReadAs
+from harness.models.settings import LARGEST
 from harness.models.training import Decay, Schedule, usual_schedule
 from harness.pools.folder_plan import FolderPlan, plan_folder, read_for
 from harness.pools.pool import seed_of
@@ -123,6 +124,10 @@ class Trained(PoolSource):
                 raise BadInput(problem, place=place("architecture"), given=name, choices=known)
         if fault := spec.contradiction():
             raise BadInput(fault[1], place=place(fault[0]))
+        for key, value in spec.options.items():
+            if abs(value) > LARGEST:
+                hint = f"no memory holds such a network: it may be {LARGEST:,} at most"
+                raise BadInput(f"the option '{key}' is {value:,}", place=place("options", key), hint=hint)
         if spec.base:
             pretrained.model_of(spec.base, place("base"))
 

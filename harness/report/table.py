@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,6 +28,12 @@ FAMILIES = {
 """In the order of the table."""
 
 
+SHOWN = 2_000
+"""Variants in the table, the best of a run that has more."""
+IN_FULL = 500
+"""Variants with every number, the best of those in the table: a page of more would be slow to open."""
+
+
 @dataclass(frozen=True)
 class Table:
     """What the templates show."""
@@ -40,10 +46,18 @@ class Table:
     """Whether there are verdicts of models like these."""
     compared: list[Column]
     """The scores that have verdicts of their own."""
+    left_out: int
+    """Variants that are not shown."""
+    in_full: frozenset[str]
+    """The variants that are shown with every number."""
 
     @property
     def rows(self) -> list[dict[str, Any]]:
         return [row for group in self.groups for row in group.rows]
+
+    @property
+    def full_rows(self) -> list[dict[str, Any]]:
+        return [row for row in self.rows if row["variant"] in self.in_full]
 
 
 @dataclass(frozen=True)
@@ -63,17 +77,26 @@ def table_of(evidence: Evidence) -> Table:
     compared = [column for column in (score, *(c for c in paired().values() if c.name != score.name))
                 if any(evidence.gain(name, column) for name in evidence.by_name)]  # fmt: skip
     recipes = any(evidence.recipe_gain(name) for name in evidence.by_name)
-    return Table(score, others, list(_groups(evidence, compared)), recipes, compared)
+    order = _order(evidence)
+    shown = frozenset(order[:SHOWN])
+    groups = list(_groups(evidence, compared, shown))
+    return Table(score, others, groups, recipes, compared, len(order) - len(shown), frozenset(order[:IN_FULL]))
+
+
+def _order(evidence: Evidence) -> list[str]:
+    """The references, which all others are compared with, then the best first."""
+    rows = evidence.ordered(evidence.ok)
+    return [*rows[rows["verdict"] == "reference"]["variant"], *rows[rows["verdict"] != "reference"]["variant"]]
 
 
 def _any(evidence: Evidence, name: str) -> bool:
     return bool(evidence.ok[name].notna().any())
 
 
-def _groups(evidence: Evidence, compared: list[Column]) -> Iterator[Group]:
+def _groups(evidence: Evidence, compared: list[Column], shown: Collection[str]) -> Iterator[Group]:
     scale = _scale(evidence)
     for pool in evidence.pools:
-        of_pool = evidence.ok[evidence.ok["pool"] == pool]
+        of_pool = evidence.ok[(evidence.ok["pool"] == pool) & evidence.ok["variant"].isin(shown)]
         for family in sorted(of_pool["family"].unique(), key=lambda name: [*FAMILIES, name].index(name)):
             rows = evidence.ordered(of_pool[of_pool["family"] == family]).to_dict("records")
             title = f"{pool}: {members_in_words(evidence, pool)} · {FAMILIES.get(family, family)}"

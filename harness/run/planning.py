@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from harness.environment import machine_digest
+from harness import environment
 from harness.errors import BadInput
 from harness.pools.source import AskedPool, PoolPlan
 from harness.registry import ENGINES, KINDS, METRICS
@@ -23,6 +23,7 @@ from harness.run.stages.study import Study
 from harness.run.stages.variant import VariantPlan
 from harness.says import LACKS, says_enough
 from harness.store import Store
+from harness.suite.bounds import check_weights
 from harness.suite.file import MAIN
 from harness.suite.suite import Suite, Variant
 from harness.tasks import Documents, Task, TaskReference
@@ -57,7 +58,7 @@ def make_plan(suite: Suite, options: Options, *, compares: bool = True, machine:
         hint = f"it has {', '.join(map(str, suite.file.seeds))}"
         raise BadInput(f"the suite has no split for seed {min(strays)}", place="--seed", hint=hint)
     criterion = _criterion(suite)
-    where = device, machine or machine_digest()
+    where = device, machine or environment.machine_digest()
     memory = options.memory and options.memory // ENGINES.get(options.engine)(options.workers).workers
     setting = Setting(store, suite.task, options.limit, *where, criterion, folds, memory).of(seeds[0])
     task = task_of(setting)
@@ -151,9 +152,14 @@ def _has(device: str) -> bool:
 
 def _pool(suite: Suite, name: str, asked: AskedPool, task: Task, seed: int) -> PoolPlan:
     try:
-        return asked.plan(name, task, seed)
+        planned = asked.plan(name, task, seed)
     except BadInput as fault:
         raise fault.at(suite.path) from None
+    try:
+        check_weights(planned, task.shape, environment.machine()["memory_bytes"])
+    except BadInput as fault:
+        raise fault.at(suite.place_of(name, "options")) from None
+    return planned
 
 
 def _chosen(suite: Suite, only: str | None) -> list[Variant]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 from harness.engines.engine import Job, Outcome, passed_on
 from harness.run.plan import Plan, PlannedJob
@@ -31,7 +32,15 @@ class Schedule:
 
     def owners(self, name: str) -> list[tuple[int, str]]:
         """The plans that lack a job, by position, and what each calls it."""
-        return [(i, own) for i, names in enumerate(self.names) for own, scheduled in names.items() if scheduled == name]
+        return self._owners.get(name, [])
+
+    @cached_property
+    def _owners(self) -> dict[str, list[tuple[int, str]]]:
+        found: dict[str, list[tuple[int, str]]] = {}
+        for position, names in enumerate(self.names):
+            for own, scheduled in names.items():
+                found.setdefault(scheduled, []).append((position, own))
+        return found
 
     def outcomes(self, position: int, outcomes: Mapping[str, Outcome]) -> dict[str, Outcome]:
         """The outcomes of one plan's jobs, in its own names, also in the errors: as if it had run by itself."""
@@ -96,5 +105,7 @@ def _lacks(planned: PlannedJob, store: Store) -> list[Key]:
 
 def _renamed(job: Job, own: Mapping[str, str], label: str, others: tuple[str, ...]) -> Job:
     """The job under its name in the schedule; what it waits for and is not in ``own`` is there already."""
+    if not label and not others:  # of the only plan, all names are its own
+        return job
     needs, after = (tuple(own.get(name, label + name) for name in names) for names in (job.needs, job.after))
     return replace(job, name=label + job.name, needs=needs, after=tuple(dict.fromkeys((*after, *others))))

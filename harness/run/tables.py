@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from functools import cached_property, partial
 from typing import Any
@@ -36,6 +37,7 @@ from harness.run.stages.build import Build
 from harness.run.stages.score import Score, Summarise
 from harness.run.stages.setting import documents_of
 from harness.run.stages.variant import VariantPlan, built
+from harness.run.told import bounded
 from harness.types import Status
 
 
@@ -107,7 +109,8 @@ class Tables:
         assert record is not None
         evaluation = evaluating.read_record(self.store, plan.evaluation_key)
         seen = {name: evaluation[name] for name in evaluating.TOLD if evaluation.get(name)}
-        self.details.setdefault(plan.name, {})[str(plan.seed)] = record["details"] | seen
+        told = bounded(record["details"] | seen, len(self.plan.seeds) * len(self.plan.variants[plan.seed]))
+        self.details.setdefault(plan.name, {})[str(plan.seed)] = told
         row |= {"status": "ok", "build_seconds": record["build_seconds"]}
         row |= {key: evaluation.get(key) for key in _names(*COUNTED, *CALIBRATED)}
         row |= self._scores(plan.name, str(plan.seed), Score(self.plan.setting.of(plan.seed), plan))
@@ -345,9 +348,13 @@ def _mark_pareto(rows: list[dict[str, Any]], score: Column, costs: Sequence[floa
             row["pareto"] = False
             if row.get(score.name) is not None and cost is not None:
                 points[place] = score.sign * row[score.name], -cost
+    highest, front = -math.inf, set()
+    for here in sorted(set(points.values()), key=lambda point: (-point[1], -point[0])):  # the cheapest first
+        if here[0] > highest:
+            highest = here[0]
+            front.add(here)
     for place, here in points.items():
-        others = points.values()
-        rows[place]["pareto"] = not any(p != here and p[0] >= here[0] and p[1] >= here[1] for p in others)
+        rows[place]["pareto"] = here in front
 
 
 def noise(plan: Plan) -> dict[str, Any] | None:

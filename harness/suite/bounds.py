@@ -6,8 +6,12 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
+
+from harness.display.formats import amount
 from harness.errors import BadInput
-from harness.pools.source import AskedPool
+from harness.models.architectures import build, trainable
+from harness.pools.source import AskedPool, PoolPlan
 from harness.strict import yaml
 
 MEMBERS = 10_000
@@ -28,6 +32,24 @@ def check_members(pools: Mapping[str, AskedPool], seeds: Sequence[int], document
         raise _too_many(members, "members", MEMBERS, document.place(("pool",)))
     if members * len(seeds) > ROWS:
         raise _too_many(members * len(seeds), "members over all seeds", ROWS, document.place(("seeds",)))
+
+
+def check_weights(planned: PoolPlan, usual: Mapping[str, int], memory: int) -> None:
+    """``BadInput`` where a network that is made here, of a size that a suite chose, is larger than all memory.
+
+    Args:
+        planned: the pool's members; nothing of them is allocated.
+        usual: the options that every network of the task has.
+        memory: of the machine, in bytes.
+    """
+    for made in sorted({member.architecture for member in planned.everyone}, key=str):
+        if made.name not in trainable() or not dict(made.options).keys() - usual.keys():
+            continue
+        with torch.device("meta"):
+            weights = sum(tensor.nbytes for tensor in build(made).state_dict().values())
+        if weights > memory:
+            problem = f"a network '{made}' of pool '{planned.name}' has weights of {amount(weights)}B"
+            raise BadInput(problem, hint=f"all memory of this machine is {amount(memory)}B")
 
 
 class Counted:

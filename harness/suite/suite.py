@@ -52,6 +52,11 @@ class Suite:
     pools: Mapping[str, AskedPool]
     variants: tuple[Variant, ...]
 
+    def place_of(self, pool: str, *path: str | int) -> str:
+        """``file:line`` of what a suite says to the source of a pool, for messages."""
+        above: yaml.Position = ("pool",) if pool == MAIN else ("pools", pool)
+        return yaml.load(self.text, self.path).place((*above, self.pools[pool].source.name, *path))
+
     def reference_of(self, pool: str) -> str:
         """The variant that those of a pool are compared with: training differs between pools, not the combination."""
         own = next((each.pool for each in self.variants if each.name == self.file.reference), pool)

@@ -2,6 +2,7 @@
 
 import pytest
 
+from harness.report import table as table_code
 from harness.report.table import table_of
 from harness.report.words import own_name
 from tests.report.compared import gained, planted, right
@@ -30,6 +31,20 @@ def test_groups_are_of_pool_and_family_the_main_pool_first_and_each_by_the_score
         values = [table.score.sign * row[score] for row in group.rows]
         assert values == sorted(values, reverse=True)
     assert sorted(row["variant"] for row in table.rows) == sorted(OUTCOMES)
+
+
+@pytest.mark.parametrize("score", ["accuracy", "nll"])
+def test_of_more_variants_than_a_page_holds_the_references_and_the_best_are_shown(score, monkeypatch):
+    evidence = planted(OUTCOMES, score=score)
+    others = [name for name in evidence.ordered(evidence.ok)["variant"] if "best_single" not in name]
+    for most in range(3, 8):
+        monkeypatch.setattr(table_code, "SHOWN", most)
+        monkeypatch.setattr(table_code, "IN_FULL", most - 1)
+        table = table_of(evidence)
+        assert {row["variant"] for row in table.rows} == {"best_single", "run:best_single", *others[: most - 2]}
+        assert {row["variant"] for row in table.full_rows} == {"best_single", "run:best_single", *others[: most - 3]}
+        assert table.left_out == len(OUTCOMES) - most
+        assert all(group.rows for group in table.groups)
 
 
 def test_the_suites_score_comes_first_and_the_others_beside_it():

@@ -143,6 +143,24 @@ def test_the_best_set_has_the_highest_and_does_not_depend_on_the_order(seed, var
     assert not again[~loose].any()
 
 
+@given(st.integers(0, 2**32 - 1), st.integers(2, 12), st.sampled_from([0.5, 0.9, 0.95, 0.99]))
+@examples(30)
+def test_the_best_set_is_that_of_all_draws_looked_at_at_once(seed, variants, level):
+    rng = np.random.default_rng(seed)
+    values = table(rng, variants, 1, 60)[rng.integers(variants, size=variants)]  # with copies
+    means = unit_means(list(values))
+    around = drawn(means, 4_000) - means.values
+    variances = np.cov(values[:, 0]) / 60
+    plain = []
+    for one in range(variants):
+        spread = np.sqrt(np.maximum(np.diag(variances) + variances[one, one] - 2 * variances[one], 0))
+        others = spread > 1e-6 * np.sqrt(variances.max())
+        lead = (means.values - means.values[one])[others] / spread[others]
+        highest = ((around[:, others] - around[:, [one]]) / spread[others]).max(axis=1, initial=-np.inf)
+        plain.append(not others.any() or lead.max() <= max(0.0, np.quantile(highest, level)))
+    assert best_set(means, level=level).tolist() == plain
+
+
 def test_a_picked_score_is_corrected_and_a_clear_winner_keeps_its_own():
     rng = np.random.default_rng(0)
     equal = unit_means([rng.normal(size=(1, 400)) for _ in range(40)])

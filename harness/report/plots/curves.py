@@ -12,6 +12,10 @@ from harness.report.evidence import Evidence
 from harness.report.plots.style import SEED_COLOURS
 
 SWEEPS = "Held-out scores along every coefficient that a variant searched; the dot is what it chose. First seed."
+MANY = 200
+"""Variants from which on only some have a line."""
+SHOWN = 18
+"""Lines of a panel, and panels of a figure: those of the best variants that have them."""
 
 
 def sweeps(evidence: Evidence) -> Figure | None:
@@ -19,7 +23,7 @@ def sweeps(evidence: Evidence) -> Figure | None:
     panels: dict[str, list[tuple[str, list[dict[str, Any]], Any]]] = {"scale": [], "a": []}
     for variant, details in _first_seed(evidence):
         for key, lines in panels.items():
-            if (curve := details.get("curve")) and key in curve[0]:
+            if (curve := details.get("curve")) and key in curve[0] and len(lines) < SHOWN:
                 lines.append((variant, curve, details.get(key)))
     used = {key: lines for key, lines in panels.items() if lines}
     if not used:
@@ -73,7 +77,7 @@ def dropout(evidence: Evidence) -> Figure | None:
 
 def barrier(evidence: Evidence) -> Figure | None:
     """Loss on the straight line between two members, as they are and aligned: one panel for each variant."""
-    lines = [(name, found) for name, found in _first_seed(evidence) if "interpolation" in found]
+    lines = _interpolated(evidence)
     if not lines:
         return None
     columns, rows = min(3, len(lines)), -(-len(lines) // 3)
@@ -97,8 +101,7 @@ def barrier_caption(evidence: Evidence) -> str:
     """What the figure shows, and the two barriers of each panel in words."""
     barriers = (
         f"{name} {number(found['barrier']['before'])} before and {number(found['barrier']['after'])} after"
-        for name, found in _first_seed(evidence)
-        if "interpolation" in found
+        for name, found in _interpolated(evidence)
     )
     return (
         "Held-out NLL along the straight line between the weights of the two best members, before and after their "
@@ -107,8 +110,15 @@ def barrier_caption(evidence: Evidence) -> str:
     )
 
 
+def _interpolated(evidence: Evidence) -> list[tuple[str, dict[str, Any]]]:
+    return [(name, found) for name, found in _first_seed(evidence) if "interpolation" in found][:SHOWN]
+
+
 def _first_seed(evidence: Evidence) -> Iterator[tuple[str, dict[str, Any]]]:
-    seed = str(evidence.run.record["seeds"][0])
-    for variant, seeds in sorted(evidence.run.details.items()):
-        if seed in seeds and variant in evidence.by_name:
-            yield variant, seeds[seed]
+    """What each variant with results found out on the first seed: by name, or of many the best first."""
+    seed, known = str(evidence.run.record["seeds"][0]), evidence.run.details
+    names = sorted(name for name in evidence.by_name if seed in known.get(name, {}))
+    if len(names) > MANY:
+        some = set(names)
+        names = [name for name in evidence.ordered(evidence.ok)["variant"] if name in some]
+    yield from ((name, known[name][seed]) for name in names)
