@@ -210,6 +210,7 @@ def _done(shards: Sequence[Shard], folder: Path, planned: int, here: int, wall: 
         "started": min(shard.record["started"] for shard in shards),
         "wall_seconds": wall,
         "beside": [],
+        "interrupted": False,
         "jobs_run": run,
         "jobs_reused": planned - run,
         "shards": [{key: shard.record[key] for key in shown} for shard in shards],
