@@ -22,9 +22,12 @@ from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 
+from harness.errors import BadInput
 from harness.exhausted import writing
 
 NO_LOCKS = {errno.EBADF, errno.EINVAL, errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}
+PATIENCE, PAUSE = 600.0, 0.1
+"""Seconds that a lock is waited for, and between two attempts."""
 WEEK = 7 * 86400.0
 """Seconds without a change after which what another machine left is taken for abandoned."""
 BOOT = Path("/proc/sys/kernel/random/boot_id")
@@ -114,15 +117,35 @@ def used_with_others(file: Path) -> Iterator[None]:
 
     A network file system passes locks on, but only those of files, and one to hold alone only of a file that may be
     written.
+
+    Raises:
+        BadInput: somebody holds it alone, for ``PATIENCE``.
     """
     try:
-        lock = _locked(file, fcntl.LOCK_SH, os.O_RDWR | os.O_CREAT)
+        lock = _shared(file, os.O_RDWR | os.O_CREAT)
     except PermissionError:  # made by another user: to share it, it need only be read
-        lock = _locked(file, fcntl.LOCK_SH)
+        lock = _shared(file, os.O_RDONLY)
     try:
         yield
     finally:
         os.close(lock)
+
+
+def _shared(file: Path, flags: int) -> int:
+    """Locked with others; a lock that a node left which has died is not waited for without end."""
+    began = time.monotonic()
+    while True:
+        try:
+            return _locked(file, fcntl.LOCK_SH | fcntl.LOCK_NB, flags)
+        except BlockingIOError:
+            if time.monotonic() - began > PATIENCE:
+                hint = "if there is none (a node that had it may have died), remove the file"
+                raise BadInput("a process holds it alone, such as 'cache gc'", place=str(file), hint=hint) from None
+            time.sleep(PAUSE)
+        except OSError as error:
+            if error.errno not in NO_LOCKS:
+                raise
+            return os.open(file, flags | os.O_CLOEXEC, 0o666)
 
 
 @contextmanager

@@ -388,18 +388,18 @@ class Store:
         remove_unheld(self.root / CLAIMS)
 
     @contextmanager
-    def claimed(self, keys: Iterable[Key]) -> Iterator[bool]:
+    def claimed(self, keys: Iterable[Key]) -> Iterator[None]:
         """Wait for the process, if there is one, that makes the first artefact of these that is missing.
 
-        Nobody else who asks makes it while the block lasts. Yields whether another process was waited for.
+        Nobody else who asks makes it while the block lasts.
         """
         key = next((key for key in keys if not self.has(key)), None)
         if key is None:
-            yield False
+            yield
             return
         self.root.mkdir(parents=True, exist_ok=True)
-        with claim(self.root / CLAIMS / f"{key.kind}-{key.digest[:40]}") as waited:
-            yield waited
+        with claim(self.root / CLAIMS / f"{key.kind}-{key.digest[:40]}"):
+            yield
 
     @contextmanager
     def used_with_others(self) -> Iterator[bool]:

@@ -10,6 +10,7 @@ import time
 import pytest
 
 from harness import folders
+from harness.errors import BadInput
 from harness.folders import (
     WEEK,
     append_whole,
@@ -109,6 +110,27 @@ def test_a_file_is_used_with_others_or_by_nobody(tmp_path):
     with used_by_nobody(file) as alone, used_by_nobody(file) as twice:
         assert (alone, twice) == (True, False)
     with used_with_others(file), used_by_nobody(file) as alone:
+        assert not alone
+
+
+def test_nobody_waits_without_end_for_who_uses_a_file_alone(tmp_path, monkeypatch):
+    """A file server may keep the lock of a node that has died."""
+    monkeypatch.setattr(folders, "PATIENCE", 0.2)
+    file = tmp_path / "lock"
+    refused = pytest.raises(BadInput, match=r"lock: a process holds it alone, .* remove the file")
+    with used_by_nobody(file), refused, used_with_others(file):
+        pass
+    with used_with_others(file):
+        pass
+
+
+@pytest.mark.parametrize("code", sorted(folders.NO_LOCKS))
+def test_where_there_are_no_locks_a_file_is_used_all_the_same(tmp_path, monkeypatch, code):
+    def none(*_):
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(fcntl, "flock", none)
+    with used_with_others(tmp_path / "lock"), used_by_nobody(tmp_path / "lock") as alone:
         assert not alone
 
 

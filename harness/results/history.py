@@ -13,7 +13,7 @@ from harness.display.lines import one_line, said_by
 from harness.errors import BadInput
 from harness.results.columns import ALL_SEEDS
 from harness.results.metric import Column
-from harness.results.run import Run, data_difference, read_run, runs_below
+from harness.results.run import Run, data_difference, read_run, runs_below, shards_below
 from harness.results.scoring import in_order, score_of
 
 _log = logging.getLogger(__name__)
@@ -70,7 +70,9 @@ def newest_runs(out: Path, suite: str | None = None) -> list[Run]:
         if runs:
             found[folder.name] = max(runs, key=_order)
     if suite is not None and suite not in found:
-        raise BadInput(f"the suite '{suite}' has no runs", place=str(out), given=suite, choices=found)
+        parts = {folder.parent.name for folder in shards_below(out)}
+        hint = "its shards are not merged yet: stockpot merge-runs SHARD..." if suite in parts else ""
+        raise BadInput(f"the suite '{suite}' has no runs", place=str(out), given=suite, choices=found, hint=hint)
     return [run for name, run in found.items() if suite in (None, name)]
 
 

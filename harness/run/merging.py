@@ -11,6 +11,7 @@ import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import chain
 from pathlib import Path
@@ -150,22 +151,24 @@ def _planned(shards: Sequence[Shard], suite: Suite, options: Options, stack: Exi
 
 
 def _elsewhere(plan: Plan, shards: Sequence[Shard]) -> Elsewhere:
-    """Of each variant the machine that has measured it whole; the first, where none has."""
+    """Of each variant the machine that has measured it whole; that of the reference, where none has."""
     record = shards[0].record
     unavailable = {cost.name: next((None for shard in shards if shard.record["unavailable"].get(cost.name) is None),
                                    record["unavailable"].get(cost.name)) for cost in COSTS}  # fmt: skip
     devices = record["devices"] if record["device"].startswith("cuda") else [record["machine"]]
     index = torch.device(record["device"]).index or 0
     memory = devices[min(index, len(devices) - 1)]["memory_bytes"]
-    machines = list(dict.fromkeys(shard.record["machine_digest"] for shard in shards))
     names = plan.variants[plan.seeds[0]]
-    found = dict.fromkeys(names, machines[0])
-    for machine in reversed(machines) if len(machines) > 1 else ():
+    known: dict[str, str] = {}
+    for machine in dict.fromkeys(shard.record["machine_digest"] for shard in shards):
         plan.elsewhere = Elsewhere(dict.fromkeys(names, machine), unavailable, memory)
         for name, variant in names.items():
-            if all(stage.is_done() for stage in measures(plan, variant, costs_of(plan))):
-                found[name] = machine
-    return Elsewhere(found, unavailable, memory)
+            stages = measures(plan, variant, costs_of(plan))
+            if stages and all(stage.is_done() for stage in stages):
+                known.setdefault(name, machine)
+    usual = known.get(plan.suite.file.reference, record["machine_digest"])
+    plan.setting = replace(plan.setting, machine=usual)
+    return Elsewhere({name: known.get(name, usual) for name in names}, unavailable, memory)
 
 
 def _outcomes(plan: Plan, shards: Sequence[Shard]) -> dict[str, Outcome]:
@@ -207,6 +210,7 @@ def _done(shards: Sequence[Shard], folder: Path, planned: int, here: int, wall: 
         "started": min(shard.record["started"] for shard in shards),
         "wall_seconds": wall,
         "beside": [],
+        "interrupted": False,
         "jobs_run": run,
         "jobs_reused": planned - run,
         "shards": [{key: shard.record[key] for key in shown} for shard in shards],

@@ -48,7 +48,7 @@ def test_two_runs_at_once_end_with_the_numbers_of_each_alone(tmp_path):
                          "--workers", "1"])  # fmt: skip
     processes = [subprocess.Popen(each, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for each in commands]
     for name, process in zip(suites, processes, strict=True):
-        printed, said = process.communicate(timeout=300)
+        printed, said = process.communicate(timeout=900)
         assert process.returncode == 0, said
         together = read_run(Path(printed.strip()))
         plan = make_plan(read_suite(tmp_path / f"{name}.yaml"), Options(out=tmp_path / "alone" / name, workers=1))

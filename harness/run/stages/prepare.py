@@ -58,6 +58,9 @@ class Prepare(Stage):
     def run(self) -> None:
         store, device = self.setting.store, torch.device(self.setting.device)
         task, member = task_of(self.setting), self.member
+        if remarks := self.setting.kind.remarks(member.architecture, task):  # before that by which it is done
+            with store.write(_remarks_key(self.setting, member)) as folder:
+                write_json(folder / "remarks.json", remarks)
         member.prepare(task_of(self.setting, member.groups), store, device)
         for position, key in enumerate(examined_keys(member)):
             part = MemberPart(member.member(store, position), device)
@@ -66,9 +69,6 @@ class Prepare(Stage):
             cached = CachedPredictions(store, self.setting.device)
             for split in (task.heldout, task.test) if member.reads(task) else ():
                 cached(part, split)
-        if remarks := self.setting.kind.remarks(member.architecture, task):
-            with store.write(_remarks_key(self.setting, member)) as folder:
-                write_json(folder / "remarks.json", remarks)
 
 
 def remarks_of(setting: Setting, member: MemberPlan) -> list[str]:

@@ -65,7 +65,7 @@ class Stage(ABC):
     def perform(self) -> None:
         """``run``, in any process; what was made of members whose files are others than were planned is not kept.
 
-        Where another run makes the same now, it is waited for.
+        Where another run makes the same now, it is waited for; what is there by then is not made again.
 
         Raises:
             BadInput: their files were changed, before or meanwhile.
@@ -73,8 +73,8 @@ class Stage(ABC):
         set_room(math.inf if self.place == "alone" else self.setting.memory)  # what is measured is held whole
         self._check_members()
         store = self.setting.store
-        with store.claimed(self.claims()) as waited:
-            if waited and self.is_done():
+        with store.claimed(self.claims()):
+            if self.is_done():
                 return
             with store.kept_if(self._check_members):
                 self.run()
