@@ -103,6 +103,10 @@ class Engine(ABC):
     def __init__(self, workers: int | None = None, preload: Sequence[str] = ()) -> None:
         self.workers, self.preload = workers or 1, tuple(preload)
 
+    @classmethod
+    def check(cls) -> None:
+        """``BadInput`` where it cannot be used here: asked before anything is planned."""
+
     @abstractmethod
     def run(self, jobs: Sequence[Job], progress: Progress) -> dict[str, Outcome]:
         """Run all jobs; one whose need failed is not run, and its error names that need."""

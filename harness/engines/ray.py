@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import logging
 import os
 import secrets
@@ -14,6 +13,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, redirect_stdout
 from importlib import metadata
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -46,9 +46,18 @@ class RayEngine(Engine):
     name = "ray"
 
     def __init__(self, workers: int | None = None, preload: Sequence[str] = ()) -> None:
-        _check_installed()
+        self.check()
         self.asked = workers
         super().__init__(workers or max(1, min(environment.cores(), 16)), preload)
+
+    @classmethod
+    def check(cls) -> None:
+        if find_spec("ray") is None:
+            raise BadInput("Ray is not installed", place="--engine ray", hint=INSTALL)
+        version = metadata.version("ray")
+        if tuple(int(part) for part in version.split(".")[:2]) < OLDEST:
+            problem = f"Ray {version} is too old; it takes {'.'.join(map(str, OLDEST))} or newer"
+            raise BadInput(problem, place="--engine ray", hint=INSTALL)
 
     def run(self, jobs: Sequence[Job], progress: Progress) -> dict[str, Outcome]:
         """Run all jobs; one whose need failed is not run, and its error names that need.
@@ -81,15 +90,6 @@ class RayEngine(Engine):
                 with RayWorkers(ray, hosts, 1, whole, node) as workers:
                     run_in_order(alone, workers, outcomes, progress)
         return outcomes
-
-
-def _check_installed() -> None:
-    if importlib.util.find_spec("ray") is None:
-        raise BadInput("Ray is not installed", place="--engine ray", hint=INSTALL)
-    version = metadata.version("ray")
-    if tuple(int(part) for part in version.split(".")[:2]) < OLDEST:
-        problem = f"Ray {version} is too old; it takes {'.'.join(map(str, OLDEST))} or newer"
-        raise BadInput(problem, place="--engine ray", hint=INSTALL)
 
 
 def _gpus(jobs: Sequence[Job]) -> int:

@@ -207,14 +207,14 @@ def test_two_nodes_of_which_one_loses_a_worker_give_the_results_of_this_machine(
 
 def test_without_ray_the_command_says_what_to_install(capsys, monkeypatch, tmp_path):
     (tmp_path / "suite.yaml").write_text(SUITE)
-    monkeypatch.setattr(of_ray.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(of_ray, "find_spec", lambda name: None)
     code, out, said = call(capsys, "run", tmp_path / "suite.yaml", "--out", tmp_path / "results", "--engine", "ray")
     assert (code, out) == (2, "")
     assert said.splitlines() == ['stockpot: --engine ray: Ray is not installed; pip install "stockpot[ray]"']
 
 
 def test_an_old_ray_is_refused(monkeypatch):
-    monkeypatch.setattr(of_ray.importlib.util, "find_spec", lambda name: name)
+    monkeypatch.setattr(of_ray, "find_spec", lambda name: name)
     monkeypatch.setattr(of_ray.metadata, "version", lambda name: "2.9.3")
     with pytest.raises(BadInput, match=r"Ray 2\.9\.3 is too old; it takes 2\.54 or newer; pip install"):
         RayEngine()
