@@ -109,9 +109,10 @@ def _gpus(jobs: Sequence[Job]) -> int:
 def _cluster(workers: int) -> Iterator[Any]:
     """The module ``ray``, joined to the cluster that the environment names, or to a new one of this machine."""
     address = os.environ.get(ADDRESS) or "local"
+    place = f"{ADDRESS}={address}"
     if "://" in address:
         problem = "the command joins a cluster from one of its nodes, and takes its HOST:PORT or 'auto'"
-        raise BadInput(problem, place=f"{ADDRESS}={address}", hint="from elsewhere, submit the command as a Ray job")
+        raise BadInput(problem, place=place, hint="from elsewhere, submit the command as a Ray job")
     os.environ.setdefault("RAY_AUTH_MODE", "token")  # read when Ray is imported
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     import ray
@@ -129,11 +130,11 @@ def _cluster(workers: int) -> Iterator[Any]:
                 ray.init(address, **options)
         except OSError as error:
             hint = "'ray start --head' on one machine begins a cluster, 'ray start --address' on others joins it"
-            raise BadInput(f"no Ray cluster: {error.strerror or error}", place=f"{ADDRESS}={address}", hint=hint) from error
+            raise BadInput(f"no Ray cluster: {error.strerror or error}", place=place, hint=hint) from error
         except (ray.exceptions.RayError, RuntimeError, ValueError) as error:
             said = (str(error).strip() or type(error).__name__).splitlines()[0]
             hint = "is RAY_AUTH_TOKEN, or RAY_AUTH_TOKEN_PATH, the cluster's? RAY_AUTH_MODE=disabled is for one without"
-            raise BadInput(f"no Ray cluster: {said}", place=f"{ADDRESS}={address}", hint=hint) from error
+            raise BadInput(f"no Ray cluster: {said}", place=place, hint=hint) from error
         stack.callback(ray.shutdown)
         yield ray
 

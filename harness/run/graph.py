@@ -37,8 +37,8 @@ def job_of(stage: Stage, known: Mapping[Hashable, Stage] = MappingProxyType({}))
         return tuple(known.get(each.identity, each).label for each in of)
 
     needs, after = names(stage.needs()), names(stage.after())
-    where = {"folder": stage.setting.folder, "device": stage.setting.device}
-    return Job(stage.label, stage.perform, {}, needs, after, stage.place, stage.seconds(), **where)
+    folder, device, seconds = stage.setting.folder, stage.setting.device, stage.seconds()
+    return Job(stage.label, stage.perform, {}, needs, after, stage.place, seconds, folder=folder, device=device)
 
 
 def _add(stage: Stage, stages: dict[Hashable, Stage]) -> None:

@@ -61,6 +61,7 @@ def _nodes():
         begun = []
         try:
             own = (f"--port={address.split(':')[1]}", "--node-ip-address=127.0.0.1", "--include-dashboard=false")
+            own = (*own, "--num-gpus=1")  # as Ray counts them: no job here computes on it
             begun.append(start_node(folder / "head.log", "--head", *own, f"--temp-dir={folder}"))
             begun.append(start_node(folder / "other.log", f"--address={address}", "--node-ip-address=127.0.0.1"))
             patch.setenv("RAY_ADDRESS", address)
@@ -151,10 +152,22 @@ def test_what_befalls_one_job_is_its_own_outcome_and_all_others_are_done(nodes, 
     assert list((tmp_path / "store").iterdir()) == []
 
 
+def visible():
+    return os.environ.get("CUDA_VISIBLE_DEVICES")
+
+
+@has_ray
+def test_jobs_for_a_gpu_run_where_there_is_one_and_see_theirs_alone(nodes):
+    jobs = [Job(place, visible, {}, place=place, device="cuda") for place in ("shared", "alone")]
+    engine, outcomes, _ = run(*jobs)
+    assert engine.workers == 1
+    assert [outcomes[job.name].value for job in jobs] == ["0", "0"]
+
+
 @has_ray
 def test_a_node_with_other_code_is_refused(nodes, monkeypatch):
     monkeypatch.setattr(agreement, "code_digest", lambda: "another")
-    with pytest.raises(BadInput, match=r"^node .*: its code of Stockpot, or of a plug-in, is not this machine's; install"):
+    with pytest.raises(BadInput, match=r"^node .*: its code of Stockpot, or of a plug-in, is not this "):
         run(Job("fine", double, {"value": 1}))
 
 
