@@ -50,7 +50,7 @@ def make_options(
         raise BadInput(f"unknown device '{device}'", given=device, choices=["auto", "cpu", "cuda", "cuda:0"])
     if job_timeout is not None and not math.isfinite(job_timeout):
         raise BadInput(f"bad --job-timeout '{job_timeout}'", hint="it takes seconds; 0 is for no limit")
-    ENGINES.get(engine)
+    ENGINES.get(engine).check()
     room = None if memory is None else memory_bytes(memory)
     return Options(out, only, limit, seed, device, workers, allow_code, engine, job_timeout, room)
 

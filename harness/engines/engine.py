@@ -116,6 +116,10 @@ class Engine(ABC):
         """How many jobs of each place it runs at once; those of one place start when all of the one before are done."""
         return {"shared": self.workers, "alone": 1}
 
+    @classmethod
+    def check(cls) -> None:
+        """``BadInput`` where it cannot be used here: asked before anything is planned."""
+
     @abstractmethod
     def run(self, jobs: Sequence[Job], progress: Progress) -> dict[str, Outcome]:
         """Run all jobs; one whose need failed is not run, and its error names that need.

@@ -47,7 +47,7 @@ class Host:
             os.chdir(folder)  # paths of suites are of it
         except OSError as error:
             self.fault = f"it has no folder {folder} ({error.strerror})"
-        if not os.environ.get(VISIBLE, "all"):  # older Ray hides GPUs from who holds none, and jobs say which are theirs
+        if not os.environ.get(VISIBLE, "all"):  # Ray may hide GPUs from who holds none; jobs bring their own
             del os.environ[VISIBLE]
         os.environ.update(dict.fromkeys(THREADS, "1"))
         self.preload = preload

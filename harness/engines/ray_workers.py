@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 import os
 import pickle
+import re
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ from harness.errors import BadInput
 PATIENCE = 60.0
 """Seconds without any worker after which that is said."""
 TRIES = 3
-"""How often workers may be lost before one has done a job."""
+"""How often each worker may be lost before any is ready."""
 _log = logging.getLogger(__name__)
 
 
@@ -65,8 +66,9 @@ def measuring_node(ray: Any, hosts: Hosts, gpus: int) -> Node:
         return own
     mine = facts().machine
     for node in known:
-        if hosts.on(node.id).facts(ray).machine == mine:
-            return node
+        with suppress(ray.exceptions.RayError):  # it is lost
+            if hosts.on(node.id).facts(ray).machine == mine:
+                return node
     problem = "no node that runs jobs is a machine like this one, and its measurements would be taken for this one's"
     raise BadInput(problem, hint="start the command on such a node, or ask for no costs in the suite")
 
@@ -124,7 +126,7 @@ class HostOf:
 
         Raises:
             BadInput: its machine does not agree, or sees other folders.
-            RayActorError: it is dead.
+            RayError: it is dead.
         """
         if self.known is None:
             try:
@@ -135,7 +137,7 @@ class HostOf:
             if state == "refused":
                 raise BadInput(value, place=f"node {self.name}", hint=SHARE)
             if state != "done":
-                raise BadInput("a process of Stockpot died as it started", place=f"node {self.name}")
+                raise ray.exceptions.RayActorError(error_msg=f"a process on node {self.name} died as it started")
             told: Facts = pickle.loads(value)
             check_facts(self.name, told)
             check_answers(self.words, self.name, self.node)
@@ -175,7 +177,7 @@ class RayWorkers:
     def __init__(self, ray: Any, hosts: Hosts, count: int, share: Mapping[str, int], node: Node | None = None) -> None:
         strategies = ray.util.scheduling_strategies
         place = strategies.NodeAffinitySchedulingStrategy(node.id, soft=False) if node else "SPREAD"
-        self.ray, self.hosts, self.share = ray, hosts, share
+        self.ray, self.hosts, self.count, self.share = ray, hosts, count, share
         self.make = ray.remote(Share).options(scheduling_strategy=place, **share)
         self.expected: list[_Worker] = []
         self.idle: list[_Worker] = []
@@ -197,10 +199,14 @@ class RayWorkers:
             self.expected.remove(worker)
             try:
                 ready = self._advance(worker)
-            except self.ray.exceptions.RayActorError as error:
-                self._replace(worker, error)
+            except self.ray.exceptions.RayError as error:
+                self.lost += 1
+                if self.lost > TRIES * self.count:
+                    raise BadInput(f"workers of the Ray cluster die as soon as they start: {_reason(error)}") from error
+                self._replace(worker)
                 continue
             (self.idle if ready else self.expected).append(worker)
+            self.lost = 0 if ready else self.lost
         if not (self.idle or self.busy or self.said) and time.monotonic() - self.since > PATIENCE:
             self.said = True
             _log.warning("no worker has started for %g seconds: no node of the Ray cluster has %s free",
@@ -234,14 +240,16 @@ class RayWorkers:
         worker = self.busy.pop(future)
         try:
             state, value = future.result()
-        except self.ray.exceptions.RayActorError as error:
-            self._replace(worker, error)
-            return None
-        except Exception as error:
+        except self.ray.exceptions.RayError as error:
+            if not isinstance(error, self.ray.exceptions.RayTaskError):  # its host is dead
+                self._replace(worker)
+                return None
+            self.idle.append(worker)
+            return Outcome(error=f"{type(error.cause).__name__}: {error.cause}")
+        except Exception as error:  # the job could not be sent
             self.idle.append(worker)
             return Outcome(error=f"{type(error).__name__}: {error}")
         self.idle.append(worker)
-        self.lost = 0
         if state == "done":
             found: Outcome = pickle.loads(value)
             return found
@@ -261,25 +269,24 @@ class RayWorkers:
         share = self.make.remote()
         self.expected.append(_Worker(next(self.numbers), share, share.where.remote().future()))
 
-    def _replace(self, worker: _Worker, error: Exception | None = None) -> None:
+    def _replace(self, worker: _Worker) -> None:
         """Ask for another worker in place of one whose host, or share, is dead."""
         self._release(worker)
-        self.lost += 1
-        if self.lost > TRIES * max(1, len(self.expected) + len(self.idle) + len(self.busy)):
-            raise BadInput(f"workers of the Ray cluster die as soon as they start: {_last_line(error)}")
+        self._ask()
         if (host := worker.host) is not None:
             self.hosts.forget(host)
-            for other in [each for each in (*self.idle, *self.expected) if each.host is host]:
-                (self.idle if other in self.idle else self.expected).remove(other)
-                self._release(other)
-                self._ask()
-        self._ask()
+            for others in (self.idle, self.expected):
+                for other in [each for each in others if each.host is host]:
+                    others.remove(other)
+                    self._release(other)
+                    self._ask()
 
     def _release(self, worker: _Worker) -> None:
         with suppress(Exception):
             self.ray.kill(worker.share)
 
 
-def _last_line(error: Exception | None) -> str:
-    lines: Iterator[str] = (line.strip() for line in reversed(str(error or "").splitlines()))
-    return next((line for line in lines if line), "no reason is known")
+def _reason(error: Exception) -> str:
+    """The last line of what Ray says about a worker that died that names an error, or the first of all."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return next((line for line in reversed(lines) if re.match(r"\w+Error: ", line)), lines[0] if lines else repr(error))
