@@ -22,6 +22,7 @@ from typing import Any
 
 import pandas as pd
 import psutil
+import torch
 
 from harness.cli.main import main
 from harness.engines import local
@@ -67,6 +68,7 @@ def adopt_orphans() -> None:
 
 def warm_up(folder: Path) -> None:
     """Run the suite in this process, which imports all that runs need: those that are forked from it have that."""
+    torch.set_num_threads(1)  # a fork has none of the others, and would wait for them
     (folder / "suite.yaml").write_text(SUITE)
     with in_this_process():
         plan = make_plan(read_suite(folder / "suite.yaml"), Options(out=folder / "out", workers=1))
