@@ -170,12 +170,13 @@ class _Pools:
         self.pools: dict[Place, ProcessPoolExecutor] = {}
 
     def submit(self, job: Job) -> Future[Any]:
-        for _ in range(2):
+        for _ in range(3):
             pool = self.pools.get(job.place) or self._open(job.place)
             try:
                 return pool.submit(attempt, job)
-            except BrokenProcessPool:
+            except (BrokenProcessPool, EOFError, ConnectionError, FileNotFoundError):  # or the server was killed
                 _kill(self.pools.pop(job.place))
+                pool.shutdown(wait=False, cancel_futures=True)
         raise RuntimeError("worker processes die as soon as they start")
 
     def _open(self, place: Place) -> ProcessPoolExecutor:

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from multiprocessing import forkserver
 
 import psutil
 import pytest
@@ -122,6 +123,24 @@ def start_others(path, then):
     if then == "sleep":
         time.sleep(600)
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_server_of_processes_that_is_killed_is_begun_anew(tmp_path):
+    run(Job("first", double, {"value": 1}))
+    os.kill(forkserver._forkserver._forkserver_pid, signal.SIGKILL)
+    outcomes, _ = run(*(Job(f"fine {i}", double, {"value": i}) for i in range(4)))
+    assert [outcomes[f"fine {i}"].value for i in range(4)] == [0, 2, 4, 6]
+
+
+def end_the_server():
+    os.kill(os.getppid(), signal.SIGKILL)
+    time.sleep(600)
+
+
+def test_one_that_is_killed_while_jobs_run_fails_no_job_but_the_killer():
+    outcomes, _ = run(Job("kills", end_the_server, {}), *(Job(f"fine {i}", double, {"value": i}) for i in range(4)))
+    assert outcomes["kills"].error == DIED
+    assert [outcomes[f"fine {i}"].value for i in range(4)] == [0, 2, 4, 6]
 
 
 SLEEP = "import time; time.sleep(600)"

@@ -42,7 +42,6 @@ task: digits
 pool:
   train: {architecture: mlp, start: shared_base, base_epochs: 1, members: 3, epochs: 1, options: {hidden: 8}}
 methods: [best_single, {linear: {weights: learned}}, uniform_soup, cascade]
-correlate: {pools: [main], subsets: {sizes: [2], at_most: 3}}
 cost: {latency: false, memory: false, energy: false}
 """
 TIMED = ("build_seconds", "members_train_seconds")

@@ -26,7 +26,7 @@ def write_table(
     lines = [
         "# Runs that are disturbed",
         "",
-        "`make faults` disturbs runs of a tiny suite (three members, four variants, a study) and runs the same command "
+        "`make faults` disturbs runs of a tiny suite (three members, four variants) and runs the same command "
         "again. One has survived where the run's `variants.csv` (but for times) and `examples.parquet` are in the end "
         "those of an undisturbed run, nothing said a traceback, no process and no temporary file was left, and every "
         "artefact of the store is as it was written. Where batches were halved, floats may differ by 1e-5.",
