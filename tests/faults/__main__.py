@@ -1,7 +1,8 @@
 """Disturb some hundred runs, and write results/reference/faults.md: how many of them ended with identical numbers.
 
 FAULTS is how many times as many there are as in the table that is committed (1 by default; 0.05 to try), SEED what
-all is drawn from, AT_ONCE how many runs go on at the same time.
+all is drawn from, AT_ONCE how many runs go on at the same time, ONLY the kinds to try (kills,pairs); after MINUTES no
+other case is begun.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import traceback
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from harness import environment
 from tests.faults import damage, jobs, kills
@@ -56,6 +58,7 @@ def main() -> int:
     times, seed = float(os.environ.get("FAULTS", "1")), int(os.environ.get("SEED", "0"))
     at_once = int(os.environ.get("AT_ONCE", environment.cores()))
     begin = time.perf_counter()
+    until = begin + 60 * float(os.environ.get("MINUTES", "inf"))
     todo = list(enumerate(cases(times)))
     if only := os.environ.get("ONLY"):
         todo = [each for each in todo if each[1][0] in only.split(",")]
@@ -67,12 +70,14 @@ def main() -> int:
         undisturbed = _undisturbed(Path(place) / "undisturbed")
         found = multiprocessing.get_context("fork").SimpleQueue()
         lanes = [multiprocessing.get_context("fork").Process(target=_lane, args=(todo[lane::at_once], seed,
-                 Path(place) / f"lane-{lane}", undisturbed, found)) for lane in range(at_once)]  # fmt: skip
+                 Path(place) / f"lane-{lane}", undisturbed, until, found)) for lane in range(at_once)]  # fmt: skip
         for lane in lanes:
             lane.start()
+        left_out = 0
         tallies: dict[str, dict[str, Tally]] = {}
         for done in range(1, len(todo) + 1):
             kind, counts, fault = found.get()
+            left_out += not counts
             for what, count in counts.items():
                 tally = tallies.setdefault(kind, {}).setdefault(what, Tally())
                 tally.done += count
@@ -84,6 +89,8 @@ def main() -> int:
         for lane in lanes:
             lane.join()
     took = time.perf_counter() - begin
+    if left_out:
+        print(f"{left_out} cases were not begun", file=sys.stderr)
     table = Path(os.environ.get("TABLE", ROOT / "results/reference/faults.md"))
     write_table(table, tallies, seed=seed, seconds=took, at_once=at_once)
     print(table.read_text(), end="")
@@ -101,10 +108,15 @@ def _undisturbed(folder: Path) -> Undisturbed:
     return Undisturbed(folder, numbers, seconds)
 
 
-def _lane(todo: list[tuple[int, tuple[str, Case]]], seed: int, place: Path, undisturbed: Undisturbed, found) -> None:
+def _lane(
+    todo: list[tuple[int, tuple[str, Case]]], seed: int, place: Path, undisturbed: Undisturbed, until: float, found: Any
+) -> None:
     """Cases one after the other; what all of them start has this process above it."""
     adopt_orphans()
     for number, (kind, case) in todo:
+        if time.perf_counter() > until:
+            found.put((kind, {}, None))
+            continue
         folder = place / str(number)
         folder.parent.mkdir(exist_ok=True)
         try:
