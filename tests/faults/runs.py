@@ -15,7 +15,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ import torch
 
 from harness.cli.main import main
 from harness.engines import local
+from harness.engines.engine import Job
 from harness.report.document import write_report
 from harness.results.run import read_run
 from harness.run import runner
@@ -58,6 +59,17 @@ class _Forked(local._Pools):
         self.workers = workers
         self.context = multiprocessing.get_context("fork")  # type: ignore[assignment]
         self.pools: dict[Any, ProcessPoolExecutor] = {}
+
+    def submit(self, job: Job) -> Future[Any]:
+        """As ever; a signal waits meanwhile, for Python drops what is raised in the hooks of a fork.
+
+        The command never forks: its workers come from their server.
+        """
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+        try:
+            return super().submit(job)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def adopt_orphans() -> None:

@@ -55,5 +55,5 @@ def test_training_is_never_done_in_other_batches(tmp_path, monkeypatch):
         memory_for(patch, 20, training=True)
         rows = run(tmp_path).variants
     assert set(rows["status"]) == {"failed"}
-    assert rows["reason"].str.contains(r"no memory to train on \d+ examples at once: .*batch_size.*--workers").all()
+    assert rows["reason"].str.contains(r"no memory to train on \d+ examples at once: .*--workers.*larger machine").all()
     assert run(tmp_path).record["status"] == "complete"
