@@ -53,7 +53,7 @@ class Tracker:
 
     def interrupted(self) -> None:
         """The jobs were ended by a signal, and what is done is written now."""
-        print("interrupted: writing what is done; Ctrl-C ends that, too", file=sys.stderr, flush=True)
+        print("interrupted: writing what is done; once more ends that, too", file=sys.stderr, flush=True)
 
     @property
     def elapsed(self) -> float:

@@ -47,7 +47,7 @@ def run_together(plans: Sequence[Plan], progress: Progress) -> Iterator[Path]:
     suite whose results cannot be written does not keep the others from theirs: its error is raised after them.
 
     Ctrl-C or SIGTERM ends the jobs. What is done by then is written all the same, as a run that is marked interrupted
-    and that ``latest`` does not point to, where a variant has scores; Ctrl-C ends that, too.
+    and that ``latest`` does not point to, where a variant has scores; a second signal ends that, too.
 
     Args:
         plans: with the same options; at least one.
