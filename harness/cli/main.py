@@ -104,6 +104,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         fail(str(problem), 2)
     except Interrupted as end:
         fail(STOPPED, end.code)
+    except KeyboardInterrupt:  # before typer sees to it
+        fail(STOPPED, INTERRUPTED)
     except Exception as problem:
         if full := full_disk(problem):
             fail(f"{said_of_room(full)}; {MAKE_ROOM}", 2)
