@@ -92,3 +92,13 @@ def test_who_reads_no_more_is_no_fault():
     process.stderr.close()
     assert process.wait() in (0, 1)  # as typer has it, where it is the one to see it
     assert said == ""
+
+
+def test_ctrl_c_is_one_line_also_before_the_command_is_read(monkeypatch, capsys):
+    def interrupted(args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("harness.cli.main.app", interrupted)
+    code, _, err = call(capsys, "run", "suite.yaml")
+    assert code == 130
+    assert err == "stockpot: stopped; what is whole is kept: run the same command again\n"
