@@ -8,12 +8,13 @@ RUN ?= results/letters/latest
 POLICY ?= suites/mnist.policy.yaml
 INPUTS ?= 1000
 
-.PHONY: help bench test fuzz lm-eval-tasks report gate perf gpu-check reference reference-perf reference-simulation check clean
+.PHONY: help bench test fuzz faults lm-eval-tasks report gate perf gpu-check reference reference-perf reference-simulation check clean
 
 help:
 	@echo "make bench    run the suites ($(SUITES)) and print where the report is"
 	@echo "make test     run all tests"
 	@echo "make fuzz     run the property tests on many random examples, and read INPUTS ($(INPUTS)) damaged files of each sort"
+	@echo "make faults   disturb some hundred runs, to results/reference/faults.md: ten quiet minutes; FAULTS=10 for as many times more"
 	@echo "make lm-eval-tasks   score every task that lm-eval ships, on stand-in documents, as lm-eval does (half an hour)"
 	@echo "make report   render the report of RUN again ($(RUN))"
 	@echo "make gate     judge RUN by POLICY (results/mnist/latest by $(POLICY)), against BASELINE if given; prints the exit code"
@@ -38,6 +39,10 @@ test: $(VENV)/.installed
 fuzz: $(VENV)/.installed
 	@HYPOTHESIS_PROFILE=fuzz $(BIN)/python -m pytest -n auto --dist worksteal -m hypothesis
 	@$(BIN)/python -m tests.fuzz $(INPUTS) $(or $(FIRST),0)
+
+# Kills, full disks, damaged files, too little memory: FAULTS=0.1 to try, SEED for others, AT_ONCE runs at the same time.
+faults: $(VENV)/.installed
+	@$(BIN)/python -m tests.faults
 
 report: $(VENV)/.installed
 	@$(BIN)/stockpot report $(RUN)

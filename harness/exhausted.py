@@ -29,7 +29,7 @@ def full_disk(error: BaseException | None) -> OSError | None:
         said = _BY_RUST.search(str(error)) if type(error).__module__.partition(".")[0] != "harness" else None
         if said and int(said[1]) in NO_ROOM:
             return OSError(int(said[1]), os.strerror(int(said[1])), None)
-        error = error.__cause__ or error.__context__
+        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
     return None
 
 

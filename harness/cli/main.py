@@ -59,10 +59,12 @@ def fail(message: str, code: int) -> NoReturn:
 
 @contextmanager
 def _ended_by_sigterm() -> Iterator[None]:
-    """SIGTERM ends the block as Ctrl-C does: workers are ended, and what is half done is removed."""
+    """SIGTERM ends the block as Ctrl-C does: workers are ended, and what is half done is removed.
+
+    Another one is not ignored: Python drops the first where it comes in a destructor.
+    """
 
     def terminate(number: int, frame: FrameType | None) -> NoReturn:
-        signal.signal(number, signal.SIG_IGN)
         raise SystemExit(TERMINATED)
 
     if threading.current_thread() is not threading.main_thread():  # signals are the main thread's
@@ -102,6 +104,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         fail(str(problem), 2)
     except Interrupted as end:
         fail(STOPPED, end.code)
+    except KeyboardInterrupt:  # before typer sees to it
+        fail(STOPPED, INTERRUPTED)
     except Exception as problem:
         if full := full_disk(problem):
             fail(f"{said_of_room(full)}; {MAKE_ROOM}", 2)

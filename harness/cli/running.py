@@ -52,9 +52,10 @@ def run(
     """Build, score and report every variant of the suites; what earlier runs made is reused.
 
     The folder of each suite's run is printed on stdout. The jobs of all suites run as one list, those that measure
-    last; what two suites need is made once. Run the same command again after an interruption: it continues. Exit
-    codes: 0 done, also where some variants failed, which a line on stderr counts; 5 where a run has no answer, since
-    every variant failed or does not apply, or the reference did.
+    last; what two suites need is made once. Run the same command again after an interruption: it continues. Ctrl-C and
+    SIGTERM write what is done by then, marked as interrupted; the link latest stays where it was. Exit codes: 0 done,
+    also where some variants failed, which a line on stderr counts; 5 where a run has no answer, since every variant
+    failed or does not apply, or the reference did; 2 where a disk is full; 130 and 143 as those signals have it.
 
     With --shard the folder that is printed is a shard's, which is no run: it has no results and no report. Run all
     shards, at once or not, with one --out or each its own, and then 'stockpot merge-runs' on their folders.

@@ -105,7 +105,7 @@ def _in_memory(batch: int) -> Iterator[None]:
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
-        hint = "give it a smaller batch_size, run fewer jobs at once (--workers), or train on a larger machine"
+        hint = "run fewer jobs at once (--workers), or train a smaller network, or on a larger machine"
         raise RuntimeError(f"there is no memory to train on {batch} examples at once: {hint} ({error})") from error
 
 

@@ -92,9 +92,7 @@ def run_record(
         "serving": tables.serving,
         "noise": noise(plan),
         "capacity": _capacity(plan),
-        "warnings": [
-            *_interrupted(plan, done), *warnings, *_warnings(plan, details), *_warnings_of_shards(done)
-        ],  # fmt: skip
+        "warnings": [*_interrupted(plan, done), *warnings, *_warnings(plan, details), *_warnings_of_shards(done)],
         **{key: done[key] for key in ("run_id", "started", "wall_seconds", "beside", "engine")},
         **({key: done[key] for key in of_machine()} if plan.elsewhere else of_machine()),
         "shards": done.get("shards"),

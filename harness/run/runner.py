@@ -160,9 +160,12 @@ def _run_jobs(
     reused = sum(len(plan.jobs) for plan in plans) - len(jobs)
     progress.begin(_title(plans), schedule.todo, reused)
     try:
-        return engine.run(list(jobs.values()), follow) if jobs else {}
+        outcomes = engine.run(list(jobs.values()), follow) if jobs else {}
     finally:
         progress.end()
+    if full := next((each.full for each in outcomes.values() if each.full), None):
+        raise full  # of an engine that has let the other jobs try, too
+    return outcomes
 
 
 def _title(plans: Sequence[Plan]) -> str:

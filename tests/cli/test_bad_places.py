@@ -1,6 +1,8 @@
 """Where something cannot be written, or is asked of what a machine has not, is said in one line; nothing is lost."""
 
 import json
+import subprocess
+import sys
 
 import pytest
 
@@ -70,3 +72,33 @@ def test_a_list_of_suites_that_is_empty_says_so(capsys, tmp_path):
     assert str(tmp_path) in err
     _, err = one_line(capsys, "ls", "suites", tmp_path / "nowhere")
     assert "no such folder" in err
+
+
+def test_what_is_printed_to_a_full_disk_is_a_line_and_no_traceback():
+    command = [sys.executable, "-m", "harness.cli", "ls", "methods"]
+    with open("/dev/full", "w") as full:
+        found = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert found.returncode == 2
+    assert found.stderr.startswith("stockpot: ")
+    assert "No space left on device" in found.stderr
+    assert found.stderr.count("\n") == 1
+
+
+def test_who_reads_no_more_is_no_fault():
+    command = [sys.executable, "-m", "harness.cli", "ls", "methods"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process.stdout.close()
+    said = process.stderr.read()
+    process.stderr.close()
+    assert process.wait() in (0, 1)  # as typer has it, where it is the one to see it
+    assert said == ""
+
+
+def test_ctrl_c_is_one_line_also_before_the_command_is_read(monkeypatch, capsys):
+    def interrupted(args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("harness.cli.main.app", interrupted)
+    code, _, err = call(capsys, "run", "suite.yaml")
+    assert code == 130
+    assert err == "stockpot: stopped; what is whole is kept: run the same command again\n"

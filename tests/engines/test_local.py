@@ -7,10 +7,12 @@ import signal
 import subprocess
 import sys
 import time
+from multiprocessing import forkserver
 
 import psutil
 import pytest
 
+from harness.engines import local
 from harness.engines.engine import Job, too_long
 from harness.engines.local import LocalEngine
 from harness.engines.order import DIED
@@ -124,6 +126,24 @@ def start_others(path, then):
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+def test_a_server_of_processes_that_is_killed_is_begun_anew(tmp_path):
+    run(Job("first", double, {"value": 1}))
+    os.kill(forkserver._forkserver._forkserver_pid, signal.SIGKILL)
+    outcomes, _ = run(*(Job(f"fine {i}", double, {"value": i}) for i in range(4)))
+    assert [outcomes[f"fine {i}"].value for i in range(4)] == [0, 2, 4, 6]
+
+
+def end_the_server():
+    os.kill(os.getppid(), signal.SIGKILL)
+    time.sleep(600)
+
+
+def test_one_that_is_killed_while_jobs_run_fails_no_job_but_the_killer():
+    outcomes, _ = run(Job("kills", end_the_server, {}), *(Job(f"fine {i}", double, {"value": i}) for i in range(4)))
+    assert outcomes["kills"].error == DIED
+    assert [outcomes[f"fine {i}"].value for i in range(4)] == [0, 2, 4, 6]
+
+
 SLEEP = "import time; time.sleep(600)"
 
 
@@ -131,11 +151,18 @@ SLEEP = "import time; time.sleep(600)"
 def test_what_a_job_has_started_ends_with_it(then, tmp_path):
     """All of it where the job is ended; of one that dies by itself, what has not left its group."""
     path = tmp_path / "started"
-    outcomes, _ = run(Job("starts", start_others, {"path": path, "then": then}, limit=2.0))
-    assert outcomes["starts"].error
+    job = Job("starts", start_others, {"path": path, "then": then})
+    if then == "die":
+        assert run(job)[0]["starts"].error == DIED
+    else:
+        pools = local._Pools(1, PRELOAD)
+        pools.submit(job)
+        while not path.exists() or path.read_text().count("\n") < 2:
+            time.sleep(0.05)
+        pools.kill()
     found = [int(line) for line in path.read_text().split()]
     started = [psutil.Process(process) for process in found if psutil.pid_exists(process)]
-    _, alive = psutil.wait_procs(started[: None if then == "sleep" else 1], timeout=20)
+    _, alive = psutil.wait_procs(started if then == "sleep" else started[::2], timeout=20)
     for each in started:
         if each.is_running():
             each.kill()

@@ -1,11 +1,13 @@
 """Disturb some hundred runs, and write results/reference/faults.md: how many of them ended with identical numbers.
 
 FAULTS is how many times as many there are as in the table that is committed (1 by default; 0.05 to try), SEED what
-all is drawn from, AT_ONCE how many runs go on at the same time.
+all is drawn from, AT_ONCE how many runs go on at the same time, ONLY the kinds to try (kills,pairs); after MINUTES no
+other case is begun. With STATE, a file, what was survived in an earlier call with it is not done again, all else is.
 """
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import os
 import random
@@ -17,10 +19,11 @@ import traceback
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from harness import environment
 from tests.faults import damage, jobs, kills
-from tests.faults.case import Case, Tally, Undisturbed
+from tests.faults.case import Case, Undisturbed
 from tests.faults.runs import Fault, adopt_orphans, check_no_orphans, finish, numbers_of, warm_up
 from tests.faults.table import write_table
 
@@ -56,10 +59,15 @@ def main() -> int:
     times, seed = float(os.environ.get("FAULTS", "1")), int(os.environ.get("SEED", "0"))
     at_once = int(os.environ.get("AT_ONCE", environment.cores()))
     begin = time.perf_counter()
+    until = begin + 60 * float(os.environ.get("MINUTES", "inf"))
     todo = list(enumerate(cases(times)))
     if only := os.environ.get("ONLY"):
         todo = [each for each in todo if each[1][0] in only.split(",")]
     random.Random(seed).shuffle(todo)  # long ones beside short ones
+    state = Path(os.environ["STATE"]) if "STATE" in os.environ else None
+    known = [json.loads(line) for line in state.read_text().splitlines()] if state and state.exists() else []
+    survived = {number for number, _, _, fault in known if not fault}
+    todo = [each for each in todo if each[0] not in survived]
     print(f"{len(todo)} cases of seed {seed}, {at_once} at once", file=sys.stderr)
     with tempfile.TemporaryDirectory(prefix="faults-") as place:
         warm_up(Path(place))
@@ -67,27 +75,29 @@ def main() -> int:
         undisturbed = _undisturbed(Path(place) / "undisturbed")
         found = multiprocessing.get_context("fork").SimpleQueue()
         lanes = [multiprocessing.get_context("fork").Process(target=_lane, args=(todo[lane::at_once], seed,
-                 Path(place) / f"lane-{lane}", undisturbed, found)) for lane in range(at_once)]  # fmt: skip
+                 Path(place) / f"lane-{lane}", undisturbed, until, found)) for lane in range(at_once)]  # fmt: skip
         for lane in lanes:
             lane.start()
-        tallies: dict[str, dict[str, Tally]] = {}
+        left_out = 0
         for done in range(1, len(todo) + 1):
-            kind, counts, fault = found.get()
-            for what, count in counts.items():
-                tally = tallies.setdefault(kind, {}).setdefault(what, Tally())
-                tally.done += count
-                tally.survived += 0 if fault else count
-                tally.faults += [fault] if fault else []
+            number, kind, counts, fault = found.get()
+            left_out += not counts
+            if counts:
+                known.append([number, kind, counts, fault])
+                if state:
+                    state.write_text("".join(json.dumps(each) + "\n" for each in known))
             if fault or done % 20 == 0:
                 words = fault or f"{done} of {len(todo)} cases in {time.perf_counter() - begin:.0f} s"
                 print(words, file=sys.stderr, flush=True)
         for lane in lanes:
             lane.join()
     took = time.perf_counter() - begin
+    if left_out:
+        print(f"{left_out} cases were not begun", file=sys.stderr)
     table = Path(os.environ.get("TABLE", ROOT / "results/reference/faults.md"))
-    write_table(table, tallies, seed=seed, seconds=took, at_once=at_once)
+    write_table(table, known, seed=seed, seconds=took, at_once=at_once)
     print(table.read_text(), end="")
-    return int(any(tally.faults for kinds in tallies.values() for tally in kinds.values()))
+    return int(any(fault for _, _, _, fault in known))
 
 
 def _undisturbed(folder: Path) -> Undisturbed:
@@ -101,10 +111,15 @@ def _undisturbed(folder: Path) -> Undisturbed:
     return Undisturbed(folder, numbers, seconds)
 
 
-def _lane(todo: list[tuple[int, tuple[str, Case]]], seed: int, place: Path, undisturbed: Undisturbed, found) -> None:
+def _lane(
+    todo: list[tuple[int, tuple[str, Case]]], seed: int, place: Path, undisturbed: Undisturbed, until: float, found: Any
+) -> None:
     """Cases one after the other; what all of them start has this process above it."""
     adopt_orphans()
     for number, (kind, case) in todo:
+        if time.perf_counter() > until:
+            found.put((number, kind, {}, None))
+            continue
         folder = place / str(number)
         folder.parent.mkdir(exist_ok=True)
         try:
@@ -116,7 +131,7 @@ def _lane(todo: list[tuple[int, tuple[str, Case]]], seed: int, place: Path, undi
         if outcome[1] and (keep := os.environ.get("KEEP")):
             shutil.copytree(folder, Path(keep) / f"{kind}-{number}", symlinks=True, dirs_exist_ok=True)
         shutil.rmtree(folder, ignore_errors=True)
-        found.put((kind, *outcome))
+        found.put((number, kind, *outcome))
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from tests.faults.runs import Numbers
@@ -18,16 +18,6 @@ class Undisturbed:
     numbers: Numbers
     seconds: float
     """That a forked run takes."""
-
-
-@dataclass
-class Tally:
-    """What disturbances of one kind have led to."""
-
-    done: int = 0
-    survived: int = 0
-    faults: list[str] = field(default_factory=list)
-    """Of those that were not survived, what, and how to have it again."""
 
 
 Case = Callable[[Path, random.Random, Undisturbed], dict[str, int]]

@@ -25,6 +25,8 @@ from tests.faults.runs import (
     finish,
 )
 
+PAGE = 4096
+"""Bytes that a small disk gives files at once."""
 WAYS = ("truncated", "a bit flipped", "deleted")
 
 
@@ -64,7 +66,7 @@ def damaged(
 def small_disk(folder: Path, pages: int) -> Iterator[bool]:
     """A disk of so many pages at the folder; whether there is one: to mount it takes a privilege."""
     folder.mkdir(parents=True)
-    size = f"size={pages * 4}k"
+    size = f"size={pages * PAGE}"
     if subprocess.run(["mount", "-t", "tmpfs", "-o", size, "tmpfs", folder], capture_output=True).returncode:
         yield False
         return
@@ -76,7 +78,8 @@ def small_disk(folder: Path, pages: int) -> Iterator[bool]:
 
 def full(folder: Path, draws: random.Random, undisturbed: Undisturbed, *, command: bool = False) -> dict[str, int]:
     """A disk with less room than the run takes, which then gets more; where none can be mounted, as ``limited``."""
-    used = sum(-(-path.stat().st_size // 4096) + 1 for path in (undisturbed.folder / "out").rglob("*"))
+    files = (path for path in (undisturbed.folder / "out").rglob("*") if path.is_file())
+    used = sum(-(-path.stat().st_size // PAGE) for path in files)
     with small_disk(folder / "out", draws.randint(2, used - 8)) as mounted:
         if not mounted:
             return limited(folder / "instead", draws, undisturbed, command=command)

@@ -30,7 +30,7 @@ ENDS = {"SIGKILL of the run": -signal.SIGKILL, "Ctrl-C": 130, "SIGTERM": 143}
 def killed(folder: Path, draws: random.Random, undisturbed: Undisturbed, *, command: bool = False) -> dict[str, int]:
     """Kills of runs that continue each other, then one that nothing befalls."""
     done: dict[str, int] = {}
-    place = 0
+    place, killed_here = 0, list[int]()
     while sum(done.values()) < KILLS:
         how = draws.choice(HOW)
         process = begin(folder / str(place), command=command)
@@ -42,7 +42,8 @@ def killed(folder: Path, draws: random.Random, undisturbed: Undisturbed, *, comm
         process.wait()
         _check(process, how)
         check_no_orphans()
-        if how in ("Ctrl-C", "SIGTERM"):
+        killed_here = [*killed_here, place] if how == "SIGKILL of the run" else killed_here
+        if place not in killed_here:  # what a killed run has left the next one removes, once it has begun
             check_no_temporary_files(folder / str(place))
     for each in sorted(folder.iterdir()):
         finish(each, command=command)

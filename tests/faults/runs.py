@@ -15,16 +15,18 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import psutil
+import torch
 
 from harness.cli.main import main
 from harness.engines import local
+from harness.engines.engine import Job
 from harness.report.document import write_report
 from harness.results.run import read_run
 from harness.run import runner
@@ -41,7 +43,6 @@ task: digits
 pool:
   train: {architecture: mlp, start: shared_base, base_epochs: 1, members: 3, epochs: 1, options: {hidden: 8}}
 methods: [best_single, {linear: {weights: learned}}, uniform_soup, cascade]
-correlate: {pools: [main], subsets: {sizes: [2], at_most: 3}}
 cost: {latency: false, memory: false, energy: false}
 """
 TIMED = ("build_seconds", "members_train_seconds")
@@ -59,6 +60,17 @@ class _Forked(local._Pools):
         self.context = multiprocessing.get_context("fork")  # type: ignore[assignment]
         self.pools: dict[Any, ProcessPoolExecutor] = {}
 
+    def submit(self, job: Job) -> Future[Any]:
+        """As ever; a signal waits meanwhile, for Python drops what is raised in the hooks of a fork.
+
+        The command never forks: its workers come from their server.
+        """
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+        try:
+            return super().submit(job)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
 
 def adopt_orphans() -> None:
     """Have the system hand all that runs leave behind to this process, so that none is overlooked."""
@@ -67,6 +79,7 @@ def adopt_orphans() -> None:
 
 def warm_up(folder: Path) -> None:
     """Run the suite in this process, which imports all that runs need: those that are forked from it have that."""
+    torch.set_num_threads(1)  # a fork has none of the others, and would wait for them
     (folder / "suite.yaml").write_text(SUITE)
     with in_this_process():
         plan = make_plan(read_suite(folder / "suite.yaml"), Options(out=folder / "out", workers=1))
