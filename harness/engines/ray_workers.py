@@ -195,6 +195,14 @@ class RayWorkers:
             self._release(worker)
 
     def has_room(self, running: int) -> bool:
+        if not (self.idle or self.busy or self.said) and time.monotonic() - self.since > PATIENCE:
+            self.said = True
+            lacks = " and ".join(f"{n} {what[4:].upper()}" for what, n in self.share.items() if n)
+            _log.warning("no worker has started in %g seconds: no node of the Ray cluster has %s free", PATIENCE, lacks)
+        return bool(self.idle)
+
+    def _settle(self) -> None:
+        """Take every worker that is coming as far as it has come."""
         for worker in [each for each in self.expected if each.coming().done()]:
             self.expected.remove(worker)
             try:
@@ -207,11 +215,6 @@ class RayWorkers:
                 continue
             (self.idle if ready else self.expected).append(worker)
             self.lost = 0 if ready else self.lost
-        if not (self.idle or self.busy or self.said) and time.monotonic() - self.since > PATIENCE:
-            self.said = True
-            _log.warning("no worker has started for %g seconds: no node of the Ray cluster has %s free",
-                         PATIENCE, " and ".join(f"{n} {what[4:]}" for what, n in self.share.items() if n))  # fmt: skip
-        return bool(self.idle)
 
     def _advance(self, worker: _Worker) -> bool:
         """Take a worker a step on; whether it is ready."""
@@ -242,7 +245,7 @@ class RayWorkers:
             state, value = future.result()
         except self.ray.exceptions.RayError as error:
             if not isinstance(error, self.ray.exceptions.RayTaskError):  # its host is dead
-                self._replace(worker)
+                self._renew(worker)
                 return None
             self.idle.append(worker)
             return Outcome(error=f"{type(error.cause).__name__}: {error.cause}")
@@ -256,30 +259,37 @@ class RayWorkers:
         return too_long(job) if state == "late" else None
 
     def coming(self) -> Collection[Future[Any]]:
+        self._settle()
         return [worker.coming() for worker in self.expected]
 
     def end(self, overdue: Collection[Future[Any]]) -> Collection[Future[Any]]:
         hosts = {worker.host for future in overdue if (worker := self.busy.get(future))}
         cut = {future for future, worker in self.busy.items() if worker.host in hosts}
         for future in cut:
-            self._replace(self.busy.pop(future))
+            self._renew(self.busy.pop(future))
         return cut - set(overdue)
 
     def _ask(self) -> None:
         share = self.make.remote()
         self.expected.append(_Worker(next(self.numbers), share, share.where.remote().future()))
 
+    def _renew(self, worker: _Worker) -> None:
+        """Give a worker, and others on its node, a new host in place of one that is dead or does not answer."""
+        before = worker.host
+        assert before is not None
+        self.hosts.forget(before)
+        self.expected += [worker, *(each for each in self.idle if each.host is before)]
+        self.idle = [each for each in self.idle if each.host is not before]
+        for each in self.expected:
+            if each.host is before:
+                each.host = self.hosts.on(before.node)
+
     def _replace(self, worker: _Worker) -> None:
-        """Ask for another worker in place of one whose host, or share, is dead."""
+        """Ask for another worker in place of one whose node is lost, or cannot run a host."""
+        if worker.host is not None:
+            self.hosts.forget(worker.host)
         self._release(worker)
         self._ask()
-        if (host := worker.host) is not None:
-            self.hosts.forget(host)
-            for others in (self.idle, self.expected):
-                for other in [each for each in others if each.host is host]:
-                    others.remove(other)
-                    self._release(other)
-                    self._ask()
 
     def _release(self, worker: _Worker) -> None:
         with suppress(Exception):
