@@ -156,6 +156,30 @@ def test_what_befalls_one_job_is_its_own_outcome_and_all_others_are_done(nodes, 
     assert list((tmp_path / "store").iterdir()) == []
 
 
+def tell_and_stop(path):
+    path.with_suffix(".new").write_text(str(os.getpid()))
+    os.rename(path.with_suffix(".new"), path)
+    stop()
+
+
+@has_ray
+def test_ctrl_c_ends_all_processes_also_one_that_hears_nothing(nodes, tmp_path):
+    def interrupt():
+        while not path.exists():
+            time.sleep(0.05)
+        seen.extend(processes())
+        os.kill(os.getpid(), signal.SIGINT)
+
+    path, seen = tmp_path / "pid", []
+    watching = threading.Thread(target=interrupt)
+    watching.start()
+    with pytest.raises(KeyboardInterrupt):
+        run(Job("stops", tell_and_stop, {"path": path}), Job("next", double, {"value": 1}, needs=("stops",)))
+    watching.join()
+    assert int(path.read_text()) in {each.pid for each in seen}
+    assert psutil.wait_procs(seen, timeout=30)[1] == []
+
+
 @has_ray
 def test_a_node_with_other_code_is_refused(nodes, monkeypatch):
     monkeypatch.setattr(agreement, "code_digest", lambda: "another")
