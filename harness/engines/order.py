@@ -33,7 +33,7 @@ class Workers(Protocol):
         """What a job that has ended returned; None where its process died."""
 
     def coming(self) -> Collection[Future[Any]]:
-        """Done when there may be more room than before, though no job has ended."""
+        """Done when there may be more room than before, though no job has ended; asked for before ``has_room`` is."""
 
     def end(self, overdue: Collection[Future[Any]]) -> Collection[Future[Any]]:
         """End jobs, whatever they do; returns those that ended with them, which are started again."""
@@ -69,6 +69,7 @@ def run_in_order(jobs: Sequence[Job], workers: Workers, outcomes: dict[str, Outc
         running[workers.start(job)] = _Started(job, by_itself, time.monotonic(), workers.grace)
 
     while waiting or running or suspects:
+        coming = workers.coming()
         if suspects and not running and workers.has_room(0):
             start(suspects.pop(), by_itself=True)
         quiet = bool(suspects) or any(each.by_itself for each in running.values())  # no job beside a suspect
@@ -77,7 +78,7 @@ def run_in_order(jobs: Sequence[Job], workers: Workers, outcomes: dict[str, Outc
         while not quiet and workers.has_room(len(running)) and (job := waiting.take()):
             start(job)
         left = min((each.seconds_left() for each in running.values()), default=workers.wake)
-        ended = wait({*running, *workers.coming()}, max(0.0, min(left, workers.wake)), FIRST_COMPLETED).done
+        ended = wait({*running, *coming}, max(0.0, min(left, workers.wake)), FIRST_COMPLETED).done
         for future in ended & running.keys():
             each = running.pop(future)
             said = workers.outcome(each.job, future)

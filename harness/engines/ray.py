@@ -21,7 +21,8 @@ from harness import environment
 from harness.engines.agreement import meeting_places
 from harness.engines.engine import Engine, Job, Outcome, Progress, engine
 from harness.engines.order import run_in_order
-from harness.engines.ray_workers import Hosts, RayWorkers, capacity, measuring_node
+from harness.engines.ray_hosts import Hosts, capacity, measuring_node
+from harness.engines.ray_workers import RayWorkers
 from harness.errors import BadInput
 from harness.folders import remove_abandoned, temporary
 

@@ -1,4 +1,4 @@
-"""The example for Kubernetes in suites/machines.md: its pods are alike, as a run asks of nodes; Ray is the pinned one."""
+"""The example for Kubernetes in suites/machines.md: its pods are alike, as a run asks of nodes; Ray is as pinned."""
 
 import re
 from pathlib import Path
