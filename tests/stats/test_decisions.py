@@ -130,7 +130,7 @@ def test_the_examples_needed_would_decide():
 def test_with_few_seeds_the_examples_needed_are_more_than_there_were_and_would_decide(seeds):
     """Items and seeds both differ; the number is for the critical values of so few seeds."""
     rng, told = np.random.default_rng(0), 0
-    for _ in range(60):
+    for _ in range(25):
         chance = np.clip(rng.normal(0.9, 0.15, 300), 0, 1) + rng.normal(0, 0.004, (seeds, 1))
         candidate, reference = (rng.random((2, seeds, 300)) < chance).astype(float)
         found = stats.non_inferiority(candidate, reference, 0.015)
@@ -143,7 +143,7 @@ def test_with_few_seeds_the_examples_needed_are_more_than_there_were_and_would_d
         more = found.crossed.with_items(needed)
         assert min(more.p_below(-0.015), 1 - more.p_below(-0.015)) < 0.05
         assert (found.needed(power=0.9) or math.inf) > needed
-    assert told > 10
+    assert told > 4
 
 
 @pytest.mark.parametrize("worse", [0, 1])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -52,6 +53,7 @@ class Marks:
     """Of gains in the score's unit, shares in points."""
 
 
+@lru_cache(maxsize=1)  # two figures and their captions ask
 def marks(evidence: Evidence) -> Marks | None:
     """The methods of the main pool, near and far, and those of other pools that are near; None without any."""
     main = list(_of_pool(evidence, evidence.main))
