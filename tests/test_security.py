@@ -500,7 +500,8 @@ def test_a_run_of_others_is_text_in_every_verb(tmp_path, capsys):
         ("compare", run, other), ("ls", "runs", "--out", tmp_path / "out"), ("history", "--out", tmp_path / "out"),
         ("model-index", run, name), ("eval-results", run, name, "--dataset", "a/b", "--task", "t"), ("report", run),
         ("export", run, name, tmp_path / "exported"),
-        ("baseline", "set", run, "--reason", name, "--out", tmp_path / "b"), ("baseline", "show", "--out", tmp_path / "b"),
+        ("baseline", "set", run, "--reason", name, "--out", tmp_path / "b"),
+        ("baseline", "show", "--out", tmp_path / "b"),
     ):  # fmt: skip
         code, out, err = call(capsys, *words)
         codes.append(code)
