@@ -69,7 +69,11 @@ def _check_ids(folder: Path) -> None:
     """``BadInput`` where a file of a tokenizer has an id that no vocabulary is large enough for."""
     for name in ("tokenizer.json", "vocab.json", "added_tokens.json", "tokenizer_config.json"):
         if (folder / name).is_file():
-            ids = (each for each in _ids(name, read_object(folder / name)) if isinstance(each, int | float))
+            try:
+                said = read_object(folder / name)
+            except BadInput:  # which transformers says too, where it reads this file at all
+                continue
+            ids = (each for each in _ids(name, said) if isinstance(each, int | float))
             if (largest := max(ids, default=0)) >= TOKENS:
                 hint = f"ids are below {TOKENS:,}"
                 raise BadInput(f"{name} has a token of the id {largest:,}", place=str(folder), hint=hint)
