@@ -59,8 +59,8 @@ methods:
 cost: {latency: false, memory: false}
 """
 POLICY = "version: 1\nrules:\n- {id: floor, match: {metric: accuracy}, min: 0.0}\n"
-HALF = {"weight": 0.5}
-RECIPE = {"merge_method": "linear", "models": [{"model": name, "parameters": HALF} for name in ("chat", "math")]}
+MODELS = [{"model": name, "parameters": {"weight": 0.5}} for name in ("chat", "math")]
+RECIPE = {"merge_method": "linear", "models": MODELS}
 
 
 def refused(capsys, *words):
