@@ -59,8 +59,8 @@ methods:
 cost: {latency: false, memory: false}
 """
 POLICY = "version: 1\nrules:\n- {id: floor, match: {metric: accuracy}, min: 0.0}\n"
-HALF = {"weight": 0.5}
-RECIPE = {"merge_method": "linear", "models": [{"model": name, "parameters": HALF} for name in ("chat", "math")]}
+MODELS = [{"model": name, "parameters": {"weight": 0.5}} for name in ("chat", "math")]
+RECIPE = {"merge_method": "linear", "models": MODELS}
 
 
 def refused(capsys, *words):
@@ -500,7 +500,8 @@ def test_a_run_of_others_is_text_in_every_verb(tmp_path, capsys):
         ("compare", run, other), ("ls", "runs", "--out", tmp_path / "out"), ("history", "--out", tmp_path / "out"),
         ("model-index", run, name), ("eval-results", run, name, "--dataset", "a/b", "--task", "t"), ("report", run),
         ("export", run, name, tmp_path / "exported"),
-        ("baseline", "set", run, "--reason", name, "--out", tmp_path / "b"), ("baseline", "show", "--out", tmp_path / "b"),
+        ("baseline", "set", run, "--reason", name, "--out", tmp_path / "b"),
+        ("baseline", "show", "--out", tmp_path / "b"),
     ):  # fmt: skip
         code, out, err = call(capsys, *words)
         codes.append(code)

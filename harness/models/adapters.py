@@ -171,14 +171,12 @@ def merge_adapter(folder: Path, base: Path, read_as: ReadAs = AS_CAUSAL) -> nn.M
         BadInput: as ``adapter_architecture``; weights that are NaN or infinite; a merged model that gives other
             logits than the adapter does.
     """
-    from peft import PeftModel
-
     architecture, described = adapter_architecture(folder, base, read_as), base_layout(base, read_as)
     own, order = own_order(base, read_as)
     module: Any = load_pretrained(base, own)
     with quiet(), warnings.catch_warnings(), torch.random.fork_rng(devices=[]), torch.no_grad():
         warnings.simplefilter("ignore")
-        wrapped: Any = PeftModel.from_pretrained(module, str(folder), local_files_only=True).eval()
+        wrapped = _adapted(module, folder).eval()
         tokens = _own_tokens(wrapped.peft_config["default"])
         expected = ask(wrapped, module, described, tokens)
         _unshare(wrapped)
@@ -195,6 +193,16 @@ def merge_adapter(folder: Path, base: Path, read_as: ReadAs = AS_CAUSAL) -> nn.M
     reorder_rows(merged, described, order)
     result: nn.Module = merged
     return result
+
+
+def _adapted(module: nn.Module, folder: Path) -> Any:
+    """PEFT's model of a base and an adapter; ``BadInput`` for settings that it only looks at now."""
+    from peft import PeftModel
+
+    try:
+        return PeftModel.from_pretrained(module, str(folder), local_files_only=True)
+    except (AssertionError, AttributeError, LookupError, TypeError, ValueError) as error:
+        raise BadInput(f"{ADAPTER} is refused by peft: {error_line(error)}", place=str(folder)) from None
 
 
 def _own_tokens(config: Any) -> list[int]:

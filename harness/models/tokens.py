@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from functools import cache, lru_cache
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 from harness.errors import BadInput
 from harness.models.checkpoint import error_line, quiet, signature
+from harness.models.settings import read_object
 from harness.store import Key, Store, digest, file_digest, read_json, write_json
 from harness.types import Member, Pool, Tokenizer, tokens_known
 
@@ -49,12 +51,46 @@ def _files(folder: Path) -> tuple[tuple[Path, int, int], ...]:
 def _read(folder: Path, files: tuple[tuple[Path, int, int], ...], settings: tuple[tuple[str, Any], ...]) -> Any:
     from transformers import AutoTokenizer
 
+    _check_ids(folder)
     options = {"local_files_only": True, "trust_remote_code": False, **dict(settings)}
     try:
         with quiet():
             return AutoTokenizer.from_pretrained(str(folder), **options)
     except Exception as error:  # tokenizers raises plain exceptions
         raise BadInput(f"the tokenizer cannot be read: {error_line(error)}", place=str(folder)) from None
+
+
+TOKENS = 2**22
+"""Ids of tokens are below: tokenizers keeps a number for each id up to the largest, used or not, and ends the process
+where it has no room for them. The largest vocabularies have a tenth."""
+
+
+def _check_ids(folder: Path) -> None:
+    """``BadInput`` where a file of a tokenizer has an id that no vocabulary is large enough for."""
+    for name in ("tokenizer.json", "vocab.json", "added_tokens.json", "tokenizer_config.json"):
+        if (folder / name).is_file():
+            try:
+                said = read_object(folder / name)
+            except BadInput:  # which transformers says too, where it reads this file at all
+                continue
+            ids = (each for each in _ids(name, said) if isinstance(each, int | float))
+            if (largest := max(ids, default=0)) >= TOKENS:
+                hint = f"ids are below {TOKENS:,}"
+                raise BadInput(f"{name} has a token of the id {largest:,}", place=str(folder), hint=hint)
+
+
+def _ids(name: str, said: Mapping[str, Any]) -> Iterator[Any]:
+    """All ids of tokens in a file, among what else may stand in their place."""
+    if name == "tokenizer.json":
+        model, added = said.get("model"), said.get("added_tokens")
+        vocabulary = model.get("vocab") if isinstance(model, dict) else None
+        yield from vocabulary.values() if isinstance(vocabulary, dict) else ()
+        yield from (token.get("id") for token in added if isinstance(token, dict)) if isinstance(added, list) else ()
+    elif name == "tokenizer_config.json":
+        decoder = said.get("added_tokens_decoder")
+        yield from (int(key[:20]) for key in decoder if key.isdecimal()) if isinstance(decoder, dict) else ()
+    else:
+        yield from said.values()
 
 
 def tokenizer_of(folder: Path) -> Tokenizer | None:

@@ -7,6 +7,7 @@ import random
 import struct
 import zipfile
 from collections.abc import Iterator
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +62,7 @@ def tree(chance: random.Random, value: Any) -> Any:
     """A JSON value with one, seldom more, of the values in it changed, lost or nested deep."""
     for _ in range(chance.choice((1, 1, 1, 2, 3))):
         at = chance.choice(list(_places(value))[:3000])
-        new: Any = chance.choice(VALUES)
+        new: Any = deepcopy(chance.choice(VALUES))
         if chance.random() < 0.05:
             for _ in range(chance.choice((20, 60, 900))):
                 new = [new] if chance.random() < 0.5 else {"a": new}

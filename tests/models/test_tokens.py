@@ -8,7 +8,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
 from harness.errors import BadInput
-from harness.models.tokens import kept_tokenizer, read_tokenizer, tokenizer_of
+from harness.models.tokens import TOKENS, kept_tokenizer, read_tokenizer, tokenizer_of
 from harness.store import Store
 
 
@@ -99,3 +99,17 @@ def test_a_store_tells_of_a_tokenizer_what_reading_it_says_until_a_file_of_it_ch
     assert kept_tokenizer(folder, store) == (found, tokens)
     (tmp_path / "empty").mkdir()
     assert kept_tokenizer(tmp_path / "empty", store) is None
+
+
+@pytest.mark.parametrize("file", ["tokenizer.json", "added_tokens.json", "tokenizer_config.json"])
+@pytest.mark.parametrize("number", [TOKENS, 2**31, 10**30])
+def test_an_id_that_no_vocabulary_is_large_enough_for_is_refused(folder, file, number):
+    """tokenizers keeps a list of all ids up to the largest, and ends the process where that does not fit."""
+    said = json.loads((folder / file).read_text()) if (folder / file).is_file() else {}
+    if file == "tokenizer.json":
+        said["model"]["vocab"]["a"] = number
+    else:
+        said |= {"added_tokens_decoder": {str(number): {"content": "z"}}} if "config" in file else {"z": number}
+    (folder / file).write_text(json.dumps(said))
+    with pytest.raises(BadInput, match=f"{file} has a token of the id "):
+        tokenizer_of(folder)
