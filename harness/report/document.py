@@ -85,8 +85,8 @@ def _render(template: str, context: dict[str, Any]) -> str:
         name: getattr(formats, name)
         for name in (
             "percent", "percent_interval", "points", "points_interval", "number", "ratio", "joules", "megabytes",
-            "seconds", "quantity", "scored", "score_interval", "difference", "difference_interval",
-            "inline_code", "plain_text",
+            "seconds", "quantity", "scored", "score_interval", "difference", "difference_interval", "inline_code",
+            "plain_text",
         )
     } | {"title_of": title_of}  # fmt: skip
     assets: dict[str, str] = {}
