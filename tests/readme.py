@@ -21,12 +21,14 @@ from harness.report.claim import Claim
 from harness.results.columns import ALL_SEEDS
 from harness.results.run import Run, read_run
 from harness.results.scoring import score_of
+from tests.perf import scaling_table
 from tests.perf.merging_folders import table
 
 ROOT = Path(__file__).parents[1]
 REFERENCES = ROOT / "results" / "reference"
 SPEEDS = ROOT / "results" / "perf" / "reference.json"
 MERGES = ROOT / "results" / "perf" / "merging.json"
+SCALING = ROOT / "results" / "perf" / "scaling.json"
 
 
 def shown(language: str) -> dict[str, str]:
@@ -89,6 +91,11 @@ def _speed(benchmark: dict[str, Any]) -> str:
 def _folders(of: str, lines: list[str]) -> list[str]:
     """Merges of folders, as ``tests.perf.merging_folders`` left them."""
     return table(json.loads(MERGES.read_text())["small"]["rules"])
+
+
+def _scaling(of: str, lines: list[str]) -> list[str]:
+    """Plans, runs and reports of thousands of variants, as ``tests.perf.scaling`` left them."""
+    return scaling_table.table(json.loads(SCALING.read_text()))
 
 
 def _rows(cells_of: Callable[[str, str], list[str]]) -> Callable[[str, list[str]], list[str]]:
@@ -187,6 +194,7 @@ BLOCKS: dict[str, Callable[[str, list[str]], list[str]]] = {
     "answer": _answer,
     "speeds": _speeds,
     "folders": _folders,
+    "scaling": _scaling,
     "decided": _decided,
     "simulated": _simulated,
     "domains": _rows(_of_domains),

@@ -8,6 +8,7 @@ meanwhile. The parts take about one, fifteen and two minutes on two cores.
 from __future__ import annotations
 
 import json
+import os
 import resource
 import subprocess
 import sys
@@ -111,9 +112,10 @@ def main(parts: list[str]) -> None:
     """Time these parts, and put them into the file."""
     record = read_json(TARGET) if TARGET.is_file() else {}
     for part in parts or list(PARTS):
+        load = round(os.getloadavg()[0], 1)  # of others, before it begins
         with tempfile.TemporaryDirectory() as folder:
             found = PARTS[part](Path(folder))
-        record[part] = {"measured": datetime.now(UTC).isoformat(timespec="minutes"), "found": found}
+        record[part] = {"measured": datetime.now(UTC).isoformat(timespec="minutes"), "load": load, "found": found}
         print(json.dumps(found, indent=1), flush=True)
     machine = environment.machine()
     write_json(TARGET, record | {"machine": {key: machine[key] for key in ("cpu", "cores", "memory_bytes")}})
