@@ -285,6 +285,20 @@ def _of_smollm2() -> dict[str, list[str]]:
     }
 
 
+def _of_speed() -> dict[str, list[str]]:
+    record = json.loads(SCALING.read_text())["schedule"]
+    found, seconds = record["found"], "{:.0f}".format
+    return {
+        "On a machine with a load of # it was to take # s": [
+            f"{record['load']:.1f}", seconds(found["expected"]["makespan"])
+        ],
+        "; # s, simulated from the seconds that jobs took; it took # s, and # of its # jobs started": [
+            seconds(found["as they took"]["makespan"]), seconds(found["real_seconds"]),
+            str(found["same_place_in_order"]), str(found["jobs"]),
+        ],
+    }  # fmt: skip
+
+
 def _of_changelog() -> dict[str, list[str]]:
     letters, mnist, domains = (_run(suite).record for suite in SUITES)
     rates = json.loads((REFERENCES / "simulation.json").read_text())["rates"]
@@ -313,7 +327,7 @@ SENTENCES: dict[str, Callable[[], dict[str, list[str]]]] = {
     "runs": _of_runs,
     "smollm2": _of_smollm2,
     "own": dict,
-    "speed": dict,
+    "speed": _of_speed,
     "changelog": _of_changelog,
 }
 """Sentences of each page with a # for every number, and the numbers."""
