@@ -21,12 +21,14 @@ from harness.report.claim import Claim
 from harness.results.columns import ALL_SEEDS
 from harness.results.run import Run, read_run
 from harness.results.scoring import score_of
+from tests.perf import scaling_table
 from tests.perf.merging_folders import table
 
 ROOT = Path(__file__).parents[1]
 REFERENCES = ROOT / "results" / "reference"
 SPEEDS = ROOT / "results" / "perf" / "reference.json"
 MERGES = ROOT / "results" / "perf" / "merging.json"
+SCALING = ROOT / "results" / "perf" / "scaling.json"
 
 
 def shown(language: str) -> dict[str, str]:
@@ -89,6 +91,11 @@ def _speed(benchmark: dict[str, Any]) -> str:
 def _folders(of: str, lines: list[str]) -> list[str]:
     """Merges of folders, as ``tests.perf.merging_folders`` left them."""
     return table(json.loads(MERGES.read_text())["small"]["rules"])
+
+
+def _scaling(of: str, lines: list[str]) -> list[str]:
+    """Plans, runs and reports of thousands of variants, as ``tests.perf.scaling`` left them."""
+    return scaling_table.table(json.loads(SCALING.read_text()))
 
 
 def _rows(cells_of: Callable[[str, str], list[str]]) -> Callable[[str, list[str]], list[str]]:
@@ -187,6 +194,7 @@ BLOCKS: dict[str, Callable[[str, list[str]], list[str]]] = {
     "answer": _answer,
     "speeds": _speeds,
     "folders": _folders,
+    "scaling": _scaling,
     "decided": _decided,
     "simulated": _simulated,
     "domains": _rows(_of_domains),
@@ -277,6 +285,20 @@ def _of_smollm2() -> dict[str, list[str]]:
     }
 
 
+def _of_speed() -> dict[str, list[str]]:
+    record = json.loads(SCALING.read_text())["schedule"]
+    found, seconds = record["found"], "{:.0f}".format
+    return {
+        "On a machine with a load of # it was to take # s": [
+            f"{record['load']:.1f}", seconds(found["expected"]["makespan"])
+        ],
+        "; # s, simulated from the seconds that jobs took; it took # s, and # of its # jobs started": [
+            seconds(found["as they took"]["makespan"]), seconds(found["real_seconds"]),
+            str(found["same_place_in_order"]), str(found["jobs"]),
+        ],
+    }  # fmt: skip
+
+
 def _of_changelog() -> dict[str, list[str]]:
     letters, mnist, domains = (_run(suite).record for suite in SUITES)
     rates = json.loads((REFERENCES / "simulation.json").read_text())["rates"]
@@ -305,7 +327,7 @@ SENTENCES: dict[str, Callable[[], dict[str, list[str]]]] = {
     "runs": _of_runs,
     "smollm2": _of_smollm2,
     "own": dict,
-    "speed": dict,
+    "speed": _of_speed,
     "changelog": _of_changelog,
 }
 """Sentences of each page with a # for every number, and the numbers."""

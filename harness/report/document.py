@@ -98,8 +98,8 @@ def _template(name: str) -> jinja2.Template:
         each: getattr(formats, each)
         for each in (
             "percent", "percent_interval", "points", "points_interval", "number", "ratio", "joules", "megabytes",
-            "seconds", "quantity", "scored", "score_interval", "difference", "difference_interval",
-            "inline_code", "plain_text",
+            "seconds", "quantity", "scored", "score_interval", "difference", "difference_interval", "inline_code",
+            "plain_text",
         )
     } | {"title_of": title_of}  # fmt: skip
     return environment.get_template(name)

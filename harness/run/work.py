@@ -19,7 +19,8 @@ FLOAT = 4
 class Work:
     """What jobs will do. Counts are over all pools and seeds; examples are inputs of one seed.
 
-    What methods try on held-out while they choose, and what training takes, is in the seconds only.
+    What methods try on held-out while they choose, and what training takes, is in the seconds only. A model whose
+    scores are of documents is run on these, however often a document asks.
     """
 
     members: int
@@ -27,7 +28,8 @@ class Work:
     variants: int
     """V: those that are built."""
     own: int
-    """W: of these, the models of their own, such as averages and students: each is run on test itself."""
+    """W: of these, the models of their own, such as averages and students: each is run itself, on held-out too for its
+    temperature."""
     merged: int
     """U: members that these are made of, added up."""
     combined: int
@@ -56,8 +58,8 @@ class Work:
         """Examples that models are run on, added up."""
         if not self.runs:
             return 0
-        own = self.own * self.test if self.documents is None else (self.members + self.own) * self.documents
-        return self.members * (self.heldout + self.test) + own
+        models, inputs = self.members + self.own, self.heldout + self.test
+        return models * inputs if self.documents is None else self.members * inputs + models * self.documents
 
     @property
     def bytes_read(self) -> int:
@@ -71,7 +73,7 @@ class Work:
         return self.members * self.member_seconds + self.variants * self.variant_seconds + self.other_seconds
 
 
-FORWARD_PASSES = {True: "M (h + n) + (M + W) d", False: "M (h + n) + W n"}
+FORWARD_PASSES = {True: "M (h + n) + (M + W) d", False: "(M + W) (h + n)"}
 """``Work.forward_passes``, by whether documents are scored that are not the test examples."""
 BYTES_READ = {True: "(M + U) w + R (h + n) p", False: "R (h + n) p"}
 """``Work.bytes_read``, by whether models are run."""
