@@ -171,12 +171,13 @@ class _Pools:
 
     def submit(self, job: Job) -> Future[Any]:
         for _ in range(3):
-            pool = self.pools.get(job.place) or self._open(job.place)
             try:
+                pool = self.pools.get(job.place) or self._open(job.place)
                 return pool.submit(attempt, job)
-            except (BrokenProcessPool, EOFError, ConnectionError, FileNotFoundError):  # or the server was killed
-                _kill(self.pools.pop(job.place))
-                pool.shutdown(wait=False, cancel_futures=True)
+            except (BrokenProcessPool, EOFError, ConnectionError, FileNotFoundError):  # or a server was killed
+                if lost := self.pools.pop(job.place, None):
+                    _kill(lost)
+                    lost.shutdown(wait=False, cancel_futures=True)
         raise RuntimeError("worker processes die as soon as they start")
 
     def _open(self, place: Place) -> ProcessPoolExecutor:
