@@ -51,12 +51,13 @@ class Pools:
     def call(self, place: Place, function: Callable[..., Any], *arguments: Any) -> Future[Any]:
         """Call a function in a process for this kind of jobs."""
         for _ in range(3):
-            pool = self.pools.get(place) or self._open(place)
             try:
+                pool = self.pools.get(place) or self._open(place)
                 return pool.submit(function, *arguments)
-            except (BrokenProcessPool, EOFError, ConnectionError, FileNotFoundError):  # or the server was killed
-                _kill(self.pools.pop(place))
-                pool.shutdown(wait=False, cancel_futures=True)
+            except (BrokenProcessPool, EOFError, ConnectionError, FileNotFoundError):  # or a server was killed
+                if lost := self.pools.pop(place, None):
+                    _kill(lost)
+                    lost.shutdown(wait=False, cancel_futures=True)
         raise RuntimeError("worker processes die as soon as they start")
 
     def _open(self, place: Place) -> ProcessPoolExecutor:

@@ -98,7 +98,7 @@ def test_ctrl_c_is_one_line_also_before_the_command_is_read(monkeypatch, capsys)
     def interrupted(args):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("harness.cli.main.app", interrupted)
+    monkeypatch.setattr(sys.modules["harness.cli.main"], "app", interrupted)
     code, _, err = call(capsys, "run", "suite.yaml")
     assert code == 130
     assert err == "stockpot: stopped; what is whole is kept: run the same command again\n"

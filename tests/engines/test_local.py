@@ -133,6 +133,19 @@ def test_a_server_of_processes_that_is_killed_is_begun_anew(tmp_path):
     assert [outcomes[f"fine {i}"].value for i in range(4)] == [0, 2, 4, 6]
 
 
+def test_a_pipe_that_breaks_while_processes_are_begun_is_no_end(monkeypatch):
+    """That of the servers of processes and of semaphores, where one is killed; typer takes it for that of stdout."""
+    begin, broken = local._Pools._open, [BrokenPipeError(errno.EPIPE, "Broken pipe"), EOFError()]
+
+    def open_(pools, place):
+        if broken:
+            raise broken.pop()
+        return begin(pools, place)
+
+    monkeypatch.setattr(local._Pools, "_open", open_)
+    assert run(Job("fine", double, {"value": 1}))[0]["fine"].value == 2
+
+
 def end_the_server():
     os.kill(os.getppid(), signal.SIGKILL)
     time.sleep(600)

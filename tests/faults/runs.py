@@ -151,7 +151,7 @@ def begin(folder: Path, *options: str, prepare: Callable[[], None] | None = None
             return Process(subprocess.Popen(line, stdout=out, stderr=out, preexec_fn=prepare).pid, log)
     if child := os.fork():
         return Process(child, log)
-    code = 1
+    code, listens = 1, False
     try:
         sink = os.open(log, os.O_WRONLY | os.O_CREAT)
         os.dup2(sink, 1)
@@ -161,12 +161,15 @@ def begin(folder: Path, *options: str, prepare: Callable[[], None] | None = None
         check_again()
         if prepare:
             prepare()
+        listens = True
         main(arguments)
         code = 0
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else 1
-    except BaseException:
-        traceback.print_exc()
+    except BaseException as error:
+        code = 130 if isinstance(error, KeyboardInterrupt) and not listens else 1
+        if code == 1:
+            traceback.print_exc()
     finally:
         sys.stdout.flush()
         sys.stderr.flush()
