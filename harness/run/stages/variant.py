@@ -55,7 +55,7 @@ class VariantPlan:
     @property
     def digests(self) -> tuple[str, ...]:
         """Of the members that it is given."""
-        everything = self.pool.once("digests", lambda: member_digests(self.pool))
+        everything = member_digests(self.pool)
         return everything if self.positions is None else tuple(everything[i] for i in self.positions)
 
     @property
