@@ -43,7 +43,8 @@ def write_table(path: Path, outcomes: Sequence[Outcome], *, seed: int, seconds: 
         "`make faults` disturbs runs of a tiny suite (three members, four variants) and runs the same command again. "
         "A run has survived where its `variants.csv` (but for times) and `examples.parquet` are in the end those of an "
         "undisturbed run, nothing said a traceback, no process and no temporary file was left, and every artefact of "
-        "the store is as it was written. Where batches were halved, floats may differ by 1e-5.",
+        "the store is as it was written. Where batches were halved, floats may differ by 1e-5. Most runs are forked "
+        "from a process that has imported everything, and so are their workers; one in twenty is the command itself.",
         "",
         "| disturbance | | runs | survived |",
         "|---|---|---:|---:|",
@@ -58,5 +59,5 @@ def write_table(path: Path, outcomes: Sequence[Outcome], *, seed: int, seconds: 
     lines += [f"- survived once the cause was mended: {' '.join(fault.split())[:200]}" for fault in mended]
     lines += [""] if lines[-1] else []
     where = f"{machine['cores']} cores ({machine['cpu']})"
-    lines.append(f"Seed {seed}, {at_once} runs at once on {where}; {seconds / 60:.0f} minutes.")
+    lines.append(f"Seed {seed}, {at_once} runs at once on {where}; the last call took {seconds / 60:.0f} minutes.")
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
