@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,6 +17,7 @@ TITLES = {
     "out of memory": "out of memory",
     "members": "a member does not get done",
 }
+_PLACE = re.compile(r"\S*/faults-\w+/")  # of this machine
 Outcome = tuple[int, str, dict[str, int], str | None]
 """Of a case: its number, kind, the disturbances in it by what they were, and what was not survived."""
 
@@ -30,6 +32,7 @@ def write_table(path: Path, outcomes: Sequence[Outcome], *, seed: int, seconds: 
         seconds: that the last call took.
         at_once: runs that went on at the same time.
     """
+    outcomes = [(number, kind, counts, fault and _PLACE.sub("", fault)) for number, kind, counts, fault in outcomes]
     last = {number: (kind, counts, fault) for number, kind, counts, fault in outcomes}
     done, survived = Counter[tuple[str, str]](), Counter[tuple[str, str]]()
     for kind, counts, fault in last.values():
@@ -55,8 +58,8 @@ def write_table(path: Path, outcomes: Sequence[Outcome], *, seed: int, seconds: 
     lines.append(f"| **all** | | {done.total()} | {survived.total()} |")
     lines.append("")
     lines += [f"- not survived: {' '.join(fault.split())[:300]}" for _, _, fault in last.values() if fault]
-    mended = [fault for number, _, _, fault in outcomes if fault and not last[number][2]]
-    lines += [f"- survived once the cause was mended: {' '.join(fault.split())[:200]}" for fault in mended]
+    again = [fault for number, _, _, fault in outcomes if fault and not last[number][2]]
+    lines += [f"- survived when it was done again, with later code: {' '.join(fault.split())[:200]}" for fault in again]
     lines += [""] if lines[-1] else []
     where = f"{machine['cores']} cores ({machine['cpu']})"
     lines.append(f"Seed {seed}, {at_once} runs at once on {where}; the last call took {seconds / 60:.0f} minutes.")
