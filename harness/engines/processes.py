@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -50,7 +51,8 @@ class Pools:
 
     def call(self, place: Place, function: Callable[..., Any], *arguments: Any) -> Future[Any]:
         """Call a function in a process for this kind of jobs."""
-        for _ in range(3):
+        for pause in (0.0, 0.0, 0.1, 0.5):  # a server that was killed may take a moment to be gone
+            time.sleep(pause)
             try:
                 pool = self.pools.get(place) or self._open(place)
                 return pool.submit(function, *arguments)

@@ -208,7 +208,7 @@ class Killer(Tracker):
 
     def look(self):
         while not (self.killed or self.ended):
-            writers = {int(path.name.split("-")[1]) for path in self.store.glob(".writing-*")} - {os.getpid()}
+            writers = {int(path.name.rsplit("-", 2)[1]) for path in self.store.glob(".writing-*")} - {os.getpid()}
             for writer in list(writers)[:1]:
                 os.kill(writer, signal.SIGKILL)
                 self.killed.append(writer)
