@@ -88,6 +88,10 @@ def stop():
     os.kill(os.getpid(), signal.SIGSTOP)
 
 
+def pause():
+    time.sleep(1)
+
+
 def wait_a_little(path):
     with open(path, "a") as file:
         file.write("began\n")
@@ -99,9 +103,11 @@ def wait_a_little(path):
 def test_a_job_that_exceeds_its_limit_fails_and_all_others_are_done(hang, place, tmp_path):
     """Also one whose process is stopped, and one that ran beside it and was ended with it."""
     path = tmp_path / "begun"
+    warm = [f"first {i}" for i in range(2)] if place == "shared" else []  # processes take a second to begin
     outcomes, events = run(
-        Job("hangs", hang, {}, place=place, limit=1.0, cost=9),
-        Job("beside", wait_a_little, {"path": path}, place=place, limit=30.0, cost=8),
+        *(Job(name, pause, {}) for name in warm),
+        Job("hangs", hang, {}, tuple(warm), place=place, limit=1.0, cost=9),
+        Job("beside", wait_a_little, {"path": path}, tuple(warm), place=place, limit=30.0, cost=8),
         Job("waits", double, {"value": 1}, needs=("hangs",), place=place),
         *(Job(f"fine {i}", double, {"value": i}, place=place) for i in range(3)),
     )
