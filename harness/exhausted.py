@@ -26,11 +26,19 @@ def full_disk(error: BaseException | None) -> OSError | None:
         seen.add(id(error))
         if isinstance(error, OSError) and error.errno in NO_ROOM:
             return OSError(error.errno, os.strerror(error.errno), error.filename)
-        said = _BY_RUST.search(str(error)) if type(error).__module__.partition(".")[0] != "harness" else None
+        said = _BY_RUST.search(_words(error)) if type(error).__module__.partition(".")[0] != "harness" else None
         if said and int(said[1]) in NO_ROOM:
             return OSError(int(said[1]), os.strerror(int(said[1])), None)
         error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
     return None
+
+
+def _words(error: BaseException) -> str:
+    """What an error says; nothing where saying it fails, as it may with one that others wrote."""
+    try:
+        return str(error)
+    except Exception:
+        return ""
 
 
 @contextmanager
@@ -78,7 +86,7 @@ def is_out_of_memory(error: BaseException) -> bool:
     torch = sys.modules.get("torch")
     if torch is not None and isinstance(error, torch.OutOfMemoryError):
         return True
-    return isinstance(error, RuntimeError) and any(word in str(error).lower() for word in MEMORY)
+    return isinstance(error, RuntimeError) and any(word in _words(error).lower() for word in MEMORY)
 
 
 def free_memory() -> None:

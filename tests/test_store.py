@@ -624,7 +624,10 @@ def unsafe_names(path):
 
 def test_no_code_reads_or_writes_a_pickle(tmp_path):
     assert len(SOURCES) > 40
-    assert {str(path): names for path in SOURCES if (names := list(unsafe_names(path)))} == {}
+    messages = {f"ray_{name}.py" for name in ("hosts", "nodes", "workers")}  # between the processes of one run
+    assert {path.name: names for path in SOURCES if (names := list(unsafe_names(path)))} == {
+        name: ["pickle"] for name in messages
+    }
     planted = tmp_path / "planted.py"
     planted.write_text("import pickle\nfrom torch import load\ntorch.save(1)\nframe.to_pickle('x')\n")
     assert len(list(unsafe_names(planted))) == 4

@@ -7,13 +7,14 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from harness import environment
 from harness.errors import BadInput
 from harness.report.document import write_report
 from harness.results.comparable import hardware_difference
 from harness.results.manifest import check_manifest
 from harness.results.run import read_run
 from harness.results.shard import SHARD, Part, read_shard
-from harness.run import merging, planning, runner
+from harness.run import merging, runner
 from harness.run.merging import check_alike, merge
 from harness.run.plan import Options
 from harness.run.planning import make_plan
@@ -222,10 +223,10 @@ cost: {latency: false, memory: true, energy: false, page_faults: true}
 """)
     shards = []
     for number in (1, 2, 3):
-        monkeypatch.setattr(planning, "machine_digest", lambda number=number: f"machine {number}")
+        monkeypatch.setattr(environment, "machine_digest", lambda number=number: f"machine {number}")
         shards.append(run_shard(path, tmp_path / "shared", number))
         shards[-1].record["machine"] = {**shards[-1].record["machine"], "cpu": f"machine {number}"}
-    monkeypatch.setattr(planning, "machine_digest", lambda: "the machine that merges")
+    monkeypatch.setattr(environment, "machine_digest", lambda: "the machine that merges")
     found = merged(path, shards[::-1], tmp_path / "shared")
     measured = found.variants[found.variants["seed"] != "1"]  # on the first seed only
     assert measured[["minor_page_faults", "peak_memory_bytes"]].notna().all(axis=None)

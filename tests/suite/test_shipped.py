@@ -1,5 +1,6 @@
 """The suites that come with Stockpot are found in a checkout and where a wheel puts them; a wheel has all of them."""
 
+import subprocess
 import tomllib
 from importlib import metadata
 from pathlib import Path
@@ -69,5 +70,7 @@ def test_a_wheel_has_every_file_of_suites():
     for place, patterns in said.items():
         below = Path(place).relative_to(Path(*PLACE).parent)
         assert all(Path(pattern).parent == below for pattern in patterns)  # so that what is beside stays beside
-    files = (file for file in (ROOT / "suites").rglob("*") if "__pycache__" not in file.parts)
-    assert placed == {file for file in files if file.is_file()}
+    listed = subprocess.run(["git", "-C", ROOT, "ls-files", "suites"], capture_output=True, text=True, check=False)
+    if listed.returncode:
+        pytest.skip("no checkout")
+    assert placed == {ROOT / file for file in listed.stdout.splitlines()}
