@@ -56,7 +56,7 @@ class _Forked(local._Pools):
     """Workers that are forked from the run."""
 
     def __init__(self, workers: int, preload: Any) -> None:
-        self.workers = workers
+        self.workers, self.variables = workers, {}
         self.context = multiprocessing.get_context("fork")  # type: ignore[assignment]
         self.pools: dict[Any, ProcessPoolExecutor] = {}
 
