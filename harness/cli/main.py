@@ -58,23 +58,32 @@ def fail(message: str, code: int) -> NoReturn:
 
 
 @contextmanager
-def _ended_by_sigterm() -> Iterator[None]:
+def _ended_by_signals(heard: list[int]) -> Iterator[None]:
     """SIGTERM ends the block as Ctrl-C does: workers are ended, and what is half done is removed.
 
-    Another one is not ignored: Python drops the first where it comes in a destructor.
+    Another one is not ignored: Python drops the first where it comes in a destructor. The exit code of each is put
+    into ``heard``: code in C may make an error of its own of what is raised for a signal.
     """
 
     def terminate(number: int, frame: FrameType | None) -> NoReturn:
+        heard.append(TERMINATED)
         raise SystemExit(TERMINATED)
+
+    def interrupt(number: int, frame: FrameType | None) -> NoReturn:
+        heard.append(INTERRUPTED)
+        raise KeyboardInterrupt
 
     if threading.current_thread() is not threading.main_thread():  # signals are the main thread's
         yield
         return
-    before = signal.signal(signal.SIGTERM, terminate)
+    before = {signal.SIGTERM: signal.signal(signal.SIGTERM, terminate)}
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # a job in the background may hear none
+        before[signal.SIGINT] = signal.signal(signal.SIGINT, interrupt)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
+        for number, handler in before.items():
+            signal.signal(number, handler or signal.SIG_DFL)
 
 
 @contextmanager
@@ -97,8 +106,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """The ``stockpot`` command."""
     gc.set_threshold(100_000, 20, 20)  # imports and tables make many objects that stay: to look them through is a tenth
     atexit.register(gc.freeze)  # nothing is collected at exit: the objects of torch and matplotlib would take a second
+    heard: list[int] = []
     try:
-        with _ended_by_sigterm(), _said():
+        with _ended_by_signals(heard), _said():
             app(args=None if arguments is None else list(arguments))
     except BadInput as problem:
         fail(str(problem), 2)
@@ -109,6 +119,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except Exception as problem:
         if full := full_disk(problem):
             fail(f"{said_of_room(full)}; {MAKE_ROOM}", 2)
+        if heard:
+            fail(STOPPED, heard[-1])
         if not isinstance(problem, OSError) or problem.errno not in PLACES:
             raise
         named = f"{problem.filename}: " if problem.filename is not None else ""
