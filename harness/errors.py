@@ -8,6 +8,9 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+INTERRUPTED = 130
+"""The exit code of what Ctrl-C has ended: 128 and the signal's number, as shells have it."""
+
 
 class Interrupted(Exception):
     """A run that Ctrl-C or SIGTERM ended has written what was done by then; the command ends as that signal has it.

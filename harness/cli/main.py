@@ -22,7 +22,7 @@ import typer
 
 from harness.cli import gating, importing, machine, merging, publishing, reading, running, sharding
 from harness.display.lines import one_line
-from harness.errors import BadInput, Interrupted
+from harness.errors import INTERRUPTED, BadInput, Interrupted
 from harness.exhausted import full_disk, said_of_room, writing
 
 app = typer.Typer(
@@ -40,8 +40,8 @@ for group in (running, sharding, importing, reading, gating, publishing, merging
 LONGEST = 4000
 """Characters of an error: it may list all that is known."""
 
-INTERRUPTED, TERMINATED = 130, 143
-"""The exit codes of what Ctrl-C and SIGTERM have ended: 128 and the signal's number, as shells have it."""
+TERMINATED = 143
+"""The exit code of what SIGTERM has ended."""
 
 
 STOPPED = "stopped; what is whole is kept: run the same command again"

@@ -21,11 +21,9 @@ from harness.recipes.planning import Planned, plan
 from harness.recipes.references import Around, Reference
 from harness.streaming.definitions import combine
 from harness.streaming.plan import Step, TensorAt
-from harness.streaming.reading import cast
+from harness.streaming.reading import TORCH, cast
 from harness.strict import yaml
 from harness.strict.fields import Strict
-
-TYPES = {code: dtype for dtype, code in CODES.items()}
 
 _OF_FOLDERS = {
     "tokenizer": "the models of a pool have one tokenizer",
@@ -148,6 +146,6 @@ def merge_held(recipes: Sequence[Recipe], models: Mapping[str, Held], seed: int)
 def _made(step: Step, models: Mapping[str, Held]) -> Tensor:
     sources = [models[str(source.path)].weights[source.name] for source in step.sources if isinstance(source, TensorAt)]
     if step.rule == "copy":
-        return cast(sources[0], TYPES[step.dtype], step.name)
+        return cast(sources[0], TORCH[step.dtype], step.name)
     widest = reduce(torch.promote_types, (source.dtype for source in sources), torch.float32)
-    return cast(combine(step, [source.to(widest) for source in sources]), TYPES[step.dtype], step.name)
+    return cast(combine(step, [source.to(widest) for source in sources]), TORCH[step.dtype], step.name)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Protocol, TextIO
 
 from harness.engines.engine import Engine, Job, Outcome
-from harness.errors import Interrupted
+from harness.errors import INTERRUPTED, Interrupted
 from harness.exhausted import writing
 from harness.registry import ENGINES
 from harness.results.shard import part_folder
@@ -114,8 +114,6 @@ def run_together(plans: Sequence[Plan], progress: Progress) -> Iterator[Path]:
 
 
 LOG = "log.jsonl"
-INTERRUPTED = 130
-"""The exit code of what Ctrl-C has ended: 128 and the signal's number, as shells have it."""
 LEFT = "it was not done when the run was interrupted: run the same command again"
 LOST = "it left nothing: a meter failed, or the code was changed meanwhile; run again"
 
