@@ -13,7 +13,7 @@ from typing import Any
 import psutil
 import torch
 
-from harness.store import digest
+from harness.keys import digest
 
 PACKAGES = ("torch", "numpy", "scipy", "scikit-learn", "pandas", "transformers", "lm_eval", "safetensors", "matplotlib")
 

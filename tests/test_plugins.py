@@ -19,7 +19,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from harness.store import file_digest
+from harness.keys import file_digest
 
 CHECKOUT = Path(__file__).parent.parent
 BLOCK = re.compile(r"^`(?P<file>[\w./]+)`\n```\w+\n(?P<text>.*?)^```$", re.DOTALL | re.MULTILINE)

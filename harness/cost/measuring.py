@@ -6,7 +6,8 @@ from typing import Any
 
 from harness.cost import runnable
 from harness.cost.cost import Bench, Cost, Figures
-from harness.store import Key, Store, read_json, write_json
+from harness.keys import Key
+from harness.store import Store, read_json, write_json
 
 FILE = "cost.json"
 

@@ -14,7 +14,8 @@ import harness
 from harness import environment
 from harness.errors import BadInput
 from harness.folders import temporary
-from harness.store import WRITING, digest, file_digest
+from harness.keys import digest, file_digest
+from harness.store import WRITING
 
 PLUG_INS = "stockpot."
 """What the names of our entry-point groups begin with."""

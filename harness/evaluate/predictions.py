@@ -13,8 +13,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from harness.evaluate.halving import in_batches
+from harness.keys import Key
 from harness.registry import KINDS
-from harness.store import Key, Store, read_json, write_json
+from harness.store import Store, read_json, write_json
 from harness.systems.parts import MemberPart
 from harness.types import Combination, Part, Split, stack
 

@@ -12,12 +12,13 @@ from harness.errors import BadInput
 from harness.exhausted import writing
 from harness.folders import remove_abandoned, temporary
 from harness.gate.policy import Policy
+from harness.keys import digest, file_digest
 from harness.results.comparable import run_faults
 from harness.results.evidence import read_tables
 from harness.results.manifest import MANIFEST, write_manifest
 from harness.results.recorded import field_faults
 from harness.results.run import BASELINES, Run, unchecked
-from harness.store import digest, file_digest, read_json, write_json
+from harness.store import read_json, write_json
 
 NEEDED = ("run.json", "variants.csv", "details.json", "scores.parquet", "examples.parquet")
 FILES = (*NEEDED, "measures.parquet", "comparisons.parquet")

@@ -14,10 +14,10 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field
 
 from harness.errors import BadInput
+from harness.keys import file_digest
 from harness.results.columns import column_of, numbers, paired
 from harness.results.comparable import Comparable
 from harness.results.metric import Column
-from harness.store import file_digest
 from harness.strict import yaml
 from harness.strict.fields import Strict
 from harness.strict.model import read_model

@@ -15,12 +15,13 @@ from torch import nn
 
 from harness.errors import BadInput
 from harness.evaluate.predictions import CachedPredictions
+from harness.keys import named
 from harness.models import forward
 from harness.models.heads import CAUSAL, Head
 from harness.models.training import plain_schedule
 from harness.registry import KINDS, module_of
 from harness.says import Says
-from harness.store import Store, named
+from harness.store import Store
 from harness.tasks.task import Documents, Task, TaskReference
 from harness.types import Architecture, Combination, Unscored
 

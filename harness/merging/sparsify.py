@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from harness.store import digest
+from harness.keys import digest
 
 Keep = Literal["kthvalue", "exactly", "at_least_one"]
 """How many entries of n a density keeps: ``exactly`` int(density * n); ``at_least_one`` of them; or, as the authors of

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from harness.errors import BadInput
+from harness.keys import named
 from harness.models.configuration import head_of
 from harness.models.forward import as_read_by
 from harness.models.own_code import code_in
@@ -17,7 +18,6 @@ from harness.models.own_networks import OWN, parameters_of
 from harness.models.settings import check_layers
 from harness.models.smaller import half_width
 from harness.registry import KINDS
-from harness.store import named
 from harness.types import Architecture
 
 if TYPE_CHECKING:

@@ -22,7 +22,7 @@ from typing import Any
 import torch
 
 from harness.errors import BadInput
-from harness.store import digest, facts_of, library_version
+from harness.keys import digest, facts_of, library_version
 from harness.types import Architecture
 
 INSTALLED = ("site-packages", "dist-packages")

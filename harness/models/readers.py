@@ -14,10 +14,10 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from harness.errors import BadInput
+from harness.keys import digest
 from harness.models.checkpoint import CONFIG, error_line, quiet, signature
 from harness.models.heads import IMAGE, READ_TEXTS, Head
 from harness.models.tokens import read_tokenizer, tokenizer_of
-from harness.store import digest
 from harness.types import Reader
 
 PROCESSOR = ("preprocessor_config.json", "processor_config.json", CONFIG)

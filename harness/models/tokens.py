@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import BadInput
+from harness.keys import Key, digest, file_digest
 from harness.models.checkpoint import error_line, quiet, signature
 from harness.models.settings import read_object
-from harness.store import Key, Store, digest, file_digest, read_json, write_json
+from harness.store import Store, read_json, write_json
 from harness.types import Member, Pool, Tokenizer, tokens_known
 
 FILES = ("tokenizer.json", "tokenizer.model", "spiece.model", "vocab.json", "vocab.txt", "tekken.json")

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from harness.errors import BadInput
+from harness.keys import digest, file_digest
 from harness.models.adapters import ADAPTER, ADAPTER_WEIGHTS, AdapterWeights, adapter_architecture
 from harness.models.architectures import kind_of, trainable
 from harness.models.checkpoint import CONFIG, checkpoint_files, read_config, signature, stored_tensors
@@ -21,7 +22,6 @@ from harness.models.own_code import code_in
 from harness.models.pretrained import AS_CAUSAL, ZEROS, FolderWeights, ReadAs, check_causal, layout, load_pretrained
 from harness.models.tokens import tokenizer_of
 from harness.models.weights import ARCHITECTURE, WEIGHTS, LazyWeights, saved_architecture
-from harness.store import digest, file_digest
 from harness.types import Architecture, Tokenizer
 
 

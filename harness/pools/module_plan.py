@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from harness.errors import BadInput
+from harness.keys import digest
 from harness.models.checkpoint import signature
 from harness.models.own_checks import check_logits, check_weights
 from harness.models.own_code import code_in
 from harness.models.own_weights import OwnWeights
 from harness.pools.folder_model import digest_of
 from harness.pools.source import MemberPlan
-from harness.store import Store, digest
+from harness.store import Store
 
 if TYPE_CHECKING:
     from harness.tasks.task import Task

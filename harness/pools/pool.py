@@ -9,9 +9,10 @@ from typing import Any, NoReturn
 
 from torch import Tensor
 
+from harness.keys import Key, digest
 from harness.models.architectures import code_of
 from harness.pools.source import MemberPlan, PoolPlan
-from harness.store import Key, Store, digest, read_json, write_json
+from harness.store import Store, read_json, write_json
 from harness.types import Member, Part, Pool, UndeclaredInput
 
 

@@ -13,12 +13,13 @@ from pydantic import Field
 from torch import Tensor
 
 from harness.errors import BadInput
+from harness.keys import Key, digest, file_digest
 from harness.models.lookup import PredictedWeights, architecture_of, save_predictions, why_no_weights
 from harness.models.prediction_file import Form, read_predictions
 from harness.models.prediction_join import Joined, join
 from harness.pools.source import MemberPlan, PoolPlan, PoolSource, source
 from harness.says import Says
-from harness.store import Key, Store, digest, file_digest
+from harness.store import Store
 from harness.strict.fields import Strict
 from harness.tasks.table import KIND, LabelsTask
 from harness.tasks.task import Task

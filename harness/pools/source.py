@@ -13,10 +13,11 @@ import pydantic
 import torch
 from torch import Tensor
 
+from harness.keys import Key, code_version, digest
 from harness.models.weights import check_finite
 from harness.registry import SOURCES
 from harness.says import Says
-from harness.store import Key, Store, code_version, digest
+from harness.store import Store
 from harness.types import Architecture, Member, Part, Tokenizer
 
 if TYPE_CHECKING:

@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import Tensor
 
+from harness.keys import Key, digest
 from harness.models.architectures import build, code_of
 from harness.models.training import Schedule, TrainingLog, train
 from harness.models.weights import LazyWeights, load_module, save_weights, without_ties
 from harness.pools.source import MemberPlan
-from harness.store import Key, Store, digest, read_json, write_json
+from harness.store import Store, read_json, write_json
 from harness.types import Split
 
 if TYPE_CHECKING:

@@ -14,7 +14,8 @@ from typing import Any
 
 from harness.errors import BadInput
 from harness.folders import sync, write_whole
-from harness.store import as_text, file_digest, read_json
+from harness.keys import file_digest
+from harness.store import as_text, read_json
 
 MANIFEST = "manifest.json"
 VERSION = 1

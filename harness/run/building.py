@@ -9,10 +9,11 @@ from typing import Any
 
 from harness.evaluate import predictions
 from harness.evaluate.predictions import CachedPredictions
+from harness.keys import Key
 from harness.methods.method import Method
 from harness.models.precision import with_same_precision
 from harness.models.ties import with_same_ties
-from harness.store import Key, Store, write_json
+from harness.store import Store, write_json
 from harness.systems.parts import MemberPart
 from harness.systems.systems import finite_or_none
 from harness.systems.written import WrittenAnswers

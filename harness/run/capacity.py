@@ -10,11 +10,12 @@ import torch
 
 from harness import environment
 from harness.cost.forecast import Need, need
+from harness.keys import Key
 from harness.models.architectures import code_of
 from harness.pools.pool import member_digests
 from harness.run.plan import Plan
 from harness.run.stages.variant import VariantPlan
-from harness.store import Key, read_json, write_json
+from harness.store import read_json, write_json
 from harness.systems.rules import Linear
 from harness.systems.systems import runs_members_once, saved_rule
 from harness.types import Architecture

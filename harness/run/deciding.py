@@ -13,6 +13,7 @@ from harness import stats
 from harness.evaluate import decisions
 from harness.evaluate.decisions import LIKE_THESE, OWN, THESE, Scored
 from harness.evaluate.outcomes import aligned, clusters_of
+from harness.keys import Key
 from harness.results.columns import ALL_SEEDS, difference_of, paired
 from harness.results.metric import DOCUMENTS, Column
 from harness.results.other_columns import PICKED
@@ -20,7 +21,7 @@ from harness.results.scoring import known
 from harness.run import evaluating
 from harness.run.plan import Plan
 from harness.run.stages.setting import documents_of
-from harness.store import Key, read_json, write_json
+from harness.store import read_json, write_json
 
 
 @dataclass(frozen=True)

@@ -12,11 +12,11 @@ from harness.evaluate.families import Family
 from harness.evaluate.operating import Point
 from harness.evaluate.outcomes import aligned
 from harness.evaluate.ways import way_of
+from harness.keys import digest
 from harness.results.columns import paired
 from harness.run.plan import Plan
 from harness.run.stages.dial import Dial
 from harness.run.stages.setting import documents_of
-from harness.store import digest
 from harness.suite.file import MAIN
 
 

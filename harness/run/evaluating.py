@@ -15,9 +15,10 @@ from harness.cost.runnable import why_not_run
 from harness.evaluate import outcomes, scores
 from harness.evaluate.expert_use import EXPERTS
 from harness.evaluate.halving import HALVED, HALVED_TOKENS
+from harness.keys import Key
 from harness.kinds.kind import LACKING, Evaluation
 from harness.results.metric import OUTCOMES
-from harness.store import Key, Store, read_json, write_json
+from harness.store import Store, read_json, write_json
 from harness.tasks.answers import Aggregate
 from harness.types import Combination, Split
 

@@ -3,9 +3,9 @@
 A source file that is edited while a run goes on then changes neither what is computed nor what it is called.
 """
 
+from harness.keys import code_version, read_code
 from harness.registry import COSTS, ENGINES, KINDS, METHODS, METRICS, SOURCES, module_of
 from harness.run import graph  # noqa: F401
-from harness.store import code_version, read_code
 
 for _registry in (METHODS, METRICS, COSTS, KINDS, SOURCES, ENGINES):
     for _declared in _registry:

@@ -9,6 +9,7 @@ from typing import Any
 from harness import environment
 from harness.evaluate.halving import HALVED, HALVED_TOKENS
 from harness.evaluate.predictions import cost_of, predictions_key
+from harness.keys import digest
 from harness.pools.pool import member_digests, notes_of
 from harness.pools.source import MemberPlan
 from harness.results.columns import ALL_SEEDS, SCHEMA_VERSION
@@ -21,7 +22,6 @@ from harness.run.stages.prepare import remarks_of
 from harness.run.stages.setting import documents_of, task_of
 from harness.run.stages.variant import built
 from harness.run.tables import Tables, noise
-from harness.store import digest
 from harness.suite.file import MAIN
 from harness.systems.systems import runs_members_once
 from harness.tasks import Documents

@@ -8,8 +8,9 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 from harness.engines.engine import Job, Outcome, passed_on
+from harness.keys import Key
 from harness.run.plan import Plan, PlannedJob
-from harness.store import Key, Store
+from harness.store import Store
 
 
 @dataclass(frozen=True)

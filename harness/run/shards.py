@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from harness.cost.choosing import why_no_meter
+from harness.keys import digest
 from harness.registry import COSTS
 from harness.results.shard import VERSION, Part, write_shard
 from harness.run.folder import write_artefacts
@@ -24,7 +25,6 @@ from harness.run.stages.measure import Measure, MeasureOnce
 from harness.run.stages.prepare import Prepare, remarks_of
 from harness.run.stages.score import Summarise
 from harness.run.stages.study import Study
-from harness.store import digest
 
 
 @dataclass

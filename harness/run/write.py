@@ -13,6 +13,7 @@ from harness.display.lines import one_line
 from harness.evaluate import correlate
 from harness.evaluate.families import Family
 from harness.evaluate.quality_cost import quality_cost
+from harness.keys import Key
 from harness.results.columns import (
     ALL_SEEDS,
     COMPARISON_COLUMNS,
@@ -34,7 +35,7 @@ from harness.run.plan import Plan
 from harness.run.record import run_record
 from harness.run.stages.setting import documents_of
 from harness.run.tables import Tables
-from harness.store import Key, read_json, write_json
+from harness.store import read_json, write_json
 
 Table = Literal["examples", "measures", "intermediate"]
 

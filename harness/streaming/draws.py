@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from harness.store import digest
+from harness.keys import digest
 
 if TYPE_CHECKING:
     import numpy as np

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import BadInput
+from harness.keys import digest
 from harness.methods.method import FILE, Method, describe_type
 from harness.pools.source import AskedPool
 from harness.registry import METHODS
 from harness.results.columns import paired
-from harness.store import digest
 from harness.strict import yaml
 from harness.strict.beside import Beside
 from harness.strict.model import read_model

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from harness.store import digest
+from harness.keys import digest
 from harness.systems.parts import MemberPart
 
 

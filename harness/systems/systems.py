@@ -12,6 +12,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor, nn
 
+from harness.keys import digest
 from harness.merging.arithmetic import Weights, first_of
 from harness.merging.batchnorm import recalibrate, shared_statistics
 from harness.models import forward
@@ -22,7 +23,7 @@ from harness.models.weights import (
     save_network,
     saved_architecture,
 )
-from harness.store import digest, read_json, write_json
+from harness.store import read_json, write_json
 from harness.systems import text_acceptance  # noqa: F401 (its acceptances register themselves)
 from harness.systems.acceptance import Acceptance
 from harness.systems.cascade_routing import FILE as CASCADE_ROUTING

@@ -18,7 +18,7 @@ from typing import ClassVar
 from harness.errors import BadInput
 from harness.exhausted import writing
 from harness.folders import remove_abandoned, temporary
-from harness.store import file_digest
+from harness.keys import file_digest
 
 
 @dataclass(frozen=True)

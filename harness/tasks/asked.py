@@ -25,7 +25,8 @@ from typing import Any
 import torch
 
 from harness.errors import BadInput
-from harness.store import Key, Store, code_version, digest, file_digest, read_json, write_json
+from harness.keys import Key, code_version, digest, file_digest
+from harness.store import Store, read_json, write_json
 from harness.tasks.answers import answers_of
 from harness.tasks.corpora import corpus_digest
 from harness.tasks.data_files import data_files

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from harness.store import digest
+from harness.keys import digest
 from harness.tasks.archives import SCRIPTURE, SPEECHES
 
 BLOCK = 20_000

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from harness.store import digest, file_digest
+from harness.keys import digest, file_digest
 
 FORMATS = ("json", "csv", "text", "parquet", "arrow")
 """The loaders of the datasets library whose content is that of the files they are given."""

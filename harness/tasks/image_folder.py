@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import BadInput
-from harness.store import file_digest
+from harness.keys import file_digest
 from harness.tasks.image_bytes import check_image
 from harness.tasks.own_files import NAMES, split_called
 from harness.tasks.own_labels import Fault

@@ -13,7 +13,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from harness.errors import BadInput
-from harness.store import Key, Store, digest
+from harness.keys import Key, digest
+from harness.store import Store
 from harness.tasks.archives import MNIST_5K
 from harness.tasks.image_views import image_views
 from harness.tasks.labelled import LabelledTask, make_splits, stratified_rows

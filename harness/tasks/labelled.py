@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from harness.store import digest
+from harness.keys import digest
 from harness.tasks.task import Documents
 from harness.tasks.views import View, mixture, seen, with_digest
 from harness.types import Split

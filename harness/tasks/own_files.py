@@ -10,7 +10,7 @@ from typing import Annotated, Any, TypeVar
 from pydantic import Field
 
 from harness.errors import BadInput
-from harness.store import Key
+from harness.keys import Key
 from harness.strict.fields import Strict, said_as
 from harness.tasks.labelled import SPLITS
 from harness.tasks.task import TaskReference

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from harness.errors import BadInput
-from harness.store import Store, file_digest
+from harness.keys import file_digest
+from harness.store import Store
 from harness.tasks import own_rows, raw_task
 from harness.tasks.arrow_tables import is_saved
 from harness.tasks.image_bytes import check_image

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from harness.errors import BadInput
-from harness.store import file_digest
+from harness.keys import file_digest
 from harness.tasks.arrow_tables import splits_of
 from harness.tasks.own_files import DATA, OwnReference, split_called
 from harness.tasks.own_labels import Fault, label_name, name_of

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.errors import BadInput
+from harness.keys import Key
 from harness.models import gguf
-from harness.store import Key, Store
+from harness.store import Store
 from harness.tasks.archives import MINILM, MINILM_SRE, SMOLLM2, Archive, archive_folder
 
 PREFIX = "archive:"

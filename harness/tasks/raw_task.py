@@ -17,8 +17,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from harness.errors import BadInput
+from harness.keys import Key, digest, file_digest
 from harness.models.raw import rows_of, write_blob
-from harness.store import Key, Store, digest, file_digest, read_json, write_json
+from harness.store import Store, read_json, write_json
 from harness.tasks.labelled import SPLITS, LabelledTask
 from harness.tasks.own_files import OwnReference
 from harness.tasks.own_labels import in_order

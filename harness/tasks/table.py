@@ -12,8 +12,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from harness.errors import BadInput
+from harness.keys import Key, digest, file_digest
 from harness.says import Says
-from harness.store import Key, Store, digest, file_digest, read_json, write_json
+from harness.store import Store, read_json, write_json
 from harness.strict.table import column_of, read_table, texts
 from harness.tasks.task import Documents, TaskReference
 from harness.types import Split

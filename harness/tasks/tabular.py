@@ -11,7 +11,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from harness.errors import BadInput
-from harness.store import Key, Store, digest
+from harness.keys import Key, digest
+from harness.store import Store
 from harness.tasks.archives import TABLES
 from harness.tasks.labelled import LabelledTask, make_splits, shared_out, stratified_rows
 from harness.tasks.table_views import table_views

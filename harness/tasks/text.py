@@ -12,9 +12,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from harness.errors import BadInput
+from harness.keys import Key, digest, file_digest
 from harness.models.confined import check_confined
 from harness.models.tokens import kept_tokenizer, read_tokenizer, tokenizer_of
-from harness.store import Key, Store, digest, file_digest
+from harness.store import Store
 from harness.tasks.asked import digest_of, rehearse
 from harness.tasks.corpora import DOMAINS, corpus_digest, split_of
 from harness.tasks.questions import Questions

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from harness.store import digest
+from harness.keys import digest
 from harness.types import Split
 
 

@@ -6,9 +6,9 @@ from typing import ClassVar
 import torch
 from torch import nn
 
+from harness.keys import digest
 from harness.kinds.inputs import evaluate_on_inputs
 from harness.kinds.kind import Kind
-from harness.store import digest
 from harness.tasks.plain import PlainTask
 from harness.tasks.task import TaskReference
 from harness.types import Split

@@ -6,10 +6,10 @@ from typing import ClassVar
 import pydantic
 import torch
 
+from harness.keys import digest
 from harness.models.architectures import build
 from harness.pools.pool import seed_of
 from harness.pools.source import MemberPlan, PoolPlan, PoolSource
-from harness.store import digest
 from harness.strict.model import STRICT
 from harness.types import Architecture
 

@@ -10,10 +10,10 @@ import torch
 from harness.checks import BrokenLaw, check_source, laws
 from harness.checks.sources import TriedPool
 from harness.checks.tasks import tried
+from harness.keys import Key
 from harness.models.architectures import build
 from harness.models.weights import LazyWeights, save_network, save_weights
 from harness.registry import KINDS, SOURCES
-from harness.store import Key
 from harness.types import Architecture
 from tests.checks.planted_kind import Planted
 from tests.checks.planted_source import Plan, Source

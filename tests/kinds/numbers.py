@@ -12,9 +12,9 @@ import torch
 from torch import nn
 
 from harness.errors import BadInput
+from harness.keys import digest, file_digest
 from harness.kinds.inputs import evaluate_on_inputs
 from harness.kinds.kind import Kind
-from harness.store import digest, file_digest
 from harness.strict.model import STRICT
 from harness.tasks.task import Documents, TaskReference
 from harness.types import Split

@@ -7,11 +7,11 @@ import pytest
 import torch
 from torch import nn
 
+from harness.keys import code_version
 from harness.models import forward
 from harness.models.architectures import build, check_options, code_of, kind_of, trainable
 from harness.models.weights import load_module
 from harness.registry import KINDS
-from harness.store import code_version
 from harness.systems.dropout import StochasticNetwork
 from harness.types import Architecture, Member
 

@@ -27,11 +27,11 @@ from transformers import (
     ViTImageProcessor,
 )
 
+from harness.keys import file_digest
 from harness.models.heads import IMAGE, SEQUENCE
 from harness.models.pretrained import ReadAs
 from harness.models.raw import rows_of, write_blob
 from harness.pools.folder_plan import FolderPlan, plan_folder
-from harness.store import file_digest
 
 LABELS = ("bad", "good", "none")
 MARKS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")

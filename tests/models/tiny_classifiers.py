@@ -18,8 +18,8 @@ from transformers import (
     ViTImageProcessor,
 )
 
+from harness.keys import file_digest
 from harness.models.raw import rows_of, write_blob
-from harness.store import file_digest
 
 WORDS = ["[PAD]", "[CLS]", "the", "a", "good", "bad", "film", "song", "was", "not", "very", "long", "short", "old"]
 SETTINGS = {

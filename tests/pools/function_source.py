@@ -11,10 +11,11 @@ import torch
 from torch import Tensor
 
 from harness.errors import BadInput
+from harness.keys import digest
 from harness.models.architectures import build, trainable
 from harness.pools.pool import seed_of
 from harness.pools.source import MemberPlan, PoolPlan, PoolSource
-from harness.store import Store, digest
+from harness.store import Store
 from harness.strict.fields import Count, Positive
 from harness.strict.model import STRICT
 from harness.tasks.task import Task

@@ -16,6 +16,7 @@ from harness.checks import pools
 from harness.checks.tasks import tried
 from harness.errors import BadInput
 from harness.evaluate.predictions import predict, predictions_key
+from harness.keys import file_digest
 from harness.models.architectures import build
 from harness.models.heads import IMAGE, SEQUENCE
 from harness.models.own_networks import family_for
@@ -25,7 +26,7 @@ from harness.models.weights import save_network
 from harness.pools.modules import ModulePool
 from harness.pools.pool import load_pool, member_digests
 from harness.registry import KINDS, METHODS, SOURCES
-from harness.store import Store, file_digest
+from harness.store import Store
 from harness.suite.suite import read_suite
 from harness.systems.parts import MemberPart
 from harness.tasks.labelled import LabelledTask

@@ -16,6 +16,7 @@ from harness.cli.main import main
 from harness.engines import local
 from harness.errors import BadInput
 from harness.evaluate.predictions import predictions_key
+from harness.keys import code_version
 from harness.models.architectures import trainable
 from harness.models.forward import log_probs
 from harness.models.weights import module_with
@@ -31,7 +32,6 @@ from harness.run.plan import Options
 from harness.run.planning import make_plan
 from harness.run.progress import Tracker
 from harness.run.stages import setting, variant
-from harness.store import code_version
 from harness.strict.model import STRICT
 from harness.suite.schema import json_schema
 from harness.suite.suite import read_suite

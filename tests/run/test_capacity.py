@@ -151,7 +151,7 @@ class Elsewhere:
 
     @staticmethod
     def of(kind, **inputs):
-        from harness.store import Key
+        from harness.keys import Key
 
         return Key.of(kind + "-elsewhere", **inputs)
 

@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 
 from harness.cli.main import main
 from harness.errors import BadInput
+from harness.keys import Key
 from harness.run.collecting import remove, runs_that_stay, stored, to_remove
 from harness.run.folder import ARTEFACTS, using
-from harness.store import MANIFEST, QUARANTINE, Key, Store, check_again, write_json
+from harness.store import MANIFEST, QUARANTINE, Store, check_again, write_json
 from tests.examples import examples
 
 DAY = 86400.0

@@ -9,9 +9,9 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from harness import store
 from harness.cli.main import main
 from harness.engines import local
+from harness.keys import _module_facts, code_version
 from harness.methods.method import Method
 from harness.models.architectures import build
 from harness.models.weights import save_network
@@ -27,7 +27,7 @@ from harness.run.progress import Tracker
 from harness.run.stages import setting, variant
 from harness.run.stages.build import Build
 from harness.run.stages.prepare import Prepare
-from harness.store import Store, code_version
+from harness.store import Store
 from harness.suite.suite import read_suite
 from harness.tasks import text
 from harness.types import Architecture
@@ -304,7 +304,7 @@ methods: [best_single, linear: {weights: learned}, uniform_soup]
 correlate: {subsets: {sizes: [2], at_most: 3}}
 cost: {energy: false}
 """
-WIRING = ("harness.engines", "harness.run.stages", "harness.store", "harness.tasks")
+WIRING = ("harness.engines", "harness.keys", "harness.run.stages", "harness.store", "harness.tasks")
 """Code that hands digested inputs to what makes artefacts, or reads these: it makes nothing that no digest covers."""
 DECLARED = "harness.kinds."
 """Hands on functions that keys name one by one, and documents that have a digest; it makes evaluations only."""
@@ -324,14 +324,14 @@ def kinds_that_change_with(plan, module, monkeypatch):
                 member.__dict__.pop(name, None)
         return [key for planned in planned_jobs(plan) for key in planned.stage.artefacts()]
 
-    facts = store._module_facts
+    facts = _module_facts
 
     def changed(name):
         return ("changed", *facts(name)[1:]) if name == module else facts(name)
 
     before = keys()
     with monkeypatch.context() as patched:
-        patched.setattr(store, "_module_facts", changed)
+        patched.setattr("harness.keys._module_facts", changed)
         after = keys()
     keys()
     return {old.kind for old, new in zip(before, after, strict=True) if old.digest != new.digest}

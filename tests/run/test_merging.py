@@ -9,6 +9,7 @@ import pytest
 
 from harness import environment
 from harness.errors import BadInput
+from harness.keys import Key, file_digest
 from harness.report.document import write_report
 from harness.results.comparable import hardware_difference
 from harness.results.manifest import check_manifest
@@ -20,7 +21,7 @@ from harness.run.plan import Options
 from harness.run.planning import make_plan
 from harness.run.progress import Tracker
 from harness.run.shards import divided, part_of
-from harness.store import MANIFEST, Key, Store, check_again, file_digest, read_json, write_json
+from harness.store import MANIFEST, Store, check_again, read_json, write_json
 from harness.suite.suite import read_suite
 
 pytestmark = pytest.mark.usefixtures("in_this_process")

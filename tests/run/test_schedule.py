@@ -6,9 +6,9 @@ import pytest
 
 from harness.engines.engine import Job, Outcome
 from harness.engines.local import LocalEngine
+from harness.keys import Key
 from harness.run.plan import PlannedJob
 from harness.run.schedule import make_schedule
-from harness.store import Key
 from tests.inline import Inline
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from harness.keys import Key
 from harness.results.run import read_run
 from harness.run import runner
 from harness.run.folder import MAKER, using
@@ -18,7 +19,7 @@ from harness.run.plan import Options
 from harness.run.planning import make_plan
 from harness.run.progress import Tracker
 from harness.run.stages.stage import Stage
-from harness.store import Key, Store, write_json
+from harness.store import Store, write_json
 from harness.suite.suite import read_suite
 
 pytestmark = pytest.mark.usefixtures("in_this_process")

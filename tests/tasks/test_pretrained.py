@@ -10,9 +10,9 @@ import torch
 from transformers import BertConfig, BertModel
 
 from harness.errors import BadInput
+from harness.keys import file_digest
 from harness.models import gguf
 from harness.models.pretrained import load_pretrained
-from harness.store import file_digest
 from harness.tasks import pretrained
 from harness.tasks.archives import Archive, archive_folder
 from harness.tasks.pretrained import FILES, Checkpoint, Quantised, folder_of, model_of

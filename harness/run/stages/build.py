@@ -8,6 +8,7 @@ from functools import partial
 import torch
 
 from harness.evaluate.predictions import CachedPredictions
+from harness.keys import Key
 from harness.pools.source import MemberPlan
 from harness.run import building
 from harness.run.stages.evaluate import keep_evaluation
@@ -15,7 +16,6 @@ from harness.run.stages.prepare import preparations
 from harness.run.stages.setting import documents_of, task_of
 from harness.run.stages.stage import Stage
 from harness.run.stages.variant import VariantPlan, is_built, is_inapplicable, load_built, members_of
-from harness.store import Key
 from harness.types import Ingredients
 
 

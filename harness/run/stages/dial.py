@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from harness.cost import dials
 from harness.cost.dials import Settings, settings_of
 from harness.evaluate.predictions import CachedPredictions
+from harness.keys import Key
 from harness.run.stages.build import Build
 from harness.run.stages.score import Score
 from harness.run.stages.setting import task_of
 from harness.run.stages.stage import Stage
 from harness.run.stages.variant import VariantPlan, is_built, is_inapplicable, load_built
-from harness.store import Key
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from harness.evaluate.predictions import CachedPredictions
+from harness.keys import Key
 from harness.kinds.kind import Evaluation
 from harness.pools.source import MemberPlan
 from harness.results.metric import Outcomes
@@ -14,7 +15,6 @@ from harness.run import evaluating
 from harness.run.stages.setting import Setting, documents_of, task_of
 from harness.run.stages.stage import Stage
 from harness.run.stages.variant import VariantPlan, is_built, is_inapplicable, load_built
-from harness.store import Key
 from harness.systems.parts import MemberPart
 from harness.types import Combination, Unscored
 

@@ -12,12 +12,12 @@ from harness.cost.cost import Bench, Cost, Figures
 from harness.cost.measuring import NotGiven, cost_key, keep, kept, measure, once_key, unmeasured
 from harness.cost.runnable import why_not_timed
 from harness.exhausted import is_out_of_memory
+from harness.keys import Key
 from harness.registry import COSTS
 from harness.run.stages.build import Build
 from harness.run.stages.setting import task_of
 from harness.run.stages.stage import Stage
 from harness.run.stages.variant import VariantPlan, is_built, is_inapplicable, load_built
-from harness.store import Key
 from harness.systems.systems import dense_network
 
 

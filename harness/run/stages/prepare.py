@@ -8,12 +8,13 @@ from dataclasses import dataclass
 import torch
 
 from harness.evaluate.predictions import CachedPredictions, predictions_key
+from harness.keys import Key
 from harness.models.architectures import code_of
 from harness.pools.pool import examine, examined_keys
 from harness.pools.source import MemberPlan
 from harness.run.stages.setting import Setting, task_of
 from harness.run.stages.stage import Stage
-from harness.store import Key, read_json, write_json
+from harness.store import read_json, write_json
 from harness.systems.parts import MemberPart
 
 

@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from harness.evaluate import by_stage, outcomes, scores
+from harness.keys import Key
 from harness.run import evaluating
 from harness.run.stages.build import Build
 from harness.run.stages.evaluate import Pass, evaluate_variants, outcomes_of
 from harness.run.stages.setting import Setting, documents_of
 from harness.run.stages.stage import Stage
 from harness.run.stages.variant import VariantPlan, is_built, is_inapplicable
-from harness.store import Key, read_json, write_json
+from harness.store import read_json, write_json
 
 Plans = tuple[VariantPlan, ...]
 """One variant on each seed."""

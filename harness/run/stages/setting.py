@@ -7,9 +7,10 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from harness.keys import digest
 from harness.kinds.kind import Kind, load_task
 from harness.registry import KINDS
-from harness.store import Store, digest
+from harness.store import Store
 from harness.tasks import Documents, Task, TaskReference
 from harness.types import Criterion
 

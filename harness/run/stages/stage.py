@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from harness.engines.engine import Place
+from harness.keys import Key
 from harness.models.room import set_room
 from harness.pools.source import MemberPlan
 from harness.run.stages.setting import Setting
-from harness.store import Key
 
 
 @dataclass(frozen=True, eq=False)

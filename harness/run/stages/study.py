@@ -7,13 +7,14 @@ from typing import Any
 
 from harness.evaluate import correlate, predictions
 from harness.evaluate.predictions import CachedPredictions
+from harness.keys import Key
 from harness.pools.pool import member_digests
 from harness.pools.source import MemberPlan, PoolPlan
 from harness.run.stages.prepare import preparations
 from harness.run.stages.setting import task_of
 from harness.run.stages.stage import Stage
 from harness.run.stages.variant import pool_of
-from harness.store import Key, read_json, write_json
+from harness.store import read_json, write_json
 
 
 @dataclass(frozen=True, eq=False)

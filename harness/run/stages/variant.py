@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from harness.evaluate import outcomes, predictions
+from harness.keys import Key, digest
 from harness.methods.method import Method
 from harness.models.tokens import reading
 from harness.pools.pool import base_digest, load_pool, member_digests, seed_of
@@ -19,7 +20,7 @@ from harness.registry import KINDS, METHODS, module_of
 from harness.run import building, evaluating
 from harness.run.building import BUILT
 from harness.run.stages.setting import Data, Setting, task_of
-from harness.store import Key, Store, digest, read_json
+from harness.store import Store, read_json
 from harness.systems.parts import MemberPart
 from harness.systems.systems import load_combination
 from harness.tasks.text import settings_digest
