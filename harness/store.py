@@ -2,6 +2,7 @@
 
 Artefacts are folders of JSON and safetensors files, written under a temporary name, fsynced and renamed. Every process
 checks each artefact that it uses against the sha256 of its files, once; a damaged one is moved aside and made again.
+Machines that do not see one folder share artefacts through a place (``harness.shared``), which each draws from.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import os
 import secrets
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,7 @@ from harness.errors import BadInput
 from harness.exhausted import writing
 from harness.folders import locked, remove_abandoned, sync, temporary, used_by_nobody, used_with_others
 from harness.keys import Key, file_digest
+from harness.shared import Damaged, shared_place
 
 MANIFEST = "manifest.json"
 QUARANTINE = ".quarantine"
@@ -44,6 +47,12 @@ _made: list[tuple[Path, Key]] = []
 """Those that it has written, in order."""
 _drawn_from: dict[Path, tuple[Sequence[Store], Compare]] = {}
 """By store, others that what it lacks is copied from."""
+_shared: set[tuple[Path, Key]] = set()
+"""The artefacts that this process knows to be at the place that their store shares."""
+_listed: dict[Path, set[str]] = {}
+"""By store, what is at the place that it shares, as folders of a store, where that is looked up once for all."""
+AT_ONCE = 16
+"""Artefacts that are copied from and to a shared place at the same time: over a network most of that is waiting."""
 
 
 def check_again() -> None:
@@ -52,10 +61,16 @@ def check_again() -> None:
 
 
 class Store:
-    """Artefacts below one folder, shared by runs and processes."""
+    """Artefacts below one folder, shared by runs and processes.
 
-    def __init__(self, root: Path) -> None:
-        self.root = Path(root)
+    Args:
+        root: the folder.
+        shared: the URL of a place that other machines have as well: what is missing here is copied from there, and
+            ``share`` copies what was made here to it.
+    """
+
+    def __init__(self, root: Path, shared: str | None = None) -> None:
+        self.root, self.shared = Path(root), shared
 
     def path(self, key: Key) -> Path:
         """Where the artefact is, or would be; ``read`` is for its files."""
@@ -63,6 +78,8 @@ class Store:
 
     def has(self, key: Key) -> bool:
         """Whether the artefact is there, as it was written; a damaged one is moved aside, and is then not there."""
+        if self.root in _listed and not os.path.isfile(f"{self.root}/{key.folder}/{MANIFEST}"):
+            return key.folder in _listed[self.root]
         return self._why_not(key) is None
 
     def read(self, key: Key) -> Path:
@@ -80,6 +97,14 @@ class Store:
         return None if self.has(key) else _lost.get((self.root, key))
 
     def _why_not(self, key: Key) -> str | None:
+        problem = self._why_not_here(key)
+        if problem and self.shared:
+            if not self._get(key):
+                return problem
+            return self._why_not_here(key)
+        return problem
+
+    def _why_not_here(self, key: Key) -> str | None:
         folder, name = f"{self.root}/{key.folder}", (self.root, key)
         if self.root in _drawn_from and name not in _checked:
             self._draw(key, *_drawn_from[self.root])
@@ -133,12 +158,12 @@ class Store:
         try:
             aside = self.quarantine(self.path(key), key)
         except FileNotFoundError:  # a process on another machine, whose lock is not seen, was first
-            return self._why_not(key)
+            return self._why_not_here(key)
         except OSError as error:
             problem = f"{fault}: the artefact is damaged, and cannot be moved aside ({error.strerror})"
         else:
             if aside is None:  # another process was first
-                return self._why_not(key)
+                return self._why_not_here(key)
             problem = f"{fault}: the artefact is damaged, and was moved to {aside}"
         _log.warning("%s", problem)
         _lost[self.root, key] = problem
@@ -160,9 +185,78 @@ class Store:
         return aside
 
     def remove(self, key: Key) -> None:
-        """Forget an artefact; nothing happens if it is not there."""
-        _checked.discard((self.root, key))
+        """Forget an artefact, at a shared place too; nothing happens if it is not there."""
+        for known in (_checked, _shared):
+            known.discard((self.root, key))
         remove_artefact(self.path(key))
+        if self.shared:
+            shared_place(self.shared).remove(key.folder)
+            _listed.get(self.root, set()).discard(key.folder)
+
+    @contextmanager
+    def listed(self) -> Iterator[None]:
+        """While the block lasts, ``has`` goes by what the shared place had at its begin, and copies nothing.
+
+        One question instead of thousands: for who plans, to whom it does not matter what another machine adds
+        meanwhile.
+        """
+        if not self.shared or self.root in _listed:
+            yield
+            return
+        _listed[self.root] = shared_place(self.shared).names()
+        try:
+            yield
+        finally:
+            del _listed[self.root]
+
+    def share(self, keys: Iterable[Key]) -> None:
+        """Copy artefacts to the shared place, of those that are here what it lacks."""
+        if not self.shared:
+            return
+        place, there = shared_place(self.shared), _listed.get(self.root, set())
+        new = [key for key in dict.fromkeys(keys) if (self.root, key) not in _shared and key.folder not in there]
+
+        def put(key: Key) -> None:
+            if (self.path(key) / MANIFEST).is_file():
+                place.put(key.folder, self.path(key))
+                _shared.add((self.root, key))
+
+        self._for_all(put, new)
+
+    def share_used(self) -> None:
+        """Copy to the shared place what this process has read or made, and it lacks."""
+        self.share([key for root, key in _checked if root == self.root])
+
+    def draw(self, keys: Iterable[Key]) -> None:
+        """Copy artefacts that are missing here from the shared place, many at once: who reads them need not wait."""
+        if self.shared:
+            missing = [key for key in dict.fromkeys(keys) if not (self.path(key) / MANIFEST).is_file()]
+            there = _listed.get(self.root)
+            self._for_all(self._get, [key for key in missing if there is None or key.folder in there])
+
+    @staticmethod
+    def _for_all(function: Callable[[Key], Any], keys: Sequence[Key]) -> None:
+        if keys:
+            with ThreadPoolExecutor(min(AT_ONCE, len(keys))) as pool:
+                list(pool.map(function, keys))
+
+    def _get(self, key: Key) -> bool:
+        """Copy an artefact from the shared place, where what is damaged is removed; whether it was there, and whole."""
+        assert self.shared is not None
+        place = shared_place(self.shared)
+        with writing(self.root), self._new(self.path(key)) as folder:
+            try:
+                if not place.get(key.folder, folder):
+                    return False
+                if fault := next(_faults(folder, key), None):
+                    raise Damaged(fault.replace(f"{folder}/", ""))
+            except Damaged as damage:
+                _log.warning("%s: %s: the artefact is damaged, and was removed", place.shown, damage)
+                place.remove(key.folder)
+                return False
+            _shared.add((self.root, key))
+            self._finish(folder, key)
+        return True
 
     @contextmanager
     def write(self, key: Key) -> Iterator[Path]:
@@ -171,8 +265,7 @@ class Store:
         Raises:
             OSError: there is no room on the disk; it names the store.
         """
-        final = self.path(key)
-        with writing(self.root), self._new(final) as folder:
+        with writing(self.root), self._new(self.path(key)) as folder:
             yield folder
             files = sorted(path for path in folder.rglob("*") if path.is_file())
             manifest = {
@@ -181,18 +274,25 @@ class Store:
                 "files": {str(f.relative_to(folder)): file_digest(f) for f in files},
             }
             write_json(folder / MANIFEST, manifest)
-            for path in [*files, folder / MANIFEST]:
+            if self._finish(folder, key):
+                _made.append((self.root, key))
+
+    def _finish(self, folder: Path, key: Key) -> bool:
+        """Let a folder be the artefact; whether it is so, and not another process's folder."""
+        final = self.path(key)
+        for path in sorted(folder.rglob("*")):
+            if path.is_file():
                 sync(path)
-            try:
-                os.rename(folder, final)
-            except OSError:
-                if self.has(key):  # another process was first
-                    return
-                shutil.rmtree(final, ignore_errors=True)  # a folder that somebody began to remove
-                os.rename(folder, final)
-            sync(final.parent)
-            _checked.add((self.root, key))
-            _made.append((self.root, key))
+        try:
+            os.rename(folder, final)
+        except OSError:
+            if self._why_not_here(key) is None:  # another process was first
+                return False
+            shutil.rmtree(final, ignore_errors=True)  # a folder that somebody began to remove
+            os.rename(folder, final)
+        sync(final.parent)
+        _checked.add((self.root, key))
+        return True
 
     @contextmanager
     def _new(self, final: Path) -> Iterator[Path]:
@@ -202,7 +302,7 @@ class Store:
 
     @contextmanager
     def kept_if(self, check: Callable[[], None]) -> Iterator[None]:
-        """What this process writes in the block is removed again where ``check`` raises after it."""
+        """What this process writes in the block is removed again where ``check`` raises after it, and else shared."""
         begin = len(_made)
         try:
             yield
@@ -213,6 +313,7 @@ class Store:
                 for root, key in _made[begin:]:
                     Store(root).remove(key)
                 raise
+            self.share(key for root, key in _made[begin:] if root == self.root)
 
     def used(self) -> list[str]:
         """The artefacts that this process has read or made, as folders below the store's."""

@@ -27,6 +27,9 @@ ModelMemory = Annotated[str | None, typer.Option("--memory", metavar="SIZE", hel
     "layer as it runs, with the same numbers. By default a model may take half of what is free.")]  # fmt: skip
 ShardOf = Annotated[str | None, typer.Option("--shard", metavar="I/N", help="Only the I-th of N parts of the jobs, "
     "from 1/N to N/N, for a batch system such as Slurm; merge-runs puts all parts together.")]  # fmt: skip
+SharedStore = Annotated[str | None, typer.Option("--store", metavar="URL", help="Share artefacts with other machines "
+    "through this place: s3://bucket/folder, or whatever else fsspec opens. What one has made the others do not make "
+    "again; --out's .store is then a copy of what was needed here.")]  # fmt: skip
 AllowCode = Annotated[bool, typer.Option("--allow-code", help="Run the functions and scripts that the suite and "
                                                               "its task files name: read them first.")]  # fmt: skip
 
@@ -41,6 +44,7 @@ def load_suite(path: Path) -> Any:
 def make_options(
     out: Path, only: str | None, limit: int | None, seed: int | None, device: str, workers: int | None,
     allow_code: bool, engine: str = "local", job_timeout: float | None = None, memory: str | None = None,
+    store: str | None = None,
 ) -> Any:  # fmt: skip
     """``harness.run.plan.Options`` from what the commands share."""
     from harness.registry import ENGINES
@@ -52,7 +56,7 @@ def make_options(
         raise BadInput(f"bad --job-timeout '{job_timeout}'", hint="it takes seconds; 0 is for no limit")
     ENGINES.get(engine).check()
     room = None if memory is None else memory_bytes(memory)
-    return Options(out, only, limit, seed, device, workers, allow_code, engine, job_timeout, room)
+    return Options(out, only, limit, seed, device, workers, allow_code, engine, job_timeout, room, store)
 
 
 def today() -> date:

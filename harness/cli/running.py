@@ -19,6 +19,7 @@ from harness.cli.options import (
     Out,
     Seed,
     ShardOf,
+    SharedStore,
     SuitePath,
     Workers,
     load_suite,
@@ -46,6 +47,7 @@ def run(
     workers: Workers = None,
     job_timeout: JobTimeout = None,
     memory: ModelMemory = None,
+    store: SharedStore = None,
     shard: ShardOf = None,
     allow_code: AllowCode = False,
 ) -> None:
@@ -67,7 +69,7 @@ def run(
     from harness.run.planning import make_plan
 
     part = None if shard is None else read_part(shard)
-    options = make_options(out, only, limit, seed, device, workers, allow_code, engine, job_timeout, memory)
+    options = make_options(out, only, limit, seed, device, workers, allow_code, engine, job_timeout, memory, store)
     read = [load_suite(path) for path in suites]  # all of them first: a mistake in the last shall not cost an hour
     codes = set()
     plans = [make_plan(suite, options) for suite in read]
@@ -96,6 +98,7 @@ def plan(
     earlier: Annotated[Path | None, typer.Option("--from", help="With --policy: a run that says how much models "
                                                                 "differ; 10 % of answers by default.")] = None,
     engine: EngineName = "local",
+    store: SharedStore = None,
     allow_code: AllowCode = False,
 ) -> None:
     """Say what a run would do: its jobs, what is reused, how much work and time the rest is, and what fits in memory.
@@ -110,7 +113,8 @@ def plan(
     if policy is None and earlier is not None:
         raise BadInput("--from goes with --policy")
     room = None if memory is None else memory_bytes(memory)
-    planned = make_plan(load_suite(suite), make_options(out, only, limit, seed, device, workers, allow_code, engine))
+    options = make_options(out, only, limit, seed, device, workers, allow_code, engine, store=store)
+    planned = make_plan(load_suite(suite), options)
     _print_data(planned)
     lacking = planned.missing()
     missing = {job.job.name for job in lacking}

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from harness.cli.options import AllowCode, Out, Workers, load_suite
+from harness.cli.options import AllowCode, Out, SharedStore, Workers, load_suite
 from harness.display.lines import escaped
 
 if TYPE_CHECKING:
@@ -45,14 +45,15 @@ def merge_runs(
     out: Out = Path("results"),
     suite: Annotated[Path | None, typer.Option(help="The suite file; by default where the shards read it.")] = None,
     workers: Workers = None,
+    store: SharedStore = None,
     allow_code: AllowCode = False,
 ) -> None:
     """Put the shards of one run together ('run --shard i/n'): the same results as without shards.
 
-    What the shards made is read from their stores, checked, and copied to the one below --out, unless that is where
-    they made it. The folder of the run is printed on stdout. Exit codes are those of 'run'; 2 where a shard is missing
-    or not whole, or where shards are of other suites, options, code or data than each other, or made other numbers of
-    the same thing.
+    What the shards made is read from their stores, or from the place that they have shared (--store), checked, and
+    copied to the store below --out, unless that is where they made it. The folder of the run is printed on stdout. Exit
+    codes are those of 'run'; 2 where a shard is missing or not whole, or where shards are of other suites, options,
+    code or data than each other, or made other numbers of the same thing.
     """
     from harness.cli.running import print_summary
     from harness.report.several import write_reports
@@ -62,7 +63,8 @@ def merge_runs(
     read = [read_shard(folder) for folder in shards]
     merging.check_alike(read)
     loaded = load_suite(suite or Path(read[0].record["suite"]["path"]))
-    folder = merging.merge(read, loaded, out, progress.progress(), workers=workers, allow_code=allow_code)
+    folder = merging.merge(read, loaded, out, progress.progress(), workers=workers, allow_code=allow_code,
+                           store=store)  # fmt: skip
     for written, report in write_reports([folder], 1):
         code = print_summary(written, report)
         print(written)

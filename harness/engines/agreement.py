@@ -15,12 +15,24 @@ from harness import environment
 from harness.errors import BadInput
 from harness.folders import temporary
 from harness.keys import digest, file_digest
+from harness.shared import shared_place, shown
 from harness.store import WRITING
 
 PLUG_INS = "stockpot."
 """What the names of our entry-point groups begin with."""
 DRIVER = "driver"
 """The file of the machine that hands out the jobs, in each folder that it has made to meet the others in."""
+
+
+@dataclass(frozen=True)
+class Meeting:
+    """A new folder that machines meet in, by the word that they tell each other there."""
+
+    place: str | Path
+    """What they share: a folder, or the URL of a place."""
+    folder: str
+    """The new one, in it."""
+    word: str
 
 
 @dataclass(frozen=True)
@@ -73,46 +85,52 @@ def check_facts(node: str, theirs: Facts) -> None:
 
 
 @contextmanager
-def meeting_places(folders: Sequence[Path]) -> Iterator[Mapping[Path, str]]:
-    """A new folder below each, with a secret word in it: who can tell the word sees the same folder.
+def meetings(folders: Sequence[Path], places: Sequence[str] = ()) -> Iterator[list[Meeting]]:
+    """A new folder in each, with a secret word in it: who can tell the word sees the same folder.
+
+    Args:
+        folders: which are made where they are not there.
+        places: URLs of what machines share that have no folder in common.
 
     Yields:
-        The word of each of these new folders, which are gone at the end.
+        These new folders, which are gone at the end.
     """
     with ExitStack() as stack:
-        words = {}
+        found = []
         for folder in folders:
             folder.mkdir(parents=True, exist_ok=True)
-            place = stack.enter_context(temporary(folder, WRITING))
-            words[place] = secrets.token_hex(16)
-            (place / DRIVER).write_text(words[place])
-        yield words
+            found.append(Meeting(folder, stack.enter_context(temporary(folder, WRITING)).name, _new_word()))
+        for url in places:
+            found.append(Meeting(url, stack.enter_context(shared_place(url).meeting()), _new_word()))
+        for meeting in found:
+            shared_place(meeting.place).write_word(f"{meeting.folder}/{DRIVER}", meeting.word)
+        yield found
 
 
-def why_not_shared(words: Mapping[Path, str], node: str) -> str | None:
+def _new_word() -> str:
+    return secrets.token_hex(16)
+
+
+def why_not_shared(found: Sequence[Meeting], node: str) -> str | None:
     """On another machine: what keeps it from reading or writing where the jobs do; None where nothing does."""
-    for place, word in words.items():
-        folder = place.parent
+    for meeting in found:
         try:
-            if (place / DRIVER).read_text() != word:
-                return f"its {folder} is another folder than this machine's"
-            (place / node).write_text(word)
-        except FileNotFoundError:
-            return f"its {folder} is another folder than this machine's, or none"
-        except OSError as error:
-            return f"its {folder} cannot be used: {error.strerror}"
+            place = shared_place(meeting.place)
+            if place.word(f"{meeting.folder}/{DRIVER}") != meeting.word:
+                return f"its {shown(meeting.place)} is another one than this machine's, or none"
+            place.write_word(f"{meeting.folder}/{node}", meeting.word)
+        except BadInput as error:
+            return f"its {error}"
     return None
 
 
-def check_answers(words: Mapping[Path, str], name: str, node: str) -> None:
+def check_answers(found: Sequence[Meeting], name: str, node: str) -> None:
     """``BadInput`` where what the machine of this name wrote as ``node`` is not seen here."""
-    for place, word in words.items():
-        try:
-            told = (place / node).read_text() == word
-        except OSError:
-            told = False
-        if not told:
-            raise BadInput(f"what it writes to {place.parent} is not seen here", place=f"node {name}", hint=SHARE)
+    for meeting in found:
+        if shared_place(meeting.place).word(f"{meeting.folder}/{node}") != meeting.word:
+            problem = f"what it writes to {shown(meeting.place)} is not seen here"
+            raise BadInput(problem, place=f"node {name}", hint=SHARE)
 
 
-SHARE = "start the command, with its --out, in a folder that all nodes see at the same path"
+SHARE = ("start the command, with its --out, in a folder that all nodes see at the same path, or name with --store a "
+         "place that all of them reach")  # fmt: skip

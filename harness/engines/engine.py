@@ -36,6 +36,8 @@ class Job:
     """Seconds after which it is ended, and has failed; None where it may take as long as it likes."""
     folder: Path | None = None
     """That it reads and writes what it shares with other jobs in: on another machine it must be the same one."""
+    shared: str | None = None
+    """The URL of a place that it shares with them instead; the folder is then each machine's own."""
     device: str = "cpu"
     """That it computes on: on another machine, one of this sort is kept for it."""
 

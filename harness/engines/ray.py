@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from harness import environment
-from harness.engines.agreement import meeting_places
+from harness.engines.agreement import meetings
 from harness.engines.engine import Engine, Job, Outcome, Progress, engine
 from harness.engines.order import run_in_order
 from harness.engines.ray_hosts import Hosts, capacity, measuring_node
@@ -38,7 +38,7 @@ OBJECTS = 80 * 2**20
 
 @engine
 class RayEngine(Engine):
-    """Worker processes on the nodes of a Ray cluster, which share the folder that the command is started in.
+    """Worker processes on the nodes of a Ray cluster, which share the command's folder or a place that it names.
 
     RAY_ADDRESS names the cluster; without it, one of this machine alone is started for the run. What is measured is
     measured on one node, with no job beside it.
@@ -71,15 +71,16 @@ class RayEngine(Engine):
         """
         outcomes = self.outcomes = {}
         gpus = _gpus(jobs)
-        folders = sorted({job.folder for job in jobs if job.folder})
+        folders = sorted({job.folder for job in jobs if job.folder and not job.shared})
+        places = sorted({job.shared for job in jobs if job.shared})
         shared, alone = ([job for job in jobs if job.place == place] for place in ("shared", "alone"))
         with ExitStack() as stack:
             stack.enter_context(redirect_stdout(sys.stderr))  # Ray says there what befell its processes
             ray = stack.enter_context(_cluster(self.asked or self.workers))
-            words = stack.enter_context(meeting_places(folders))
+            found = stack.enter_context(meetings(folders, places))
             room = capacity(ray, gpus)
             self.workers = (self.asked or room) if os.environ.get(ADDRESS) else min(self.workers, room)
-            hosts = Hosts(ray, self.preload, words)
+            hosts = Hosts(ray, self.preload, found)
             stack.callback(hosts.end)
             node = measuring_node(ray, hosts, gpus) if alone else None
             if shared:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 import pickle
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from harness.engines.agreement import SHARE, Facts, check_answers, check_facts, facts
+from harness.engines.agreement import SHARE, Facts, Meeting, check_answers, check_facts, facts
 from harness.engines.ray_nodes import Host
 from harness.errors import BadInput
 
@@ -69,11 +68,11 @@ class Hosts:
     Args:
         ray: the module, joined to a cluster.
         preload: modules that the processes need.
-        words: of the folders that are shared, as ``agreement.meeting_places`` has them.
+        meetings: where this machine and the nodes do, as ``agreement.meetings`` has them.
     """
 
-    def __init__(self, ray: Any, preload: Sequence[str], words: Mapping[Path, str]) -> None:
-        self.ray, self.preload, self.words = ray, tuple(preload), words
+    def __init__(self, ray: Any, preload: Sequence[str], meetings: Sequence[Meeting]) -> None:
+        self.ray, self.preload, self.meetings = ray, tuple(preload), meetings
         self.known: dict[str, HostOf] = {}
 
     def on(self, node: str) -> HostOf:
@@ -102,13 +101,13 @@ class HostOf:
     """The host of one node."""
 
     def __init__(self, hosts: Hosts, node: str) -> None:
-        ray, self.words, self.node = hosts.ray, hosts.words, node
+        ray, self.meetings, self.node = hosts.ray, hosts.meetings, node
         named = {each["NodeID"]: each["NodeManagerHostname"] or each["NodeName"] for each in ray.nodes()}
         self.name = named.get(node, node)
         there = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(node, soft=False)
         made = ray.remote(Host).options(num_cpus=0, scheduling_strategy=there, max_concurrency=1000)
         self.actor = made.remote(os.getcwd(), hosts.preload)
-        self.met: Future[Any] = self.actor.meet.remote(self.words, node).future()
+        self.met: Future[Any] = self.actor.meet.remote(pickle.dumps(self.meetings), node).future()
         self.known: Facts | None = None
 
     def facts(self, ray: Any) -> Facts:
@@ -130,6 +129,6 @@ class HostOf:
                 raise ray.exceptions.RayActorError(error_msg=f"a process on node {self.name} died as it started")
             told: Facts = pickle.loads(value)
             check_facts(self.name, told)
-            check_answers(self.words, self.name, self.node)
+            check_answers(self.meetings, self.name, self.node)
             self.known = told
         return self.known

@@ -6,9 +6,8 @@ import asyncio
 import os
 import pickle
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures.process import BrokenProcessPool
-from pathlib import Path
 from typing import Any, Literal
 
 from harness.engines.engine import Job, Outcome, Place, attempt
@@ -53,11 +52,11 @@ class Host:
         self.preload = preload
         self.pools: dict[int, Pools] = {}
 
-    async def meet(self, words: Mapping[Path, str], node: str) -> tuple[State, Any]:
+    async def meet(self, meetings: bytes, node: str) -> tuple[State, Any]:
         """The facts of this machine, from a new process, pickled; or why it cannot do a run's work."""
         if self.fault:
             return "refused", self.fault
-        state, value = await self._call(Pools(1, self.preload), "alone", None, _meet, words, node)
+        state, value = await self._call(Pools(1, self.preload), "alone", None, _meet, meetings, node)
         return ("refused", value) if isinstance(value, str) else (state, value)
 
     async def run(
@@ -105,7 +104,7 @@ def _not_sent(error: Exception) -> Outcome:
     return Outcome(error=f"{type(error).__name__}: {error}")
 
 
-def _meet(words: Mapping[Path, str], node: str) -> bytes | str:
+def _meet(meetings: bytes, node: str) -> bytes | str:
     from harness.engines.agreement import facts, why_not_shared
 
-    return why_not_shared(words, node) or pickle.dumps(facts())
+    return why_not_shared(pickle.loads(meetings), node) or pickle.dumps(facts())

@@ -57,7 +57,7 @@ class _Graph:
         needs, after = self._named(stage.needs()), self._named(stage.after())
         place, seconds, setting = stage.place, stage.seconds(), stage.setting
         return Job(stage.label, stage.perform, {}, needs, after, place, seconds, folder=setting.folder,
-                   device=setting.device)  # fmt: skip
+                   shared=setting.shared, device=setting.device)  # fmt: skip
 
     def _named(self, stages: tuple[Stage, ...]) -> tuple[str, ...]:
         if id(stages) not in self._names:
@@ -125,7 +125,8 @@ def _passes(plan: Plan) -> dict[tuple[int, str], Pass]:
 def renew_noise(plan: Plan) -> None:
     """Where a cost is to be measured beside the reference, forget what it is of that itself: it is measured again."""
     measures = [planned.stage for planned in plan.jobs if isinstance(planned.stage, Measure)]
-    wanted = {key for measure in measures for key in measure.artefacts() if not plan.store.has(key)}
+    with plan.store.listed():
+        wanted = {key for measure in measures for key in measure.artefacts() if not plan.store.has(key)}
     for cost in (cost.name for cost in COSTS if cost.beside_reference):
         variants = plan.variants[plan.seeds[0]].values()
         if wanted & {measured(plan, variant, cost).key(cost) for variant in variants}:

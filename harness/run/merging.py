@@ -79,6 +79,7 @@ def merge(
     *,
     workers: int | None = None,
     allow_code: bool = False,
+    store: str | None = None,
 ) -> Path:
     """Write the run that shards are parts of; returns its folder, which ``latest`` then points to.
 
@@ -89,6 +90,7 @@ def merge(
         progress: follows what is made here.
         workers: processes at once.
         allow_code: as of ``Options``.
+        store: the URL of the place that they have shared, if they have; their own stores need not be there then.
 
     Raises:
         BadInput: another suite, code or data than the shards'; something that they lack, without a reason; something
@@ -97,7 +99,8 @@ def merge(
     record = shards[0].record
     if suite.digest != record["suite"]["digest"]:
         raise BadInput("the suite file was changed since the shards were run", place=suite.path)
-    options = Options(Path(out), record["only"], record["limit"], record["seed"], record["device"], workers, allow_code)
+    options = Options(Path(out), record["only"], record["limit"], record["seed"], record["device"], workers, allow_code,
+                      store=store)  # fmt: skip
     started, begin = datetime.now(UTC), time.perf_counter()
     with ExitStack() as stack:
         plan = _planned(shards, suite, options, stack)
@@ -132,15 +135,15 @@ def merge(
 
 def _planned(shards: Sequence[Shard], suite: Suite, options: Options, stack: ExitStack) -> Plan:
     """The plan of the whole run, as the shards made it; until the stack ends its store draws from theirs."""
-    record, store = shards[0].record, Store(Path(options.out) / ".store")
+    record, store = shards[0].record, Store(Path(options.out) / ".store", options.store)
     check_places(Path(options.out), suite.file.suite)
     stack.enter_context(using(store))
-    others = dict.fromkeys(shard.store for shard in shards if shard.store != store.root.resolve())
-    for shard in shards:
+    others = [each for each in dict.fromkeys(shard.store for shard in shards) if each != store.root.resolve()]
+    for shard in shards if store.shared is None else ():
         if not shard.store.is_dir():
             hint = "copy it there with the folder of the shard, at the same place beside it"
             raise BadInput(f"the store of {shard} is not there", place=str(shard.store), hint=hint)
-    stack.enter_context(store.drawing_from(list(others), difference))
+    stack.enter_context(store.drawing_from([each for each in others if each.is_dir()], difference))
     draft = make_plan(suite, options, machine=record["machine_digest"])
     if keys_of(draft) != record["plan"]:
         problem = "this code, its libraries or its data are other than the shards'"

@@ -36,6 +36,8 @@ class Options:
     """Seconds that each job may take; 0 for as long as it likes, None for the usual limit."""
     memory: int | None = None
     """Bytes that all workers together may hold; None for the usual share of what is free."""
+    store: str | None = None
+    """The URL of a place that machines share artefacts through (``Store.shared``)."""
 
     def limit_of(self, job: Job) -> float | None:
         """Seconds after which a job is ended; None where it never is.
@@ -95,7 +97,8 @@ class Plan:
 
     def missing(self) -> list[PlannedJob]:
         """The jobs whose artefacts are not all in the store."""
-        return [planned for planned in self.jobs if not planned.stage.is_done()]
+        with self.store.listed():
+            return [planned for planned in self.jobs if not planned.stage.is_done()]
 
     @property
     def meters(self) -> torch.device | Mapping[str, str | None]:

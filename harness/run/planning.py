@@ -49,9 +49,16 @@ def make_plan(suite: Suite, options: Options, *, compares: bool = True, machine:
     elif machine is None and device != "cpu" and not _has(device):
         raise BadInput(f"this machine has no device '{device}'", place="--device", hint="'auto' takes what there is")
     check_places(Path(options.out), suite.file.suite)
-    store = Path(options.out) / ".store"
+    store = Store(Path(options.out) / ".store", options.store)
+    with store.listed():
+        return _plan(suite, options, store, device, compares, machine)
+
+
+def _plan(
+    suite: Suite, options: Options, store: Store, device: str, compares: bool, machine: str | None
+) -> Plan:
     kind = KINDS.get(suite.task.kind)
-    suite = replace(suite, task=kind.rendered(suite.task, Store(store), options.limit, options.allow_code))
+    suite = replace(suite, task=kind.rendered(suite.task, store, options.limit, options.allow_code))
     seeds = suite.file.seeds if options.seed is None else [options.seed]
     folds = _folds(suite)
     if folds and (strays := set(seeds) - set(dict(folds))):
@@ -60,7 +67,8 @@ def make_plan(suite: Suite, options: Options, *, compares: bool = True, machine:
     criterion = _criterion(suite)
     where = device, machine or environment.machine_digest()
     memory = options.memory and options.memory // ENGINES.get(options.engine)(options.workers).workers
-    setting = Setting(store, suite.task, options.limit, *where, criterion, folds, memory).of(seeds[0])
+    setting = Setting(store.root, suite.task, options.limit, *where, criterion, folds, memory, store.shared)
+    setting = setting.of(seeds[0])
     task = task_of(setting)
     chosen = _chosen(suite, options.only)
     pools, variants = {}, {}

@@ -23,6 +23,7 @@ from harness.run.plan import Plan
 from harness.run.planning import modules_to_preload
 from harness.run.schedule import Schedule, Scheduled, make_schedule
 from harness.run.shards import write_part
+from harness.run.stages.prepare import Prepare
 from harness.run.stages.score import Score
 from harness.run.write import write_results
 
@@ -67,9 +68,11 @@ def run_together(plans: Sequence[Plan], progress: Progress) -> Iterator[Path]:
     with ExitStack() as stack:
         stack.enter_context(writing(plans[0].options.out))
         first = stack.enter_context(using(plans[0].store))
-        for plan in plans if first else ():  # what another run measures now is new, and not to be taken from it
-            renew_noise(plan)  # of all, before any is asked what is missing: two may share a reference
-        schedule = make_schedule(plans)
+        with plans[0].store.listed():
+            for plan in plans if first else ():  # what another run measures now is new, and not to be taken from it
+                renew_noise(plan)  # of all, before any is asked what is missing: two may share a reference
+            schedule = make_schedule(plans)
+            plans[0].store.share_used()
         engine = _engine(plans)
         unfinished: dict[int, Path] = {}
         stack.callback(_remove, unfinished)  # an unfinished run leaves its artefacts in the store and nothing else
@@ -184,6 +187,9 @@ def _write(
     stopped = command["interrupted"]
     if stopped and plan.part:
         return False  # the store has what is done
+    with plan.store.listed():
+        plan.store.draw(key for planned in plan.jobs if not isinstance(planned.stage, Prepare)
+                        for key in planned.stage.artefacts())  # fmt: skip
     missing = plan.missing() if outcomes or stopped else []  # of a plan that lacked nothing, nothing was to be left
     planned, run = len(plan.jobs), len(outcomes)
     for each in missing:

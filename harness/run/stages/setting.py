@@ -33,6 +33,8 @@ class Setting:
     """Where every seed of the suite has a split of its own: each seed with its split."""
     memory: int | None = None
     """Bytes that one worker may hold; None for the usual share of what is free."""
+    shared: str | None = None
+    """The URL of what machines without a common folder share artefacts through; None where they need not."""
 
     def of(self, seed: int) -> Setting:
         """That of a seed."""
@@ -40,7 +42,7 @@ class Setting:
 
     @property
     def store(self) -> Store:
-        return Store(self.folder)
+        return Store(self.folder, self.shared)
 
     @property
     def kind(self) -> Kind[Any, Any]:

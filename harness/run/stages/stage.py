@@ -75,6 +75,7 @@ class Stage(ABC):
         store = self.setting.store
         with store.claimed(self.claims()):
             if self.is_done():
+                store.share(self.artefacts())
                 return
             with store.kept_if(self._check_members):
                 self.run()
