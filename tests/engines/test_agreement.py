@@ -5,8 +5,9 @@ from dataclasses import replace
 import pytest
 
 from harness.engines import agreement
-from harness.engines.agreement import check_answers, check_facts, facts, meeting_places, why_not_shared
+from harness.engines.agreement import check_answers, check_facts, facts, meetings, why_not_shared
 from harness.errors import BadInput
+from harness.shared import shared_place
 
 
 def test_a_machine_agrees_with_itself():
@@ -56,24 +57,27 @@ def test_the_digest_of_the_code_is_of_every_file_that_runs(tmp_path, monkeypatch
     agreement.code_digest.cache_clear()
 
 
-def test_a_shared_folder_is_seen_from_both_sides_and_nothing_stays(tmp_path):
-    stores = [tmp_path / "one", tmp_path / "two"]
-    with meeting_places(stores) as words:
-        assert why_not_shared(words, "a") is None
-        check_answers(words, "node of a", "a")
+def test_what_is_shared_is_seen_from_both_sides_and_nothing_stays(tmp_path):
+    stores, place = [tmp_path / "one", tmp_path / "two"], tmp_path / "place"
+    with meetings(stores, [f"file://{place}"]) as found:
+        assert why_not_shared(found, "a") is None
+        check_answers(found, "node of a", "a")
         with pytest.raises(BadInput, match=r"^node node of b: what it writes to .*one is not seen here; start "):
-            check_answers(words, "node of b", "b")
-    assert [list(store.iterdir()) for store in stores] == [[], []]
+            check_answers(found, "node of b", "b")
+        with pytest.raises(BadInput, match=r"^node node of b: what it writes to file:///"):
+            check_answers(found[2:], "node of b", "b")
+    assert [list(folder.iterdir()) for folder in (*stores, place)] == [[], [], []]
 
 
-def test_another_folder_at_the_same_path_is_not_the_shared_one(tmp_path):
-    with meeting_places([tmp_path]) as words:
-        (place,) = words
-        (place / agreement.DRIVER).write_text("another word")
-        assert why_not_shared(words, "a") == f"its {tmp_path} is another folder than this machine's"
-        (place / agreement.DRIVER).unlink()
-        assert why_not_shared(words, "a") == f"its {tmp_path} is another folder than this machine's, or none"
-        place.rmdir()
-        place.write_text("a file")
-        assert why_not_shared(words, "a").startswith(f"its {tmp_path} cannot be used: ")
-        place.unlink()
+def test_another_folder_or_place_of_the_same_name_is_not_the_shared_one(tmp_path):
+    with meetings([tmp_path], ["memory://place"]) as found:
+        for meeting in found:
+            place = shared_place(meeting.place)
+            other = f"its {meeting.place} is another one than this machine's, or none"
+            place.write_word(f"{meeting.folder}/{agreement.DRIVER}", "another word")
+            assert why_not_shared([meeting], "a") == other
+            place._files.rm(f"{place._root}/{meeting.folder}", recursive=True)
+            assert why_not_shared([meeting], "a") == other
+        (tmp_path / found[0].folder).write_text("a file")
+        assert why_not_shared(found, "a").startswith(f"its {tmp_path}: the shared store cannot be read: ")
+        (tmp_path / found[0].folder).unlink()

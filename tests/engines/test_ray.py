@@ -139,12 +139,15 @@ def test_what_befalls_one_job_is_its_own_outcome_and_all_others_are_done(nodes, 
         *(Job(f"alone {i}", server, {}, place="alone") for i in range(2)),
         *(Job(f"setting {place}", setting, {}, place=place, device="cuda", folder=tmp_path / "store")
           for place in ("shared", "alone")),
+        Job("without a folder", double, {"value": 5}, folder=Path("/proc/no/folder"), shared=f"file://{tmp_path}/place"),
     )[1:]
     assert outcomes["dies"].error == DIED
     assert outcomes["hangs"].error == outcomes["hangs alone"].error == too_long(Job("", stop, {}, limit=1.0)).error
     assert outcomes["waits"].error == f"hangs: {outcomes['hangs'].error}"
     assert [outcomes[name].value for name in ("dies once", "node dies once")] == ["done", "done"]
     assert [outcomes[f"fine {i}"].value for i in range(4)] == [0, 2, 4, 6]
+    assert outcomes["without a folder"].value == 10  # where a place is shared, folders are each node's own
+    assert list((tmp_path / "place").iterdir()) == []
     servers = {outcomes[f"meets {name}"].value for name in "ab"}
     assert len(servers) == 2  # both nodes work
     assert len({outcomes[f"alone {i}"].value for i in range(2)}) == 1  # one measures

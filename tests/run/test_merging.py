@@ -59,10 +59,10 @@ def run_shard(suite: Path, out: Path, number: int, count: int = COUNT, **options
     return read_shard(folder)
 
 
-def merged(suite: Path, shards, out: Path):
+def merged(suite: Path, shards, out: Path, store: str | None = None):
     check_again()
     check_alike(shards)
-    return read_run(merge(shards, read_suite(suite), out, Tracker(), workers=1))
+    return read_run(merge(shards, read_suite(suite), out, Tracker(), workers=1, store=store))
 
 
 @pytest.fixture(scope="module")
@@ -133,6 +133,26 @@ def test_shards_that_share_a_store_make_nothing_twice_and_become_the_same_run(su
     done = [event["job"] for event in events if event["event"] == "done"]
     assert len(done) == len(set(done))
     same(merged(suite, shards, tmp_path), whole)
+
+
+def test_machines_without_a_common_folder_make_nothing_twice_and_become_the_same_run(suite, whole, tmp_path):
+    """Each has its own results folder, and they share a place; whoever merges has only the folders of the shards."""
+    store, folders = f"file://{tmp_path}/place", []
+    for number in (4, 2, 1, 3):
+        shard = run_shard(suite, tmp_path / str(number), number, 4, store=store)
+        events = [json.loads(line) for line in (shard.folder / "log.jsonl").read_text().splitlines()]
+        folders.append((shutil.copytree(shard.folder, tmp_path / "folders" / shard.folder.name), events))
+        shutil.rmtree(tmp_path / str(number))
+        check_again()
+    done = [event["job"] for _, events in folders for event in events if event["event"] == "done"]
+    assert len(done) == len(set(done))
+    shards = [read_shard(folder) for folder, _ in folders]
+    with pytest.raises(BadInput, match=r"the store of shard 4/4 .* is not there"):
+        merged(suite, shards, tmp_path / "merged")
+    same(merged(suite, shards, tmp_path / "merged", store), whole)
+    again = runner.run(planned(suite, tmp_path / "again", store=store, only="linear"), Tracker())
+    assert (again / "log.jsonl").read_text() == ""
+    assert list((tmp_path / "again" / ".store").glob("training/*/*")) == []  # of what is done, no weights are copied
 
 
 def test_what_a_shard_could_not_do_counts_until_it_was_run_again(suite, separate, tmp_path):
