@@ -160,11 +160,21 @@ class SharedPlace:
                 self._files.makedirs(parent, exist_ok=True)
             with self._files.open(beside, "wb") as file:
                 yield file
-            self._files.mv(beside, path)
+            self._move(beside, path)
         except BaseException:
             with suppress(Exception):
                 self._files.rm_file(beside)
             raise
+
+    def _move(self, path: str, to: str) -> None:
+        """Rename a file; an object is copied on the side of its store, without looking for folders of that name."""
+        from fsspec import AbstractFileSystem
+
+        if type(self._files).mv is not AbstractFileSystem.mv:
+            self._files.mv(path, to)
+            return
+        self._files.cp_file(path, to)
+        self._files.rm_file(path)
 
     def _remove_if_old(self, path: str) -> None:
         with suppress(Exception):  # not every file system tells times, and another machine may be removing it

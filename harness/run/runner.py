@@ -23,7 +23,6 @@ from harness.run.plan import Plan
 from harness.run.planning import modules_to_preload
 from harness.run.schedule import Schedule, Scheduled, make_schedule
 from harness.run.shards import write_part
-from harness.run.stages.prepare import Prepare
 from harness.run.stages.score import Score
 from harness.run.write import write_results
 
@@ -188,8 +187,7 @@ def _write(
     if stopped and plan.part:
         return False  # the store has what is done
     with plan.store.listed():
-        plan.store.draw(key for planned in plan.jobs if not isinstance(planned.stage, Prepare)
-                        for key in planned.stage.artefacts())  # fmt: skip
+        plan.store.draw(key for planned in plan.jobs for key in planned.stage.artefacts())
     missing = plan.missing() if outcomes or stopped else []  # of a plan that lacked nothing, nothing was to be left
     planned, run = len(plan.jobs), len(outcomes)
     for each in missing:
