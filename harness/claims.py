@@ -12,7 +12,7 @@ import fcntl
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, MutableSequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -26,6 +26,42 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.02, 1.0
 """Seconds between two looks at a claim of another's."""
 
 
+class Waiting:
+    """How long a process has waited for claims of others, kept where another process of the machine can read it.
+
+    Args:
+        numbers: that two are kept in: seconds that were waited, and since when it waits now (0 while it does not).
+        first: of these, by its place.
+    """
+
+    def __init__(self, numbers: MutableSequence[float], first: int = 0) -> None:
+        self.numbers, self.first = numbers, first
+
+    def begin(self) -> None:
+        self.numbers[self.first + 1] = time.monotonic()
+
+    def end(self) -> None:
+        self.numbers[self.first] = self.seconds()
+        self.numbers[self.first + 1] = 0.0
+
+    def clear(self) -> None:
+        self.numbers[self.first] = self.numbers[self.first + 1] = 0.0
+
+    def seconds(self) -> float:
+        """Until now."""
+        waited, since = self.numbers[self.first], self.numbers[self.first + 1]
+        return waited + (time.monotonic() - since if since else 0.0)
+
+
+_waiting = Waiting([0.0, 0.0])
+
+
+def tell(waiting: Waiting) -> None:
+    """From now on, keep there how long this process waits."""
+    global _waiting
+    _waiting = waiting
+
+
 @contextmanager
 def claim(file: Path) -> Iterator[bool]:
     """Wait until no other process holds the claim of this name, and hold it while the block lasts.
@@ -36,7 +72,10 @@ def claim(file: Path) -> Iterator[bool]:
     Yields:
         Whether another process held it meanwhile, and so may have done the work.
     """
-    lock, waited = _taken(file)
+    try:
+        lock, waited = _taken(file)
+    finally:
+        _waiting.end()
     stop = threading.Event()
     toucher = threading.Thread(target=_touch, args=(lock, stop), daemon=True)
     if lock is not None:
@@ -78,6 +117,8 @@ def _taken(file: Path) -> tuple[int | None, bool]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
+            if not waited:
+                _waiting.begin()
             waited = True
             touched = os.fstat(lock).st_mtime
             os.close(lock)

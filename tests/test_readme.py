@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from harness.cli import main
+from harness.cli.main import main
 from harness.gate.policy import read_policy
 from harness.lm.combination_file import CombinationFile
 from harness.registry import METHODS

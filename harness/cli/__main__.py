@@ -1,5 +1,5 @@
 """``python -m harness.cli`` is ``stockpot``."""
 
-from harness.cli.main import main
+from harness.cli.start import start
 
-main()
+start()

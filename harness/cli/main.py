@@ -21,6 +21,7 @@ from typing import NoReturn
 import typer
 
 from harness.cli import gating, importing, machine, merging, publishing, reading, running, sharding
+from harness.cli.start import STOPPED, end_at_once
 from harness.display.lines import one_line
 from harness.errors import INTERRUPTED, BadInput, Interrupted
 from harness.exhausted import full_disk, said_of_room, writing
@@ -44,7 +45,6 @@ TERMINATED = 143
 """The exit code of what SIGTERM has ended."""
 
 
-STOPPED = "stopped; what is whole is kept: run the same command again"
 MAKE_ROOM = "make room, or name another place, and run the same command again: what is done is kept"
 
 PLACES = {errno.EACCES, errno.ELOOP, errno.ENAMETOOLONG, errno.EPERM, errno.EROFS}
@@ -77,7 +77,7 @@ def _ended_by_signals(heard: list[int]) -> Iterator[None]:
         yield
         return
     before = {signal.SIGTERM: signal.signal(signal.SIGTERM, terminate)}
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # a job in the background may hear none
+    if signal.getsignal(signal.SIGINT) in (signal.default_int_handler, end_at_once):  # a caller may have its own
         before[signal.SIGINT] = signal.signal(signal.SIGINT, interrupt)
     try:
         yield
@@ -103,7 +103,7 @@ def _said() -> Iterator[None]:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """The ``stockpot`` command."""
+    """The ``stockpot`` command, once it is imported (``harness.cli.start``)."""
     gc.set_threshold(100_000, 20, 20)  # imports and tables make many objects that stay: to look them through is a tenth
     atexit.register(gc.freeze)  # nothing is collected at exit: the objects of torch and matplotlib would take a second
     heard: list[int] = []

@@ -77,6 +77,9 @@ class _Workers:
         except Exception as error:  # the job's arguments or its value could not be sent
             return Outcome(error=f"{type(error).__name__}: {error}")
 
+    def waited(self, future: Future[Any]) -> float:
+        return self.pools.waited(future)
+
     def coming(self) -> Collection[Future[Any]]:
         return ()
 

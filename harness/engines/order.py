@@ -13,6 +13,8 @@ from harness.engines.engine import Job, Outcome, Progress, too_long
 from harness.engines.waiting import Waiting
 
 DIED = "its process died (out of memory, or killed)"
+LOOK = 0.1
+"""Seconds at least between two looks at whether a job is late: one that waits may have little left."""
 
 
 class Workers(Protocol):
@@ -31,6 +33,9 @@ class Workers(Protocol):
 
     def outcome(self, job: Job, future: Future[Any]) -> Outcome | None:
         """What a job that has ended returned; None where its process died."""
+
+    def waited(self, future: Future[Any]) -> float:
+        """Seconds that a job has waited until now for what another run makes: they are not of its limit."""
 
     def coming(self) -> Collection[Future[Any]]:
         """Done when there may be more room than before, though no job has ended; asked for before ``has_room`` is."""
@@ -78,7 +83,7 @@ def run_in_order(jobs: Sequence[Job], workers: Workers, outcomes: dict[str, Outc
         while not quiet and workers.has_room(len(running)) and (job := waiting.take()):
             start(job)
         left = min((each.seconds_left() for each in running.values()), default=workers.wake)
-        ended = wait({*running, *coming}, max(0.0, min(left, workers.wake)), FIRST_COMPLETED).done
+        ended = wait({*running, *coming}, max(LOOK, min(left, workers.wake)), FIRST_COMPLETED).done
         for future in ended & running.keys():
             each = running.pop(future)
             said = workers.outcome(each.job, future)
@@ -86,6 +91,9 @@ def run_in_order(jobs: Sequence[Job], workers: Workers, outcomes: dict[str, Outc
                 finish(each.job, said or Outcome(error=DIED))
             else:
                 suspects.append(each.job)
+        for future, each in running.items():
+            if each.seconds_left() <= 0 and not future.done():
+                each.waited = workers.waited(future)
         overdue = {future for future, each in running.items() if each.seconds_left() <= 0 and not future.done()}
         if overdue:
             cut = {future: running.pop(future) for future in (*overdue, *workers.end(overdue))}
@@ -97,7 +105,7 @@ def run_in_order(jobs: Sequence[Job], workers: Workers, outcomes: dict[str, Outc
                     again(each.job)
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Started:
     """A job that runs."""
 
@@ -107,6 +115,10 @@ class _Started:
     since: float
     """By ``time.monotonic``."""
     grace: float
+    waited: float = 0.0
+    """Seconds, as far as was asked."""
 
     def seconds_left(self) -> float:
-        return math.inf if self.job.limit is None else self.since + self.job.limit + self.grace - time.monotonic()
+        if self.job.limit is None:
+            return math.inf
+        return self.since + self.job.limit + self.waited + self.grace - time.monotonic()

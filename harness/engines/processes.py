@@ -10,7 +10,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, MutableSequence, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
@@ -21,6 +21,7 @@ from typing import Any
 
 import psutil
 
+from harness.claims import Waiting, tell
 from harness.engines.engine import Job, Place, attempt
 
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
@@ -44,23 +45,41 @@ class Pools:
             forkserver._forkserver._stop()  # type: ignore[attr-defined]  # it keeps what it imported at first
             self.context.set_forkserver_preload(wanted)
         self.pools: dict[Place, ProcessPoolExecutor] = {}
+        self.numbers = self.context.RawArray("d", 2 * workers)
+        self.waits: dict[Future[Any], Waiting] = {}
 
     def submit(self, job: Job) -> Future[Any]:
         """Run a job; the future has its ``Outcome``, or the error that its process died with."""
         return self.call(job.place, attempt, job)
 
     def call(self, place: Place, function: Callable[..., Any], *arguments: Any) -> Future[Any]:
-        """Call a function in a process for this kind of jobs."""
+        """Call a function in a process for this kind of jobs; as many at a time as there are workers."""
         for pause in (0.0, 0.0, 0.1, 0.5):  # a server that was killed may take a moment to be gone
             time.sleep(pause)
             try:
                 pool = self.pools.get(place) or self._open(place)
-                return pool.submit(function, *arguments)
+                return self._submitted(pool, function, *arguments)
             except (BrokenProcessPool, EOFError, ConnectionError, FileNotFoundError):  # or a server was killed
                 if lost := self.pools.pop(place, None):
                     _kill(lost)
+                    self.waits.clear()
                     lost.shutdown(wait=False, cancel_futures=True)
         raise RuntimeError("worker processes die as soon as they start")
+
+    def _submitted(self, pool: ProcessPoolExecutor, function: Callable[..., Any], *arguments: Any) -> Future[Any]:
+        self.waits = {future: waiting for future, waiting in self.waits.items() if not future.done()}
+        taken = {waiting.first for waiting in self.waits.values()}
+        first = next(first for first in range(0, len(self.numbers), 2) if first not in taken)
+        waiting = Waiting(self.numbers, first)
+        waiting.clear()
+        future = pool.submit(_call, first, function, *arguments)
+        self.waits[future] = waiting
+        return future
+
+    def waited(self, future: Future[Any]) -> float:
+        """Seconds that a call has waited for the claims of other processes, until now."""
+        waiting = self.waits.get(future)
+        return waiting.seconds() if waiting else 0.0
 
     def _open(self, place: Place) -> ProcessPoolExecutor:
         workers, tasks = (1, 1) if place == "alone" else (self.workers, None)
@@ -68,7 +87,7 @@ class Pools:
             workers,
             mp_context=self.context,
             initializer=_prepare,
-            initargs=({**os.environ, **self.variables},),
+            initargs=({**os.environ, **self.variables}, self.numbers),
             max_tasks_per_child=tasks,
         )
         return self.pools[place]
@@ -77,6 +96,7 @@ class Pools:
         """End all processes of a kind at once; the next job has a new one."""
         if pool := self.pools.pop(place, None):
             _kill(pool)
+            self.waits.clear()
 
     def close(self) -> None:
         """End the processes when they have done what they do."""
@@ -123,7 +143,19 @@ def _descendants(process: int | None) -> list[psutil.Process]:
         return []
 
 
-def _prepare(environment: Mapping[str, str]) -> None:
+_numbers: MutableSequence[float] = []
+"""Where this process keeps how long it waits, two for each call that runs at a time."""
+
+
+def _call(first: int, function: Callable[..., Any], *arguments: Any) -> Any:
+    """In a worker: call a function, and keep there how long it waits for claims."""
+    tell(Waiting(_numbers, first))
+    return function(*arguments)
+
+
+def _prepare(environment: Mapping[str, str], numbers: MutableSequence[float]) -> None:
+    global _numbers
+    _numbers = numbers
     os.environ.clear()  # the server may come from an earlier run, with other variables
     os.environ.update(environment)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends the workers

@@ -6,11 +6,13 @@ import asyncio
 import os
 import pickle
 import sys
+import time
 from collections.abc import Sequence
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any, Literal
 
 from harness.engines.engine import Job, Outcome, Place, attempt
+from harness.engines.order import LOOK
 from harness.engines.processes import THREADS, Pools
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
@@ -67,15 +69,27 @@ class Host:
             self.pools[worker] = Pools(1, self.preload, {VISIBLE: gpus} if gpus else {})
         return await self._call(self.pools[worker], place, limit, _attempt, sent)
 
+    async def waited(self, worker: int) -> float:
+        """Seconds that a worker's job has waited until now for what another run makes."""
+        pools = self.pools[worker]
+        return max(map(pools.waited, pools.waits), default=0.0)
+
     async def _call(
         self, pools: Pools, place: Place, limit: float | None, function: Any, *arguments: Any
     ) -> tuple[State, Any]:
+        since = time.monotonic()
         try:
-            called = asyncio.wrap_future(pools.call(place, function, *arguments))
-            return "done", await asyncio.wait_for(called, limit)
-        except TimeoutError:
-            pools.end(place)  # the process may be stopped, or deep in C, and then hears nothing else
-            return "late", None
+            sent = pools.call(place, function, *arguments)
+            called, left = asyncio.wrap_future(sent), limit
+            while (await asyncio.wait([called], timeout=left))[1]:
+                assert limit is not None
+                left = since + limit + pools.waited(sent) - time.monotonic()
+                if left <= 0:
+                    called.cancel()
+                    pools.end(place)  # the process may be stopped, or deep in C, and then hears nothing else
+                    return "late", None
+                left = max(left, LOOK)
+            return "done", await called
         except BrokenProcessPool:
             pools.end(place)
             return "died", None

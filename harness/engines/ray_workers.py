@@ -19,6 +19,8 @@ from harness.errors import BadInput
 
 PATIENCE = 60.0
 """Seconds without any worker after which that is said."""
+ANSWER = 5.0
+"""Seconds that a host has to say how long a job has waited."""
 TRIES = 3
 """How often each worker may be lost before any is ready."""
 _log = logging.getLogger(__name__)
@@ -136,6 +138,14 @@ class RayWorkers:
             found: Outcome = pickle.loads(value)
             return found
         return too_long(job) if state == "late" else None
+
+    def waited(self, future: Future[Any]) -> float:
+        worker = self.busy[future]
+        assert worker.host is not None
+        try:
+            return float(self.ray.get(worker.host.actor.waited.remote(worker.number), timeout=ANSWER))
+        except self.ray.exceptions.RayError:  # it is dead, or does not answer
+            return 0.0
 
     def coming(self) -> Collection[Future[Any]]:
         self._settle()

@@ -125,8 +125,7 @@ def _evaluated(combinations: Sequence[Combination], task: TextTask) -> list[Eval
 
     scored = evaluation.score_combinations(combinations, task)
     record: dict[str, Any] = {"combine_seconds": scored.combine_seconds / len(combinations), "pass": scored.record}
-    if any(work["halvings"] for work in scored.record):
-        record[HALVED_TOKENS] = min(work["batch_tokens"] for work in scored.record)
+    halved = [work["batch_tokens"] for work in scored.record if work["halvings"]]
     says: Says | None = "correctness" if task.documents.written else None
     found: list[Evaluation | Unscored] = []
     each = zip(combinations, scored.answers, scored.calls, scored.wrote, scored.lacking, strict=True)
@@ -136,6 +135,8 @@ def _evaluated(combinations: Sequence[Combination], task: TextTask) -> list[Eval
             continue
         more, own = (wrote.measures, wrote.record) if wrote else ({}, {})
         own = {**own, LACKING: dict(lacking)} if lacking else own
+        if batches := halved + ([wrote.halved] if wrote and wrote.halved else []):
+            own = {**own, HALVED_TOKENS: min(batches)}
         own = {**own, **expert_use.use_on_tasks(combination, task)}
         measures = {**evaluation.measures(answers), **more}
         of_tasks = answers.aggregates, answers.scores

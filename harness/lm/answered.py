@@ -25,6 +25,8 @@ class Answered:
     """What else is to be known of it, as JSON values."""
     measures: Mapping[str, np.ndarray] = field(default_factory=dict)
     """Per-document values of each task besides lm-eval's, by name."""
+    halved: int | None = None
+    """Tokens of a batch at last; None where memory never ran out."""
 
 
 def texts_of(written: Sequence[Sequence[Written]]) -> list[list[str]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -77,6 +77,8 @@ class StockpotLM(TemplateLM):
         self._device = device_of(self.models[0])
         self.scored: Scored | None = None
         """The last pass, with what it did."""
+        self.halved: int | None = None
+        """Tokens of a batch that texts were written with at last; None where memory never ran out."""
 
     @property
     def eot_token_id(self) -> int:
@@ -195,13 +197,24 @@ class StockpotLM(TemplateLM):
         read = [GenerationRequest(self, *each) for each in asked]
         streams = [stream_of(text, number) for (text, _), number in zip(asked, numbers or counted(asked), strict=True)]
         found: dict[int, Written] = {}
-        for batch in self._generation_batches(read):
-            chosen = [read[r] for r in batch], [streams[r] for r in batch]
-            texts = self._generated(*chosen, self.seed if seed is None else seed)
-            for r, text in zip(batch, texts, strict=True):
-                found[r] = text
-                if done:
-                    done(r, text)
+        while len(found) < len(read):
+            short = 0
+            for batch in self._generation_batches(read, found):
+                chosen = [read[r] for r in batch], [streams[r] for r in batch]
+                try:
+                    texts = self._generated(*chosen, self.seed if seed is None else seed)
+                except (RuntimeError, MemoryError) as error:
+                    if not is_out_of_memory(error) or len(batch) == 1:
+                        raise
+                    short = _tokens(read[batch[0]], len(batch))
+                    break  # out of this block, for the error holds on to what filled the memory
+                for r, text in zip(batch, texts, strict=True):
+                    found[r] = text
+                    if done:
+                        done(r, text)
+            if short:
+                self.halved = short // 2
+                free_memory()
         return [found[r] for r in range(len(read))]
 
     def too_long(self, text: str, given: Any) -> str | None:
@@ -212,14 +225,14 @@ class StockpotLM(TemplateLM):
         size = len(request.prompt) + request.cut + request.max_new_tokens
         return f"a prompt and its answer may take {size} tokens, and the model takes {self.max_length}"
 
-    def _generation_batches(self, asked: Sequence[GenerationRequest]) -> Iterator[list[int]]:
-        """Requests of the same settings and like length, as many as the tokens of a batch allow; longest first."""
-        budget = self.batch_tokens or automatic_tokens(self.models, self.vocabulary)
+    def _generation_batches(self, asked: Sequence[GenerationRequest], found: Container[int]) -> Iterator[list[int]]:
+        """Requests without a text, of the same settings and like length, as many as a batch takes; longest first."""
+        budget = self.halved or self.batch_tokens or automatic_tokens(self.models, self.vocabulary)
         batch: list[int] = []
-        for r in sorted(range(len(asked)), key=lambda r: (asked[r].settings, len(asked[r].prompt)), reverse=True):
+        left = [r for r in range(len(asked)) if r not in found]
+        for r in sorted(left, key=lambda r: (asked[r].settings, len(asked[r].prompt)), reverse=True):
             first = asked[batch[0]] if batch else asked[r]
-            size = (len(batch) + 1) * (len(first.prompt) + first.max_new_tokens)
-            if batch and (first.settings != asked[r].settings or size > budget):
+            if batch and (first.settings != asked[r].settings or _tokens(first, len(batch) + 1) > budget):
                 yield batch
                 batch = []
             batch.append(r)
@@ -227,32 +240,22 @@ class StockpotLM(TemplateLM):
             yield batch
 
     def _generated(self, asked: Sequence[GenerationRequest], numbers: Sequence[int], seed: int) -> list[Written]:
-        """Texts of one batch; where memory runs out, of its halves."""
+        """Texts of one batch."""
         first, prompts = asked[0], [each.prompt for each in asked]
         check_settings(self.models, first.given)
         processing = None
         if len(self.models) == 1 and process_logits(self.models[0], first.given):
             processing = partial(self._processors, first)
-        half = 0
-        try:
-            found = write(
-                self.models,
-                self.rule,
-                prompts,
-                first.max_new_tokens,
-                stop=first.stop,
-                sampling=self._sampling(first.given, seed),
-                numbers=numbers,
-                processing=processing,
-            )
-        except (RuntimeError, MemoryError) as error:
-            half = len(asked) // 2
-            if not is_out_of_memory(error) or half == 0:
-                raise
-        if half:
-            free_memory()
-            halves = (asked[:half], numbers[:half]), (asked[half:], numbers[half:])
-            return [text for each in halves for text in self._generated(*each, seed)]
+        found = write(
+            self.models,
+            self.rule,
+            prompts,
+            first.max_new_tokens,
+            stop=first.stop,
+            sampling=self._sampling(first.given, seed),
+            numbers=numbers,
+            processing=processing,
+        )
         return [self._written(each, first.stop) for each in found]
 
     def _processors(self, asked: GenerationRequest, prompt: Tensor) -> Any:
@@ -268,3 +271,8 @@ class StockpotLM(TemplateLM):
     def _written(self, generated: Generated, stop: Stop) -> Written:
         text = self.tokenizer.decode(generated.tokens, skip_special_tokens=True)
         return Written(postprocess_generated_text(text, list(stop.strings), None), tuple(generated.log_probs))
+
+
+def _tokens(longest: GenerationRequest, texts: int) -> int:
+    """Of a batch of so many texts, with padding, once all is written."""
+    return texts * (len(longest.prompt) + longest.max_new_tokens)

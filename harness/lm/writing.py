@@ -93,14 +93,17 @@ class Writing:
         self.task, self.questions = task, task.questions
         self.prompts = self.questions.prompts
         self._writers: dict[str, Writer] = {}
+        self._asked: list[Writer] = []  # by the combination that answers now
 
     def answer(self, combination: Combination) -> Answered:
         """What a combination writes; ``Unscored`` with the reason where it cannot."""
+        self._asked = []
         try:
             found = self._answer(combination)
         except (BadInput, NotApplicable) as reason:
             raise Unscored(str(reason)) from None
-        return replace(found, measures={**found.measures, **self._tokens(found)})
+        halved = min((each.lm.halved for each in self._asked if each.lm.halved), default=None)
+        return replace(found, measures={**found.measures, **self._tokens(found)}, halved=halved)
 
     def _answer(self, combination: Combination) -> Answered:
         if isinstance(combination, Staged):
@@ -132,6 +135,7 @@ class Writing:
         made = self._writers.get(key) or Writer(self._model(parts, rule or Linear(uniform(1))), self.prompts)
         if key:
             self._writers[key] = made
+        self._asked.append(made)
         if whole and made.too_long:
             reason = next(iter(made.too_long.values()))
             raise Unscored(f"{len(made.too_long)} of {len(self.prompts)} prompts are too long, such as: {reason}")

@@ -1,26 +1,29 @@
 """The manifest of a finished run: the sha256 and the size of every file that holds its results.
 
-It is written last, so that a folder with one is whole. Reports, figures and verdicts are made of these files, and made
+It is written when all of these are there but run.json, which comes last: a folder with run.json is whole, and has its
+manifest, unless it is from before there were any. Reports, figures and verdicts are made of these files, and made
 again at will: they are not in it.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from harness.errors import BadInput
 from harness.folders import sync, write_whole
 from harness.keys import file_digest
-from harness.store import as_text, read_json
+from harness.store import as_text, read_json, write_json
 
 MANIFEST = "manifest.json"
 VERSION = 1
 
-ALWAYS = ("run.json", "variants.csv", "details.json", "scores.parquet", "comparisons.parquet", "examples.parquet")
+RECORD = "run.json"
+ALWAYS = (RECORD, "variants.csv", "details.json", "scores.parquet", "comparisons.parquet", "examples.parquet")
 SOMETIMES = ("measures.parquet", "intermediate.parquet", "correlation.csv", "correlation.json", "curves.json")
 """Of the tasks, methods and studies that have them."""
 FILES = (*ALWAYS, *SOMETIMES)
@@ -33,9 +36,29 @@ MANIFEST_FIELDS = {
 """The fields of manifest.json."""
 
 
-def write_manifest(folder: Path) -> Path:
-    """Write manifest.json of the files that a run's folder has by now, under another name first; returns its path."""
-    files = {name: _described(folder / name) for name in FILES if (folder / name).is_file()}
+def finish(folder: Path, record: Any) -> None:
+    """Write manifest.json and then, as the last file of a run's folder, run.json: each is there whole or not at all.
+
+    Args:
+        folder: with all other files of the run.
+        record: of run.json.
+    """
+    unfinished = folder / f".{RECORD}"
+    write_json(unfinished, record)
+    sync(unfinished)
+    write_manifest(folder, {RECORD: unfinished})
+    unfinished.rename(folder / RECORD)
+
+
+def write_manifest(folder: Path, unfinished: Mapping[str, Path] = MappingProxyType({})) -> Path:
+    """Write manifest.json of the files that a run's folder has by now, under another name first; returns its path.
+
+    Args:
+        folder: of a run.
+        unfinished: files that do not have their names yet, by these.
+    """
+    places = {name: unfinished.get(name, folder / name) for name in FILES}
+    files = {name: _described(path) for name, path in places.items() if path.is_file()}
     write_whole(folder / MANIFEST, as_text({"version": VERSION, "files": files}))
     sync(folder / MANIFEST)
     return folder / MANIFEST

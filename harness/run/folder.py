@@ -58,7 +58,7 @@ def is_finished(folder: Path) -> bool:
 
 
 def record_of(folder: Path) -> Path:
-    """The file that says what a run, or a shard of one, is: it is there from its end on."""
+    """The file that says what a run, or a shard of one, is: the last that is written."""
     return folder / SHARD if (folder / SHARD).exists() else folder / "run.json"
 
 

@@ -24,7 +24,7 @@ from harness.results.columns import (
     paired,
     variant_columns,
 )
-from harness.results.manifest import write_manifest
+from harness.results.manifest import finish
 from harness.results.metric import DOCUMENTS
 from harness.results.run import Run
 from harness.results.serving import title_of
@@ -69,8 +69,7 @@ def write_results(folder: Path, plan: Plan, errors: Mapping[str, str], done: Map
     reference = tables.serving_cost(summary.get(plan.suite.file.reference, {}))
     write_curves(Run(folder, record), list(dialled(plan, summary, unit, reference)), _clusters(plan))
     write_artefacts(folder, plan.store)
-    write_json(folder / "run.json", record)
-    write_manifest(folder)
+    finish(folder, record)
 
 
 def write_curves(run: Run, added: Sequence[Family] = (), clusters: Sequence[str] | None = None) -> None:

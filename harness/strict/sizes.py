@@ -8,6 +8,7 @@ from pathlib import Path
 import pyarrow.parquet
 
 from harness.errors import BadInput
+from harness.strict.arrow_messages import MALFORMED, unpacked_bytes
 
 FREE = 2**28
 """Bytes that any file may become."""
@@ -37,6 +38,15 @@ def check_parquet(path: Path) -> None:
     _check(path, max(8 * facts.num_rows * facts.num_columns, sum(
         facts.row_group(group).total_byte_size for group in range(facts.num_row_groups)
     )))  # fmt: skip
+
+
+def check_arrow(path: Path) -> None:
+    """The same of an Arrow file or stream, whose buffers may be compressed."""
+    try:
+        size = unpacked_bytes(path)
+    except MALFORMED:
+        return
+    _check(path, size)
 
 
 def _check(path: Path, size: int) -> None:

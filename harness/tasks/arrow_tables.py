@@ -13,13 +13,12 @@ import pyarrow as pa
 import pyarrow.parquet
 
 from harness.errors import BadInput
-from harness.strict.sizes import check_parquet
+from harness.strict.arrow_messages import is_file
+from harness.strict.sizes import check_arrow, check_parquet
 from harness.tasks.own_table import Table
 
 AT_ONCE = 500
 """Rows that are in memory at once: images are large."""
-MAGIC = b"ARROW1"
-"""What an Arrow file begins with; a stream begins otherwise."""
 TEXT = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)
 INFO, STATE, DICTIONARY = "dataset_info.json", "state.json", "dataset_dict.json"
 """What ``save_to_disk`` writes beside the data."""
@@ -83,14 +82,13 @@ class ArrowFile(_Arrow):
 
     def __init__(self, path: Path) -> None:
         super().__init__(path, [path])
+        check_arrow(path)
         with self._readable(), self._opened() as reader:
             self._known(reader.schema)
 
     def _opened(self) -> Any:
-        with self.path.open("rb") as file:
-            is_file = file.read(len(MAGIC)) == MAGIC
         source = pa.memory_map(str(self.path))
-        return pa.ipc.open_file(source) if is_file else pa.ipc.open_stream(source)
+        return pa.ipc.open_file(source) if is_file(self.path) else pa.ipc.open_stream(source)
 
     def _batches(self, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
         with self._opened() as reader:
@@ -108,7 +106,10 @@ class SavedDataset(_Arrow):
         if (path / DICTIONARY).is_file():
             names = ", ".join(splits_of(path))
             raise BadInput("the folder holds several splits", place=str(path), hint=f"name one of its folders: {names}")
-        super().__init__(path, _files_of_saved(path))
+        files = _files_of_saved(path)
+        super().__init__(path, files)
+        for file in files:
+            check_arrow(file)
         import datasets  # takes a second
 
         with self._readable():

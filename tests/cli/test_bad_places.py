@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+from harness.cli import main
 from tests.cli.command import SUITE, call
 from tests.gate.planted import coins, planted, saved
 
@@ -98,7 +99,7 @@ def test_ctrl_c_is_one_line_also_before_the_command_is_read(monkeypatch, capsys)
     def interrupted(args):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(sys.modules["harness.cli.main"], "app", interrupted)
+    monkeypatch.setattr(main, "app", interrupted)
     code, _, err = call(capsys, "run", "suite.yaml")
     assert code == 130
     assert err == "stockpot: stopped; what is whole is kept: run the same command again\n"

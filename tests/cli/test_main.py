@@ -2,14 +2,11 @@
 
 import os
 import signal
-import sys
 from contextlib import suppress
 
 import pytest
 
-import harness.cli.main  # noqa: F401 (whose name in its package is that of the function)
-
-command = sys.modules["harness.cli.main"]
+from harness.cli import main as command
 
 
 @pytest.fixture

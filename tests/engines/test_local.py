@@ -12,6 +12,7 @@ from multiprocessing import forkserver
 import psutil
 import pytest
 
+from harness.claims import claim
 from harness.engines import local
 from harness.engines.engine import Job, too_long
 from harness.engines.local import LocalEngine
@@ -186,6 +187,27 @@ def test_what_a_job_has_started_ends_with_it(then, tmp_path):
         if each.is_running():
             each.kill()
     assert [each for each in alive if each.status() != psutil.STATUS_ZOMBIE] == []
+
+
+def claim_it(file):
+    with claim(file):
+        return "mine"
+
+
+def test_how_long_a_job_waits_for_a_claim_is_known_meanwhile_and_afterwards(tmp_path):
+    file, pools = tmp_path / "claims" / "a", local._Pools(1, PRELOAD)
+    with claim(file):
+        waits = pools.submit(Job("waits", claim_it, {"file": file}))
+        while not (before := pools.waited(waits)):
+            time.sleep(0.01)
+        while pools.waited(waits) <= before:
+            time.sleep(0.01)
+    assert waits.result().value == "mine"
+    assert before < pools.waited(waits) == pools.waited(waits)
+    after = pools.submit(Job("does not", claim_it, {"file": file}))
+    assert after.result().value == "mine"
+    assert pools.waited(after) == 0
+    pools.close()
 
 
 def fill():

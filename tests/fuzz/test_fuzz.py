@@ -16,9 +16,11 @@ from harness.errors import BadInput
 from harness.models.prediction_file import read_predictions
 from harness.strict.sizes import FREE, RATIO
 from harness.strict.table import read_table
+from harness.tasks.arrow_tables import ArrowFile, SavedDataset
 from tests.fuzz.fuzzing import fuzz
 from tests.fuzz.sorts import SORTS
 from tests.fuzz.watch import BYTES, SECONDS, watch
+from tests.tasks.table_files import write_saved
 
 COUNTS = {**dict.fromkeys(SORTS, 10), "shipped suite": 40, "policy": 40, "predictions": 40, "table": 20, "suite": 8,
           "import": 6, "report": 1, "kept run": 4, "task file": 5}  # fmt: skip
@@ -101,6 +103,23 @@ def test_a_table_of_equal_cells_by_the_billion_is_refused_before_it_is_read(tmp_
     reading = watch(lambda: read_table(tmp_path / "a.parquet"))
     assert (reading.outcome, reading.bytes < 2**27) == ("refused", True)
     assert "would become" in reading.words
+
+
+@pytest.mark.parametrize("name", ["a.feather", "a.arrow", "saved"])
+def test_a_compressed_arrow_table_is_refused_before_it_is_unpacked(name, tmp_path):
+    """Half a gigabyte of zeros in one batch of 17 kB."""
+    table, place = pa.table({"label": np.zeros(2**26, dtype=np.int64)}), tmp_path / name
+    if name == "saved":
+        write_saved(place, {"label": [0, 1]})
+        (place,) = (tmp_path / name).glob("*.arrow")
+    make = pa.ipc.new_file if name == "a.feather" else pa.ipc.new_stream
+    with make(str(place), table.schema, options=pa.ipc.IpcWriteOptions(compression="zstd")) as writer:
+        writer.write_table(table)
+    assert place.stat().st_size * RATIO < FREE
+    read = SavedDataset if name == "saved" else ArrowFile
+    reading = watch(lambda: next(read(tmp_path / name).rows(["label"])))
+    assert (reading.outcome, reading.bytes < 2**27) == ("refused", True)
+    assert f"would become {2**29:,}" in reading.words
 
 
 def test_the_inputs_are_the_same_at_every_call(tmp_path):

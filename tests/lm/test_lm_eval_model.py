@@ -1,6 +1,7 @@
 """The combined model against lm-eval's own ``hf`` model, request by request."""
 
 import copy
+import functools
 import logging
 
 import pytest
@@ -9,6 +10,7 @@ from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
 
 from harness.errors import BadInput
+from harness.lm import lm_eval_model
 from harness.lm.encoding import requests_of
 from harness.lm.generation import generate
 from harness.lm.lm_eval_model import StockpotLM
@@ -338,21 +340,37 @@ def test_sampling_arguments(pools, tokenizer):
         lm.generate_until(instances("generate_until", [("salt", {"until": [], "max_gen_toks": 200})]))
 
 
-def test_a_batch_too_large_for_memory_is_generated_in_halves(pools, tokenizer):
-    expected = StockpotLM(pools["llama"][:1], ONE, tokenizer).generate_until(prompts())
-    model = pools["llama"][0]
+def test_batches_too_large_for_memory_are_halved_for_good_and_the_texts_are_the_same(pools, tokenizer, monkeypatch):
+    model, refused = pools["llama"][0], []
+    whole = StockpotLM([model], ONE, tokenizer)
+    expected = whole.generate_until(prompts())
+    assert whole.halved is None
+    plain = model.forward
 
-    class Limited:
-        """Takes two texts at a time."""
+    @functools.wraps(plain)
+    def forward(input_ids, attention_mask=None, **arguments):
+        if attention_mask is not None and attention_mask.numel() > 200:
+            refused.append(attention_mask.shape)
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return plain(input_ids, attention_mask=attention_mask, **arguments)
 
-        config, device, dtype, generation_config = model.config, model.device, model.dtype, model.generation_config
+    monkeypatch.setattr(model, "forward", forward)
+    short = StockpotLM([model], ONE, tokenizer)
+    assert short.generate_until(prompts()) == expected
+    assert 0 < short.halved <= 200
+    before = len(refused)
+    assert before > 0
+    assert short.generate_until(prompts()) == expected
+    assert len(refused) == before  # what fits is known by then
 
-        def __call__(self, input_ids, **arguments):
-            if len(input_ids) > 2:
-                raise torch.OutOfMemoryError("CUDA out of memory")
-            return model(input_ids, **arguments)
 
-    assert StockpotLM([Limited()], ONE, tokenizer).generate_until(prompts()) == expected
+def test_a_text_too_large_for_memory_is_an_error(pools, tokenizer, monkeypatch):
+    def refuse(*arguments, **options):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(lm_eval_model, "write", refuse)
+    with pytest.raises(torch.OutOfMemoryError):
+        StockpotLM(pools["llama"][:1], ONE, tokenizer).generate_until(prompts())
 
 
 def test_chat(pools, tokenizer):

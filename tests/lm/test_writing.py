@@ -6,6 +6,7 @@ import pytest
 import torch
 from lm_eval.tasks import TaskManager
 
+from harness.lm import lm_eval_model
 from harness.lm.evaluation import score_combinations
 from harness.lm.lm_eval_model import StockpotLM
 from harness.models.architectures import build
@@ -120,6 +121,24 @@ def test_what_is_drawn_depends_on_nothing_that_is_asked_beside_it(loaded, parts)
     model = StockpotLM([parts[0].module], Linear(uniform(1)), read_tokenizer(loaded("drawn").tokenizer))
     backwards = model.generate_until([prompt for prompt in prompts[::-1][:7] for _ in range(3)], disable_tqdm=True)
     assert backwards == [text for texts in apart[::-1][:7] for text in texts]
+
+
+def test_where_memory_is_short_the_answers_are_the_same_and_who_was_short_of_it_is_told(
+    task, parts, found, monkeypatch
+):
+    plain = lm_eval_model.write
+
+    def write(models, rule, prompts, *arguments, **options):
+        if len(models) == 3 and len(prompts) > 5:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return plain(models, rule, prompts, *arguments, **options)
+
+    monkeypatch.setattr(lm_eval_model, "write", write)
+    short = score_combinations(combinations_of(task, parts), task)
+    assert [each.texts for each in short.wrote] == [each.texts for each in found.wrote]
+    assert [each.halved for each in found.wrote] == [None] * 4
+    longest = max(len(read_tokenizer(task.tokenizer).encode(each["context"])) for each in passages()) + 6
+    assert [each.halved and each.halved <= 5 * longest for each in short.wrote] == [None, True, None, None]
 
 
 def test_who_cannot_write_says_why_and_the_others_have_their_scores(task, parts):

@@ -5,9 +5,11 @@ import re
 
 import pandas as pd
 import pytest
+import torch
 
 from harness.engines import local
 from harness.errors import BadInput
+from harness.lm import lm_eval_model
 from harness.models.tokens import read_tokenizer
 from harness.report import write_report
 from harness.results.columns import column_of
@@ -39,6 +41,7 @@ methods:
   - cascade: {stages: [[0, 1]], threshold: 0.4}
 cost: {latency: false, memory: true, energy: false}
 """
+NO_COSTS = "cost: {latency: false, memory: false, energy: false}\n"
 CASCADE = "cascade/stages=0:1,threshold=0.4"
 
 
@@ -65,9 +68,9 @@ def inline(monkeypatch):
         cached.cache_clear()
 
 
-def run(folder, text):
+def run(folder, text, out=None):
     (folder / "suite.yaml").write_text(text)
-    plan = make_plan(read_suite(folder / "suite.yaml"), Options(out=folder / "results", device="cpu"))
+    plan = make_plan(read_suite(folder / "suite.yaml"), Options(out=out or folder / "results", device="cpu"))
     return read_run(runner.run(plan, Tracker()))
 
 
@@ -129,12 +132,33 @@ def test_the_report_says_what_is_right(found):
     assert "answers are written: one is right where the first metric of its task" in page
 
 
+def test_where_memory_is_short_the_run_says_how_many_tokens_fitted(made, found, tmp_path, monkeypatch):
+    plain = lm_eval_model.write
+
+    def write(models, rule, prompts, *arguments, **options):
+        if len(prompts) > 5:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return plain(models, rule, prompts, *arguments, **options)
+
+    monkeypatch.setattr(lm_eval_model, "write", write)
+    short = run(made, SUITE[: SUITE.index("  - log_linear")] + NO_COSTS, tmp_path)
+    names = ["linear", "member/index=0", "member/index=1"]
+    assert rows(short)["accuracy"].to_dict() == rows(found)["accuracy"][names].to_dict()
+    tokens = {each["batch_tokens"] for name in names for each in short.details[name].values()}
+    assert len(tokens) == 1
+    warning = f"memory ran out, and batches were halved until {tokens.pop()} tokens fitted"
+    write_report(short.folder)
+    for told in (json.dumps(short.record["warnings"]), (short.folder / "report.html").read_text()):
+        assert warning in told
+    assert not any("memory ran out" in each for each in found.record["warnings"])
+
+
 def test_rounds_of_revision_are_scores_with_intervals_and_what_failed_is_in_the_details(made):
     write_task(made / "tasks", "stops", generation_kwargs={"until": ["e"], "max_gen_toks": 4})
     text = SUITE[: SUITE.index("  - linear")].replace("letters", "stops")
     text += "  - refine: {reviser: 1, rounds: [0, 2], template: '{answer}{question}'}\n"
     text += "  - refine: {rounds: 1, template: 'Again, {question}?'}\n"
-    found = run(made, text + "cost: {latency: false, memory: false, energy: false}\n")
+    found = run(made, text + NO_COSTS)
     named = {json.loads(row["params"]).get("rounds"): name for name, row in rows(found).iterrows()}
     pattern = r"refine/(reviser=1,)?rounds=\d,template=[0-9a-f]{8}"
     assert all(re.fullmatch(pattern, named[number]) for number in range(3))
