@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy import stats
+from scipy.special import bdtr
 from torch import Tensor
 
 from harness.cost.cost import Bench, Context, Figures, Load, cost
@@ -252,7 +252,8 @@ def measure(
 def median_interval(values: Sequence[float]) -> tuple[float, float]:
     """95 % interval of the median by order statistics, whatever the distribution; all of fewer than 6 values."""
     ordered = sorted(values)
-    outside = int(stats.binom.ppf(0.025, len(ordered), 0.5))  # values below the interval, and above it
+    chances = bdtr(np.arange(len(ordered) + 1.0), len(ordered), 0.5)  # of so many values below the median or fewer
+    outside = int(np.searchsorted(chances, 0.025))  # values below the interval, and above it
     return ordered[max(outside - 1, 0)], ordered[-max(outside, 1)]
 
 

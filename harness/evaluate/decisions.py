@@ -11,6 +11,7 @@ import numpy as np
 
 from harness import stats
 from harness.results.metric import Column
+from harness.stats.distributions import normal_above, student_quantile
 from harness.stats.interval import LEVEL, Interval
 from harness.stats.proportions import FEWEST, paired_proportions, paired_score
 from harness.stats.simultaneous import UnitMeans, best_set, by_cluster, picked, simultaneous, unit_means
@@ -130,8 +131,6 @@ def _of_few(difference: np.ndarray, told: tuple[float, ...], level: float) -> tu
     Returns:
         The same six: the intervals are those of the score test, and the p-values are no smaller than its.
     """
-    from scipy.stats import norm
-
     if int(np.nan_to_num(difference).any(axis=0).sum()) >= FEWEST:
         return told
     items = difference.shape[1]
@@ -143,7 +142,7 @@ def _of_few(difference: np.ndarray, told: tuple[float, ...], level: float) -> tu
     for each in (LEVEL, level):
         low, high = paired_proportions(*fewer, items, each).low, paired_proportions(*more, items, each).high
         ends += [max(-1.0, low * largest), min(1.0, high * largest)]
-    p = 2 * float(norm.sf(max(0.0, paired_score(*fewer, items, 0.0), -paired_score(*more, items, 0.0))))
+    p = 2 * float(normal_above(max(0.0, paired_score(*fewer, items, 0.0), -paired_score(*more, items, 0.0))))
     return (*ends, max(p, told[4]), max(min(1.0, p * ALPHA / (1 - level)), told[5]))
 
 
@@ -220,15 +219,13 @@ def best(scored: Scored) -> dict[str, Any] | None:
         ``variant``, ``value``, ``corrected``, ``low``, ``high`` and ``set``, the names of the confidence set; None
         where a single example says nothing of others.
     """
-    from scipy.stats import t
-
     names = sorted(scored.tables)
     units = [scored.sign * scored.units(name) for name in names]
     if not units or not _is_sample(units[0]):
         return None
     means = unit_means(units)
     winner, corrected = picked(means)
-    half = float(t.isf(ALPHA / 2, means.units - 1) * means.standard_errors[winner])
+    half = float(student_quantile(ALPHA / 2, means.units - 1) * means.standard_errors[winner])
     corrected *= scored.sign
     return {
         "variant": names[winner],

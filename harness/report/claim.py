@@ -9,6 +9,7 @@ import numpy as np
 from harness import stats
 from harness.display.formats import number, points, points_interval
 from harness.evaluate.decisions import LIKE_THESE, THESE
+from harness.stats.distributions import student_quantile
 from harness.stats.proportions import FEWEST
 from harness.stats.simultaneous import FEWEST_UNITS, unit_means
 
@@ -136,8 +137,6 @@ def untested(claim: str, why: str) -> Claim:
 
 def of_these(values: np.ndarray) -> stats.Interval:
     """The mean over seeds of [seeds, units], with its interval over units; NaN bounds for fewer than 30 of them."""
-    from scipy.stats import t
-
     values = np.asarray(values, np.float64)
     values = values[:, ~np.isnan(values).all(axis=0)]
     units = values.shape[1]
@@ -149,7 +148,7 @@ def of_these(values: np.ndarray) -> stats.Interval:
         return stats.Interval(value, *few, units)
     if np.isin(known, (0.0, 1.0)).all() and (few := _few(1 - values)) is not None:
         return stats.Interval(value, 1 - few[1], min(1.0, 1 - few[0]), units)
-    half = float(t.isf(0.025, units - 1) * unit_means([values]).standard_errors[0])
+    half = float(student_quantile(0.025, units - 1) * unit_means([values]).standard_errors[0])
     return stats.Interval(value, value - half, value + half, units)
 
 

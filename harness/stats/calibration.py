@@ -8,6 +8,7 @@ import numpy as np
 
 from harness.stats.bins import confidence_bins
 from harness.stats.components import crossed_statistic
+from harness.stats.distributions import normal_above
 from harness.stats.interval import LEVEL, Interval
 from harness.stats.resampling import resample_counts, weighted_sums
 
@@ -52,9 +53,7 @@ class _Bins:
 
 def _folded_mean(mean: np.ndarray) -> np.ndarray:
     """Mean of |Z + mean| for a standard normal Z (Leone, Nelson and Nottingham 1961)."""
-    from scipy.stats import norm
-
-    return np.asarray(np.sqrt(2 / np.pi) * np.exp(-(mean**2) / 2) + mean * (1 - 2 * norm.cdf(-mean)))
+    return np.asarray(np.sqrt(2 / np.pi) * np.exp(-(mean**2) / 2) + mean * (1 - 2 * normal_above(mean)))
 
 
 def ece_interval(
@@ -74,7 +73,9 @@ def ece_interval(
     binned = _Bins.of(np.asarray(confidence, np.float64), np.asarray(correct, np.float64), bins)
     value = float(binned.sizes.sum())
     noise = np.random.default_rng(seed).normal(size=(draws, bins)) * binned.errors
-    above = [float((np.abs(scale * binned.sizes + noise).sum(axis=1) >= value).mean()) for scale in _SCALES]
+    noise, sizes = np.ascontiguousarray(noise.T), binned.sizes[:, None]  # sums over whole rows take a fifth of the time
+    reached = sizes.sum(axis=0)  # in the order of the sums that are compared with it: without noise they are equal
+    above = [float((np.abs(scale * sizes + noise).sum(axis=0) >= reached).mean()) for scale in _SCALES]
     tails = (1 - LEVEL) / 2, (1 + LEVEL) / 2
     low, high = (value * float(np.interp(tail, above, _SCALES)) for tail in tails)
     return Interval(value, low if above[0] < tails[0] else 0.0, min(1.0, max(value, high)), len(binned.each))

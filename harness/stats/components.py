@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from harness.stats import critical
+from harness.stats.distributions import student_above, student_quantile
 from harness.stats.interval import Interval
 
 
@@ -55,9 +56,7 @@ class Crossed:
         Student's t of the items for one seed, else ``critical.reach``; and never less than the items alone allow, where
         a few seeds happen to agree.
         """
-        from scipy.stats import t
-
-        quantile = float(t.isf(alpha, self.items - 1))
+        quantile = float(student_quantile(alpha, self.items - 1))
         of_items = quantile * float(np.sqrt(self.least))
         if self.seeds == 1:
             return of_items
@@ -65,8 +64,6 @@ class Crossed:
 
     def p_below(self, value: float) -> float:
         """Probability of a mean this high or more if the true one is ``value``; 0.5 if it is, and nothing varied."""
-        from scipy.stats import t
-
         distance = self.value - value
         if not max(self.least, self.standard_error):
             return 0.5 if not distance else float(distance < 0)
@@ -74,7 +71,7 @@ class Crossed:
         if self.seeds > 1 and self.standard_error:
             of_seeds = critical.quantile(abs(distance) / self.standard_error, self.seed_share, self.seeds)
             quantile = min(quantile, of_seeds)  # the weaker of the two, as for the bounds
-        return float(t.sf(quantile if distance > 0 else -quantile, self.items - 1))
+        return float(student_above(quantile if distance > 0 else -quantile, self.items - 1))
 
 
 def crossed_mean(values: np.ndarray) -> Crossed:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from harness.stats.distributions import student_quantile
 from harness.stats.interval import LEVEL, Interval
 
 FEWEST_SUBSETS = 3
@@ -68,14 +69,12 @@ def correlation(x: np.ndarray, y: np.ndarray, membership: np.ndarray) -> Correla
 
 def _jackknife(value: float, left_out: np.ndarray, subsets: int) -> Interval:
     """The interval of a coefficient from its values [M] without each of the members."""
-    from scipy.stats import t
-
     members = len(left_out)
     if members < 2 or not np.isfinite(value):
         return Interval(value, np.nan, np.nan, subsets)
     z = np.arctanh(np.clip([value, *left_out], -ONE, ONE))
     error = np.sqrt((members - 1) / members * ((z[1:] - z[1:].mean()) ** 2).sum())
-    half = float(t.isf((1 - LEVEL) / 2, members - 1)) * error
+    half = float(student_quantile((1 - LEVEL) / 2, members - 1)) * error
     low, high = np.tanh([z[0] - half, z[0] + half])
     return Interval(value, float(min(low, value)), float(max(high, value)), subsets)
 

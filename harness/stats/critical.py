@@ -12,6 +12,15 @@ from __future__ import annotations
 from functools import lru_cache
 
 import numpy as np
+from scipy.special import gammaincinv
+
+from harness.stats.distributions import (
+    normal_above,
+    normal_density,
+    normal_quantile,
+    student_above,
+    student_quantile,
+)
 
 MANY_SEEDS = 40
 """With more of them, Student's t with Welch's degrees of freedom covers within 0.1 points."""
@@ -41,16 +50,17 @@ def reach(quantile: float, share: float, seeds: int) -> float:
 
 def quantile(standard_errors: float, share: float, seeds: int) -> float:
     """The other way round: the quantile that so many standard errors >= 0 stand for; no more than 4.5 is solved for."""
-    from scipy.stats import norm, t
-
     if seeds > MANY_SEEDS:
-        return float(norm.isf(t.sf(standard_errors, (seeds - 1) / max(share, 1e-9) ** 2)))
+        return float(normal_quantile(student_above(standard_errors, (seeds - 1) / max(share, 1e-9) ** 2)))
     return float(np.interp(standard_errors, _at(share, seeds - 1), _QUANTILES))
 
 
 def _at(share: float, df: int) -> np.ndarray:
     """Values at this share, one for each of ``_QUANTILES``."""
-    return np.array([np.interp(share, _SHARES, values) for values in _solved(df)])
+    values = _solved(df)
+    left = min(int(np.searchsorted(_SHARES, share, side="right")), len(_SHARES) - 1) - 1
+    slopes = (values[:, left + 1] - values[:, left]) / (_SHARES[left + 1] - _SHARES[left])
+    return np.asarray(slopes * (share - _SHARES[left]) + values[:, left])
 
 
 @lru_cache
@@ -60,9 +70,7 @@ def _solved(df: int) -> np.ndarray:
 
 
 def _welch(share: np.ndarray | float, df: int, quantile: np.ndarray | float) -> np.ndarray:
-    from scipy.stats import norm, t
-
-    return np.asarray(t.isf(norm.sf(quantile), df / np.maximum(share, 1e-9) ** 2))
+    return np.asarray(student_quantile(normal_above(quantile), df / np.maximum(share, 1e-9) ** 2))
 
 
 def _solve(df: int, quantile: float) -> np.ndarray:
@@ -71,25 +79,23 @@ def _solve(df: int, quantile: float) -> np.ndarray:
     Of a true share s of the seeds the estimate of tau is s x with x ~ chi2(df) / df, and the coverage is the mean over
     x of P(|Z| < h(share) sqrt(1 - s + s x)). At shares 0 and 1 the values are the normal's and Student's.
     """
-    from scipy.stats import chi2, norm, t
-
-    most = float(t.isf(norm.sf(quantile), df))
+    most = float(student_quantile(normal_above(quantile), df))
     if df == 1 or not quantile:
         # Two seeds leave no smooth solution. The half-widths of both parts, squared and added (Graybill and Wang 1980),
         # cover as much as they say or more.
         return np.sqrt((1 - _SHARES) * quantile**2 + _SHARES * most**2)
-    x = chi2.ppf((np.arange(300) + 0.5) / 300, df) / df
+    x = 2 * gammaincinv(df / 2, (np.arange(300) + 0.5) / 300) / df  # quantiles of chi2(df) / df
     true = np.sin(np.linspace(0, np.pi / 2, 40))[1:-1, None] ** 2
     spread = np.sqrt(1 - true + true * x)  # [true shares, x]: the estimated standard error over the true one
     hats = _hats(true * x / spread**2)
     logs = np.log(_welch(_SHARES, df, quantile))
     logs[0], logs[-1] = np.log(quantile), np.log(most)
-    nominal = 2 * norm.sf(quantile)
+    nominal = 2 * normal_above(quantile)
     bend = np.diff(np.eye(len(_SHARES)), 2, axis=0)
     for _ in range(12):
         reach = np.exp(hats @ logs) * spread
-        missed = 2 * norm.sf(reach).mean(axis=1) / nominal - 1
-        slope = ((-2 * norm.pdf(reach) * reach)[..., None] * hats).mean(axis=1) / nominal
+        missed = 2 * normal_above(reach).mean(axis=1) / nominal - 1
+        slope = ((-2 * normal_density(reach) * reach)[..., None] * hats).mean(axis=1) / nominal
         system = np.concatenate([slope, _SMOOTH * bend])[:, 1:-1]
         wanted = -np.concatenate([missed, _SMOOTH * (bend @ logs)])
         logs[1:-1] += np.clip(np.linalg.lstsq(system, wanted, rcond=None)[0], -0.5, 0.5)

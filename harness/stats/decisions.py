@@ -11,6 +11,7 @@ from typing import Literal
 import numpy as np
 
 from harness.stats.components import Crossed, crossed_mean, seed_means
+from harness.stats.distributions import normal_above, normal_below, normal_quantile
 from harness.stats.interval import Interval
 from harness.stats.proportions import FEWEST, paired_proportions, paired_score
 
@@ -53,10 +54,8 @@ class NonInferiority:
 
         "Decide": with this probability the bound of the difference is on the margin's other side.
         """
-        from scipy.stats import norm
-
         gap, most = abs(self.difference.value + self.margin), 10**9
-        chance = float(norm.ppf(power))
+        chance = float(-normal_quantile(power))
 
         def decides(items: int) -> bool:
             mean = self.crossed.with_items(items)
@@ -117,8 +116,6 @@ def non_inferiority_verdict(p_inferior: float, p_not_inferior: float, alpha: flo
 
 
 def _by_score(difference: np.ndarray, margin: float, alpha: float) -> NonInferiority:
-    from scipy.stats import norm
-
     items = difference.shape[1]
     shares = [((sign * difference > 0).sum(axis=1) / (~np.isnan(difference)).sum(axis=1)).mean() for sign in (1, -1)]
     gained, lost = (round(float(share) * items, 9) for share in shares)
@@ -129,7 +126,8 @@ def _by_score(difference: np.ndarray, margin: float, alpha: float) -> NonInferio
     interval = Interval((gained - lost) / items, low, high, items)
     # Models that never differed: those the test has to exclude are a margin apart.
     variance = float(np.nanmean(difference, axis=0).var()) or margin * (1 - margin)
-    return NonInferiority(interval, margin, float(norm.sf(z)), float(norm.cdf(z)), _as_items(difference, variance))
+    p_inferior, p_not_inferior = float(normal_above(z)), float(normal_below(z))
+    return NonInferiority(interval, margin, p_inferior, p_not_inferior, _as_items(difference, variance))
 
 
 def _as_items(difference: np.ndarray, variance: float) -> Crossed:

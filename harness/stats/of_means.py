@@ -7,6 +7,7 @@ from typing import TypeVar
 
 import numpy as np
 
+from harness.stats.distributions import student_quantile
 from harness.stats.interval import LEVEL
 from harness.stats.simultaneous import UnitMeans, drawn
 
@@ -68,9 +69,7 @@ def of_a_choice(
 
 def t_quantile(units: int) -> float:
     """How many standard errors the 95 % interval of a mean of so many units reaches."""
-    from scipy.stats import t
-
-    return float(t.isf((1 - LEVEL) / 2, units - 1))
+    return float(student_quantile((1 - LEVEL) / 2, units - 1))
 
 
 def _halves(means: UnitMeans, repeats: int, seed: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:

@@ -8,6 +8,7 @@ import numpy as np
 from scipy.special import ndtri
 
 from harness.stats.components import crossed_mean, seed_means
+from harness.stats.distributions import normal_quantile
 from harness.stats.interval import Interval
 
 FEWEST = 10
@@ -92,11 +93,10 @@ def paired_proportions(gained: int, lost: int, n: int, confidence: float = 0.95)
         ValueError: for counts that are no whole numbers of ``n >= 1`` items.
     """
     from scipy.optimize import bisect
-    from scipy.stats import norm
 
     if n < 1 or min(gained, lost) < 0 or gained + lost > n or gained != int(gained) or lost != int(lost):
         raise ValueError(f"{gained} gained and {lost} lost are no counts of {n} items")
-    z = float(norm.isf((1 - confidence) / 2))
+    z = float(normal_quantile((1 - confidence) / 2))
     value = (gained - lost) / n
     low = -1.0 if lost == n else bisect(lambda d: paired_score(gained, lost, n, d) - z, -1.0, value)
     high = 1.0 if gained == n else bisect(lambda d: paired_score(gained, lost, n, d) + z, value, 1.0)
@@ -110,12 +110,13 @@ def paired_score(gained: float, lost: float, n: int, difference: float) -> float
     """
     linear = (2 * n - gained + lost) * difference - gained - lost
     constant = -lost * difference * (1 - difference)
-    only_reference = (np.sqrt(linear**2 - 8 * n * constant) - linear) / (4 * n)  # its likeliest share, given difference
+    root = math.sqrt(max(0.0, linear**2 - 8 * n * constant))
+    only_reference = (root - linear) / (4 * n)  # its likeliest share, given difference
     variance = n * (2 * only_reference + difference * (1 - difference))
     distance = gained - lost - n * difference
     if variance <= 1e-12 * n:
-        return float(np.sign(distance) * np.inf) if abs(distance) > 1e-9 * n else 0.0
-    return float(distance / np.sqrt(variance))
+        return math.copysign(math.inf, distance) if abs(distance) > 1e-9 * n else 0.0
+    return distance / math.sqrt(variance)
 
 
 def paired_power(

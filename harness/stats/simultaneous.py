@@ -14,6 +14,7 @@ from functools import cached_property
 import numpy as np
 
 from harness.stats.components import seed_means
+from harness.stats.distributions import normal_above, normal_quantile, student_above, student_quantile
 from harness.stats.interval import LEVEL
 
 DRAWS = 10_000
@@ -124,18 +125,16 @@ def simultaneous(
 
     Means of fewer than ``FEWEST_UNITS`` units have no bounds (NaN) and p-values of 1, unless nothing varies.
     """
-    from scipy.stats import norm, t
-
     errors, df = means.standard_errors, means.units - 1
     varies = errors > 0
     largest = _largest(_correlated(means.of(varies), draws, seed))
-    alone = float(t.isf((1 - level) / 2, df))
-    together = float(np.quantile(largest, level)) if varies.any() else float(norm.isf((1 - level) / 2))
-    critical = max(alone, float(t.isf(norm.sf(together), df)))
+    alone = float(student_quantile((1 - level) / 2, df))
+    together = float(np.quantile(largest, level)) if varies.any() else float(normal_quantile((1 - level) / 2))
+    critical = max(alone, float(student_quantile(normal_above(together), df)))
     beyond = np.maximum(np.abs(means.values) - grain, 0.0)
     distance = np.divide(beyond, errors, out=np.zeros_like(errors), where=varies)
-    p = np.where(varies, 2 * t.sf(distance, df), (means.values == 0) * 1.0)
-    as_normal = norm.isf(p / 2)
+    p = np.where(varies, 2 * student_above(distance, df), (means.values == 0) * 1.0)
+    as_normal = normal_quantile(p / 2)
     # Beyond the reach of the draws the sum of all chances is the sharper bound.
     exceeded = (len(largest) - np.searchsorted(np.sort(largest), as_normal) + 1) / (len(largest) + 1)
     adjusted = np.minimum.reduce([np.maximum(exceeded, p), p * max(1, int(varies.sum())), np.ones_like(p)])
@@ -144,7 +143,7 @@ def simultaneous(
         half, half_together = (np.where(varies, np.nan, each) for each in (half, half_together))
         p, adjusted = (np.where(varies, 1.0, each) for each in (p, adjusted))
     v = means.values
-    each = 1 - 2 * float(t.sf(critical, df))
+    each = 1 - 2 * float(student_above(critical, df))
     return Simultaneous(v - half, v + half, v - half_together, v + half_together, p, adjusted, critical, each)
 
 
@@ -228,8 +227,6 @@ def pairwise(means: UnitMeans, *, level: float = LEVEL, draws: int = 4_000, seed
     By the largest studentised difference of any two, as in ``best_set``; what is picked among the means before two are
     compared takes nothing from the intervals.
     """
-    from scipy.stats import norm, t
-
     covariance = means.shares @ means.shares.T
     variances = np.diag(covariance)
     apart_at = _draws(covariance, draws, seed)
@@ -240,8 +237,8 @@ def pairwise(means: UnitMeans, *, level: float = LEVEL, draws: int = 4_000, seed
         if varies.any():
             apart = np.abs(apart_at[:, one + 1 :][:, varies] - apart_at[:, [one]]) / spread[varies]
             largest = np.maximum(largest, apart.max(axis=1))
-    together = max(float(np.quantile(largest, level)), float(norm.isf((1 - level) / 2)))
-    return float(t.isf(norm.sf(together), means.units - 1))
+    together = max(float(np.quantile(largest, level)), float(normal_quantile((1 - level) / 2)))
+    return float(student_quantile(normal_above(together), means.units - 1))
 
 
 def _correlated(means: UnitMeans, draws: int, seed: int) -> np.ndarray:

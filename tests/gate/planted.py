@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from harness import stats
-from harness.evaluate import decisions, scores
+from harness.evaluate import decisions
 from harness.evaluate.decisions import Scored
 from harness.gate.policy import read_policy
 from harness.registry import METRICS
@@ -47,9 +47,8 @@ def scored(correct, *, together):
                                  "nll": 1.5 - right, "brier": 0.5 - right / 2})  # fmt: skip
         ids = [f"x{i}" for i in tested]
         seeds.append(Outcomes(examples, np.ones(len(tested), int), 2, (), ids))
-    cells = scores.score_over_seeds(seeds) if together else scores.score(seeds[0])
-    ends = {name: METRICS.get(name).column.bounds for name in ("accuracy", "nll", "brier")}
-    return {name: stats.Interval(cells[name], *(cells[end] for end in of), cells["n"]) for name, of in ends.items()}
+    metrics = [METRICS.get(name) for name in ("accuracy", "nll", "brier")]
+    return {each.name: each.over_seeds(seeds) if together else each.score(seeds[0]) for each in metrics}
 
 
 def planted(correct, extra=None, not_ok=None, measures=None, **record):

@@ -29,6 +29,7 @@ def mean_f1(prediction: np.ndarray, labels: np.ndarray, classes: int) -> float:
         raise ValueError(f"predictions {prediction.shape} and labels {labels.shape} must be equally long and not empty")
     if min(prediction.min(), labels.min()) < 0 or max(prediction.max(), labels.max()) >= classes:
         raise ValueError(f"predictions and labels must lie in 0..{classes - 1}")
-    from sklearn.metrics import f1_score
-
-    return float(f1_score(labels, prediction, average="macro", zero_division=0.0))
+    right = np.bincount(labels[labels == prediction], minlength=classes)
+    said, true = (np.bincount(of, minlength=classes) for of in (prediction, labels))
+    either = said + true  # as often as a class is said or true, and twice where both
+    return float((2.0 * right[either > 0] / either[either > 0]).mean())
