@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.fuzz.sorts import SORTS, spoil
-from tests.fuzz.watch import Reading, watch
+from harness.errors import BadInput
+from tests.fuzz.sorts import SORTS, Sort, spoil
+from tests.fuzz.watch import Reading, silent, watch
 
 
 @dataclass
@@ -20,18 +22,6 @@ class Count:
     readings: list[Reading] = field(default_factory=list)
     faults: list[tuple[int, str, Reading]] = field(default_factory=list)
     """Each with its number, by which it is made again, and the name of the damaged file."""
-
-    def row(self) -> str:
-        """A line of the table."""
-        came = [sum(each.outcome == outcome for each in self.readings) for outcome in ("taken", "refused", "fault")]
-        slowest = max((each.seconds for each in self.readings), default=0.0)
-        most = max((each.bytes for each in self.readings), default=0)
-        numbers = (len(self.readings), *came, f"{slowest:.2f}", f"{most / 1e6:.0f}")
-        return f"| {self.sort} | " + " | ".join(f"{each}" for each in numbers) + " |"
-
-
-HEADER = """| input | inputs | taken | refused in a line | faults | slowest, s | most memory, MB |
-|---|---|---|---|---|---|---|"""
 
 
 def fuzz(sort: str, numbers: range, place: Path, keep: Path | None = None) -> Count:
@@ -46,8 +36,8 @@ def fuzz(sort: str, numbers: range, place: Path, keep: Path | None = None) -> Co
     count, whole = Count(sort), place / "whole"
     whole.mkdir(parents=True)
     SORTS[sort].write(whole)
+    _read_whole(SORTS[sort], whole, place / "input")  # imports and compiles what readers need: no input's fault
     read = _reader(sort, whole, place / "input")
-    read(-1)  # imports what readers need, which is no input's fault
     for number in numbers:
         file, reading = read(number)
         count.readings.append(reading)
@@ -69,13 +59,26 @@ def _reader(sort: str, whole: Path, folder: Path) -> Callable[[int], tuple[Path,
     return read
 
 
+def _read_whole(sort: Sort, whole: Path, folder: Path) -> None:
+    """Read each file undamaged, however long that takes; output goes nowhere."""
+    for file in _files(sort, whole):
+        shutil.rmtree(folder, ignore_errors=True)
+        shutil.copytree(whole, folder)
+        with silent(), contextlib.suppress(BadInput):
+            sort.read(folder, folder / file.relative_to(whole))
+
+
+def _files(sort: Sort, whole: Path) -> list[Path]:
+    return sorted(file for pattern in sort.files for file in whole.glob(pattern))
+
+
 def whole_inputs(place: Path) -> Iterator[tuple[str, Path, Reading]]:
     """Every file of every sort undamaged."""
     for name, sort in SORTS.items():
         whole = place / name
         whole.mkdir(parents=True)
         sort.write(whole)
-        for file in sorted(file for pattern in sort.files for file in whole.glob(pattern)):
+        for file in _files(sort, whole):
             folder = place / "copy"
             shutil.rmtree(folder, ignore_errors=True)
             shutil.copytree(whole, folder)

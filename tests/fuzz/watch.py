@@ -53,7 +53,7 @@ def watch(read: Callable[[], Any]) -> Reading:
     start = time.process_time()
     outcome, words, trace = "taken", "", ""
     try:
-        with _limited(), _silent():
+        with _limited(), silent():
             read()
     except (BadInput, OSError) as error:
         words = _line_of(error)
@@ -104,7 +104,8 @@ def _limited() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _silent() -> Iterator[None]:
+def silent() -> Iterator[None]:
+    """What a block prints or warns of goes nowhere."""
     out, err = contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO())
     with out, err, warnings.catch_warnings():
         warnings.simplefilter("ignore")
