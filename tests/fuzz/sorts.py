@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import pandas as pd
@@ -338,7 +339,9 @@ def _read_tasks(folder: Path, file: Path) -> None:
         index = TaskManager(include_path=str(folder), include_defaults=False).task_index
         if "mine" not in index:
             return
-    Questions(["mine"], str(folder))
+    # A task may name a dataset of the hub, which is then asked for: here that has to do without.
+    with patch("datasets.config.HF_HUB_OFFLINE", True), patch("huggingface_hub.constants.HF_HUB_OFFLINE", True):
+        Questions(["mine"], str(folder))
 
 
 def _runs(folder: Path) -> None:
