@@ -13,7 +13,7 @@ INPUTS ?= 1000
 help:
 	@echo "make bench    run the suites ($(SUITES)) and print where the report is"
 	@echo "make test     run all tests"
-	@echo "make fuzz     run the property tests on many random examples, and read INPUTS ($(INPUTS)) damaged files of each sort"
+	@echo "make fuzz     run the property tests on many random examples, and read INPUTS ($(INPUTS)) damaged files of each sort, to results/reference/fuzz.md"
 	@echo "make faults   disturb some hundred runs, to results/reference/faults.md: ten quiet minutes; FAULTS=10 for as many times more"
 	@echo "make lm-eval-tasks   score every task that lm-eval ships, on stand-in documents, as lm-eval does (half an hour)"
 	@echo "make report   render the report of RUN again ($(RUN))"

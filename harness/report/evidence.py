@@ -168,6 +168,11 @@ class Evidence:
     def _outcomes(self) -> Outcomes:
         return Outcomes(self.run)
 
+    @property
+    def outcomes(self) -> list[str]:
+        """What is known of every example: the columns of examples.parquet; none where there is no such file."""
+        return self._outcomes.columns
+
     def has(self, *names: str) -> bool:
         """Whether there are per-example outcomes of all these variants."""
         return all(name in self.by_name and name in self._outcomes for name in names)

@@ -56,8 +56,8 @@ def _row(evidence: Evidence, name: str, measures: dict[str, dict[str, Any]]) -> 
     words = {metric.removeprefix(WORDS): _share(of) for metric, of in measures.items() if metric.startswith(WORDS)}
     failures = [seed.get("failures", {}) for seed in evidence.run.details.get(name, {}).values()]
     told = {stage: count for of_seed in failures for stage, count in of_seed.items()}
-    examples, pool = evidence.run.examples, evidence.by_name[name]["pool"]
-    known = examples is not None and "calls" in examples and evidence.has(name)
+    pool = evidence.by_name[name]["pool"]
+    known = "calls" in evidence.outcomes and evidence.has(name)
 
     def titled(values: dict[str, Any]) -> str:
         return "; ".join(f"{stage_title(evidence, pool, stage)}: {value}" for stage, value in values.items())
@@ -125,8 +125,7 @@ def _change(evidence: Evidence, differences: np.ndarray, name: str) -> stats.Int
     """
     if np.isin(differences, (-1.0, 0.0, 1.0)).all() and int(differences.any(axis=0).sum()) < FEWEST:
         return of_these(differences)
-    examples = evidence.run.examples
-    if examples is not None and "cluster" in examples and not evidence.run.splits_differ:
+    if "cluster" in evidence.outcomes and not evidence.run.splits_differ:
         clusters = evidence.values(name, "cluster")[0]
         if len(clusters) == differences.shape[1]:
             differences = by_cluster(differences, [str(cluster) for cluster in clusters])

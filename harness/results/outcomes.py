@@ -1,8 +1,9 @@
-"""The outcomes of a run's examples by variant: of the millions of a large run only the columns that are asked for."""
+"""The outcomes of a run's examples by variant: of the millions of a large run only those that are asked for."""
 
 from __future__ import annotations
 
-from functools import cached_property
+from functools import cached_property, lru_cache
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -11,55 +12,67 @@ from harness.results.blocks import blocks
 from harness.results.metric import DOCUMENTS, Column
 from harness.results.run import Run
 
+KEPT = 32
+"""Parts of columns that are kept once they are read: of a million rows each, as tables are written."""
+
 
 class Outcomes:
-    """A run's examples.parquet, read column by column."""
+    """A run's examples.parquet, of which columns are read in parts: the groups of rows that the file has."""
 
     def __init__(self, run: Run) -> None:
         self.run = run
-        self._read: dict[str, pd.Series] = {}
+        self._part = lru_cache(maxsize=KEPT)(self._read_part)
 
     @cached_property
     def columns(self) -> list[str]:
         """The columns that there are; none where the folder is a summary without examples."""
         if (whole := self._whole) is not None:
             return [str(name) for name in whole]
-        path = self.run.folder / "examples.parquet"
-        if not path.is_file():
-            return []
-        import pyarrow.parquet
+        return list(self._file.schema_arrow.names) if self._file is not None else []
 
-        return list(pyarrow.parquet.read_schema(path).names)
-
-    @property
+    @cached_property
     def _whole(self) -> pd.DataFrame | None:
-        """The table, where it was read already."""
+        """The table, where it was read already; if it is later, rows are still looked for where they were found."""
         table: pd.DataFrame | None = self.run.__dict__.get("examples")
         return table
 
-    def _column(self, name: str) -> pd.Series:
-        if name not in self._read:
-            whole, path = self._whole, self.run.folder / "examples.parquet"
-            self._read[name] = whole[name] if whole is not None else pd.read_parquet(path, columns=[name])[name]
-        return self._read[name]
+    @cached_property
+    def _file(self) -> Any:
+        """The file, opened; None where there is none."""
+        path = self.run.folder / "examples.parquet"
+        if not path.is_file():
+            return None
+        import pyarrow.parquet
+
+        return pyarrow.parquet.ParquetFile(path)
+
+    def _read_part(self, name: str, part: int) -> pd.Series:
+        """A column of one part; a table that was read already is a single one."""
+        if (whole := self._whole) is not None:
+            return whole[name]
+        column: pd.Series = self._file.read_row_group(part, [name], use_threads=False)[name].to_pandas()
+        return column
 
     @cached_property
-    def _rows(self) -> dict[str, list[slice]]:
-        """By variant, its rows: a piece for each seed, in the order of the seeds."""
-        if not self.columns:
-            return {}
-        return {str(name): pieces for name, pieces in blocks(self._column("variant")).items()}
+    def _rows(self) -> dict[str, list[tuple[int, slice]]]:
+        """By variant, its rows: in which part, and where in it, in the order of the seeds."""
+        found: dict[str, list[tuple[int, slice]]] = {}
+        parts = 0 if not self.columns else 1 if self._whole is not None else self._file.num_row_groups
+        for part in range(parts):
+            for name, pieces in blocks(self._part("variant", part)).items():
+                found.setdefault(str(name), []).extend((part, rows) for rows in pieces)
+        return found
 
     def __contains__(self, variant: str) -> bool:
         return variant in self._rows
 
     def values(self, variant: str, column: str) -> np.ndarray:
         """A column of a variant's examples, [seeds, examples]; NaN where a seed was not tested on an example."""
-        found = self._of(variant, self._column(column).to_numpy())
+        found = self._of(variant, column)
         if not self.run.splits_differ:
             return found
         table = np.full((len(found), len(self.run.places)), np.nan)
-        np.put_along_axis(table, self._of(variant, self._places), found, axis=1)
+        np.put_along_axis(table, self._places(variant), found, axis=1)
         return table
 
     def scored(self, variant: str, score: Column) -> np.ndarray | None:
@@ -82,21 +95,20 @@ class Outcomes:
         if score.outcome == DOCUMENTS or "cluster" not in self.columns or not self._rows:
             return []
         first = next(iter(self._rows))
-        names = self._of(first, self._column("cluster").astype(str).to_numpy())
+        names = self._of(first, "cluster")
         if not self.run.splits_differ:
             return [str(name) for name in names[0]]
-        places = self._of(first, self._places)
+        places = self._places(first)
         found = dict(zip(places.ravel().tolist(), names.ravel().tolist(), strict=True))
         return [str(found[place]) for place in range(len(self.run.places))]
 
-    def _of(self, variant: str, column: np.ndarray) -> np.ndarray:
-        """A variant's rows of a column, a row for each seed."""
-        pieces = [column[rows] for rows in self._rows[variant]]
+    def _of(self, variant: str, column: str) -> np.ndarray:
+        """A variant's values of a column, a row for each seed."""
+        pieces = [self._part(column, part).iloc[rows].to_numpy() for part, rows in self._rows[variant]]
         whole = pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
         return whole.reshape(len(self.run.record["seeds"]), -1)
 
-    @cached_property
-    def _places(self) -> np.ndarray:
-        """Of each row, where its example is among those of all seeds."""
-        ids, places = self._column("example_id").astype("category"), self.run.places
-        return np.array([places[str(name)] for name in ids.cat.categories])[ids.cat.codes.to_numpy()]
+    def _places(self, variant: str) -> np.ndarray:
+        """Of each of a variant's rows, where its example is among those of all seeds."""
+        ids, places = self._of(variant, "example_id"), self.run.places
+        return np.array([places[str(name)] for name in ids.ravel()]).reshape(ids.shape)

@@ -58,8 +58,10 @@ class Run:
     @cached_property
     def places(self) -> dict[str, int]:
         """The position of each test example among those of all seeds, by its id: in the order of ids."""
-        assert self.examples is not None
-        return {name: place for place, name in enumerate(sorted(self.examples["example_id"].astype(str).unique()))}
+        table: pd.DataFrame | None = self.__dict__.get("examples")
+        if table is None:  # of many millions of rows, no other column
+            table = pd.read_parquet(self.folder / "examples.parquet", columns=["example_id"])
+        return {name: place for place, name in enumerate(sorted(map(str, table["example_id"].unique())))}
 
     @cached_property
     def scores(self) -> pd.DataFrame:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -38,7 +39,7 @@ class _Bins:
         if_right = np.bincount(inside, weights=confidence * (1 - confidence), minlength=bins) / count
         return cls(each, np.sqrt(np.maximum(each.var(axis=0), if_right) / count))
 
-    @property
+    @cached_property
     def sizes(self) -> np.ndarray:
         """[bins], their sum being the calibration error."""
         return np.asarray(np.abs(self.each.mean(axis=0)))

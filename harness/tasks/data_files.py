@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from harness.errors import BadInput
 from harness.keys import digest, file_digest
 
 FORMATS = ("json", "csv", "text", "parquet", "arrow")
@@ -29,7 +30,7 @@ def read_by_content() -> Iterator[None]:
     """The datasets library with a cache for each content of such files.
 
     It knows a file again by its path and time stamp: other content written within the stamp's resolution, or by a tool
-    that keeps the stamp, would be the old documents.
+    that keeps the stamp, would be the old documents. And it refuses to read whatever files there happen to be.
     """
     import datasets
 
@@ -37,6 +38,7 @@ def read_by_content() -> Iterator[None]:
     load = datasets.load_dataset
 
     def load_by_content(path: str, *arguments: Any, **options: Any) -> Any:
+        _check_named(path, options)
         if (files := data_files(path, options)) is not None:
             content = digest([file_digest(file) for file in files])
             options.setdefault("cache_dir", str(Path(datasets.config.HF_DATASETS_CACHE) / content[:16]))
@@ -47,6 +49,15 @@ def read_by_content() -> Iterator[None]:
         yield
     finally:
         datasets.load_dataset = load
+
+
+def _check_named(loader: str, options: Mapping[str, Any]) -> None:
+    """``BadInput`` where a loader of files is named and no file is: it would read all of the working directory."""
+    from datasets.packaged_modules import _PACKAGED_DATASETS_MODULES
+
+    if loader in _PACKAGED_DATASETS_MODULES and options.get("data_files") is None and not options.get("data_dir"):
+        problem = f"dataset_path '{loader}' reads files, and dataset_kwargs names none"
+        raise BadInput(problem, hint="say there which: data_files: {test: FILE}")
 
 
 def count_no_loads() -> None:

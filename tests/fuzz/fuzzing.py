@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 import shutil
-from collections.abc import Callable, Iterator
+import tempfile
+import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.fuzz.sorts import SORTS, spoil
-from tests.fuzz.watch import Reading, watch
+from harness.errors import BadInput
+from tests.fuzz.sorts import SORTS, Sort, spoil
+from tests.fuzz.watch import Reading, silent, watch
 
 
 @dataclass
@@ -20,18 +24,8 @@ class Count:
     readings: list[Reading] = field(default_factory=list)
     faults: list[tuple[int, str, Reading]] = field(default_factory=list)
     """Each with its number, by which it is made again, and the name of the damaged file."""
-
-    def row(self) -> str:
-        """A line of the table."""
-        came = [sum(each.outcome == outcome for each in self.readings) for outcome in ("taken", "refused", "fault")]
-        slowest = max((each.seconds for each in self.readings), default=0.0)
-        most = max((each.bytes for each in self.readings), default=0)
-        numbers = (len(self.readings), *came, f"{slowest:.2f}", f"{most / 1e6:.0f}")
-        return f"| {self.sort} | " + " | ".join(f"{each}" for each in numbers) + " |"
-
-
-HEADER = """| input | inputs | taken | refused in a line | faults | slowest, s | most memory, MB |
-|---|---|---|---|---|---|---|"""
+    usual: float = 0.0
+    """Seconds that undamaged inputs take, at most."""
 
 
 def fuzz(sort: str, numbers: range, place: Path, keep: Path | None = None) -> Count:
@@ -43,11 +37,11 @@ def fuzz(sort: str, numbers: range, place: Path, keep: Path | None = None) -> Co
         place: an empty folder to work in.
         keep: where the files of faults are copied to.
     """
-    count, whole = Count(sort), place / "whole"
+    whole = place / "whole"
     whole.mkdir(parents=True)
     SORTS[sort].write(whole)
-    read = _reader(sort, whole, place / "input")
-    read(-1)  # imports what readers need, which is no input's fault
+    count = Count(sort, usual=_usual_seconds(SORTS[sort], whole, place / "input"))
+    read = _reader(sort, whole, place / "input", count.usual)
     for number in numbers:
         file, reading = read(number)
         count.readings.append(reading)
@@ -59,25 +53,31 @@ def fuzz(sort: str, numbers: range, place: Path, keep: Path | None = None) -> Co
     return count
 
 
-def _reader(sort: str, whole: Path, folder: Path) -> Callable[[int], tuple[Path, Reading]]:
+def fuzz_alone(sort: str, numbers: range, keep: Path | None) -> Count:
+    """``fuzz`` in a process that is there for it: what one sort imports, or holds on to, is not another's."""
+    with tempfile.TemporaryDirectory(prefix="fuzz-") as place:
+        return fuzz(sort, numbers, Path(place), keep)
+
+
+def _reader(sort: str, whole: Path, folder: Path, usual: float) -> Callable[[int], tuple[Path, Reading]]:
     def read(number: int) -> tuple[Path, Reading]:
         shutil.rmtree(folder, ignore_errors=True)
         shutil.copytree(whole, folder)
         file = spoil(random.Random(f"{sort} {number}"), folder, SORTS[sort])
-        return file, watch(lambda: SORTS[sort].read(folder, file))
+        return file, watch(lambda: SORTS[sort].read(folder, file), usual)
 
     return read
 
 
-def whole_inputs(place: Path) -> Iterator[tuple[str, Path, Reading]]:
-    """Every file of every sort undamaged."""
-    for name, sort in SORTS.items():
-        whole = place / name
-        whole.mkdir(parents=True)
-        sort.write(whole)
-        for file in sorted(file for pattern in sort.files for file in whole.glob(pattern)):
-            folder = place / "copy"
-            shutil.rmtree(folder, ignore_errors=True)
-            shutil.copytree(whole, folder)
-            copy = folder / file.relative_to(whole)
-            yield name, copy, watch(lambda: sort.read(folder, copy))  # noqa: B023 (called at once)
+def _usual_seconds(sort: Sort, whole: Path, folder: Path) -> float:
+    """The most that undamaged files take, one of each pattern; the first imports and compiles, and does not count."""
+    first, *others = (min(whole.glob(pattern)) for pattern in sort.files)
+    took = []
+    for file in (first, *others, first):
+        shutil.rmtree(folder, ignore_errors=True)
+        shutil.copytree(whole, folder)
+        begin = time.process_time()
+        with silent(), contextlib.suppress(BadInput):
+            sort.read(folder, folder / file.relative_to(whole))
+        took.append(time.process_time() - begin)
+    return max(took[1:])

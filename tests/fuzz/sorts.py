@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import pandas as pd
@@ -24,6 +25,8 @@ ROOT = Path(__file__).parents[2]
 class Sort:
     """One sort of input."""
 
+    what: str
+    """The files, for people."""
     write: Callable[[Path], None]
     """Writes the whole files into an empty folder."""
     files: Sequence[str]
@@ -336,7 +339,9 @@ def _read_tasks(folder: Path, file: Path) -> None:
         index = TaskManager(include_path=str(folder), include_defaults=False).task_index
         if "mine" not in index:
             return
-    Questions(["mine"], str(folder))
+    # A task may name a dataset of the hub, which is then asked for: here that has to do without.
+    with patch("datasets.config.HF_HUB_OFFLINE", True), patch("huggingface_hub.constants.HF_HUB_OFFLINE", True):
+        Questions(["mine"], str(folder))
 
 
 def _runs(folder: Path) -> None:
@@ -393,18 +398,22 @@ def _read_report(folder: Path, file: Path) -> None:
 
 
 SORTS = {
-    "suite": Sort(_suites, ("*.yaml",), _read_suite),
-    "shipped suite": Sort(_shipped, ("*.yaml",), _read_shipped),
-    "policy": Sort(_policies, ("policy.yaml",), _read_policy),
-    "recipe": Sort(_recipes, ("*.yml",), _read_recipe),
-    "combination": Sort(_combinations, ("*.yaml",), _read_combination),
-    "safetensors": Sort(_folders, ("base/*.safetensors", "adapter/*.safetensors"), _read_folder),
-    "model folder": Sort(_folders, ("base/*.json", "base/*.jinja", "adapter/*.json"), _read_folder),
-    "predictions": Sort(_predictions, ("*.csv", "*.parquet", "*.npz"), _read_predictions),
-    "import": Sort(_imports, ("*/*/*/*", "*/*/*.dat", "model_*/*.jsonl"), _read_import),
-    "table": Sort(_tables, ("t.*",), _read_tables),
-    "task file": Sort(_tasks, ("mine.yaml", "data.jsonl"), _read_tasks),
-    "run folder": Sort(_runs, ("planted/run/*",), _read_run),
-    "kept run": Sort(_reference, ("tables/run/*",), _read_reference),
-    "report": Sort(_reference, ("tables/run/*",), _read_report),
-}
+    "suite": Sort("suite files, planned", _suites, ("*.yaml",), _read_suite),
+    "shipped suite": Sort("the suites that ship, read", _shipped, ("*.yaml",), _read_shipped),
+    "policy": Sort("a gate's policy", _policies, ("policy.yaml",), _read_policy),
+    "recipe": Sort("merge recipes", _recipes, ("*.yml",), _read_recipe),
+    "combination": Sort("combinations of language models", _combinations, ("*.yaml",), _read_combination),
+    "safetensors": Sort("weights of models and adapters", _folders,
+                        ("base/*.safetensors", "adapter/*.safetensors"), _read_folder),
+    "model folder": Sort("configs, indices, tokenizers, templates", _folders,
+                         ("base/*.json", "base/*.jinja", "adapter/*.json"), _read_folder),
+    "predictions": Sort("members' predictions: csv, parquet, npz", _predictions,
+                        ("*.csv", "*.parquet", "*.npz"), _read_predictions),
+    "import": Sort("archives and logs of other tools", _imports,
+                   ("*/*/*/*", "*/*/*.dat", "model_*/*.jsonl"), _read_import),
+    "table": Sort("texts: csv, json, parquet, feather", _tables, ("t.*",), _read_tables),
+    "task file": Sort("an lm-eval task and its data", _tasks, ("mine.yaml", "data.jsonl"), _read_tasks),
+    "run folder": Sort("a run, for gate, compare and baseline", _runs, ("planted/run/*",), _read_run),
+    "kept run": Sort("a run, for history, model-index, eval-results", _reference, ("tables/run/*",), _read_reference),
+    "report": Sort("a run, for its report", _reference, ("tables/run/*",), _read_report),
+}  # fmt: skip

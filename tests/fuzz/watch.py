@@ -19,7 +19,7 @@ from harness.cli.main import LONGEST, PLACES
 from harness.errors import BadInput
 
 SECONDS = 2.0
-"""Of a processor, for one input."""
+"""Of a processor, for one input, beyond what the same takes undamaged."""
 BYTES = 10**9
 """Of memory, for one input."""
 ROOM = 6 * 2**30
@@ -47,13 +47,18 @@ class Reading:
     trace: str = ""
 
 
-def watch(read: Callable[[], Any]) -> Reading:
-    """Call a reader on one input: it may return, or refuse in one line, as the command does with exit code 2."""
+def watch(read: Callable[[], Any], usual: float = 0.0) -> Reading:
+    """Call a reader on one input: it may return, or refuse in one line, as the command does with exit code 2.
+
+    Args:
+        read: the reader.
+        usual: seconds that it takes for an input that is whole.
+    """
     before = _reset_peak()
     start = time.process_time()
     outcome, words, trace = "taken", "", ""
     try:
-        with _limited(), _silent():
+        with _limited(SECONDS + usual), silent():
             read()
     except (BadInput, OSError) as error:
         words = _line_of(error)
@@ -79,11 +84,11 @@ def _line_of(error: BadInput | OSError) -> str:
 
 
 @contextlib.contextmanager
-def _limited() -> Iterator[None]:
+def _limited(seconds: float) -> Iterator[None]:
     """Too much time, memory or any network ends the block."""
 
     def late(number: int, frame: Any) -> None:
-        raise Hang(f"more than {SECONDS:g} s")
+        raise Hang(f"more than {seconds:.1f} s")
 
     def reach(*arguments: Any, **options: Any) -> None:
         raise Network(repr(arguments[-1])[:100])
@@ -93,7 +98,7 @@ def _limited() -> Iterator[None]:
     handler = signal.signal(signal.SIGVTALRM, late)
     socket.socket.connect = socket.getaddrinfo = reach  # type: ignore[method-assign,assignment]
     resource.setrlimit(resource.RLIMIT_AS, (_status("VmSize") + ROOM, hard))
-    signal.setitimer(signal.ITIMER_VIRTUAL, SECONDS)
+    signal.setitimer(signal.ITIMER_VIRTUAL, seconds)
     try:
         yield
     finally:
@@ -104,7 +109,8 @@ def _limited() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _silent() -> Iterator[None]:
+def silent() -> Iterator[None]:
+    """What a block prints or warns of goes nowhere."""
     out, err = contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO())
     with out, err, warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -1,4 +1,4 @@
-"""Outcomes by variant, read column by column, against a plain groupby."""
+"""Outcomes by variant, read in parts, against a plain groupby."""
 
 import numpy as np
 import pandas as pd
@@ -39,10 +39,32 @@ def test_values_are_those_of_the_table_from_memory_and_from_a_folder(tmp_path, s
             assert found.values(name, "nll") == pytest.approx(1.5 - right)
 
 
-def test_where_seeds_have_examples_of_their_own_the_others_are_gaps():
+@pytest.mark.parametrize("size", [7, 25, 1000])
+def test_values_are_those_of_the_table_however_the_file_is_divided_and_whatever_is_read_beside_them(tmp_path, size):
+    correct = {name: coins(0.8, n=40, seeds=3, seed=i) for i, name in enumerate(("b", "a", "c"))}
+    run = planted(correct)
+    number = run.examples["example_id"].astype(str).str.removeprefix("x").astype(int)
+    run.__dict__["examples"] = run.examples.assign(cluster="c" + (number // 6).astype(str))
+    folder = saved(run, tmp_path / "run")
+    run.examples.to_parquet(folder / "examples.parquet", index=False, row_group_size=size)
+    other = Run(folder, run.record)
+    whole, parts = Outcomes(run), Outcomes(other)
+    assert parts.clusters(column_of("accuracy")) == whole.clusters(column_of("accuracy"))
+    assert "examples" not in other.__dict__  # the table with all columns was not needed
+    assert other.examples is not None
+    for name, right in correct.items():
+        assert np.array_equal(parts.values(name, "correct").astype(float), right)
+        assert np.array_equal(parts.values(name, "example_id"), whole.values(name, "example_id"))
+
+
+@pytest.mark.parametrize("kept", [False, True])
+def test_where_seeds_have_examples_of_their_own_the_others_are_gaps(tmp_path, kept):
+    """Of a run in memory, and in a folder."""
     right = coins(0.8, n=60, seeds=3)
     right[np.arange(60) // 20 != np.arange(3)[:, None]] = np.nan
     run = planted({"one": right, "two": 1 - right})
+    if kept:
+        run = Run(saved(run, tmp_path / "run"), run.record)
     places = [run.places[f"x{i}"] for i in range(60)]
     found = Outcomes(run)
     assert np.array_equal(found.values("one", "correct")[:, places], right, equal_nan=True)

@@ -7,6 +7,7 @@ import lm_eval
 import numpy as np
 import pytest
 import torch
+import yaml
 from lm_eval.tasks import TaskManager
 
 from harness.errors import BadInput
@@ -320,6 +321,19 @@ def test_what_a_suite_cannot_take_is_refused_in_a_line_before_anything_runs(tmp_
         rehearse(Questions(["t"], str(tmp_path), allow_code=True))
     assert words in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("named", [{}, {"data_files": None}, {"data_dir": ""}])
+@pytest.mark.parametrize("loader", ["json", "csv", "imagefolder"])
+def test_a_task_that_names_no_files_reads_none_of_the_working_directory(tmp_path, monkeypatch, loader, named):
+    path = write_task(tmp_path / "tasks", "t")
+    settings = {**yaml.safe_load(path.read_text()), "dataset_path": loader, "dataset_kwargs": named}
+    path.write_text(yaml.safe_dump(settings))
+    (tmp_path / "here").mkdir()
+    (tmp_path / "tasks/t.jsonl").rename(tmp_path / "here/test.jsonl")
+    monkeypatch.chdir(tmp_path / "here")
+    with pytest.raises(BadInput, match=f"dataset_path '{loader}' reads files, and dataset_kwargs names none"):
+        Questions(["t"], str(tmp_path / "tasks"))
 
 
 def test_nothing_that_a_task_prints_gets_out(tmp_path, capfd):

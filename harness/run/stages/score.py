@@ -79,7 +79,7 @@ class Score(_Table):
         return (self.passed,) if self.passed else ()
 
     def seconds(self) -> float:
-        return 0.05 + 7e-5 * len(documents_of(self.setting).ids)  # on one core of 2024
+        return 0.05 + 8e-6 * len(documents_of(self.setting).ids)  # on one core of 2024
 
     def key(self) -> Key:
         return Key.of("score", code=scores.makers(), evaluation=self.variant.evaluation_key.digest)
@@ -108,7 +108,7 @@ class Summarise(_Table):
         return tuple(Score(self.setting.of(plan.seed), plan) for plan in self.plans)
 
     def seconds(self) -> float:
-        return 0.02 + 5e-6 * len(self.plans) * len(documents_of(self.setting).ids)
+        return 0.02 + 2e-5 * len(self.plans) * len(documents_of(self.setting).ids)
 
     def key(self) -> Key:
         return Key.of("summary", code=scores.makers(), evaluations=[plan.evaluation_key.digest for plan in self.plans])
