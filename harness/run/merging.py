@@ -104,6 +104,7 @@ def merge(
     started, begin = datetime.now(UTC), time.perf_counter()
     with ExitStack() as stack:
         plan = _planned(shards, suite, options, stack)
+        plan.draw()
         folder = stack.enter_context(new_folder(Path(out) / suite.file.suite, started))
         unfinished = stack.enter_context(ExitStack())
         unfinished.callback(shutil.rmtree, folder, ignore_errors=True)

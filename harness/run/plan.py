@@ -100,6 +100,11 @@ class Plan:
         with self.store.listed():
             return [planned for planned in self.jobs if not planned.stage.is_done()]
 
+    def draw(self) -> None:
+        """Copy here what a shared place has of all that the jobs leave: results are read from it."""
+        with self.store.listed():
+            self.store.draw(key for planned in self.jobs for key in planned.stage.artefacts())
+
     @property
     def meters(self) -> torch.device | Mapping[str, str | None]:
         """What says which costs can be measured (``cost.choosing.Meters``)."""

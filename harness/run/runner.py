@@ -186,8 +186,7 @@ def _write(
     stopped = command["interrupted"]
     if stopped and plan.part:
         return False  # the store has what is done
-    with plan.store.listed():
-        plan.store.draw(key for planned in plan.jobs for key in planned.stage.artefacts())
+    plan.draw()
     missing = plan.missing() if outcomes or stopped else []  # of a plan that lacked nothing, nothing was to be left
     planned, run = len(plan.jobs), len(outcomes)
     for each in missing:
