@@ -250,11 +250,15 @@ def _correlated(means: UnitMeans, draws: int, seed: int) -> np.ndarray:
 
 
 def _draws(covariance: np.ndarray, draws: int, seed: int) -> np.ndarray:
-    """Normal vectors [draws, V] of this covariance, mean 0."""
+    """Normal vectors [draws, V] of this covariance, mean 0.
+
+    By its symmetric root, which moves no more than the units' shares do (Araki and Yamagami 1981): with other digits of
+    these, or on another processor, they are the same draws. Eigenvectors by themselves may turn round altogether.
+    """
     scales, axes = np.linalg.eigh(covariance)
-    root = axes * np.sqrt(np.maximum(scales, 0.0))
+    root = axes * np.sqrt(np.maximum(scales, 0.0)) @ axes.T
     normal = np.random.default_rng(seed).standard_normal((draws, len(covariance)))
-    return np.concatenate([block @ root.T for block in np.array_split(normal, max(1, draws // _BLOCK))])
+    return np.concatenate([block @ root for block in np.array_split(normal, max(1, draws // _BLOCK))])
 
 
 def _largest(drawn: np.ndarray) -> np.ndarray:

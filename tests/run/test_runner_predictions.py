@@ -217,5 +217,6 @@ def test_files_of_networks_predictions_give_the_numbers_of_the_networks(tmp_path
     assert {"accuracy", "nll", "brier", "ece", "aurc", "nll_diff", "temperature", "score_corrected"} <= set(told)
     for name in told:
         ours, theirs = (table[name].astype(float) for table in tables)
-        pd.testing.assert_series_equal(ours, theirs, atol=1e-6, rtol=1e-6)
+        near = 1e-4 if name == "aurc" else 1e-6  # of answers as sure as each other, a rounding changes the order
+        pd.testing.assert_series_equal(ours, theirs, atol=near, rtol=near)
     assert (tables[0]["verdict"] == tables[1]["verdict"]).all()

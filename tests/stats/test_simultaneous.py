@@ -50,6 +50,29 @@ def test_independent_means_reach_as_sidak_says_and_copies_no_farther_than_one():
     assert simultaneous(unit_means([one] * 50)).critical == pytest.approx(1.96, abs=0.03)
 
 
+@given(st.integers(0, 2**32 - 1), st.integers(2, 12), st.sampled_from(["as they come", "mixtures", "independent"]))
+@examples(60)
+def test_what_is_drawn_moves_no_more_than_the_numbers_do(seed, variants, how):
+    """What a gate computes again of examples in float32, or on another processor, are the same draws.
+
+    Means that are mixtures of each other, or vary alike, have covariances whose axes any rounding turns round.
+    """
+    rng = np.random.default_rng(seed)
+    values = table(rng, variants, 1, 60)
+    if how == "independent":
+        values = np.linalg.qr((values[:, 0] - values.mean(axis=2)).T)[0].T[:, None]
+    if how == "mixtures":
+        values[variants // 2 :] = values[: variants - variants // 2] + 0.5 * values[:1]
+    rounded = unit_means(list(values.astype(np.float32)))
+    means = unit_means(list(values))
+    scale = np.sqrt((means.shares**2).sum())
+    apart = drawn(means, 500) - drawn(rounded, 500)
+    assert np.abs(apart).max() < 100 * np.sqrt(((means.shares - rounded.shares) ** 2).sum()) + 1e-6 * scale
+    ours, theirs = simultaneous(means), simultaneous(rounded)
+    assert ours.critical == pytest.approx(theirs.critical, abs=1e-4)
+    assert ours.p_adjusted == pytest.approx(theirs.p_adjusted, abs=1e-3)
+
+
 @pytest.mark.parametrize("count", [2, 3, 10])
 def test_all_pairs_of_independent_means_reach_as_tukeys_range_says(count):
     rng = np.random.default_rng(count)
