@@ -6,7 +6,7 @@ import sys
 import pytest
 import torch
 
-from harness import store
+from harness import keys
 from harness.errors import BadInput
 from harness.models import own_code
 from harness.models.own_code import call, code_named, load
@@ -56,7 +56,7 @@ def test_code_counts_by_what_it_does_with_all_that_it_imports(folder, name, text
 
 def test_another_version_of_a_library_is_other_code(folder, monkeypatch):
     code = edited(folder, "layers.py", "import numpy\nVALUE = 3\n")
-    known = store.library_version
+    known = keys.library_version
     monkeypatch.setattr(own_code, "library_version", lambda name: f"{known(name)} of tomorrow" if known(name) else None)
     assert code_named("net.py:build", folder) != code
 

@@ -8,7 +8,7 @@ import torch
 from scipy import special
 from torch import nn
 
-from harness import store
+from harness import keys
 from harness.cost.flops import count
 from harness.errors import BadInput
 from harness.moe import (
@@ -264,10 +264,10 @@ def test_a_counter_of_operations_does_not_see_the_measurement():
 @pytest.mark.parametrize("path", DISPATCHES.all())
 def test_the_code_of_the_layer_covers_every_path(path, monkeypatch):
     """Else a change to a path would leave what was trained on it in the store."""
-    version, facts = store.code_version.__wrapped__, store._module_facts
+    version, facts = keys.code_version.__wrapped__, keys._module_facts
     before, changed = version("harness.moe.layer"), DISPATCHES.get(path).module
     monkeypatch.setattr(
-        store, "_module_facts", lambda name: ("other", *facts(name)[1:]) if name == changed else facts(name)
+        keys, "_module_facts", lambda name: ("other", *facts(name)[1:]) if name == changed else facts(name)
     )
     assert version("harness.moe.layer") != before
 

@@ -11,12 +11,11 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
-from harness import store
 from harness.cli.main import main
 from harness.engines import local
 from harness.errors import BadInput
 from harness.evaluate.predictions import predictions_key
-from harness.keys import code_version
+from harness.keys import _module_facts, code_version
 from harness.models.architectures import trainable
 from harness.models.forward import log_probs
 from harness.models.weights import module_with
@@ -242,11 +241,11 @@ def test_a_change_of_a_sources_code_makes_its_members_anew_and_no_others(finishe
             found[name] = {key.digest for key in (*of, *left)}
         return found
 
-    facts, before = store._module_facts, keys()
+    facts, before = _module_facts, keys()
     for module, changed in (("tests.pools.function_source", "main"), ("harness.pools.training", "ours")):
         with monkeypatch.context() as patched:
-            changes = {module: ("changed", *facts(module)[1:])}
-            patched.setattr(store, "_module_facts", lambda name, changes=changes: changes.get(name) or facts(name))
+            other = {module: ("changed", *facts(module)[1:])}
+            patched.setattr("harness.keys._module_facts", lambda name, other=other: other.get(name) or facts(name))
             after = keys()
         assert {name for name in before if not before[name] & after[name]} == {changed}
         assert {name for name in before if before[name] == after[name]} == set(before) - {changed}

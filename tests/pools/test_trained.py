@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from harness import store
+from harness import keys
 from harness.checks.pools import split
 from harness.models.architectures import build
 from harness.models.training import train
@@ -65,7 +65,7 @@ def test_new_code_and_new_data_are_other_members_with_the_same_random_draws(kind
     assert not set(digests) & set(member_digests(elsewhere))
     assert identities == [each for run in elsewhere.members for each in run.identities]
     assert not set(identities) & {each for run in reseeded.members for each in run.identities}
-    monkeypatch.setattr(store, "code_version", lambda module: f"new {module}")
+    monkeypatch.setattr(keys, "code_version", lambda module: f"new {module}")
     after = plan(kind)  # a plan's digests are made once
     assert not set(digests) & {each for run in after.members for each in run.digests}
     assert identities == [each for run in after.members for each in run.identities]

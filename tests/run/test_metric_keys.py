@@ -2,7 +2,7 @@
 
 import pytest
 
-from harness import store
+from harness.keys import _module_facts, code_version
 from harness.registry import METRICS
 from harness.run.graph import planned_jobs
 from harness.run.plan import Options
@@ -22,11 +22,11 @@ cost: {energy: false}
 @pytest.fixture(autouse=True)
 def forget():
     yield
-    store.code_version.cache_clear()
+    code_version.cache_clear()
 
 
 def keys(folder):
-    store.code_version.cache_clear()
+    code_version.cache_clear()
     (folder / "suite.yaml").write_text(SUITE)
     suite = read_suite(folder / "suite.yaml")
     plan = make_plan(suite, Options(out=folder / "results", device="cpu"))
@@ -49,9 +49,9 @@ def test_another_metric_remakes_scores_and_one_with_an_outcome_evaluations_too(t
 @pytest.mark.parametrize("name", ["aurc", "mcc"])
 def test_a_metric_that_computes_something_else_remakes_its_scores(tmp_path, monkeypatch, name):
     declare(monkeypatch, "mcc")
-    facts, module = store._module_facts, METRICS.get(name).module
+    facts, module = _module_facts, METRICS.get(name).module
 
     def changed(of):
         return ("changed", *facts(of)[1:]) if of == module else facts(of)
 
-    assert remade(tmp_path, lambda: monkeypatch.setattr(store, "_module_facts", changed)) == {"score", "summary"}
+    assert remade(tmp_path, lambda: monkeypatch.setattr("harness.keys._module_facts", changed)) == {"score", "summary"}
