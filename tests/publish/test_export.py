@@ -6,10 +6,12 @@ import pytest
 import torch
 import yaml
 from safetensors.torch import load_file
+from torch import nn
 
 from harness.errors import BadInput
 from harness.models.weights import module_with, save_network
 from harness.pools.folder_model import FolderModel
+from harness.publish import export as exporting
 from harness.publish.export import export
 from harness.results.run import read_run
 from harness.run import runner
@@ -144,3 +146,19 @@ def test_a_folder_that_would_predict_otherwise_is_never_left(run, tmp_path, monk
     with pytest.raises(BadInput, match="cannot be written down"):
         export(run, "uniform_soup", tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("apart", "changed", "same"), [(0.0, False, True), (2e-7, False, True), (1e-3, False, False),
+                                                        (2e-7, True, False)])  # fmt: skip
+def test_a_model_is_read_back_where_all_weights_are_and_only_the_rounding_of_a_layout_differs(
+    monkeypatch, apart, changed, same
+):
+    """Kernels round by the layout of weights on some processors; a weight that is off by its last bit is another's."""
+    written, read = nn.Linear(3, 2), nn.Linear(3, 2)
+    read.load_state_dict(written.state_dict())
+    if changed:
+        with torch.no_grad():
+            read.bias[0] = torch.nextafter(read.bias[0], torch.tensor(9.0))
+    said = {written: torch.zeros(4, 2), read: torch.full((4, 2), apart)}
+    monkeypatch.setattr(exporting.forward, "log_probs", lambda module, inputs: said[module])
+    assert exporting._same(read, written, torch.zeros(4, 3)) == same
