@@ -59,6 +59,7 @@ class _Forked(local._Pools):
         self.workers, self.variables = workers, {}
         self.context = multiprocessing.get_context("fork")  # type: ignore[assignment]
         self.pools: dict[Any, ProcessPoolExecutor] = {}
+        self.numbers, self.waits = self.context.RawArray("d", 2 * workers), {}
 
     def submit(self, job: Job) -> Future[Any]:
         """As ever; a signal waits meanwhile, for Python drops what is raised in the hooks of a fork.
