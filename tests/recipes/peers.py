@@ -27,9 +27,8 @@ def ours(recipe: Path, out: Path, **options: Any) -> Merged:
 
 def theirs(recipe: Path, out: Path, seed: int = 0) -> None:
     """mergekit's, in this process; of equal magnitudes it keeps the first, as it might by chance left to itself."""
-    logging.disable(logging.WARNING)
     options = MergeOptions(quiet=True, random_seed=seed)
-    with _stable():
+    with _quiet(), _stable():
         documents = list(yaml.safe_load_all(recipe.read_text()))
         if len(documents) == 1:
             run_merge(MergeConfiguration.model_validate(_absolute(documents[0], recipe.parent)), str(out), options)
@@ -50,6 +49,17 @@ def theirs(recipe: Path, out: Path, seed: int = 0) -> None:
 
         for task in tasks:
             run(task)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """No warnings, of anybody, and after it all of them again."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(before)
 
 
 def _absolute(value: Any, folder: Path) -> Any:
