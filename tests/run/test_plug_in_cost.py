@@ -5,7 +5,7 @@ from dataclasses import replace
 import pandas as pd
 import pytest
 
-from harness import cli
+from harness.cli.main import main
 from harness.engines import local
 from harness.registry import COSTS
 from harness.results.run import read_run
@@ -38,7 +38,7 @@ def test_a_cost_of_a_plug_in_is_a_column_a_score_and_what_a_rule_is_about(tmp_pa
         policy = tmp_path / f"{code}.policy.yaml"
         policy.write_text(f"version: 1\nrules:\n- {{id: pages, match: {{metric: minor_page_faults}}, max: {most}}}\n")
         with pytest.raises(SystemExit) as ended:
-            cli.main(["gate", str(found.folder), "--policy", str(policy)])
+            main(["gate", str(found.folder), "--policy", str(policy)])
         assert ended.value.code == code
 
 
