@@ -98,9 +98,7 @@ class Store:
 
     def _why_not(self, key: Key) -> str | None:
         problem = self._why_not_here(key)
-        if problem and self.shared:
-            if not self._get(key):
-                return problem
+        if problem and self.shared and self._get(key):
             return self._why_not_here(key)
         return problem
 
