@@ -44,9 +44,9 @@ def _connected(url: str | Path, process: int) -> SharedPlace:  # after a fork an
     return SharedPlace(url)
 
 
-def shown(url: str | Path) -> str:
-    """A URL without what may be secret in it: the user and password, and the query."""
-    return str(url) if isinstance(url, Path) else re.sub(r"(?<=://)[^/@]*@", "", url).split("?")[0]
+def shown(words: str | Path) -> str:
+    """A URL, or words with some, without what may be secret in it: the user and password, and the query."""
+    return re.sub(r"://(?:[^/@\s]*@)?([^\s?'\"]*)(?:\?[^\s'\"]*)?", r"://\1", str(words))
 
 
 class SharedPlace:
@@ -189,9 +189,9 @@ class SharedPlace:
         except (BadInput, Damaged, MemoryError):
             raise
         except ImportError as error:  # fsspec names what to install
-            raise BadInput(f"the shared store {what}: {error}", place=self.shown) from None
+            raise BadInput(f"the shared store {what}: {shown(str(error))}", place=self.shown) from None
         except Exception as error:
-            words = str(error) or type(error).__name__
+            words = shown(str(error)) or type(error).__name__  # libraries may name the whole URL
             raise BadInput(f"the shared store {what}: {words}", place=self.shown) from error
 
 

@@ -197,6 +197,7 @@ def test_who_may_not_write_is_told_where(tmp_path, monkeypatch):
         ("sftp://user@host/folder", "sftp://host/folder"),
         ("https://host/folder?token=secret", "https://host/folder"),
         ("/a/folder@home", "/a/folder@home"),
+        ("404, url='https://host/a?token=secret' of me@home", "404, url='https://host/a' of me@home"),
     ],
 )
 def test_what_may_be_secret_in_a_url_is_not_shown(url, said):
