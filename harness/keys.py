@@ -11,7 +11,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
 from importlib import metadata
+from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
+from types import CodeType
 from typing import Any
 
 Facts = tuple[str, tuple[str, ...], tuple[str, ...]]
@@ -56,13 +58,21 @@ def code_version(module: str) -> str:
 @cache
 def _module_facts(name: str) -> Facts | None:
     """Of a module that can be imported; None where it is no module."""
-    try:
-        spec = importlib.util.find_spec(name)
-    except ModuleNotFoundError:  # "from harness.store import Key": Key is not a module
-        return None
-    if spec is None or spec.origin is None:
+    spec = _spec(name)
+    if spec is None or spec.origin is None:  # "from harness.keys import Key": Key is not a module
         return None
     return facts_of(Path(spec.origin), spec.parent or "", {"harness", name.split(".")[0]}.__contains__)
+
+
+def _spec(name: str) -> ModuleSpec | None:
+    """Where a module is, without importing what it is in, as ``importlib.util.find_spec`` would."""
+    parent = name.rpartition(".")[0]
+    if not parent or name in sys.modules:
+        return importlib.util.find_spec(name)
+    above = sys.modules.get(parent)
+    place = _spec(parent) if above is None else None
+    path = getattr(above, "__path__", None) or (place and place.submodule_search_locations)
+    return PathFinder.find_spec(name, path) if path else None
 
 
 def facts_of(file: Path, package: str, own: Callable[[str], bool]) -> Facts:
@@ -78,11 +88,12 @@ def facts_of(file: Path, package: str, own: Callable[[str], bool]) -> Facts:
     """
     if file.suffix != ".py":  # a compiled module of a plug-in
         return file_digest(file), (), ()
-    tree = _WhatRuns().visit(ast.parse(file.read_bytes(), str(file)))
-    packages = {found: found.split(".")[0] for found in _imports(tree, own, package)}
+    tree = ast.parse(file.read_bytes(), str(file))
+    packages = {found: found.split(".")[0] for found in _names(tree, own, package)}
     ours = tuple(found for found, top in packages.items() if own(top))
     libraries = {top for top in packages.values() if not own(top)} - sys.stdlib_module_names
-    return hashlib.sha256(ast.dump(tree).encode()).hexdigest(), ours, tuple(sorted(libraries))
+    does = _what_runs(compile(tree, "", "exec", dont_inherit=True, optimize=0))
+    return hashlib.sha256(repr(does).encode()).hexdigest(), ours, tuple(sorted(libraries))
 
 
 def _version(code: str) -> str:
@@ -112,28 +123,59 @@ def read_code() -> None:
         _module_facts(name)
 
 
-class _WhatRuns(ast.NodeTransformer):
-    """Takes out the statements that are only a string (docstrings, of attributes too), and what type checkers read."""
+def _imports(node: ast.AST) -> Iterator[ast.Import | ast.ImportFrom]:
+    """The statements that import, of a module or statement; and take out those that do nothing.
 
-    def visit_Expr(self, node: ast.Expr) -> ast.Expr | None:
-        return None if isinstance(node.value, ast.Constant) and isinstance(node.value.value, str) else node
+    That is what is only a string (docstrings, of attributes too), and what type checkers read. Expressions, which most
+    of a module is, have no statements in them and are not looked at.
+    """
+    for field in ("body", "orelse", "finalbody", "handlers", "cases"):
+        inside = getattr(node, field, None)
+        if not isinstance(inside, list):  # an expression
+            continue
+        kept = list(_running(inside))
+        for each in kept:
+            if isinstance(each, ast.Import | ast.ImportFrom):
+                yield each
+            yield from _imports(each)
+        nothing = ast.Pass(lineno=1, col_offset=0, end_lineno=1, end_col_offset=4)
+        inside[:] = kept or ([nothing] if inside and field == "body" else [])
 
-    def visit_If(self, node: ast.If) -> ast.AST | list[ast.stmt]:
-        name = node.test.attr if isinstance(node.test, ast.Attribute) else getattr(node.test, "id", None)
-        self.generic_visit(node)
-        return node.orelse if name == "TYPE_CHECKING" else node
+
+def _running(statements: Sequence[ast.AST]) -> Iterator[ast.AST]:
+    for each in statements:
+        if isinstance(each, ast.If):
+            name = each.test.attr if isinstance(each.test, ast.Attribute) else getattr(each.test, "id", None)
+            yield from _running(each.orelse) if name == "TYPE_CHECKING" else [each]
+        elif not (isinstance(each, ast.Expr) and isinstance(getattr(each.value, "value", None), str)):
+            yield each
 
 
-def _imports(tree: ast.Module, own: Callable[[str], bool], package: str) -> Iterator[str]:
+def _names(tree: ast.Module, own: Callable[[str], bool], package: str) -> Iterator[str]:
     """The names that are imported: of packages of its own also what is taken from them, which may be a module."""
-    for node in ast.walk(tree):
+    for node in _imports(tree):
         if isinstance(node, ast.ImportFrom):
             module = importlib.util.resolve_name("." * node.level + (node.module or ""), package)
             yield module
             if own(module.split(".")[0]):
                 yield from (f"{module}.{alias.name}" for alias in node.names)
-        elif isinstance(node, ast.Import):
+        else:
             yield from (alias.name for alias in node.names)
+
+
+def _what_runs(code: CodeType) -> list[Any]:
+    """Compiled code without its places in the file, in a form that is the same in every process."""
+    said = [code.co_code, code.co_exceptiontable, code.co_flags, code.co_qualname, code.co_names, code.co_varnames]
+    said += [code.co_freevars, code.co_cellvars, code.co_argcount, code.co_posonlyargcount, code.co_kwonlyargcount]
+    return [*said, *map(_constant, code.co_consts)]
+
+
+def _constant(value: Any) -> Any:
+    if isinstance(value, CodeType):
+        return _what_runs(value)
+    if isinstance(value, tuple):
+        return tuple(map(_constant, value))
+    return sorted(map(repr, value)) if isinstance(value, frozenset) else value  # of words its order is the process's
 
 
 @cache

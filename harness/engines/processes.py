@@ -166,6 +166,7 @@ def _prepare(environment: Mapping[str, str], numbers: MutableSequence[float]) ->
 
     torch.set_num_threads(1)
     gc.freeze()  # what was imported stays: each collection would walk it, and copy its pages from the server
+    gc.enable()  # which imported without
 
 
 def _end_with_parent() -> None:

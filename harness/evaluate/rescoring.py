@@ -96,10 +96,22 @@ class Rescoring:
 
     def _outcomes(self, variant: str, seed: str) -> Outcomes:
         if (variant, seed) not in self._read:
-            assert self.run.examples is not None
+            rows = self._rows[variant, seed]
+            of = {name: values[rows] for name, values in self._columns.items()}
+            labels, ids = of.pop("label"), list(map(str, of.pop("example_id")))
+            clusters = list(map(str, of.pop("cluster"))) if "cluster" in of else []
+            examples = {name: each.astype(np.float64) if each.dtype.kind == "f" else each for name, each in of.items()}
             classes = int(self.run.record["task"].get("classes") or 0)
-            self._read[variant, seed] = _outcomes(self.run.examples.iloc[self._rows[variant, seed]], classes)
+            self._read[variant, seed] = Outcomes(pd.DataFrame(examples), labels, classes, clusters, ids)
         return self._read[variant, seed]
+
+    @cached_property
+    def _columns(self) -> dict[str, np.ndarray]:
+        """The columns of examples.parquet that outcomes are made of, as arrays, of which rows are taken sooner."""
+        table = self.run.examples
+        assert table is not None
+        names = (*OUTCOMES, *own_outcomes(), "label", "example_id", "cluster")
+        return {name: table[name].to_numpy() for name in names if name in table}
 
     @cached_property
     def _read(self) -> dict[tuple[str, str], Outcomes]:
@@ -192,15 +204,6 @@ class Rescoring:
             return np.concatenate([table[["correct", "nll"]].to_numpy(np.float64) for table in tables])
 
         return np.array_equal(said(name), said(other), equal_nan=True)
-
-
-def _outcomes(rows: pd.DataFrame, classes: int) -> Outcomes:
-    columns = [name for name in (*OUTCOMES, *own_outcomes()) if name in rows]
-    examples = rows[columns].reset_index(drop=True)
-    losses = [name for name in examples.select_dtypes("floating") if examples[name].dtype != np.float64]
-    examples = examples.astype(dict.fromkeys(losses, np.float64))
-    clusters = rows["cluster"].astype(str).tolist() if "cluster" in rows else []
-    return Outcomes(examples, rows["label"].to_numpy(), classes, clusters, rows["example_id"].astype(str).tolist())
 
 
 def _value(metric: Metric, seeds: Sequence[Outcomes], *, together: bool) -> Value:

@@ -49,7 +49,7 @@ class Proven(Evidence):
 
     def score(self, variant: str, seed: str, metric: str) -> Score:
         """As ``Evidence``; ``Missing`` also where the table lacks the column, or the examples give another score."""
-        if metric in numbers() and metric not in self.run.variants:
+        if metric not in self.run.variants and metric in numbers():
             raise Missing(f"variants.csv of the {self.name} has no column '{metric}'")
         found = super().score(variant, seed, metric)
         again = self._rescore(variant, seed, metric)

@@ -58,8 +58,7 @@ def numbers() -> dict[str, Column]:
     words = {name for cost in COSTS for name, _ in cost.words}
     taken = {*WORDS, *words}
     _ = example_columns()
-    differences = [(difference_of(column), module) for column, module in _paired() if column.name != "accuracy"]
-    for column, module in (*_declared(), *differences):
+    for column, module in _all():
         names = {column.name, *column.bounds}
         if twice := sorted(names & taken):
             raise BadInput(f"the column '{twice[0]}' of variants.csv is declared twice", place=module, hint=HINT)
@@ -69,6 +68,12 @@ def numbers() -> dict[str, Column]:
         taken |= names
         found[column.name] = column
     return found
+
+
+def _all() -> Iterator[tuple[Column, str]]:
+    """Every number with the module that declares it, or the score that it is a difference of."""
+    yield from _declared()
+    yield from ((difference_of(column), module) for column, module in _paired() if column.name != "accuracy")
 
 
 def _declared() -> Iterator[tuple[Column, str]]:
@@ -139,13 +144,13 @@ def column_of(metric: str) -> Column | None:
     may also have metrics of its own, of which nothing is known.
     """
     kind, slash, _ = metric.partition("/")
-    known = numbers()
+    name = kind.partition(",")[0] if slash else metric
+    measures = {column.name: column for column in other_columns.MEASURES} if slash else {}
+    known = measures.get(name) or next((column for column, _ in _all() if column.name == name), None)
     if not slash:
-        return known.get(metric)
-    known |= {column.name: column for column in other_columns.MEASURES}
-    name = kind.partition(",")[0]
-    if name in known:
-        return replace(known[name], name=metric, interval=None, outcome=DOCUMENTS)
+        return known
+    if known is not None:
+        return replace(known, name=metric, interval=None, outcome=DOCUMENTS)
     least, most = (0.0, 1.0) if name in lm_eval_metrics.SHARES else (-math.inf, math.inf)
     return Column(metric, "a metric of lm-eval", lm_eval_metrics.better(name), "", least, most, outcome=DOCUMENTS)
 

@@ -42,7 +42,9 @@ def run_faults(run: Run) -> list[str]:
         ("variants.csv", run.variants, ["variant", "seed"]),
         ("scores.parquet", run.scores, ["variant", "seed", "metric"]),
     ):
-        named = table.drop_duplicates()[columns].astype(str)
+        named = table[columns].astype(str)
+        if named.duplicated().any():  # rows that are equal throughout say one thing
+            named = named[~table.duplicated()]
         if len(twice := named[named.duplicated()]):
             faults.append(f"{name} says two things of {', '.join(twice.iloc[0])}")
     return [*faults, *row_faults(run)]

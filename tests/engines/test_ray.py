@@ -1,7 +1,6 @@
 """Laws of the Ray engine, on a cluster of two nodes that are both on this machine; see also tests/checks."""
 
 import importlib.util
-import multiprocessing
 import os
 import secrets
 import shutil
@@ -30,6 +29,7 @@ from harness.run.planning import make_plan
 from harness.run.progress import Tracker
 from harness.suite.suite import read_suite
 from tests.cli.command import SUITE, call
+from tests.engines.ray_jobs import die, double, kill_once, meet, server, setting, stop, tell_and_stop
 from tests.inline import in_this_process
 
 has_ray = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason='needs "stockpot[ray]"')
@@ -81,45 +81,6 @@ def run(*jobs):
     return engine, outcomes, events
 
 
-def double(value):
-    return 2 * value
-
-
-def server():
-    """The process that the one of this job was forked from: there is one on each node."""
-    return os.getppid()
-
-
-def meet(folder, name, other):
-    """Wait for another job, which does the same at the same time."""
-    (folder / name).touch()
-    while not (folder / other).exists():
-        time.sleep(0.05)
-    return server()
-
-
-def die():
-    os._exit(1)
-
-
-def kill_once(path, whole):
-    """Kill this process, or the one of the node that hands it jobs; do nothing the second time."""
-    if not path.exists():
-        path.touch()
-        os.kill(multiprocessing.parent_process().pid if whole else os.getpid(), signal.SIGKILL)
-        time.sleep(60)
-    return "done"
-
-
-def stop():
-    os.kill(os.getpid(), signal.SIGSTOP)
-
-
-def setting():
-    names = ("RAY_AUTH_MODE", "OMP_NUM_THREADS", "CUDA_VISIBLE_DEVICES")
-    return [os.environ.get(name) for name in names], os.getcwd()
-
-
 def processes():
     return [each for each in psutil.process_iter(["cmdline"]) if "harness.engines.local'" in str(each.info["cmdline"])]
 
@@ -157,12 +118,6 @@ def test_what_befalls_one_job_is_its_own_outcome_and_all_others_are_done(nodes, 
     psutil.wait_procs(processes(), timeout=30)
     assert processes() == []
     assert list((tmp_path / "store").iterdir()) == []
-
-
-def tell_and_stop(path):
-    path.with_suffix(".new").write_text(str(os.getpid()))
-    os.rename(path.with_suffix(".new"), path)
-    stop()
 
 
 @has_ray
