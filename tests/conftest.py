@@ -42,13 +42,15 @@ def pytest_collection():
 def _moments(request):
     """Runs in this process time their variants for a moment: what times say is tested on planted ones.
 
-    Where a test says that memory has run out, no garbage is looked for: it takes half a second among all tests.
+    Where a test says that memory has run out, or measures it here, no garbage is looked for: it takes half a second
+    among all tests. What memory says is tested in processes of their own.
     """
     from harness import exhausted
-    from harness.cost import latency
+    from harness.cost import latency, memory
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(exhausted, "gc", SimpleNamespace(collect=lambda: 0))
+        for module in (exhausted, memory):
+            patch.setattr(module, "gc", SimpleNamespace(collect=lambda: 0))
         if not request.config.getoption("benchmark_only"):  # make perf
             patch.setattr(latency, "SECONDS_ALONE", 0.02)
             patch.setattr(latency, "SECONDS_FULL", 0.02)

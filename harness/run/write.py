@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import pandas as pd
 
 from harness.display.lines import one_line
@@ -109,19 +110,31 @@ def _write_once(plan: Plan, tables: Tables, what: Table, folder: Path) -> None:
 
 def _tidy(variants: pd.DataFrame, measures: list[dict[str, Any]], source: str) -> pd.DataFrame:
     """scores.parquet: one row per variant, seed and metric, with its interval where it has one, and its source."""
-    tables = []
-    for column in numbers().values():
-        table = variants[["variant", "seed"]].copy()
-        table["metric"] = column.name
-        table["value"] = pd.to_numeric(variants[column.name])
-        for end, of in zip(("low", "high"), column.bounds or ("", ""), strict=True):
-            table[end] = pd.to_numeric(variants[of]) if of else float("nan")
-        table["n"] = pd.to_numeric(variants["n"]).astype("Int64")
-        table["source"] = variants[column.source] if is_column(column.source) else column.source
-        tables.append(table.dropna(subset="value"))
-    if measures:
-        tables.append(pd.DataFrame(measures).astype({"low": float, "high": float}).assign(source=source))
-    return pd.concat(tables, ignore_index=True)
+    columns = list(numbers().values())
+    nowhere = np.full(len(variants), np.nan)
+
+    def read(name: str) -> np.ndarray:
+        return pd.to_numeric(variants[name]).to_numpy(float) if name else nowhere
+
+    values, lows, highs = ([read(name) for name in names] for names in zip(
+        *((column.name, *(column.bounds or ("", ""))) for column in columns), strict=True))  # fmt: skip
+    given = [np.flatnonzero(~np.isnan(each)) for each in values]
+
+    def gathered(tables: Sequence[np.ndarray]) -> np.ndarray:
+        return np.concatenate([table[rows] for table, rows in zip(tables, given, strict=True)])
+
+    rows, counts = np.concatenate(given), [len(each) for each in given]
+    table = variants[["variant", "seed"]].take(rows).reset_index(drop=True)
+    table["metric"] = np.repeat([column.name for column in columns], counts)
+    table["value"], table["low"], table["high"] = gathered(values), gathered(lows), gathered(highs)
+    table["n"] = pd.to_numeric(variants["n"]).astype("Int64").array.take(rows)
+    sources = [variants[each] if is_column(each) else pd.Series(each, variants.index) for each in
+               (column.source for column in columns)]  # fmt: skip
+    table["source"] = pd.Series(gathered([each.to_numpy(object) for each in sources]), dtype="str")
+    if not measures:
+        return table
+    return pd.concat([table, pd.DataFrame(measures).astype({"low": float, "high": float}).assign(source=source)],
+                     ignore_index=True)  # fmt: skip
 
 
 def _write_study(folder: Path, plan: Plan, errors: Mapping[str, str]) -> list[str]:

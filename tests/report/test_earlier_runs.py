@@ -16,6 +16,7 @@ def test_there_are_such_runs():
     assert len(RUNS) >= 3
 
 
+@pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize("name", RUNS)
 def test_an_earlier_run_has_a_report(tmp_path, name):
     folder = tmp_path / name
