@@ -35,6 +35,7 @@ def pytest_collection():
         return (yield)
     finally:
         gc.freeze()
+        gc.set_threshold(100_000, 20, 20)  # as the command does
         gc.enable()
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -47,15 +49,25 @@ def quiet() -> Iterator[None]:
 
 
 def read_config(folder: Path, head: Head = CAUSAL) -> Any:
-    """A folder's configuration as transformers reads it, old spellings brought up to date.
+    """A folder's configuration as transformers reads it, old spellings brought up to date; the caller may change it.
 
     Raises:
         BadInput: no configuration, no kind of model that has such a head, quantised weights.
     """
-    file = folder / CONFIG
-    if not file.is_file():
+    if not (folder / CONFIG).is_file():
         raise BadInput("config.json is missing", place=str(folder), hint="name a Hugging Face model folder")
-    settings = read_object(file)
+    files = [file for file in sorted(folder.glob("config*.json")) if file.is_file()]  # it may name another one
+    try:
+        contents = tuple((file.name, file.read_bytes()) for file in files)
+    except OSError as error:
+        raise BadInput(f"{CONFIG} cannot be read: {error.strerror}", place=str(folder)) from None
+    return copy.deepcopy(_read_config(folder, head, contents))
+
+
+@lru_cache(maxsize=64)
+def _read_config(folder: Path, head: Head, contents: tuple[tuple[str, bytes], ...]) -> Any:
+    """The same of files with these contents: transformers takes milliseconds, and a plan asks dozens of times."""
+    settings = read_object(folder / CONFIG)
     check_layers(settings, str(folder))
     from transformers import AutoConfig
 
