@@ -144,8 +144,8 @@ def _opened(file: Path) -> int | None:
         try:
             file.parent.mkdir(exist_ok=True)
             return os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-        except FileNotFoundError:
-            if not file.parent.parent.is_dir():
+        except (FileNotFoundError, FileExistsError):  # the last of others removed the folder just now
+            if not file.parent.parent.is_dir() or (file.parent.exists() and not file.parent.is_dir()):
                 raise
         except PermissionError:
             return None

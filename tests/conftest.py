@@ -1,6 +1,7 @@
 """What holds for every test process: one thread, for tensors are small and each core has a process; which examples."""
 
 import gc
+import logging
 import os
 from types import SimpleNamespace
 
@@ -96,3 +97,18 @@ def page_faults(monkeypatch):
     monkeypatch.setattr(COSTS, "_known", dict(COSTS.all()))
     declare()
     return COSTS.get("page_faults")
+
+
+@pytest.fixture
+def logged():
+    """The messages of warnings, as they are logged; pytest's own plugin for it takes a millisecond of every test."""
+    messages: list[str] = []
+
+    class Kept(logging.Handler):
+        def emit(self, record):
+            messages.append(record.getMessage())
+
+    handler = Kept(logging.WARNING)
+    logging.getLogger().addHandler(handler)
+    yield messages
+    logging.getLogger().removeHandler(handler)

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
@@ -48,6 +49,29 @@ def test_processes_that_claim_the_same_take_turns_and_leave_nothing(tmp_path):
         assert process.wait() == 0
     assert count.read_text() == "24"
     assert list(tmp_path.iterdir()) == [count]
+
+
+def test_a_folder_that_the_last_of_others_removes_while_it_is_asked_for_is_made_again(tmp_path, monkeypatch):
+    folder = tmp_path / "claims"
+    folder.mkdir()
+
+    def gone_by_now(path, is_dir=Path.is_dir):
+        if path == folder and not asked:
+            asked.append(path)
+            folder.rmdir()
+        return is_dir(path)
+
+    asked = []
+    monkeypatch.setattr(Path, "is_dir", gone_by_now)
+    with claim(folder / "a"):
+        assert (folder / "a").is_file()
+    assert asked == [folder]
+
+
+def test_a_file_in_the_place_of_the_folder_is_an_error(tmp_path):
+    (tmp_path / "claims").write_text("")
+    with pytest.raises(OSError, match="claims"), claim(tmp_path / "claims" / "a"):
+        pass
 
 
 def test_a_claim_ends_with_its_process(tmp_path):

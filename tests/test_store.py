@@ -213,7 +213,7 @@ DAMAGE = {
 
 @pytest.mark.parametrize("how", DAMAGE)
 @pytest.mark.parametrize("name", ["deep/data.bin", "value.json", MANIFEST])
-def test_what_is_damaged_is_moved_aside_named_and_made_again(tmp_path, caplog, how, name):
+def test_what_is_damaged_is_moved_aside_named_and_made_again(tmp_path, logged, how, name):
     kept = written(tmp_path)
     path = kept.path(KEY) / name
     DAMAGE[how](path)
@@ -221,7 +221,7 @@ def test_what_is_damaged_is_moved_aside_named_and_made_again(tmp_path, caplog, h
     assert not kept.has(KEY)
     gone = name == MANIFEST and how in ("deleted", "a folder")  # then nothing says that it is an artefact
     named = path.parent if (name, how) == (MANIFEST, "flipped") else path  # a flipped sha256 tells of another file
-    assert [str(named) in message for message in caplog.messages] == ([] if gone else [True])
+    assert [str(named) in message for message in logged] == ([] if gone else [True])
     assert len(list(tmp_path.glob(".quarantine/*"))) == (0 if gone else 1)
     with pytest.raises(BadInput, match="run the suite again"):
         kept.read(KEY)
@@ -253,7 +253,7 @@ def test_an_artefact_is_read_whole_once_in_a_process(tmp_path, monkeypatch):
     assert kept.used() == [str(kept.path(KEY).relative_to(tmp_path))]
 
 
-def test_what_another_process_has_made_again_is_not_moved_aside(tmp_path, monkeypatch, caplog):
+def test_what_another_process_has_made_again_is_not_moved_aside(tmp_path, monkeypatch, logged):
     kept = written(tmp_path)
     DAMAGE["flipped"](kept.path(KEY) / "value.json")
     check_again()
@@ -266,7 +266,7 @@ def test_what_another_process_has_made_again_is_not_moved_aside(tmp_path, monkey
 
     monkeypatch.setattr(store, "locked", meanwhile)
     assert kept.has(KEY)
-    assert caplog.messages == []
+    assert logged == []
 
 
 @given(st.data())
@@ -311,7 +311,7 @@ def test_an_artefact_under_another_name_is_damage(tmp_path):
     assert damage(kept) == [f"{other}/{MANIFEST}: its inputs are not those of its folder"]
 
 
-def test_damage_that_cannot_be_moved_aside_is_named_and_no_artefact(tmp_path, monkeypatch, caplog):
+def test_damage_that_cannot_be_moved_aside_is_named_and_no_artefact(tmp_path, monkeypatch, logged):
     kept = written(tmp_path)
     DAMAGE["flipped"](kept.path(KEY) / "value.json")
     check_again()
@@ -322,8 +322,8 @@ def test_damage_that_cannot_be_moved_aside_is_named_and_no_artefact(tmp_path, mo
     with monkeypatch.context() as patch:
         patch.setattr(store.os, "rename", full)
         assert not kept.has(KEY)
-    assert "value.json" in caplog.text
-    assert "cannot be moved aside (No space left on device)" in caplog.text
+    assert "value.json" in " ".join(logged)
+    assert "cannot be moved aside (No space left on device)" in " ".join(logged)
     written(tmp_path)
     assert kept.has(KEY)
 

@@ -98,7 +98,7 @@ class Rescoring:
         if (variant, seed) not in self._read:
             rows = self._rows[variant, seed]
             of = {name: values[rows] for name, values in self._columns.items()}
-            labels, ids = of.pop("label"), list(map(str, of.pop("example_id")))
+            labels, ids = np.asarray(of.pop("label")), list(map(str, of.pop("example_id")))
             clusters = list(map(str, of.pop("cluster"))) if "cluster" in of else []
             examples = {name: each.astype(np.float64) if each.dtype.kind == "f" else each for name, each in of.items()}
             classes = int(self.run.record["task"].get("classes") or 0)
@@ -106,12 +106,13 @@ class Rescoring:
         return self._read[variant, seed]
 
     @cached_property
-    def _columns(self) -> dict[str, np.ndarray]:
-        """The columns of examples.parquet that outcomes are made of, as arrays, of which rows are taken sooner."""
+    def _columns(self) -> dict[str, Any]:
+        """The columns of examples.parquet that outcomes are made of, as arrays: rows of these are taken sooner."""
         table = self.run.examples
         assert table is not None
         names = (*OUTCOMES, *own_outcomes(), "label", "example_id", "cluster")
-        return {name: table[name].to_numpy() for name in names if name in table}
+        columns = (table[name] for name in names if name in table)
+        return {str(each.name): each.to_numpy() if isinstance(each.dtype, np.dtype) else each.array for each in columns}
 
     @cached_property
     def _read(self) -> dict[tuple[str, str], Outcomes]:

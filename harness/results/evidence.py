@@ -93,7 +93,6 @@ class Evidence:
     def __init__(self, run: Run, name: str) -> None:
         self.run, self.name = run, name
         self._known: dict[str, dict[str, set[Any]]] = {}
-        self._outcomes: dict[tuple[str, str, str], pd.DataFrame] = {}
 
     @cached_property
     def _rows(self) -> dict[tuple[str, str], dict[str, Any]]:
@@ -199,11 +198,6 @@ class Evidence:
             Missing: no examples, some example without a value, no score (``Unscored``), or values that are not its.
             NonFinite: a value that is NaN or infinite, of a score that there is.
         """
-        if (variant, seed, metric) not in self._outcomes:
-            self._outcomes[variant, seed, metric] = self._all_outcomes(variant, seed, metric)
-        return self._outcomes[variant, seed, metric]
-
-    def _all_outcomes(self, variant: str, seed: str, metric: str) -> pd.DataFrame:
         table, one = self._values(variant, metric)
         score = self.score(variant, seed, metric)
         if seed != ALL_SEEDS:

@@ -41,6 +41,7 @@ SETTINGS = {
     **_each("bert bert-generation big_bird camembert data2vec-text electra ernie megatron-bert rembert roberta "
             "roberta-prelayernorm roformer xlm-roberta xlm-roberta-xl", {"is_decoder": True}),
     **_each("axk2 deepseek_v32 glm_moe_dsa", {**LATENT, "index_head_dim": 8, "index_n_heads": 2}),
+    "falcon_h1": {**MAMBA, "mamba_d_ssm": 64},
     "gemma3n_text": {"num_kv_shared_layers": 0, "vocab_size_per_layer_input": 64, "hidden_size_per_layer_input": 8,
                      "laurel_rank": 4, "activation_sparsity_pattern": [0.0, 0.0]},
     "gemma4_text": {"vocab_size_per_layer_input": 64, "hidden_size_per_layer_input": 8},
