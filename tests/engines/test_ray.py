@@ -11,6 +11,7 @@ import sys
 import tempfile
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pandas
@@ -148,11 +149,11 @@ def test_a_node_with_other_code_is_refused(nodes, monkeypatch):
 
 
 class Killer(Tracker):
-    """Follows a run, and kills the first process that writes a model to the store."""
+    """Follows a run, and kills the first process that works on one of its jobs."""
 
-    def __init__(self, store):
+    def __init__(self, nodes):
         super().__init__()
-        self.store, self.killed, self.events, self.ended = store, [], [], False
+        self.nodes, self.killed, self.events, self.ended = nodes, [], [], False
         self.thread = threading.Thread(target=self.look)
 
     def begin(self, title, todo, reused):
@@ -168,13 +169,21 @@ class Killer(Tracker):
 
     def look(self):
         while not (self.killed or self.ended):
-            writers = {int(path.name.rsplit("-", 2)[1]) for path in self.store.glob(".writing-*")} - {os.getpid()}
-            for writer in list(writers)[:1]:
-                os.kill(writer, signal.SIGKILL)
-                self.killed.append(writer)
-            time.sleep(0.005)
+            with suppress(psutil.Error):  # one that ends meanwhile
+                if self.events and (workers := self.workers()):  # before that, nodes meet in such a process
+                    workers[0].kill()
+                    self.killed.append(workers[0].pid)
+            time.sleep(0.01)
+
+    def workers(self):
+        """Those that are forked from the server of processes of a node: its command is theirs."""
+        below = [each for node in self.nodes for each in psutil.Process(node.pid).children(recursive=True)]
+        commands = {each.pid: " ".join(each.cmdline()) for each in below if each.is_running()}
+        return [each for each in below if SERVER in commands.get(each.pid, "")
+                and SERVER in commands.get(each.ppid(), "")]  # fmt: skip
 
 
+SERVER = "'harness.run.preload'"
 UNMEASURED = "cost: {latency: false, memory: false, energy: false}\n"
 
 
@@ -182,7 +191,7 @@ UNMEASURED = "cost: {latency: false, memory: false, energy: false}\n"
 def test_two_nodes_of_which_one_loses_a_worker_give_the_results_of_this_machine(nodes, tmp_path):
     (tmp_path / "suite.yaml").write_text(SUITE.replace("epochs: 1", "epochs: 20") + UNMEASURED)
     suite, tables = read_suite(tmp_path / "suite.yaml"), {}
-    killer = Killer(tmp_path / "ray/.store")
+    killer = Killer(nodes)
     with in_this_process():
         for engine, progress in (("ray", killer), ("local", Tracker())):
             plan = make_plan(suite, Options(out=tmp_path / engine, engine=engine, device="cpu"))

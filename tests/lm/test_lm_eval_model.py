@@ -2,6 +2,7 @@
 
 import copy
 import functools
+from unittest import TestCase
 
 import pytest
 import torch
@@ -277,11 +278,12 @@ def test_one_text_split_at_two_points_is_scored_right_where_lm_evals_collator_is
         assert_same_answers(ours._loglikelihood_tokens([shorter, longer], disable_tqdm=True), alone)
 
 
-def test_a_context_longer_than_the_model_is_cut_counted_and_warned_of(pools, tokenizer, logged):
+def test_a_context_longer_than_the_model_is_cut_counted_and_warned_of(pools, tokenizer):
     lm = StockpotLM(pools["llama"][:1], ONE, tokenizer)
-    lm.loglikelihood(choices())
+    with TestCase().assertLogs("lm_eval", "WARNING") as logged:
+        lm.loglikelihood(choices())
     assert lm.scored.work.truncated == 4
-    assert "contexts were cut on the left to the 128 tokens" in " ".join(logged)
+    assert "contexts were cut on the left to the 128 tokens" in " ".join(logged.output)
     shorter = StockpotLM(pools["llama"][:1], ONE, tokenizer, max_length=20)
     assert_same_answers(
         shorter.loglikelihood(choices()),
