@@ -188,9 +188,16 @@ def finish(folder: Path, *options: str, command: bool = False) -> str:
 def check_words(process: Process, *codes: int) -> None:
     """That a disturbed run ended with one of these codes, and said why in a line."""
     if "Traceback" in process.said():
-        raise Fault(f"a traceback: {_last(process)}")
+        raise Fault(f"a traceback after exit code {process.code}: {_traceback(process.said())}")
     if process.code not in codes:
         raise Fault(f"exit code {process.code}: {_last(process)}")
+
+
+def _traceback(said: str) -> str:
+    """The first, with the line before it, in one line: the run may go on and say more."""
+    lines = said.splitlines()
+    first = next(place for place, line in enumerate(lines) if "Traceback" in line)
+    return " | ".join(line.strip() for line in lines[max(0, first - 1) : first + 40])[:2000]
 
 
 def _last(process: Process) -> str:
