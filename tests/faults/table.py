@@ -57,9 +57,9 @@ def write_table(path: Path, outcomes: Sequence[Outcome], *, seed: int, seconds: 
         lines += [f"| {title} | {pair[1]} | {done[pair]} | {survived[pair]} |" for pair in of_kind]
     lines.append(f"| **all** | | {done.total()} | {survived.total()} |")
     lines.append("")
-    lines += [f"- not survived: {' '.join(fault.split())[:300]}" for _, _, fault in last.values() if fault]
+    lines += [f"- not survived: {' '.join(fault.split())[:1000]}" for _, _, fault in last.values() if fault]
     again = [fault for number, _, _, fault in outcomes if fault and not last[number][2]]
-    lines += [f"- survived when it was done again, with later code: {' '.join(fault.split())[:200]}" for fault in again]
+    lines += [f"- survived when it was done again: {' '.join(fault.split())[:1000]}" for fault in again]
     lines += [""] if lines[-1] else []
     where = f"{machine['cores']} cores ({machine['cpu']})"
     lines.append(f"Seed {seed}, {at_once} runs at once on {where}; the last call took {seconds / 60:.0f} minutes.")
