@@ -142,6 +142,15 @@ def test_every_way_to_import_counts_and_a_circle_ends(fresh_code, line):
     assert keys.code_version("harness.planted_whole") != before
 
 
+def test_nothing_is_imported_to_be_read(fresh_code):
+    fresh_code("planted_whole", "from harness.planted_part import VALUE\n")
+    fresh_code("planted_part", "raise RuntimeError('imported')\n")
+    before = keys.code_version("harness.planted_whole")
+    fresh_code("planted_part", "raise RuntimeError('again')\n")
+    assert keys.code_version("harness.planted_whole") != before
+    assert "harness.planted_part" not in sys.modules
+
+
 def test_what_only_type_checkers_import_does_not_count(fresh_code):
     fresh_code("planted_whole", "if TYPE_CHECKING:\n    import harness.planted_part\nelse:\n    import csv\n")
     fresh_code("planted_part", "VALUE = 1\n")

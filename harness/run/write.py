@@ -116,8 +116,8 @@ def _tidy(variants: pd.DataFrame, measures: list[dict[str, Any]], source: str) -
     def read(name: str) -> np.ndarray:
         return pd.to_numeric(variants[name]).to_numpy(float) if name else nowhere
 
-    values, lows, highs = ([read(name) for name in names] for names in zip(
-        *((column.name, *(column.bounds or ("", ""))) for column in columns), strict=True))  # fmt: skip
+    values = [read(column.name) for column in columns]
+    lows, highs = ([read(column.bounds[end] if column.bounds else "") for column in columns] for end in (0, 1))
     given = [np.flatnonzero(~np.isnan(each)) for each in values]
 
     def gathered(tables: Sequence[np.ndarray]) -> np.ndarray:
@@ -128,8 +128,8 @@ def _tidy(variants: pd.DataFrame, measures: list[dict[str, Any]], source: str) -
     table["metric"] = np.repeat([column.name for column in columns], counts)
     table["value"], table["low"], table["high"] = gathered(values), gathered(lows), gathered(highs)
     table["n"] = pd.to_numeric(variants["n"]).astype("Int64").array.take(rows)
-    sources = [variants[each] if is_column(each) else pd.Series(each, variants.index) for each in
-               (column.source for column in columns)]  # fmt: skip
+    sources = [variants[column.source] if is_column(column.source) else pd.Series(column.source, variants.index)
+               for column in columns]  # fmt: skip
     table["source"] = pd.Series(gathered([each.to_numpy(object) for each in sources]), dtype="str")
     if not measures:
         return table

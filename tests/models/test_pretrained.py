@@ -1,6 +1,7 @@
 """A folder is read as transformers' ``from_pretrained`` reads it, over every family that can be built tiny."""
 
 import json
+import os
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 
 from harness.errors import BadInput
 from harness.merging.arithmetic import average
+from harness.models.checkpoint import read_config
 from harness.models.pretrained import FolderWeights, check_causal, layout, load_pretrained, stored_dtype
 from harness.models.streamed import streamed_module
 from harness.models.weights import module_with, without_ties
@@ -75,6 +77,18 @@ def test_every_tensor_and_logit_is_the_one_that_transformers_loads(kind, tmp_pat
         return
     with pytest.raises(BadInput, match="sees the tokens"):
         check_causal(expected, kind)
+
+
+def test_a_configuration_is_the_callers_own_and_says_what_the_file_says_now(tmp_path):
+    put(tmp_path, build("llama"))
+    file = tmp_path / "config.json"
+    read_config(tmp_path).vocab_size = 1
+    assert read_config(tmp_path).vocab_size == 64
+    before = file.stat()
+    file.write_text(file.read_text().replace('"vocab_size": 64', '"vocab_size": 65'))
+    os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert file.stat().st_size == before.st_size
+    assert read_config(tmp_path).vocab_size == 65
 
 
 @pytest.mark.parametrize("kind", ["llama", "mixtral", "gpt_neox", "qwen2_moe", "deepseek_v3"])
