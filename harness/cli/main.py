@@ -9,19 +9,17 @@ import atexit
 import errno
 import gc
 import os
-import signal
 import sys
-import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
 from typing import NoReturn
 
 import typer
 
 from harness.cli import gating, importing, machine, merging, publishing, reading, running, sharding
-from harness.cli.start import STOPPED, end_at_once
+from harness.cli.signals import TERMINATED, ended_by_signals
+from harness.cli.start import STOPPED
 from harness.display.lines import one_line
 from harness.errors import INTERRUPTED, BadInput, Interrupted
 from harness.exhausted import full_disk, said_of_room, writing
@@ -41,10 +39,6 @@ for group in (running, sharding, importing, reading, gating, publishing, merging
 LONGEST = 4000
 """Characters of an error: it may list all that is known."""
 
-TERMINATED = 143
-"""The exit code of what SIGTERM has ended."""
-
-
 MAKE_ROOM = "make room, or name another place, and run the same command again: what is done is kept"
 
 PLACES = {errno.EACCES, errno.ELOOP, errno.ENAMETOOLONG, errno.EPERM, errno.EROFS}
@@ -55,35 +49,6 @@ def fail(message: str, code: int) -> NoReturn:
     """Print one line and end the process."""
     print(f"stockpot: {one_line(message, LONGEST)}", file=sys.stderr)
     raise SystemExit(code)
-
-
-@contextmanager
-def _ended_by_signals(heard: list[int]) -> Iterator[None]:
-    """SIGTERM ends the block as Ctrl-C does: workers are ended, and what is half done is removed.
-
-    Another one is not ignored: Python drops the first where it comes in a destructor. The exit code of each is put
-    into ``heard``: code in C may make an error of its own of what is raised for a signal.
-    """
-
-    def terminate(number: int, frame: FrameType | None) -> NoReturn:
-        heard.append(TERMINATED)
-        raise SystemExit(TERMINATED)
-
-    def interrupt(number: int, frame: FrameType | None) -> NoReturn:
-        heard.append(INTERRUPTED)
-        raise KeyboardInterrupt
-
-    if threading.current_thread() is not threading.main_thread():  # signals are the main thread's
-        yield
-        return
-    before = {signal.SIGTERM: signal.signal(signal.SIGTERM, terminate)}
-    if signal.getsignal(signal.SIGINT) in (signal.default_int_handler, end_at_once):  # a caller may have its own
-        before[signal.SIGINT] = signal.signal(signal.SIGINT, interrupt)
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler or signal.SIG_DFL)
 
 
 @contextmanager
@@ -108,7 +73,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     atexit.register(gc.freeze)  # nothing is collected at exit: the objects of torch and matplotlib would take a second
     heard: list[int] = []
     try:
-        with _ended_by_signals(heard), _said():
+        with ended_by_signals(heard), _said():
             app(args=None if arguments is None else list(arguments))
     except BadInput as problem:
         fail(str(problem), 2)

@@ -25,6 +25,7 @@ import psutil
 import torch
 
 from harness.cli.main import main
+from harness.cli.start import end_at_once
 from harness.engines import local
 from harness.engines.engine import Job
 from harness.report.document import write_report
@@ -152,25 +153,22 @@ def begin(folder: Path, *options: str, prepare: Callable[[], None] | None = None
             return Process(subprocess.Popen(line, stdout=out, stderr=out, preexec_fn=prepare).pid, log)
     if child := os.fork():
         return Process(child, log)
-    code, listens = 1, False
+    code = 1
     try:
         sink = os.open(log, os.O_WRONLY | os.O_CREAT)
         os.dup2(sink, 1)
         os.dup2(sink, 2)
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGINT, end_at_once)  # as the command begins
         local._Pools = _Forked  # type: ignore[misc]
         check_again()
         if prepare:
             prepare()
-        listens = True
         main(arguments)
         code = 0
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else 1
-    except BaseException as error:
-        code = 130 if isinstance(error, KeyboardInterrupt) and not listens else 1
-        if code == 1:
-            traceback.print_exc()
+    except BaseException:
+        traceback.print_exc()
     finally:
         sys.stdout.flush()
         sys.stderr.flush()
