@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import closing
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -76,10 +77,13 @@ def run(
     if part is not None:
         run_shards(plans, part)
         return
-    finished = runner.run_together(plans, progress.progress())
-    for folder, report in write_reports(finished, len(read)):
-        codes.add(print_summary(folder, report))
-        print(folder)
+    with (
+        closing(runner.run_together(plans, progress.progress())) as finished,  # a signal may come between two of them
+        closing(write_reports(finished, len(read))) as reports,
+    ):
+        for folder, report in reports:
+            codes.add(print_summary(folder, report))
+            print(folder)
     raise typer.Exit(max(codes))
 
 

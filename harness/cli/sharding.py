@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -26,17 +27,18 @@ def run_shards(plans: Sequence[Plan], part: Part) -> None:
     from harness.run.progress import duration
     from harness.run.shards import part_of
 
-    for folder in runner.run_together([part_of(plan, part) for plan in plans], progress.progress()):
-        record = read_shard(folder).record
-        jobs, errors = record["jobs"], record["errors"]
-        lines = [f"{record['suite']['name']}, shard {part}: {jobs['planned']} jobs in "
-                 f"{duration(record['wall_seconds'])}; {jobs['run']} run, {jobs['planned'] - jobs['run']} reused"]
-        if errors:
-            name, error = next(iter(errors.items()))
-            lines.append(f"  {len(errors)} jobs failed; the first is {name}: {error}")
-        lines.append("  a part of a run: 'stockpot merge-runs' puts all shards together")
-        print("\n".join(map(escaped, lines)), file=sys.stderr)
-        print(folder)
+    with closing(runner.run_together([part_of(plan, part) for plan in plans], progress.progress())) as finished:
+        for folder in finished:
+            record = read_shard(folder).record
+            jobs, errors = record["jobs"], record["errors"]
+            lines = [f"{record['suite']['name']}, shard {part}: {jobs['planned']} jobs in "
+                     f"{duration(record['wall_seconds'])}; {jobs['run']} run, {jobs['planned'] - jobs['run']} reused"]
+            if errors:
+                name, error = next(iter(errors.items()))
+                lines.append(f"  {len(errors)} jobs failed; the first is {name}: {error}")
+            lines.append("  a part of a run: 'stockpot merge-runs' puts all shards together")
+            print("\n".join(map(escaped, lines)), file=sys.stderr)
+            print(folder)
 
 
 @commands.command("merge-runs")

@@ -59,6 +59,7 @@ def ended_by_signals(heard: list[int]) -> Iterator[None]:
         yield
     finally:
         over.set()
+        raised = None  # its frames have this one: nothing of them would be freed, nor what waits to be closed in them
         for number, handler in before.items():
             signal.signal(number, handler or signal.SIG_DFL)
         sys.unraisablehook = usual

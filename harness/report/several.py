@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import atexit
 import gc
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from concurrent.futures import Future, ProcessPoolExecutor
 from multiprocessing import cpu_count, get_context
 from pathlib import Path
@@ -13,7 +13,7 @@ from harness.registry import COSTS, METRICS
 from harness.report.document import write_report
 
 
-def write_reports(folders: Iterable[Path], count: int) -> Iterator[tuple[Path, Path]]:
+def write_reports(folders: Iterable[Path], count: int) -> Generator[tuple[Path, Path], None, None]:
     """Write the reports of finished runs; each is begun when its folder comes, several are yielded when all have come.
 
     What goes wrong with a report, or with ``folders``, is raised after all others.

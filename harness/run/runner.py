@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -42,7 +42,7 @@ def run(plan: Plan, progress: Progress) -> Path:
     return folder
 
 
-def run_together(plans: Sequence[Plan], progress: Progress) -> Iterator[Path]:
+def run_together(plans: Sequence[Plan], progress: Progress) -> Generator[Path, None, None]:
     """Run what plans of one command are missing, all of it at once, and write the results of one after the other.
 
     No core waits for the last jobs of one suite while another has some, and what two suites need is made once. A
@@ -56,7 +56,8 @@ def run_together(plans: Sequence[Plan], progress: Progress) -> Iterator[Path]:
         progress: follows all of them as one.
 
     Yields:
-        The folder of each run as soon as it is written; ``latest`` then points to it.
+        The folder of each run as soon as it is written; ``latest`` then points to it. To be closed by who may not take
+        all of them.
 
     Raises:
         Interrupted: after all folders.

@@ -1,10 +1,13 @@
 """Ctrl-C and SIGTERM leave a run of what is done, which nobody takes for whole; the same command then ends as ever."""
 
+import os
 import signal
+import time
 
 import pandas as pd
 import pytest
 
+from harness.cli.main import main
 from harness.errors import Interrupted
 from harness.report.document import write_report
 from harness.results.comparable import run_faults
@@ -77,3 +80,29 @@ def test_of_a_run_without_any_score_nothing_stays_but_the_store(tmp_path):
         run(tmp_path, Stopping(KeyboardInterrupt(), "train main/m0"))
     assert list((tmp_path / "out/stopped").iterdir()) == []
     assert list((tmp_path / "out/.store").glob(".*")) == []
+
+
+@pytest.mark.parametrize("shard", [(), ("--shard", "1/2")], ids=["whole", "shard"])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_between_two_results_leaves_nothing_however_long_its_error_is_kept(
+    tmp_path, monkeypatch, number, code, shard
+):
+    (tmp_path / "suite.yaml").write_text(SUITE)
+    begin = time.monotonic()
+
+    def signalled(*_):
+        os.kill(os.getpid(), number)
+        while time.monotonic() < begin + 60:
+            pass
+
+    monkeypatch.setattr("harness.report.several.write_report", signalled)
+    monkeypatch.setattr("harness.results.shard.read_shard", signalled)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(SystemExit) as end:  # which keeps all frames, as this block does
+            main(["run", str(tmp_path / "suite.yaml"), "--out", str(tmp_path / "out"), "--workers", "1", *shard])
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert end.value.code == code
+    hidden = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob(".*")}
+    assert hidden == {"out/.store"}
