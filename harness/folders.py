@@ -50,11 +50,12 @@ def temporary(parent: Path, name: str) -> Iterator[Path]:
     Raises:
         OSError: it cannot be made.
     """
-    with claimed(lambda: _make(parent / f"{name}{_unique()}")) as folder:
-        try:
+    folder = parent / f"{name}{_unique()}"
+    try:  # before it is made: a signal may come as soon as it is
+        with claimed(lambda: _make(folder)):
             yield folder
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _make(folder: Path) -> Path:
@@ -182,14 +183,15 @@ def write_whole(path: Path, content: bytes | str) -> None:
         if target.exists() and not target.is_file():
             target.write_bytes(given)
             return
-        with claimed(lambda: _empty_file(target.parent / f".{target.name[:100]}{_unique()}")) as beside:
-            try:
+        beside = target.parent / f".{target.name[:100]}{_unique()}"
+        try:
+            with claimed(lambda: _empty_file(beside)):
                 beside.write_bytes(given)
                 if target.exists():
                     shutil.copymode(target, beside)
                 os.replace(beside, target)
-            finally:
-                beside.unlink(missing_ok=True)
+        finally:
+            beside.unlink(missing_ok=True)
 
 
 def _unique() -> str:

@@ -3,6 +3,7 @@
 import fcntl
 import os
 import resource
+import shutil
 import subprocess
 import sys
 import time
@@ -26,6 +27,7 @@ from harness.folders import (
     used_with_others,
     write_whole,
 )
+from tests.interrupting import interrupted_everywhere
 
 HOLD = """
 import sys
@@ -197,3 +199,28 @@ def test_what_a_killed_process_was_writing_is_removed_and_what_a_living_one_writ
         remove_unfinished(tmp_path)
         assert written.exists()
     assert sorted(tmp_path.rglob(".*")) == [written, kept]
+
+
+def test_a_signal_at_any_instruction_leaves_a_temporary_folder_under_its_name_or_not_at_all(tmp_path):
+    def fill():
+        with temporary(tmp_path, ".writing") as folder:
+            (folder / "file").write_text("whole")
+            folder.rename(tmp_path / "final")
+
+    ended = 0
+    for ended in interrupted_everywhere(fill, folders):  # noqa: B007
+        assert {path.name for path in tmp_path.iterdir()} <= {"final"}
+        shutil.rmtree(tmp_path / "final", ignore_errors=True)
+    assert ended > 100
+    assert (tmp_path / "final/file").read_text() == "whole"
+
+
+def test_a_signal_at_any_instruction_leaves_the_old_file_or_the_new_one(tmp_path):
+    file, ended = tmp_path / "file", 0
+    file.write_text("old")
+    for ended in interrupted_everywhere(lambda: write_whole(file, "new"), folders):  # noqa: B007
+        assert list(tmp_path.iterdir()) == [file]
+        assert file.read_text() in ("old", "new")
+        file.write_text("old")
+    assert ended > 100
+    assert file.read_text() == "new"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import secrets
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
@@ -28,6 +29,8 @@ _STAMP = re.compile(r"\d{8}-\d{6}(-shard-\d+-of-\d+)?(-\d+)?")
 def new_folder(parent: Path, started: datetime, part: str = "") -> Iterator[Path]:
     """A run's own folder below that of its suite, which no other run takes for abandoned until the block ends.
 
+    Where the run is not finished by then, the folder is removed.
+
     Args:
         parent: of the suite.
         started: when the run did, which is in the folder's name.
@@ -45,11 +48,21 @@ def new_folder(parent: Path, started: datetime, part: str = "") -> Iterator[Path
             remove_unfinished(folder)
         else:
             remove_unclaimed(folder, _machine_of(folder))
-    with claimed(lambda: _make(parent, f"{started.strftime('%Y%m%d-%H%M%S')}{part}")) as folder:
-        try:
+    made: list[Path] = []
+    try:
+        with claimed(lambda: _make(parent, f"{started.strftime('%Y%m%d-%H%M%S')}{part}", made)) as folder:
             yield folder
-        finally:
+        _tidy(made)
+    finally:  # again: a signal may come at any line
+        _tidy(made)
+
+
+def _tidy(folders: list[Path]) -> None:
+    for folder in folders:
+        if is_finished(folder):
             (folder / MAKER).unlink(missing_ok=True)
+        else:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def is_finished(folder: Path) -> bool:
@@ -62,12 +75,15 @@ def record_of(folder: Path) -> Path:
     return folder / SHARD if (folder / SHARD).exists() else folder / "run.json"
 
 
-def _make(parent: Path, name: str) -> Path:
+def _make(parent: Path, name: str, made: list[Path]) -> Path:
+    """A new folder, which is then the only one in ``made``."""
+    made.clear()
     for suffix in ("", *(f"-{i}" for i in range(2, 100))):
         try:
             (folder := parent / f"{name}{suffix}").mkdir()
         except FileExistsError:
             continue
+        made.append(folder)
         (folder / MAKER).write_text(here())
         return folder
     raise BadInput(f"a hundred runs were begun in one second in {parent}")
@@ -86,11 +102,13 @@ def point_latest(folder: Path) -> None:
     link = folder.parent / LATEST
     while True:
         temporary = folder.parent / f"{_POINTING}{os.getpid()}-{secrets.token_hex(4)}"
-        temporary.symlink_to(folder.name)
         try:
+            temporary.symlink_to(folder.name)
             os.replace(temporary, link)
         except FileNotFoundError:  # another run has taken it for what a killed one left
             continue
+        finally:
+            temporary.unlink(missing_ok=True)
         return
 
 

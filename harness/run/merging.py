@@ -7,7 +7,6 @@ made here.
 from __future__ import annotations
 
 import json
-import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -106,8 +105,6 @@ def merge(
         plan = _planned(shards, suite, options, stack)
         plan.draw()
         folder = stack.enter_context(new_folder(Path(out) / suite.file.suite, started))
-        unfinished = stack.enter_context(ExitStack())
-        unfinished.callback(shutil.rmtree, folder, ignore_errors=True)
         outcomes = _outcomes(plan, shards)
         todo = list(_summaries(plan, outcomes))
         engine = ENGINES.get(options.engine)(workers, modules_to_preload(plan))
@@ -130,7 +127,6 @@ def merge(
         wall = max(shard.record["wall_seconds"] for shard in shards)
         write_results(folder, plan, errors, _done(shards, folder, len(plan.jobs), len(todo), wall))
         point_latest(folder)
-        unfinished.pop_all()
     return folder
 
 

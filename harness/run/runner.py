@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import time
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import ExitStack
@@ -74,13 +73,12 @@ def run_together(plans: Sequence[Plan], progress: Progress) -> Generator[Path, N
             schedule = make_schedule(plans)
             plans[0].store.share_used()
         engine = _engine(plans)
-        unfinished: dict[int, Path] = {}
-        stack.callback(_remove, unfinished)  # an unfinished run leaves its artefacts in the store and nothing else
-        for position, plan in enumerate(plans):
+        folders = []
+        for plan in plans:
             parent = Path(plan.options.out) / plan.suite.file.suite
             part = part_folder(plan.part) if plan.part else ""
-            unfinished[position] = stack.enter_context(new_folder(parent, started, part))
-        logs = [stack.enter_context(open(folder / LOG, "w", encoding="utf-8")) for folder in unfinished.values()]
+            folders.append(stack.enter_context(new_folder(parent, started, part)))
+        logs = [stack.enter_context(open(folder / LOG, "w", encoding="utf-8")) for folder in folders]
         stopped: Interrupted | None = None
         try:
             outcomes = _run_jobs(schedule, plans, engine, progress, _Logs(schedule, logs, begin))
@@ -89,7 +87,7 @@ def run_together(plans: Sequence[Plan], progress: Progress) -> Generator[Path, N
             outcomes = engine.outcomes
             progress.interrupted()
         wall = time.perf_counter() - begin
-        for position, (plan, log) in enumerate(zip(plans, logs, strict=True)):
+        for position, (plan, folder, log) in enumerate(zip(plans, folders, logs, strict=True)):
             command = {
                 "started": started.isoformat(timespec="seconds"),
                 "wall_seconds": round(wall, 2),
@@ -101,7 +99,7 @@ def run_together(plans: Sequence[Plan], progress: Progress) -> Generator[Path, N
                 "beside": [other.suite.file.suite for other in plans if other is not plan],
                 "interrupted": stopped is not None,
             }
-            own, folder = schedule.outcomes(position, outcomes), unfinished[position]
+            own = schedule.outcomes(position, outcomes)
             try:
                 with writing(folder.parent):
                     if not _write(plan, folder, own, log, command):
@@ -109,7 +107,7 @@ def run_together(plans: Sequence[Plan], progress: Progress) -> Generator[Path, N
             except Exception as fault:
                 faults.append(fault)
                 continue
-            yield unfinished.pop(position)
+            yield folder
     if faults:
         raise faults[0]
     if stopped:
@@ -119,11 +117,6 @@ def run_together(plans: Sequence[Plan], progress: Progress) -> Generator[Path, N
 LOG = "log.jsonl"
 LEFT = "it was not done when the run was interrupted: run the same command again"
 LOST = "it left nothing: a meter failed, or the code was changed meanwhile; run again"
-
-
-def _remove(folders: Mapping[int, Path]) -> None:
-    for folder in folders.values():
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 @dataclass(frozen=True)

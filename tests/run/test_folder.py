@@ -9,6 +9,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from harness import folders
 from harness.results import manifest
 from harness.results.evidence import read_tables
 from harness.results.manifest import check_manifest
@@ -17,6 +18,7 @@ from harness.run.plan import Options
 from harness.run.planning import make_plan
 from harness.run.progress import Tracker
 from harness.suite.suite import read_suite
+from tests.interrupting import interrupted_everywhere
 
 SUITE = """
 suite: steps
@@ -78,7 +80,7 @@ def test_a_run_that_ends_at_any_step_of_its_writing_is_whole_or_goes(tmp_path, m
     [(_, *arguments)] = given
     unfinished, finished = [], [first.name]
     for last in itertools.count():
-        place = folder._make(first.parent, "20260101-000000")  # whose lock nobody holds: its process is gone
+        place = folder._make(first.parent, "20260101-000000", [])  # whose lock nobody holds: its process is gone
         with monkeypatch.context() as patch:
             kill_at(patch, last)
             try:
@@ -100,3 +102,27 @@ def test_a_run_that_ends_at_any_step_of_its_writing_is_whole_or_goes(tmp_path, m
     with folder.new_folder(first.parent, datetime.now(UTC)) as new:
         assert {path.name for path in first.parent.iterdir()} == {*finished, "latest", new.name}
         assert [path for name in finished for path in (first.parent / name).glob(".*")] == []
+
+
+def test_a_signal_at_any_instruction_leaves_a_whole_run_or_none(tmp_path):
+    def write():
+        with folder.new_folder(tmp_path, datetime(2026, 1, 1, tzinfo=UTC)) as new:
+            (new / "variants.csv").write_text("half")
+            (new / "run.json").write_text("{}")
+            folder.point_latest(new)
+
+    whole, empty = [], 0
+    for _ in interrupted_everywhere(write, folder, folders):
+        found = {path.name: path for path in tmp_path.iterdir()}
+        whole.append(folder.is_finished(tmp_path / "20260101-000000"))
+        if found and not whole[-1]:  # made, and not yet known to be so: the next run removes it
+            assert [list(path.iterdir()) for path in found.values()] == [[]]
+            empty += 1
+        assert set(found) <= {"20260101-000000", "latest"}
+        assert list(tmp_path.glob("*/.*")) == []
+        for path in found.values():
+            path.unlink() if path.is_symlink() else shutil.rmtree(path)
+    assert whole == sorted(whole)
+    assert whole.count(True) > 50 < whole.count(False)
+    assert empty < 10
+    assert (tmp_path / "latest").readlink() == Path("20260101-000000")
