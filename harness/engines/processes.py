@@ -103,7 +103,7 @@ class Pools:
         for pool in self.pools.values():
             if pool._broken:
                 _kill(pool)
-            pool.shutdown(wait=True)
+            shut_down(pool)
 
     def kill(self) -> None:
         """After Ctrl-C nothing goes on behind the user's back, and nothing holds on to what it was writing."""
@@ -115,7 +115,19 @@ class Pools:
 
 
 PATIENCE = 5.0
-"""Seconds that are waited for a process that was killed."""
+"""Seconds that are waited for a process that was killed, or that has nothing more to do."""
+
+
+def shut_down(pool: ProcessPoolExecutor) -> None:
+    """End a pool whose calls are done; a process that does not end soon is killed, with what it still does.
+
+    One that was killed may have held the lock of the queue that tells the others to end.
+    """
+    late = threading.Timer(PATIENCE, _kill, (pool,))
+    late.daemon = True
+    late.start()
+    pool.shutdown(wait=True)
+    late.cancel()
 
 
 def _kill(pool: ProcessPoolExecutor) -> list[BaseProcess]:

@@ -9,6 +9,7 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from multiprocessing import cpu_count, get_context
 from pathlib import Path
 
+from harness.engines.processes import shut_down
 from harness.registry import COSTS, METRICS
 from harness.report.document import write_report
 
@@ -33,7 +34,8 @@ def write_reports(folders: Iterable[Path], count: int) -> Generator[tuple[Path, 
     fault: Exception | None = None
     reports: list[tuple[Path, Future[Path]]] = []
     elsewhere = max(1, min(count, cpu_count() or 1) - 1)
-    with ProcessPoolExecutor(elsewhere, mp_context=get_context("spawn")) as others:
+    others = ProcessPoolExecutor(elsewhere, mp_context=get_context("spawn"))
+    try:
         others.submit(_get_ready)  # it imports beside the run, not after it
         try:
             for position, folder in enumerate(folders):
@@ -46,6 +48,8 @@ def write_reports(folders: Iterable[Path], count: int) -> Generator[tuple[Path, 
                 yield folder, report.result()
             elif isinstance(broken, Exception):
                 fault = fault or broken
+    finally:
+        shut_down(others)
     if fault:
         raise fault
 

@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from harness.claims import claim
-from harness.engines import local
+from harness.engines import local, processes
 from harness.engines.engine import Job, too_long
 from harness.engines.local import LocalEngine
 from harness.engines.order import DIED
@@ -208,6 +208,20 @@ def test_how_long_a_job_waits_for_a_claim_is_known_meanwhile_and_afterwards(tmp_
     assert after.result().value == "mine"
     assert pools.waited(after) == 0
     pools.close()
+
+
+@pytest.mark.parametrize("number", [signal.SIGSTOP, signal.SIGKILL])
+@pytest.mark.parametrize("which", [0, 1])
+def test_processes_end_whatever_comes_over_one_that_has_nothing_more_to_do(which, number, monkeypatch):
+    monkeypatch.setattr(processes, "PATIENCE", 0.5)
+    pools = local._Pools(2, PRELOAD)
+    for each in [pools.submit(Job(name, note, {"path": os.devnull, "word": name})) for name in "ab"]:
+        each.result()
+    (pool,) = pools.pools.values()
+    workers = list(pool._processes.values())
+    os.kill(workers[which].pid, number)  # one of them holds the lock of the queue that tells both to end
+    pools.close()
+    assert not any(worker.is_alive() for worker in workers)
 
 
 def fill():
