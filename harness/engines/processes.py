@@ -107,6 +107,7 @@ class Pools:
 
     def kill(self) -> None:
         """After Ctrl-C nothing goes on behind the user's back, and nothing holds on to what it was writing."""
+        _end_server()
         ended = [process for pool in self.pools.values() for process in _kill(pool)]
         for pool in self.pools.values():
             pool.shutdown(wait=False, cancel_futures=True)
@@ -146,6 +147,27 @@ def _kill(pool: ProcessPoolExecutor) -> list[BaseProcess]:
         with suppress(psutil.Error):
             child.kill()
     return workers
+
+
+def _end_server() -> None:
+    """End the server of processes at once, and what no pool knows of yet: a process that it was just asked for.
+
+    That one would find that there is nothing to do any more, and say so in a traceback.
+    """
+    server = forkserver._forkserver
+    if (number := server._forkserver_pid) is None:  # type: ignore[attr-defined]
+        return
+    with suppress(psutil.Error):
+        process = psutil.Process(number)
+        process.suspend()  # so that it forks no more
+        while process.status() not in (psutil.STATUS_STOPPED, psutil.STATUS_ZOMBIE):
+            time.sleep(0.001)
+        started = process.children(recursive=True)
+        process.kill()
+        for child in started:
+            with suppress(psutil.Error):
+                child.kill()
+    server._stop()  # type: ignore[attr-defined]
 
 
 def _descendants(process: int | None) -> list[psutil.Process]:

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from multiprocessing import forkserver
+from multiprocessing import forkserver, popen_forkserver
 
 import psutil
 import pytest
@@ -187,6 +187,27 @@ def test_what_a_job_has_started_ends_with_it(then, tmp_path):
         if each.is_running():
             each.kill()
     assert [each for each in alive if each.status() != psutil.STATUS_ZOMBIE] == []
+
+
+@pytest.mark.parametrize("place", ["connect_to_new_process", "read_signed"])
+def test_a_signal_while_a_process_starts_leaves_none_that_no_pool_knows(place, monkeypatch):
+    """It would say in a traceback that what it was started for is gone."""
+    run(Job("first", double, {"value": 1}))
+    server = psutil.Process(forkserver._forkserver._forkserver_pid)
+    plain, started = getattr(forkserver, place), []
+
+    def interrupted(*arguments):
+        plain(*arguments)
+        while not started:
+            started.extend(server.children())
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(popen_forkserver.forkserver, place, interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            run(Job("second", double, {"value": 2}))
+    assert psutil.wait_procs([server, *started], timeout=20)[1] == []
+    assert run(Job("third", double, {"value": 3}))[0]["third"].value == 6
 
 
 def claim_it(file):
