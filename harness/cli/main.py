@@ -79,7 +79,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         fail(str(problem), 2)
     except Interrupted as end:
         fail(STOPPED, end.code)
-    except KeyboardInterrupt:  # before typer sees to it
+    except KeyboardInterrupt:  # of a caller's own handler
         fail(STOPPED, INTERRUPTED)
     except Exception as problem:
         if full := full_disk(problem):
@@ -91,6 +91,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
         named = f"{problem.filename}: " if problem.filename is not None else ""
         fail(f"{named}{problem.strerror}; what is done is kept", 2)
     except SystemExit as end:
-        if end.code in (INTERRUPTED, TERMINATED):  # typer makes the first of Ctrl-C, and says nothing
+        if end.code in (INTERRUPTED, TERMINATED):
             fail(STOPPED, int(end.code))
         raise

@@ -35,7 +35,7 @@ def ended_by_signals(heard: list[int]) -> Iterator[None]:
     def end(number: int, frame: FrameType | None) -> NoReturn:
         nonlocal raised
         heard.append(128 + number)
-        raised = KeyboardInterrupt() if number == signal.SIGINT else SystemExit(TERMINATED)
+        raised = SystemExit(128 + number)  # after KeyboardInterrupt in exec() of a text, python -m kills itself
         raise raised
 
     def dropped(what: Any) -> None:

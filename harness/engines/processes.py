@@ -10,11 +10,11 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping, MutableSequence, Sequence
+from collections.abc import Callable, Iterator, Mapping, MutableSequence, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import suppress
-from multiprocessing import forkserver
+from contextlib import contextmanager, suppress
+from multiprocessing import forkserver, resource_tracker
 from multiprocessing.process import BaseProcess
 from types import MappingProxyType
 from typing import Any
@@ -58,7 +58,8 @@ class Pools:
             time.sleep(pause)
             try:
                 pool = self.pools.get(place) or self._open(place)
-                return self._submitted(pool, function, *arguments)
+                with deaf_to_ctrl_c():
+                    return self._submitted(pool, function, *arguments)
             except (BrokenProcessPool, EOFError, ConnectionError, FileNotFoundError):  # or a server was killed
                 if lost := self.pools.pop(place, None):
                     _kill(lost)
@@ -113,6 +114,21 @@ class Pools:
             pool.shutdown(wait=False, cancel_futures=True)
         for process in ended:
             process.join(PATIENCE)
+
+
+@contextmanager
+def deaf_to_ctrl_c() -> Iterator[None]:
+    """What is started in the block, and what that starts, does not hear Ctrl-C.
+
+    A terminal sends it to all processes. It is for the parent, which ends the others; one that still imports would end
+    by itself, with a traceback.
+    """
+    resource_tracker.ensure_running()  # which would let it through again when it starts
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 PATIENCE = 5.0
@@ -192,7 +208,7 @@ def _prepare(environment: Mapping[str, str], numbers: MutableSequence[float]) ->
     _numbers = numbers
     os.environ.clear()  # the server may come from an earlier run, with other variables
     os.environ.update(environment)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends the workers
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # also where a job lets it through again
     os.setpgid(0, 0)  # a group of its own, with all that its jobs start: they are ended together
     _end_with_server()
     threading.Thread(target=_end_with_parent, daemon=True).start()

@@ -9,7 +9,7 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from multiprocessing import cpu_count, get_context
 from pathlib import Path
 
-from harness.engines.processes import shut_down
+from harness.engines.processes import deaf_to_ctrl_c, shut_down
 from harness.registry import COSTS, METRICS
 from harness.report.document import write_report
 
@@ -36,11 +36,15 @@ def write_reports(folders: Iterable[Path], count: int) -> Generator[tuple[Path, 
     elsewhere = max(1, min(count, cpu_count() or 1) - 1)
     others = ProcessPoolExecutor(elsewhere, mp_context=get_context("spawn"))
     try:
-        others.submit(_get_ready)  # it imports beside the run, not after it
+        with deaf_to_ctrl_c():
+            others.submit(_get_ready)  # it imports beside the run, not after it
         try:
             for position, folder in enumerate(folders):
-                here = position >= elsewhere
-                reports.append((folder, _written(folder) if here else others.submit(write_report, folder)))
+                if position >= elsewhere:
+                    reports.append((folder, _written(folder)))
+                    continue
+                with deaf_to_ctrl_c():
+                    reports.append((folder, others.submit(write_report, folder)))
         except Exception as error:
             fault = error
         for folder, report in reports:

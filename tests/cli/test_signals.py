@@ -8,11 +8,13 @@ import sys
 import time
 import weakref
 from contextlib import suppress
+from pathlib import Path
 
 import pytest
 
 from harness.cli import main as command
 
+ROOT = Path(__file__).parents[2]
 ENDS = [(signal.SIGINT, 130), (signal.SIGTERM, 143)]
 
 
@@ -110,6 +112,22 @@ def test_a_signal_whose_error_python_drops_comes_again(place, number, code, monk
 
     assert run(app, monkeypatch) == code
     assert capsys.readouterr().err == f"stockpot: {command.STOPPED}\n"
+
+
+@pytest.mark.parametrize(("number", "code"), ENDS)
+def test_a_signal_in_a_text_that_is_executed_has_the_same_exit_code(number, code, tmp_path):
+    """Dataclasses are made so; after KeyboardInterrupt there python -m would kill itself, whatever handles it."""
+    (tmp_path / "program.py").write_text(f"""
+import signal
+from harness.cli import main
+
+signal.signal(signal.SIGINT, signal.default_int_handler)
+main.app = lambda args: exec("import os; os.kill(os.getpid(), {number.value})")
+main.main([])
+""")
+    path = {**os.environ, "PYTHONPATH": f"{ROOT}:{tmp_path}"}
+    found = subprocess.run([sys.executable, "-m", "program"], capture_output=True, text=True, env=path)
+    assert (found.returncode, found.stderr) == (code, f"stockpot: {command.STOPPED}\n")
 
 
 def test_it_comes_no_more_where_all_was_done_meanwhile():

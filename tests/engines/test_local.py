@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from multiprocessing import forkserver, popen_forkserver
+from pathlib import Path
 
 import psutil
 import pytest
@@ -17,7 +18,9 @@ from harness.engines import local, processes
 from harness.engines.engine import Job, too_long
 from harness.engines.local import LocalEngine
 from harness.engines.order import DIED
+from harness.engines.processes import deaf_to_ctrl_c
 
+ROOT = Path(__file__).parents[2]
 PRELOAD = ("harness.run.preload",)
 """As runs of images have it: one server of processes for all tests."""
 
@@ -208,6 +211,42 @@ def test_a_signal_while_a_process_starts_leaves_none_that_no_pool_knows(place, m
             run(Job("second", double, {"value": 2}))
     assert psutil.wait_procs([server, *started], timeout=20)[1] == []
     assert run(Job("third", double, {"value": 3}))[0]["third"].value == 6
+
+
+PRESSED = """
+import signal
+from harness.engines.local import LocalEngine
+from harness.engines.engine import Job
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGINT, lambda *_: print("heard", flush=True))
+    print(LocalEngine(1, ("slow_to_import",)).run([Job("one", abs, {"x": -1})], lambda *_: None)["one"].error)
+"""
+SLOW = """
+import os, signal, time
+os.killpg(os.getpgid(0), signal.SIGINT)  # as a terminal does
+time.sleep(0.1)
+"""
+
+
+def test_ctrl_c_in_a_terminal_is_heard_by_the_run_alone_also_while_its_server_imports(tmp_path):
+    (tmp_path / "slow_to_import.py").write_text(SLOW)
+    (tmp_path / "pressed.py").write_text(PRESSED)
+    found = subprocess.run([sys.executable, tmp_path / "pressed.py"], capture_output=True, text=True,
+                           start_new_session=True, env={**os.environ, "PYTHONPATH": f"{ROOT}:{tmp_path}"})  # fmt: skip
+    assert (found.returncode, found.stderr) == (0, "")
+    assert found.stdout.splitlines() == ["heard", "TypeError: abs() takes no keyword arguments"]
+
+
+def test_what_is_started_deaf_is_so_from_its_first_moment_and_its_parent_only_meanwhile():
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [])
+    with deaf_to_ctrl_c():
+        process = multiprocessing.get_context("spawn").Process(target=time.sleep, args=(0.1,))
+        process.start()
+    os.kill(process.pid, signal.SIGINT)
+    assert signal.pthread_sigmask(signal.SIG_BLOCK, []) == before
+    process.join()
+    assert process.exitcode == 0
 
 
 def claim_it(file):
