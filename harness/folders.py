@@ -75,8 +75,8 @@ def claimed(make: Callable[[], Path]) -> Iterator[Path]:
 
 def _claim(make: Callable[[], Path]) -> tuple[Path, int]:
     while True:
+        folder = make()
         with suppress(FileNotFoundError):
-            folder = make()
             lock = _locked(folder, fcntl.LOCK_EX)
             if folder.exists():  # another process may have taken it for abandoned before it was locked
                 return folder, lock

@@ -224,3 +224,18 @@ def test_a_signal_at_any_instruction_leaves_the_old_file_or_the_new_one(tmp_path
         file.write_text("old")
     assert ended > 100
     assert file.read_text() == "new"
+
+
+def write_there(parent):
+    write_whole(parent / "file", "text")
+
+
+def begin_there(parent):
+    with temporary(parent, ".writing"):
+        pass
+
+
+@pytest.mark.parametrize("make", [write_there, begin_there])
+def test_where_the_parent_is_gone_that_is_an_error_at_once(make, tmp_path):
+    with pytest.raises(FileNotFoundError):
+        make(tmp_path / "gone")

@@ -7,7 +7,7 @@ import re
 import secrets
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 
@@ -84,7 +84,8 @@ def _make(parent: Path, name: str, made: list[Path]) -> Path:
         except FileExistsError:
             continue
         made.append(folder)
-        (folder / MAKER).write_text(here())
+        with suppress(FileNotFoundError):  # taken for abandoned by another run: who locks it sees that
+            (folder / MAKER).write_text(here())
         return folder
     raise BadInput(f"a hundred runs were begun in one second in {parent}")
 
@@ -104,12 +105,11 @@ def point_latest(folder: Path) -> None:
         temporary = folder.parent / f"{_POINTING}{os.getpid()}-{secrets.token_hex(4)}"
         try:
             temporary.symlink_to(folder.name)
-            os.replace(temporary, link)
-        except FileNotFoundError:  # another run has taken it for what a killed one left
-            continue
+            with suppress(FileNotFoundError):  # another run has taken it for what a killed one left
+                os.replace(temporary, link)
+                return
         finally:
             temporary.unlink(missing_ok=True)
-        return
 
 
 @contextmanager

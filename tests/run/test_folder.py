@@ -126,3 +126,8 @@ def test_a_signal_at_any_instruction_leaves_a_whole_run_or_none(tmp_path):
     assert whole.count(True) > 50 < whole.count(False)
     assert empty < 10
     assert (tmp_path / "latest").readlink() == Path("20260101-000000")
+
+
+def test_a_link_to_a_run_that_was_removed_with_its_parent_is_an_error_at_once(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        folder.point_latest(tmp_path / "gone" / "20260101-000000")
